@@ -1,0 +1,136 @@
+"""The words every room shares: cells, epochs, failures.
+
+Nothing here imports torch, Ray or MLflow, so that the reports can read results on any machine.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crossfold.platform.config import Recipe, Strict
+
+PROTOCOL = 1
+"""Version of windows, masks, stitching and scoring. A table never mixes two of them."""
+
+MODALITIES = ("audio", "visual", "text")
+"""Canonical order wherever modalities are concatenated or listed."""
+
+TARGETS = ("valence", "arousal")
+
+
+class FailureClass(StrEnum):
+    """Why a try ended without a result. Only `INFRA` and `OOM` are worth trying again unchanged."""
+
+    DATA = "data"
+    CODE = "code"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    INFRA = "infra"
+
+
+class Inner(Strict):
+    """An inner fold, made of the training clips of an outer fold only; what a search may look at."""
+
+    index: int = Field(ge=0)
+    of: int = Field(ge=2)
+
+
+class Cell(BaseModel):
+    """One training run: the unit of planning, scheduling, storage, tracking and reporting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: str
+    """Registered name, such as `rjca+dca`."""
+    params: dict[str, Any]
+    """Every parameter of the system, resolved: defaults included."""
+    corpus: str
+    store: str
+    """Content hash of the feature store."""
+    fold: int
+    inner: Inner | None = None
+    """Set for the cells of a search; such a cell never sees the reported split of `fold`."""
+    targets: tuple[str, ...]
+    """One name (a model per target) or several (one model, a head each)."""
+    seed: int
+    recipe: Recipe
+    protocol: int = PROTOCOL
+    revision: int = 1
+    """Revision of the system's mathematics, raised when its numbers change on purpose."""
+
+    def identity(self) -> dict[str, Any]:
+        """The mapping that is hashed. A recipe's name is a label, so it stays outside."""
+        identity = self.model_dump(mode="json")
+        del identity["recipe"]["name"]
+        if self.inner is None:
+            del identity["inner"]
+        return identity
+
+    @property
+    def cell_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`."""
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]
+
+    @property
+    def target(self) -> str:
+        """The targets as one word, for listings: `valence` or `valence+arousal`."""
+        return "+".join(self.targets)
+
+    @property
+    def label(self) -> str:
+        """A name people can read; never an identity."""
+        inner = f" inner {self.inner.index + 1}/{self.inner.of}" if self.inner else ""
+        return f"{self.system} {self.target} fold {self.fold}{inner} seed {self.seed}"
+
+
+class EpochReport(BaseModel):
+    """What one finished epoch says to whoever watches."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    epochs: int
+    """The most that the recipe allows."""
+    learning_rate: float
+    train_loss: float
+    ccc: dict[str, float]
+    """CCC of the selection split, per target."""
+    best_ccc: float
+    seconds: float
+
+
+class Reporter(Protocol):
+    """Where a running cell sends its epochs. May raise `Cancelled` to stop it."""
+
+    def epoch(self, cell_id: str, report: EpochReport) -> None: ...
+
+
+class Silent:
+    """A reporter that nobody listens to."""
+
+    def epoch(self, cell_id: str, report: EpochReport) -> None:
+        """Does nothing."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed try of one cell."""
+
+    cell_id: str
+    label: str
+    kind: FailureClass
+    attempt: int
+    message: str
+    log_tail: str
+    at: str
+    """UTC time, ISO 8601."""
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """JSON with one spelling per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

@@ -1,0 +1,37 @@
+"""Errors, and the sentence that helps with a wrong name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something a user can mend. Says the value, the rule it breaks, and what to do; the CLI exits with 2."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}\n  -> {remedy}" if remedy else problem)
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
+        return UserError, (self.problem, self.remedy)
+
+
+class DataError(UserError):
+    """A file of a corpus or a store is not what it claims to be. Trying again does not help."""
+
+
+class Diverged(ArithmeticError):
+    """Training left the numbers: names the step and the tensor that stopped being finite."""
+
+
+class Cancelled(Exception):
+    """The driver asked this cell to stop (a pruned trial, a sweep being stopped). Not a failure."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about a wrong name: the nearest right one, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""

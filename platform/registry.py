@@ -1,0 +1,88 @@
+"""A registry of named things that live one per file, found by importing a folder."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from crossfold.platform.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named entries of one kind, each registered by a decorator in a file of its own."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """`kind` is the word for error messages; `package` is imported, file by file, on first use."""
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
+        self._searched = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files an entry under `name`; two files that claim one name are an error."""
+
+        def enter(entry: T) -> T:
+            origin = getattr(entry, "__module__", "?")
+            if name in self._entries and self._origins[name] != origin:
+                raise UserError(
+                    f"{self.kind} {name!r} is registered by both {self._origins[name]} and {origin}",
+                    "rename one of them",
+                )
+            self._entries[name] = entry
+            self._origins[name] = origin
+            return entry
+
+        return enter
+
+    def get(self, name: str) -> T:
+        """The entry, or a `UserError` with the nearest right name."""
+        self._search()
+        if name in self._entries:
+            return self._entries[name]
+        broken = "".join(f"; {module} is unavailable: {why}" for module, why in self._broken.items())
+        raise UserError(
+            f"unknown {self.kind} {name!r}{nearest(name, list(self._entries))}{broken}",
+            f"`crossfold list {self.kind}s` shows all",
+        )
+
+    def __contains__(self, name: str) -> bool:
+        self._search()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._search()
+        return iter(sorted(self._entries))
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Files that could not be imported, with the reason; never silently absent."""
+        self._search()
+        return dict(self._broken)
+
+    def _search(self) -> None:
+        if self._searched:
+            return
+        self._searched = True
+        package = importlib.import_module(self._package)
+        for found in pkgutil.iter_modules(package.__path__):
+            try:
+                importlib.import_module(f"{self._package}.{found.name}")
+            except ImportError as error:
+                self._broken[found.name] = str(error)
+
+
+def load_plugin(path: Path) -> None:
+    """Runs a user's file so that its decorators register what it defines (`--plugin my_model.py`)."""
+    if not path.is_file():
+        raise UserError(f"plugin {path} is not a file", "give the path of a Python file that registers a system")
+    spec = importlib.util.spec_from_file_location(f"crossfold_plugin_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)

@@ -1,0 +1,283 @@
+"""The workspace: the folder that holds the truth. Cells appear in it whole or not at all."""
+
+import datetime
+import json
+import os
+import platform as host
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crossfold.platform.contracts import Cell, Failure, FailureClass
+from crossfold.platform.errors import UserError, nearest
+
+CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Frame-level predictions of the reported split, in frame order, clip after clip.
+
+    prediction, label: float32 [N, targets]; valid: bool [N, targets], false where the annotators gave no
+    value or no window reached the frame; frame: int32 [N], the frame's index in its clip; clips: names;
+    offsets: int64 [clips + 1], so clip i is rows offsets[i]:offsets[i+1].
+    """
+
+    clips: tuple[str, ...]
+    offsets: np.ndarray
+    frame: np.ndarray
+    prediction: np.ndarray
+    label: np.ndarray
+    valid: np.ndarray
+    targets: tuple[str, ...]
+
+    def clip(self, name: str) -> slice:
+        """The rows of one clip."""
+        index = self.clips.index(name)
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """A finished cell as it lies on disk; the large parts are read when asked for."""
+
+    path: Path
+    cell: Cell
+    result: dict[str, Any]
+
+    @property
+    def cell_id(self) -> str:
+        """The folder's name, equal to the identity of the cell in it."""
+        return self.path.name
+
+    @cached_property
+    def env(self) -> dict[str, Any]:
+        """Machine, versions and wall times: what may differ between two runs of one cell."""
+        env: dict[str, Any] = json.loads((self.path / "env.json").read_text())
+        return env
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """One row an epoch: epoch, learning_rate, train_loss, and `ccc_<target>` on the selection split."""
+        return pd.read_parquet(self.path / "curve.parquet")
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Frame-level predictions of the reported split."""
+        with np.load(self.path / "predictions.npz") as data:
+            return Predictions(
+                clips=tuple(str(name) for name in data["clips"]),
+                offsets=data["offsets"],
+                frame=data["frame"],
+                prediction=data["prediction"],
+                label=data["label"],
+                valid=data["valid"],
+                targets=tuple(str(name) for name in data["targets"]),
+            )
+
+
+class Workspace:
+    """Stores, cells, failures, trackers and reports under one folder (architecture, section 3)."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` need not exist yet; folders are made when something is written."""
+        self.root = root.resolve()
+
+    @classmethod
+    def locate(cls, given: Path | None) -> "Workspace":
+        """`--workspace`, else `CROSSFOLD_HOME`, else `./.crossfold`."""
+        return cls(given or Path(os.environ.get("CROSSFOLD_HOME", ".crossfold")))
+
+    @property
+    def stores(self) -> Path:
+        """Feature stores, one folder `<corpus>-<hash>` each."""
+        return self.root / "stores"
+
+    @property
+    def cells(self) -> Path:
+        """Finished cells, one folder `<cell_id>` each."""
+        return self.root / "cells"
+
+    @property
+    def failures(self) -> Path:
+        """One JSON file a failed try."""
+        return self.root / "failures"
+
+    @property
+    def reports(self) -> Path:
+        """Where `crossfold report` writes."""
+        return self.root / "reports"
+
+    @property
+    def sweeps(self) -> Path:
+        """The resolved sweeps that were launched, for `status` and for reports."""
+        return self.root / "sweeps"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The local tracking database."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def scratch(self, cell_id: str) -> Path:
+        """Where a running cell keeps its checkpoint; removed when the cell is committed."""
+        return self.root / "running" / cell_id
+
+    def store_path(self, corpus: str, content_hash: str) -> Path:
+        """The folder of one feature store."""
+        return self.stores / f"{corpus}-{content_hash}"
+
+    def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
+        """The one store of a corpus; with several, the hash must say which."""
+        found = sorted(path for path in self.stores.glob(f"{corpus}-*") if (path / "manifest.json").is_file())
+        if content_hash is not None:
+            found = [path for path in found if path.name.removeprefix(f"{corpus}-").startswith(content_hash)]
+        if not found:
+            known = {path.name.rpartition("-")[0] for path in self.stores.glob("*-*")}
+            raise UserError(
+                f"no feature store of corpus {corpus!r}"
+                + (f" with hash {content_hash!r}" if content_hash else "")
+                + f" in {self.stores}{nearest(corpus, known - {corpus}) if known else ''}",
+                f"run `crossfold prepare {corpus} --root DIR` first",
+            )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UserError(
+                f"corpus {corpus!r} has {len(found)} feature stores in {self.stores}: {names}",
+                "say which with `store: <hash>` in the sweep, or `--set store=<hash>`",
+            )
+        return found[0]
+
+    def cell_path(self, cell_id: str) -> Path:
+        """The folder of one finished cell."""
+        return self.cells / cell_id
+
+    def finished(self) -> set[str]:
+        """Identities of all finished cells, by one listing."""
+        if not self.cells.is_dir():
+            return set()
+        with os.scandir(self.cells) as entries:
+            return {entry.name for entry in entries if not entry.name.startswith(".")}
+
+    def read(self, cell_id: str) -> CellRecord:
+        """One finished cell; a wrong or abbreviated id answers with the nearest right one."""
+        finished = self.finished()
+        matches = [name for name in finished if name.startswith(cell_id)]
+        if len(matches) != 1:
+            problem = f"no finished cell {cell_id!r}" if not matches else f"{cell_id!r} begins {len(matches)} cells"
+            raise UserError(problem + nearest(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`")
+        path = self.cell_path(matches[0])
+        return CellRecord(
+            path,
+            Cell.model_validate_json((path / "cell.json").read_text()),
+            json.loads((path / "result.json").read_text()),
+        )
+
+    def records(self) -> Iterator[CellRecord]:
+        """All finished cells, in the order of their identities."""
+        for cell_id in sorted(self.finished()):
+            yield self.read_exactly(cell_id)
+
+    def read_exactly(self, cell_id: str) -> CellRecord:
+        """One finished cell by its full id, without a listing."""
+        path = self.cell_path(cell_id)
+        cell = Cell.model_validate_json((path / "cell.json").read_text())
+        return CellRecord(path, cell, json.loads((path / "result.json").read_text()))
+
+    def commit(
+        self,
+        cell: Cell,
+        *,
+        result: Mapping[str, Any],
+        curve: pd.DataFrame,
+        predictions: Predictions,
+        env: Mapping[str, Any],
+        weights: bytes,
+    ) -> bool:
+        """Writes a cell beside its place and renames it; False if another attempt was first.
+
+        Everything but `env.json` depends on the cell alone, so two attempts write the same bytes.
+        """
+        self.cells.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{cell.cell_id}-", dir=self.cells))
+        try:
+            write_json(beside / "cell.json", cell.model_dump(mode="json"))
+            write_json(beside / "result.json", result)
+            curve.to_parquet(beside / "curve.parquet", index=False)
+            np.savez_compressed(
+                beside / "predictions.npz",
+                clips=np.array(predictions.clips),
+                offsets=predictions.offsets,
+                frame=predictions.frame,
+                prediction=predictions.prediction,
+                label=predictions.label,
+                valid=predictions.valid,
+                targets=np.array(predictions.targets),
+            )
+            write_json(beside / "env.json", env)
+            (beside / "best.safetensors").write_bytes(weights)
+            beside.chmod(0o755)
+            try:
+                beside.rename(self.cell_path(cell.cell_id))
+            except OSError:
+                if not self.cell_path(cell.cell_id).is_dir():
+                    raise
+                return False
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(self.scratch(cell.cell_id), ignore_errors=True)
+        return True
+
+    def forget(self, cell_id: str) -> None:
+        """Removes a finished cell and its failures, so that the next run computes it again."""
+        doomed = self.cell_path(cell_id)
+        aside = doomed.with_name(f".{cell_id}-forgotten")
+        if doomed.is_dir():
+            doomed.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(self.scratch(cell_id), ignore_errors=True)
+        for record in self.failures.glob(f"{cell_id}-*.json"):
+            record.unlink(missing_ok=True)
+
+    def record_failure(self, failure: Failure) -> Path:
+        """Adds one failed try to the ledger. A failure is never a result."""
+        self.failures.mkdir(parents=True, exist_ok=True)
+        stamp = failure.at.replace(":", "").replace("-", "")
+        path = self.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
+        write_json(path, asdict(failure))
+        return path
+
+    def failures_of(self, cell_id: str = "") -> list[Failure]:
+        """The ledger of one cell, or of all, oldest first."""
+        found = []
+        for path in self.failures.glob(f"{cell_id}*.json"):
+            data = json.loads(path.read_text())
+            found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
+        return sorted(found, key=lambda failure: failure.at)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside the place and renames it, so that no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        file.write("\n")
+    Path(beside).chmod(0o644)
+    Path(beside).replace(path)
+
+
+def utc_now() -> str:
+    """The time, UTC, ISO 8601, to the microsecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Host facts for `env.json`; no secrets, no environment variables."""
+    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}
