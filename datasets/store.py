@@ -125,7 +125,8 @@ class FeatureStore:
             raise DataError(f"{self.path / name} cannot be read: {error}", "run `crossfold prepare` again") from None
         if array.shape != shape:
             raise DataError(
-                f"{self.path / name} has shape {array.shape}, the manifest says {shape}", "run `crossfold prepare` again"
+                f"{self.path / name} has shape {array.shape}, the manifest says {shape}",
+                "run `crossfold prepare` again",
             )
         return array
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -129,6 +129,15 @@ class Failure:
     log_tail: str
     at: str
     """UTC time, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt at one cell ended."""
+
+    status: Literal["done", "failed", "cancelled"]
+    seconds: float
+    failure: Failure | None = None
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:

@@ -24,11 +24,10 @@ class Registry(Generic[T]):
         self._broken: dict[str, str] = {}
         self._searched = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files an entry under `name`; two files that claim one name are an error."""
+    def register(self, name: str, *, origin: str) -> Callable[[T], T]:
+        """Decorator that files an entry under `name`; two files (`origin`) that claim one name are an error."""
 
         def enter(entry: T) -> T:
-            origin = getattr(entry, "__module__", "?")
             if name in self._entries and self._origins[name] != origin:
                 raise UserError(
                     f"{self.kind} {name!r} is registered by both {self._origins[name]} and {origin}",

@@ -171,7 +171,9 @@ class Workspace:
         matches = [name for name in finished if name.startswith(cell_id)]
         if len(matches) != 1:
             problem = f"no finished cell {cell_id!r}" if not matches else f"{cell_id!r} begins {len(matches)} cells"
-            raise UserError(problem + nearest(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`")
+            raise UserError(
+                problem + nearest(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`"
+            )
         path = self.cell_path(matches[0])
         return CellRecord(
             path,

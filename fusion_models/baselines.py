@@ -1,0 +1,39 @@
+"""Systems without cross-modal attention: one modality alone, and concatenation (004 Tab. II and IV)."""
+
+from crossfold.fusion_models.blocks.readout import LastReadout
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.system import System, Unattended
+from crossfold.platform.config import Strict
+
+BIBTEX = """\
+@inproceedings{praveen2021ca,
+  title     = {Cross Attentional Audio-Visual Fusion for Dimensional Emotion Recognition},
+  author    = {Praveen, R. Gnana and Granger, Eric and Cardinal, Patrick},
+  booktitle = {IEEE International Conference on Automatic Face and Gesture Recognition (FG)},
+  year      = {2021}
+}"""
+
+
+class NoParams(Strict):
+    """Nothing to choose."""
+
+
+def _plain(name: str, title: str, equations: str, modalities: tuple[str, ...]) -> System:
+    return register(
+        System(
+            name=name,
+            title=title,
+            source="004 Tab. II and IV",
+            equations=equations,
+            bibtex=BIBTEX,
+            modalities=modalities,
+            params=NoParams,
+            attend=lambda params, widths, frames: Unattended(),
+            readout=lambda params, widths, steps: LastReadout(widths),
+        )
+    )
+
+
+UNIMODAL_AUDIO = _plain("unimodal_audio", "Audio alone", "Z = X_a", ("audio",))
+UNIMODAL_VISUAL = _plain("unimodal_visual", "Video alone", "Z = X_v", ("visual",))
+CONCAT = _plain("concat", "Feature concatenation", "Z = [X_a ; X_v]", ("audio", "visual"))

@@ -1,0 +1,59 @@
+"""Iterating an attention block. Returns the whole trajectory; knows nothing of gates.
+
+Legend: B batch, L frames, D features of one modality.
+"""
+
+from collections.abc import Callable
+
+from pydantic import Field
+from torch import nn
+
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, combined, part
+from crossfold.platform.config import Strict
+
+
+class Recursion(nn.Module):
+    """X^(t) = block^(t)(X^(t-1)), t = 1..M    # 001 eqs 7-8; 002 eqs 11-13; 003 eqs 8-9.
+
+    [A5] Every iteration has weights of its own and recomputes J, unless `tied`.
+    """
+
+    def __init__(self, block: Callable[[], nn.Module], steps: int, *, tied: bool = False) -> None:
+        super().__init__()
+        self.steps = steps
+        self.blocks = nn.ModuleList(block() for _ in range(1 if tied else steps))
+
+    def forward(self, features: Features, notes: Notes | None = None) -> list[Modal]:
+        """The trajectory [X^(0), ..., X^(M)], M + 1 feature sets of B x L x d_m each."""
+        trajectory = [features.x]
+        for t in range(self.steps):
+            step_notes: Notes | None = None if notes is None else {}
+            block = self.blocks[t % len(self.blocks)]
+            trajectory.append(block(Features(trajectory[-1], features.mask_BL), step_notes))
+            if notes is not None and step_notes is not None:
+                notes.update({f"{name}.{t + 1}": value for name, value in step_notes.items()})
+        return trajectory
+
+
+class RecursionParams(Strict):
+    """Choices of the recursion."""
+
+    iterations: int = Field(3, ge=1)
+    """M (l in 001 and 002): 3 is best in both (A6)."""
+    tied: bool = False
+    """A5: one set of weights for all iterations instead of own ones."""
+
+
+RecursiveJointParams = combined("RecursiveJointParams", JointAttentionParams, RecursionParams)
+
+
+def recursive_joint_attention(params: Strict, widths: Widths, frames: int) -> Recursion:
+    """M iterations of joint cross-attention: the attention of rjca, grjca, hgrjca and rjcma."""
+    joint, recursion = part(JointAttentionParams, params), part(RecursionParams, params)
+    return Recursion(lambda: JointAttention(joint, widths, frames), recursion.iterations, tied=recursion.tied)
+
+
+def single_joint_attention(params: JointAttentionParams, widths: Widths, frames: int) -> Recursion:
+    """One iteration: the attention of jca."""
+    return Recursion(lambda: JointAttention(params, widths, frames), 1)

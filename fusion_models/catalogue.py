@@ -1,0 +1,74 @@
+"""All systems by name: one file registers one system; `+dca` composes onto any base that yields pairs."""
+
+import sys
+
+from torch import nn
+
+from crossfold.fusion_models.blocks.readout import GateParams, PairGate
+from crossfold.fusion_models.system import System, Widths, combined, part
+from crossfold.platform.config import Strict
+from crossfold.platform.errors import UserError
+from crossfold.platform.registry import Registry
+
+systems: Registry[System] = Registry("system", "crossfold.fusion_models")
+
+DCA_SUFFIX = "+dca"
+DCA_EQUATIONS = """\
+Y_m = X_att,m W_gl,m                                      000 eq 2     W_gl,m : d_m x 2
+G_m = softmax_k(Y_m / T)                                  000 eq 3     T = 0.1, column 0 unattended, 1 attended
+X_g,m = ReLU(G_m[0] * X_m + G_m[1] * X_att,m)             000 eqs 4-5
+Z = [X_g,a ; X_g,v]"""
+DCA_BIBTEX = """\
+@inproceedings{praveen2024dca,
+  title     = {Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual
+               Dimensional Emotion Recognition},
+  author    = {Praveen, R. Gnana and Alam, Jahangir},
+  booktitle = {IEEE International Conference on Multimedia and Expo (ICME)},
+  year      = {2024}
+}"""
+
+
+def register(system: System) -> System:
+    """Files a system under its name; for plugins too. A name that is taken is an error that names both files."""
+    return systems.register(system.name, origin=sys._getframe(1).f_globals["__name__"])(system)
+
+
+def find_system(name: str) -> System:
+    """A registered system, or a base with `+dca`. Raises `UserError` with the nearest right name."""
+    if name in systems or not name.endswith(DCA_SUFFIX):
+        return systems.get(name)
+    base = systems.get(name.removesuffix(DCA_SUFFIX))
+    if not base.yields_pairs:
+        raise UserError(
+            f"{name!r}: {base.name} yields no (unattended, attended) features for DCA to choose between",
+            "put +dca on one of: " + ", ".join(n for n in systems if systems.get(n).yields_pairs),
+        )
+    return _with_dynamic_gate(base)
+
+
+def system_names() -> list[str]:
+    """Every system that can be named, compositions included."""
+    names = list(systems)
+    return sorted(names + [name + DCA_SUFFIX for name in names if systems.get(name).yields_pairs])
+
+
+def _with_dynamic_gate(base: System) -> System:
+    def attend(params: Strict, widths: Widths, frames: int) -> nn.Module:
+        return base.attend(part(base.params, params), widths, frames)
+
+    def readout(params: Strict, widths: Widths, steps: int) -> nn.Module:
+        return PairGate(part(GateParams, params), widths)
+
+    return System(
+        name=base.name + DCA_SUFFIX,
+        title=f"Dynamic cross-attention on {base.name}",
+        source=f"000 eqs 2-5 on {base.source}",
+        equations=f"{base.equations}\n{DCA_EQUATIONS}",
+        bibtex=DCA_BIBTEX,
+        modalities=base.modalities,
+        params=combined(f"{base.params.__name__}WithDca", base.params, GateParams),
+        attend=attend,
+        readout=readout,
+        revision=base.revision,
+        space={**base.space, "temperature": {"log": [0.03, 3.0]}},
+    )

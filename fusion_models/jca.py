@@ -1,0 +1,41 @@
+"""JCA: joint cross-attention, one iteration (001 eqs 1-6; 003 eqs 1-7).
+
+Departs from print: [A7] 001 and 002 call one recursion "the same as joint cross-attention", so `jca` is one JCB;
+the additive map of the first release is another system. [A3] L is fixed by the L x L weights.
+"""
+
+from crossfold.fusion_models.blocks.joint_attention import JointAttentionParams
+from crossfold.fusion_models.blocks.readout import LastReadout
+from crossfold.fusion_models.blocks.recursion import single_joint_attention
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.system import System
+
+BIBTEX = """\
+@inproceedings{praveen2022jca,
+  title     = {A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion Recognition},
+  author    = {Praveen, R. Gnana and others},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
+  year      = {2022}
+}"""
+
+EQUATIONS = """\
+J = FC([X_a ; X_v])                                       001 sec 3.2  L x d
+C_m = tanh(X_m' W_jm J / sqrt(d))                         001 eqs 1-2  W_jm : d_m x d, C_m : L x L
+H_m = ReLU(X_m W_cm C_m)                                  001 eqs 3-4  W_cm : L x L
+X_att,m = H_m W_hm + X_m                                  001 eqs 5-6  W_hm : L x L
+Z = [X_att,a ; X_att,v]"""
+
+JCA = register(
+    System(
+        name="jca",
+        title="Joint cross-attention",
+        source="001 eqs 1-6",
+        equations=EQUATIONS,
+        bibtex=BIBTEX,
+        modalities=("audio", "visual"),
+        params=JointAttentionParams,
+        attend=single_joint_attention,
+        readout=lambda params, widths, steps: LastReadout(widths),
+        yields_pairs=True,
+    )
+)

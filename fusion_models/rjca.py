@@ -1,0 +1,39 @@
+"""RJCA: joint cross-attention applied recursively (001 eqs 1-8; 003 eqs 1-9).
+
+Departs from print: [A5] W_j, W_c and the FC of J are own per iteration (only W_h is printed with a superscript);
+[A14] fusion only, the LSTMs of the cited RJCA are encoder choices of a recipe; [A3] L is fixed by the L x L weights.
+"""
+
+from crossfold.fusion_models.blocks.readout import LastReadout
+from crossfold.fusion_models.blocks.recursion import RecursiveJointParams, recursive_joint_attention
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.system import System
+
+BIBTEX = """\
+@inproceedings{praveen2023rjca,
+  title     = {Recursive Joint Attention for Audio-Visual Fusion in Regression Based Emotion Recognition},
+  author    = {Praveen, R. Gnana and Granger, Eric and Cardinal, Patrick},
+  booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
+  year      = {2023}
+}"""
+
+RJCA = register(
+    System(
+        name="rjca",
+        title="Recursive joint cross-attention",
+        source="001 eqs 1-8",
+        equations="""\
+J^(t) = FC^(t)([X_a^(t-1) ; X_v^(t-1)])                   001 sec 3.2  L x d
+C_m^(t) = tanh(X_m^(t-1)' W_jm^(t) J^(t) / sqrt(d))       001 eqs 1-2  W_jm : d_m x d, C_m : L x L
+H_m^(t) = ReLU(X_m^(t-1) W_cm^(t) C_m^(t))                001 eqs 3-4  W_cm : L x L
+X_m^(t) = H_m^(t) W_hm^(t) + X_m^(t-1), t = 1..M          001 eqs 7-8  W_hm : L x L
+Z = [X_a^(M) ; X_v^(M)]""",
+        bibtex=BIBTEX,
+        modalities=("audio", "visual"),
+        params=RecursiveJointParams,
+        attend=recursive_joint_attention,
+        readout=lambda params, widths, steps: LastReadout(widths),
+        yields_pairs=True,
+        space={"iterations": {"int": [1, 4]}},
+    )
+)

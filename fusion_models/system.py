@@ -1,0 +1,143 @@
+"""What a fusion system is: a way to attend and a way to read out, with the paper it comes from.
+
+Legend: B batch, L frames of a window, D features of one modality, Z features of the readout.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from pydantic import create_model
+from torch import Tensor, nn
+
+from crossfold.platform.config import Strict
+
+P = TypeVar("P", bound=Strict)
+
+Modal = dict[str, Tensor]
+"""One tensor a modality, each B x L x d_m, in canonical order: audio, visual, text."""
+
+Widths = Mapping[str, int]
+"""d_m of each modality that enters the fusion."""
+
+Notes = dict[str, Tensor]
+"""Named intermediates: attention maps, gate weights, the trajectory. Blocks fill it when it is given."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The modalities of a batch on one time axis, and which frames are real.
+
+    x: B x L x d_m each; mask_BL: bool, false where the window is padding. Padded rows are zero, so that
+    nothing written there can reach a real frame.
+    """
+
+    x: Modal
+    mask_BL: Tensor
+
+    def __post_init__(self) -> None:
+        for modality, x_BLD in self.x.items():
+            if x_BLD.shape[:2] != self.mask_BL.shape:
+                raise ValueError(
+                    f"modality {modality!r} has {tuple(x_BLD.shape[:2])} (batch, frames), "
+                    f"the mask has {tuple(self.mask_BL.shape)}"
+                )
+
+    @classmethod
+    def masked(cls, x: Modal, mask_BL: Tensor) -> "Features":
+        """Features whose padded rows are set to zero."""
+        return cls({m: x_BLD * mask_BL.unsqueeze(-1) for m, x_BLD in x.items()}, mask_BL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One row of the zoo. Calling `build` gives the module; nothing else knows how it is put together."""
+
+    name: str
+    title: str
+    source: str
+    """Paper and equations, as in `001 eqs 9-13`, or `our reading` with what was read."""
+    equations: str
+    """The printed equations, one a line."""
+    bibtex: str
+    modalities: tuple[str, ...]
+    params: type[Strict]
+    attend: Callable[[Any, Widths, int], nn.Module]
+    """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`."""
+    readout: Callable[[Any, Widths, int], nn.Module]
+    """(params, widths, M) -> a module trajectory -> Z with an int `width`."""
+    yields_pairs: bool = False
+    """Whether the trajectory holds (unattended, attended) features, so that `+dca` can gate between them."""
+    revision: int = 1
+    """Raised when the numbers of the system change on purpose; part of the identity of its cells."""
+    space: Mapping[str, Any] = field(default_factory=dict)
+    """What a search may vary, in the words of a sweep file."""
+
+    def build(self, params: Strict, widths: Widths, frames: int) -> "Fusion":
+        """The fusion module for these widths and this window length L."""
+        missing = [m for m in self.modalities if m not in widths]
+        if missing:
+            raise ValueError(f"{self.name} needs {', '.join(missing)}; given {', '.join(widths)}")
+        used = {m: widths[m] for m in self.modalities}
+        attend = self.attend(params, used, frames)
+        steps = attend.steps
+        assert isinstance(steps, int)
+        return Fusion(self.modalities, attend, self.readout(params, used, steps))
+
+
+class Fusion(nn.Module):
+    """Features -> Z : B x L x width, by attending and reading out."""
+
+    def __init__(self, modalities: tuple[str, ...], attend: nn.Module, readout: nn.Module) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.attend = attend
+        self.readout = readout
+        assert isinstance(readout.width, int)
+        self.width: int = readout.width
+
+    def forward(self, features: Features, notes: Notes | None = None) -> Tensor:
+        """Z : B x L x width. Intermediates are written into `notes` when it is given."""
+        used = Features({m: features.x[m] for m in self.modalities}, features.mask_BL)
+        z_BLZ: Tensor = self.readout(self.attend(used, notes), notes)
+        return z_BLZ
+
+
+class Unattended(nn.Module):
+    """The trajectory of a system that does not attend: [X^(0)]."""
+
+    steps = 0
+
+    def forward(self, features: Features, notes: Notes | None = None) -> list[Modal]:
+        """The features as they came."""
+        return [features.x]
+
+
+def note(notes: Notes | None, name: str, value: Tensor) -> None:
+    """Keeps an intermediate for whoever asked; costs nothing when nobody did."""
+    if notes is not None:
+        notes[name] = value.detach()
+
+
+def concatenated(x: Modal) -> Tensor:
+    """[X_a ; X_v ; X_t] : B x L x d, in canonical order (A10: any order is the same before an FC)."""
+    return torch.cat(list(x.values()), dim=-1)
+
+
+@cache
+def combined(name: str, *kinds: type[Strict]) -> type[Strict]:
+    """The fields of several parameter classes side by side, so that a sweep names them flat."""
+    fields: dict[str, Any] = {}
+    for kind in kinds:
+        clash = fields.keys() & kind.model_fields.keys()
+        assert not clash, f"{name}: {clash} in two parts"
+        fields |= {field: (info.annotation, info) for field, info in kind.model_fields.items()}
+    made: type[Strict] = create_model(name, __base__=Strict, **fields)
+    return made
+
+
+def part(kind: type[P], params: Strict) -> P:
+    """The fields of one part, taken out of a combination."""
+    return kind(**{field: getattr(params, field) for field in kind.model_fields})

@@ -1,0 +1,302 @@
+"""From a sweep file to cells. Pure: reads files and a store's manifest, runs nothing."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator
+
+from crossfold.datasets.store import FeatureStore
+from crossfold.fusion_models.catalogue import find_system
+from crossfold.platform.config import Recipe, Strict
+from crossfold.platform.contracts import Cell, Inner
+from crossfold.platform.errors import UserError, nearest
+
+HERE = Path(__file__).parent
+
+
+class Variant(Strict):
+    """One system with its parameters; a list as a value expands to one variant an entry."""
+
+    system: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    def expand(self) -> Iterator["Variant"]:
+        """All combinations of the listed values."""
+        lists = {key: value for key, value in self.params.items() if isinstance(value, list)}
+        for values in itertools.product(*lists.values()):
+            yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
+
+
+class _Common(Strict):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    corpus: str
+    store: str | None = None
+    """Content hash, where a workspace has several stores of the corpus."""
+    recipe: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Recipe fields that differ from the named recipe, by dotted name."""
+    targets: tuple[str, ...] = ("valence", "arousal")
+    joint_targets: bool = False
+    """E1: one model with a head a target, instead of one model a target."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @field_validator("targets", "seeds")
+    @classmethod
+    def _some_and_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("give at least one, and each once")
+        return value
+
+
+class Sweep(_Common):
+    """A grid: systems x folds x targets x seeds."""
+
+    systems: tuple[Variant, ...] = Field(min_length=1)
+    folds: tuple[int, ...] = (0,)
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _spellings(cls, value: Any) -> Any:
+        """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are the same kind of thing."""
+        return [_variant(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+class Winner(Strict):
+    """The ordinary cells that the best configuration of a search runs as."""
+
+    folds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+class Range(Strict):
+    """One dimension of a search space: exactly one of the four."""
+
+    int: tuple[int, int] | None = None
+    log: tuple[float, float] | None = None
+    linear: tuple[float, float] | None = None
+    choice: tuple[Any, ...] | None = None
+
+
+class Search(_Common):
+    """A search space over one system, judged on inner folds of the training clips of `fold`."""
+
+    system: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    fold: int = 0
+    inner_folds: int = Field(3, ge=2)
+    trials: int = Field(ge=1)
+    sampler_seed: int = 0
+    space: dict[str, Range] = Field(min_length=1)
+    """Parameters of the system by name, recipe fields as `recipe.<dotted name>`."""
+    winner: Winner = Winner()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that makes no sense, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep asks for."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
+    """A sweep or search by file, or by the name of one that ships; `overrides` are `key=value` of `--set`.
+
+    A key of the sweep is set directly (`seeds=[0]`), any other key is taken as a field of the recipe
+    (`epochs=5`, `optimizer.lr=0.01`).
+    """
+    path = find_sweep(source)
+    data = read_yaml(path)
+    kind = Search if "space" in data else Sweep
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override!r} has no '='", "write --set key=value")
+        value = yaml.safe_load(text)
+        if key in kind.model_fields:
+            data[key] = value
+        else:
+            data["set"] = {**(data.get("set") or {}), key: value}
+    return kind.parse(data, str(source))
+
+
+def find_sweep(source: str | Path) -> Path:
+    """The file itself, or a shipped sweep of that name; else the nearest right name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    shipped = HERE / f"{path.stem}.yaml"
+    if shipped.is_file() and path.suffix in ("", ".yaml"):
+        return shipped
+    raise UserError(f"no sweep {str(source)!r}{nearest(path.stem, shipped_sweeps())}", "give a YAML file or a name")
+
+
+def shipped_sweeps() -> list[str]:
+    """Names of the sweeps that come with Crossfold."""
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with Crossfold."""
+    return sorted(path.stem for path in (HERE / "recipes").glob("*.yaml"))
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A shipped recipe or a YAML file, with `changes` by dotted field name."""
+    path = Path(name) if name.endswith(".yaml") else HERE / "recipes" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"unknown recipe {name!r}{nearest(name, shipped_recipes())}", "`crossfold list recipes`")
+    data = read_yaml(path)
+    for key, value in (changes or {}).items():
+        *parents, last = key.split(".")
+        inside = data
+        for parent in parents:
+            inside = inside.setdefault(parent, {})
+            if not isinstance(inside, dict):
+                raise UserError(f"recipe field {key!r}: {parent!r} has no fields", "see `crossfold list recipes`")
+        inside[last] = value
+    return Recipe.parse({**data, "name": path.stem}, f"recipe {path.stem}")
+
+
+def expand(sweep: Sweep, store: FeatureStore) -> Plan:
+    """The cells of a grid, systems innermost, so that early partial tables cover all systems."""
+    recipe = load_recipe(sweep.recipe, sweep.set)
+    _check_targets(sweep.targets, store)
+    for fold in sweep.folds:
+        store.fold(fold)
+    variants, skipped = _resolve(sweep.systems, store)
+    targets = [sweep.targets] if sweep.joint_targets else [(target,) for target in sweep.targets]
+    cells = [
+        _cell(variant, store, recipe, fold, target, seed)
+        for seed, fold, target, variant in itertools.product(sweep.seeds, sweep.folds, targets, variants)
+    ]
+    return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
+
+
+def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """The inner-fold cells of one configuration of a search. None of them sees the reported split."""
+    variant, recipe = _configured(search, chosen)
+    (resolved,), _ = _resolve([variant], store, strict=True)
+    targets = [search.targets] if search.joint_targets else [(target,) for target in search.targets]
+    return tuple(
+        _cell(resolved, store, recipe, search.fold, target, seed, Inner(index=index, of=search.inner_folds))
+        for seed, index, target in itertools.product(search.seeds, range(search.inner_folds), targets)
+    )
+
+
+def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
+    """The ordinary sweep of the best configuration: the whole recipe, the reported split."""
+    params = {key: value for key, value in chosen.items() if not key.startswith("recipe.")}
+    recipe = {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}
+    return Sweep(
+        name=f"{search.name}-winner",
+        corpus=search.corpus,
+        store=search.store,
+        recipe=search.recipe,
+        set=recipe,
+        systems=(Variant(system=search.system, params={**search.params, **params}),),
+        targets=search.targets,
+        joint_targets=search.joint_targets,
+        folds=search.winner.folds,
+        seeds=search.winner.seeds,
+    )
+
+
+def check_space(search: Search, store: FeatureStore) -> None:
+    """Every dimension names a parameter or recipe field and holds legal values; found before work starts."""
+    for pick in (0, -1):
+        chosen = {}
+        for key, dimension in search.space.items():
+            given = [bounds for bounds in (dimension.int, dimension.log, dimension.linear, dimension.choice) if bounds]
+            if len(given) != 1:
+                raise UserError(f"space.{key} gives {len(given)} ranges", "give one of int, log, linear, choice")
+            chosen[key] = given[0][pick]
+        trial_cells(search, store, chosen)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; anything else is an error that names the file."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}", "mend the file") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds {type(data).__name__}, not a mapping", "see sweeps/demo.yaml")
+    return data
+
+
+def _variant(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {"system": entry}
+    if isinstance(entry, dict) and len(entry) == 1 and "system" not in entry:
+        ((system, params),) = entry.items()
+        return {"system": system, "params": params or {}}
+    return entry
+
+
+def _configured(search: Search, chosen: Mapping[str, Any]) -> tuple[Variant, Recipe]:
+    sweep = winner_sweep(search, chosen)
+    return sweep.systems[0], load_recipe(search.recipe, {**search.set, **sweep.set})
+
+
+def _resolve(
+    variants: Sequence[Variant], store: FeatureStore, *, strict: bool = False
+) -> tuple[list[Variant], list[Skipped]]:
+    """Variants with every default filled in; those that need a modality the store lacks are skipped."""
+    resolved, skipped = [], []
+    for variant in itertools.chain.from_iterable(entry.expand() for entry in variants):
+        system = find_system(variant.system)
+        params = system.params.parse(variant.params, f"parameters of {variant.system}").model_dump(mode="json")
+        missing = [m for m in system.modalities if m not in store.modalities]
+        if missing:
+            reason = f"needs {', '.join(missing)}; store {store.path.name} has {', '.join(store.modalities)}"
+            if strict:
+                raise UserError(f"{variant.system} {reason}", "prepare the corpus with it")
+            skipped.append(Skipped(variant.system, reason))
+        else:
+            resolved.append(Variant(system=variant.system, params=params))
+    return resolved, skipped
+
+
+def _check_targets(targets: Sequence[str], store: FeatureStore) -> None:
+    for target in targets:
+        if target not in store.targets:
+            raise UserError(
+                f"target {target!r}{nearest(target, store.targets)}",
+                f"{store.path.name} has {', '.join(store.targets)}",
+            )
+
+
+def _cell(
+    variant: Variant,
+    store: FeatureStore,
+    recipe: Recipe,
+    fold: int,
+    targets: tuple[str, ...],
+    seed: int,
+    inner: Inner | None = None,
+) -> Cell:
+    return Cell(
+        system=variant.system,
+        params=variant.params,
+        corpus=store.corpus,
+        store=store.content_hash,
+        fold=fold,
+        inner=inner,
+        targets=targets,
+        seed=seed,
+        recipe=recipe,
+        revision=find_system(variant.system).revision,
+    )
