@@ -63,3 +63,5 @@ class MediaClip:
     audio: Path | None
     """A wav file, or a video file with a sound track."""
     spans: tuple[Span, ...] = ()
+    times: np.ndarray | None = None
+    """float64 [frames]: seconds at which each frame is shown; None where frame i is shown at i / fps."""

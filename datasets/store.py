@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,9 @@ class FeatureStore:
         self.targets: tuple[str, ...] = tuple(self.manifest["targets"])
         self.modalities: tuple[str, ...] = tuple(self.manifest["modalities"])
         table = pd.read_parquet(path / "clips.parquet")
-        self.clips = tuple(ClipInfo(**row) for row in table.to_dict("records"))
+        self.clips = tuple(
+            ClipInfo(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records")
+        )
         self._starts = np.concatenate([[0], np.cumsum([clip.frames for clip in self.clips])]).astype(np.int64)
         self._index = {clip.name: index for index, clip in enumerate(self.clips)}
         self.labels = self._map("labels.npy", (self.frames, len(self.targets)))
@@ -199,6 +201,7 @@ def _write_arrays(
             maps["labels"] = open_map("labels", np.float32, len(targets))
             maps["valid"] = open_map("valid", np.bool_, len(targets))
             maps["present"] = open_map("present", np.bool_, len(modalities))
+        _check_widths(clip, brought, maps, modalities)
         rows = slice(start, start + clip.frames)
         for key, array in brought.features.items():
             maps[key][rows] = array
@@ -222,14 +225,34 @@ def _modality_rank(key: str) -> tuple[int, str]:
 
 
 def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
-    """Every array of a clip has one row a frame, or nothing is written."""
-    for name, array in {**brought.features, "labels": brought.labels, **brought.present}.items():
+    """Every array of a clip has one row a frame and finite values, or nothing is written."""
+    named = [*brought.features.items(), ("labels", brought.labels)]
+    named += [(f"presence of {modality}", present) for modality, present in brought.present.items()]
+    for name, array in named:
         if len(array) != clip.frames:
             raise DataError(
                 f"clip {clip.name}: {name} has {len(array)} rows for {clip.frames} frames", "extract the clip again"
             )
         if not np.isfinite(array).all():
             raise DataError(f"clip {clip.name}: {name} has values that are not finite", "extract the clip again")
+
+
+def _check_widths(
+    clip: ClipInfo, brought: ClipArrays, maps: Mapping[str, np.ndarray], modalities: Iterable[str]
+) -> None:
+    """A clip brings what the first one brought, as wide; numpy would stretch a single column without a word."""
+    wanted = {name: array.shape[1] for name, array in maps.items() if name not in ("valid", "present")}
+    widths = {name: array.shape[1] for name, array in {**brought.features, "labels": brought.labels}.items()}
+    if widths != wanted or set(brought.present) != set(modalities):
+        raise DataError(
+            f"clip {clip.name} brings {_widths(widths)}, with presence of {', '.join(sorted(brought.present))}; "
+            f"the first clip brought {_widths(wanted)}",
+            "extract all clips alike",
+        )
+
+
+def _widths(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {width} wide" for name, width in sorted(widths.items()))
 
 
 def _normalisation(
@@ -266,6 +289,10 @@ def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode())
+        if path.suffix == ".parquet":
+            # The file also tells which library wrote it; equal tables are equal whoever wrote them.
+            digest.update(json.dumps(pd.read_parquet(path).to_dict("list"), sort_keys=True).encode())
+            continue
         with path.open("rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.datasets.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,12 @@ class WindowSource:
     def _gather(self, modality: str, flat: np.ndarray, real: np.ndarray) -> np.ndarray:
         raw = np.take(self._features[modality], flat, axis=0)
         seen = np.take(self._present[modality], flat) & real.ravel()
-        scaled = _scaled(raw, self._statistics[modality]) * seen[:, None]
+        statistics = self._statistics[modality]
+        scaled: np.ndarray = (raw - statistics.mean) / statistics.std * seen[:, None]
         return scaled.reshape(*real.shape, -1)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-
-def _scaled(raw: np.ndarray, statistics: Normalisation) -> np.ndarray:
-    scaled: np.ndarray = (raw - statistics.mean) / statistics.std
-    return scaled
 
 
 class Stitcher:

@@ -13,7 +13,7 @@ class UserError(ValueError):
         super().__init__(f"{problem}\n  -> {remedy}" if remedy else problem)
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
-        return UserError, (self.problem, self.remedy)
+        return type(self), (self.problem, self.remedy)
 
 
 class DataError(UserError):

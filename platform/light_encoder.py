@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 WIDTH = 64
 """D, numbers a face is told in."""
@@ -82,8 +83,10 @@ class LightEncoder:
         scale = np.empty(MEASURES)
         for group in (slice(None, GREY_F), slice(GREY_F, None)):
             scale[group] = 1 / np.sqrt(max(spread[group].sum(), 1e-12))
-        values, axes = np.linalg.eigh(covariance * np.outer(scale, scale))
-        values, axes = values[::-1][:WIDTH], axes[:, ::-1][:, :WIDTH]
+        values, axes = scipy.linalg.eigh(
+            covariance * np.outer(scale, scale), subset_by_index=[MEASURES - WIDTH, MEASURES - 1]
+        )
+        values, axes = values[::-1], axes[:, ::-1]
         strongest = axes[np.abs(axes).argmax(0), np.arange(WIDTH)]
         axes = axes * np.where(strongest < 0, -1, 1)
         axes[:, values < 1e-9] = 0

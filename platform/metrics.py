@@ -43,7 +43,7 @@ class Moments:
         )
 
 
-def _wide(x: Array) -> Array:
+def _wide(x: Any) -> Any:
     """Float64, in the library the array came from."""
     return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from crossfold.platform.results import Workspace, write_json
 Progress = Callable[[str, int, int], None]
 """Called with the stage (check, read, fit, write), how many of its steps are done, and how many there are."""
 
+_FRAMES_A_PROCESS = 10_000
 _FRONT_ENDS = {"audio": AUDIO_FRONT_END, "visual": VISUAL_FRONT_END}
 
 
@@ -148,7 +150,7 @@ def _read_all(clips: Sequence[MediaClip], root: Path, scratch: Path, processes: 
     done = len(clips) - len(missing)
     findings: list[Finding] = []
     progress("read", done, len(clips))
-    for clip, error in _in_parallel(missing, scratch, min(processes or os.cpu_count() or 1, len(missing))):
+    for clip, error in _in_parallel(missing, scratch, processes or _worthwhile(missing)):
         if error is not None:
             findings.append(Finding(clip.info.name, "media-readable", error.problem, error.remedy))
         done += 1
@@ -156,21 +158,39 @@ def _read_all(clips: Sequence[MediaClip], root: Path, scratch: Path, processes: 
     refuse_errors(sorted(findings, key=lambda finding: finding.file), root)
 
 
+def _worthwhile(clips: Sequence[MediaClip]) -> int:
+    """Processes that pay: one takes seconds to start, in which this one reads thousands of frames."""
+    return max(1, min(os.cpu_count() or 1, sum(clip.info.frames for clip in clips) // _FRAMES_A_PROCESS))
+
+
 def _in_parallel(
     clips: Sequence[MediaClip], scratch: Path, processes: int
 ) -> Iterator[tuple[MediaClip, UserError | None]]:
     """Clips as they become ready, each with the error that its files raised."""
-    if processes <= 1:
+    if min(processes, len(clips)) <= 1:
         yield from ((clip, _read_clip(clip, scratch)) for clip in clips)
         return
     # Spawned, not forked: a fork of a process that has threads can hang.
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(clips)), mp_context=context, initializer=_die_with_parent)
     try:
         waiting = {pool.submit(_read_clip, clip, scratch): clip for clip in clips}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """Ends this worker when the process that started it is gone; a pool whose owner is killed waits for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read_clip(clip: MediaClip, scratch: Path) -> UserError | None:

@@ -15,9 +15,10 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Named entries of one kind, each registered by a decorator in a file of its own."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, *, plural: str = "") -> None:
         """`kind` is the word for error messages; `package` is imported, file by file, on first use."""
         self.kind = kind
+        self._plural = plural or f"{kind}s"
         self._package = package
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
@@ -47,7 +48,7 @@ class Registry(Generic[T]):
         broken = "".join(f"; {module} is unavailable: {why}" for module, why in self._broken.items())
         raise UserError(
             f"unknown {self.kind} {name!r}{nearest(name, list(self._entries))}{broken}",
-            f"`crossfold list {self.kind}s` shows all",
+            f"`crossfold list {self._plural}` shows all",
         )
 
     def __contains__(self, name: str) -> bool:

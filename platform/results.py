@@ -247,6 +247,22 @@ class Workspace:
         for record in self.failures.glob(f"{cell_id}-*.json"):
             record.unlink(missing_ok=True)
 
+    def set_aside(self, cell_id: str) -> Path | None:
+        """Moves a finished cell out of the way for a re-run; `put_back` returns it if the re-run does not finish."""
+        place, aside = self.cell_path(cell_id), self.cells / f".{cell_id}-aside"
+        if not place.is_dir():
+            return None
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
+        return aside
+
+    def put_back(self, cell_id: str, aside: Path) -> None:
+        """Ends a re-run: the new result stays, or the old one returns."""
+        if self.cell_path(cell_id).is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(self.cell_path(cell_id))
+
     def record_failure(self, failure: Failure) -> Path:
         """Adds one failed try to the ledger. A failure is never a result."""
         self.failures.mkdir(parents=True, exist_ok=True)

@@ -60,9 +60,12 @@ def loss_of(prediction_BLT: Tensor, batch: Batch, params: Loss) -> Tensor:
         per_window_BT = ccc(prediction_BLT, batch.y, batch.valid, axis=1)
         labelled_BT = batch.valid.any(dim=1)
         mean_T = (per_window_BT * labelled_BT).sum(0) / labelled_BT.sum(0).clamp(min=1)
-        return (1 - mean_T).sum()
+        windows: Tensor = (1 - mean_T).sum()
+        return windows
     flat = (-1, prediction_BLT.shape[-1])
-    return (1 - ccc(prediction_BLT.reshape(flat), batch.y.reshape(flat), batch.valid.reshape(flat), axis=0)).sum()
+    whole_T = ccc(prediction_BLT.reshape(flat), batch.y.reshape(flat), batch.valid.reshape(flat), axis=0)
+    whole: Tensor = (1 - whole_T).sum()
+    return whole
 
 
 def train(

@@ -1,0 +1,158 @@
+"""Finding the files of Aff-Wild2's layout, wherever they were unpacked, and what of it is missing or there twice."""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from crossfold.datasets.validation import Finding, relative
+
+_PARTITIONS = {
+    "train_set": "train",
+    "training_set": "train",
+    "validation_set": "validation",
+    "val_set": "validation",
+}
+VIDEOS = (".mp4", ".avi", ".mkv", ".mov")
+_PERSON = re.compile(r"_(left|right)(_\d+)?$")
+
+
+@dataclass
+class Listing:
+    """The files of a corpus by what they are, from one walk."""
+
+    annotations: list[Path] = field(default_factory=list)
+    labels: list[tuple[str, Path]] = field(default_factory=list)
+    """(partition, file), in order of partition and name."""
+    crops: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    videos: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    sounds: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+
+def source_files(root: Path) -> list[Path]:
+    """Every file that the clips depend on, in order."""
+    root = root.resolve()
+    listing = list_files(root)
+    media = chain(*listing.videos.values(), *listing.sounds.values())
+    truth = [root / "puppets.json", root / "truth" / "spans.csv", root / "truth" / "clips.csv"]
+    crops = (Path(entry) for folder in chain(*listing.crops.values()) for entry in os.scandir(folder))
+    labels = (path for _, path in listing.labels)
+    return sorted(path for path in chain(labels, media, truth, crops) if path.is_file())
+
+
+def list_files(root: Path) -> Listing:
+    """One walk; crop folders are entered only where a clip's crops are needed: there are millions of them."""
+    listing = Listing()
+    seen: set[str] = set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        folder = Path(name)
+        # Data are often linked in, and a link may lead back up.
+        real = os.path.realpath(name)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
+        files = [] if real in seen else sorted(files)
+        seen.add(real)
+        if folder.name.lower() == "va_estimation_challenge":
+            listing.annotations.append(folder)
+        if folder.name.startswith("cropped_aligned"):
+            for clip in folders:
+                if not clip.startswith("cropped_aligned"):
+                    listing.crops[clip].append(folder / clip)
+            folders[:] = [f for f in folders if f.startswith("cropped_aligned")]
+        partition = _PARTITIONS.get(folder.name.lower())
+        for path in (folder / file for file in files):
+            kind = path.suffix.lower()
+            if kind == ".txt" and partition and folder.parent.name.lower() == "va_estimation_challenge":
+                listing.labels.append((partition, path))
+            elif kind in VIDEOS:
+                listing.videos[path.stem].append(path)
+            elif kind == ".wav":
+                listing.sounds[path.stem].append(path)
+    listing.labels.sort(key=lambda entry: (entry[0], entry[1].name))
+    return listing
+
+
+def check_folders(root: Path, listing: Listing) -> list[Finding]:
+    """What is missing or there twice, before any single clip is looked at."""
+
+    def found(rule: str, problem: str, remedy: str, file: str = ".") -> Finding:
+        return Finding(file, rule, problem, remedy)
+
+    findings = []
+    if not listing.annotations:
+        findings.append(
+            found(
+                "annotations-there",
+                "no folder VA_Estimation_Challenge anywhere under it",
+                "unpack the annotations there, or give the folder that has them as --root",
+            )
+        )
+    elif len(listing.annotations) > 1:
+        names = ", ".join(relative(path, root) for path in listing.annotations)
+        findings.append(
+            found("annotations-once", f"several sets of annotations: {names}", "keep one, or narrow --root")
+        )
+    else:
+        have = {partition for partition, _ in listing.labels}
+        folder = relative(listing.annotations[0], root)
+        findings += [
+            found("partition-there", f"no label files in {name}", "unpack the annotations again", folder)
+            for partition, name in (("train", "Train_Set"), ("validation", "Validation_Set"))
+            if partition not in have
+        ]
+    if not listing.crops:
+        findings.append(
+            found("crops-there", "no folder cropped_aligned with crops", "unpack cropped_aligned.zip under it")
+        )
+    if not listing.videos:
+        findings.append(
+            found("video-there", "no video file", f"put the videos ({', '.join(VIDEOS)}) anywhere under it")
+        )
+    return findings + _check_partitions(root, listing)
+
+
+def _check_partitions(root: Path, listing: Listing) -> list[Finding]:
+    """No video is in both partitions, by the names of its clips."""
+    first: dict[str, tuple[str, Path]] = {}
+    findings = []
+    for partition, path in listing.labels:
+        other, where = first.setdefault(video_name(path.stem), (partition, path))
+        if other != partition:
+            problem = f"is cut from the same video as {relative(where, root)} in the other partition"
+            remedy = "models would be scored on what they learnt from; keep one of the two"
+            findings.append(Finding(relative(path, root), "partitions-apart", problem, remedy))
+    return findings
+
+
+def video_name(clip: str) -> str:
+    """The video that a clip was cut from."""
+    return _PERSON.sub("", clip)
+
+
+def find_crops(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
+    """The folder of crops of the clip whose label file is `file`; adds to `findings`."""
+    folders = listing.crops.get(file.stem, [])
+    if not folders and listing.crops:
+        remedy = f"unpack the crops of {file.stem} into cropped_aligned/{file.stem}"
+        findings.append(Finding(relative(file, root), "crops-there", "its clip has no folder of crops", remedy))
+    if len(folders) > 1:
+        names = " and ".join(relative(folder, root) for folder in folders)
+        remedy = f"{relative(folders[0], root)} is taken; remove the other"
+        findings.append(Finding(relative(file, root), "crops-once", f"crops in {names}", remedy, "warning"))
+    return folders[0] if folders else None
+
+
+def find_video(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
+    """The video of the clip whose label file is `file`; adds to `findings`."""
+    paths = listing.videos.get(file.stem) or listing.videos.get(video_name(file.stem), [])
+    if not paths:
+        problem = f"no video {video_name(file.stem)} anywhere under the root"
+        remedy = "put it there: its frame rate says which sound belongs to which label"
+        findings.append(Finding(relative(file, root), "video-there", problem, remedy))
+        return None
+    if len({path.stat().st_size for path in paths}) > 1:
+        names = " and ".join(relative(path, root) for path in paths)
+        findings.append(Finding(relative(file, root), "video-once", f"different videos {names}", "keep the right one"))
+        return None
+    return paths[0]

@@ -1,0 +1,245 @@
+"""Reading of media files: what a video holds, its sound, its spectrogram, its face crops.
+
+Everything is put on the time axis of the video's frames. Frame i lasts from `times[i]` to `times[i] + 1 / fps`, and
+its column of the spectrogram hears exactly that, so no rate, however odd, makes sound and picture drift apart.
+"""
+
+import functools
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import scipy.sparse
+from PIL import Image
+
+from crossfold.platform.errors import DataError, UserError
+
+RATE = 16_000
+"""Samples a second of all sound (D2)."""
+MELS = 64
+CROP = 48
+"""Side of a face crop in pixels (spec 3.3)."""
+_WINDOW = 400
+_FFT = 512
+_BAND_HZ = (125.0, 7500.0)
+_FLOOR = 0.01
+_LOOKS = 4
+_CHUNK = 2048
+
+AUDIO_FRONT_END = {
+    "kind": "log-mel",
+    "version": 1,
+    "rate": RATE,
+    "mels": MELS,
+    "window": _WINDOW,
+    "fft": _FFT,
+    "band_hz": list(_BAND_HZ),
+    "floor": _FLOOR,
+    "windows_a_frame": _LOOKS,
+}
+"""Everything the numbers of `log_mel` depend on, for the store's manifest."""
+
+Colour = Literal["L", "RGB"]
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a container says about its pictures, none of them decoded."""
+
+    fps: float
+    times: np.ndarray
+    """float64 [frames]: when each frame is shown, in seconds after the first."""
+    has_sound: bool
+
+    @property
+    def frames(self) -> int:
+        """Pictures in the file."""
+        return len(self.times)
+
+
+def probe(path: Path) -> VideoFacts:
+    """Reads a video from end to end without decoding it.
+
+    Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
+    """
+    remedy = "the file is damaged or was not copied whole; fetch it again"
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
+                raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            if not packets or fps <= 0:
+                raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
+            times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
+            return VideoFacts(fps, times, bool(container.streams.audio))
+    except av.error.FFmpegError as error:
+        raise DataError(f"{path}: cannot be read as video ({_reason(error)})", remedy) from None
+
+
+def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
+    known = sorted(stamp for stamp in stamps if stamp is not None)
+    if len(known) < len(stamps):
+        return np.arange(len(stamps)) / fps
+    return (np.array(known, np.float64) - known[0]) * tick
+
+
+def read_sound(path: Path) -> np.ndarray | None:
+    """Sound of a wav or video file: float32 [samples], mono, 16 kHz; None where there is no sound track.
+
+    Sample 0 is the moment of the first picture, or of the first sample where there are no pictures.
+    """
+    check_wav_length(path)
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return None
+            origin = 0.0
+            if container.streams.video:
+                video = container.streams.video[0]
+                origin = float((video.start_time or 0) * video.time_base)
+            stream = container.streams.audio[0]
+            sound = _decode_sound(av, container, stream, origin)
+            rate = int(stream.rate)
+    except av.error.FFmpegError as error:
+        raise DataError(
+            f"{path}: its sound cannot be decoded ({_reason(error)})", "the file is damaged; fetch or extract it again"
+        ) from None
+    if rate != RATE:
+        common = int(np.gcd(rate, RATE))
+        sound = scipy.signal.resample_poly(sound, RATE // common, rate // common)
+    return np.ascontiguousarray(sound, np.float32)
+
+
+def _decode_sound(av: Any, container: Any, stream: Any, origin: float) -> np.ndarray:
+    """Mono samples at the stream's own rate, each packet where its time stamp says, gaps filled with silence."""
+    resampler = av.AudioResampler(format="fltp")
+    parts: list[np.ndarray] = []
+    written = 0
+    for frame in container.decode(stream):
+        time = frame.time
+        for piece in resampler.resample(frame):
+            samples = piece.to_ndarray().mean(0, dtype=np.float32)
+            # Time stamps are rounded to the container's ticks, so only a real gap moves what follows.
+            place = written if time is None else round((time - origin) * stream.rate)
+            if not parts or place > written + stream.rate // 20:
+                parts.append(np.zeros(max(place - written, 0), np.float32))
+                samples = samples[max(written - place, 0) :]
+                written = max(place, written)
+            parts.append(samples)
+            written += len(samples)
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def check_wav_length(path: Path) -> None:
+    """Raises `DataError` for a wav file that is shorter than its own header says; decoders just stop early."""
+    if path.suffix.lower() != ".wav":
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(12)[8:] != b"WAVE":
+            raise DataError(f"{path}: not a wav file", "extract the sound of the video again")
+        while len(header := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", header)
+            # A recorder that streamed to a pipe leaves the length open as 2^32 - 1.
+            if name == b"data" and length < 0xFFFFFF00 and file.tell() + length > size:
+                raise DataError(
+                    f"{path}: cut short, {size - file.tell()} of {length} bytes of sound are there",
+                    "the file was not copied whole; fetch or extract it again",
+                )
+            file.seek(length + length % 2, 1)
+
+
+def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log-mel spectrum of each frame: float32 [frames, 64], and bool [frames] where there is sound at all.
+
+    Four windows of 25 ms, spread from the frame's begin to its end, are averaged in power; where frames are shorter, so
+    are the windows: none reaches into the next frame. Mel bands and floor are VGGish's. Silence is sound; a frame less
+    than half of which the file covers has none, and its column is zero.
+    """
+    if sound is None:
+        return np.zeros((len(times), MELS), np.float32), np.zeros(len(times), np.bool_)
+    window = min(_WINDOW, int(RATE / fps))
+    spare = max(0.0, 1 / fps - window / RATE)
+    looks = times[:, None] + spare * np.linspace(0, 1, _LOOKS)
+    starts = np.rint(looks * RATE).astype(np.int64)
+    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + window - len(sound))))
+    taper = scipy.signal.get_window("hann", window).astype(np.float32)
+    columns = np.empty((len(times), MELS), np.float32)
+    for begin in range(0, len(times), _CHUNK):
+        rows = slice(begin, begin + _CHUNK)
+        windows = padded[starts[rows, :, None] + np.arange(window)] * taper
+        power = (np.abs(scipy.fft.rfft(windows, _FFT)) ** 2).mean(1)
+        columns[rows] = np.log(np.sqrt(power) @ _mel_bank() + _FLOOR)
+    present = (times + 0.5 / fps) * RATE <= len(sound)
+    columns[~present] = 0
+    return columns, present
+
+
+@functools.cache
+def _mel_bank() -> Any:
+    """Triangles, evenly spaced in mel: sparse float64 [bins, mels]. Sparse, so that no BLAS decides the last bit."""
+    low, high = 1127 * np.log1p(np.array(_BAND_HZ) / 700)
+    edges = np.linspace(low, high, MELS + 2)
+    bins = 1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return scipy.sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))
+
+
+def crop_files(folder: Path) -> dict[int, Path]:
+    """Crops of a clip by frame number, 1-based as in their names; other files are not crops."""
+    return {
+        int(path.stem): path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.stem.isdecimal()
+    }
+
+
+def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
+    """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert(colour)
+            if picture.size != (size, size):
+                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a readable picture ({_reason(error)})", "fetch the crop again, or delete it: no face there"
+        ) from None
+
+
+def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
+    crops = np.zeros((frames, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
+    present = np.zeros(frames, np.bool_)
+    for number, path in crop_files(folder).items():
+        if 1 <= number <= frames:
+            crops[number - 1] = read_crop(path, colour, size)
+            present[number - 1] = True
+    return crops, present
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words for an error, without the path that the message already names."""
+    return str(getattr(error, "strerror", None) or str(error).partition(":")[0].partition(" '")[0])
+
+
+def _av() -> ModuleType:
+    """PyAV, which only reading media needs."""
+    try:
+        import av
+    except ImportError:
+        raise UserError("reading video and sound needs PyAV", "pip install 'crossfold[media]'") from None
+    return av

@@ -1,0 +1,129 @@
+"""What is wrong with a data folder: findings in plain words, all at once, before any work."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from PIL import Image
+
+from crossfold.datasets.media import check_wav_length, crop_files
+from crossfold.platform.errors import DataError
+
+Severity = Literal["error", "warning"]
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that one file breaks."""
+
+    file: str
+    """Relative to the corpus's root where it lies under it."""
+    rule: str
+    """A short name to filter by, such as `label-range`."""
+    problem: str
+    remedy: str
+    severity: Severity = "error"
+    """An error stops `prepare`; a warning says what will be done about it."""
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.file}: {self.problem} [{self.rule}] -> {self.remedy}"
+
+
+def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Findings as a table: severity, rule, file, problem, remedy; errors first, then by file."""
+    columns = ["severity", "rule", "file", "problem", "remedy"]
+    rows = [[getattr(finding, column) for column in columns] for finding in findings]
+    return pd.DataFrame(rows, columns=columns).sort_values(["severity", "file", "rule"], ignore_index=True)
+
+
+def refuse_errors(findings: Sequence[Finding], root: Path) -> None:
+    """Raises one `DataError` that lists the errors among the findings, if there are any."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    lines = [str(finding) for finding in errors[:_LISTED]]
+    if len(errors) > _LISTED:
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(f.rule for f in errors[_LISTED:]).most_common())
+        lines.append(f"and {len(errors) - _LISTED} more: {rules}")
+    word = "thing is" if len(errors) == 1 else "things are"
+    raise DataError(
+        f"{len(errors)} {word} wrong with {root}:\n  " + "\n  ".join(lines),
+        "mend these and run the same command again; `crossfold validate` lists all",
+    )
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path as findings name it."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def from_error(error: DataError, path: Path, root: Path, rule: str) -> Finding:
+    """The finding for an error that a reader raised about `path`."""
+    return Finding(relative(path, root), rule, error.problem.removeprefix(f"{path}: "), error.remedy)
+
+
+def check_wav(path: Path, root: Path) -> list[Finding]:
+    """A wav file is a wav file, and whole."""
+    try:
+        check_wav_length(path)
+    except DataError as error:
+        return [from_error(error, path, root, "sound-readable")]
+    return []
+
+
+def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode: bool) -> list[Finding]:
+    """Crops are numbered from 1, do not go beyond the frames, and, with `decode`, can all be read."""
+    files = crop_files(folder)
+    name = relative(folder, root)
+    if not files:
+        return [Finding(name, "crops-there", "holds no crop", "unpack the crops of this clip again")]
+    findings = []
+    if 0 in files:
+        findings.append(
+            Finding(name, "crops-from-1", "has a crop number 0", "crops count from 1, as labels do; renumber them")
+        )
+    beyond = [number for number in files if number > frames]
+    if beyond and max(beyond) > frames + tolerance:
+        findings.append(
+            Finding(
+                name,
+                "crops-within-clip",
+                f"has crops up to number {max(beyond)}, the clip has {frames} frames",
+                "crops and labels are not of the same cut; fetch both again",
+            )
+        )
+    elif beyond:
+        findings.append(
+            Finding(
+                name,
+                "crops-within-clip",
+                f"has {len(beyond)} crop(s) after the last of {frames} frames",
+                "nothing to do: they are left out",
+                "warning",
+            )
+        )
+    if decode:
+        findings += [finding for path in files.values() for finding in _check_picture(path, root)]
+    return findings
+
+
+def _check_picture(path: Path, root: Path) -> list[Finding]:
+    try:
+        with Image.open(path) as image:
+            # Draft mode reads every byte of a JPEG, so it sees a cut file, and skips most of the arithmetic.
+            image.draft("L", (1, 1))
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return [
+            Finding(
+                relative(path, root),
+                "crop-readable",
+                "not a readable picture",
+                "fetch the crop again, or delete it: then the frame has no face",
+            )
+        ]
+    return []

@@ -1,0 +1,80 @@
+"""The command line. The only module that ends the process: 0 ok, 1 some cells failed, 2 wrong use."""
+
+import sys
+import warnings
+from typing import Annotated
+
+import click
+import typer
+
+from crossfold.platform.edge import cli_data, cli_look, cli_run
+from crossfold.platform.edge.console import err, tell_error
+from crossfold.platform.errors import UserError
+
+app = typer.Typer(
+    name="crossfold",
+    help="Benchmarks of audio-visual fusion for dimensional emotion recognition: train, compare, report.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+corpus = typer.Typer(help="Make one of the embedded corpora.", no_args_is_help=True)
+mlflow = typer.Typer(help="The MLflow mirror of the workspace.", no_args_is_help=True)
+app.add_typer(corpus, name="corpus")
+app.add_typer(mlflow, name="mlflow")
+
+app.command()(cli_run.demo)
+corpus.command("puppets")(cli_data.corpus_puppets)
+corpus.command("synthetic")(cli_data.corpus_synthetic)
+app.command()(cli_data.validate)
+app.command()(cli_data.prepare)
+app.command("list")(cli_look.list_)
+app.command()(cli_look.plan)
+app.command()(cli_run.run)
+app.command()(cli_run.search)
+app.command()(cli_run.submit)
+app.command()(cli_look.status)
+app.command()(cli_look.report)
+app.command()(cli_look.why)
+app.command()(cli_run.rerun)
+app.command()(cli_look.cite)
+app.command()(cli_look.doctor)
+mlflow.command("ui")(cli_run.mlflow_ui)
+mlflow.command("sync")(cli_run.mlflow_sync)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"crossfold {installed('crossfold')}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script."""
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="crossfold")
+    except UserError as error:
+        tell_error(error)
+        return 2
+    except click.exceptions.Abort:
+        err.print("stopped; the same command continues")
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    main()

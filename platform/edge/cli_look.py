@@ -1,0 +1,340 @@
+"""Commands that only look: what there is, what would run, how far it is, what came out."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossfold.platform.edge.console import (
+    JsonOption,
+    PluginOption,
+    SetOption,
+    WorkspaceOption,
+    emit,
+    out,
+    spell_seconds,
+)
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.results import Workspace
+
+KINDS = ("systems", "corpora", "recipes", "sweeps", "tables")
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help="systems, corpora, recipes, sweeps or tables")],
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """What there is to choose from."""
+    from crossfold.platform.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    if kind not in KINDS:
+        raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", "crossfold list systems")
+    emit(_LISTERS[kind](), as_json, kind.capitalize())
+
+
+def _systems() -> list[dict[str, Any]]:
+    from crossfold.fusion_models.catalogue import find_system, system_names, systems
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": system.title,
+            "modalities": list(system.modalities),
+            "source": system.source,
+            "parameters": list(system.params.model_fields),
+        }
+        for name in system_names()
+        for system in [find_system(name)]
+    ]
+    blank = dict.fromkeys(("modalities", "source", "parameters"))
+    return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in systems.unavailable.items()]
+
+
+def _corpora() -> list[dict[str, Any]]:
+    from crossfold.datasets.corpora import CORPORA
+
+    return [
+        {"name": name, "description": entry.description, "layout": entry.layout, "needs": entry.needs}
+        for name in CORPORA
+        for entry in [CORPORA.get(name)]
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from crossfold.sweeps.plan import load_recipe, shipped_recipes
+
+    rows = []
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        rows.append(
+            {
+                "name": name,
+                "window": recipe.window,
+                "hop": recipe.hop,
+                "batch": recipe.batch,
+                "epochs": recipe.epochs,
+                "lr": recipe.optimizer.lr,
+                "loss": f"{recipe.loss.kind} per {recipe.loss.scope}",
+                "selection": recipe.selection,
+            }
+        )
+    return rows
+
+
+def _sweeps() -> list[dict[str, Any]]:
+    from crossfold.sweeps.plan import Search, load, shipped_sweeps
+
+    rows = []
+    for name in shipped_sweeps():
+        sweep = load(name)
+        kind = "search" if isinstance(sweep, Search) else "grid"
+        rows.append({"name": name, "kind": kind, "corpus": sweep.corpus, "recipe": sweep.recipe})
+    return rows
+
+
+def _tables() -> list[dict[str, Any]]:
+    from crossfold.reports.tables import TABLES
+
+    return [{"name": name, "paper": spec.paper, "caption": spec.caption} for name, spec in TABLES.items()]
+
+
+_LISTERS = {"systems": _systems, "corpora": _corpora, "recipes": _recipes, "sweeps": _sweeps, "tables": _tables}
+
+
+def plan(
+    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    workspace: WorkspaceOption = None,
+    set_: SetOption = None,
+    plugin: PluginOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time, for the prediction.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a sweep would run: cells in all, done, to run, the time they will take, and what is skipped and why."""
+    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.platform.forecast import forecast
+
+    space = Workspace.locate(workspace)
+    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    seconds = forecast(prepared.missing, space, prepared.store)
+    failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
+    slots = workers or len(os.sched_getaffinity(0))
+    hours = sum(seconds.values()) / slots / 3600
+    systems: dict[str, dict[str, Any]] = {}
+    for cell in prepared.plan.cells:
+        row = systems.setdefault(
+            cell.system, {"system": cell.system, "cells": 0, "done": 0, "to run": 0, "failed": 0, "each": 0.0}
+        )
+        row["cells"] += 1
+        row["done" if cell.cell_id in prepared.finished else "to run"] += 1
+        row["failed"] += cell.cell_id in failed
+        row["each"] = max(row["each"], seconds.get(cell.cell_id, 0.0))
+    skipped = [{"system": entry.label, "reason": entry.reason} for entry in prepared.plan.skipped]
+    total = {
+        "sweep": prepared.sweep.name,
+        "store": prepared.store.path.name,
+        "cells": len(prepared.plan.cells),
+        "done": len(prepared.plan.cells) - len(prepared.missing),
+        "to_run": len(prepared.missing),
+        "failed_before": len({cell.cell_id for cell in prepared.missing} & failed),
+        "predicted_hours": hours,
+        "workers": slots,
+    }
+    if as_json:
+        emit({**total, "systems": list(systems.values()), "skipped": skipped}, True)
+        return
+    emit([{**row, "each": spell_seconds(row["each"])} for row in systems.values()], False, f"Plan of {total['sweep']}")
+    if skipped:
+        emit(skipped, False, "Skipped")
+    out.print(
+        f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
+        f"about {spell_seconds(hours * 3600)} with {slots} workers"
+    )
+
+
+def status(
+    sweep: Annotated[str | None, typer.Argument(help="A sweep that was launched; all of them if left out.")] = None,
+    workspace: WorkspaceOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until all is done.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How far the launched sweeps are, from any machine that sees the workspace."""
+    space = Workspace.locate(workspace)
+    while True:
+        rows = _status_rows(space, sweep)
+        if watch and not as_json:
+            out.clear()
+        emit(rows, as_json, "Sweeps")
+        for running in [] if as_json else _running(space, [row["sweep"] for row in rows]):
+            out.print(running, markup=False)
+        if not watch or all(row["done"] + row["failed"] >= row["cells"] for row in rows):
+            return
+        time.sleep(2)
+
+
+def _status_rows(space: Workspace, sweep: str | None) -> list[dict[str, Any]]:
+    import json
+
+    names = sorted(path.stem for path in space.sweeps.glob("*.json"))
+    if sweep is not None:
+        sweep = Path(sweep).stem
+        if sweep not in names:
+            raise UserError(f"no sweep {sweep!r} was launched in {space.root}{nearest(sweep, names)}", "crossfold run")
+        names = [sweep]
+    finished = space.finished()
+    failed = {failure.cell_id for failure in space.failures_of()} - finished
+    rows = []
+    for name in names:
+        launched = json.loads((space.sweeps / f"{name}.json").read_text())
+        cells = set(launched["cells"])
+        rows.append(
+            {
+                "sweep": name,
+                "corpus": launched["corpus"],
+                "cells": len(cells),
+                "done": len(cells & finished),
+                "failed": len(cells & failed),
+                "to run": len(cells - finished - failed),
+            }
+        )
+    return rows
+
+
+def _running(space: Workspace, names: list[str]) -> list[str]:
+    """One line a running cell, from the live state of drivers that wrote within the last ten seconds."""
+    import json
+
+    lines = []
+    for name in names:
+        path = space.root / "status" / f"{name}.json"
+        if not path.is_file() or time.time() - path.stat().st_mtime > 10:
+            continue
+        state = json.loads(path.read_text())
+        if state.get("eta_seconds") is not None and state["running"]:
+            lines.append(f"{name}: about {spell_seconds(state['eta_seconds'])} left")
+        lines += [
+            f"  {run['worker']}: {run['label']}  epoch {run['epoch']}/{run['epochs']}  best CCC {run['best_ccc']}"
+            for run in state["running"]
+        ]
+    return lines
+
+
+def why(
+    cell: Annotated[str, typer.Argument(help="A cell id, or its first digits.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a cell is done, failed or missing: its identity, its result, and every failed try with its log."""
+    space = Workspace.locate(workspace)
+    failures = space.failures_of(cell)
+    known = {failure.cell_id for failure in failures}
+    if any(name.startswith(cell) for name in space.finished()):
+        record = space.read(cell)
+        env = record.env
+        facts = {
+            "cell": record.cell_id,
+            "label": record.cell.label,
+            "status": "done",
+            "when": f"{env['finished_at'][:19]} UTC, try {env['attempt']}, {spell_seconds(env['seconds'])}",
+            "identity": record.cell.identity(),
+            "result": {"metrics": record.result["metrics"], "selection": record.result["selection"]},
+            "folder": str(record.path),
+        }
+    elif len(known) == 1:
+        facts = {"cell": known.pop(), "label": failures[-1].label, "status": f"failed: {failures[-1].kind}"}
+    else:
+        planned = {cell_id: label for cell_id, label in _planned(space).items() if cell_id.startswith(cell)}
+        if len(planned) != 1:
+            raise UserError(
+                f"{cell!r} is not one cell of {space.root}: {len(planned)} planned ones begin so"
+                + nearest(cell, space.finished()),
+                "crossfold status, or the ids in the report",
+            )
+        ((cell_id, label),) = planned.items()
+        facts = {"cell": cell_id, "label": label, "status": "not run yet: no result and no failure on record"}
+    facts["failures"] = [vars(failure) | {"kind": str(failure.kind)} for failure in failures]
+    if as_json:
+        emit(facts, True)
+        return
+    for key, value in facts.items():
+        if key != "failures":
+            out.print(f"[bold]{key}[/]: ", end="")
+            out.print(value, markup=False, soft_wrap=True)
+    for failure in failures:
+        out.print(f"[bold red]try {failure.attempt}[/] at {failure.at[:19]} UTC, class {failure.kind}:")
+        out.print(failure.message, markup=False)
+        out.print(failure.log_tail, markup=False, style="dim")
+
+
+def _planned(space: Workspace) -> dict[str, str]:
+    import json
+
+    labels: dict[str, str] = {}
+    for path in space.sweeps.glob("*.json"):
+        labels |= {key: value["label"] for key, value in json.loads(path.read_text())["labels"].items()}
+    return labels
+
+
+def report(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables to build; all of them if left out.")] = None,
+    workspace: WorkspaceOption = None,
+    format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = "html,md,tex,csv",
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
+) -> None:
+    """Build the tables and the leaderboard from finished cells. Never trains, never needs a GPU."""
+    from crossfold.reports.build import build_report
+
+    formats = tuple(part.strip() for part in format_.split(",") if part.strip())
+    built = build_report(Workspace.locate(workspace), tables=tuple(tables or ()), formats=formats, out=out_folder)
+    out.print(built.summary, markup=False)
+    for path in built.paths:
+        out.print(str(path), markup=False, soft_wrap=True)
+
+
+def cite(
+    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+) -> None:
+    """BibTeX of every system a sweep runs."""
+    from crossfold.fusion_models.catalogue import find_system
+    from crossfold.sweeps.plan import Search, load
+
+    asked = load(sweep)
+    names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
+    for entry in dict.fromkeys(find_system(name).bibtex for name in names):
+        typer.echo(entry + "\n")
+
+
+def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Checks what Crossfold needs on this machine and says what to do. Exits with 2 if something is missing."""
+    import importlib.metadata
+    import importlib.util
+
+    import torch
+
+    space = Workspace.locate(workspace)
+    rows: list[dict[str, Any]] = []
+
+    def check(what: str, good: bool, found: str, remedy: str, *, needed: bool = True) -> None:
+        state = "ok" if good else "missing" if needed else "optional"
+        rows.append({"check": what, "state": state, "found": found, "what to do": "" if good else remedy})
+
+    for name in ("torch", "ray", "optuna", "mlflow"):
+        check(name, True, importlib.metadata.version(name), "")
+    for name, extra in (("av", "media"), ("espeakng_loader", "media"), ("transformers", "text")):
+        there = importlib.util.find_spec(name) is not None
+        remedy = f"pip install 'crossfold[{extra}]'"
+        check(name, there, "installed" if there else "not installed", remedy, needed=extra == "media")
+    gpus = torch.cuda.device_count()
+    check("GPU", gpus > 0, f"{gpus} CUDA devices", "cells run on CPU cores", needed=False)
+    where = next(path for path in (space.root, *space.root.parents) if path.exists())
+    free = shutil.disk_usage(where).free / 2**30
+    check("disk", free > 2, f"{free:.0f} GiB free for {space.root}", "free some, or choose another --workspace")
+    check("workspace", os.access(where, os.W_OK), f"{space.root}", "choose a --workspace you may write")
+    emit(rows, as_json, "Doctor")
+    if any(row["state"] == "missing" for row in rows):
+        raise typer.Exit(2)

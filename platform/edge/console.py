@@ -1,0 +1,82 @@
+"""How commands speak: tables for people, JSON for programs, errors on standard error."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crossfold.platform.errors import UserError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", "-w", help="The workspace folder; else CROSSFOLD_HOME, else ./.crossfold.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="key=value: a key of the sweep, or a field of the recipe such as optimizer.lr=0.001.",
+        show_default=False,
+    ),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file that registers a system of your own.", show_default=False),
+]
+
+
+def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, title: str = "") -> None:
+    """Rows as a table, or anything as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, default=str))
+        return
+    listed = [rows] if isinstance(rows, Mapping) else list(rows)
+    if not listed:
+        out.print(f"{title}: none" if title else "none")
+        return
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in listed[0]:
+        table.add_column(str(column), justify="right" if _is_number(listed[0][column]) else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(_spell(value) for value in row.values()))
+    out.print(table)
+
+
+def tell_error(error: UserError) -> None:
+    """The problem and what to do about it."""
+    err.print("[bold red]error:[/] ", end="")
+    err.print(error.problem, markup=False)
+    if error.remedy:
+        err.print(f"  -> {error.remedy}", markup=False)
+
+
+def spell_seconds(seconds: float) -> str:
+    """A duration as people say it: 42 s, 3 min 10 s, 5 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

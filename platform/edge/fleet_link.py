@@ -1,0 +1,240 @@
+"""The wire between workers and the cell queue: an async Ray actor, or a lock within one process."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from crossfold.platform.contracts import EpochReport, Outcome
+from crossfold.platform.edge.cell_queue import CellQueue, Event, Ticket, Verdict
+
+Answer = Ticket | Literal["wait", "leave"]
+"""What a worker that asks for a cell is told."""
+
+NAMESPACE = "crossfold"
+"""Ray namespace of the queue actors."""
+
+
+class QueueLost(ConnectionError):
+    """The queue is gone, and with it the driver: stop without a result and without a failure."""
+
+
+class Link(Protocol):
+    """What a worker can say to the queue. Any call but `epoch` may raise `QueueLost`."""
+
+    def register(self, rank: int, generation: str) -> None: ...
+
+    def take(self, rank: int, generation: str) -> Answer: ...
+
+    def beat(self, cell_id: str, attempt: int) -> Verdict: ...
+
+    def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict: ...
+
+    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None: ...
+
+    def refuse(self, rank: int, message: str) -> None: ...
+
+
+class LocalLink:
+    """A `CellQueue` shared by the threads of one process."""
+
+    def __init__(self, queue: CellQueue, poll_seconds: float = 0.05) -> None:
+        """`poll_seconds`: how long a worker without work sleeps."""
+        self._queue = queue
+        self._poll_seconds = poll_seconds
+        self.lock = threading.RLock()
+        """Held by whoever touches the queue beside this link."""
+
+    def register(self, rank: int, generation: str) -> None:
+        """See `CellQueue.register`."""
+        with self.lock:
+            self._queue.register(rank, generation)
+
+    def take(self, rank: int, generation: str) -> Answer:
+        """The next cell, or what to do without one."""
+        with self.lock:
+            ticket = self._queue.take(rank, generation)
+            if ticket is not None:
+                return ticket
+            if self._queue.dismissed(rank, generation):
+                return "leave"
+        time.sleep(self._poll_seconds)
+        return "wait"
+
+    def beat(self, cell_id: str, attempt: int) -> Verdict:
+        """See `CellQueue.beat`."""
+        with self.lock:
+            return self._queue.beat(cell_id, attempt)
+
+    def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
+        """See `CellQueue.epoch`."""
+        with self.lock:
+            return self._queue.epoch(cell_id, attempt, report)
+
+    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
+        """See `CellQueue.finish`."""
+        with self.lock:
+            self._queue.finish(cell_id, attempt, outcome, recorded=recorded)
+
+    def refuse(self, rank: int, message: str) -> None:
+        """See `CellQueue.refuse`."""
+        with self.lock:
+            self._queue.refuse(rank, message)
+
+
+class RayLink:
+    """The queue actor as a worker sees it. Epochs are sent without waiting; everything else is answered."""
+
+    IN_FLIGHT = 16
+    """Epochs sent and not yet acknowledged, above which the sender waits."""
+
+    RETRIES = 5
+    """Pauses of a second while the actor cannot be reached, as when a node is slow."""
+
+    def __init__(self, actor: Any) -> None:
+        """`actor`: handle of a `QueueActor`."""
+        self._actor = actor
+        self._sent: deque[Any] = deque()
+
+    def register(self, rank: int, generation: str) -> None:
+        """See `CellQueue.register`."""
+        self._ask(lambda: self._actor.register.remote(rank, generation))
+
+    def take(self, rank: int, generation: str) -> Answer:
+        """See `QueueActor.take`."""
+        answer: Answer = self._ask(lambda: self._actor.take.remote(rank, generation))
+        return answer
+
+    def beat(self, cell_id: str, attempt: int) -> Verdict:
+        """See `CellQueue.beat`."""
+        verdict: Verdict = self._ask(lambda: self._actor.beat.remote(cell_id, attempt))
+        return verdict
+
+    def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
+        """Sends the epoch; the verdict is that of epochs acknowledged by now."""
+        import ray
+
+        self._sent.append(self._actor.epoch.remote(cell_id, attempt, report))
+        verdict: Verdict = "go"
+        while self._sent:
+            full = len(self._sent) > self.IN_FLIGHT
+            ready, _ = ray.wait([self._sent[0]], timeout=None if full else 0)
+            if not ready:
+                break
+            if self._verdict(self._sent.popleft()) == "cancel":
+                verdict = "cancel"
+        return verdict
+
+    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
+        """See `CellQueue.finish`."""
+        self._sent.clear()
+        self._ask(lambda: self._actor.finish.remote(cell_id, attempt, outcome, recorded=recorded))
+
+    def refuse(self, rank: int, message: str) -> None:
+        """See `CellQueue.refuse`."""
+        self._ask(lambda: self._actor.refuse.remote(rank, message))
+
+    def _verdict(self, ref: Any) -> Verdict:
+        import ray
+        from ray.exceptions import ActorUnavailableError, RayActorError
+
+        try:
+            verdict: Verdict = ray.get(ref)
+        except ActorUnavailableError:
+            return "go"
+        except RayActorError as error:
+            raise QueueLost(str(error)) from error
+        return verdict
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        import ray
+        from ray.exceptions import ActorUnavailableError, RayActorError
+
+        for remaining in reversed(range(self.RETRIES)):
+            try:
+                return ray.get(call())
+            except ActorUnavailableError as error:
+                if not remaining:
+                    raise QueueLost(str(error)) from error
+                time.sleep(1.0)
+            except RayActorError as error:
+                raise QueueLost(str(error)) from error
+        raise AssertionError("unreachable")
+
+
+class QueueActor:
+    """`CellQueue` as an async Ray actor without a CPU. All methods run on one event loop, so nothing is locked."""
+
+    def __init__(self, lease_seconds: float, max_attempts: int, poll_seconds: float = 1.0) -> None:
+        """`poll_seconds`: how long a worker without work is kept waiting for an answer."""
+        self._queue = CellQueue(lease_seconds=lease_seconds, max_attempts=max_attempts)
+        self._poll_seconds = poll_seconds
+        self._news = asyncio.Event()
+
+    async def submit(self, cells_json: list[str]) -> None:
+        """See `CellQueue.submit`."""
+        self._queue.submit(cells_json)
+        self._tell()
+
+    async def watch(self, cell_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """See `CellQueue.watch`."""
+        return self._queue.watch(cell_ids)
+
+    async def cancel(self, cell_ids: list[str] | None = None) -> None:
+        """See `CellQueue.cancel`."""
+        self._queue.cancel(cell_ids)
+        self._tell()
+
+    async def close(self) -> None:
+        """See `CellQueue.close`."""
+        self._queue.close()
+        self._tell()
+
+    async def register(self, rank: int, generation: str) -> None:
+        """See `CellQueue.register`."""
+        self._queue.register(rank, generation)
+        self._tell()
+
+    async def take(self, rank: int, generation: str) -> Answer:
+        """The next cell, waiting a moment for one, so that idle workers cost next to nothing."""
+        ticket = self._queue.take(rank, generation)
+        if ticket is None and not self._queue.dismissed(rank, generation):
+            with_news = asyncio.create_task(self._news.wait())
+            await asyncio.wait([with_news], timeout=self._poll_seconds)
+            with_news.cancel()
+            ticket = self._queue.take(rank, generation)
+        if ticket is not None:
+            return ticket
+        return "leave" if self._queue.dismissed(rank, generation) else "wait"
+
+    async def beat(self, cell_id: str, attempt: int) -> Verdict:
+        """See `CellQueue.beat`."""
+        return self._queue.beat(cell_id, attempt)
+
+    async def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
+        """See `CellQueue.epoch`."""
+        return self._queue.epoch(cell_id, attempt, report)
+
+    async def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
+        """See `CellQueue.finish`."""
+        self._queue.finish(cell_id, attempt, outcome, recorded=recorded)
+        self._tell()
+
+    async def refuse(self, rank: int, message: str) -> None:
+        """See `CellQueue.refuse`."""
+        self._queue.refuse(rank, message)
+
+    async def drain_events(self) -> list[Event]:
+        """See `CellQueue.drain_events`."""
+        return self._queue.drain_events()
+
+    async def silence(self) -> float:
+        """See `CellQueue.silence`."""
+        return self._queue.silence()
+
+    def _tell(self) -> None:
+        """Wakes everyone who waits now; whoever comes later waits for the next news."""
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,83 @@
+"""What `run`, `search` and `demo` have in common: from a sweep to finished cells."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.contracts import Cell
+from crossfold.platform.errors import UserError
+from crossfold.platform.registry import load_plugin
+from crossfold.platform.results import Workspace, write_json
+from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep that was read, checked and expanded against its store."""
+
+    sweep: Sweep
+    store: FeatureStore
+    plan: Plan
+    finished: frozenset[str]
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """Cells without a result."""
+        return tuple(cell for cell in self.plan.cells if cell.cell_id not in self.finished)
+
+
+def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Sweep:
+    """A grid sweep; a search answers with the right command."""
+    for plugin in plugins or ():
+        load_plugin(plugin)
+    sweep = load(source, overrides or ())
+    if isinstance(sweep, Search):
+        raise UserError(f"{source} is a search, not a grid", f"run `crossfold search {source}`")
+    return sweep
+
+
+def read_search(source: str, overrides: Sequence[str] | None) -> Search:
+    """A search; a grid sweep answers with the right command."""
+    search = load(source, overrides or ())
+    if isinstance(search, Sweep):
+        raise UserError(f"{source} is a grid, not a search (it has no `space`)", f"run `crossfold run {source}`")
+    return search
+
+
+def prepare_cells(sweep: Sweep, workspace: Workspace) -> Prepared:
+    """Expands a sweep and compares it with what the workspace has, by one listing."""
+    store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
+    return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()))
+
+
+def read_launched(workspace: Workspace) -> list[Sweep]:
+    """The sweeps that were launched in a workspace, as they were resolved then."""
+    paths = sorted(workspace.sweeps.glob("*.json"))
+    return [Sweep.parse(json.loads(path.read_text())["sweep"], path.name) for path in paths]
+
+
+def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
+    """Writes down what the sweep asks for, so that reports know N of n/N and `status` knows the names."""
+    write_json(
+        workspace.sweeps / f"{prepared.sweep.name}.json",
+        {
+            "name": prepared.sweep.name,
+            "corpus": prepared.store.corpus,
+            "store": prepared.store.content_hash,
+            "sweep": prepared.sweep.model_dump(mode="json"),
+            "cells": [cell.cell_id for cell in prepared.plan.cells],
+            "labels": {
+                cell.cell_id: {
+                    "system": cell.system,
+                    "params": cell.params,
+                    "fold": cell.fold,
+                    "target": cell.target,
+                    "seed": cell.seed,
+                    "label": cell.label,
+                }
+                for cell in prepared.plan.cells
+            },
+        },
+    )

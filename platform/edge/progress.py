@@ -1,0 +1,355 @@
+"""What a person sees of a running fleet: a live view, plain lines, or nothing; and the state on disk for `status`."""
+
+import contextlib
+import math
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from crossfold.platform.contracts import Cell, EpochReport
+from crossfold.platform.edge.cell_queue import Event, State
+from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.tracking import Tracker
+
+STATUS_SECONDS = 1.0
+"""Between two writings of the state on disk."""
+
+ROWS = 16
+"""Running cells shown at once."""
+
+
+@dataclass
+class Running:
+    """A cell that a worker holds."""
+
+    label: str
+    rank: int
+    since: float
+    report: EpochReport | None = None
+
+
+class Progress:
+    """Counts, running cells and times, as far as the events told."""
+
+    def __init__(self, sweep: str, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`workers`: how many cells run at once."""
+        self.sweep = sweep
+        self.workers = workers
+        self.running: dict[str, Running] = {}
+        self.seconds: dict[str, float] = {}
+        """Training seconds of each finished cell."""
+        self.first_start: float | None = None
+        self.last_end: float | None = None
+        self._clock = clock
+        self._states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+
+    def apply(self, event: Event, label: str) -> None:
+        """Takes one event in."""
+        match event.kind:
+            case "started":
+                now = self._clock()
+                self.first_start = now if self.first_start is None else self.first_start
+                self.running[event.cell_id] = Running(label, event.rank, now)
+                self._move(event.cell_id, "running")
+            case "epoch":
+                if event.cell_id in self.running:
+                    self.running[event.cell_id].report = event.report
+            case "broken":
+                pass
+            case _:
+                self.running.pop(event.cell_id, None)
+                self._move(event.cell_id, _STATE[event.kind])
+                if event.kind == "finished":
+                    self.seconds[event.cell_id] = event.seconds
+                    self.last_end = self._clock()
+
+    @property
+    def total(self) -> int:
+        """Cells submitted so far."""
+        return len(self._states)
+
+    @property
+    def done(self) -> int:
+        """Cells that lie in the workspace."""
+        return self._counts["done"]
+
+    @property
+    def failed(self) -> int:
+        """Cells given up."""
+        return self._counts["failed"]
+
+    @property
+    def cancelled(self) -> int:
+        """Cells that somebody stopped."""
+        return self._counts["cancelled"]
+
+    @property
+    def left(self) -> int:
+        """Cells that have not ended."""
+        return self._counts["queued"] + self._counts["running"]
+
+    @property
+    def per_minute(self) -> float | None:
+        """Finished cells a minute between the first start and the last end; None before one finished."""
+        if self.first_start is None or self.last_end is None:
+            return None
+        return 60 * len(self.seconds) / max(self.last_end - self.first_start, 1e-6)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until all cells ended, if the rest are like the finished ones; None before one finished."""
+        if not self.seconds:
+            return None
+        mean = sum(self.seconds.values()) / len(self.seconds)
+        now = self._clock()
+        rest = sum(max(mean - (now - running.since), 0.0) for running in self.running.values())
+        return (rest + mean * self._counts["queued"]) / max(self.workers, 1)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data, for the status file."""
+        return {
+            "sweep": self.sweep,
+            "at": utc_now(),
+            "workers": self.workers,
+            "done": self.done,
+            "total": self.total,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+            "running": [_row(cell_id, running) for cell_id, running in self.running.items()],
+            "eta_seconds": self.eta_seconds,
+            "throughput_per_minute": self.per_minute,
+        }
+
+    def _move(self, cell_id: str, state: State) -> None:
+        before = self._states.get(cell_id)
+        if before is not None:
+            self._counts[before] -= 1
+        self._states[cell_id] = state
+        self._counts[state] += 1
+
+
+_STATE: dict[str, State] = {
+    "queued": "queued",
+    "requeued": "queued",
+    "finished": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+class View(Protocol):
+    """Where progress is shown. `showing` wraps a launch; the other calls come within it."""
+
+    def showing(self, progress: Progress) -> contextlib.AbstractContextManager[None]: ...
+
+    def event(self, event: Event, label: str, progress: Progress) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class SilentView:
+    """Shows nothing."""
+
+    @contextlib.contextmanager
+    def showing(self, progress: Progress) -> Iterator[None]:
+        """Does nothing."""
+        yield
+
+    def event(self, event: Event, label: str, progress: Progress) -> None:
+        """Does nothing."""
+
+    def note(self, text: str) -> None:
+        """Does nothing."""
+
+
+class PlainView:
+    """One line for each ended cell, for logs."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        """`file`: standard output if not given."""
+        self._console = Console(file=file or sys.stdout, highlight=False, markup=False, soft_wrap=True)
+        self._best: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def showing(self, progress: Progress) -> Iterator[None]:
+        """Says at the end how it went."""
+        yield
+        self.note(_headline(progress))
+
+    def event(self, event: Event, label: str, progress: Progress) -> None:
+        """Prints the end of a try."""
+        if event.kind == "epoch" and event.report is not None:
+            self._best[event.cell_id] = event.report.best_ccc
+        line = _line(event, label, self._best.get(event.cell_id, math.nan))
+        if line:
+            ended = progress.done + progress.failed + progress.cancelled
+            width = len(str(progress.total))
+            self.note(f"[{ended:>{width}}/{progress.total}] {line}")
+        if event.kind in ("finished", "failed", "cancelled"):
+            self._best.pop(event.cell_id, None)
+
+    def note(self, text: str) -> None:
+        """Prints one line."""
+        self._console.print(text)
+
+
+class RichView:
+    """A bar over all cells and a line for each running one, redrawn in place."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """`console`: standard output if not given."""
+        self._console = console or Console()
+
+    @contextlib.contextmanager
+    def showing(self, progress: Progress) -> Iterator[None]:
+        """Draws while the block runs; the last picture stays."""
+        with Live(console=self._console, get_renderable=lambda: _picture(progress), redirect_stderr=False):
+            yield
+
+    def event(self, event: Event, label: str, progress: Progress) -> None:
+        """Leaves a line above the picture for what went wrong."""
+        if event.kind in ("failed", "requeued", "broken"):
+            self.note(_line(event, label, math.nan))
+
+    def note(self, text: str) -> None:
+        """Prints one line above the picture."""
+        self._console.print(Text(text))
+
+
+def choose_view(*, json: bool = False) -> View:
+    """Live on a terminal, plain lines elsewhere, nothing where the output must be JSON."""
+    if json:
+        return SilentView()
+    return RichView() if sys.stdout.isatty() else PlainView()
+
+
+class Monitor:
+    """Passes the events of a fleet on: to the tracker, the ledger of failures, the view and the status file."""
+
+    def __init__(
+        self,
+        sweep: str,
+        workspace: Workspace,
+        tracker: Tracker,
+        view: View,
+        *,
+        workers: int = 1,
+        cells: Iterable[Cell] = (),
+    ) -> None:
+        """`workers` count for the ETA; `cells` may hold those that will be submitted, others are learnt from events."""
+        self.progress = Progress(sweep, workers)
+        self._workspace = workspace
+        self._tracker = tracker
+        self._view = view
+        self._cells = {cell.cell_id: cell for cell in cells}
+        self._written = -math.inf
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Passes events on, in order; call it again and again, also without events."""
+        for event in events:
+            if event.kind == "queued" and event.cell_id not in self._cells:
+                self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
+            cell = self._cells.get(event.cell_id)
+            label = cell.label if cell else "fleet"
+            self.progress.apply(event, label)
+            if event.failure is not None and not event.recorded:
+                self._workspace.record_failure(event.failure)
+            if cell is not None:
+                self._track(event, cell)
+            self._view.event(event, label, self.progress)
+        if time.monotonic() - self._written >= STATUS_SECONDS:
+            self.write_status()
+
+    def write_status(self) -> None:
+        """Writes the state where any process can read it."""
+        write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
+        self._written = time.monotonic()
+
+    def _track(self, event: Event, cell: Cell) -> None:
+        if event.kind == "started":
+            self._tracker.started(cell, event.attempt)
+        elif event.kind == "epoch" and event.report is not None:
+            self._tracker.epoch(cell, event.report)
+        elif event.kind == "finished":
+            self._tracker.finished(cell)
+        elif event.failure is not None:
+            self._tracker.failed(cell, event.failure)
+
+
+def status_path(workspace: Workspace, sweep: str) -> Path:
+    """Where the state of a sweep's launch is written while it runs."""
+    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', sweep)}.json"
+
+
+def _row(cell_id: str, running: Running) -> dict[str, Any]:
+    report = running.report
+    return {
+        "cell_id": cell_id,
+        "label": running.label,
+        "epoch": report.epoch if report else 0,
+        "epochs": report.epochs if report else 0,
+        "best_ccc": report.best_ccc if report and math.isfinite(report.best_ccc) else None,
+        "worker": running.rank,
+    }
+
+
+def _line(event: Event, label: str, best: float) -> str:
+    score = f"  best CCC {best:.3f}" if math.isfinite(best) else ""
+    reason = event.failure.message.splitlines()[0] if event.failure and event.failure.message else ""
+    kind = f" ({event.failure.kind})" if event.failure else ""
+    match event.kind:
+        case "finished":
+            return f"done       {label}  {event.seconds:.1f} s{score}"
+        case "failed":
+            return f"failed     {label}{kind}: {reason}"
+        case "requeued":
+            return f"again      {label}{kind}: {reason}"
+        case "cancelled":
+            return f"cancelled  {label}"
+        case "broken":
+            return f"broken     {reason}"
+    return ""
+
+
+def _headline(progress: Progress) -> str:
+    parts = [f"{progress.done}/{progress.total} done"]
+    parts += [f"{progress.failed} failed"] if progress.failed else []
+    parts += [f"{progress.cancelled} cancelled"] if progress.cancelled else []
+    parts += [f"{progress.per_minute:.1f} cells/min"] if progress.per_minute else []
+    if progress.left:
+        parts.append("starting workers" if progress.first_start is None else f"ETA {_duration(progress.eta_seconds)}")
+    return f"{progress.sweep}: " + ", ".join(parts)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _picture(progress: Progress) -> RenderableType:
+    rows = Table.grid(padding=(0, 2))
+    held = sorted(progress.running.values(), key=lambda running: running.rank)
+    for running in held[:ROWS]:
+        report = running.report
+        epochs = f"epoch {report.epoch}/{report.epochs}" if report else "loading"
+        score = f"best CCC {report.best_ccc:.3f}" if report and math.isfinite(report.best_ccc) else ""
+        rows.add_row(Text(f"worker {running.rank}"), Text(running.label), Text(epochs), Text(score))
+    if len(held) > ROWS:
+        rows.add_row(Text(f"and {len(held) - ROWS} more"))
+    bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
+    return Group(Text(_headline(progress)), bar, rows)

@@ -1,0 +1,228 @@
+"""A workspace as tidy tables: what finished, what failed, what is still planned. Reads files, computes nothing."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from crossfold.platform.contracts import Cell, Failure, canonical_json
+from crossfold.platform.results import CellRecord, Workspace
+from crossfold.reports.palette import system_label, system_rank
+from crossfold.reports.statistics import Run, moments_of
+
+EMBEDDED = ("puppets", "synthetic")
+"""Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""
+
+COLUMNS = (
+    "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
+    "recipe", "protocol", "revision", "selection", "ccc", "ccc_video_mean", "pcc", "rmse", "best_epoch", "epochs",
+    "train_seconds", "parameters", "failure",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be equal for two numbers to stand in one table."""
+
+    corpus: str
+    store: str
+    recipe: str
+    """Name of the recipe, a label."""
+    recipe_hash: str
+    """First 8 hex digits of the recipe without its name; empty where no cell has told yet."""
+    selection: str
+    protocol: int
+    joint: bool
+    """One model with a head a target, instead of one model a target (E1)."""
+
+    @property
+    def key(self) -> str:
+        """One word that tells settings apart."""
+        heads = "joint" if self.joint else "single"
+        return f"{self.corpus}-{self.store}-{self.recipe_hash or 'unknown'}-p{self.protocol}-{heads}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the corpus is one that Crossfold makes itself."""
+        return self.corpus in EMBEDDED
+
+    @property
+    def label(self) -> str:
+        """The sentence that stands on every table and figure made from another corpus than the papers'; may be empty."""
+        return f"embedded corpus: {self.corpus} - not the papers' data" if self.embedded else ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report says, read once."""
+
+    cells: pd.DataFrame
+    """One row a cell and target, columns `COLUMNS`; `status` is done, failed or planned."""
+    runs: Mapping[tuple[str, str], Run]
+    """Finished (cell_id, target) -> what statistics need."""
+    settings: Mapping[str, Setting]
+    """By key, the one with the most cells first."""
+    records: Mapping[str, CellRecord]
+    """Finished cells on disk, for curves and predictions."""
+    failures: tuple[Failure, ...] = ()
+    """The last failure of each cell that did not finish afterwards."""
+    superseded: int = 0
+    """Finished cells left out because a later revision of their system has run in the same setting."""
+    variants: Mapping[str, str] = field(default_factory=dict)
+    """Variant (system and parameters, as one word) -> the name people read."""
+
+
+def load_results(workspace: Workspace) -> Results:
+    """Reads every finished cell but those of searches, the failure ledger, and what launched sweeps still owe."""
+    records = {record.cell_id: record for record in workspace.records() if record.cell.inner is None}
+    settings = {cell_id: _setting(record.cell) for cell_id, record in records.items()}
+    rows = [row for record in records.values() for row in _finished_rows(record, settings[record.cell_id].key)]
+    last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in records}
+    known = {setting.key: setting for setting in settings.values()}
+    for owed, setting in _owed(workspace, settings, last):
+        known.setdefault(setting.key, setting)
+        rows.append(owed | {"setting": setting.key})
+    cells = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["cell_id", "target"], ignore_index=True)
+    cells, superseded = _latest_revisions(cells)
+    sizes = Counter(cells["setting"])
+    kept = set(cells["cell_id"])
+    return Results(
+        cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
+        runs={
+            (cell_id, target): _run(record, target)
+            for cell_id, record in records.items()
+            if cell_id in kept
+            for target in record.cell.targets
+        },
+        settings=dict(sorted(known.items(), key=lambda item: (-sizes[item[0]], item[0]))),
+        records={cell_id: record for cell_id, record in records.items() if cell_id in kept},
+        failures=tuple(
+            failure for failure in last.values() if failure.cell_id in kept or " inner " not in failure.label
+        ),
+        superseded=superseded,
+        variants=_variant_names(cells),
+    )
+
+
+def _setting(cell: Cell) -> Setting:
+    recipe = cell.recipe.model_dump(mode="json")
+    name = recipe.pop("name")
+    return Setting(
+        corpus=cell.corpus,
+        store=cell.store,
+        recipe=name,
+        recipe_hash=hashlib.sha256(canonical_json(recipe).encode()).hexdigest()[:8],
+        selection=cell.recipe.selection,
+        protocol=cell.protocol,
+        joint=len(cell.targets) > 1,
+    )
+
+
+def _finished_rows(record: CellRecord, setting: str) -> Iterator[dict[str, Any]]:
+    cell, result = record.cell, record.result
+    params = canonical_json(cell.params)
+    for target in cell.targets:
+        metrics = result["metrics"][target]
+        yield {
+            "cell_id": record.cell_id,
+            "status": "done",
+            "setting": setting,
+            "system": cell.system,
+            "params": params,
+            "variant": f"{cell.system} {params}",
+            "corpus": cell.corpus,
+            "store": cell.store,
+            "fold": cell.fold,
+            "target": target,
+            "seed": cell.seed,
+            "recipe": cell.recipe.name,
+            "protocol": cell.protocol,
+            "revision": cell.revision,
+            "selection": cell.recipe.selection,
+            **{name: metrics[name] for name in ("ccc", "ccc_video_mean", "pcc", "rmse")},
+            "best_epoch": result["selection"]["best_epoch"],
+            "epochs": result["selection"]["epochs"],
+            "train_seconds": record.env.get("train_seconds"),
+            "parameters": result["model"]["parameters"],
+        }
+
+
+def _run(record: CellRecord, target: str) -> Run:
+    videos, moments = moments_of(record.result["videos"][target])
+    return Run(record.cell.fold, record.cell.seed, record.result["metrics"][target]["ccc"], videos, moments)
+
+
+def _owed(
+    workspace: Workspace, settings: Mapping[str, Setting], failed: Mapping[str, Failure]
+) -> Iterator[tuple[dict[str, Any], Setting]]:
+    """Rows of cells that a launched sweep asked for and that have not finished, each with its setting."""
+    for path in sorted(workspace.sweeps.glob("*.json")):
+        sweep = json.loads(path.read_text(encoding="utf-8"))
+        asked = [cell_id for cell_id in sweep["cells"] if cell_id not in settings]
+        for cell_id in asked:
+            label = sweep["labels"][cell_id]
+            if label.get("inner") is not None:
+                continue
+            targets = label["target"].split("+")
+            setting = _setting_of_sweep(sweep, settings, joint=len(targets) > 1)
+            params = canonical_json(label["params"])
+            failure = failed.get(cell_id)
+            for target in targets:
+                yield (
+                    {
+                        "cell_id": cell_id,
+                        "status": "failed" if failure else "planned",
+                        "failure": failure.kind.value if failure else None,
+                        "system": label["system"],
+                        "params": params,
+                        "variant": f"{label['system']} {params}",
+                        "corpus": setting.corpus,
+                        "store": setting.store,
+                        "fold": label["fold"],
+                        "target": target,
+                        "seed": label["seed"],
+                        "recipe": setting.recipe,
+                        "protocol": setting.protocol,
+                        "selection": setting.selection,
+                    },
+                    setting,
+                )
+
+
+def _setting_of_sweep(sweep: Mapping[str, Any], settings: Mapping[str, Setting], *, joint: bool) -> Setting:
+    """The setting of the sweep's finished cells; before any has finished, the likeliest one of its store."""
+    own = Counter(settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings)
+    same_store = Counter(
+        setting for setting in settings.values() if (setting.corpus, setting.store) == (sweep["corpus"], sweep["store"])
+    )
+    for candidates in (own, same_store):
+        if candidates:
+            likeliest = max(candidates, key=lambda setting: (candidates[setting], setting.key))
+            return replace(likeliest, joint=joint)
+    return Setting(sweep["corpus"], sweep["store"], "not known yet", "", "not known yet", 0, joint)
+
+
+def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Without the finished cells of a system whose mathematics has been revised since, and how many those were."""
+    done = cells["status"] == "done"
+    latest = cells[done].groupby(["setting", "system"])["revision"].transform("max")
+    old = cells[done].index[cells.loc[done, "revision"].to_numpy() < latest.to_numpy()]
+    return cells.drop(index=old).reset_index(drop=True), int(cells.loc[old, "cell_id"].nunique())
+
+
+def _variant_names(cells: pd.DataFrame) -> dict[str, str]:
+    """Names of variants: the system, and those parameters in which the variants of one system differ."""
+    names = {}
+    distinct = cells[["system", "params", "variant"]].drop_duplicates()
+    for system, group in sorted(distinct.groupby("system"), key=lambda item: system_rank(str(item[0]))):
+        values = {row["variant"]: json.loads(row["params"]) for row in group.to_dict("records")}
+        keys = sorted({key for params in values.values() for key in params})
+        differing = [key for key in keys if len({repr(params.get(key)) for params in values.values()}) > 1]
+        for variant, params in sorted(values.items()):
+            detail = ", ".join(f"{key} {params.get(key)}" for key in differing)
+            names[variant] = system_label(str(system)) + (f" ({detail})" if detail else "")
+    return names

@@ -1,0 +1,113 @@
+"""Printed against measured, in what may be compared: the sign of gains, and the order of rows."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from crossfold.reports.cells import Results, Setting
+from crossfold.reports.measure import runs_of
+from crossfold.reports.specs import TableSpec
+from crossfold.reports.statistics import Gain, holm, paired_gain, rank_agreement
+from crossfold.reports.values import MINUS, NOT_COMPARABLE, Entry, GainLine, Line
+
+SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"
+ALPHA = 0.05
+PAIRS_NOTE = (
+    "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x seed, "
+    "Holm-corrected over the table; runs of one fold share their data, so read the interval first."
+)
+
+CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
+
+
+def corpus_name(corpus: str) -> str:
+    """A corpus as people write it."""
+    return CORPUS_NAMES.get(corpus, corpus)
+
+
+def what_compares(spec: TableSpec, setting: Setting) -> str:
+    """The sentence that stands above a table."""
+    measured = corpus_name(setting.corpus)
+    if setting.corpus == spec.corpus:
+        return (
+            f"Measured on {measured}, the paper's corpus, with the recipe below: the difference to the published number "
+            "is shown. A published number agrees where it lies within the interval of the measured one."
+        )
+    return (
+        f"Measured on {measured}, which is not the paper's corpus ({corpus_name(spec.corpus)}): compare order and sign "
+        "of the gains, not values."
+    )
+
+
+def measured_gains(
+    spec: TableSpec, lines: Sequence[Line], results: Results, setting: Setting, folds: Sequence[int]
+) -> tuple[GainLine, ...]:
+    """Each printed gain of one component beside the measured one."""
+    by_label = {line.label: line for line in lines}
+    found: list[tuple[str, str, float, Gain | None, str]] = []
+    for pair in spec.pairs:
+        for index, column in enumerate(spec.columns):
+            base, better = (by_label[label].entries[index] for label in (pair.base, pair.better))
+            if base.value is None or better.value is None:
+                continue
+            gain = None
+            if base.mean is not None and better.mean is not None:
+                ours, theirs = (
+                    runs_of(results, setting, entry.variant, column.target, folds) for entry in (better, base)
+                )
+                gain = paired_gain(ours, theirs)
+            printed = round(better.value - base.value, 6)
+            found.append((f"{pair.base} → {pair.better}", column.target, printed, gain, _why_none(base, better)))
+    corrected = holm([gain.p if gain else None for *_, gain, _ in found])
+    return tuple(
+        GainLine(label, target, printed, gain, p, _sign_verdict(printed, gain, p) if gain else why)
+        for (label, target, printed, gain, why), p in zip(found, corrected, strict=True)
+    )
+
+
+def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:
+    """How many of the printed gains were found again."""
+    measured = [line for line in gains if line.gain]
+    if not measured:
+        return ("No printed gain can be checked yet: no pair of rows is complete.",) if gains else ()
+    count = Counter(line.verdict for line in measured)
+    return (
+        f"Of {len(gains)} printed gains, {len(measured)} are measured: {count[SAME]} with the same sign, "
+        f"{count[OPPOSITE]} with the opposite sign, {len(measured) - count[SAME] - count[OPPOSITE]} not distinguishable "
+        "from zero. A sign counts where the 95% paired interval over videos excludes zero and p over folds and seeds "
+        f"is below {ALPHA}.",
+    )
+
+
+def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
+    """How well the measured order of rows agrees with the printed one, per column."""
+    words = []
+    for index, column in enumerate(spec.columns):
+        rows = [line.entries[index] for line in lines]
+        complete = [(entry.value, entry.mean, entry) for entry in rows if entry.mean is not None]
+        pairs = [(printed, mean) for printed, mean, _ in complete if printed is not None and mean is not None]
+        # Means over different folds have no common order.
+        if len({entry.folds for *_, entry in complete}) > 1:
+            continue
+        agreement = rank_agreement([printed for printed, _ in pairs], [mean for _, mean in pairs])
+        if agreement:
+            tau = f"{agreement.tau:.2f}".replace("-", MINUS)
+            words.append(f"{tau} for {column.target} (n = {agreement.n}, p = {agreement.p:.2f})")
+    return (
+        (f"Order of the measured rows against the printed order: Kendall's tau {', '.join(words)}.",) if words else ()
+    )
+
+
+def _sign_verdict(printed: float, gain: Gain, p: float | None) -> str:
+    """The interval knows other videos and the test other seeds; a gain must stand out of both (B13)."""
+    sign = (printed > 0) - (printed < 0)
+    if gain.low is None:
+        return TOO_FEW
+    if gain.sign == 0 or p is None or p >= ALPHA:
+        return UNCLEAR
+    return SAME if gain.sign == sign else OPPOSITE
+
+
+def _why_none(*entries: Entry) -> str:
+    """The worst of the reasons for which two entries have no gain."""
+    reasons = [entry.verdict if entry.done == 0 else entry.text for entry in entries if entry.mean is None]
+    return next(iter(sorted(reasons, key=lambda reason: not reason.startswith("failed"))), NOT_COMPARABLE)

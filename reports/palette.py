@@ -1,0 +1,78 @@
+"""What each system is called and how it is drawn, in one place, for tables and figures alike.
+
+Hue says the family, the line says the gate: dashed without, solid with DCA; baselines without attention are dotted. Hues are told apart with the common
+kinds of colour blindness and stand out on white and on near-black.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+DCA = "+dca"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one system is drawn."""
+
+    colour: str
+    dash: str
+    """A plotly dash name."""
+
+    @property
+    def stroke(self) -> str:
+        """The dash as SVG writes it."""
+        return {"solid": "none", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}.get(
+            self.dash, "10 3 2 3"
+        )
+
+
+_BASES: dict[str, tuple[str, str]] = {
+    "unimodal_audio": ("Audio only", "#8c8c8c"),
+    "unimodal_visual": ("Visual only", "#8d6fc0"),
+    "concat": ("Concatenation", "#c2a400"),
+    "lstm": ("LSTM", "#a3a847"),
+    "self_attention": ("Self-attention", "#7f9c3b"),
+    "leader_follower": ("Leader-follower", "#5f8f8f"),
+    "ca": ("CA", "#3b82c4"),
+    "tca": ("TCA", "#3aa6c9"),
+    "jca": ("JCA", "#1b9e77"),
+    "rjca": ("RJCA", "#d5602b"),
+    "grjca": ("GRJCA", "#d1559b"),
+    "hgrjca": ("HGRJCA", "#b04fc8"),
+    "rjcma": ("RJCMA", "#c94f6d"),
+}
+_SPARE = ("#5b8c5a", "#b0654f", "#5f7fbf", "#a0699c", "#8a8a3c", "#4c9a9a")
+
+
+def system_label(system: str) -> str:
+    """A system's name as papers write it; an unknown system keeps its registered name."""
+    base, gate, rest = system.partition(DCA)
+    label, _ = _BASES.get(base, (base, ""))
+    return f"{label} + DCA{rest}" if gate else label
+
+
+def system_style(system: str, nth: int = 0) -> Style:
+    """Colour and dash of a system, the same in every figure and every report.
+
+    nth: 0 for the first variant of a system; further ones share its colour and get other dashes.
+    """
+    base, gate, _ = system.partition(DCA)
+    # A checksum, because the built-in hash of a string changes from run to run.
+    spare = _SPARE[zlib.crc32(base.encode()) % len(_SPARE)]
+    _, colour = _BASES.get(base, ("", spare))
+    unattended = base in ("unimodal_audio", "unimodal_visual", "concat")
+    first = "dot" if unattended else "solid" if gate else "dash"
+    return Style(colour, (first, "dashdot", "longdash", "longdashdot")[min(nth, 3)])
+
+
+def system_rank(system: str) -> tuple[int, int, str]:
+    """Sort key: baselines first, then families in the order of their papers, the gate after its base."""
+    base, gate, _ = system.partition(DCA)
+    order = list(_BASES)
+    return (order.index(base) if base in order else len(order), int(bool(gate)), system)
+
+
+def translucent(colour: str, alpha: float) -> str:
+    """A `#rrggbb` colour as `rgba(...)`."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

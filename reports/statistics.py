@@ -1,0 +1,231 @@
+"""Statistics of finished runs: means over seeds and folds, intervals over videos, paired gains.
+
+Everything here works on numbers that `result.json` holds; no prediction is read. An interval resamples videos,
+never frames: the frames of one video are not independent. Two systems are compared on the same resampled videos.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from crossfold.platform.metrics import Moments, ccc_of
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 2000
+"""Resamples of one interval: the ends of a 95% interval then move by less than 0.002 from seed to seed."""
+LEVEL = 0.95
+MIN_VIDEOS = 4
+"""Fewer videos that can be exchanged for each other say too little about others: there is no interval then."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished cell as seen by one target: its score, and the moments of each reported video."""
+
+    fold: int
+    seed: int
+    ccc: float
+    videos: tuple[str, ...]
+    moments: Moments
+    """Arrays with one entry a video, in the order of `videos`."""
+
+
+@dataclass(frozen=True)
+class MeanSd:
+    """A mean over folds of means over seeds, and the spread that seeds alone make."""
+
+    mean: float
+    sd: float | None
+    """Root of the mean over folds of the variance over seeds (n - 1); None where no fold has two seeds."""
+    folds: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The two ends of a 95% interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one system is than another on the same folds, seeds and videos."""
+
+    mean: float
+    """Mean over folds of the mean over seeds of the difference in CCC."""
+    low: float | None
+    high: float | None
+    """Ends of the paired video-level interval; None with too few videos."""
+    n: int
+    """Pairs, one a fold and seed."""
+    p: float | None
+    """Paired t test over the pairs; None with fewer than two, or with no spread at all."""
+    p_wilcoxon: float | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes zero, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau-b between the printed and the measured order of n rows."""
+
+    tau: float
+    p: float
+    n: int
+
+
+def moments_of(videos: Mapping[str, Sequence[float]]) -> tuple[tuple[str, ...], Moments]:
+    """Names and moments of the videos in `result.json`, in order of name."""
+    names = tuple(sorted(videos))
+    table = np.array([videos[name] for name in names], np.float64).reshape(len(names), 6)
+    return names, Moments(*table.T)
+
+
+def mean_sd(cells: pd.DataFrame) -> MeanSd:
+    """Mean over folds of the mean over seeds of column `ccc`, with the spread over seeds.
+
+    cells: one row a finished run, columns `fold`, `seed`, `ccc`. Each fold weighs the same, whatever its seeds.
+    """
+    folds = cells.groupby("fold")["ccc"]
+    variances = folds.var(ddof=1).dropna()
+    return MeanSd(
+        mean=float(folds.mean().mean()),
+        sd=float(np.sqrt(variances.mean())) if len(variances) else None,
+        folds=int(folds.ngroups),
+        runs=len(cells),
+    )
+
+
+@lru_cache(maxsize=256)
+def resample(videos: int, fold: int, draws: int = DRAWS, seed: int = 0) -> Floats:
+    """How often each video is in each resample: float64 [draws, videos], rows sum to `videos`.
+
+    Depends on the fold and not on the system, so that all systems meet the same resampled videos.
+    """
+    counts = np.random.default_rng([seed, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
+    counts = counts.astype(np.float64)
+    counts.setflags(write=False)
+    return counts
+
+
+def merged_ccc(moments: Moments, counts: Floats) -> Floats:
+    """CCC of the pooled frames of each resample: float64 [draws].
+
+    Equal to adding `Moments` one video after the other; means are shifted first, so that nothing cancels.
+    """
+    weights = counts * moments.n
+    n = weights.sum(1)
+    safe = n + (n == 0)
+    shift_x, shift_y = float(np.mean(moments.mean_x)), float(np.mean(moments.mean_y))
+    x, y = moments.mean_x - shift_x, moments.mean_y - shift_y
+    mean_x, mean_y = weights @ x / safe, weights @ y / safe
+    pooled = Moments(
+        n,
+        mean_x + shift_x,
+        mean_y + shift_y,
+        counts @ moments.sxx + weights @ (x * x) - n * mean_x**2,
+        counts @ moments.syy + weights @ (y * y) - n * mean_y**2,
+        counts @ moments.sxy + weights @ (x * y) - n * mean_x * mean_y,
+    )
+    resampled: Floats = ccc_of(pooled)
+    return resampled
+
+
+def bootstrap_mean(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Floats | None:
+    """The mean over folds of the mean over seeds in each resample: float64 [draws].
+
+    Videos are drawn with replacement within each fold; the runs of a fold share the draw. A fold that reports one
+    video stays as it is. None where the other folds report fewer than `MIN_VIDEOS` together.
+    """
+    folds = defaultdict(list)
+    for run in runs:
+        folds[run.fold].append(run)
+    sizes = {fold: len(inside[0].videos) for fold, inside in folds.items()}
+    if sum(size for size in sizes.values() if size > 1) < MIN_VIDEOS:
+        return None
+    means = []
+    for fold, inside in sorted(folds.items()):
+        counts = resample(sizes[fold], fold, draws, seed)
+        means.append(np.mean([merged_ccc(run.moments, counts) for run in inside], axis=0))
+    return np.asarray(np.mean(means, axis=0))
+
+
+def interval_of(resampled: Floats | None) -> Interval | None:
+    """The percentile interval of a bootstrap distribution."""
+    if resampled is None:
+        return None
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def ccc_interval(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Interval | None:
+    """95% interval of the mean CCC over the videos that might have been reported instead."""
+    return interval_of(bootstrap_mean(runs, draws, seed))
+
+
+def paired_gain(a: Sequence[Run], b: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Gain | None:
+    """How much better `a` is than `b`, over the folds and seeds that both have; None where there is none.
+
+    Raises `ValueError` where a pair was not scored on the same videos.
+    """
+    left, right = ({(run.fold, run.seed): run for run in runs} for runs in (a, b))
+    keys = sorted(left.keys() & right.keys())
+    if not keys:
+        return None
+    for key in keys:
+        if left[key].videos != right[key].videos:
+            raise ValueError(f"fold {key[0]} seed {key[1]}: the two runs were not scored on the same videos")
+    pairs = pd.DataFrame({"fold": [fold for fold, _ in keys], "ccc": [left[key].ccc - right[key].ccc for key in keys]})
+    ours = bootstrap_mean([left[key] for key in keys], draws, seed)
+    theirs = bootstrap_mean([right[key] for key in keys], draws, seed)
+    interval = None if ours is None or theirs is None else interval_of(ours - theirs)
+    differences = pairs["ccc"].to_numpy()
+    return Gain(
+        mean=mean_sd(pairs).mean,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        n=len(keys),
+        p=_p_value(stats.ttest_1samp, differences, 0.0),
+        p_wilcoxon=_p_value(stats.wilcoxon, differences),
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Holm's correction over the tests that were made; those that were not stay None."""
+    made = [p for p in p_values if p is not None]
+    corrected = iter(multipletests(made, method="holm")[1].tolist() if made else [])
+    return tuple(None if p is None else float(next(corrected)) for p in p_values)
+
+
+def rank_agreement(printed: Sequence[float], measured: Sequence[float]) -> Agreement | None:
+    """Kendall's tau-b of two orders of the same rows; None with fewer than three, or where all are equal."""
+    if len(printed) < 3:
+        return None
+    result = stats.kendalltau(printed, measured)
+    return (
+        None if np.isnan(result.statistic) else Agreement(float(result.statistic), float(result.pvalue), len(printed))
+    )
+
+
+def _p_value(test: Callable[..., Any], differences: Floats, *rest: float) -> float | None:
+    """The p value of a paired test; None where it is undefined."""
+    # Identical runs differ by rounding at most, and no test has anything to say about them.
+    if len(differences) < 2 or np.ptp(differences) < 1e-12:
+        return None
+    return float(test(differences, *rest).pvalue)

@@ -1,0 +1,196 @@
+"""A `Table` as Markdown, LaTeX and CSV. Names come from users and data, so every special character is escaped."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from crossfold.reports.layout import Grid, GridCell, gains_grid, main_grid
+from crossfold.reports.values import DASH, Entry, Line, Table
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}",
+    "−": r"$-$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "–": "--",
+    "\u202f": r"\,",
+    "[": "{[}",
+    "]": "{]}",
+    "\n": " ",
+}
+_NUMERIC = ("number", "published", "measured")
+
+CSV_COLUMNS = (
+    "table", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
+    "difference", "verdict", "done", "planned", "gain", "gain_low", "gain_high", "gain_pairs", "gain_p_holm",
+    "gain_p_wilcoxon", "corpus", "store", "recipe", "protocol", "selection", "cells",
+)  # fmt: skip
+
+
+def to_markdown(table: Table) -> str:
+    """A section with the table as a GitHub-flavoured pipe table."""
+    parts = [f"## {markdown(table.heading)}", f"**{markdown(table.title)}**"]
+    if table.setting.label:
+        parts.append(f"> {markdown(table.setting.label)}")
+    parts += [markdown(sentence) for sentence in table.sentences]
+    parts.append(_pipe_table(main_grid(table)))
+    gains = gains_grid(table)
+    if gains:
+        parts.append(_pipe_table(gains))
+    parts += [f"{mark}. {markdown(text)}" for mark, text in table.footnotes]
+    parts += [markdown(note) for note in table.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A `table` environment with booktabs rules; needs `\\usepackage{booktabs}`."""
+    sentences = [table.setting.label.capitalize() + "." if table.setting.label else "", *table.sentences]
+    caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
+    notes = [*(f"{mark}: {text}" for mark, text in table.footnotes), *table.notes]
+    gains = gains_grid(table)
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}[t]",
+            "\\centering\\small",
+            f"\\caption{{{latex(caption)}}}",
+            f"\\label{{tab:{table.id}}}",
+            _tabular(main_grid(table)),
+            *([r"\par\medskip", _tabular(gains)] if gains else []),
+            *(f"\\par\\smallskip\\footnotesize {latex(note)}" for note in notes),
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def to_csv(table: Table) -> str:
+    """One line a row and target, with numbers as numbers; for other programs."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in table.lines:
+        for entry in line.entries:
+            writer.writerow({key: _csv_value(value) for key, value in _record(table, line, entry).items()})
+    return out.getvalue()
+
+
+def markdown(text: str) -> str:
+    """Text without meaning to Markdown or HTML."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def latex(text: str) -> str:
+    """Text without meaning to LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _pipe_table(grid: Grid) -> str:
+    lines = [
+        "| " + " | ".join(markdown(head) for head in _flat_heads(grid)) + " |",
+        "|" + "|".join(" --- " if not _is_numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
+    ]
+    for row in grid.rows:
+        lines.append("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
+    return "\n".join(lines)
+
+
+def _markdown_cell(cell: GridCell) -> str:
+    text = markdown(cell.text) + "".join(f"<sup>{mark}</sup>" for mark in cell.marks)
+    return f"**{text}**" if cell.strong else text
+
+
+def _tabular(grid: Grid) -> str:
+    columns = "".join("r" if _is_numeric(grid, i) else "l" for i in range(len(grid.heads)))
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    if grid.groups:
+        spans = [
+            f"\\multicolumn{{{width}}}{{c}}{{{latex(text)}}}" if text else " & ".join([""] * width)
+            for text, width in grid.groups
+        ]
+        lines.append(" & ".join(spans) + r" \\")
+        start = 1
+        for text, width in grid.groups:
+            if text:
+                lines.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
+            start += width
+    lines += [" & ".join(latex(head) for head in grid.heads) + r" \\", "\\midrule"]
+    lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in grid.rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def _latex_cell(cell: GridCell) -> str:
+    text = latex(cell.text) + "".join(f"\\textsuperscript{{{mark}}}" for mark in cell.marks)
+    return f"\\textbf{{{text}}}" if cell.strong else text
+
+
+def _flat_heads(grid: Grid) -> list[str]:
+    """One head a column: formats without spanning heads repeat the group in each."""
+    groups = [text for text, width in grid.groups for _ in range(width)] or [""] * len(grid.heads)
+    return [f"{group}: {head}" if group else head for group, head in zip(groups, grid.heads, strict=True)]
+
+
+def _is_numeric(grid: Grid, column: int) -> bool:
+    return any(row[column].kind in _NUMERIC for row in grid.rows)
+
+
+def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
+    gain, interval, setting = entry.gain, entry.interval, table.setting
+    return {
+        "table": table.id,
+        "row": line.label,
+        "system": line.system,
+        "variant": entry.variant,
+        "target": entry.target,
+        "published": entry.value,
+        "measured": entry.mean,
+        "sd": entry.sd,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "video_mean": entry.video_mean,
+        "difference": entry.difference,
+        "verdict": entry.verdict,
+        "done": entry.done,
+        "planned": entry.planned,
+        "gain": gain.mean if gain else None,
+        "gain_low": gain.low if gain else None,
+        "gain_high": gain.high if gain else None,
+        "gain_pairs": gain.n if gain else None,
+        "gain_p_holm": entry.p,
+        "gain_p_wilcoxon": gain.p_wilcoxon if gain else None,
+        "corpus": setting.corpus,
+        "store": setting.store,
+        "recipe": setting.recipe,
+        "protocol": setting.protocol,
+        "selection": setting.selection,
+        "cells": " ".join(entry.cell_ids),
+    }
+
+
+def _csv_value(value: object) -> object:
+    """Floats to six digits; text that a spreadsheet would run as a formula gets a quote before it."""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and value != DASH:
+        return "'" + value
+    return value
+
+
+def joined(tables: Sequence[Table], title: str) -> str:
+    """All tables as one Markdown document."""
+    return "\n".join([f"# {markdown(title)}\n", *(to_markdown(table) for table in tables)])

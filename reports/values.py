@@ -1,0 +1,154 @@
+"""What a table is made of: values without mark-up, and how a number is written."""
+
+from dataclasses import dataclass
+
+from crossfold.reports.cells import Setting
+from crossfold.reports.statistics import Gain, Interval
+
+MINUS = "−"
+DASH = "–"
+
+AGREES, BELOW, ABOVE = "agrees", "below", "above"
+NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table. It always says something: a number, or why there is none."""
+
+    text: str
+    verdict: str
+    """agrees, below, above, not comparable, not measurable, not run, or `failed: why`."""
+    printed: str | None = None
+    """The published string; None where nothing is printed."""
+    value: float | None = None
+    """The published number."""
+    variant: str = ""
+    target: str = ""
+    mean: float | None = None
+    """None unless every planned cell has finished: never an average over fewer."""
+    sd: float | None = None
+    interval: Interval | None = None
+    video_mean: float | None = None
+    """Mean of the CCC of single videos, beside the pooled one."""
+    done: int = 0
+    planned: int = 0
+    folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    videos: tuple[int, ...] = ()
+    """Reported videos of each fold."""
+    gain: Gain | None = None
+    p: float | None = None
+    """Holm-corrected p value of the gain."""
+    cell_ids: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published, where the two may be compared."""
+        if self.verdict not in (AGREES, BELOW, ABOVE) or self.mean is None or self.value is None:
+            return None
+        return self.mean - self.value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table."""
+
+    label: str
+    system: str
+    entries: tuple[Entry, ...]
+    """One a column."""
+    marks: tuple[str, ...] = ()
+    """Footnote marks."""
+    extra: tuple[float | None, ...] = ()
+    """Values under `Table.extra`."""
+
+
+@dataclass(frozen=True)
+class GainLine:
+    """A printed gain of one component, and the measured one."""
+
+    label: str
+    target: str
+    printed: float
+    gain: Gain | None
+    p: float | None
+    """Holm-corrected over the gains of the table."""
+    verdict: str
+    """same sign, opposite sign, not distinguishable, too few videos to say, or why there is no gain."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything a reader sees of one table."""
+
+    id: str
+    heading: str
+    """Paper and number."""
+    title: str
+    caption: str
+    """As printed; empty where nothing is."""
+    setting: Setting
+    comparable: bool
+    """Whether the measured corpus is the paper's."""
+    columns: tuple[str, ...]
+    """Targets, in the order of the entries of a line."""
+    lines: tuple[Line, ...]
+    sentences: tuple[str, ...]
+    """What may be compared, and what the comparison says; stands above the table."""
+    notes: tuple[str, ...]
+    """How the numbers were made; stands below."""
+    footnotes: tuple[tuple[str, str], ...] = ()
+    """Mark and text."""
+    gains: tuple[GainLine, ...] = ()
+    extra: tuple[str, ...] = ()
+    """Heads of further columns."""
+    against: str = ""
+    """What the gains of entries are measured against; empty where entries have none."""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All cells, row by row."""
+        return tuple(entry for line in self.lines for entry in line.entries)
+
+
+def number(value: float) -> str:
+    """Three decimals, as papers print CCC, with a real minus sign."""
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign."""
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def with_sd(mean: float, sd: float | None) -> str:
+    """A mean, and the spread over seeds where there is one."""
+    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """An interval in brackets."""
+    return DASH if interval is None else f"[{number(interval.low)}, {number(interval.high)}]"
+
+
+def gain_text(gain: Gain | None) -> str:
+    """A gain with its interval."""
+    if gain is None:
+        return DASH
+    if gain.low is None or gain.high is None:
+        return signed(gain.mean)
+    return f"{signed(gain.mean)} [{number(gain.low)}, {number(gain.high)}]"
+
+
+def p_text(p: float | None) -> str:
+    """A p value as papers print it."""
+    if p is None:
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def listing(values: tuple[int, ...]) -> str:
+    """`0, 1 and 2`."""
+    words = [str(value) for value in values]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

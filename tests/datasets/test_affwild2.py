@@ -1,0 +1,253 @@
+"""The Aff-Wild2 reader: what it takes, and what it says about damaged folders."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossfold.datasets.affwild2 import TOLERANCE, load_affwild2, validate_affwild2
+from crossfold.datasets.clips import UNLABELLED
+from crossfold.datasets.corpora import CORPORA
+from crossfold.datasets.validation import findings_table
+from crossfold.platform.errors import DataError
+
+ANNOTATIONS = Path("annotations") / "VA_Estimation_Challenge"
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def sound_corpus(tmp_path_factory, media_corpus):
+    """Nothing is wrong with it; not to be written to."""
+    return media_corpus(tmp_path_factory.mktemp("corpus") / "data", frames=FRAMES)
+
+
+@pytest.fixture
+def root(tmp_path, sound_corpus):
+    """A copy to damage."""
+    return Path(shutil.copytree(sound_corpus, tmp_path / "data"))
+
+
+def label_file(root: Path, clip: str = "alma") -> Path:
+    return next((root / ANNOTATIONS).glob(f"*/{clip}.txt"))
+
+
+def rewrite(path: Path, change) -> None:
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def put(line: int, text: str):
+    return lambda lines: [*lines[:line], text, *lines[line + 1 :]]
+
+
+def test_a_sound_folder_has_no_findings(sound_corpus):
+    assert validate_affwild2(sound_corpus) == []
+    clips = load_affwild2(sound_corpus)
+    assert [(clip.info.name, clip.info.partition) for clip in clips] == [
+        ("alma", "train"),
+        ("bert", "train"),
+        ("cleo", "train"),
+        ("dora", "validation"),
+    ]
+    assert {clip.info.subject for clip in clips} == {"alma", "bert", "cleo", "dora"}
+    for clip in clips:
+        assert (clip.info.frames, clip.info.fps, clip.labels.shape) == (FRAMES, 25.0, (FRAMES, 2))
+        np.testing.assert_allclose(clip.times, np.arange(FRAMES) / 25, atol=1e-9)
+        np.testing.assert_allclose(clip.labels[:, 0], np.linspace(-0.5, 0.5, FRAMES), atol=1e-6)
+
+
+def truncate(path: Path, keep: float = 0.6) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
+DAMAGE = {
+    "no annotations": (lambda r: shutil.rmtree(r / "annotations"), ".", "annotations-there"),
+    "annotations twice": (
+        lambda r: shutil.copytree(r / ANNOTATIONS, r / "older" / "VA_Estimation_Challenge"),
+        ".",
+        "annotations-once",
+    ),
+    "no validation part": (
+        lambda r: shutil.rmtree(r / ANNOTATIONS / "Validation_Set"),
+        "annotations/VA_Estimation_Challenge",
+        "partition-there",
+    ),
+    "no crops": (lambda r: shutil.rmtree(r / "cropped_aligned"), ".", "crops-there"),
+    "no crop folder": (lambda r: shutil.rmtree(r / "cropped_aligned" / "alma"), "alma.txt", "crops-there"),
+    "empty crop folder": (
+        lambda r: [p.unlink() for p in (r / "cropped_aligned" / "alma").iterdir()],
+        "cropped_aligned/alma",
+        "crops-there",
+    ),
+    "crops beyond labels": (
+        lambda r: shutil.copy(r / "cropped_aligned/alma/00001.jpg", r / "cropped_aligned/alma/00099.jpg"),
+        "cropped_aligned/alma",
+        "crops-within-clip",
+    ),
+    "crops from zero": (
+        lambda r: shutil.copy(r / "cropped_aligned/alma/00001.jpg", r / "cropped_aligned/alma/00000.jpg"),
+        "cropped_aligned/alma",
+        "crops-from-1",
+    ),
+    "cut jpg": (lambda r: truncate(r / "cropped_aligned/alma/00007.jpg"), "alma/00007.jpg", "crop-readable"),
+    "empty jpg": (lambda r: truncate(r / "cropped_aligned/alma/00007.jpg", 0), "alma/00007.jpg", "crop-readable"),
+    "no video": (lambda r: (r / "videos/alma.mp4").unlink(), "alma.txt", "video-there"),
+    "no videos": (lambda r: shutil.rmtree(r / "videos"), ".", "video-there"),
+    "cut mp4": (lambda r: truncate(r / "videos/alma.mp4"), "videos/alma.mp4", "video-readable"),
+    "two videos": (
+        lambda r: (r / "batch1").mkdir() or (r / "batch1/alma.mp4").write_bytes(b"another"),
+        "alma.txt",
+        "video-once",
+    ),
+    "no wav": (lambda r: (r / "audio/alma.wav").unlink(), "videos/alma.mp4", "sound-there"),
+    "cut wav": (lambda r: truncate(r / "audio/alma.wav"), "audio/alma.wav", "sound-readable"),
+    "labels too few": (lambda r: rewrite(label_file(r), lambda ls: ls[:-9]), "alma.txt", "label-length"),
+    "labels too many": (lambda r: rewrite(label_file(r), lambda ls: ls + ["0,0"] * 9), "alma.txt", "label-length"),
+    "label out of range": (lambda r: rewrite(label_file(r), put(5, "1.2,0")), "alma.txt", "label-range"),
+    "label -4": (lambda r: rewrite(label_file(r), put(5, "-4,0")), "alma.txt", "label-range"),
+    "label not a number": (lambda r: rewrite(label_file(r), put(5, "0.1,high")), "alma.txt", "label-number"),
+    "label nan": (lambda r: rewrite(label_file(r), put(5, "0.1,nan")), "alma.txt", "label-number"),
+    "one value a line": (lambda r: rewrite(label_file(r), put(5, "0.1")), "alma.txt", "label-number"),
+    "blank line inside": (lambda r: rewrite(label_file(r), put(5, "")), "alma.txt", "label-number"),
+    "columns swapped": (lambda r: rewrite(label_file(r), put(0, "arousal,valence")), "alma.txt", "label-header"),
+    "labels empty": (lambda r: label_file(r).write_text(""), "alma.txt", "label-empty"),
+    "header only": (lambda r: label_file(r).write_text("valence,arousal\n"), "alma.txt", "label-empty"),
+    "both partitions": (
+        lambda r: shutil.copy(label_file(r), r / ANNOTATIONS / "Validation_Set"),
+        "alma.txt",
+        "partitions-apart",
+    ),
+    "spans damaged": (
+        lambda r: (r / "truth").mkdir() or (r / "truth/spans.csv").write_text("clip,start\nalma,x\n"),
+        "truth/spans.csv",
+        "truth-readable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_each_damage_is_named_with_file_rule_and_remedy(root, name):
+    damage, file, rule = DAMAGE[name]
+    damage(root)
+    found = [finding for finding in validate_affwild2(root) if finding.severity == "error"]
+    assert [(f.file.endswith(file), f.rule) for f in found] == [(True, rule)], found
+    assert found[0].problem
+    assert found[0].remedy
+    assert str(root) not in str(found[0])
+    assert "\n" not in str(found[0])
+
+
+def test_everything_is_reported_at_once_and_the_list_is_capped(root):
+    truncate(root / "videos/alma.mp4")
+    (root / "audio/bert.wav").unlink()
+    rewrite(label_file(root, "cleo"), lambda lines: lines[:-9])
+    for number in range(1, 15):
+        truncate(root / f"cropped_aligned/dora/{number:05d}.jpg", 0.3)
+    table = findings_table(validate_affwild2(root))
+    assert table["rule"].value_counts().to_dict() == {
+        "crop-readable": 14,
+        "video-readable": 1,
+        "sound-there": 1,
+        "label-length": 1,
+    }
+    with pytest.raises(DataError) as error:
+        load_affwild2(root)
+    assert all(name in str(error.value) for name in ("videos/alma.mp4", "videos/bert.mp4", "cleo.txt"))
+
+
+@pytest.mark.parametrize("by", [1, TOLERANCE])
+def test_a_short_tail_is_left_out_and_nothing_moves(root, by):
+    before = {clip.info.name: clip for clip in load_affwild2(root)}
+    rewrite(label_file(root, "alma"), lambda lines: lines[:-by])
+    rewrite(label_file(root, "bert"), lambda lines: lines + ["0.5,0.5"] * by)
+    findings = validate_affwild2(root)
+    assert [(f.rule, f.severity) for f in findings] == [("label-length", "warning")] * 2
+    clips = {clip.info.name: clip for clip in load_affwild2(root)}
+    np.testing.assert_array_equal(clips["alma"].labels, before["alma"].labels[:-by])
+    assert clips["bert"].info.frames == FRAMES + by == len(clips["bert"].times)
+    np.testing.assert_array_equal(clips["bert"].labels[:FRAMES], before["bert"].labels)
+    assert (clips["bert"].labels[FRAMES:] == UNLABELLED).all()
+
+
+def test_one_more_than_the_tolerance_is_an_error(root):
+    rewrite(label_file(root), lambda lines: lines + ["0.5,0.5"] * (TOLERANCE + 1))
+    assert [f.rule for f in validate_affwild2(root)] == ["label-length"]
+
+
+def test_unlabelled_frames_stay_where_they_are(root):
+    rewrite(label_file(root), lambda lines: [*lines[:11], "-5,-5", "-5,0.2", "0.1,-5.0", *lines[14:]])
+    labels = load_affwild2(root)[0].labels
+    assert np.flatnonzero((labels == UNLABELLED).any(1)).tolist() == [10, 11, 12]
+    assert labels[11, 1] == np.float32(0.2)
+
+
+def test_missing_header_is_taken_as_frame_one_and_said(root):
+    expected = load_affwild2(root)[0].labels
+    rewrite(label_file(root), lambda lines: lines[1:])
+    assert [(f.rule, f.severity) for f in validate_affwild2(root)] == [("label-header", "warning")]
+    np.testing.assert_array_equal(load_affwild2(root)[0].labels, expected)
+
+
+def test_two_people_of_one_video_share_it_and_its_sound(tmp_path, media_corpus):
+    clips = {"duo_left": "Train_Set", "solo": "Train_Set", "other": "Validation_Set"}
+    root = media_corpus(tmp_path / "data", clips=clips, frames=20)
+    shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right_2")
+    shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right_2.txt"))
+    left, right = (clip for clip in load_affwild2(root) if clip.info.video == "duo")
+    assert (left.info.name, right.info.name) == ("duo_left", "duo_right_2")
+    assert left.info.subject == right.info.subject == "duo"
+    assert left.audio == right.audio == root.resolve() / "audio" / "duo.wav"
+    shutil.move(label_file(root, "duo_right_2"), root / ANNOTATIONS / "Validation_Set")
+    assert [f.rule for f in validate_affwild2(root)] == ["partitions-apart"]
+
+
+def test_the_owners_folder_names_are_found_wherever_they_are(tmp_path, sound_corpus):
+    root = tmp_path / "AffWild2"
+    shutil.copytree(sound_corpus / ANNOTATIONS, root / "Third ABAW Annotations" / "VA_Estimation_Challenge")
+    (root / "Third ABAW Annotations/VA_Estimation_Challenge/Train_Set").rename(
+        root / "Third ABAW Annotations/VA_Estimation_Challenge/Training_Set"
+    )
+    shutil.copytree(sound_corpus / "cropped_aligned", root / "cropped_aligned/cropped_aligned")
+    (root / "cropped_aligned_new_50_vids").mkdir()
+    (root / "cropped_aligned/cropped_aligned/dora").rename(root / "cropped_aligned_new_50_vids/dora")
+    shutil.copytree(sound_corpus / "videos", root / "batch1")
+    (root / "batch2").symlink_to(sound_corpus / "videos")
+    shutil.copytree(sound_corpus / "audio", root / "audio")
+    (root / "loop").symlink_to(root)
+    assert validate_affwild2(root) == []
+    assert len(load_affwild2(root)) == 4
+
+
+def test_sound_of_the_video_is_taken_where_there_is_no_wav(tmp_path, media_corpus):
+    root = media_corpus(tmp_path / "data", frames=20, sound="video", sound_rate=48_000)
+    assert validate_affwild2(root) == []
+    assert {clip.audio.suffix for clip in load_affwild2(root)} == {".mp4"}
+
+
+def test_a_corpus_without_any_sound_is_said_and_kept(tmp_path, media_corpus):
+    root = media_corpus(tmp_path / "data", frames=20, sound="none")
+    assert {(f.rule, f.severity) for f in validate_affwild2(root)} == {("sound-there", "warning")}
+    assert {clip.audio for clip in load_affwild2(root)} == {None}
+
+
+def test_embedded_data_never_pass_for_the_real(root):
+    entry = CORPORA.get("affwild2")
+    assert entry.inspect(root, deep=False).corpus == "affwild2"
+    (root / "puppets.json").write_text("{}")
+    (root / "truth").mkdir()
+    (root / "truth/spans.csv").write_text("clip,start,end,kind,modality,detail\nalma,3,9,missing,audio,silence\n")
+    (root / "truth/clips.csv").write_text("clip,subject\nalma,Alma A.\n")
+    inspection = entry.inspect(root, deep=False)
+    assert inspection.corpus == "puppets"
+    alma = inspection.clips[0]
+    assert alma.info.subject == "Alma A."
+    assert [(s.start, s.end, s.kind, s.modality) for s in alma.spans] == [(3, 9, "missing", "audio")]
+
+
+def test_corpora_are_listed_with_what_they_need():
+    assert {"affwild2", "puppets", "synthetic"} <= set(CORPORA)
+    for name in CORPORA:
+        entry = CORPORA.get(name)
+        assert entry.description
+        assert entry.layout
+        assert entry.needs

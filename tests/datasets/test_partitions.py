@@ -1,0 +1,89 @@
+"""Folds: whole videos and subjects on one side, every training clip reported once."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossfold.datasets.clips import ClipInfo
+from crossfold.datasets.partitions import Fold, check_leakage, hold_out, inner_fold, make_folds
+from crossfold.platform.errors import DataError, UserError
+
+
+def clip(name: str, partition: str = "train", *, video: str = "", subject: str = "") -> ClipInfo:
+    video = video or name
+    return ClipInfo(name=name, video=video, subject=subject or video, partition=partition, fps=25.0, frames=10)
+
+
+def corpus(train: int = 12, validation: int = 3) -> list[ClipInfo]:
+    return [clip(f"t{i:02d}") for i in range(train)] + [clip(f"v{i:02d}", "validation") for i in range(validation)]
+
+
+def test_official_split_and_five_rolling_chunks():
+    folds = make_folds(corpus())
+    assert [fold.index for fold in folds] == [0, 1, 2, 3, 4, 5]
+    assert folds[0].validation == ("v00", "v01", "v02")
+    reported = [name for fold in folds[1:] for name in fold.validation]
+    assert reported == [f"t{i:02d}" for i in range(12)]
+    for fold in folds[1:]:
+        assert set(fold.train) == {c.name for c in corpus()} - set(fold.validation)
+
+
+def test_sizes_are_those_of_the_release():
+    sizes = [len(fold.validation) for fold in make_folds(corpus(train=356, validation=76))]
+    assert sizes == [76, 71, 71, 71, 71, 72]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=2, max_size=30),
+    st.integers(2, 7),
+)
+def test_no_fold_splits_a_video_or_a_subject(people, count):
+    train = [clip(f"t{i:02d}", video=f"video{v}", subject=f"s{s}") for i, (v, s) in enumerate(people)]
+    clips = [*train, clip("v00", "validation")]
+    folds = make_folds(clips, count)
+    for fold in folds:
+        check_leakage(clips, fold)
+        assert fold.train
+        assert fold.validation
+        assert not set(fold.train) & set(fold.validation)
+    if len(folds) > 1:
+        assert sorted(name for fold in folds[1:] for name in fold.validation) == [c.name for c in train]
+
+
+def test_order_of_clips_does_not_matter():
+    assert make_folds(corpus()) == make_folds(corpus()[::-1])
+
+
+@pytest.mark.parametrize("what", ["video", "subject"])
+def test_a_leak_in_the_official_split_is_refused(what):
+    clips = [*corpus(), clip("x", "validation", video="t03" if what == "video" else "", subject="t03")]
+    with pytest.raises(DataError, match=r"'t03' is in training \(t03\) and in validation \(x\)"):
+        make_folds(clips)
+
+
+def test_both_partitions_are_needed():
+    with pytest.raises(DataError, match="0 training and 1 validation"):
+        make_folds([clip("v", "validation")])
+
+
+def test_inner_folds_stay_inside_the_training_part():
+    clips = corpus()
+    outer = make_folds(clips)[1]
+    inner = [inner_fold(clips, outer, index, 5) for index in range(5)]
+    assert sorted(name for fold in inner for name in fold.validation) == sorted(outer.train)
+    for fold in inner:
+        assert not (set(fold.train) | set(fold.validation)) & set(outer.validation)
+    with pytest.raises(UserError, match="13 independent videos"):
+        inner_fold(clips, outer, 0, 50)
+
+
+def test_held_out_clips_come_from_training_in_whole_groups():
+    clips = [clip(f"t{i:02d}", video=f"video{i // 2}") for i in range(20)] + [clip("v", "validation")]
+    fold, held = hold_out(clips, make_folds(clips)[0], 0.2)
+    assert fold.validation == ("v",)
+    assert set(fold.train) | set(held) == {f"t{i:02d}" for i in range(20)}
+    assert len(held) == 4
+    check_leakage(clips, Fold(0, fold.train, held))
+    with pytest.raises(UserError, match="at least two"):
+        hold_out(clips, Fold(0, ("t00", "t01"), ("v",)), 0.5)

@@ -1,0 +1,269 @@
+"""Every equation against a slow reference: NumPy, float64, one window, the papers' columns X : d x L, loops.
+
+The references share no code and no layout with the modules: the modules work on rows and einsum, these on columns.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.catalogue import find_system
+from crossfold.fusion_models.system import Features
+
+WIDTHS = {"audio": 3, "visual": 4}
+L = 5
+B = 3
+TOLERANCE = 1e-9
+
+
+def array(tensor):
+    return tensor.detach().numpy()
+
+
+def columns(x_BLD, b):
+    """One window as the papers print it, d x L."""
+    return array(x_BLD)[b].T
+
+
+def softmax_column(values):
+    """Of one list of logits."""
+    top = max(values)
+    powers = [np.exp(value - top) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def relu(x):
+    return np.where(x > 0, x, 0.0)
+
+
+def reference_ca(x_a, x_v, w, *, temperature, tanh):
+    """004 eqs 1-5 and 000 sec 3B."""
+    frames = x_a.shape[1]
+    z = np.zeros((frames, frames))
+    for i in range(frames):
+        for j in range(frames):
+            z[i, j] = x_a[:, i] @ w @ x_v[:, j]  # 004 eq 1
+    attended = []
+    for x, logits in ((x_a, z), (x_v, z.T)):
+        weights = np.zeros_like(logits)
+        for j in range(frames):
+            weights[:, j] = softmax_column(list(logits[:, j] / temperature))  # 004 eq 2, column-wise
+        x_hat = np.zeros_like(x)
+        for j in range(frames):
+            for i in range(frames):
+                x_hat[:, j] += weights[i, j] * x[:, i]  # 004 eq 3
+        attended.append(np.tanh(x + x_hat) if tanh else x + x_hat)  # 004 eqs 4-5
+    return attended
+
+
+def reference_joint(x_a, x_v, fc):
+    """J = FC([X_a ; X_v]), frame by frame; `fc` is (weight, bias) or None for 003."""
+    stacked = np.concatenate([x_a, x_v])
+    if fc is None:
+        return stacked
+    weight, bias = fc
+    return np.stack([weight @ stacked[:, k] + bias for k in range(stacked.shape[1])], axis=1)
+
+
+def reference_time_axis(x, joint, w_j, w_c, w_h):
+    """001 eqs 1-6: C : L x L, H : d_m x L."""
+    d, frames = joint.shape
+    c = np.zeros((frames, frames))
+    for i in range(frames):
+        for k in range(frames):
+            c[i, k] = np.tanh(x[:, i] @ w_j @ joint[:, k] / np.sqrt(d))
+    h = relu(x @ w_c @ c)
+    return h @ w_h + x
+
+
+def reference_feature_axis(x, joint, w_j, w_c, w_h):
+    """003 eqs 2-7 read as rows (A2): C : d_m x d, H : L x d."""
+    d, d_m = len(joint), len(x)
+    c = np.zeros((d_m, d))
+    for p in range(d_m):
+        for q in range(d):
+            c[p, q] = np.tanh(x[p] @ w_j @ joint[q] / np.sqrt(d))
+    h = relu(x.T @ w_c @ c)
+    return (h @ w_h).T + x
+
+
+def reference_block(x, weights, axis):
+    """One iteration of joint cross-attention on {modality: d_m x L}."""
+    step = reference_time_axis if axis == "time" else reference_feature_axis
+    joint = reference_joint(x["audio"], x["visual"], weights["fc"])
+    return {m: step(x[m], joint, *weights[m]) for m in x}
+
+
+def reference_gate(x, x_att, w, temperature):
+    """000 eqs 2-5 of one modality; column 0 unattended, 1 attended."""
+    mixed = np.zeros_like(x)
+    for frame in range(x.shape[1]):
+        logits = [x_att[:, frame] @ w[:, k] / temperature for k in (0, 1)]
+        g = softmax_column(logits)
+        mixed[:, frame] = relu(g[0] * x[:, frame] + g[1] * x_att[:, frame])
+    return mixed
+
+
+def weights_of(block):
+    """The weights of a `JointAttention`, as NumPy arrays."""
+    fc = block.fc
+    found = {"fc": (array(fc.weight), array(fc.bias)) if isinstance(fc, torch.nn.Linear) else None}
+    for m in WIDTHS:
+        found[m] = tuple(array(group[m]) for group in (block.w_j, block.w_c, block.w_h))
+    return found
+
+
+def random_features(seed=0, frames=L, real=None):
+    generator = torch.Generator().manual_seed(seed)
+    x = {m: torch.randn(B, frames, d, generator=generator, dtype=torch.float64) for m, d in WIDTHS.items()}
+    mask = torch.arange(frames).expand(B, frames) < (frames if real is None else real)
+    return Features.masked(x, mask)
+
+
+def built(name, seed=0, frames=L, **params):
+    """A system in float64 whose weights are all of ordinary size, so that no term of an equation can hide."""
+    system = find_system(name)
+    fusion = system.build(system.params.parse(params, name), WIDTHS, frames).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in fusion.parameters():
+            parameter.copy_(0.6 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return fusion
+
+
+def base_reference(fusion, features, b, name, params):
+    """(X, X_att) of window b of a base system, each {modality: d_m x L}."""
+    x = {m: columns(features.x[m], b) for m in WIDTHS}
+    if name == "ca":
+        attended = reference_ca(
+            x["audio"],
+            x["visual"],
+            array(fusion.attend.w),
+            temperature=params.get("attention_temperature", 1.0),
+            tanh=params.get("residual", "tanh") == "tanh",
+        )
+        return x, dict(zip(WIDTHS, attended, strict=True))
+    reached = x
+    for t in range(1 if name == "jca" else params.get("iterations", 3)):
+        block = fusion.attend.blocks[0 if params.get("tied") else t]
+        reached = reference_block(reached, weights_of(block), params.get("axis", "time"))
+    return x, reached
+
+
+CASES = [
+    ("ca", {}),
+    ("ca", {"residual": "sum"}),
+    ("ca", {"residual": "sum", "attention_temperature": 0.3}),
+    ("jca", {}),
+    ("jca", {"joint": "concat"}),
+    ("jca", {"axis": "feature"}),
+    ("jca", {"axis": "feature", "joint": "concat"}),
+    ("rjca", {}),
+    ("rjca", {"tied": True}),
+    ("rjca", {"axis": "feature"}),
+    ("rjca", {"axis": "feature", "joint": "concat", "iterations": 2, "tied": True}),
+]
+
+
+def label(case):
+    return case if isinstance(case, str) else ",".join(f"{key}={value}" for key, value in case.items()) or "default"
+
+
+@pytest.mark.parametrize(("name", "params"), CASES, ids=label)
+def test_base_systems_equal_the_reference(name, params):
+    fusion = built(name, **params)
+    features = random_features(1)
+    z = array(fusion(features))
+    assert z.shape == (B, L, sum(WIDTHS.values()))
+    for b in range(B):
+        _, attended = base_reference(fusion, features, b, name, params)
+        expected = np.concatenate([attended["audio"], attended["visual"]]).T
+        np.testing.assert_allclose(z[b], expected, rtol=TOLERANCE, atol=1e-12)
+        assert abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize(("name", "params"), CASES, ids=label)
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_dca_equals_the_reference(name, params, temperature):
+    fusion = built(f"{name}+dca", temperature=temperature, **params)
+    features = random_features(2)
+    z = array(fusion(features))
+    for b in range(B):
+        x, attended = base_reference(fusion, features, b, name, params)
+        gated = [reference_gate(x[m], attended[m], array(fusion.readout.w[m]), temperature) for m in WIDTHS]
+        np.testing.assert_allclose(z[b], np.concatenate(gated).T, rtol=TOLERANCE, atol=1e-12)
+
+
+def test_columns_of_the_gate_are_unattended_then_attended():
+    """B2, by hand: a gate that sees only its second column takes the attended features."""
+    x, attended = np.array([[1.0, 2.0]]), np.array([[5.0, 7.0]])
+    np.testing.assert_allclose(reference_gate(x, attended, np.array([[-9.0, 9.0]]), 0.01), attended)
+    fusion = built("ca+dca", temperature=0.1)
+    notes = {}
+    fusion(random_features(3), notes)
+    assert notes["gate.audio"].shape == (B, L, 2)
+    np.testing.assert_allclose(notes["gate.audio"].sum(-1), 1, rtol=1e-12)
+
+
+def test_ca_by_hand():
+    """L = 2, widths 1: small enough for pencil and paper."""
+    system = find_system("ca")
+    fusion = system.build(system.params.parse({"residual": "sum"}, "ca"), {"audio": 1, "visual": 1}, 2).double()
+    with torch.no_grad():
+        fusion.attend.w.fill_(1.0)
+    x = {"audio": torch.tensor([[[1.0], [2.0]]]).double(), "visual": torch.tensor([[[3.0], [4.0]]]).double()}
+    z = fusion(Features(x, torch.ones(1, 2, dtype=torch.bool)))
+    # Z_c = [[3, 4], [6, 8]]; columns of A_a: e^3 : e^6 and e^4 : e^8; of A_v (from the transpose): e^3 : e^4, e^6 : e^8
+    a = [1 + (1 * np.e**3 + 2 * np.e**6) / (np.e**3 + np.e**6), 2 + (1 * np.e**4 + 2 * np.e**8) / (np.e**4 + np.e**8)]
+    v = [3 + (3 * np.e**3 + 4 * np.e**4) / (np.e**3 + np.e**4), 4 + (3 * np.e**6 + 4 * np.e**8) / (np.e**6 + np.e**8)]
+    np.testing.assert_allclose(z[0].detach(), np.array([a, v]).T, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), CASES, ids=label)
+def test_a_padded_window_equals_the_short_one(name, params):
+    """With n real frames of L, the result is the equations on n frames with the top-left n x n of each L x L weight."""
+    real = 3
+    fusion, short = built(name, **params), built(name, frames=real, **params)
+    state = {
+        key: value[:real, :real] if value.shape == (L, L) else value for key, value in fusion.state_dict().items()
+    }
+    short.load_state_dict(state)
+    features = random_features(4, real=real)
+    cropped = Features({m: x[:, :real] for m, x in features.x.items()}, features.mask_BL[:, :real])
+    z = fusion(features)
+    torch.testing.assert_close(z[:, :real], short(cropped), rtol=1e-10, atol=1e-12)
+    assert not z[:, real:].any()
+
+
+def test_gradients_agree_with_finite_differences():
+    for name, params in [
+        ("ca", {}),
+        ("ca+dca", {"relu": False, "temperature": 0.5}),
+        ("jca", {}),
+        ("jca", {"axis": "feature"}),
+        ("rjca+dca", {"iterations": 2, "temperature": 0.5}),
+    ]:
+        fusion = built(name, frames=3, **params)
+        features = random_features(5, frames=3, real=2)
+        names = [key for key, _ in fusion.named_parameters()]
+
+        def z_of(audio, visual, *weights, fusion=fusion, features=features, names=names):
+            given = Features.masked({"audio": audio, "visual": visual}, features.mask_BL)
+            return torch.func.functional_call(fusion, dict(zip(names, weights, strict=True)), (given,))
+
+        inputs = [features.x["audio"], features.x["visual"], *fusion.parameters()]
+        inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        assert torch.autograd.gradcheck(z_of, inputs, fast_mode=True), name
+
+
+@pytest.mark.parametrize("axis", ["time", "feature"])
+def test_parameter_counts_as_printed(axis):
+    """Spec 1.7: sum_m(d_m d + 2 L^2) + d^2 + d, or sum_m(L^2 + d_m^2 + d d_m) + d^2 + d."""
+    block = JointAttention(JointAttentionParams(axis=axis), WIDTHS, L)
+    d = sum(WIDTHS.values())
+    each = [w * d + 2 * L**2 if axis == "time" else L**2 + w**2 + d * w for w in WIDTHS.values()]
+    assert sum(p.numel() for p in block.parameters()) == sum(each) + d * d + d
+    assert sum(p.numel() for p in built("ca").parameters()) == 3 * 4
+    extra = sum(p.numel() for p in built("ca+dca").parameters()) - 3 * 4
+    assert extra == 2 * sum(WIDTHS.values())

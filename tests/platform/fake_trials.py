@@ -1,0 +1,68 @@
+"""Trials that only sleep. Ray workers import this file by name, so it needs nothing of pytest."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.errors import Cancelled
+from crossfold.platform.results import Workspace, utc_now
+
+
+def make_cell(seed: int, **params) -> Cell:
+    return Cell(
+        system="fake", params=params, corpus="none", store="0", fold=0, targets=("valence",), seed=seed, recipe=Recipe()
+    )
+
+
+def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int = 1, device: str = "cpu") -> Outcome:
+    """Sleeps `epochs` times `seconds`, keeping its epoch in scratch; `trouble` names what happens on the way."""
+    began = time.monotonic()
+    epochs = int(cell.params.get("epochs", 2))
+    trouble = cell.params.get("trouble", "")
+    checkpoint = workspace.scratch(cell.cell_id) / "epoch"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    first = int(checkpoint.read_text()) + 1 if checkpoint.exists() else 1
+    _log(workspace, f"start {cell.cell_id} {attempt} {first} {os.getpid()}")
+    try:
+        for epoch in range(first, epochs + 1):
+            time.sleep(float(cell.params.get("seconds", 0.01)))
+            _trouble(trouble, cell, attempt)
+            beside = checkpoint.with_suffix(".new")
+            beside.write_text(str(epoch))
+            beside.replace(checkpoint)
+            report = EpochReport(
+                epoch=epoch,
+                epochs=epochs,
+                learning_rate=0.1,
+                train_loss=1 / epoch,
+                ccc={"valence": epoch / 100},
+                best_ccc=epoch / 100,
+                seconds=0.0,
+            )
+            reporter.epoch(cell.cell_id, report)
+    except Cancelled:
+        return Outcome("cancelled", time.monotonic() - began)
+    except MemoryError as error:
+        kind = FailureClass.OOM
+        return Outcome("failed", 0.1, Failure(cell.cell_id, cell.label, kind, attempt, str(error), "", utc_now()))
+    workspace.cell_path(cell.cell_id).mkdir(parents=True, exist_ok=True)
+    _log(workspace, f"done {cell.cell_id} {attempt} {epochs} {os.getpid()}")
+    return Outcome("done", time.monotonic() - began)
+
+
+def _trouble(trouble: str, cell: Cell, attempt: int) -> None:
+    if trouble == "kills" or (trouble == "kills once" and attempt == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "oom" or (trouble == "oom once" and attempt == 1):
+        raise MemoryError(f"too large: seed {cell.seed}")
+    if trouble == "bug":
+        raise ZeroDivisionError("a bug in the trial")
+
+
+def _log(workspace: Workspace, line: str) -> None:
+    path: Path = workspace.root / "trials.log"
+    with path.open("a") as file:
+        file.write(line + "\n")

@@ -1,0 +1,366 @@
+"""The queue without Ray: leases, retries, cancellation, expiry, and that every cell ends exactly once."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome
+from crossfold.platform.edge.cell_queue import ENDED, CellQueue, Event
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def cell(seed: int) -> Cell:
+    return Cell(
+        system="fake", params={}, corpus="none", store="0", fold=0, targets=("valence",), seed=seed, recipe=Recipe()
+    )
+
+
+CELLS = [cell(seed) for seed in range(6)]
+JSON = [each.model_dump_json() for each in CELLS]
+IDS = [each.cell_id for each in CELLS]
+DONE = Outcome("done", 1.0)
+
+
+def report(epoch: int, best: float = 0.5) -> EpochReport:
+    return EpochReport(
+        epoch=epoch, epochs=9, learning_rate=0.1, train_loss=1.0, ccc={"valence": best}, best_ccc=best, seconds=1.0
+    )
+
+
+def failed(cell_id: str, kind: FailureClass) -> Outcome:
+    return Outcome("failed", 1.0, Failure(cell_id, "label", kind, 1, "why", "", "now"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> CellQueue:
+    queue = CellQueue(clock=clock, lease_seconds=60, max_attempts=3)
+    queue.register(0, "a")
+    queue.register(1, "a")
+    return queue
+
+
+def kinds(events: list[Event], cell_id: str | None = None) -> list[str]:
+    return [event.kind for event in events if cell_id in (None, event.cell_id)]
+
+
+def taken(queue: CellQueue, rank: int, generation: str = "a") -> str | None:
+    ticket = queue.take(rank, generation)
+    return Cell.model_validate_json(ticket.cell).cell_id if ticket else None
+
+
+def states(queue: CellQueue) -> list[str]:
+    return [told["state"] for told in queue.watch(IDS).values()]
+
+
+def test_cells_come_in_order_once_each(queue):
+    queue.submit(JSON[:3])
+    queue.submit(JSON[:3])
+    assert [taken(queue, 0), taken(queue, 1)] == IDS[:2]
+    queue.finish(IDS[0], 1, DONE)
+    assert taken(queue, 0) == IDS[2]
+    queue.finish(IDS[2], 1, DONE)
+    assert taken(queue, 0) is None
+    assert states(queue) == ["done", "running", "done"]
+
+
+def test_a_worker_that_asks_twice_gets_the_same_try(queue):
+    queue.submit(JSON[:2])
+    assert queue.take(0, "a") == queue.take(0, "a")
+    assert kinds(queue.drain_events()).count("started") == 1
+
+
+def test_second_execution_is_ignored(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.finish(IDS[0], 1, DONE)
+    queue.finish(IDS[0], 1, failed(IDS[0], FailureClass.CODE))
+    queue.finish(IDS[0], 2, DONE)
+    assert kinds(queue.drain_events()) == ["queued", "started", "finished"]
+    assert states(queue) == ["done"]
+
+
+def test_a_restarted_worker_gives_its_cell_back_first_in_line(queue):
+    queue.submit(JSON[:3])
+    assert taken(queue, 0) == IDS[0]
+    queue.register(0, "a")
+    assert states(queue)[0] == "running"
+    queue.register(0, "b")
+    assert states(queue) == ["queued"] * 3
+    ticket = queue.take(0, "b")
+    assert ticket is not None
+    assert (Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt) == (IDS[0], 2)
+    events = queue.drain_events()
+    assert kinds(events, IDS[0]) == ["queued", "started", "requeued", "started"]
+    lost = next(event for event in events if event.kind == "requeued")
+    assert lost.failure is not None
+    assert (lost.failure.kind, lost.failure.attempt, lost.recorded) == (FailureClass.INFRA, 1, False)
+
+
+def test_the_worker_that_was_replaced_gets_nothing_and_may_leave(queue):
+    queue.submit(JSON[:2])
+    queue.register(0, "b")
+    assert taken(queue, 0, "a") is None
+    assert queue.dismissed(0, "a")
+    assert not queue.dismissed(0, "b")
+
+
+def test_silence_ends_a_lease_and_a_beat_keeps_it(queue, clock):
+    queue.submit(JSON[:2])
+    taken(queue, 0)
+    taken(queue, 1)
+    clock.now = 50
+    assert queue.beat(IDS[0], 1) == "go"
+    clock.now = 70
+    assert states(queue) == ["running", "queued"]
+    assert queue.beat(IDS[1], 1) == "cancel"
+    assert queue.silence() == 0
+    clock.now = 75
+    assert queue.silence() == 5
+
+
+def test_late_result_of_a_lost_try_counts_if_it_is_done(queue, clock):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    clock.now = 61
+    assert taken(queue, 1) == IDS[0]
+    queue.finish(IDS[0], 1, failed(IDS[0], FailureClass.CODE))
+    queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
+    assert states(queue) == ["running"]
+    queue.finish(IDS[0], 1, DONE)
+    assert states(queue) == ["done"]
+    assert queue.epoch(IDS[0], 2, report(1)) == "cancel"
+    queue.finish(IDS[0], 2, DONE)
+    assert kinds(queue.drain_events()).count("finished") == 1
+
+
+@pytest.mark.parametrize("kind", [FailureClass.DATA, FailureClass.CODE, FailureClass.DIVERGED])
+def test_failures_that_would_repeat_themselves_are_final(queue, kind):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.finish(IDS[0], 1, failed(IDS[0], kind))
+    assert kinds(queue.drain_events()) == ["queued", "started", "failed"]
+    assert queue.watch(IDS)[IDS[0]]["message"] == "why"
+
+
+@pytest.mark.parametrize("kind", [FailureClass.INFRA, FailureClass.OOM])
+def test_failures_of_the_surroundings_are_tried_three_times(queue, kind):
+    queue.submit(JSON[:1])
+    for attempt in (1, 2, 3):
+        assert taken(queue, 0) == IDS[0]
+        queue.finish(IDS[0], attempt, failed(IDS[0], kind))
+    assert taken(queue, 0) is None
+    assert kinds(queue.drain_events(), IDS[0])[1:] == ["started", "requeued"] * 2 + ["started", "failed"]
+
+
+def test_progress_earns_new_tries(queue):
+    queue.submit(JSON[:1])
+    for attempt in range(1, 7):
+        taken(queue, 0, str(attempt - 1) if attempt > 1 else "a")
+        queue.epoch(IDS[0], attempt, report(attempt))
+        queue.register(0, str(attempt))
+    assert states(queue) == ["queued"]
+
+
+def test_the_last_try_runs_alone_so_that_neighbours_are_spared(queue):
+    """Cell 0 kills the group each time; cell 1, lost twice with it, must not be given up."""
+    queue.submit(JSON[:4])
+    for generation in ("b", "c"):
+        taken(queue, 0, chr(ord(generation) - 1))
+        taken(queue, 1, chr(ord(generation) - 1))
+        queue.register(0, generation)
+        queue.register(1, generation)
+    assert (taken(queue, 0, "c"), taken(queue, 1, "c")) == (IDS[2], IDS[3])
+    queue.finish(IDS[2], 1, DONE)
+    assert taken(queue, 0, "c") is None
+    queue.finish(IDS[3], 1, DONE)
+    first = taken(queue, 0, "c")
+    assert first in IDS[:2]
+    assert taken(queue, 1, "c") is None
+    queue.finish(first, 3, DONE)
+    assert taken(queue, 1, "c") in IDS[:2]
+
+
+def test_cancel_waits_for_nothing_where_nothing_runs(queue):
+    queue.submit(JSON[:2])
+    taken(queue, 0)
+    queue.cancel(IDS)
+    assert states(queue) == ["running", "cancelled"]
+    assert queue.epoch(IDS[0], 1, report(1)) == "cancel"
+    queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
+    assert states(queue) == ["cancelled", "cancelled"]
+    assert kinds(queue.drain_events()).count("cancelled") == 2
+
+
+def test_cancelled_and_lost_is_cancelled(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.cancel()
+    queue.register(0, "b")
+    assert states(queue) == ["cancelled"]
+
+
+def test_done_before_the_cancellation_was_heard_is_done(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.cancel()
+    queue.finish(IDS[0], 1, DONE)
+    assert states(queue) == ["done"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_cancelled_cell_that_is_submitted_again_runs(queue, running):
+    queue.submit(JSON[:1])
+    if running:
+        taken(queue, 0)
+    queue.cancel(IDS[:1])
+    queue.submit(JSON[:1])
+    if running:
+        assert queue.beat(IDS[0], 1) == "cancel"
+        queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
+    assert states(queue) == ["queued"]
+    assert taken(queue, 0) == IDS[0]
+    queue.finish(IDS[0], 2 if running else 1, DONE)
+    assert states(queue) == ["done"]
+
+
+def test_stopping_unasked_is_a_lost_try(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
+    assert states(queue) == ["queued"]
+    assert kinds(queue.drain_events())[-1] == "requeued"
+
+
+def test_workers_leave_a_closed_queue_when_the_last_lease_has_ended(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.close()
+    assert not queue.dismissed(1, "a")
+    queue.finish(IDS[0], 1, DONE)
+    assert queue.dismissed(1, "a")
+
+
+def test_watch_tells_the_last_epoch_and_skips_strangers(queue):
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    queue.epoch(IDS[0], 1, report(4, best=0.25))
+    told = queue.watch([IDS[0], "unknown"])
+    assert told == {
+        IDS[0]: {
+            "state": "running",
+            "epoch": 4,
+            "epochs": 9,
+            "ccc": {"valence": 0.25},
+            "best_ccc": 0.25,
+            "message": "",
+        }
+    }
+
+
+def test_events_stay_bounded_and_in_order_while_nobody_drains(clock):
+    queue = CellQueue(clock=clock, event_limit=10)
+    queue.register(0, "a")
+    queue.submit(JSON[:1])
+    taken(queue, 0)
+    for epoch in range(1, 100):
+        queue.epoch(IDS[0], 1, report(epoch))
+    queue.finish(IDS[0], 1, DONE)
+    events = queue.drain_events()
+    assert len(events) == 11
+    assert kinds(events)[:2] == ["queued", "started"]
+    assert kinds(events)[-1] == "finished"
+    assert events[-2].report == report(99)
+    assert queue.drain_events() == []
+
+
+class Fleet(RuleBasedStateMachine):
+    """Three workers that work, die, fall silent and answer late, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.queue = CellQueue(clock=self.clock, lease_seconds=60, max_attempts=3, event_limit=5)
+        self.generations = [0, 0, 0]
+        self.tries: list[tuple[str, int]] = []
+        self.endings: Counter[str] = Counter()
+        self.queued: Counter[str] = Counter()
+
+    @rule(rank=st.integers(0, 2))
+    def restart(self, rank):
+        self.generations[rank] += 1
+        self.queue.register(rank, str(self.generations[rank]))
+
+    @rule(rank=st.integers(0, 2))
+    def take(self, rank):
+        ticket = self.queue.take(rank, str(self.generations[rank]))
+        if ticket is not None:
+            self.tries.append((Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt))
+
+    @rule(seeds=st.lists(st.integers(0, 5), max_size=6))
+    def submit(self, seeds):
+        self.queue.submit([JSON[seed] for seed in seeds])
+
+    @rule(seed=st.integers(0, 5))
+    def cancel(self, seed):
+        self.queue.cancel([IDS[seed]])
+
+    @rule(data=st.data(), outcome=st.sampled_from(["done", "cancelled", "oom", "code"]))
+    @precondition(lambda self: self.tries)
+    def finish(self, data, outcome):
+        cell_id, attempt = data.draw(st.sampled_from(self.tries))
+        result = failed(cell_id, FailureClass(outcome)) if outcome in ("oom", "code") else Outcome(outcome, 1.0)
+        self.queue.finish(cell_id, attempt, result)
+
+    @rule(data=st.data(), number=st.integers(1, 9))
+    @precondition(lambda self: self.tries)
+    def epoch(self, data, number):
+        cell_id, attempt = data.draw(st.sampled_from(self.tries))
+        self.queue.epoch(cell_id, attempt, report(number))
+
+    @rule(seconds=st.sampled_from([1, 59, 61]))
+    def wait(self, seconds):
+        self.clock.now += seconds
+
+    @invariant()
+    def each_cell_ends_once_each_time_it_is_queued(self):
+        for event in self.queue.drain_events():
+            if event.kind == "queued":
+                self.queued[event.cell_id] += 1
+            elif event.kind in ("finished", "failed", "cancelled"):
+                self.endings[event.cell_id] += 1
+        for cell_id, told in self.queue.watch(IDS).items():
+            assert self.queued[cell_id] - self.endings[cell_id] == (told["state"] not in ENDED)
+
+    def teardown(self):
+        """However it went so far, quiet workers bring every cell to its end."""
+        for rank in range(3):
+            self.queue.register(rank, "last")
+        self.queue.close()
+        for _ in range(100):
+            for rank in range(3):
+                ticket = self.queue.take(rank, "last")
+                if ticket is not None:
+                    self.queue.finish(Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt, DONE)
+        assert all(told["state"] in ENDED for told in self.queue.watch(IDS).values())
+        assert all(self.queue.dismissed(rank, "last") for rank in range(3))
+        self.each_cell_ends_once_each_time_it_is_queued()
+
+
+TestFleet = Fleet.TestCase
+TestFleet.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,220 @@
+"""The fleet as a whole: in this process, and with real Ray Train workers of which one is killed on the way."""
+
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from crossfold.platform.contracts import FailureClass
+from crossfold.platform.edge.local_fleet import driver_lock
+from crossfold.platform.edge.progress import PlainView, RichView, SilentView, choose_view, status_path
+from crossfold.platform.edge.ray_fleet import Fleet, FleetError, FleetSummary, run_cells
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import Workspace
+from crossfold.platform.tracking import RecordingTracker
+
+HERE = Path(__file__).parent
+TRIAL = "fake_trials:sleepy"
+
+DRIVER = """
+import sys
+from pathlib import Path
+from crossfold.platform.edge.progress import PlainView
+from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.results import Workspace
+from fake_trials import make_cell, sleepy
+
+workspace = Workspace(Path(sys.argv[1]))
+cells = [make_cell(seed, epochs=60, seconds=0.02) for seed in range(3)]
+missing = [cell for cell in cells if cell.cell_id not in workspace.finished()]
+summary = run_cells(missing, workspace, workers=int(sys.argv[2]), trial=sleepy, sweep="s", view=PlainView())
+print(summary.interrupted, summary.cancelled, summary.done)
+"""
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """The module of fake trials, importable by name here and in every process started from here."""
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
+    return importlib.import_module("fake_trials")
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
+
+
+def trial_log(workspace: Workspace) -> list[list[str]]:
+    path = workspace.root / "trials.log"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+def calls_of(tracker: RecordingTracker, cell_id: str) -> list[str]:
+    return [call for call, name, _ in tracker.calls if name == cell_id]
+
+
+def test_nothing_to_do_starts_nothing(workspace):
+    code = (
+        "import sys; from pathlib import Path; from crossfold.platform.results import Workspace;"
+        "from crossfold.platform.edge.ray_fleet import run_cells;"
+        "run_cells([], Workspace(Path('unused')));"
+        "assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_cells([], workspace) == FleetSummary()
+    assert not workspace.root.exists()
+
+
+def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
+    cells = [
+        fakes.make_cell(0),
+        fakes.make_cell(1, trouble="bug"),
+        fakes.make_cell(2, trouble="oom once"),
+        fakes.make_cell(3, trouble="oom"),
+    ]
+    good, bug, once, never = (cell.cell_id for cell in cells)
+    tracker, out = RecordingTracker(), io.StringIO()
+    summary = run_cells(cells, workspace, tracker, sweep="some/sweep", workers=0, trial=TRIAL, view=PlainView(out))
+    assert (summary.done, summary.failed, summary.cancelled, summary.interrupted) == (2, 2, 0, False)
+    assert set(summary.cell_seconds) == {good, once}
+    assert 0 <= summary.startup_seconds <= summary.wall_seconds
+    assert calls_of(tracker, good) == ["started", "epoch", "epoch", "finished"]
+    assert calls_of(tracker, bug) == ["started", "failed"]
+    assert calls_of(tracker, once) == ["started", "failed", "started", "epoch", "epoch", "finished"]
+    assert calls_of(tracker, never) == ["started", "failed"] * 3
+    # The fake trial keeps no ledger, so only what the fleet itself had to record is in it.
+    (recorded,) = workspace.failures_of()
+    assert (recorded.cell_id, recorded.kind) == (bug, FailureClass.CODE)
+    assert "a bug in the trial" in recorded.message
+    assert "ZeroDivisionError" in recorded.log_tail
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("[1/4] done       fake valence fold 0 seed 0")
+    assert lines[-1].startswith("some/sweep: 2/4 done, 2 failed")
+    status = json.loads(status_path(workspace, "some/sweep").read_text())
+    assert (status["done"], status["failed"], status["total"], status["running"]) == (2, 2, 4, [])
+
+
+def test_a_trial_that_cannot_be_loaded_ends_the_fleet(workspace, fakes):
+    with pytest.raises(FleetError, match="no_such_trial"):
+        run_cells([fakes.make_cell(0)], workspace, workers=0, trial="fake_trials:no_such_trial")
+
+
+def test_one_driver_a_workspace(workspace, fakes):
+    with driver_lock(workspace), pytest.raises(UserError, match=f"process {os.getpid()} on .* since 20"):
+        run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL)
+    assert run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL).done == 1
+
+
+def start_driver(workspace: Workspace) -> subprocess.Popen:
+    """A driver without Ray in a process of its own, in the middle of its first cell."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, workspace.root, "0"], stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: trial_log(workspace))
+    time.sleep(0.2)
+    return driver
+
+
+def finish_all(workspace: Workspace) -> None:
+    """The same command again brings every cell to its end, each once."""
+    again = subprocess.run(
+        [sys.executable, "-c", DRIVER, workspace.root, "0"], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    assert again.stdout.splitlines()[-1].startswith("False 0 ")
+    assert len(workspace.finished()) == 3
+    assert set(Counter(cell_id for what, cell_id, *_ in trial_log(workspace) if what == "done").values()) == {1}
+    resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
+    assert len(resumed) == 1
+    assert resumed[0] > 2
+
+
+def test_interrupted_cells_continue_from_their_checkpoints(workspace, fakes):
+    driver = start_driver(workspace)
+    driver.send_signal(signal.SIGINT)
+    out, _ = driver.communicate(timeout=20)
+    assert driver.returncode == 0
+    assert "The same command continues" in out
+    assert out.splitlines()[-1].startswith("True ")
+    finish_all(workspace)
+
+
+def test_a_killed_driver_blocks_nobody(workspace, fakes):
+    driver = start_driver(workspace)
+    driver.kill()
+    driver.communicate()
+    finish_all(workspace)
+
+
+def test_live_view_shows_counts_and_running_cells(workspace, fakes):
+    out = io.StringIO()
+    view = RichView(Console(file=out, force_terminal=True, width=120))
+    cells = [fakes.make_cell(0, epochs=30, seconds=0.02), fakes.make_cell(1, trouble="oom")]
+    run_cells(cells, workspace, sweep="show", workers=0, trial=TRIAL, view=view)
+    text = out.getvalue()
+    assert "fake valence fold 0 seed 0" in text
+    assert "/30" in text
+    assert "show: 1/2 done, 1 failed" in text
+    assert "too large: seed 1" in text
+
+
+def test_output_fits_its_reader(monkeypatch):
+    assert isinstance(choose_view(json=True), SilentView)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert isinstance(choose_view(), PlainView)
+
+
+def test_a_fleet_needs_workers(workspace):
+    with pytest.raises(UserError, match="0 workers"):
+        Fleet(workspace, workers=0)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_cell(workspace, fakes):
+    cells = [fakes.make_cell(seed, epochs=20, seconds=0.1) for seed in range(5)]
+    tracker = RecordingTracker()
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for(lambda: len(trial_log(workspace)) >= 2, 60)
+        time.sleep(1.0)
+        killed.append(int(trial_log(workspace)[0][-1]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    summary = run_cells(cells, workspace, tracker, workers=2, trial=TRIAL)
+    killer.join()
+    assert (summary.done, summary.failed, summary.cancelled) == (5, 0, 0)
+    log = trial_log(workspace)
+    assert Counter(cell_id for what, cell_id, *_ in log if what == "done") == {cell.cell_id: 1 for cell in cells}
+    assert Counter(name for call, name, _ in tracker.calls if call == "finished") == {c.cell_id: 1 for c in cells}
+    resumed = [int(first) for what, _, attempt, first, _ in log if what == "start" and attempt == "2"]
+    assert len(resumed) == 2
+    assert min(resumed) > 1
+    assert {failure.kind for failure in workspace.failures_of()} == {FailureClass.INFRA}
+    assert not (workspace.root / "fleet").exists()
+    assert not any(pid_alive(int(pid)) for *_, pid in log)
+
+
+def pid_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True

@@ -1,0 +1,343 @@
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass
+from crossfold.platform.edge import mlflow_tracker
+from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
+from crossfold.platform.results import Predictions, Workspace, utc_now, write_json
+
+EPOCHS = 5
+
+
+def make_cell(seed: int, targets=("valence",)) -> Cell:
+    return Cell(
+        system="rjca",
+        params={"iterations": 3, "gate": {"temperature": 0.1}, "note": "x" * 7000},
+        corpus="puppets",
+        store="abc",
+        fold=1,
+        targets=targets,
+        seed=seed,
+        recipe=Recipe(name="demo", epochs=EPOCHS),
+    )
+
+
+def ccc_at(epoch: int, seed: int) -> float:
+    return math.tanh(epoch / 10) + seed / 100
+
+
+def report_of(cell: Cell, epoch: int) -> EpochReport:
+    return EpochReport(
+        epoch=epoch,
+        epochs=EPOCHS,
+        learning_rate=0.01 / epoch,
+        train_loss=1 / epoch,
+        ccc={target: ccc_at(epoch, cell.seed) for target in cell.targets},
+        best_ccc=ccc_at(epoch, cell.seed),
+        seconds=0.1,
+    )
+
+
+def commit(workspace: Workspace, cell: Cell) -> None:
+    """What a finished cell leaves, without training."""
+    reports = [report_of(cell, epoch) for epoch in range(1, EPOCHS + 1)]
+    curve = pd.DataFrame(
+        {"epoch": r.epoch - 1, "learning_rate": r.learning_rate, "train_loss": r.train_loss}
+        | {f"ccc_{target}": value for target, value in r.ccc.items()}
+        for r in reports
+    )
+    score = {"ccc": 0.5, "ccc_video_mean": 0.4, "pcc": 0.6, "rmse": 0.2, "frames": 10}
+    shape = (10, len(cell.targets))
+    workspace.commit(
+        cell,
+        result={
+            "status": "done",
+            "cell_id": cell.cell_id,
+            "metrics": dict.fromkeys(cell.targets, score),
+            "videos": {},
+            "selection": {"best_epoch": EPOCHS, "epochs": EPOCHS, "best_ccc": reports[-1].best_ccc},
+            "model": {"parameters": 1234},
+        },
+        curve=curve,
+        predictions=Predictions(
+            ("a",),
+            np.array([0, 10]),
+            np.arange(10, dtype=np.int32),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+            np.ones(shape, bool),
+            cell.targets,
+        ),
+        env={
+            "finished_at": utc_now(),
+            "device": "cpu",
+            "train_seconds": 1.5,
+            "machine": {"host": "node"},
+            "versions": {"torch": "2.11"},
+        },
+        weights=b"weights",
+    )
+
+
+def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sweep: str = "tiny") -> None:
+    """A launch as the fleet would tell it."""
+    write_json(workspace.sweeps / f"{sweep}.json", {"name": sweep, "cells": [cell.cell_id for cell in cells]})
+    tracker.launch(sweep, cells)
+    for cell in cells:
+        tracker.started(cell, 1)
+        for epoch in range(1, EPOCHS + 1):
+            tracker.epoch(cell, report_of(cell, epoch))
+        commit(workspace, cell)
+        tracker.finished(cell)
+    tracker.close()
+
+
+def story(workspace: Workspace, uri: str = "") -> dict[str, dict]:
+    """All that the mirror holds of each cell, without ids and times."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri or workspace.mlflow_uri)
+    experiments = {e.experiment_id: e.name for e in client.search_experiments()}
+    runs = client.search_runs(list(experiments), max_results=1000)
+    names = {run.info.run_id: run.data.tags.get("sweep") for run in runs}
+    found: dict[str, dict] = {}
+    for run in runs:
+        cell_id = run.data.tags.get("cell_id")
+        if cell_id is None:
+            continue
+        assert cell_id not in found, f"two runs of cell {cell_id}"
+        tags = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.")}
+        found[cell_id] = {
+            "experiment": experiments[run.info.experiment_id],
+            "status": run.info.status,
+            "name": run.info.run_name,
+            "parent": names[run.data.tags["mlflow.parentRunId"]],
+            "tags": tags,
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+            "history": {
+                key: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+                for key in run.data.metrics
+            },
+            "artifacts": sorted(f.path for f in client.list_artifacts(run.info.run_id)),
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory) -> Path:
+    """A fresh database: migrating one costs seconds, copying it nothing."""
+    workspace = Workspace(tmp_path_factory.mktemp("migrated"))
+    MlflowTracker(workspace).prepare()
+    return workspace.root / "mlflow.db"
+
+
+@pytest.fixture
+def workspace(tmp_path, migrated, monkeypatch) -> Workspace:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = Workspace(tmp_path / "space")
+    workspace.root.mkdir()
+    (workspace.root / "mlflow.db").write_bytes(migrated.read_bytes())
+    return workspace
+
+
+def test_a_launch_is_told_completely(workspace):
+    cell = make_cell(3, ("valence", "arousal"))
+    tracker = MlflowTracker(workspace)
+    run_live(workspace, tracker, [cell])
+    told = story(workspace)[cell.cell_id]
+    assert tracker.troubles == 0
+    assert (told["experiment"], told["status"], told["name"], told["parent"]) == (
+        "tiny", "FINISHED", cell.label, "tiny",
+    )  # fmt: skip
+    for axis, value in {"system": "rjca", "corpus": "puppets", "store": "abc", "fold": "1", "seed": "3"}.items():
+        assert told["tags"][axis] == value
+    assert told["tags"]["target"] == "valence+arousal"
+    assert told["params"]["iterations"] == "3"
+    assert told["params"]["gate.temperature"] == "0.1"
+    assert told["params"]["recipe.optimizer.lr"] == "0.001"
+    assert len(told["params"]["note"]) == 6000
+    assert told["metrics"]["ccc_valence"] == 0.5
+    assert told["metrics"]["ccc_video_mean_arousal"] == 0.4
+    assert told["history"]["selection_ccc_arousal"] == [(e, ccc_at(e, 3)) for e in range(1, EPOCHS + 1)]
+    assert set(told["artifacts"]) == {
+        "best.safetensors", "cell.json", "curve.parquet", "env.json", "predictions.npz", "result.json",
+    }  # fmt: skip
+
+
+def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
+    cells = [make_cell(seed) for seed in range(3)]
+    run_live(workspace, MlflowTracker(workspace), cells)
+    summary = sync(workspace)
+    assert (summary.cells, summary.created, summary.completed) == (3, 0, 0)
+    # MLflow keeps a database open for the life of the process, so the rebuilt one has another name.
+    elsewhere = tmp_path / "rebuilt.db"
+    elsewhere.write_bytes(migrated.read_bytes())
+    rebuilt = sync(workspace, f"sqlite:///{elsewhere}")
+    assert (rebuilt.created, rebuilt.completed) == (3, 0)
+    assert story(workspace, f"sqlite:///{elsewhere}") == story(workspace)
+    assert sync(workspace, f"sqlite:///{elsewhere}").created == 0
+
+
+def test_a_lost_file_of_run_ids_makes_no_second_run(workspace):
+    cells = [make_cell(seed) for seed in range(2)]
+    run_live(workspace, MlflowTracker(workspace), cells[:1])
+    before = story(workspace)
+    (workspace.root / "mlflow-runs.jsonl").unlink()
+    run_live(workspace, MlflowTracker(workspace), cells)
+    after = story(workspace)
+    assert set(after) == {cell.cell_id for cell in cells}
+    assert after[cells[0].cell_id] == before[cells[0].cell_id]
+
+
+def test_half_a_line_in_the_file_of_run_ids_is_passed_over(workspace):
+    cell = make_cell(0)
+    run_live(workspace, MlflowTracker(workspace), [cell])
+    with (workspace.root / "mlflow-runs.jsonl").open("a") as file:
+        file.write('\n{"cell": "12')
+    run_live(workspace, MlflowTracker(workspace), [cell, make_cell(1)])
+    assert len(story(workspace)) == 2
+
+
+def test_a_failed_try_and_a_second_one_share_a_run(workspace):
+    cell = make_cell(0)
+    tracker = MlflowTracker(workspace, flush_seconds=0.05)
+    tracker.launch("tiny", [cell])
+    tracker.started(cell, 1)
+    tracker.epoch(cell, report_of(cell, 1))
+    tracker.failed(cell, Failure(cell.cell_id, cell.label, FailureClass.OOM, 1, "too large", "", utc_now()))
+    wait_for(lambda: story(workspace).get(cell.cell_id, {}).get("status") == "FAILED")
+    assert story(workspace)[cell.cell_id]["tags"]["failure"] == "oom"
+    tracker.started(cell, 2)
+    for epoch in range(1, EPOCHS + 1):
+        tracker.epoch(cell, report_of(cell, epoch))
+    commit(workspace, cell)
+    tracker.finished(cell)
+    tracker.close()
+    told = story(workspace)[cell.cell_id]
+    assert told["status"] == "FINISHED"
+    assert [step for step, _ in told["history"]["train_loss"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_cell_that_did_not_end_is_killed_not_running(workspace):
+    cell = make_cell(0)
+    tracker = MlflowTracker(workspace)
+    tracker.launch("tiny", [cell])
+    tracker.started(cell, 1)
+    tracker.close()
+    assert story(workspace)[cell.cell_id]["status"] == "KILLED"
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {here!r})
+from test_mlflow_tracker import *
+workspace = Workspace(Path({root!r}))
+cells = [make_cell(0), make_cell(1)]
+tracker = MlflowTracker(workspace, flush_seconds=0.1)
+tracker.launch("tiny", cells)
+for cell in cells:
+    tracker.started(cell, 1)
+    for epoch in (1, 2, 3):
+        tracker.epoch(cell, report_of(cell, epoch))
+while len(tracker._open) < 2 or any(len(run.steps) < 3 for run in tracker._open.values()):
+    time.sleep(0.02)
+commit(workspace, cells[0])
+(workspace.root / "ready").touch()
+time.sleep(60)
+"""
+
+
+def test_killed_driver_resumes_into_the_same_runs(workspace):
+    script = KILLED.format(here=str(Path(__file__).parent), root=str(workspace.root))
+    child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ""})
+    wait_for((workspace.root / "ready").exists, 30)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    finished, left = make_cell(0), make_cell(1)
+    assert {told["status"] for told in story(workspace).values()} == {"RUNNING"}
+    run_live(workspace, MlflowTracker(workspace), [left])
+    told = story(workspace)
+    assert set(told) == {finished.cell_id, left.cell_id}
+    for cell in (finished, left):
+        assert told[cell.cell_id]["status"] == "FINISHED"
+        assert [step for step, _ in told[cell.cell_id]["history"]["selection_ccc_valence"]] == [1, 2, 3, 4, 5]
+        assert len(told[cell.cell_id]["history"]["ccc_valence"]) == 1
+    assert not running(workspace)
+
+
+def running(workspace: Workspace) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=workspace.mlflow_uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return list(client.search_runs(experiments, "attributes.status = 'RUNNING'"))
+
+
+def test_a_server_that_is_gone_stops_nothing(workspace, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    cells = [make_cell(seed) for seed in range(30)]
+    tracker = MlflowTracker(workspace, "http://127.0.0.1:9", flush_seconds=0.05)
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, logger="crossfold"):
+        run_live(workspace, tracker, cells)
+    assert time.monotonic() - began < 10
+    assert tracker.troubles > 0
+    assert len([record for record in caplog.records if record.name.startswith("crossfold")]) == 1
+    assert sync(workspace).created == len(cells)
+
+
+def test_notes_are_bounded(workspace, monkeypatch):
+    monkeypatch.setattr(mlflow_tracker, "CELLS_KEPT", 3)
+    monkeypatch.setattr(mlflow_tracker, "EPOCHS_KEPT", 4)
+    tracker = MlflowTracker(workspace)
+    for seed in range(10):
+        for epoch in range(1, 20):
+            tracker.epoch(make_cell(seed), report_of(make_cell(seed), epoch))
+    assert len(tracker._pending) == 3
+    assert all(len(pending.epochs) == 4 for pending in tracker._pending.values())
+
+
+def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
+    good, bad = make_cell(0), make_cell(1)
+    tracker = MlflowTracker(workspace)
+    tracker.launch("tiny", [good, bad])
+    tracker.finished(bad)
+    commit(workspace, good)
+    tracker.finished(good)
+    tracker.close()
+    assert tracker.troubles > 0
+    assert story(workspace)[good.cell_id]["status"] == "FINISHED"
+
+
+def test_the_local_database_survives_two_readers(workspace):
+    import sqlite3
+
+    MlflowTracker(workspace).prepare()
+    with sqlite3.connect(workspace.root / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_ui_command_serves_this_workspace_from_few_processes(workspace):
+    command = ui_command(workspace, 5055)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
+    assert workspace.mlflow_uri in command
+    assert command[command.index("--workers") + 1] == "1"
+
+
+def wait_for(condition, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

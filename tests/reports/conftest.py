@@ -1,0 +1,220 @@
+"""A workspace with finished cells that nobody trained: predictions are truth plus noise of a planted size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
+from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Cell
+from crossfold.platform.metrics import ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.results import Predictions, Workspace, write_json
+
+TARGETS = ("valence", "arousal")
+FRAMES, FPS = 500, 25.0
+SPANS = (
+    Span(20, 80, "conflict", "visual", "opposite"),
+    Span(120, 190, "missing", "audio", "silence"),
+    Span(200, 290, "complementary", "both", "sum"),
+    Span(360, 420, "corrupted", "visual", "blur"),
+)
+
+
+@dataclass(frozen=True)
+class Fake:
+    """One variant and the noise its predictions carry: less is better."""
+
+    system: str
+    params: dict[str, Any]
+    noise: float
+
+
+DCA = {"temperature": 0.1}
+VARIANTS = (
+    Fake("unimodal_audio", {}, 0.62),
+    Fake("unimodal_visual", {}, 0.52),
+    Fake("concat", {}, 0.42),
+    Fake("ca", {"residual": "tanh", "attention_temperature": 1.0}, 0.44),
+    Fake("ca", {"residual": "sum", "attention_temperature": 1.0}, 0.45),
+    Fake("ca+dca", {"residual": "sum", "attention_temperature": 1.0, **DCA}, 0.33),
+    Fake("jca", {"axis": "time"}, 0.40),
+    Fake("jca+dca", {"axis": "time", **DCA}, 0.32),
+    Fake("rjca", {"axis": "time", "iterations": 3}, 0.36),
+    Fake("rjca+dca", {"axis": "time", "iterations": 3, **DCA}, 0.37),
+)
+
+
+def make_store(root: Path, corpus: str = "puppets", first_clip: str = "clip_00") -> FeatureStore:
+    """A small store with planted spans: 16 training and 8 validation clips, a video each."""
+    names = [first_clip] + [f"clip_{index:02d}" for index in range(1, 24)]
+    clips = [
+        ClipInfo(
+            name=name,
+            video=name,
+            subject=name,
+            partition="validation" if index % 3 == 0 else "train",
+            fps=FPS,
+            frames=FRAMES,
+        )
+        for index, name in enumerate(names)
+    ]
+
+    def arrays(clip: ClipInfo) -> ClipArrays:
+        index = names.index(clip.name)
+        rng = np.random.default_rng(index)
+        time = np.arange(FRAMES)[:, None] / FPS
+        labels = 0.6 * np.sin(time * [0.7, 0.45] + rng.uniform(0, 6, 2)) + rng.uniform(-0.25, 0.25, 2)
+        labels[450:470] = UNLABELLED
+        return ClipArrays(
+            features={"audio": rng.standard_normal((FRAMES, 3)), "visual": rng.standard_normal((FRAMES, 3))},
+            present={name: np.ones(FRAMES, bool) for name in ("audio", "visual")},
+            labels=labels.astype(np.float32),
+            spans=SPANS if index == 0 else SPANS[:2],
+        )
+
+    path = write_store(
+        root / "stores",
+        corpus=corpus,
+        layout="affwild2",
+        targets=TARGETS,
+        clips=clips,
+        arrays=arrays,
+        origin={"encoder": "none"},
+    )
+    return FeatureStore(path)
+
+
+def finish(workspace: Workspace, store: FeatureStore, cell: Cell, noise: float) -> None:
+    """Commits a cell whose predictions are the labels plus slow and fast noise."""
+    clips = store.fold(cell.fold).validation
+    rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in clips])
+    columns = [store.targets.index(target) for target in cell.targets]
+    label, valid = np.asarray(store.labels[rows])[:, columns], np.asarray(store.valid[rows])[:, columns]
+    seed = [cell.seed, cell.fold, columns[0], len(cell.system), round(noise * 1000)]
+    rng = np.random.default_rng(seed)
+    # Equal for all systems of a fold and seed, as hard clips are hard for everybody.
+    common = np.random.default_rng([cell.seed, cell.fold, columns[0]]).standard_normal((len(clips), len(columns)))
+    drift = rng.standard_normal((len(rows), len(columns)))
+    kernel = np.hanning(25) / np.linalg.norm(np.hanning(25))
+    slow = np.stack([np.convolve(column, kernel, mode="same") for column in drift.T], axis=1)
+    prediction = np.where(valid, 0.85 * label, 0) + noise * 0.6 * slow + 0.12 * np.repeat(common, FRAMES, axis=0)
+    predictions = Predictions(
+        clips=clips,
+        offsets=np.arange(len(clips) + 1, dtype=np.int64) * FRAMES,
+        frame=np.tile(np.arange(FRAMES, dtype=np.int32), len(clips)),
+        prediction=prediction.astype(np.float32),
+        label=label,
+        valid=valid,
+        targets=cell.targets,
+    )
+    metrics, videos = {}, {}
+    for t, target in enumerate(cell.targets):
+        per_video = {
+            name: moments(*(array[predictions.clip(name), t] for array in (prediction, label, valid))) for name in clips
+        }
+        pooled = moments(prediction[:, t], label[:, t], valid[:, t])
+        metrics[target] = {
+            "ccc": float(ccc_of(pooled)),
+            "ccc_video_mean": float(np.mean([ccc_of(m) for m in per_video.values()])),
+            "pcc": float(pcc_of(pooled)),
+            "rmse": float(rmse_of(pooled)),
+            "frames": int(pooled.n),
+        }
+        videos[target] = {
+            name: [float(v) for v in (m.n, m.mean_x, m.mean_y, m.sxx, m.syy, m.sxy)] for name, m in per_video.items()
+        }
+    epochs = 18 + int(rng.integers(0, 12))
+    rise = 1 - np.exp(-np.arange(1, epochs + 1) / 5)
+    curve = pd.DataFrame({"epoch": np.arange(1, epochs + 1), "learning_rate": 1e-3, "train_loss": 1 - 0.7 * rise})
+    for target in cell.targets:
+        curve[f"ccc_{target}"] = metrics[target]["ccc"] * rise + 0.015 * rng.standard_normal(epochs)
+    workspace.commit(
+        cell,
+        result={
+            "status": "done",
+            "cell_id": cell.cell_id,
+            "metrics": metrics,
+            "videos": videos,
+            "selection": {"best_epoch": epochs - 6, "epochs": epochs, "best_ccc": 0.5},
+            "model": {"parameters": 12000 + 9000 * len(cell.params)},
+        },
+        curve=curve,
+        predictions=predictions,
+        env={"train_seconds": 12.5 + cell.seed, "versions": {"crossfold": "0.1.0", "torch": "2.13.0"}},
+        weights=b"",
+    )
+
+
+def cells_of(
+    store: FeatureStore,
+    variants: tuple[Fake, ...] = VARIANTS,
+    *,
+    folds: tuple[int, ...] = (0, 1),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    targets: tuple[tuple[str, ...], ...] = (("valence",), ("arousal",)),
+    **other: Any,
+) -> list[tuple[Cell, float]]:
+    """Every combination as a cell, with the noise of its variant."""
+    recipe = other.pop("recipe", Recipe(name="demo", epochs=30))
+    return [
+        (
+            Cell(
+                system=fake.system,
+                params=fake.params,
+                corpus=store.corpus,
+                store=store.content_hash,
+                fold=fold,
+                targets=target,
+                seed=seed,
+                recipe=recipe,
+                **other,
+            ),
+            fake.noise,
+        )
+        for fake in variants
+        for fold in folds
+        for seed in seeds
+        for target in targets
+    ]
+
+
+def launch(workspace: Workspace, store: FeatureStore, cells: list[Cell], name: str = "demo") -> None:
+    """Writes what a launched sweep leaves in the workspace."""
+    labels = {
+        cell.cell_id: {
+            "system": cell.system,
+            "params": cell.params,
+            "fold": cell.fold,
+            "target": cell.target,
+            "seed": cell.seed,
+        }
+        for cell in cells
+    }
+    sweep = {
+        "name": name,
+        "corpus": store.corpus,
+        "store": store.content_hash,
+        "cells": [cell.cell_id for cell in cells],
+        "labels": labels,
+    }
+    write_json(workspace.sweeps / f"{name}.json", sweep)
+
+
+MakeWorkspace = Callable[..., tuple[Workspace, FeatureStore]]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The main job of the demo, all 120 cells done. Tests must not write to it."""
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    store = make_store(workspace.root)
+    cells = cells_of(store)
+    for cell, noise in cells:
+        finish(workspace, store, cell, noise)
+    launch(workspace, store, [cell for cell, _ in cells])
+    return workspace

@@ -1,0 +1,222 @@
+"""The house rules of architecture.md section 2, as tests: who imports what, how classes and files are made."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("platform", "fusion_models", "datasets", "sweeps", "reports", "tests")
+MODULES = sorted(
+    path
+    for room in ROOMS[:5]
+    for path in (ROOT / room).rglob("*.py")
+    if not any(part.startswith((".", "__pycache__")) for part in path.relative_to(ROOT).parts)
+)
+MOST_LINES = 450
+
+SHARED_WITH_MODELS = tuple(f"crossfold.platform.{name}" for name in ("config", "errors", "registry", "contracts"))
+SYSTEM_PARTS = ("crossfold.fusion_models.catalogue", "crossfold.fusion_models.system", "crossfold.fusion_models.blocks")
+
+# One rule a line: the modules it binds (a regular expression on their path), and what these may not import.
+FORBIDDEN = [
+    (r"datasets/(?!windows\.py$)", ("torch",)),
+    (r"datasets/", ("ray", "mlflow", "optuna", "crossfold.fusion_models", "crossfold.sweeps", "crossfold.reports")),
+    (r"fusion_models/", ("pathlib", "ray", "mlflow", "optuna", "pandas", "crossfold.datasets", "crossfold.sweeps")),
+    (r"fusion_models/", ("crossfold.reports", "crossfold.platform.metrics")),
+    (r"platform/(?!edge/)", ("ray", "mlflow", "optuna", "crossfold.sweeps", "crossfold.reports")),
+    (r"reports/", ("torch", "ray", "mlflow", "optuna", "crossfold.fusion_models", "crossfold.datasets.windows")),
+    (r"sweeps/", ("torch", "ray", "mlflow", "optuna", "crossfold.reports")),
+    (r"(?!platform/edge/)", ("crossfold.platform.edge",)),
+]
+
+# Where only some of a package may be used: the modules bound, the package, and what of it is allowed.
+ALLOWED_ONLY = [
+    (r"fusion_models/", "crossfold.platform", SHARED_WITH_MODELS),
+    (r"platform/", "crossfold.fusion_models", SYSTEM_PARTS),
+    (r"sweeps/", "crossfold.fusion_models", SYSTEM_PARTS),
+    (r"datasets/", "crossfold.platform", (*SHARED_WITH_MODELS, "crossfold.platform.results")),
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """(line, full dotted name) of every import, wherever it stands; `from a import b` counts as `a.b`."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: imports are always full"
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def within(imported: str, package: str) -> bool:
+    return imported == package or imported.startswith(package + ".")
+
+
+def test_modules_were_found():
+    assert len(MODULES) > 30
+    assert {path.relative_to(ROOT).parts[0] for path in MODULES} >= {"platform", "fusion_models", "datasets", "sweeps"}
+
+
+@pytest.mark.parametrize(("bound", "packages"), FORBIDDEN, ids=lambda value: str(value))
+def test_forbidden_imports(bound, packages):
+    broken = [
+        f"{name_of(path)}:{line} imports {imported}"
+        for path in MODULES
+        if re.match(bound, name_of(path))
+        for line, imported in imports_of(path)
+        if any(within(imported, package) for package in packages)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(("bound", "package", "allowed"), ALLOWED_ONLY, ids=lambda value: str(value))
+def test_only_these_parts_are_imported(bound, package, allowed):
+    broken = [
+        f"{name_of(path)}:{line} imports {imported}"
+        for path in MODULES
+        if re.match(bound, name_of(path))
+        for line, imported in imports_of(path)
+        if within(imported, package) and not any(within(imported, part) for part in allowed)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_fusion_models_import_torch_pydantic_and_the_standard_library_only():
+    """`backbones/` may also use torchvision and torchaudio."""
+    known = {"torch", "pydantic", "crossfold"} | set(sys.stdlib_module_names)
+    broken = []
+    for path in MODULES:
+        if not name_of(path).startswith("fusion_models/"):
+            continue
+        extra = {"torchvision", "torchaudio"} if "backbones" in path.parts else set()
+        broken += [f"{name_of(path)}:{n} {name}" for n, name in imports_of(path) if name.split(".")[0] not in known | extra]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_init_in_a_top_level_folder():
+    assert [room for room in ROOMS if (ROOT / room / "__init__.py").exists()] == []
+
+
+def run_here(*command: str) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_standard_library_wins_from_the_repository_root():
+    stdlib = Path(ast.__file__).parent
+    found = run_here("-c", "import platform, torch; print(platform.__file__, platform.system())")
+    assert Path(found.split()[0]).parent == stdlib
+    run_here("-m", "pytest", "--version")
+
+
+def test_light_modules_leave_heavy_libraries_alone():
+    """Reports read results on any machine: no torch, Ray or MLflow comes in by the back door."""
+    light = ["platform.results", "platform.contracts", "platform.metrics", "datasets.store", "datasets.partitions"]
+    light += [name_of(path)[:-3].replace("/", ".") for path in MODULES if name_of(path).startswith("reports/")]
+    code = "; ".join(f"import crossfold.{name}" for name in light)
+    code += "; import sys; print([m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
+    assert run_here("-c", code).strip() == "[]"
+
+
+def test_no_class_inherits_from_a_concrete_class_of_ours():
+    """Concrete: any class of ours but protocols, abstract bases, errors, `Strict`, and bases named `_...`.
+
+    A `_Base(Strict)` only lists fields that two configurations share.
+    """
+    bases: dict[str, tuple[str, list[str]]] = {}
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                names = [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
+                bases[node.name] = (f"{name_of(path)}:{node.lineno}", names)
+
+    def is_error(name: str) -> bool:
+        if name in bases:
+            return any(is_error(base) for base in bases[name][1])
+        return name.endswith(("Error", "Exception"))
+
+    def is_open(name: str) -> bool:
+        parents = bases[name][1]
+        only_fields = name.startswith("_") and set(parents) <= {"Strict", "BaseModel"}
+        return name == "Strict" or {"Protocol", "ABC"} & set(parents) or is_error(name) or only_fields
+
+    broken = [
+        f"{where} {name} inherits from {base}"
+        for name, (where, parents) in bases.items()
+        for base in parents
+        if base in bases and not is_open(base)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_module_size():
+    sizes = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: size for name, size in sizes.items() if size > MOST_LINES} == {}
+
+
+def test_only_the_command_line_ends_the_process():
+    broken = []
+    for path in MODULES:
+        if name_of(path) == "platform/edge/cli.py":
+            continue
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"sys.exit", "exit", "quit", "os._exit"}:
+                broken.append(f"{name_of(path)}:{node.lineno}")
+            if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc):
+                broken.append(f"{name_of(path)}:{node.lineno}")
+    assert not broken, "\n".join(broken)
+
+
+def test_every_module_and_public_class_says_what_it_is():
+    silent = [name_of(path) for path in MODULES if not ast.get_docstring(tree_of(path))]
+    silent += [
+        f"{name_of(path)}:{node.lineno} {node.name}"
+        for path in MODULES
+        for node in tree_of(path).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+        if not ast.get_docstring(node)
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_every_system_cites_its_paper():
+    from crossfold.fusion_models.catalogue import find_system, system_names
+
+    for name in system_names():
+        system = find_system(name)
+        assert system.name == name
+        assert system.title
+        assert system.equations.strip(), name
+        assert system.source.strip(), name
+        assert system.bibtex.lstrip().startswith("@"), name
+        assert system.bibtex.count("{") == system.bibtex.count("}"), name
+        assert system.revision >= 1
+
+
+def test_every_system_file_cites_equations_of_a_paper():
+    """A system file says which paper and equations it is, in its first line."""
+    for path in (ROOT / "fusion_models").glob("*.py"):
+        if path.stem not in {"catalogue", "system"}:
+            assert re.search(r"00[0-4] (eqs?|Tab|sec)|our reading", ast.get_docstring(tree_of(path))), name_of(path)
+
+
+def test_test_files_have_unique_names():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
