@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 12
+"""The most names an error lists."""
+
+
 class UserError(ValueError):
     """Something a user can mend. Says the value, the rule it breaks, and what to do; the CLI exits with 2."""
 
@@ -34,4 +38,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f", did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"; known: {', '.join(known[:LISTED])}{more}" if known else ""

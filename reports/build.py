@@ -95,7 +95,8 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
         for target in setting_targets(results, setting):
             pair = [measure(results, setting, variant, target) for variant in (gated, base)]
             if all(entry.mean is not None for entry in pair):
-                gain = paired_gain(*(runs_of(results, setting, variant, target) for variant in (gated, base)))
+                ours, theirs = (runs_of(results, setting, variant, target) for variant in (gated, base))
+                gain = paired_gain(ours, theirs)
                 if gain:
                     gains.append((results.variants[gated], systems[gated], target, gain))
     return gains

@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The sentence that stands on every table and figure made from another corpus than the papers'; may be empty."""
+        """What stands on every table and figure that is made from an embedded corpus; empty for others."""
         return f"embedded corpus: {self.corpus} - not the papers' data" if self.embedded else ""
 
 

@@ -12,8 +12,8 @@ from crossfold.reports.values import MINUS, NOT_COMPARABLE, Entry, GainLine, Lin
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"
 ALPHA = 0.05
 PAIRS_NOTE = (
-    "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x seed, "
-    "Holm-corrected over the table; runs of one fold share their data, so read the interval first."
+    "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x "
+    "seed, Holm-corrected over the table; runs of one fold share their data, so read the interval first."
 )
 
 CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
@@ -29,8 +29,8 @@ def what_compares(spec: TableSpec, setting: Setting) -> str:
     measured = corpus_name(setting.corpus)
     if setting.corpus == spec.corpus:
         return (
-            f"Measured on {measured}, the paper's corpus, with the recipe below: the difference to the published number "
-            "is shown. A published number agrees where it lies within the interval of the measured one."
+            f"Measured on {measured}, the paper's corpus, with the recipe below: the difference to the published "
+            "number is shown. A published number agrees where it lies within the interval of the measured one."
         )
     return (
         f"Measured on {measured}, which is not the paper's corpus ({corpus_name(spec.corpus)}): compare order and sign "
@@ -72,9 +72,9 @@ def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:
     count = Counter(line.verdict for line in measured)
     return (
         f"Of {len(gains)} printed gains, {len(measured)} are measured: {count[SAME]} with the same sign, "
-        f"{count[OPPOSITE]} with the opposite sign, {len(measured) - count[SAME] - count[OPPOSITE]} not distinguishable "
-        "from zero. A sign counts where the 95% paired interval over videos excludes zero and p over folds and seeds "
-        f"is below {ALPHA}.",
+        f"{count[OPPOSITE]} with the opposite sign, {len(measured) - count[SAME] - count[OPPOSITE]} not "
+        "distinguishable from zero. A sign counts where the 95% paired interval over videos excludes zero and "
+        f"p over folds and seeds is below {ALPHA}.",
     )
 
 

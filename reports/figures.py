@@ -58,7 +58,7 @@ def variant_styles(results: Results, setting: Setting) -> dict[str, Style]:
 
 
 def learning_curve(results: Results, setting: Setting, target: str) -> Figure | None:
-    """CCC on the selection split by epoch: mean over folds and seeds, and a band of one standard deviation over seeds."""
+    """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds."""
     traces: list[go.Scatter] = []
     for variant, style in variant_styles(results, setting).items():
         curves = _curves(results, setting, variant, target)
@@ -66,15 +66,16 @@ def learning_curve(results: Results, setting: Setting, target: str) -> Figure | 
             continue
         name = results.variants[variant]
         summary = _by_epoch(curves)
-        x, low, high = summary["epoch"], summary["mean"] - summary["sd"], summary["mean"] + summary["sd"]
-        if (summary["sd"] > 0).any():
+        x, mean, sd = (_listed(summary[column]) for column in ("epoch", "mean", "sd"))
+        low, high = ([m + side * s for m, s in zip(mean, sd, strict=True)] for side in (-1, 1))
+        if any(sd):
             band = {"fill": "toself", "fillcolor": translucent(style.colour, 0.13), "line": {"width": 0}}
             traces.append(
                 go.Scatter(
                     x=[*x, *x[::-1]], y=rounded([*high, *low[::-1]]), mode="lines", hoverinfo="skip", meta=name, **band
                 )
             )
-        traces.append(line_of(_listed(x), rounded(summary["mean"]), name, style))
+        traces.append(line_of(x, rounded(mean), name, style))
     if not traces:
         return None
     figure = figure_of(traces, x="Epoch", y=f"{target.capitalize()} CCC")
@@ -161,11 +162,11 @@ def _curves(results: Results, setting: Setting, variant: str, target: str) -> pd
 def _by_epoch(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean over runs and spread over seeds per epoch, as long as half of the runs still train."""
     runs = curves.groupby(["fold", "seed"]).ngroups
-    counts = curves.groupby("epoch")["ccc"].count()
+    counts = curves.groupby("epoch")["ccc"].count().to_numpy()
     mean = curves.groupby("epoch")["ccc"].mean()
     variance = curves.groupby(["epoch", "fold"])["ccc"].var(ddof=1).groupby("epoch").mean()
-    table = pd.DataFrame({"epoch": mean.index, "mean": mean.to_numpy(), "sd": np.sqrt(variance.fillna(0)).to_numpy()})
-    return table[counts.to_numpy() * 2 >= runs].reset_index(drop=True)
+    table = pd.DataFrame({"epoch": mean.index, "mean": mean.to_numpy(), "sd": variance.fillna(0).to_numpy() ** 0.5})
+    return table[counts * 2 >= runs].reset_index(drop=True)
 
 
 def line_of(x: list[float], y: list[float | None], name: str, style: Style, width: float = 1.8) -> go.Scatter:

@@ -80,8 +80,8 @@ def script_json(value: Any) -> Markup:
 
 def _anchors(results: Results) -> dict[tuple[str, str, str], str]:
     """(setting, variant, target) -> the id of its block of cells; numbered, so that names never reach an id."""
-    keys = results.cells[["setting", "variant", "target"]].drop_duplicates().itertuples(index=False)
-    return {(k.setting, k.variant, k.target): f"cells-{index}" for index, k in enumerate(keys, start=1)}
+    keys = results.cells[["setting", "variant", "target"]].drop_duplicates().to_numpy()
+    return {(str(s), str(v), str(t)): f"cells-{index}" for index, (s, v, t) in enumerate(keys, start=1)}
 
 
 def _groups(results: Results, setting: Setting, anchors: Mapping[tuple[str, str, str], str]) -> Sequence[_CellGroup]:

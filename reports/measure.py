@@ -111,7 +111,7 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     ]
     if len(shapes) > 1:
         notes.append(
-            "Rows differ in their folds or seeds: compare the paired gains, which use what both rows have, not the means."
+            "Rows differ in their folds or seeds: compare the paired gains, which use what both have, not the means."
         )
     return tuple(notes)
 

@@ -1,7 +1,7 @@
 """What each system is called and how it is drawn, in one place, for tables and figures alike.
 
-Hue says the family, the line says the gate: dashed without, solid with DCA; baselines without attention are dotted. Hues are told apart with the common
-kinds of colour blindness and stand out on white and on near-black.
+Hue says the family, the line says the gate: dashed without, solid with DCA; baselines without attention are dotted.
+Hues are told apart with the common kinds of colour blindness and stand out on white and on near-black.
 """
 
 import zlib

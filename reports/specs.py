@@ -26,13 +26,13 @@ PAPERS = {
 }
 
 FOOTNOTES = {
-    "A9": "The residual of CA is tanh(X + Xh) in the 2021 paper and a plain sum in the 2024 one; each table uses its own.",
+    "A9": "The residual of CA is tanh(X + Xh) in the 2021 paper and a plain sum in the 2024 one; a table has its own.",
     "A13": "TCA is only cited; its equations are in none of the five papers, so any TCA row is our reading.",
     "A15": "The paper prints nothing about its self-attention baseline but a citation.",
     "C8": "The 2024 paper quotes CA on RECOLA as 0.687/0.831, which is neither of the two results printed here.",
     "C9": "CA on Aff-Wild2 is 0.541/0.517 here and 0.552/0.531 in the 2025 report; the cited paper has no such result.",
-    "C15": "Printed JCA and RJCA without DCA equal results cited from other papers, so the printed gain may mix pipelines; "
-    "measured bases are trained with the same recipe as their gated versions.",
+    "C15": "Printed JCA and RJCA without DCA equal results cited from other papers, so the printed gain may mix "
+    "pipelines; measured bases are trained with the same recipe as their gated versions.",
     "features": "Needs other visual features than those of the store that was measured.",
 }
 """Ambiguities of the printed tables, by their number in the list of decisions."""

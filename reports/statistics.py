@@ -118,8 +118,8 @@ def resample(videos: int, fold: int, draws: int = DRAWS, seed: int = 0) -> Float
 
     Depends on the fold and not on the system, so that all systems meet the same resampled videos.
     """
-    counts = np.random.default_rng([seed, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
-    counts = counts.astype(np.float64)
+    drawn = np.random.default_rng([seed, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
+    counts: Floats = drawn.astype(np.float64)
     counts.setflags(write=False)
     return counts
 

@@ -3,12 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
 
 from crossfold.reports.layout import Grid, GridCell, gains_grid, main_grid
-from crossfold.reports.values import DASH, Entry, Line, Table
+from crossfold.reports.values import DASH, Entry, GainLine, Line, Table
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -22,7 +21,8 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}",
+    "|": r"\textbar{}",
+    '"': "''",
     "−": r"$-$",
     "±": r"$\pm$",
     "→": r"$\rightarrow$",
@@ -35,7 +35,7 @@ _LATEX = {
 _NUMERIC = ("number", "published", "measured")
 
 CSV_COLUMNS = (
-    "table", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
+    "table", "kind", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
     "difference", "verdict", "done", "planned", "gain", "gain_low", "gain_high", "gain_pairs", "gain_p_holm",
     "gain_p_wilcoxon", "corpus", "store", "recipe", "protocol", "selection", "cells",
 )  # fmt: skip
@@ -79,13 +79,18 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row and target, with numbers as numbers; for other programs."""
+    """One line a row and target, with numbers as numbers; for other programs.
+
+    Lines of kind `gain` hold the printed and measured gains of one component instead of scores.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for line in table.lines:
         for entry in line.entries:
             writer.writerow({key: _csv_value(value) for key, value in _record(table, line, entry).items()})
+    for gain in table.gains:
+        writer.writerow({key: _csv_value(value) for key, value in _gain_record(table, gain).items()})
     return out.getvalue()
 
 
@@ -105,13 +110,12 @@ def _pipe_table(grid: Grid) -> str:
         "| " + " | ".join(markdown(head) for head in _flat_heads(grid)) + " |",
         "|" + "|".join(" --- " if not _is_numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
     ]
-    for row in grid.rows:
-        lines.append("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
+    lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in grid.rows]
     return "\n".join(lines)
 
 
 def _markdown_cell(cell: GridCell) -> str:
-    text = markdown(cell.text) + "".join(f"<sup>{mark}</sup>" for mark in cell.marks)
+    text = markdown(cell.text) + (f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else "")
     return f"**{text}**" if cell.strong else text
 
 
@@ -135,7 +139,7 @@ def _tabular(grid: Grid) -> str:
 
 
 def _latex_cell(cell: GridCell) -> str:
-    text = latex(cell.text) + "".join(f"\\textsuperscript{{{mark}}}" for mark in cell.marks)
+    text = latex(cell.text) + (f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else "")
     return f"\\textbf{{{text}}}" if cell.strong else text
 
 
@@ -153,6 +157,7 @@ def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
     gain, interval, setting = entry.gain, entry.interval, table.setting
     return {
         "table": table.id,
+        "kind": "score",
         "row": line.label,
         "system": line.system,
         "variant": entry.variant,
@@ -182,6 +187,29 @@ def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
     }
 
 
+def _gain_record(table: Table, line: GainLine) -> dict[str, object]:
+    gain, setting = line.gain, table.setting
+    return {
+        "table": table.id,
+        "kind": "gain",
+        "row": line.label,
+        "target": line.target,
+        "published": line.printed,
+        "measured": gain.mean if gain else None,
+        "low": gain.low if gain else None,
+        "high": gain.high if gain else None,
+        "verdict": line.verdict,
+        "gain_pairs": gain.n if gain else None,
+        "gain_p_holm": line.p,
+        "gain_p_wilcoxon": gain.p_wilcoxon if gain else None,
+        "corpus": setting.corpus,
+        "store": setting.store,
+        "recipe": setting.recipe,
+        "protocol": setting.protocol,
+        "selection": setting.selection,
+    }
+
+
 def _csv_value(value: object) -> object:
     """Floats to six digits; text that a spreadsheet would run as a formula gets a quote before it."""
     if isinstance(value, float):
@@ -189,8 +217,3 @@ def _csv_value(value: object) -> object:
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and value != DASH:
         return "'" + value
     return value
-
-
-def joined(tables: Sequence[Table], title: str) -> str:
-    """All tables as one Markdown document."""
-    return "\n".join([f"# {markdown(title)}\n", *(to_markdown(table) for table in tables)])

@@ -72,10 +72,14 @@ class Winner(Strict):
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
+Whole = int
+"""The built-in, under a name that a field called `int` does not hide."""
+
+
 class Range(Strict):
     """One dimension of a search space: exactly one of the four."""
 
-    int: tuple[int, int] | None = None
+    int: tuple[Whole, Whole] | None = None
     log: tuple[float, float] | None = None
     linear: tuple[float, float] | None = None
     choice: tuple[Any, ...] | None = None

@@ -105,7 +105,9 @@ def test_fusion_models_import_torch_pydantic_and_the_standard_library_only():
         if not name_of(path).startswith("fusion_models/"):
             continue
         extra = {"torchvision", "torchaudio"} if "backbones" in path.parts else set()
-        broken += [f"{name_of(path)}:{n} {name}" for n, name in imports_of(path) if name.split(".")[0] not in known | extra]
+        broken += [
+            f"{name_of(path)}:{n} {name}" for n, name in imports_of(path) if name.split(".")[0] not in known | extra
+        ]
     assert not broken, "\n".join(broken)
 
 

@@ -4,11 +4,10 @@ import sys
 import warnings
 from typing import Annotated
 
-import click
 import typer
 
 from crossfold.platform.edge import cli_data, cli_look, cli_run
-from crossfold.platform.edge.console import err, tell_error
+from crossfold.platform.edge.console import tell_error
 from crossfold.platform.errors import UserError
 
 app = typer.Typer(
@@ -58,22 +57,11 @@ def _version(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    sys.exit(_run(arguments))
-
-
-def _run(arguments: list[str] | None) -> int:
     try:
-        code = app(arguments, standalone_mode=False, prog_name="crossfold")
+        app(arguments, prog_name="crossfold")
     except UserError as error:
         tell_error(error)
-        return 2
-    except click.exceptions.Abort:
-        err.print("stopped; the same command continues")
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return 2
-    return code if isinstance(code, int) else 0
+        sys.exit(2)
 
 
 if __name__ == "__main__":

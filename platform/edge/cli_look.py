@@ -45,7 +45,7 @@ def _systems() -> list[dict[str, Any]]:
         {
             "name": name,
             "title": system.title,
-            "modalities": list(system.modalities),
+            "modalities": "+".join(system.modalities),
             "source": system.source,
             "parameters": list(system.params.model_fields),
         }
@@ -99,9 +99,11 @@ def _sweeps() -> list[dict[str, Any]]:
 
 
 def _tables() -> list[dict[str, Any]]:
-    from crossfold.reports.tables import TABLES
+    from crossfold.reports.specs import LEADERBOARD, table_ids, table_spec
 
-    return [{"name": name, "paper": spec.paper, "caption": spec.caption} for name, spec in TABLES.items()]
+    own = {"name": LEADERBOARD, "paper": "", "caption": "Every system that ran, on the corpus it ran on."}
+    papers = [table_spec(name) for name in table_ids() if name != LEADERBOARD]
+    return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption} for spec in papers)]
 
 
 _LISTERS = {"systems": _systems, "corpora": _corpora, "recipes": _recipes, "sweeps": _sweeps, "tables": _tables}
@@ -231,6 +233,7 @@ def why(
 ) -> None:
     """Why a cell is done, failed or missing: its identity, its result, and every failed try with its log."""
     space = Workspace.locate(workspace)
+    facts: dict[str, Any]
     failures = space.failures_of(cell)
     known = {failure.cell_id for failure in failures}
     if any(name.startswith(cell) for name in space.finished()):
@@ -257,14 +260,13 @@ def why(
             )
         ((cell_id, label),) = planned.items()
         facts = {"cell": cell_id, "label": label, "status": "not run yet: no result and no failure on record"}
-    facts["failures"] = [vars(failure) | {"kind": str(failure.kind)} for failure in failures]
+    tries = [vars(failure) | {"kind": str(failure.kind)} for failure in failures]
     if as_json:
-        emit(facts, True)
+        emit({**facts, "failures": tries}, True)
         return
     for key, value in facts.items():
-        if key != "failures":
-            out.print(f"[bold]{key}[/]: ", end="")
-            out.print(value, markup=False, soft_wrap=True)
+        out.print(f"[bold]{key}[/]: ", end="")
+        out.print(value, markup=False, soft_wrap=True)
     for failure in failures:
         out.print(f"[bold red]try {failure.attempt}[/] at {failure.at[:19]} UTC, class {failure.kind}:")
         out.print(failure.message, markup=False)

@@ -1,6 +1,7 @@
 """How commands speak: tables for people, JSON for programs, errors on standard error."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from crossfold.platform.errors import UserError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# What is piped or logged has no width of its own; tables then take that of a wide terminal.
+_width = None if sys.stdout.isatty() else 140
+out = Console(highlight=False, width=_width)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 WorkspaceOption = Annotated[
     Path | None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import sys
 import threading
 import time
 import traceback
@@ -87,15 +88,20 @@ def work(
     *,
     rank: int,
     device: str = "cpu",
+    threads: int = 1,
     plugins: Sequence[Path] = (),
 ) -> int:
-    """Runs cells until the queue has no more; returns how many. Ends quietly when the queue is gone."""
+    """Runs cells until the queue has no more; returns how many. Ends quietly when the queue is gone.
+
+    `threads`: torch threads of the calling thread, in which the cells run.
+    """
     count = 0
     with contextlib.suppress(QueueLost):
         try:
             for plugin in plugins:
                 load_plugin(plugin)
             run = find_trial(trial)
+            _limit_torch(threads)
         except Exception:
             # Each restart of the group would fail alike, for ever; the driver must end it.
             link.refuse(rank, f"cannot load {trial!r} and plugins {plugins!r}:\n{traceback.format_exc()}")
@@ -107,6 +113,14 @@ def work(
                 _run(link, run, workspace, answer, device)
                 count += 1
     return count
+
+
+def _limit_torch(threads: int) -> None:
+    # Always set: a process that Ray reuses keeps the count of its first torch import, and sums depend on it.
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _run(link: Link, trial: Trial, workspace: Workspace, ticket: Ticket, device: str) -> None:
@@ -135,10 +149,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray
     import ray.train
     import ray.train.torch
-    import torch
 
-    # A worker process that Ray reuses keeps the thread count of its first torch import.
-    torch.set_num_threads(config["threads"])
     device = str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu"
     link = RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))
     rank = ray.train.get_context().get_world_rank()
@@ -148,5 +159,6 @@ def train_worker(config: dict[str, Any]) -> None:
         Workspace(Path(config["workspace"])),
         rank=rank,
         device=device,
+        threads=config["threads"],
         plugins=[Path(plugin) for plugin in config["plugins"]],
     )

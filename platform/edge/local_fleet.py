@@ -25,10 +25,13 @@ class FleetError(RuntimeError):
 
 @contextlib.contextmanager
 def driver_lock(workspace: Workspace) -> Iterator[None]:
-    """Only one launch works on a workspace. The system releases the lock of a driver that died."""
+    """Only one process drives a workspace; it may hold the lock several times over, from any thread.
+
+    The system releases the lock of a driver that died.
+    """
     workspace.root.mkdir(parents=True, exist_ok=True)
     holder = workspace.root / "driver.json"
-    lock = FileLock(workspace.root / "driver.lock")
+    lock = FileLock(workspace.root / "driver.lock", is_singleton=True, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -41,7 +44,8 @@ def driver_lock(workspace: Workspace) -> Iterator[None]:
         write_json(holder, {"pid": os.getpid(), "host": host.node(), "since": utc_now()})
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        if lock.lock_counter == 1:
+            holder.unlink(missing_ok=True)
         lock.release()
 
 
@@ -72,11 +76,12 @@ class LocalFleet:
     poll_seconds = 0.05
     """Between two looks of the driver at the queue."""
 
-    def __init__(self, workspace: Workspace, *, trial: str | Trial, max_attempts: int = 3) -> None:
+    def __init__(self, workspace: Workspace, *, trial: str | Trial, threads: int = 1, max_attempts: int = 3) -> None:
         """Nothing runs before the context is entered."""
         self.workers = 1
         self._workspace = workspace
         self._trial = trial
+        self._threads = threads
         self._queue = CellQueue(max_attempts=max_attempts)
         self._link = LocalLink(self._queue)
         self._error: BaseException | None = None
@@ -118,6 +123,6 @@ class LocalFleet:
 
     def _work(self) -> None:
         try:
-            work(self._link, self._trial, self._workspace, rank=0)
+            work(self._link, self._trial, self._workspace, rank=0, threads=self._threads)
         except BaseException as error:
             self._error = error

@@ -292,7 +292,7 @@ def run_cells(
         return FleetSummary()
     fleet: Fleet | LocalFleet
     if workers == 0:
-        fleet = LocalFleet(workspace, trial=trial)
+        fleet = LocalFleet(workspace, trial=trial, threads=threads_per_worker)
     else:
         fleet = Fleet(
             workspace,

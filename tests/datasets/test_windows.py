@@ -105,9 +105,7 @@ def test_every_kept_frame_is_covered(lengths, length, hop, invalid, seed):
         assert (np.diff(real.astype(int)) <= 0).all()  # padding is at the end
 
 
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), length=st.integers(2, 15), seed=st.integers(0, 99)
-)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), length=st.integers(2, 15), seed=st.integers(0, 99))
 def test_stitching_gives_a_value_of_the_frame_back(lengths, length, seed):
     """Every window says the same of a frame, so the mean over windows is that, exactly."""
     rng = np.random.default_rng(seed)
@@ -152,11 +150,18 @@ def store(tmp_path_factory, small_store):
     rng = np.random.default_rng(7)
 
     def clip(name, frames, partition, scale=1.0, shift=0.0):
-        features = {"audio": rng.standard_normal((frames, D)), "visual": scale * rng.standard_normal((frames, 4)) + shift}
+        features = {
+            "audio": rng.standard_normal((frames, D)),
+            "visual": scale * rng.standard_normal((frames, 4)) + shift,
+        }
         labels = rng.uniform(-1, 1, (frames, 2))
         return {"name": name, "partition": partition, "features": features, "labels": labels}
 
-    clips = [clip("a", 30, "train", 3.0, 5.0), clip("b", 22, "train", 2.0, -1.0), clip("v", 25, "validation", 50.0, 900.0)]
+    clips = [
+        clip("a", 30, "train", 3.0, 5.0),
+        clip("b", 22, "train", 2.0, -1.0),
+        clip("v", 25, "validation", 50.0, 900.0),
+    ]
     present = {"audio": np.ones(30, bool), "visual": np.ones(30, bool)}
     present["visual"][5:10] = False
     clips[0]["present"] = present

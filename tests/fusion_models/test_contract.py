@@ -182,7 +182,7 @@ def test_notes_hold_intermediates_and_change_nothing(name):
 def test_widths_that_are_missing_are_named(name):
     system = find_system(name)
     with pytest.raises(ValueError, match=f"{name}.*needs {system.modalities[-1]}".replace("+", r"\+")):
-        system.build(system.params(), {m: 4 for m in system.modalities[:-1]}, L)
+        system.build(system.params(), dict.fromkeys(system.modalities[:-1], 4), L)
 
 
 @everything

@@ -225,9 +225,7 @@ def test_a_padded_window_equals_the_short_one(name, params):
     """With n real frames of L, the result is the equations on n frames with the top-left n x n of each L x L weight."""
     real = 3
     fusion, short = built(name, **params), built(name, frames=real, **params)
-    state = {
-        key: value[:real, :real] if value.shape == (L, L) else value for key, value in fusion.state_dict().items()
-    }
+    state = {key: value[:real, :real] if value.shape == (L, L) else value for key, value in fusion.state_dict().items()}
     short.load_state_dict(state)
     features = random_features(4, real=real)
     cropped = Features({m: x[:, :real] for m, x in features.x.items()}, features.mask_BL[:, :real])

@@ -70,7 +70,9 @@ def test_a_hot_gate_weighs_both_alike(name):
     fusion, notes = build(name, temperature=1e12), {}
     fusion(features(), notes)
     for m in WIDTHS:
-        torch.testing.assert_close(notes[f"gate.{m}"], torch.full((3, L, 2), 0.5, dtype=torch.float64), rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            notes[f"gate.{m}"], torch.full((3, L, 2), 0.5, dtype=torch.float64), rtol=1e-9, atol=0
+        )
 
 
 @pytest.mark.parametrize("name", PAIRED)
@@ -107,13 +109,14 @@ def test_another_window_length_names_both(name):
 
 @pytest.mark.parametrize("name", ["concat+dca", "unimodal_audio+dca", "unimodal_visual+dca"])
 def test_dca_needs_a_base_that_attends(name):
-    with pytest.raises(UserError, match="no .unattended, attended. features") as caught:
+    with pytest.raises(UserError, match=r"no .unattended, attended. features") as caught:
         find_system(name)
     assert "rjca" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("rjcaa", "rjca"), ("rjcaa+dca", "rjca"), ("jac", "jca"), ("unimodal_vidual", "unimodal_visual")]
+    ("wrong", "right"),
+    [("rjcaa", "rjca"), ("rjcaa+dca", "rjca"), ("jac", "jca"), ("unimodal_vidual", "unimodal_visual")],
 )
 def test_a_wrong_name_answers_with_the_nearest(wrong, right):
     with pytest.raises(UserError, match=f"did you mean '{right}'"):

@@ -213,6 +213,7 @@ def test_cancelled_and_lost_is_cancelled(queue):
     queue.cancel()
     queue.register(0, "b")
     assert states(queue) == ["cancelled"]
+    assert kinds(queue.drain_events()) == ["queued", "started", "cancelled"]
 
 
 def test_done_before_the_cancellation_was_heard_is_done(queue):

@@ -118,9 +118,15 @@ def test_a_trial_that_cannot_be_loaded_ends_the_fleet(workspace, fakes):
 
 
 def test_one_driver_a_workspace(workspace, fakes):
-    with driver_lock(workspace), pytest.raises(UserError, match=f"process {os.getpid()} on .* since 20"):
+    driver = start_driver(workspace)
+    with pytest.raises(UserError, match=f"process {driver.pid} on .* since 20"):
         run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL)
-    assert run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL).done == 1
+    driver.kill()
+    driver.communicate()
+    with driver_lock(workspace):
+        assert run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL).done == 1
+        assert (workspace.root / "driver.json").is_file()
+    assert not (workspace.root / "driver.json").exists()
 
 
 def start_driver(workspace: Workspace) -> subprocess.Popen:

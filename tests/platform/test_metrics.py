@@ -1,5 +1,6 @@
 """CCC against an independent reference, torchmetrics and hand calculation; and where it is defined at the edges."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,12 +9,13 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torchmetrics.functional.regression import concordance_corrcoef
 
 from crossfold.platform.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
 
 values = st.floats(-1, 1, width=32)
-pairs = st.integers(2, 60).flatmap(lambda n: st.tuples(arrays(np.float64, n, elements=values), arrays(np.float64, n, elements=values)))
+pairs = st.integers(2, 60).flatmap(
+    lambda n: st.tuples(arrays(np.float64, n, elements=values), arrays(np.float64, n, elements=values))
+)
 
 
 def everything(x):
@@ -50,6 +52,8 @@ def test_torchmetrics_differs_by_its_estimator_only():
 
     So it equals ours where the means agree, and everywhere once the gap is weighed by (N - 1) / N.
     """
+    from torchmetrics.functional.regression import concordance_corrcoef
+
     generator = torch.Generator().manual_seed(0)
     for n in (10, 200):
         x, y = torch.randn(2, n, dtype=torch.float64, generator=generator)
@@ -60,7 +64,9 @@ def test_torchmetrics_differs_by_its_estimator_only():
         torch.testing.assert_close(theirs, 2 * m.sxy / (m.sxx + m.syy + (n - 1) * gap), rtol=1e-7, atol=0)
         assert abs(theirs - ccc_of(m)) < 1 / n
         x, y = x - x.mean(), y - y.mean()
-        torch.testing.assert_close(ccc(x, y, torch.ones(n, dtype=torch.bool)), concordance_corrcoef(x, y).squeeze(), rtol=1e-7, atol=0)
+        torch.testing.assert_close(
+            ccc(x, y, torch.ones(n, dtype=torch.bool)), concordance_corrcoef(x, y).squeeze(), rtol=1e-7, atol=0
+        )
 
 
 @given(pairs, st.integers(0, 2**32 - 1))
@@ -194,7 +200,11 @@ def test_axes_are_groups():
 def test_gradients_are_finite(prediction, label, frames):
     generator = torch.Generator().manual_seed(0)
     label_values = torch.full((40,), 0.3) if label == "constant" else torch.randn(40, generator=generator)
-    x = {"constant": torch.full((40,), 0.3), "same": label_values.clone(), "random": torch.randn(40, generator=generator)}
+    x = {
+        "constant": torch.full((40,), 0.3),
+        "same": label_values.clone(),
+        "random": torch.randn(40, generator=generator),
+    }
     x = x[prediction].clone().requires_grad_()
     ccc(x, label_values, torch.arange(40) < frames).backward()
     assert torch.isfinite(x.grad).all()
@@ -215,7 +225,7 @@ def test_moments_merge_over_any_chunking(xy, cuts, offset):
     mask = np.arange(len(x)) % 3 != 0
     whole = moments(x, y, mask)
     edges = [0, *sorted(min(c, len(x)) for c in cuts), len(x)]
-    parts = [moments(x[a:b], y[a:b], mask[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [moments(x[a:b], y[a:b], mask[a:b]) for a, b in itertools.pairwise(edges)]
     merged = parts[0]
     for part in parts[1:]:
         merged = merged + part

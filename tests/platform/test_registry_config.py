@@ -33,7 +33,9 @@ def test_files_are_found_on_first_use(package, tmp_path):
     assert "red" in registry
     assert registry.get("red") == 1
     assert list(registry.unavailable) == ["blue"]
-    with pytest.raises(UserError, match=r"unknown colour 'rot'.*known: red; blue is unavailable: .*not_installed_anywhere"):
+    with pytest.raises(
+        UserError, match=r"unknown colour 'rot'.*known: red; blue is unavailable: .*not_installed_anywhere"
+    ):
         registry.get("rot")
 
 

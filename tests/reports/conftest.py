@@ -1,13 +1,15 @@
 """A workspace with finished cells that nobody trained: predictions are truth plus noise of a planted size."""
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
 from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.config import Recipe
@@ -205,7 +207,16 @@ def launch(workspace: Workspace, store: FeatureStore, cells: list[Cell], name: s
     write_json(workspace.sweeps / f"{name}.json", sweep)
 
 
-MakeWorkspace = Callable[..., tuple[Workspace, FeatureStore]]
+@pytest.fixture(scope="session")
+def lab() -> ModuleType:
+    """The functions of this file, for tests that need a workspace of their own."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return Workspace(tmp_path / "workspace")
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,9 @@ def test_systems_without_their_modality_are_skipped_with_a_reason(sweep_file, sy
         ({"systems": None}, "systems"),
         ({"seeds": [1, 1]}, "each once"),
         ({"targets": []}, "at least one"),
+        ({"folds": []}, "at least one"),
+        ({"set": {"optimizer.lr": float("inf")}}, r"optimizer\.lr"),
+        ({"systems": [{"ca": {"attention_temperature": float("inf")}}]}, "attention_temperature"),
         ({"name": "my sweep/../x"}, "name"),
     ],
     ids=str,
@@ -240,9 +243,7 @@ def test_trial_cells_look_at_inner_folds_only(search_file, synthetic_store):
 
 
 def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synthetic_store):
-    search = plan.load(
-        search_file(set={"epochs": 2}, params={"iterations": 2}, winner={"folds": [0, 1], "seeds": [5]})
-    )
+    search = plan.load(search_file(set={"epochs": 2}, params={"iterations": 2}, winner={"folds": [0, 1], "seeds": [5]}))
     chosen = {"temperature": 0.5, "recipe.optimizer.lr": 0.001}
     winner = plan.winner_sweep(search, chosen)
     cells = plan.expand(winner, synthetic_store).cells
@@ -287,7 +288,9 @@ def test_a_wrong_search_is_refused_before_work(search_file, synthetic_store, cha
         plan.check_space(plan.load(search_file(**changes)), synthetic_store)
 
 
-@given(st.dictionaries(st.sampled_from(["iterations", "tied", "axis"]), st.lists(st.integers(), min_size=1, max_size=3)))
+@given(
+    st.dictionaries(st.sampled_from(["iterations", "tied", "axis"]), st.lists(st.integers(), min_size=1, max_size=3))
+)
 def test_expansion_is_the_product(params):
     size = 1
     for values in params.values():

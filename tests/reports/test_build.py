@@ -1,0 +1,137 @@
+"""The whole report: files, determinism, refusals, and nothing heavy imported."""
+
+import datetime
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import Workspace
+from crossfold.reports.build import build_report
+from crossfold.reports.html import script_json
+
+NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
+EVIL = "<script>alert(1)</script>"
+
+
+def without_plotly(page: str) -> str:
+    """The page without the one inlined library, whose text is not ours."""
+    start = page.index("<script>/**\n* plotly.js")
+    return page[:start] + page[page.index("</script>", start) :]
+
+
+@pytest.fixture(scope="module")
+def report(finished, tmp_path_factory):
+    return build_report(finished, out=tmp_path_factory.mktemp("report"), now=NOW)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report.paths[0].read_text(encoding="utf-8")
+
+
+def test_every_table_in_every_format(report):
+    names = [path.name for path in report.paths]
+    tables = ("leaderboard", "dca-t1", "ca-t2")
+    assert names == ["report.html"] + [f"{table}.{ext}" for table in tables for ext in ("md", "tex", "csv")]
+    assert all(path.is_file() for path in report.paths)
+    assert "dca-t1: 12 of 16 entries measured on puppets" in report.summary
+
+
+def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, report, tmp_path):
+    later = build_report(finished, out=tmp_path, now=NOW + datetime.timedelta(days=1))
+    for before, after in zip(report.paths, later.paths, strict=True):
+        old, new = before.read_text().splitlines(), after.read_text().splitlines()
+        differing = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+        assert len(differing) == (1 if before.suffix == ".html" else 0)
+
+
+def test_a_report_may_be_narrow_and_goes_into_the_workspace(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    report = build_report(workspace, tables=["dca-t1"], formats=["md"])
+    assert [path.relative_to(workspace.root).as_posix() for path in report.paths] == ["reports/dca-t1.md"]
+
+
+def test_wrong_names_answer_with_the_nearest(finished, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'ca-t2'"):
+        build_report(finished, tables=["ca-t"], out=tmp_path)
+    with pytest.raises(UserError, match="did you mean 'html'"):
+        build_report(finished, formats=["htm"], out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_workspace_says_what_to_run(tmp_path):
+    with pytest.raises(UserError, match="crossfold run SWEEP"):
+        build_report(Workspace(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_workspace_without_its_store_still_reports(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[:2], folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    store.path.rename(workspace.root / "elsewhere")
+    page = build_report(workspace, formats=["html"], now=NOW).paths[0].read_text()
+    assert "is not in this workspace, so no clip is shown" in page
+    assert "plot-curve-valence" in page
+    assert "plot-trace-valence" not in page
+
+
+def test_the_page_needs_nothing_else(page):
+    ours = without_plotly(page)
+    assert not re.findall(r"(?:src|href)=[\"'](?!#|data:)", ours)
+    assert "http://" not in ours
+    assert "https://" not in ours
+    assert "@import" not in ours
+    assert "url(" not in ours
+    assert len(page) < 6_000_000
+    assert len(ours) < 500_000
+    assert page.count("* plotly.js") == 1
+
+
+def test_every_table_and_figure_is_labelled_as_embedded(page):
+    label = "embedded corpus: puppets - not the papers&#39; data"
+    sections = page.count('class="table"') + page.count("<figure")
+    assert page.count(label) == sections + 1
+
+
+def test_numbers_lead_to_cells_and_commands(page, finished):
+    anchors = set(re.findall(r'href="#(cells-\d+)"', page))
+    assert anchors
+    assert anchors <= set(re.findall(r'id="(cells-\d+)"', page))
+    for cell_id in finished.finished():
+        assert f"crossfold rerun {cell_id}" in page
+
+
+def test_hostile_names_are_inert(workspace, lab):
+    store = lab.make_store(workspace.root, first_clip=EVIL)
+    evil = lab.Fake(EVIL, {"note": EVIL}, 0.3)
+    for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:3], evil, lab.Fake(EVIL, {"note": 2}, 0.4)), folds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    report = build_report(workspace, now=NOW)
+    page = report.paths[0].read_text(encoding="utf-8")
+    assert EVIL not in without_plotly(page)
+    assert "alert(1)" in page
+    assert page.count("<script") == page.count("</script>")
+    for path in report.paths[1:]:
+        if path.suffix in (".md", ".tex"):
+            assert "<script" not in path.read_text(encoding="utf-8")
+
+
+def test_json_cannot_end_its_script():
+    text = str(script_json({"a": "</script><!--&"}))
+    assert "<" not in text
+    assert "&" not in text
+    assert json.loads(text) == {"a": "</script><!--&"}
+
+
+def test_nothing_heavy_is_imported():
+    heavy = ("torch", "ray", "mlflow", "optuna")
+    code = f"import sys, crossfold.reports.build; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,107 @@
+"""What a workspace says, as rows."""
+
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Failure, FailureClass, Inner
+from crossfold.reports.cells import COLUMNS, load_results
+
+
+def fail(workspace, cell, kind=FailureClass.DIVERGED):
+    workspace.record_failure(
+        Failure(cell.cell_id, cell.label, kind, 1, "loss is not finite at step 7", "tail", "2025-01-01T00:00:00+00:00")
+    )
+
+
+def test_one_row_a_cell_and_target(finished, lab):
+    results = load_results(finished)
+    cells = results.cells
+    assert tuple(cells.columns) == COLUMNS
+    assert len(cells) == len(results.runs) == 120
+    assert set(cells["status"]) == {"done"}
+    assert cells.drop_duplicates(["variant", "target", "fold", "seed"]).shape[0] == 120
+    assert cells["variant"].nunique() == len(lab.VARIANTS)
+    row = cells[cells["system"] == "rjca"].iloc[0]
+    record = finished.read_exactly(row["cell_id"])
+    assert row["ccc"] == record.result["metrics"][row["target"]]["ccc"]
+    assert row["train_seconds"] == record.env["train_seconds"]
+
+
+def test_variants_are_named_by_what_tells_them_apart(finished):
+    names = set(load_results(finished).variants.values())
+    assert {"CA (residual sum)", "CA (residual tanh)", "CA + DCA", "RJCA", "Visual only"} <= names
+
+
+def test_a_cell_with_two_targets_has_two_rows_and_a_setting_of_its_own(workspace, lab):
+    store = lab.make_store(workspace.root)
+    pairs = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,), targets=(("valence", "arousal"),))
+    pairs += lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,))
+    for cell, noise in pairs:
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    assert sorted(results.cells["target"]) == ["arousal", "arousal", "valence", "valence"]
+    assert len(results.settings) == 2
+
+
+def test_cells_of_searches_are_left_out(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,), inner=Inner(index=0, of=3)):
+        lab.finish(workspace, store, cell, noise)
+    assert load_results(workspace).cells.empty
+
+
+def test_what_is_owed_and_what_failed_are_rows_too(workspace, lab):
+    store = lab.make_store(workspace.root)
+    cells = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),))
+    lab.finish(workspace, store, *cells[0])
+    fail(workspace, cells[1][0])
+    fail(workspace, cells[0][0])
+    lab.launch(workspace, store, [cell for cell, _ in cells])
+    results = load_results(workspace)
+    assert results.cells.set_index("seed")["status"].to_dict() == {0: "done", 1: "failed", 2: "planned"}
+    assert results.cells.set_index("seed").loc[1, "failure"] == "diverged"
+    assert results.cells["setting"].nunique() == 1
+    assert [failure.cell_id for failure in results.failures] == [cells[1][0].cell_id]
+
+
+def test_a_sweep_without_a_finished_cell_is_not_lost(workspace, lab):
+    store = lab.make_store(workspace.root)
+    cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),))]
+    for cell in cells:
+        fail(workspace, cell, FailureClass.OOM)
+    lab.launch(workspace, store, cells)
+    results = load_results(workspace)
+    assert set(results.cells["status"]) == {"failed"}
+    assert next(iter(results.settings.values())).recipe == "not known yet"
+
+
+def test_recipes_are_never_mixed_and_names_are_only_labels(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for recipe in (Recipe(name="demo", epochs=30), Recipe(name="demo", epochs=5), Recipe(name="other", epochs=30)):
+        for seed in (0, 1):
+            if recipe.name == "other" and seed == 0:
+                continue
+            cells = lab.cells_of(
+                store, lab.VARIANTS[:1], folds=(0,), seeds=(seed,), targets=(("valence",),), recipe=recipe
+            )
+            lab.finish(workspace, store, *cells[0])
+    assert sorted(s.recipe_hash for s in load_results(workspace).settings.values()) == sorted(
+        {s.recipe_hash for s in load_results(workspace).settings.values()}
+    )
+    assert load_results(workspace).cells.groupby("setting").size().tolist() == [2, 2]
+
+
+def test_only_the_latest_revision_of_a_system_counts(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for revision in (1, 2):
+        for cell, noise in lab.cells_of(
+            store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),), revision=revision
+        ):
+            lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    assert set(results.cells["revision"]) == {2}
+    assert results.superseded == 3
+
+
+def test_an_empty_workspace_has_no_rows(workspace):
+    results = load_results(workspace)
+    assert results.cells.empty
+    assert not results.settings

@@ -1,0 +1,81 @@
+"""Markdown, LaTeX and CSV of one small table, names with every special character included."""
+
+import csv
+import io
+
+import pytest
+
+from crossfold.reports.cells import Setting
+from crossfold.reports.statistics import Gain, Interval
+from crossfold.reports.text import latex, markdown, to_csv, to_latex, to_markdown
+from crossfold.reports.values import Entry, GainLine, Line, Table
+
+HOSTILE = "<script>alert(1)</script> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"
+GAIN = Gain(0.0215, -0.0031, 0.0402, 6, 0.02, 0.031)
+
+
+@pytest.fixture
+def table() -> Table:
+    measured = Entry(
+        text="0.512 ± 0.010",
+        verdict="below",
+        printed="0.541",
+        value=0.541,
+        variant="ca {}",
+        target="valence",
+        mean=0.512,
+        sd=0.01,
+        interval=Interval(0.49, 0.53),
+        video_mean=0.4,
+        done=6,
+        planned=6,
+        cell_ids=("0123456789abcdef", "fedcba9876543210"),
+    )
+    missing = Entry("failed: diverged (2/6 cells)", "failed: diverged", printed=None, target="valence", planned=6)
+    return Table(
+        id="dca-t1",
+        heading="A paper, Table 1",
+        title="What fusion gains",
+        caption="",
+        setting=Setting("affwild2", "cafe", "demo", "12345678", "reported", 1, False),
+        comparable=True,
+        columns=("valence",),
+        lines=(
+            Line("CA [2] w/o DCA", "ca", (measured,), marks=("a", "b")),
+            Line(HOSTILE, "=cmd()", (missing,)),
+        ),
+        sentences=("Measured on the paper's corpus.",),
+        notes=("A note with 95% & more.",),
+        footnotes=(("a", "First."), ("b", "Second.")),
+        gains=(GainLine("CA → CA w/ DCA", "valence", 0.083, GAIN, 0.04, "not distinguishable"),),
+    )
+
+
+def test_markdown_of_a_table(table, snapshot):
+    assert to_markdown(table) == snapshot
+
+
+def test_latex_of_a_table(table, snapshot):
+    assert to_latex(table) == snapshot
+
+
+def test_csv_of_a_table(table, snapshot):
+    text = to_csv(table)
+    assert text == snapshot
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[1]["row"] == HOSTILE
+    # A spreadsheet would run a cell that begins with an equals sign.
+    assert rows[1]["system"] == "'=cmd()"
+
+
+def test_markdown_keeps_no_html_and_no_pipe():
+    assert "<" not in markdown(HOSTILE)
+    assert markdown("a|b") == "a\\|b"
+
+
+def test_latex_escapes_every_special_character():
+    escaped = latex(HOSTILE)
+    for character in "$&#%_^~":
+        assert escaped.count(character) == escaped.count(f"\\{character}")
+    assert "\\input" not in escaped
+    assert latex("−1 ± 2 → 3 – 4") == "$-$1 $\\pm$ 2 $\\rightarrow$ 3 -- 4"
