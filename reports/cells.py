@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossfold.platform.contracts import Cell, Failure, canonical_json
+from crossfold.platform.contracts import PROTOCOL, Cell, Failure, canonical_json
 from crossfold.platform.results import CellRecord, Workspace
 from crossfold.reports.palette import system_label, system_rank
 from crossfold.reports.statistics import Run, moments_of
@@ -65,7 +65,7 @@ class Results:
     runs: Mapping[tuple[str, str], Run]
     """Finished (cell_id, target) -> what statistics need."""
     settings: Mapping[str, Setting]
-    """By key, the one with the most cells first."""
+    """By key, the one with the most finished cells first."""
     records: Mapping[str, CellRecord]
     """Finished cells on disk, for curves and predictions."""
     failures: tuple[Failure, ...] = ()
@@ -89,6 +89,7 @@ def load_results(workspace: Workspace) -> Results:
     cells = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["cell_id", "target"], ignore_index=True)
     cells, superseded = _latest_revisions(cells)
     sizes = Counter(cells["setting"])
+    done = Counter(cells.loc[cells["status"] == "done", "setting"])
     kept = set(cells["cell_id"])
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
@@ -98,7 +99,7 @@ def load_results(workspace: Workspace) -> Results:
             if cell_id in kept
             for target in record.cell.targets
         },
-        settings=dict(sorted(known.items(), key=lambda item: (-sizes[item[0]], item[0]))),
+        settings=dict(sorted(known.items(), key=lambda item: (-done[item[0]], -sizes[item[0]], item[0]))),
         records={cell_id: record for cell_id, record in records.items() if cell_id in kept},
         failures=tuple(
             failure for failure in last.values() if failure.cell_id in kept or " inner " not in failure.label
@@ -194,16 +195,15 @@ def _owed(
 
 
 def _setting_of_sweep(sweep: Mapping[str, Any], settings: Mapping[str, Setting], *, joint: bool) -> Setting:
-    """The setting of the sweep's finished cells; before any has finished, the likeliest one of its store."""
-    own = Counter(settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings)
-    same_store = Counter(
-        setting for setting in settings.values() if (setting.corpus, setting.store) == (sweep["corpus"], sweep["store"])
-    )
-    for candidates in (own, same_store):
-        if candidates:
-            likeliest = max(candidates, key=lambda setting: (candidates[setting], setting.key))
-            return replace(likeliest, joint=joint)
-    return Setting(sweep["corpus"], sweep["store"], "not known yet", "", "not known yet", 0, joint)
+    """The setting of the sweep's finished cells. Before any has finished, one of its own.
+
+    Never that of another sweep: what one recipe still owes must not make the rows of another look unfinished.
+    """
+    own = {settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings}
+    if own:
+        return replace(min(own, key=lambda setting: setting.key), joint=joint)
+    recipe = sweep.get("sweep", {}).get("recipe", "not known yet")
+    return Setting(sweep["corpus"], sweep["store"], recipe, "", "not known yet", PROTOCOL, joint)
 
 
 def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:

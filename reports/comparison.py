@@ -29,8 +29,9 @@ def what_compares(spec: TableSpec, setting: Setting) -> str:
     measured = corpus_name(setting.corpus)
     if setting.corpus == spec.corpus:
         return (
-            f"Measured on {measured}, the paper's corpus, with the recipe below: the difference to the published "
-            "number is shown. A published number agrees where it lies within the interval of the measured one."
+            f"Measured on {measured}, the paper's corpus, with the recipe named in the notes: the difference to "
+            "the published number is shown. A published number agrees where it lies within the interval of "
+            "the measured one."
         )
     return (
         f"Measured on {measured}, which is not the paper's corpus ({corpus_name(spec.corpus)}): compare order and sign "

@@ -148,11 +148,11 @@ def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
 
 
 def _curves(results: Results, setting: Setting, variant: str, target: str) -> pd.DataFrame | None:
-    """Columns fold, seed, epoch, ccc of the finished cells of one variant."""
+    """Columns fold, seed, epoch (counted from 1), ccc of the finished cells of one variant."""
     cells = results.cells
     chosen = (cells["setting"] == setting.key) & (cells["variant"] == variant) & (cells["target"] == target)
     frames = [
-        pd.DataFrame({"epoch": curve["epoch"], "ccc": curve[f"ccc_{target}"], "fold": fold, "seed": seed})
+        pd.DataFrame({"epoch": curve["epoch"] + 1, "ccc": curve[f"ccc_{target}"], "fold": fold, "seed": seed})
         for cell_id, fold, seed in cells.loc[chosen & (cells["status"] == "done"), ["cell_id", "fold", "seed"]].values
         for curve in [results.records[cell_id].curve]
     ]

@@ -40,7 +40,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     notes = method_notes(list(entries.values()), setting)
     return Table(
         id=LEADERBOARD + suffix,
-        heading="Leaderboard",
+        heading=f"Leaderboard, recipe {setting.recipe}",
         title=f"All systems on {corpus_name(setting.corpus)}",
         caption="",
         setting=setting,

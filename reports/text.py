@@ -5,7 +5,7 @@ import io
 import re
 
 from crossfold.reports.layout import Grid, GridCell, gains_grid, main_grid
-from crossfold.reports.values import DASH, Entry, GainLine, Line, Table
+from crossfold.reports.values import Entry, GainLine, Line, Table
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 _LATEX = {
@@ -214,6 +214,6 @@ def _csv_value(value: object) -> object:
     """Floats to six digits; text that a spreadsheet would run as a formula gets a quote before it."""
     if isinstance(value, float):
         return f"{value:.6f}"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and value != DASH:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value
     return value

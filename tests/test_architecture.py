@@ -174,12 +174,15 @@ def test_module_size():
 
 
 def test_only_the_command_line_ends_the_process():
+    """Beside it, only a worker whose parent was killed may end itself."""
+    orphans = {"platform/prepare.py": {"os._exit"}}
     broken = []
     for path in MODULES:
         if name_of(path) == "platform/edge/cli.py":
             continue
+        banned = {"sys.exit", "exit", "quit", "os._exit", "os.abort"} - orphans.get(name_of(path), set())
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"sys.exit", "exit", "quit", "os._exit"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in banned:
                 broken.append(f"{name_of(path)}:{node.lineno}")
             if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc):
                 broken.append(f"{name_of(path)}:{node.lineno}")

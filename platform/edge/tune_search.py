@@ -7,6 +7,7 @@ winner's, are reproducible each by itself.
 
 import contextlib
 import functools
+import importlib
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from crossfold.platform.edge.fleet_link import NAMESPACE
 from crossfold.platform.edge.local_fleet import FleetError, interruptions
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker
 from crossfold.platform.edge.progress import Monitor, SilentView, View
-from crossfold.platform.edge.ray_fleet import TRIAL, Fleet
+from crossfold.platform.edge.ray_fleet import OWN_CLUSTER_SETTINGS, RAY_SETTINGS, TRIAL, Fleet
 from crossfold.platform.edge.search_study import STATES, Study, describe_space
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace, write_json
@@ -88,6 +89,7 @@ def run_search(
     study = Study(search, functools.partial(trial_cells, search, store), workspace)
     missing = (search.trials if trials is None else trials) - study.judged
     if missing > 0:
+        _import_ray(address)
         fleet = Fleet(workspace, workers=workers, address=address, trial=trial)
         tracker, view = tracker or MlflowTracker(workspace), view or SilentView()
         tracker.launch(search.name, ())
@@ -107,6 +109,15 @@ def trials_at_once(workers: int, cells_per_trial: int) -> int:
     covering = math.ceil(1.5 * workers / cells_per_trial)
     relay = math.ceil(workers / cells_per_trial) + 1
     return min(max(covering, relay), MOST_TRIALS_AT_ONCE)
+
+
+def _import_ray(address: str | None) -> None:
+    """Imports all of Ray before the fleet does so in its thread: Train and Tune import each other in circles."""
+    own = not (address or os.environ.get("RAY_ADDRESS"))
+    settings = RAY_SETTINGS | TUNE_SETTINGS | (OWN_CLUSTER_SETTINGS if own else {})
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+    importlib.import_module("ray.train.torch")
+    importlib.import_module("crossfold.platform.edge.tune_searcher")
 
 
 @contextlib.contextmanager
@@ -154,7 +165,6 @@ def _tune(
     stopping: threading.Event,
     tell: Callable[[str], None],
 ) -> None:
-    os.environ.update({key: value for key, value in TUNE_SETTINGS.items() if key not in os.environ})
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 

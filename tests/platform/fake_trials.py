@@ -1,4 +1,4 @@
-"""Trials that only sleep. Ray workers import this file by name, so it needs nothing of pytest."""
+"""Trials that only sleep, and a real one that dies once. Imported by Ray workers, so it needs nothing of pytest."""
 
 import os
 import signal
@@ -51,6 +51,23 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
     workspace.cell_path(cell.cell_id).mkdir(parents=True, exist_ok=True)
     _log(workspace, f"done {cell.cell_id} {attempt} {epochs} {os.getpid()}")
     return Outcome("done", time.monotonic() - began)
+
+
+def fragile(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int = 1, device: str = "cpu") -> Outcome:
+    """The real trial; the first try of seed 1 kills its process after epoch 3, with a checkpoint of epoch 2."""
+    from crossfold.platform.training import CHECKPOINT_SECONDS
+    from crossfold.platform.trial import attempt_cell
+
+    class Fragile:
+        def epoch(self, cell_id: str, report: EpochReport) -> None:
+            reporter.epoch(cell_id, report)
+            if (cell.seed, attempt) == (1, 1):
+                time.sleep({1: 1.1 * CHECKPOINT_SECONDS, 3: 0.5}.get(report.epoch, 0))
+                if report.epoch == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    _log(workspace, f"start {cell.cell_id} {attempt} 0 {os.getpid()}")
+    return attempt_cell(cell, workspace, reporter=Fragile(), attempt=attempt, device=device)
 
 
 def _trouble(trouble: str, cell: Cell, attempt: int) -> None:

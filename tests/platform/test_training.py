@@ -380,6 +380,17 @@ def test_stopped_after_every_epoch(undisturbed, new_workspace, checkpoint_always
     assert bytes_of(workspace, cell) == expected
 
 
+def test_killed_long_after_a_checkpoint(undisturbed, new_workspace, monkeypatch):
+    """The epochs since the checkpoint are trained again, and come out as they were."""
+    cell, expected = undisturbed
+    workspace = new_workspace()
+    for seconds, stop in ((-1.0, 1), (1e9, 3)):
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
+        assert attempt_cell(cell, workspace, reporter=StopAfter(stop)).status == "cancelled"
+    assert attempt_cell(cell, workspace).status == "done"
+    assert bytes_of(workspace, cell) == expected
+
+
 def test_without_a_checkpoint_the_run_starts_over(undisturbed, new_workspace):
     """A short cell writes none; stopping it costs its few seconds, never its numbers."""
     cell, expected = undisturbed

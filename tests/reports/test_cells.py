@@ -105,3 +105,14 @@ def test_an_empty_workspace_has_no_rows(workspace):
     results = load_results(workspace)
     assert results.cells.empty
     assert not results.settings
+
+
+def test_what_one_recipe_owes_never_makes_another_look_unfinished(workspace, lab):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),)):
+        lab.finish(workspace, store, cell, noise)
+    longer = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),), recipe=Recipe(epochs=99))
+    lab.launch(workspace, store, [cell for cell, _ in longer])
+    cells = load_results(workspace).cells
+    assert cells.groupby("setting")["status"].unique().map(list).tolist().count(["done"]) == 1
+    assert cells["setting"].nunique() == 2
