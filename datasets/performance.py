@@ -66,8 +66,8 @@ OTHER_SPEAKER = "other speaker"
 _MIN_SPAN_S, _MAX_SPAN_S, _MIN_GAP_S = 1.5, 4.0, 0.4
 _RAMP_S = 0.24
 # Spread of each modality's own error; the latents spread by about 0.55.
-_FACE_ERROR = (0.36, 0.50)
-_VOICE_ERROR = (0.50, 0.36)
+_FACE_ERROR = (0.52, 0.62)
+_VOICE_ERROR = (0.60, 0.48)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from crossfold.datasets.performance import (
 from crossfold.datasets.puppet_face import SCENE, Pixels, Shot, cast_looks, film
 from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, Word, speak
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same arguments give other files."""
 
 _SETS = {"train": "Train_Set", "validation": "Validation_Set"}

@@ -92,17 +92,21 @@ class FeatureStore:
 
     def width(self, modality: str) -> int:
         """d_m of the stored features."""
+        self._require(modality)
         return int(self.manifest["modalities"][modality]["width"])
 
     def features(self, modality: str, fold: int) -> np.ndarray:
         """float32 [N, width], mapped read-only: the features that fold `fold` may see."""
+        self._require(modality)
+        files = self.manifest["modalities"][modality]["files"]
+        return self._map(files.get(str(fold), files.get("all")), (self.frames, self.width(modality)))
+
+    def _require(self, modality: str) -> None:
         if modality not in self.modalities:
             raise UserError(
                 f"modality {modality!r} is not in store {self.path.name}, which has {', '.join(self.modalities)}",
                 "prepare the corpus with it, or choose systems that do without",
             )
-        files = self.manifest["modalities"][modality]["files"]
-        return self._map(files.get(str(fold), files.get("all")), (self.frames, self.width(modality)))
 
     def normalisation(self, modality: str, fold: int) -> Normalisation:
         """Statistics of the training frames of a fold; of nothing else (D7)."""

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from crossfold.platform.errors import UserError, nearest
 
@@ -10,7 +10,7 @@ from crossfold.platform.errors import UserError, nearest
 class Strict(BaseModel):
     """A frozen value whose unknown keys are refused with the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, data: Any, where: str) -> Self:
@@ -111,3 +111,11 @@ class Recipe(Strict):
     """Which split picks the best epoch: the reported one, as in the papers, or a part of the training videos."""
     held_out: float = Field(0.2, gt=0, lt=1)
     """Share of the training videos that picks the epoch when `selection` is `held_out`."""
+
+    @field_validator("hop")
+    @classmethod
+    def _no_gaps(cls, hop: int, info: ValidationInfo) -> int:
+        window = info.data.get("window", hop)
+        if hop > window:
+            raise ValueError(f"frames between windows would be lost: give at most the window, {window}")
+        return hop

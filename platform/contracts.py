@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from crossfold.platform.config import Recipe, Strict
 
@@ -36,8 +36,15 @@ class FailureClass(StrEnum):
 class Inner(Strict):
     """An inner fold, made of the training clips of an outer fold only; what a search may look at."""
 
-    index: int = Field(ge=0)
     of: int = Field(ge=2)
+    index: int = Field(ge=0)
+
+    @field_validator("index")
+    @classmethod
+    def _one_of_them(cls, index: int, info: ValidationInfo) -> int:
+        if index >= info.data.get("of", index + 1):
+            raise ValueError(f"inner folds count from 0 to {info.data['of'] - 1}")
+        return index
 
 
 class Cell(BaseModel):

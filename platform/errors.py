@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-
 LISTED = 12
 """The most names an error lists."""
 

@@ -13,6 +13,10 @@ import numpy as np
 Array = TypeVar("Array", bound=Any)
 
 
+ROUNDING = 2.0**-50
+"""Spread below this share of the mean is rounding of float64, not spread."""
+
+
 @dataclass(frozen=True)
 class Moments:
     """Count, means and centred sums of (prediction x, label y); enough for CCC, PCC and RMSE.
@@ -62,7 +66,11 @@ def moments(x: Array, y: Array, mask: Array, axis: int = -1) -> Moments:
     shape = list(x.shape)
     shape[axis] = 1
     cx, cy = (x - mean_x.reshape(shape)) * m, (y - mean_y.reshape(shape)) * m
-    return Moments(n, mean_x, mean_y, (cx * cx).sum(axis), (cy * cy).sum(axis), (cx * cy).sum(axis))
+    sxx, syy, sxy = (cx * cx).sum(axis), (cy * cy).sum(axis), (cx * cy).sum(axis)
+    # The mean of equal numbers may round; what that leaves is no spread.
+    floor_x, floor_y = n * (ROUNDING * mean_x) ** 2, n * (ROUNDING * mean_y) ** 2
+    sxx, syy, sxy = sxx * (sxx > floor_x), syy * (syy > floor_y), sxy * (sxx > floor_x) * (syy > floor_y)
+    return Moments(n, mean_x, mean_y, sxx, syy, sxy)
 
 
 def ccc_of(m: Moments) -> Any:

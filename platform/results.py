@@ -135,11 +135,12 @@ class Workspace:
 
     def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
         """The one store of a corpus; with several, the hash must say which."""
-        found = sorted(path for path in self.stores.glob(f"{corpus}-*") if (path / "manifest.json").is_file())
+        stores = sorted(path for path in self.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
+        found = [path for path in stores if path.name.rpartition("-")[0] == corpus]
         if content_hash is not None:
-            found = [path for path in found if path.name.removeprefix(f"{corpus}-").startswith(content_hash)]
+            found = [path for path in found if path.name.rpartition("-")[2].startswith(content_hash)]
         if not found:
-            known = {path.name.rpartition("-")[0] for path in self.stores.glob("*-*")}
+            known = {path.name.rpartition("-")[0] for path in stores}
             raise UserError(
                 f"no feature store of corpus {corpus!r}"
                 + (f" with hash {content_hash!r}" if content_hash else "")
@@ -240,6 +241,7 @@ class Workspace:
         """Removes a finished cell and its failures, so that the next run computes it again."""
         doomed = self.cell_path(cell_id)
         aside = doomed.with_name(f".{cell_id}-forgotten")
+        shutil.rmtree(aside, ignore_errors=True)
         if doomed.is_dir():
             doomed.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
@@ -284,11 +286,14 @@ def write_json(path: Path, value: Any) -> None:
     """Writes JSON beside the place and renames it, so that no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        file.write("\n")
-    Path(beside).chmod(0o644)
-    Path(beside).replace(path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+            file.write("\n")
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    finally:
+        Path(beside).unlink(missing_ok=True)
 
 
 def utc_now() -> str:

@@ -1,7 +1,12 @@
 """One training loop for every system: epochs, schedule, best state, checkpoints."""
 
+import copy
+import hashlib
+import io
 import logging
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +20,7 @@ from torch import Tensor
 from crossfold.datasets.windows import Batch, WindowSource
 from crossfold.platform.config import Loss
 from crossfold.platform.contracts import Cell, EpochReport, Reporter
-from crossfold.platform.errors import Diverged
+from crossfold.platform.errors import Cancelled, Diverged
 from crossfold.platform.metrics import ccc
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.seeds import batch_seed
@@ -101,6 +106,8 @@ def train(
         train_loss = _train_epoch(cell, run, source)
         scores = validate(model)
         mean = sum(scores.values()) / len(scores)
+        if not math.isfinite(mean):
+            raise Diverged(f"epoch {progress.epoch + 1}: the selection CCC is {mean}; the predictions are not finite")
         if mean > progress.best_ccc:
             progress.best_ccc, progress.best_epoch = mean, progress.epoch
             run.best_state = _copy(model)
@@ -119,18 +126,20 @@ def train(
         if time.monotonic() - written > CHECKPOINT_SECONDS:
             run.save(checkpoint)
             written = time.monotonic()
-        reporter.epoch(
-            cell.cell_id,
-            EpochReport(
-                epoch=progress.epoch,
-                epochs=recipe.epochs,
-                learning_rate=rate,
-                train_loss=train_loss,
-                ccc=scores,
-                best_ccc=progress.best_ccc,
-                seconds=seconds,
-            ),
+        report = EpochReport(
+            epoch=progress.epoch,
+            epochs=recipe.epochs,
+            learning_rate=rate,
+            train_loss=train_loss,
+            ccc=scores,
+            best_ccc=progress.best_ccc,
+            seconds=seconds,
         )
+        try:
+            reporter.epoch(cell.cell_id, report)
+        except Cancelled:
+            run.save(checkpoint)
+            raise
     return Trained(run.best_state, run.progress)
 
 
@@ -173,7 +182,7 @@ class _Run:
     def save(self, path: Path) -> None:
         """Writes the checkpoint beside its place and renames it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
+        held = io.BytesIO()
         torch.save(
             {
                 "model": self.model.state_dict(),
@@ -183,26 +192,51 @@ class _Run:
                 "progress": vars(self.progress),
                 "generator": torch.get_rng_state(),
             },
-            beside,
+            held,
         )
-        beside.replace(path)
+        # A name of its own: a second attempt at the cell may be writing too.
+        handle, beside = tempfile.mkstemp(prefix=".last-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(seal(held.getvalue()))
+        Path(beside).replace(path)
 
     def restore(self, path: Path) -> None:
         """Takes up a checkpoint; one that cannot be read is set aside and the run starts over."""
         if not path.is_file():
             return
+        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.plateau.state_dict()))
         try:
-            saved: dict[str, Any] = torch.load(path, weights_only=True)
+            self._take_up(path)
         except Exception as error:  # torch raises many kinds for a damaged file; each means the same here
-            logger.warning("checkpoint %s cannot be read (%s); starting over", path.name, error)
+            logger.warning("checkpoint %s cannot be used (%s); starting over", path.name, error)
             path.unlink(missing_ok=True)
-            return
+            self.model.load_state_dict(before[0])
+            self.optimizer.load_state_dict(before[1])
+            self.plateau.load_state_dict(before[2])
+
+    def _take_up(self, path: Path) -> None:
+        saved: dict[str, Any] = torch.load(io.BytesIO(unseal(path.read_bytes())), weights_only=True)
+        progress, best_state, generator = Progress(**saved["progress"]), saved["best_state"], saved["generator"]
+        if {name: t.shape for name, t in best_state.items()} != {name: t.shape for name, t in self.best_state.items()}:
+            raise ValueError("its weights have other names or shapes")
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.plateau.load_state_dict(saved["plateau"])
-        self.best_state = saved["best_state"]
-        self.progress = Progress(**saved["progress"])
-        torch.set_rng_state(saved["generator"])
+        self.progress, self.best_state = progress, best_state
+        torch.set_rng_state(generator)
+
+
+def seal(content: bytes) -> bytes:
+    """The content behind its SHA-256, so that a flipped bit is noticed."""
+    return hashlib.sha256(content).digest() + content
+
+
+def unseal(sealed: bytes) -> bytes:
+    """The content, or `ValueError` where it is not what was sealed."""
+    content = sealed[32:]
+    if hashlib.sha256(content).digest() != sealed[:32]:
+        raise ValueError("its checksum is wrong")
+    return content
 
 
 def _copy(model: EmotionModel) -> State:

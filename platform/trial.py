@@ -3,7 +3,7 @@
 import importlib.metadata
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -59,7 +59,8 @@ def classify(error: BaseException) -> FailureClass:
     """The class of a failure, which decides whether it is worth another try."""
     if isinstance(error, Diverged):
         return FailureClass.DIVERGED
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    # On the CPU torch reports exhausted memory as a plain RuntimeError.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return FailureClass.OOM
     if isinstance(error, DataError | UserError):
         return FailureClass.DATA
@@ -79,11 +80,7 @@ def run_cell(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: i
         source = _source(cell, store, fold.train, modalities, device)
         selection = Split(selecting, _source(cell, store, selecting, modalities, device))
         reported = Split(fold.validation, _source(cell, store, fold.validation, modalities, device))
-        for role, clips, windows in (("train on", fold.train, source), ("report", fold.validation, reported.source)):
-            if len(windows) == 0:
-                raise DataError(
-                    f"fold {cell.fold} has no labelled frame to {role} in {len(clips)} clips", "check the labels"
-                )
+        _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
 
         def validate(candidate: EmotionModel) -> dict[str, float]:
             return pooled_ccc(predict(candidate, selection, store, cell.targets, cell.recipe.batch))
@@ -120,6 +117,18 @@ def _source(
     recipe = cell.recipe
     windows = cut(store, clips, length=recipe.window, hop=recipe.hop, invalid=recipe.invalid)
     return WindowSource(store, windows, fold=cell.fold, modalities=modalities, targets=cell.targets, device=device)
+
+
+def _refuse_unlabelled(cell: Cell, store: FeatureStore, roles: Mapping[str, tuple[str, ...]]) -> None:
+    """Every target has a labelled frame in each split, or nothing is trained."""
+    for role, clips in roles.items():
+        for target in cell.targets:
+            column = store.targets.index(target)
+            if not any(store.valid[store.rows(name), column].any() for name in clips):
+                raise DataError(
+                    f"fold {cell.fold} has no labelled frame of {target} to {role} in {len(clips)} clips",
+                    "check the labels",
+                )
 
 
 def _result(cell: Cell, trained: Trained, model: EmotionModel) -> dict[str, object]:

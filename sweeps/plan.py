@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, field_validator
 
+from crossfold.datasets.partitions import inner_fold
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.config import Recipe, Strict
@@ -31,6 +32,12 @@ class Variant(Strict):
             yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
 
 
+def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value or len(set(value)) != len(value):
+        raise ValueError("give at least one, and each once")
+    return value
+
+
 class _Common(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     corpus: str
@@ -46,10 +53,8 @@ class _Common(Strict):
 
     @field_validator("targets", "seeds")
     @classmethod
-    def _some_and_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not value or len(set(value)) != len(value):
-            raise ValueError("give at least one, and each once")
-        return value
+    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _some_and_distinct(value)
 
 
 class Sweep(_Common):
@@ -57,6 +62,11 @@ class Sweep(_Common):
 
     systems: tuple[Variant, ...] = Field(min_length=1)
     folds: tuple[int, ...] = (0,)
+
+    @field_validator("folds")
+    @classmethod
+    def _some_distinct_folds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return _some_and_distinct(value)
 
     @field_validator("systems", mode="before")
     @classmethod
@@ -131,6 +141,11 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
         value = yaml.safe_load(text)
         if key in kind.model_fields:
             data[key] = value
+        elif key.partition(".")[0] not in Recipe.model_fields:
+            known = [*kind.model_fields, *Recipe.model_fields]
+            raise UserError(
+                f"--set {override}: unknown key {key!r}{nearest(key, known)}", "a sweep key or recipe field"
+            )
         else:
             data["set"] = {**(data.get("set") or {}), key: value}
     return kind.parse(data, str(source))
@@ -142,7 +157,7 @@ def find_sweep(source: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = HERE / f"{path.stem}.yaml"
-    if shipped.is_file() and path.suffix in ("", ".yaml"):
+    if shipped.is_file() and str(source) in (path.stem, f"{path.stem}.yaml"):
         return shipped
     raise UserError(f"no sweep {str(source)!r}{nearest(path.stem, shipped_sweeps())}", "give a YAML file or a name")
 
@@ -170,7 +185,10 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             inside = inside.setdefault(parent, {})
             if not isinstance(inside, dict):
                 raise UserError(f"recipe field {key!r}: {parent!r} has no fields", "see `crossfold list recipes`")
-        inside[last] = value
+        if isinstance(value, dict) and isinstance(inside.get(last), dict):
+            inside[last] = {**inside[last], **value}
+        else:
+            inside[last] = value
     return Recipe.parse({**data, "name": path.stem}, f"recipe {path.stem}")
 
 
@@ -220,14 +238,18 @@ def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
 
 def check_space(search: Search, store: FeatureStore) -> None:
     """Every dimension names a parameter or recipe field and holds legal values; found before work starts."""
-    for pick in (0, -1):
-        chosen = {}
-        for key, dimension in search.space.items():
-            given = [bounds for bounds in (dimension.int, dimension.log, dimension.linear, dimension.choice) if bounds]
-            if len(given) != 1:
-                raise UserError(f"space.{key} gives {len(given)} ranges", "give one of int, log, linear, choice")
-            chosen[key] = given[0][pick]
-        trial_cells(search, store, chosen)
+    _check_targets(search.targets, store)
+    for fold in (search.fold, *search.winner.folds):
+        store.fold(fold)
+    inner_fold(store.clips, store.fold(search.fold), 0, search.inner_folds)
+    listed = [key for key, value in search.params.items() if isinstance(value, list)]
+    if listed:
+        raise UserError(f"params.{listed[0]} is a list: a search varies what stands in `space`", "give one value")
+    values = {key: _values(key, dimension) for key, dimension in search.space.items()}
+    first = {key: given[0] for key, given in values.items()}
+    for key, given in values.items():
+        for value in given:
+            trial_cells(search, store, {**first, key: value})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -248,6 +270,22 @@ def _variant(entry: Any) -> Any:
         ((system, params),) = entry.items()
         return {"system": system, "params": params or {}}
     return entry
+
+
+def _values(key: str, dimension: Range) -> tuple[Any, ...]:
+    """The values of a dimension that must be legal: the ends of a range, or every choice."""
+    ranges = {"int": dimension.int, "log": dimension.log, "linear": dimension.linear}
+    given = {kind: bounds for kind, bounds in ranges.items() if bounds is not None}
+    if len(given) + (dimension.choice is not None) != 1 or dimension.choice == ():
+        count = len(given) + bool(dimension.choice)
+        raise UserError(f"space.{key} gives {count} ranges", "give one of int, log, linear, choice")
+    if dimension.choice is not None:
+        return dimension.choice
+    ((kind, (low, high)),) = given.items()
+    if not low < high or (kind == "log" and low <= 0):
+        rule = "0 < low < high" if kind == "log" else "low < high"
+        raise UserError(f"space.{key}: {kind} range [{low}, {high}] breaks {rule}", "give the lower end first")
+    return (low, high)
 
 
 def _configured(search: Search, chosen: Mapping[str, Any]) -> tuple[Variant, Recipe]:

@@ -4,6 +4,7 @@ Legend: B batch, L frames, D features of one modality, K gate columns, Z feature
 """
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.system import Modal, Notes, Widths, concatenated, note
@@ -28,7 +29,7 @@ def mix(gate_BLK: Tensor, candidates: list[Tensor], *, relu: bool) -> Tensor:
 class GateParams(Strict):
     """Choices of a dynamic gate."""
 
-    temperature: float = 0.1
+    temperature: float = Field(0.1, gt=0)
     """B9: T = 0.1 as printed; a smaller T sharpens the choice."""
     relu: bool = True
     """B10: printed. It removes every negative feature value, so a gate wide open is not the base model."""

@@ -107,11 +107,17 @@ def _execute(
 ) -> "FleetSummary":
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
 
-    return _run_prepared(prepare_cells(read_sweep(source, overrides, plugins), space), space, workers, address, silent)
+    prepared = prepare_cells(read_sweep(source, overrides, plugins), space)
+    return _run_prepared(prepared, space, workers, address, silent, plugins)
 
 
 def _run_prepared(
-    prepared: "Prepared", space: Workspace, workers: int | None, address: str | None, silent: bool
+    prepared: "Prepared",
+    space: Workspace,
+    workers: int | None,
+    address: str | None,
+    silent: bool,
+    plugins: Sequence[Path] | None = None,
 ) -> "FleetSummary":
     """Runs the missing cells of a sweep and says how it went."""
     from crossfold.platform.edge.launch import remember_sweep
@@ -143,6 +149,7 @@ def _run_prepared(
                 sweep=name,
                 workers=workers,
                 address=address,
+                plugins=tuple(plugins or ()),
                 view=choose_view(json=silent),
             )
         finally:

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ GRACE_EPOCHS, REDUCTION = 3, 3
 """ASHA: no trial is stopped before the third epoch; at each rung the best third goes on."""
 
 MOST_TRIALS_AT_ONCE = 32
+SETTLE_SECONDS = 10.0
 
 TRIAL_RESOURCES: dict[str, int | float] = {"memory": 8 * 2**20}
 """A trial sleeps; it must find room where the workers hold every core, so it asks for a little memory only."""
@@ -134,6 +136,8 @@ def _watched(fleet: Fleet, monitor: Monitor, interrupted: threading.Event) -> It
                     stopping.set()
                     fleet.cancel()
                 monitor.feed(fleet.drain())
+                if last:
+                    _settle(fleet, monitor)
             except FleetError as error:
                 broken.append(error)
                 stopping.set()
@@ -155,6 +159,14 @@ def _watched(fleet: Fleet, monitor: Monitor, interrupted: threading.Event) -> It
         raise broken[0]
     if interrupted.is_set():
         raise KeyboardInterrupt
+
+
+def _settle(fleet: Fleet, monitor: Monitor) -> None:
+    """Waits a moment for the cells of stopped trials, which end with their epoch."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while monitor.progress.left and time.monotonic() < until:
+        time.sleep(fleet.poll_seconds)
+        monitor.feed(fleet.drain())
 
 
 def _tune(

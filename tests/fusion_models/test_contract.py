@@ -88,7 +88,7 @@ def test_padding_influences_no_real_frame(name):
 @everything
 def test_a_model_never_sees_padding(name):
     """The same from the raw features on, through encoders and heads, in training order of operations."""
-    recipe = Recipe.parse({"window": L, "temporal": {"width": 4, "levels": 2, "kernel": 3}}, "test")
+    recipe = Recipe.parse({"window": L, "hop": L, "temporal": {"width": 4, "levels": 2, "kernel": 3}}, "test")
     fusion = build(name, widths=dict.fromkeys(WIDTHS, 4))
     model = EmotionModel(WIDTHS, fusion, recipe, targets=2).eval()
     given = features(1, real=[6, 4, 1])

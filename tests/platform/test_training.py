@@ -1,5 +1,6 @@
 """The loss, the schedule, stopping, divergence, and a run that is interrupted anywhere and ends in the same bytes."""
 
+import io
 import logging
 import math
 
@@ -391,11 +392,18 @@ def test_killed_long_after_a_checkpoint(undisturbed, new_workspace, monkeypatch)
     assert bytes_of(workspace, cell) == expected
 
 
+class Crash:
+    def epoch(self, cell_id, report):
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+
 def test_without_a_checkpoint_the_run_starts_over(undisturbed, new_workspace):
-    """A short cell writes none; stopping it costs its few seconds, never its numbers."""
+    """A short cell that is killed has written none; that costs its few seconds, never its numbers."""
     cell, expected = undisturbed
     workspace = new_workspace()
-    assert attempt_cell(cell, workspace, reporter=StopAfter(2)).status == "cancelled"
+    with pytest.raises(KeyboardInterrupt):
+        attempt_cell(cell, workspace, reporter=Crash())
     assert not (workspace.scratch(cell.cell_id) / "last.pt").exists()
     assert attempt_cell(cell, workspace).status == "done"
     assert bytes_of(workspace, cell) == expected
@@ -416,22 +424,34 @@ def damage_bits(path):
 def damage_one_byte(path):
     """Somewhere in the middle of a tensor, where only a checksum notices."""
     data = bytearray(path.read_bytes())
-    weight = torch.load(path, weights_only=True)["model"]["fusion.attend.blocks.1.w_c.audio"]
+    weight = torch.load(io.BytesIO(training.unseal(bytes(data))), weights_only=True)["model"][
+        "fusion.attend.blocks.1.w_c.audio"
+    ]
     data[data.index(weight.numpy().tobytes()) + 403] ^= 0x40
     path.write_bytes(bytes(data))
 
 
+def reopened(path):
+    return torch.load(io.BytesIO(training.unseal(path.read_bytes())), weights_only=True)
+
+
+def resealed(path, saved):
+    held = io.BytesIO()
+    torch.save(saved, held)
+    path.write_bytes(training.seal(held.getvalue()))
+
+
 def damage_content(path):
-    saved = torch.load(path, weights_only=True)
+    saved = reopened(path)
     del saved["progress"]
-    torch.save(saved, path)
+    resealed(path, saved)
 
 
 def damage_shapes(path):
     """A checkpoint of an older version of the code, whose layers were of another size."""
-    saved = torch.load(path, weights_only=True)
+    saved = reopened(path)
     saved["model"] = {key: value[..., :1] for key, value in saved["model"].items()}
-    torch.save(saved, path)
+    resealed(path, saved)
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synt
         ({"space": {"temperatur": {"log": [0.1, 1]}}}, r"unknown key 'temperatur', did you mean 'temperature'\?"),
         ({"space": {"recipe.optimizer.lrr": {"log": [0.1, 1]}}}, "unknown key 'optimizer.lrr'"),
         ({"space": {"recipe.optimizer.lr": {"linear": [-1, 1]}}}, r"optimizer\.lr = -1"),
-        ({"space": {"gain": {"linear": [0.1, 0]}}}, "gain = 0"),
+        ({"space": {"gain": {"linear": [0, 0.1]}}}, "gain = 0"),
         ({"space": {"axis": {"choice": ["time", "space"]}}}, "axis = 'space'"),
         ({"space": {"axis": {"choice": ["time", "space", "feature"]}}}, "axis = 'space'"),
         ({"space": {"gain": {}}}, "gain gives 0 ranges"),
