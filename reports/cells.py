@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import PROTOCOL, Cell, Failure, canonical_json
+from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord, Workspace
 from crossfold.reports.palette import system_label, system_rank
 from crossfold.reports.statistics import Run, moments_of
@@ -110,16 +113,19 @@ def load_results(workspace: Workspace) -> Results:
 
 
 def _setting(cell: Cell) -> Setting:
-    recipe = cell.recipe.model_dump(mode="json")
-    name = recipe.pop("name")
+    return _setting_with(cell.recipe, cell.corpus, cell.store, cell.protocol, joint=len(cell.targets) > 1)
+
+
+def _setting_with(recipe: Recipe, corpus: str, store: str, protocol: int, *, joint: bool) -> Setting:
+    unnamed = recipe.model_dump(mode="json", exclude={"name"})
     return Setting(
-        corpus=cell.corpus,
-        store=cell.store,
-        recipe=name,
-        recipe_hash=hashlib.sha256(canonical_json(recipe).encode()).hexdigest()[:8],
-        selection=cell.recipe.selection,
-        protocol=cell.protocol,
-        joint=len(cell.targets) > 1,
+        corpus=corpus,
+        store=store,
+        recipe=recipe.name,
+        recipe_hash=hashlib.sha256(canonical_json(unnamed).encode()).hexdigest()[:8],
+        selection=recipe.selection,
+        protocol=protocol,
+        joint=joint,
     )
 
 
@@ -195,15 +201,22 @@ def _owed(
 
 
 def _setting_of_sweep(sweep: Mapping[str, Any], settings: Mapping[str, Setting], *, joint: bool) -> Setting:
-    """The setting of the sweep's finished cells. Before any has finished, one of its own.
+    """The setting of the sweep's finished cells; before any has finished, the one that the sweep says it runs in.
 
-    Never that of another sweep: what one recipe still owes must not make the rows of another look unfinished.
+    A sweep that does not say gets one of its own. Never that of another sweep: what one recipe still
+    owes must not make the rows of another look unfinished.
     """
     own = {settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings}
     if own:
         return replace(min(own, key=lambda setting: setting.key), joint=joint)
-    recipe = sweep.get("sweep", {}).get("recipe", "not known yet")
-    return Setting(sweep["corpus"], sweep["store"], recipe, "", "not known yet", PROTOCOL, joint)
+    protocol = int(sweep.get("protocol", PROTOCOL))
+    if "recipe" in sweep:
+        # A recipe that this version no longer reads is one that it cannot have run either.
+        with suppress(UserError):
+            recipe = Recipe.parse(sweep["recipe"], "a launched sweep")
+            return _setting_with(recipe, sweep["corpus"], sweep["store"], protocol, joint=joint)
+    name = sweep.get("sweep", {}).get("recipe", "not known yet")
+    return Setting(sweep["corpus"], sweep["store"], name, "", "not known yet", protocol, joint)
 
 
 def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:

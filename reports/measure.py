@@ -5,14 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.statistics import DRAWS, Run, ccc_interval, mean_sd
+from crossfold.reports.statistics import (
+    DRAWS,
+    Run,
+    ccc_interval,
+    mean_interval,
+    mean_scores,
+    mean_sd,
+    on_common_ground,
+)
 from crossfold.reports.values import (
     ABOVE,
     AGREES,
     BELOW,
+    MEAN,
     NOT_COMPARABLE,
     NOT_RUN,
     Entry,
@@ -55,6 +65,45 @@ def measure(results: Results, setting: Setting, variant: str, target: str, folds
         folds=tuple(sorted(int(fold) for fold in done["fold"].unique())),
         seeds=tuple(sorted(int(seed) for seed in done["seed"].unique())),
         videos=tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in runs}.items())),
+    )
+
+
+def measure_mean(results: Results, setting: Setting, variant: str, entries: Sequence[Entry]) -> Entry:
+    """The mean over targets of one variant, from its entries; only where every target is complete."""
+    cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["variant"] == variant)]
+    cells = cells.drop_duplicates("cell_id")
+    done = int((cells["status"] == "done").sum())
+    entry = Entry(
+        text=f"{done}/{len(cells)} cells",
+        verdict=NOT_RUN,
+        variant=variant,
+        target=MEAN,
+        done=done,
+        planned=len(cells),
+        cell_ids=tuple(str(cell_id) for cell_id in cells["cell_id"]),
+    )
+    if any(target.mean is None for target in entries):
+        failed = sorted({target.verdict for target in entries if target.verdict.startswith("failed")})
+        if failed:
+            return replace(entry, text=f"{failed[0]} ({entry.text})", verdict=failed[0])
+        absent = [target.target for target in entries if target.planned == 0]
+        return replace(entry, text=f"no {listing(absent)}") if absent and done == len(cells) else entry
+    groups = on_common_ground([runs_of(results, setting, variant, target.target) for target in entries])
+    if not groups[0]:
+        return replace(entry, text="no fold and seed with all targets")
+    scores = mean_scores(groups)
+    mean = mean_sd(scores)
+    return replace(
+        entry,
+        text=with_sd(mean.mean, mean.sd),
+        verdict=NOT_COMPARABLE,
+        mean=mean.mean,
+        sd=mean.sd,
+        interval=mean_interval(groups),
+        video_mean=float(np.mean([target.video_mean for target in entries if target.video_mean is not None])),
+        folds=tuple(sorted(int(fold) for fold in scores["fold"].unique())),
+        seeds=tuple(sorted(int(seed) for seed in scores["seed"].unique())),
+        videos=tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in groups[0]}.items())),
     )
 
 

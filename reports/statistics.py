@@ -6,7 +6,7 @@ never frames: the frames of one video are not independent. Two systems are compa
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -179,28 +179,65 @@ def ccc_interval(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Inte
     return interval_of(bootstrap_mean(runs, draws, seed))
 
 
+def on_common_ground(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
+    """The runs of several targets or systems, only of folds and seeds that all have, on the same videos in each fold.
+
+    A video without labels for a target weighs nothing there, so that one draw of videos means the same everywhere.
+    """
+    by_key = [{(run.fold, run.seed): run for run in group} for group in groups]
+    keys = sorted(set(by_key[0]).intersection(*by_key[1:])) if by_key else []
+    videos: dict[int, set[str]] = defaultdict(set)
+    for fold, seed in keys:
+        videos[fold].update(*(runs[fold, seed].videos for runs in by_key))
+    return [[_spread_over(runs[key], tuple(sorted(videos[key[0]]))) for key in keys] for runs in by_key]
+
+
+def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
+    """Columns fold, seed and ccc: the mean over targets, one group a target, of each fold and seed that all have."""
+    columns = zip(*on_common_ground(groups), strict=True)
+    scores = [(runs[0].fold, runs[0].seed, float(np.mean([run.ccc for run in runs]))) for runs in columns]
+    return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
+
+
+def mean_interval(groups: Sequence[Sequence[Run]], draws: int = DRAWS, seed: int = 0) -> Interval | None:
+    """95% interval of the mean CCC over targets, one group a target; all targets meet the same resampled videos."""
+    return interval_of(_mean_over_targets(on_common_ground(groups), draws, seed))
+
+
 def paired_gain(a: Sequence[Run], b: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Gain | None:
     """How much better `a` is than `b`, over the folds and seeds that both have; None where there is none.
 
     Raises `ValueError` where a pair was not scored on the same videos.
     """
-    left, right = ({(run.fold, run.seed): run for run in runs} for runs in (a, b))
-    keys = sorted(left.keys() & right.keys())
-    if not keys:
+    return paired_mean_gain([a], [b], draws, seed)
+
+
+def paired_mean_gain(
+    a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], draws: int = DRAWS, seed: int = 0
+) -> Gain | None:
+    """The gain of `a` over `b` in the mean CCC over targets; one group a target, in the same order.
+
+    Both systems and all targets meet the same resampled videos. Raises `ValueError` as `paired_gain` does.
+    """
+    for ours, theirs in zip(a, b, strict=True):
+        known = {(run.fold, run.seed): run.videos for run in theirs}
+        for run in ours:
+            if known.get((run.fold, run.seed), run.videos) != run.videos:
+                raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
+    common = on_common_ground([*a, *b])
+    left, right = common[: len(a)], common[len(a) :]
+    pairs = mean_scores(left)
+    if pairs.empty:
         return None
-    for key in keys:
-        if left[key].videos != right[key].videos:
-            raise ValueError(f"fold {key[0]} seed {key[1]}: the two runs were not scored on the same videos")
-    pairs = pd.DataFrame({"fold": [fold for fold, _ in keys], "ccc": [left[key].ccc - right[key].ccc for key in keys]})
-    ours = bootstrap_mean([left[key] for key in keys], draws, seed)
-    theirs = bootstrap_mean([right[key] for key in keys], draws, seed)
-    interval = None if ours is None or theirs is None else interval_of(ours - theirs)
+    pairs["ccc"] -= mean_scores(right)["ccc"]
+    ours_drawn, theirs_drawn = (_mean_over_targets(side, draws, seed) for side in (left, right))
+    interval = None if ours_drawn is None or theirs_drawn is None else interval_of(ours_drawn - theirs_drawn)
     differences = pairs["ccc"].to_numpy()
     return Gain(
         mean=mean_sd(pairs).mean,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
-        n=len(keys),
+        n=len(pairs),
         p=_p_value(stats.ttest_1samp, differences, 0.0),
         p_wilcoxon=_p_value(stats.wilcoxon, differences),
     )
@@ -221,6 +258,24 @@ def rank_agreement(printed: Sequence[float], measured: Sequence[float]) -> Agree
     return (
         None if np.isnan(result.statistic) else Agreement(float(result.statistic), float(result.pvalue), len(printed))
     )
+
+
+def _mean_over_targets(groups: Sequence[Sequence[Run]], draws: int, seed: int) -> Floats | None:
+    """The mean over targets in each resample: float64 [draws]. The groups must stand on common ground."""
+    resampled = [bootstrap_mean(group, draws, seed) for group in groups]
+    found = [drawn for drawn in resampled if drawn is not None]
+    return np.asarray(np.mean(found, axis=0)) if found and len(found) == len(resampled) else None
+
+
+def _spread_over(run: Run, videos: tuple[str, ...]) -> Run:
+    """The run with empty moments for the videos that it was not scored on."""
+    if run.videos == videos:
+        return run
+    at = [videos.index(video) for video in run.videos]
+    wide = Moments(*np.zeros((6, len(videos))))
+    for name in ("n", "mean_x", "mean_y", "sxx", "syy", "sxy"):
+        getattr(wide, name)[at] = getattr(run.moments, name)
+    return replace(run, videos=videos, moments=wide)
 
 
 def _p_value(test: Callable[..., Any], differences: Floats, *rest: float) -> float | None:

@@ -32,12 +32,13 @@ _LATEX = {
     "]": "{]}",
     "\n": " ",
 }
+_NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _NUMERIC = ("number", "published", "measured")
 
 CSV_COLUMNS = (
     "table", "kind", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
-    "difference", "verdict", "done", "planned", "gain", "gain_low", "gain_high", "gain_pairs", "gain_p_holm",
-    "gain_p_wilcoxon", "corpus", "store", "recipe", "protocol", "selection", "cells",
+    "difference", "verdict", "done", "planned", "against", "gain", "gain_low", "gain_high", "gain_pairs",
+    "gain_p_holm", "gain_p_wilcoxon", "corpus", "store", "recipe", "protocol", "selection", "cells",
 )  # fmt: skip
 
 
@@ -46,31 +47,38 @@ def to_markdown(table: Table) -> str:
     parts = [f"## {markdown(table.heading)}", f"**{markdown(table.title)}**"]
     if table.setting.label:
         parts.append(f"> {markdown(table.setting.label)}")
+    if table.headline:
+        parts.append(f"**{markdown(table.headline)}**")
     parts += [markdown(sentence) for sentence in table.sentences]
     parts.append(_pipe_table(main_grid(table)))
-    gains = gains_grid(table)
-    if gains:
-        parts.append(_pipe_table(gains))
+    for heading, grid in further_grids(table):
+        parts += [f"### {markdown(heading)}", _pipe_table(grid)]
     parts += [f"{mark}. {markdown(text)}" for mark, text in table.footnotes]
     parts += [markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(table: Table) -> str:
-    """A `table` environment with booktabs rules; needs `\\usepackage{booktabs}`."""
-    sentences = [table.setting.label.capitalize() + "." if table.setting.label else "", *table.sentences]
+    """A `table` environment with booktabs rules; needs the packages booktabs and graphicx.
+
+    A tabular that is wider than the line is scaled down to it.
+    """
+    sentences = [table.setting.label.capitalize() + "." if table.setting.label else "", table.headline, *table.sentences]
     caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
     notes = [*(f"{mark}: {text}" for mark, text in table.footnotes), *table.notes]
-    gains = gains_grid(table)
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs}",
+            "% needs \\usepackage{booktabs,graphicx}",
             "\\begin{table}[t]",
             "\\centering\\small",
             f"\\caption{{{latex(caption)}}}",
             f"\\label{{tab:{table.id}}}",
             _tabular(main_grid(table)),
-            *([r"\par\medskip", _tabular(gains)] if gains else []),
+            *(
+                part
+                for heading, grid in further_grids(table)
+                for part in (f"\\par\\medskip {latex(heading)}\\par\\smallskip", _tabular(grid))
+            ),
             *(f"\\par\\smallskip\\footnotesize {latex(note)}" for note in notes),
             "\\end{table}",
             "",
@@ -121,7 +129,7 @@ def _markdown_cell(cell: GridCell) -> str:
 
 def _tabular(grid: Grid) -> str:
     columns = "".join("r" if _is_numeric(grid, i) else "l" for i in range(len(grid.heads)))
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    lines = [_NO_WIDER_THAN_LINE + "{%", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     if grid.groups:
         spans = [
             f"\\multicolumn{{{width}}}{{c}}{{{latex(text)}}}" if text else " & ".join([""] * width)
@@ -135,7 +143,7 @@ def _tabular(grid: Grid) -> str:
             start += width
     lines += [" & ".join(latex(head) for head in grid.heads) + r" \\", "\\midrule"]
     lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in grid.rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}"])
 
 
 def _latex_cell(cell: GridCell) -> str:

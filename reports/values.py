@@ -1,5 +1,6 @@
 """What a table is made of: values without mark-up, and how a number is written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.reports.cells import Setting
@@ -7,9 +8,22 @@ from crossfold.reports.statistics import Gain, Interval
 
 MINUS = "−"
 DASH = "–"
+MEAN = "mean"
+"""In the place of a target: the mean over all targets of the table."""
 
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
+
+
+@dataclass(frozen=True)
+class Against:
+    """What an entry gained over another row."""
+
+    rival: str
+    """Label of the other row."""
+    gain: Gain | None
+    p: float | None = None
+    """Holm-corrected."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +51,7 @@ class Entry:
     seeds: tuple[int, ...] = ()
     videos: tuple[int, ...] = ()
     """Reported videos of each fold."""
-    gain: Gain | None = None
-    p: float | None = None
-    """Holm-corrected p value of the gain."""
+    gains: tuple[Against, ...] = ()
     cell_ids: tuple[str, ...] = ()
 
     @property
@@ -92,7 +104,7 @@ class Table:
     comparable: bool
     """Whether the measured corpus is the paper's."""
     columns: tuple[str, ...]
-    """Targets, in the order of the entries of a line."""
+    """Targets, or `MEAN` over the others, in the order of the entries of a line."""
     lines: tuple[Line, ...]
     sentences: tuple[str, ...]
     """What may be compared, and what the comparison says; stands above the table."""
@@ -103,8 +115,12 @@ class Table:
     gains: tuple[GainLine, ...] = ()
     extra: tuple[str, ...] = ()
     """Heads of further columns."""
-    against: str = ""
-    """What the gains of entries are measured against; empty where entries have none."""
+    rivals: tuple[str, ...] = ()
+    """Labels of the rows over which the entries of the first column have a gain, in the order of `Entry.gains`."""
+    best: str = ""
+    """Label of the row over which the entries of the other columns have a gain."""
+    headline: str = ""
+    """The one sentence that the table was made for; stands above `sentences`."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -142,13 +158,15 @@ def gain_text(gain: Gain | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p value as papers print it."""
+    """A p value with the digits that matter: three where it is small, two above, none where it is one."""
     if p is None:
         return DASH
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}" if p < 0.995 else "1"
 
 
-def listing(values: tuple[int, ...]) -> str:
+def listing(values: Sequence[int | str]) -> str:
     """`0, 1 and 2`."""
     words = [str(value) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell
+from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
-from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load
+from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load, load_recipe
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
             "corpus": prepared.store.corpus,
             "store": prepared.store.content_hash,
             "sweep": prepared.sweep.model_dump(mode="json"),
+            "recipe": load_recipe(prepared.sweep.recipe, prepared.sweep.set).model_dump(mode="json"),
+            "protocol": PROTOCOL,
             "cells": [cell.cell_id for cell in prepared.plan.cells],
             "labels": {
                 cell.cell_id: {

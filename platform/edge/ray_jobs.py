@@ -1,0 +1,236 @@
+"""A sweep as a Ray job: the code travels as a wheel, the data stay where they are, the results land in the workspace.
+
+The head node needs the dependencies in its `python`, a dashboard (`ray start --head --dashboard-host 127.0.0.1
+--include-dashboard true --disable-usage-stats`), and the workspace under the same path, as on a shared mount.
+A head with token authentication wants `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN_PATH` here as well; one on loopback may
+go without, with `RAY_AUTH_MODE=disabled` on both sides. Ray itself decides by whether `~/.ray/auth_token` exists, so
+say which.
+
+From a checkout the same goes through Ray's own command line, where the link farm takes the place of the wheel:
+
+    ray job submit --address http://127.0.0.1:8265 --entrypoint-num-cpus 0 --working-dir . \\
+        --runtime-env-json '{"py_modules": [".pkg/crossfold"]}' \\
+        -- python -m crossfold.platform.edge.cli run demo --workspace /shared/workspace --address auto
+"""
+
+import asyncio
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfold.platform.errors import UserError
+
+START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
+"""What starts a head that takes jobs."""
+
+PASSED_ON = ("MLFLOW_TRACKING_URI",)
+"""Variables that a job gets from here, beside all `CROSSFOLD_*`."""
+
+POLL_SECONDS = 0.5
+
+BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+
+
+def submit(
+    sweep: str | Path,
+    address: str,
+    workspace: Path,
+    *,
+    wait: bool = True,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    entrypoint: str | None = None,
+) -> int:
+    """Submits `crossfold run` (or `search`) of a sweep to the head at `address`; returns its exit code.
+
+    `wait` follows the log to the end; without, 0 is returned at once. Either way the job outlives this process.
+    tell: receives the log, line by line. entrypoint: another command, for tests.
+    """
+    from crossfold.sweeps.plan import Search, load
+
+    asked = load(sweep, overrides)
+    client = _connect(address)
+    with tempfile.TemporaryDirectory(prefix="crossfold-job-") as folder:
+        code = Path(folder) / "code"
+        unpack_wheel(code)
+        shipped = _ship_sweep(sweep, code)
+        verb = "search" if isinstance(asked, Search) else "run"
+        job = client.submit_job(
+            entrypoint=entrypoint or _command(verb, shipped, workspace, overrides, workers),
+            # Waits for workers; a core for it would be one less for them.
+            entrypoint_num_cpus=0,
+            submission_id=submission_id(asked.name),
+            runtime_env={"working_dir": str(code), "env_vars": _environment()},
+            metadata={"crossfold_sweep": asked.name, "crossfold_workspace": str(workspace.resolve())},
+        )
+    tell(f"submitted {job}; `crossfold status --workspace {workspace}` shows how it goes")
+    return _follow(client, job, tell) if wait else 0
+
+
+def job_status(address: str, job: str) -> str:
+    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    try:
+        return str(_connect(address).get_job_status(job))
+    except RuntimeError as error:
+        raise UserError(f"no job {job!r} at {address}: {_first_line(error)}", "`ray job list` shows them") from None
+
+
+def submission_id(sweep: str) -> str:
+    """A name that tells the sweep and the time, and is never used twice."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"crossfold-{sweep}-{now:%Y%m%d-%H%M%S-%f}"
+
+
+def unpack_wheel(folder: Path) -> None:
+    """Builds the wheel of this very code and unpacks it: `crossfold/` and its metadata.
+
+    Unpacked, because Ray installs a wheel with the `pip` of the node, which an environment made by uv has not.
+    """
+    with tempfile.TemporaryDirectory(prefix="crossfold-wheel-") as made:
+        shutil.unpack_archive(build_wheel(Path(made)), folder, "zip")
+
+
+def build_wheel(folder: Path) -> Path:
+    """Builds a wheel offline: from the checkout by its build backend, or from the installed files."""
+    source = _source_tree()
+    if source is None:
+        return _repack(folder)
+    copy = folder / "source"
+    # A build leaves files beside the source, so it gets a copy; links become folders.
+    shutil.copytree(source / ".pkg", copy / ".pkg", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(source / name, copy / name)
+    built = subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=copy, capture_output=True, text=True)
+    if built.returncode:
+        raise UserError(
+            f"the wheel of {source} could not be built: {built.stderr.strip().splitlines()[-1:]}",
+            "install setuptools>=77 in this environment",
+        )
+    return folder / built.stdout.split()[-1]
+
+
+def _source_tree() -> Path | None:
+    """The checkout this code runs from, if it is one."""
+    import crossfold.platform
+
+    for place in crossfold.platform.__path__:
+        root = Path(place).parents[2]
+        if (root / "pyproject.toml").is_file() and root / ".pkg" in Path(place).parents:
+            return root
+    return None
+
+
+def _repack(folder: Path) -> Path:
+    """A wheel of the files that an installed wheel left, without its scripts."""
+    installed = importlib.metadata.distribution("crossfold")
+    path = folder / f"crossfold-{installed.version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for file in installed.files or ():
+            if file.parts[0] != ".." and file.suffix != ".pyc":
+                wheel.write(str(file.locate()), str(file))
+    return path
+
+
+def _ship_sweep(sweep: str | Path, folder: Path) -> str:
+    """Puts a sweep file, and a recipe file it names, beside the code; returns what to call it there."""
+    path = Path(sweep)
+    if not path.is_file():
+        return str(sweep)
+    shutil.copy2(path, folder / path.name)
+    recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
+    if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
+        (folder / recipe).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(recipe, folder / recipe)
+    return path.name
+
+
+def _command(verb: str, sweep: str, workspace: Path, overrides: Sequence[str], workers: int | None) -> str:
+    words = ["python", "-m", "crossfold.platform.edge.cli", verb, sweep]
+    words += ["--workspace", str(workspace.resolve()), "--address", "auto"]
+    words += [word for override in overrides for word in ("--set", override)]
+    words += ["--workers", str(workers)] if workers is not None else []
+    return shlex.join(words)
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key.startswith("CROSSFOLD_") or key in PASSED_ON}
+
+
+def _connect(address: str) -> Any:
+    if not address.startswith(("http://", "https://")):
+        raise UserError(
+            f"{address!r} is not the address of a Ray dashboard", "give a URL such as http://127.0.0.1:8265"
+        )
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        with _only_address(address):
+            return JobSubmissionClient(address)
+    except (AuthenticationError, PermissionError) as error:
+        raise UserError(
+            f"{address} asks for a token: {_first_line(error)}",
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head",
+        ) from None
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"no Ray head answers at {address}: {_first_line(error)}", f"start one: {START}") from None
+
+
+@contextlib.contextmanager
+def _only_address(address: str) -> Iterator[None]:
+    """Ray lets this variable win over what it is called with; here the caller has said where."""
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    os.environ[name] = address
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _follow(client: Any, job: str, tell: Callable[[str], None]) -> int:
+    """Passes the log on until the job ends; returns its exit code."""
+    try:
+        asyncio.run(_tail(client, job, tell))
+        while not (status := client.get_job_status(job)).is_terminal():
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        tell(f"no longer following; {job} goes on (`ray job logs {job} --follow`, `ray job stop {job}`)")
+        raise
+    if str(status) == "SUCCEEDED":
+        return 0
+    info = client.get_job_info(job)
+    tell(f"{job} {status}: {info.message or ''}")
+    return int(info.driver_exit_code or 1)
+
+
+async def _tail(client: Any, job: str, tell: Callable[[str], None]) -> None:
+    rest = ""
+    # A log that breaks off is no reason to give the job up: its status is asked until it ends.
+    with contextlib.suppress(RuntimeError, OSError):
+        async for piece in client.tail_job_logs(job):
+            *lines, rest = (rest + piece).split("\n")
+            for line in lines:
+                tell(line)
+    if rest:
+        tell(rest)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,289 @@
+"""Jobs: what is shipped, what is asked of Ray, and a real head that runs a sweep end to end."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from crossfold.platform.edge import ray_jobs
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import Workspace
+
+ROOT = Path(__file__).parents[2]
+
+SWEEP = """
+name: tiny
+corpus: synthetic
+recipe: demo
+set: {epochs: 2, window: 60, hop: 40}
+systems: [concat, jca]
+targets: [valence]
+folds: [0]
+seeds: [0]
+"""
+
+
+class FakeClient:
+    """Keeps what was submitted; the job says two lines and ends as told."""
+
+    def __init__(self, status: str = "SUCCEEDED", code: int | None = 0) -> None:
+        self.submitted: dict = {}
+        self.shipped: set[str] = set()
+        self._status, self._code = status, code
+
+    def submit_job(self, **job) -> str:
+        self.submitted = job
+        code = Path(job["runtime_env"]["working_dir"])
+        self.shipped = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
+        return job["submission_id"]
+
+    async def tail_job_logs(self, job):
+        for piece in ("one\ntw", "o\nthree"):
+            yield piece
+
+    def get_job_status(self, job):
+        from ray.job_submission import JobStatus
+
+        return JobStatus(self._status)
+
+    def get_job_info(self, job):
+        return type("Info", (), {"message": "it broke", "driver_exit_code": self._code})()
+
+
+@pytest.fixture
+def client(monkeypatch) -> FakeClient:
+    fake = FakeClient()
+    monkeypatch.setattr(ray_jobs, "_connect", lambda address: fake)
+    return fake
+
+
+def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
+    ray_jobs.unpack_wheel(tmp_path / "code")
+    held = {str(path.relative_to(tmp_path / "code")) for path in (tmp_path / "code").rglob("*")}
+    assert {
+        "crossfold/platform/trial.py",
+        "crossfold/sweeps/recipes/demo.yaml",
+        "crossfold/reports/templates/report.js",
+        "crossfold-0.1.0.dist-info/METADATA",
+    } <= held
+    assert not [path for path in held if "test_" in path or path.endswith(".pyc")]
+    assert not (ROOT / "build").exists()
+
+
+def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CROSSFOLD_SOMETHING", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    (tmp_path / "mine.yaml").write_text(SWEEP.replace("recipe: demo", "recipe: recipes/own.yaml"))
+    (tmp_path / "recipes").mkdir()
+    shutil.copy(ROOT / "sweeps" / "recipes" / "demo.yaml", tmp_path / "recipes" / "own.yaml")
+    said: list[str] = []
+    code = ray_jobs.submit(
+        "mine.yaml", "http://head", Path("space"), overrides=("epochs=3",), workers=2, tell=said.append
+    )
+    job = client.submitted
+    assert code == 0
+    assert said[1:] == ["one", "two", "three"]
+    assert job["entrypoint"] == (
+        "python -m crossfold.platform.edge.cli run mine.yaml "
+        f"--workspace {tmp_path / 'space'} --address auto --set epochs=3 --workers 2"
+    )
+    assert job["entrypoint_num_cpus"] == 0
+    assert job["submission_id"].startswith("crossfold-tiny-")
+    assert {"mine.yaml", "recipes/own.yaml", "crossfold/platform/trial.py"} <= client.shipped
+    assert job["runtime_env"]["env_vars"]["MLFLOW_TRACKING_URI"] == "http://mlflow"
+    assert job["runtime_env"]["env_vars"]["CROSSFOLD_SOMETHING"] == "1"
+    assert "SECRET_TOKEN" not in job["runtime_env"]["env_vars"]
+
+
+def test_a_search_is_submitted_as_a_search_and_a_shipped_sweep_by_name(client, tmp_path):
+    ray_jobs.submit("search-demo", "http://head", tmp_path, wait=False)
+    assert " search search-demo " in client.submitted["entrypoint"]
+
+
+def test_a_wrong_sweep_is_refused_before_anything_is_sent(client, tmp_path):
+    with pytest.raises(UserError, match="demo"):
+        ray_jobs.submit("demoo", "http://head", tmp_path)
+    assert client.submitted == {}
+
+
+@pytest.mark.parametrize(("status", "exit_code", "code"), [("FAILED", 1, 1), ("FAILED", 2, 2), ("STOPPED", None, 1)])
+def test_the_exit_code_of_the_job_is_passed_on(monkeypatch, tmp_path, status, exit_code, code):
+    monkeypatch.setattr(ray_jobs, "_connect", lambda address: FakeClient(status, exit_code))
+    assert ray_jobs.submit("demo", "http://head", tmp_path) == code
+
+
+def test_submission_ids_differ():
+    assert len({ray_jobs.submission_id("s") for _ in range(100)}) == 100
+
+
+def test_a_head_that_does_not_answer_says_what_to_start():
+    with pytest.raises(UserError, match="ray start --head"):
+        ray_jobs.job_status(f"http://127.0.0.1:{free_port()}", "job")
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "127.0.0.1:6379"])
+def test_another_kind_of_address_says_which_is_wanted(address):
+    with pytest.raises(UserError, match="http://127"):
+        ray_jobs.job_status(address, "job")
+
+
+def test_the_installed_files_make_a_wheel_where_there_is_no_checkout(tmp_path, monkeypatch):
+    ray_jobs.unpack_wheel(tmp_path / "site")
+    monkeypatch.setattr(ray_jobs, "_source_tree", lambda: None)
+    installed = ray_jobs.importlib.metadata.PathDistribution(tmp_path / "site" / "crossfold-0.1.0.dist-info")
+    monkeypatch.setattr(ray_jobs.importlib.metadata, "distribution", lambda name: installed)
+    ray_jobs.unpack_wheel(tmp_path / "again")
+    first, again = ({p.relative_to(f) for p in f.rglob("*")} for f in (tmp_path / "site", tmp_path / "again"))
+    assert first == again
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def descendants(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in listed.splitlines():
+        child, parent = map(int, line.split())
+        children.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found.extend(children.get(one, []))
+    return found[1:]
+
+
+@contextlib.contextmanager
+def ray_head():
+    """A head of our own on free ports; stopped by its own process ids."""
+    scripts = Path(sys.executable).parent
+    folder = tempfile.mkdtemp(prefix="cf", dir="/tmp")  # Ray's sockets allow no long path
+    url_port = free_port()
+    ports = {
+        "port": free_port(), "dashboard-port": url_port, "ray-client-server-port": free_port(),
+        "dashboard-agent-listen-port": free_port(), "metrics-export-port": free_port(),
+    }  # fmt: skip
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
+        "RAY_AUTH_MODE": "disabled",
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
+    head = subprocess.Popen(
+        [str(scripts / "ray"), "start", "--head", "--block", "--dashboard-host", "127.0.0.1",
+         "--include-dashboard", "true", "--disable-usage-stats", "--num-cpus", "1", "--temp-dir", folder,
+         "--object-store-memory", str(100 * 2**20), *(f"--{name}={port}" for name, port in ports.items())],
+        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: answers(url_port), 60)
+        yield f"http://127.0.0.1:{url_port}"
+    finally:
+        mine = descendants(head.pid)
+        head.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            head.wait(5)
+        for pid in [head.pid, *mine]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(port: int) -> bool:
+    import urllib.request
+
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=1):
+        return True
+    return False
+
+
+def wait_for(condition, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def head():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_head() as address:
+            yield address
+
+
+@pytest.fixture
+def space(tmp_path) -> Workspace:
+    """A workspace with the store of a small synthetic corpus."""
+    crossfold = [sys.executable, "-m", "crossfold.platform.edge.cli"]
+    corpus = ["corpus", "synthetic", str(tmp_path / "corpus"), "--clips", "8", "--frames", "200"]
+    prepare = ["prepare", "synthetic", "--root", str(tmp_path / "corpus"), "--workspace", str(tmp_path / "space")]
+    for command in (corpus, prepare):
+        subprocess.run([*crossfold, *command], check=True, stdout=subprocess.DEVNULL)
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    return Workspace(tmp_path / "space")
+
+
+WHERE = """
+import ray
+ray.init(address="auto", log_to_driver=False)
+
+@ray.remote
+def where():
+    import importlib.metadata, os, crossfold.platform.contracts as contracts
+    os.chdir("/")
+    return contracts.__file__, importlib.metadata.version("crossfold")
+
+import crossfold.platform.contracts as contracts
+print("driver", contracts.__file__)
+print("task", *ray.get(where.remote()))
+"""
+
+
+@pytest.mark.slow
+def test_driver_and_workers_import_the_shipped_code(head, tmp_path):
+    script = tmp_path / "where.py"
+    script.write_text(WHERE)
+    said: list[str] = []
+    code = ray_jobs.submit("demo", head, tmp_path, tell=said.append, entrypoint=f'python -c "$(cat {script})"')
+    assert code == 0, said
+    told = dict(line.split(" ", 1) for line in said if line.startswith(("driver", "task")))
+    for place in told.values():
+        assert "runtime_resources" in place and str(ROOT) not in place
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_without_its_client(head, tmp_path):
+    said: list[str] = []
+    marker = tmp_path / "done"
+    ray_jobs.submit("demo", head, tmp_path, wait=False, tell=said.append, entrypoint=f"sleep 2; touch {marker}; exit 3")
+    job = said[0].split()[1].rstrip(";")
+    assert ray_jobs.job_status(head, job) in ("PENDING", "RUNNING")
+    wait_for(marker.exists, 30)
+    wait_for(lambda: ray_jobs.job_status(head, job) == "FAILED", 20)
+    with pytest.raises(UserError, match="no job"):
+        ray_jobs.job_status(head, "nonsense")
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_as_a_job_and_its_cells_land(head, space, tmp_path):
+    said: list[str] = []
+    sweep = tmp_path / "tiny.yaml"
+    code = ray_jobs.submit(sweep, head, space.root, workers=1, tell=said.append)
+    assert code == 0, "\n".join(said)
+    assert len(space.finished()) == 2
+    # The same job again finds everything done.
+    assert ray_jobs.submit(sweep, head, space.root, workers=1, tell=said.append) == 0
+    assert any("nothing to run" in line for line in said)
