@@ -141,6 +141,7 @@ def _run_prepared(
         remember_sweep(prepared, space)
         tracker = MlflowTracker(space)
         tracker.launch(name, missing)
+        tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
         try:
             summary = run_cells(
                 missing,

@@ -151,6 +151,10 @@ class Mirror:
             if self._runs.get(cell_id) != run.info.run_id:
                 self._remember(cell_id, run.info.run_id)
 
+    def knows(self, cell_id: str) -> bool:
+        """Whether a run of the cell is on record here, by the workspace's own list; no store is asked."""
+        return cell_id in self._runs
+
     def _settle_stale(self, experiment: str) -> None:
         stale = self.cell_runs([experiment], "RUNNING")
         self.remember_all(stale)

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure
@@ -93,6 +93,12 @@ class MlflowTracker:
         """Notes that the folder of the cell can be mirrored."""
         with self._note(cell) as pending:
             pending.finished = True
+
+    def catch_up(self, cells: Iterable[Cell]) -> None:
+        """Notes finished cells that have no run yet: an earlier driver was killed before it told of them."""
+        for cell in cells:
+            if not self._mirror.knows(cell.cell_id):
+                self.finished(cell)
 
     def failed(self, cell: Cell, failure: Failure) -> None:
         """Notes the failed try."""

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import datetime
 import importlib.metadata
+import logging
 import os
 import shlex
 import shutil
@@ -178,6 +179,7 @@ def _connect(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         with _only_address(address):
             return JobSubmissionClient(address)
