@@ -9,6 +9,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 from crossfold.reports.cells import Results, Setting, load_results
+from crossfold.reports.comparison import corpus_name
 from crossfold.reports.figures import Figure, gain_bars, gate_pairs, learning_curve
 from crossfold.reports.html import Page, render
 from crossfold.reports.leaderboard import build_leaderboard, setting_targets, setting_variants
@@ -18,12 +19,15 @@ from crossfold.reports.statistics import Gain, paired_gain
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown
 from crossfold.reports.traces import choose_example, clip_trace
-from crossfold.reports.values import Table, listing
+from crossfold.reports.values import MEAN, Table, listing
 
 FORMATS = ("html", "md", "tex", "csv")
 TITLE = "Crossfold report"
 
-_SELECTION = {"reported": "best epoch by the reported split", "held_out": "best epoch by held-out training videos"}
+_SELECTION = {
+    "reported": "best epoch picked on the reported split",
+    "held_out": "best epoch picked on held-out training videos",
+}
 _WRITERS: Mapping[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 
 
@@ -108,8 +112,9 @@ def _page(workspace: Workspace, results: Results, tables: Sequence[Table], now: 
     notices += _notices(results)
     moment = now or datetime.datetime.now(datetime.UTC)
     return Page(
-        title=TITLE,
+        title=f"{TITLE}: {corpus_name(setting.corpus)}",
         date=moment.strftime("%Y-%m-%d %H:%M %Z").strip(),
+        summary=_measured(results, setting, store),
         facts=_facts(results, setting, store),
         tables=tables,
         figures=_figures(results, setting, store),
@@ -135,6 +140,25 @@ def _open_store(workspace: Workspace, setting: Setting) -> tuple[FeatureStore | 
         return FeatureStore(workspace.find_store(setting.corpus, setting.store)), []
     except UserError:
         return None, [f"Feature store {setting.corpus}-{setting.store} is not in this workspace, so no clip is shown."]
+
+
+def _measured(results: Results, setting: Setting, store: FeatureStore | None) -> str:
+    """What was measured, in one sentence."""
+    cells = results.cells[results.cells["setting"] == setting.key].drop_duplicates("cell_id")
+    done = int((cells["status"] == "done").sum())
+    corpus = corpus_name(setting.corpus)
+    if store:
+        corpus += f" ({_count(len({clip.video for clip in store.clips}), 'video')}, {store.frames:,} frames)"
+    return (
+        f"{listing(setting_targets(results, setting)).capitalize()} of {corpus}: "
+        f"{_count(cells['variant'].nunique(), 'system')}, {_count(cells['fold'].nunique(), 'fold')}, "
+        f"{_count(cells['seed'].nunique(), 'seed')}; {done} of {_count(len(cells), 'training run')} finished; "
+        f"recipe {setting.recipe}, {_SELECTION.get(setting.selection, setting.selection)}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def _facts(results: Results, setting: Setting, store: FeatureStore | None) -> list[tuple[str, str]]:
@@ -177,7 +201,7 @@ def _notices(results: Results) -> list[str]:
 
 
 def _summary(table: Table) -> str:
-    entries = table.entries
+    entries = [entry for entry in table.entries if entry.target != MEAN]
     done = sum(entry.mean is not None for entry in entries)
     label = f" ({table.setting.label})" if table.setting.label else ""
     return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}"

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,9 @@ from crossfold.reports.statistics import Run, moments_of
 
 EMBEDDED = ("puppets", "synthetic")
 """Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""
+
+MAX_KEYS = 3
+"""More parameters than this make no name that can be read."""
 
 COLUMNS = (
     "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
@@ -228,14 +232,31 @@ def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _variant_names(cells: pd.DataFrame) -> dict[str, str]:
-    """Names of variants: the system, and those parameters in which the variants of one system differ."""
+    """Names of variants: the system, and those parameters in which its variants of one setting differ."""
+    shown: dict[str, set[str]] = {}
+    parsed = {row["variant"]: json.loads(row["params"]) for row in cells[["variant", "params"]].to_dict("records")}
+    for _, group in cells.groupby(["setting", "system"]):
+        values = {str(variant): parsed[variant] for variant in group["variant"].unique()}
+        for variant in values:
+            shown.setdefault(variant, set()).update(_telling_keys(list(values.values())))
     names = {}
-    distinct = cells[["system", "params", "variant"]].drop_duplicates()
-    for system, group in sorted(distinct.groupby("system"), key=lambda item: system_rank(str(item[0]))):
-        values = {row["variant"]: json.loads(row["params"]) for row in group.to_dict("records")}
-        keys = sorted({key for params in values.values() for key in params})
-        differing = [key for key in keys if len({repr(params.get(key)) for params in values.values()}) > 1]
-        for variant, params in sorted(values.items()):
-            detail = ", ".join(f"{key} {params.get(key)}" for key in differing)
-            names[variant] = system_label(str(system)) + (f" ({detail})" if detail else "")
+    distinct = cells[["system", "variant"]].drop_duplicates().to_dict("records")
+    for row in sorted(distinct, key=lambda row: (system_rank(str(row["system"])), str(row["variant"]))):
+        variant, params = str(row["variant"]), parsed[row["variant"]]
+        # A parameter that a variant does not have, as before it was invented, is none of its names.
+        detail = ", ".join(f"{key} {params[key]}" for key in sorted(shown[variant] & params.keys()))
+        names[variant] = system_label(str(row["system"])) + (f" ({detail})" if detail else "")
     return names
+
+
+def _telling_keys(variants: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The keys in which variants differ; of more than `MAX_KEYS`, the fewest that tell all of them apart."""
+    keys = sorted({key for params in variants for key in params})
+    differing = [key for key in keys if len({repr(params.get(key)) for params in variants}) > 1]
+    if len(differing) <= MAX_KEYS:
+        return tuple(differing)
+    for size in range(1, MAX_KEYS + 1):
+        for chosen in combinations(differing, size):
+            if len({repr([params.get(key) for key in chosen]) for params in variants}) == len(variants):
+                return chosen
+    return tuple(differing)

@@ -1,7 +1,7 @@
 """The three kinds of figures: learning curves, gains over the base, and one clip against its truth.
 
-A figure is plain plotly JSON. It has no background and no legend of its own: the page draws one legend for all
-figures, and sets the colours of text and grid with its theme.
+A chart is plain plotly JSON. It has no background and no legend of its own: the page draws the keys, and sets the
+colours of text and grid with its theme.
 """
 
 import html
@@ -18,28 +18,51 @@ import plotly.graph_objects as go
 
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.leaderboard import setting_variants
-from crossfold.reports.palette import DCA, Style, system_style, translucent
+from crossfold.reports.palette import DCA, Style, system_family, system_style, translucent
 from crossfold.reports.statistics import Gain
+from crossfold.reports.values import gain_text, number
 
 MAX_POINTS = 400
 """Points of one line; more cannot be told apart on a page."""
 TRUTH = "#7a7f87"
+MUTED = "muted"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a legend."""
+
+    name: str
+    colour: str
+    """Empty for the colour of text."""
+    dashes: str = "none"
+    """As SVG writes them; `fill` for an area."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a figure."""
+
+    spec: Mapping[str, Any]
+    """Plotly's data and layout."""
+    alt: str
+    """What the chart shows, in words and numbers, for those who cannot see it."""
+    title: str = ""
+    key: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One chart with the words around it."""
+    """One or several charts on the same axes, with the words around them."""
 
     id: str
     title: str
     caption: str
-    spec: Mapping[str, Any]
-    """Plotly's data and layout."""
+    panels: tuple[Panel, ...]
+    key: tuple[Key, ...] = ()
+    """What means the same in every panel."""
     wide: bool = False
-    spans: tuple[str, ...] = ()
-    """What is shaded, in words, in the order of the numbers in the chart."""
-    key: tuple[tuple[str, str], ...] = ()
-    """Name and colour of each line, where the legend of the page does not say it; no colour means that of text."""
+    """Whether it takes the width of the page, for it has several panels."""
 
 
 def plain(name: str) -> str:
@@ -58,33 +81,40 @@ def variant_styles(results: Results, setting: Setting) -> dict[str, Style]:
 
 
 def learning_curve(results: Results, setting: Setting, target: str) -> Figure | None:
-    """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds."""
-    traces: list[go.Scatter] = []
-    for variant, style in variant_styles(results, setting).items():
-        curves = _curves(results, setting, variant, target)
-        if curves is None:
-            continue
-        name = results.variants[variant]
-        summary = _by_epoch(curves)
-        x, mean, sd = (_listed(summary[column]) for column in ("epoch", "mean", "sd"))
-        low, high = ([m + side * s for m, s in zip(mean, sd, strict=True)] for side in (-1, 1))
-        if any(sd):
-            band = {"fill": "toself", "fillcolor": translucent(style.colour, 0.13), "line": {"width": 0}}
-            traces.append(
-                go.Scatter(
-                    x=[*x, *x[::-1]], y=rounded([*high, *low[::-1]]), mode="lines", hoverinfo="skip", meta=name, **band
-                )
-            )
-        traces.append(line_of(x, rounded(mean), name, style))
-    if not traces:
+    """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds.
+
+    One panel a family, with all other systems in grey behind it: ten lines in one chart cannot be told apart.
+    """
+    styles, systems = variant_styles(results, setting), setting_variants(results, setting)
+    curves = {variant: _curves(results, setting, variant, target) for variant in systems}
+    summaries = {variant: _by_epoch(curve) for variant, curve in curves.items() if curve is not None}
+    if not summaries:
         return None
-    figure = figure_of(traces, x="Epoch", y=f"{target.capitalize()} CCC")
+    families: dict[str, list[str]] = {}
+    for variant in summaries:
+        families.setdefault(system_family(systems[variant]), []).append(variant)
+    ends = pd.concat(summaries.values())
+    low, high = float((ends["mean"] - ends["sd"]).min()), float((ends["mean"] + ends["sd"]).max())
+    margin = 0.04 * (high - low) or 0.01
+    ranges = {"xaxis": [1, max(2, int(ends["epoch"].max()))], "yaxis": rounded([low - margin, high + margin])}
+    panels = []
+    for family, members in families.items():
+        others = [_muted(summary) for variant, summary in summaries.items() if variant not in members]
+        named = {variant: results.variants[variant] for variant in members}
+        traces = [trace for v in members for trace in _curve_traces(summaries[v], named[v], styles[v])]
+        spec = figure_of([*others, *traces], x="Epoch", y="CCC", height=230)
+        for axis, ends_of_axis in ranges.items():
+            spec["layout"][axis] |= {"range": ends_of_axis, "nticks": 5}
+        words = "; ".join(f"{named[v]} highest {_highest(summaries[v])}" for v in members)
+        keys = tuple(Key(named[v], styles[v].colour, styles[v].stroke) for v in members)
+        panels.append(Panel(spec, f"Learning curves, {target}, {family}: {words}.", family, keys))
     return Figure(
         id=f"curve-{target}",
         title=f"Learning curves, {target}",
         caption="CCC on the split that picks the epoch; mean over folds and seeds, band one standard deviation over "
-        "seeds. A line ends where fewer than half of its runs still train.",
-        spec=figure,
+        "seeds; grey: the systems of the other panels. A line ends where fewer than half of its runs still train.",
+        panels=tuple(panels),
+        wide=True,
     )
 
 
@@ -99,6 +129,7 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
     # One range for all targets, so that their charts can be compared.
     ends = [0.0, *(end for *_, gain in gains for end in (gain.mean, gain.low, gain.high) if end is not None)]
     margin = 0.08 * (max(ends) - min(ends))
+    words = "; ".join(f"{name} {gain_text(gain)}" for name, _, gain in chosen)
     # Plotly draws the first bar at the bottom.
     chosen.reverse()
     means = [gain.mean for *_, gain in chosen]
@@ -118,9 +149,12 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
         },
         hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
     )
-    figure = figure_of([bars], x=f"Gain in {target} CCC", y="", height=120 + 46 * len(chosen))
-    figure["layout"]["yaxis"] |= {"ticks": "", "showgrid": False}
+    figure = figure_of([bars], x=f"Gain in {target} CCC", y="", height=90 + 38 * len(chosen))
+    figure["layout"]["bargap"] = 0.45
+    figure["layout"]["yaxis"] |= {"ticks": "", "showgrid": False, "ticksuffix": " "}
     figure["layout"]["xaxis"] |= {
+        "tickformat": "+.2f",
+        "nticks": 7,
         "zeroline": True,
         "zerolinewidth": 1.5,
         "range": rounded([min(ends) - margin, max(ends) + margin]),
@@ -129,7 +163,7 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
         id=f"gain-{target}",
         title=f"Gain of dynamic cross-attention over its base, {target}",
         caption="Mean over folds and seeds of the difference in CCC; whiskers are the 95% paired interval over videos.",
-        spec=figure,
+        panels=(Panel(figure, f"Gain in {target} CCC: {words}."),),
     )
 
 
@@ -169,14 +203,37 @@ def _by_epoch(curves: pd.DataFrame) -> pd.DataFrame:
     return table[counts * 2 >= runs].reset_index(drop=True)
 
 
+def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Scatter]:
+    """The band, where there is a spread, and the line."""
+    x, mean, sd = (_listed(summary[column]) for column in ("epoch", "mean", "sd"))
+    traces = []
+    if any(sd):
+        low, high = ([m + side * s for m, s in zip(mean, sd, strict=True)] for side in (-1, 1))
+        band = {"fill": "toself", "fillcolor": translucent(style.colour, 0.13), "line": {"width": 0}}
+        traces.append(
+            go.Scatter(x=[*x, *x[::-1]], y=rounded([*high, *low[::-1]]), mode="lines", hoverinfo="skip", **band)
+        )
+    return [*traces, line_of(x, rounded(mean), name, style)]
+
+
+def _muted(summary: pd.DataFrame) -> go.Scatter:
+    """A line that only says where the others are; the page gives it the colour of rules."""
+    x, y = _listed(summary["epoch"]), rounded(summary["mean"])
+    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)
+
+
+def _highest(summary: pd.DataFrame) -> str:
+    at = int(summary["mean"].to_numpy().argmax())
+    return f"{number(float(summary['mean'].iloc[at]))} at epoch {int(summary['epoch'].iloc[at])}"
+
+
 def line_of(x: list[float], y: list[float | None], name: str, style: Style, width: float = 1.8) -> go.Scatter:
-    """One line in the colours of its system; `meta` lets the page find it again."""
+    """One line in the colours of its system."""
     return go.Scatter(
         x=x,
         y=y,
         mode="lines",
         name=plain(name),
-        meta=name,
         line={"color": style.colour, "dash": style.dash, "width": width},
         connectgaps=False,
         hovertemplate="%{y:.3f}<extra>" + plain(name) + "</extra>",
@@ -189,7 +246,7 @@ def figure_of(traces: Sequence[Any], *, x: str, y: str, height: int = 360) -> di
     layout = {
         "template": "none",
         "height": height,
-        "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+        "margin": {"l": 44, "r": 10, "t": 10, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "showlegend": False,

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.figures import Figure, variant_styles
-from crossfold.reports.layout import Grid, gains_grid, main_grid
+from crossfold.reports.figures import Figure
+from crossfold.reports.layout import Grid, further_grids, main_grid
 from crossfold.reports.leaderboard import setting_targets, setting_variants
 from crossfold.reports.values import Table, number
 
@@ -25,8 +25,10 @@ class Page:
 
     title: str
     date: str
+    summary: str
+    """What was measured, in one sentence."""
     facts: Sequence[tuple[str, str]]
-    """What was run, as term and description."""
+    """How it was run, as term and description."""
     tables: Sequence[Table]
     figures: Sequence[Figure]
     notices: Sequence[str]
@@ -57,10 +59,9 @@ def render(page: Page, results: Results) -> str:
     shown = {table.setting.key: table.setting for table in page.tables}
     return environment.get_template("report.html.j2").render(
         page=page,
-        sections=[(table, main_grid(table), gains_grid(table)) for table in page.tables],
+        sections=[(table, main_grid(table), further_grids(table)) for table in page.tables],
         groups=[group for setting in shown.values() for group in _groups(results, setting, anchors)],
         failures=results.failures,
-        key=_legend(results, page.setting) if page.figures else [],
         anchor_of=lambda table, link: anchors.get((table.setting.key, *link), ""),
         numeric=_numeric,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -119,17 +120,6 @@ def _cell(row: Mapping[Any, Any]) -> dict[str, Any]:
         "epochs": f"{int(row['best_epoch'])} of {int(row['epochs'])}" if done else "",
         "id": row["cell_id"],
     }
-
-
-def _legend(results: Results, setting: Setting) -> list[dict[str, str]]:
-    """One entry a variant that has a finished cell, in the order of the tables."""
-    cells = results.cells
-    ran = set(cells.loc[(cells["setting"] == setting.key) & (cells["status"] == "done"), "variant"])
-    entries = []
-    for variant, style in variant_styles(results, setting).items():
-        if variant in ran:
-            entries.append({"name": results.variants[variant], "colour": style.colour, "dashes": style.stroke})
-    return entries
 
 
 def _numeric(grid: Grid, column: int) -> bool:

@@ -1,64 +1,111 @@
 """The table that is no paper's: every variant that ran, and what fusion gained over one modality."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.comparison import corpus_name
-from crossfold.reports.measure import measure, method_notes, runs_of
+from crossfold.reports.comparison import ALPHA, corpus_name
+from crossfold.reports.measure import measure, measure_mean, method_notes, runs_of
 from crossfold.reports.palette import system_rank
 from crossfold.reports.specs import LEADERBOARD
-from crossfold.reports.statistics import holm, paired_gain
-from crossfold.reports.values import Entry, Line, Table
+from crossfold.reports.statistics import Gain, holm, paired_mean_gain
+from crossfold.reports.values import MEAN, Against, Entry, Line, Table, listing, number
 
 UNIMODAL = "unimodal_"
 GAIN_NOTE = (
-    "Gain: CCC minus that of the best unimodal system of the target, on the same folds, seeds and resampled videos. "
-    "p: paired t test over fold x seed, Holm-corrected over the table; runs of one fold share their data, so read "
-    "the interval first."
+    "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "
+    "and all targets meet the same draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "
+    "table's first group, and apart from those over all gains by target; runs of one fold share their data, so read "
+    "the interval first. Intervals are not corrected for the number of systems."
 )
+ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
 
 
 def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> Table:
-    """Every variant that ran in a setting, with its gain over the best unimodal system of each target. Pure.
+    """Every variant that ran in a setting, by its mean over targets, with its gain over each unimodal system. Pure.
 
-    suffix: appended to the table's id where a report has several leaderboards.
+    With one target the mean is that target. suffix: appended to the table's id where a report has several.
     """
-    cells = results.cells[results.cells["setting"] == setting.key]
     targets = setting_targets(results, setting)
+    columns = (MEAN, *targets) if len(targets) > 1 else targets
     systems = setting_variants(results, setting)
-    entries = {(v, t): measure(results, setting, v, t) for v in systems for t in targets}
-    best = {target: best_unimodal(entries, systems, target) for target in targets}
-    for (variant, target), entry in entries.items():
-        rival = best[target]
-        if rival and not systems[variant].startswith(UNIMODAL) and entry.mean is not None:
-            ours, theirs = (runs_of(results, setting, name, target) for name in (variant, rival))
-            entries[variant, target] = replace(entry, gain=paired_gain(ours, theirs))
-    corrected = holm([entry.gain.p if entry.gain else None for entry in entries.values()])
-    entries = {key: replace(entry, p=p) for (key, entry), p in zip(entries.items(), corrected, strict=True)}
-    parameters = cells[cells["status"] == "done"].groupby("variant")["parameters"].median()
-    named = "; ".join(f"{target} {results.variants[variant]}" for target, variant in best.items() if variant)
-    notes = method_notes(list(entries.values()), setting)
+    rows: dict[str, tuple[Entry, ...]] = {}
+    for variant in systems:
+        entries = tuple(measure(results, setting, variant, target) for target in targets)
+        rows[variant] = (measure_mean(results, setting, variant, entries), *entries) if len(targets) > 1 else entries
+    rivals = _rivals(rows, systems)
+    rows = _with_gains(rows, systems, rivals, results, setting)
+    notes = method_notes([entry for entries in rows.values() for entry in entries], setting)
+    parameters = _parameters(results, setting)
+    best = results.variants[rivals[0]] if rivals else ""
+    gained = any(entry.gains for entries in rows.values() for entry in entries)
     return Table(
         id=LEADERBOARD + suffix,
-        heading=f"Leaderboard, recipe {setting.recipe}",
+        heading=f"Leaderboard, recipe {setting.recipe}" + (", one model for all targets" if setting.joint else ""),
         title=f"All systems on {corpus_name(setting.corpus)}",
         caption="",
         setting=setting,
         comparable=False,
-        columns=targets,
+        columns=columns,
         lines=tuple(
-            Line(
-                label=results.variants[variant],
-                system=system,
-                entries=tuple(entries[variant, target] for target in targets),
-                extra=(float(parameters[variant]) if variant in parameters.index else None,),
-            )
-            for variant, system in systems.items()
+            Line(results.variants[variant], systems[variant], rows[variant], extra=(parameters.get(variant),))
+            for variant in sorted(rows, key=lambda variant: _order(rows[variant], systems[variant], variant))
         ),
-        sentences=(f"Best unimodal system by the same scores: {named}.",) if named else (),
-        notes=(*notes, GAIN_NOTE) if named else notes,
+        headline=headline(rows, systems, results.variants, setting, targets),
+        sentences=_sentences(rows, rivals, results.variants, targets),
+        notes=(*notes, ORDER_NOTE, *((GAIN_NOTE,) if gained else ())),
         extra=("Parameters",),
-        against="best unimodal" if named else "",
+        rivals=tuple(results.variants[variant] for variant in sorted(rivals, key=lambda v: system_rank(systems[v])))
+        if gained
+        else (),
+        best=best if gained and len(targets) > 1 else "",
+    )
+
+
+def headline(
+    rows: Mapping[str, Sequence[Entry]],
+    systems: Mapping[str, str],
+    names: Mapping[str, str],
+    setting: Setting,
+    targets: Sequence[str],
+) -> str:
+    """How many of the fusion systems beat every unimodal one with an interval that excludes zero, or why none can say.
+
+    rows: variant -> entries, the one that counts first, with its gain over each complete unimodal system.
+    """
+    unimodal = [variant for variant in rows if systems[variant].startswith(UNIMODAL)]
+    fusion = [variant for variant in rows if variant not in unimodal]
+    score = f"the mean of {listing(targets)} CCC" if len(targets) > 1 else f"{targets[0]} CCC"
+    if not unimodal or not fusion:
+        return ""
+    rivals = {1: f"the only unimodal system that ran, {names[unimodal[0]]},", 2: "both unimodal systems"}.get(
+        len(unimodal), f"all {len(unimodal)} unimodal systems"
+    )
+    question = f"Whether fusion beats {rivals} on {score} cannot be said yet on {corpus_name(setting.corpus)}"
+    unfinished = [variant for variant in unimodal if rows[variant][0].mean is None]
+    if unfinished:
+        state = listing([f"{names[variant]} ({rows[variant][0].text})" for variant in unfinished])
+        return f"{question}: not complete: {state}."
+    complete = [variant for variant in fusion if rows[variant][0].mean is not None]
+    if not complete:
+        return f"{question}: no fusion system is complete."
+    judged = [variant for variant in complete if _has_intervals(rows[variant][0])]
+    if not judged:
+        return f"{question}: too few videos for an interval."
+    winners = [variant for variant in judged if _beats_all(rows[variant][0])]
+    if len(judged) == 1:
+        says = f"the one complete fusion system, {names[judged[0]]}, {'beats' if winners else 'does not beat'}"
+    elif not winners:
+        says = f"none of the {len(judged)} fusion systems beats"
+    else:
+        count = f"all {len(judged)}" if len(winners) == len(judged) else f"{len(winners)} of {len(judged)}"
+        says = f"{count} fusion systems beat" + ("s" if len(winners) == 1 else "")
+    named = f": {listing([names[variant] for variant in winners])}" if winners and len(judged) > 1 else ""
+    left_out = len(fusion) - len(judged)
+    return (
+        f"On {corpus_name(setting.corpus)}, {says} {rivals.removesuffix(',')} on {score} "
+        f"with a 95% paired interval that excludes zero{named}"
+        + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
     )
 
 
@@ -75,11 +122,86 @@ def setting_variants(results: Results, setting: Setting) -> dict[str, str]:
     return dict(sorted(systems.items(), key=lambda item: (system_rank(item[1]), item[0])))
 
 
-def best_unimodal(entries: dict[tuple[str, str], Entry], systems: dict[str, str], target: str) -> str:
-    """The variant with the highest mean among the complete unimodal ones; empty where there is none."""
-    scores = {
-        variant: entry.mean
-        for (variant, of), entry in entries.items()
-        if of == target and systems[variant].startswith(UNIMODAL) and entry.mean is not None
+def _rivals(rows: Mapping[str, Sequence[Entry]], systems: Mapping[str, str]) -> list[str]:
+    """The complete unimodal variants, the best by the first column first."""
+    means = {variant: entries[0].mean for variant, entries in rows.items() if systems[variant].startswith(UNIMODAL)}
+    complete = {variant: mean for variant, mean in means.items() if mean is not None}
+    return sorted(complete, key=lambda variant: (-complete[variant], variant))
+
+
+def _with_gains(
+    rows: Mapping[str, tuple[Entry, ...]],
+    systems: Mapping[str, str],
+    rivals: Sequence[str],
+    results: Results,
+    setting: Setting,
+) -> dict[str, tuple[Entry, ...]]:
+    """The rows with the gains of fusion: the first entry over each rival, the others over the best."""
+    found: list[tuple[str, int, str, Gain | None]] = []
+    for variant, entries in rows.items():
+        if systems[variant].startswith(UNIMODAL):
+            continue
+        for index, entry in enumerate(entries):
+            if entry.mean is None:
+                continue
+            targets = [other.target for other in entries if other.target != MEAN] if index == 0 else [entry.target]
+            for rival in rivals if index == 0 else rivals[:1]:
+                ours, theirs = (
+                    [runs_of(results, setting, name, target) for target in targets] for name in (variant, rival)
+                )
+                found.append((variant, index, rival, paired_mean_gain(ours, theirs)))
+    gains: dict[tuple[str, int], list[Against]] = {}
+    for first in (True, False):
+        family = [item for item in found if (item[1] == 0) == first]
+        corrected = holm([gain.p if gain else None for *_, gain in family])
+        for (variant, index, rival, gain), p in zip(family, corrected, strict=True):
+            gains.setdefault((variant, index), []).append(Against(results.variants[rival], gain, p))
+    return {
+        variant: tuple(replace(entry, gains=tuple(gains.get((variant, i), ()))) for i, entry in enumerate(entries))
+        for variant, entries in rows.items()
     }
-    return max(scores, key=lambda variant: (scores[variant], variant)) if scores else ""
+
+
+def _sentences(
+    rows: Mapping[str, Sequence[Entry]], rivals: Sequence[str], names: Mapping[str, str], targets: Sequence[str]
+) -> tuple[str, ...]:
+    """Which unimodal system is best, and what the test over runs says beside the interval."""
+    if not rivals:
+        return ()
+    mean = rows[rivals[0]][0].mean
+    by = "the mean" if len(targets) > 1 else targets[0]
+    sentences = [
+        f"Best unimodal system by {by}: {names[rivals[0]]}" + (f" ({number(mean)})." if mean is not None else ".")
+    ]
+    gains = [entries[0].gains for entries in rows.values() if entries[0].gains]
+    pairs = sorted({against.gain.n for group in gains for against in group if against.gain})
+    if pairs and pairs[-1] > 1:
+        passed = sum(
+            all(each.gain and each.gain.mean > 0 and each.p is not None and each.p < ALPHA for each in group)
+            for group in gains
+        )
+        over = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+        sentences.append(
+            f"A paired t test over {over} fold x seed pairs, Holm-corrected, gives p below "
+            f"{ALPHA} over every unimodal system for {passed or 'none'} of {len(gains)}."
+        )
+    return (" ".join(sentences),)
+
+
+def _has_intervals(entry: Entry) -> bool:
+    return bool(entry.gains) and all(each.gain is not None and each.gain.low is not None for each in entry.gains)
+
+
+def _beats_all(entry: Entry) -> bool:
+    return bool(entry.gains) and all(against.gain is not None and against.gain.sign > 0 for against in entry.gains)
+
+
+def _order(entries: Sequence[Entry], system: str, variant: str) -> tuple[bool, float, tuple[int, int, str], str]:
+    """Complete rows by their mean, then the others in the order of figures."""
+    mean = entries[0].mean
+    return (mean is None, -mean if mean is not None else 0.0, system_rank(system), variant)
+
+
+def _parameters(results: Results, setting: Setting) -> dict[str, float]:
+    cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
+    return {str(variant): float(count) for variant, count in cells.groupby("variant")["parameters"].median().items()}

@@ -41,6 +41,7 @@ _BASES: dict[str, tuple[str, str]] = {
     "hgrjca": ("HGRJCA", "#b04fc8"),
     "rjcma": ("RJCMA", "#c94f6d"),
 }
+_BASELINES = ("unimodal_audio", "unimodal_visual", "concat", "lstm", "self_attention", "leader_follower")
 _SPARE = ("#5b8c5a", "#b0654f", "#5f7fbf", "#a0699c", "#8a8a3c", "#4c9a9a")
 
 
@@ -63,6 +64,12 @@ def system_style(system: str, nth: int = 0) -> Style:
     unattended = base in ("unimodal_audio", "unimodal_visual", "concat")
     first = "dot" if unattended else "solid" if gate else "dash"
     return Style(colour, (first, "dashdot", "longdash", "longdashdot")[min(nth, 3)])
+
+
+def system_family(system: str) -> str:
+    """What a system is drawn together with: its base with and without the gate, or the baselines without attention."""
+    base, _, _ = system.partition(DCA)
+    return "Baselines" if base in _BASELINES else system_label(base)
 
 
 def system_rank(system: str) -> tuple[int, int, str]:

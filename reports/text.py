@@ -3,9 +3,11 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
 
-from crossfold.reports.layout import Grid, GridCell, gains_grid, main_grid
-from crossfold.reports.values import Entry, GainLine, Line, Table
+from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.statistics import Gain
+from crossfold.reports.values import Entry, Line, Table
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 _LATEX = {
@@ -37,8 +39,8 @@ _NUMERIC = ("number", "published", "measured")
 
 CSV_COLUMNS = (
     "table", "kind", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
-    "difference", "verdict", "done", "planned", "against", "gain", "gain_low", "gain_high", "gain_pairs",
-    "gain_p_holm", "gain_p_wilcoxon", "corpus", "store", "recipe", "protocol", "selection", "cells",
+    "difference", "verdict", "done", "planned", "against", "gain_pairs", "gain_p_holm", "gain_p_wilcoxon",
+    "corpus", "store", "recipe", "protocol", "selection", "cells",
 )  # fmt: skip
 
 
@@ -63,7 +65,8 @@ def to_latex(table: Table) -> str:
 
     A tabular that is wider than the line is scaled down to it.
     """
-    sentences = [table.setting.label.capitalize() + "." if table.setting.label else "", table.headline, *table.sentences]
+    label = table.setting.label.capitalize() + "." if table.setting.label else ""
+    sentences = [label, table.headline, *table.sentences]
     caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
     notes = [*(f"{mark}: {text}" for mark, text in table.footnotes), *table.notes]
     return "\n".join(
@@ -89,7 +92,7 @@ def to_latex(table: Table) -> str:
 def to_csv(table: Table) -> str:
     """One line a row and target, with numbers as numbers; for other programs.
 
-    Lines of kind `gain` hold the printed and measured gains of one component instead of scores.
+    Lines of kind `gain` hold a gain instead of a score: of one printed component, or over the row in `against`.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
@@ -97,8 +100,8 @@ def to_csv(table: Table) -> str:
     for line in table.lines:
         for entry in line.entries:
             writer.writerow({key: _csv_value(value) for key, value in _record(table, line, entry).items()})
-    for gain in table.gains:
-        writer.writerow({key: _csv_value(value) for key, value in _gain_record(table, gain).items()})
+    for record in _gain_records(table):
+        writer.writerow({key: _csv_value(value) for key, value in record.items()})
     return out.getvalue()
 
 
@@ -162,7 +165,7 @@ def _is_numeric(grid: Grid, column: int) -> bool:
 
 
 def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
-    gain, interval, setting = entry.gain, entry.interval, table.setting
+    interval = entry.interval
     return {
         "table": table.id,
         "kind": "score",
@@ -180,36 +183,50 @@ def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
         "verdict": entry.verdict,
         "done": entry.done,
         "planned": entry.planned,
-        "gain": gain.mean if gain else None,
-        "gain_low": gain.low if gain else None,
-        "gain_high": gain.high if gain else None,
-        "gain_pairs": gain.n if gain else None,
-        "gain_p_holm": entry.p,
-        "gain_p_wilcoxon": gain.p_wilcoxon if gain else None,
-        "corpus": setting.corpus,
-        "store": setting.store,
-        "recipe": setting.recipe,
-        "protocol": setting.protocol,
-        "selection": setting.selection,
+        **_setting_record(table),
         "cells": " ".join(entry.cell_ids),
     }
 
 
-def _gain_record(table: Table, line: GainLine) -> dict[str, object]:
-    gain, setting = line.gain, table.setting
+def _gain_records(table: Table) -> Iterator[dict[str, object]]:
+    for gain in table.gains:
+        yield {
+            "row": gain.label,
+            "target": gain.target,
+            "published": gain.printed,
+            "verdict": gain.verdict,
+            **_gain_record(table, gain.gain, gain.p),
+        }
+    for line in table.lines:
+        for entry in line.entries:
+            for against in entry.gains:
+                yield {
+                    "row": line.label,
+                    "system": line.system,
+                    "variant": entry.variant,
+                    "target": entry.target,
+                    "against": against.rival,
+                    **_gain_record(table, against.gain, against.p),
+                }
+
+
+def _gain_record(table: Table, gain: Gain | None, p: float | None) -> dict[str, object]:
     return {
         "table": table.id,
         "kind": "gain",
-        "row": line.label,
-        "target": line.target,
-        "published": line.printed,
         "measured": gain.mean if gain else None,
         "low": gain.low if gain else None,
         "high": gain.high if gain else None,
-        "verdict": line.verdict,
         "gain_pairs": gain.n if gain else None,
-        "gain_p_holm": line.p,
+        "gain_p_holm": p,
         "gain_p_wilcoxon": gain.p_wilcoxon if gain else None,
+        **_setting_record(table),
+    }
+
+
+def _setting_record(table: Table) -> dict[str, object]:
+    setting = table.setting
+    return {
         "corpus": setting.corpus,
         "store": setting.store,
         "recipe": setting.recipe,

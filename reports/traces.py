@@ -9,10 +9,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.metrics import ccc_of, moments
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.figures import MAX_POINTS, TRUTH, Figure, figure_of, line_of, plain, rounded, variant_styles
+from crossfold.reports.figures import (
+    MAX_POINTS,
+    TRUTH,
+    Figure,
+    Key,
+    Panel,
+    figure_of,
+    line_of,
+    rounded,
+    variant_styles,
+)
 from crossfold.reports.leaderboard import UNIMODAL, setting_variants
 from crossfold.reports.palette import DCA, Style, translucent
+from crossfold.reports.values import number
 
 SPAN_COLOURS = {
     "conflict": "#d5443a",
@@ -21,8 +33,6 @@ SPAN_COLOURS = {
     "complementary": "#1b9e77",
     "unlabelled": "#7a7f87",
 }
-MAX_LABELS = 8
-"""With more spans than this in a clip, the chart shows numbers only and the words stand below it."""
 
 
 @dataclass(frozen=True)
@@ -56,38 +66,48 @@ def choose_example(results: Results, setting: Setting, store: FeatureStore) -> E
 
 
 def clip_trace(results: Results, setting: Setting, store: FeatureStore, example: Example, target: str) -> Figure | None:
-    """Truth and predictions (mean over seeds) of one clip, planted spans shaded and numbered."""
+    """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel a system."""
     clip = store.clip(example.clip)
     rows = store.rows(example.clip)
     column = store.targets.index(target)
-    truth = np.where(store.valid[rows, column], store.labels[rows, column], np.nan)
+    label, valid = np.asarray(store.labels[rows, column]), np.asarray(store.valid[rows, column])
     shown = np.unique(np.linspace(0, clip.frames - 1, min(clip.frames, MAX_POINTS)).astype(int))
     seconds = [round(float(frame) / clip.fps, 3) for frame in shown]
-    lines = [line_of(seconds, rounded(truth[shown]), "annotation", Style(TRUTH, "solid"), width=2.6)]
-    lines[0].meta = "truth"
-    styles, key = variant_styles(results, setting), [("annotation", "")]
-    for variant in example.variants:
-        predicted = _seed_mean(results, setting, example, variant, target)
-        if predicted is not None:
-            name, colour = results.variants[variant], styles[variant].colour
-            lines.append(line_of(seconds, rounded(predicted[shown]), name, Style(colour, "solid")))
-            key.append((name, colour))
-    if len(lines) == 1:
-        return None
-    figure = figure_of(lines, x="Time, s", y=target.capitalize(), height=340)
     spans = store.spans[store.spans["clip"] == example.clip].sort_values("start").to_dict("records")
-    figure["layout"] |= _shading(spans, clip.fps)
-    figure["layout"]["margin"]["t"] = 46 if spans else 12
-    figure["layout"]["xaxis"]["range"] = [0, round(clip.frames / clip.fps, 3)]
+    predictions = {v: _seed_mean(results, setting, example, v, target) for v in example.variants}
+    drawn = {variant: values for variant, values in predictions.items() if values is not None}
+    if not drawn:
+        return None
+    truth = rounded(np.where(valid, label, np.nan)[shown])
+    ends = np.concatenate([label[valid], *(values[shown] for values in drawn.values())])
+    margin = 0.04 * float(np.ptp(ends)) or 0.01
+    styles, panels = variant_styles(results, setting), []
+    for variant, values in drawn.items():
+        name, colour = results.variants[variant], styles[variant].colour
+        annotation = line_of(seconds, truth, "annotation", Style(TRUTH, "solid"), width=2)
+        annotation.meta = "truth"
+        prediction = line_of(seconds, rounded(values[shown]), name, Style(colour, "solid"))
+        spec = figure_of([annotation, prediction], x="Time, s", y=target.capitalize(), height=260)
+        spec["layout"] |= _shading(spans, clip.fps)
+        spec["layout"]["margin"]["t"] = 38 if spans else 10
+        spec["layout"]["xaxis"]["range"] = [0, round(clip.frames / clip.fps, 3)]
+        spec["layout"]["yaxis"]["range"] = rounded([ends.min() - margin, ends.max() + margin])
+        score = f"{name}, CCC {number(float(ccc_of(moments(values, label, valid))))} on this clip"
+        panels.append(Panel(spec, f"Annotated and predicted {target} of one clip. {score}.", key=(Key(score, colour),)))
     return Figure(
         id=f"trace-{target}",
         title=f"One clip, {target}: {example.clip}",
-        caption=f"Annotation against predictions, mean over seeds, fold {example.fold}; "
+        caption=f"Annotation against prediction, mean over seeds, fold {example.fold}; "
         "chosen as the reported clip with the most kinds of planted spans, with the best system of each kind.",
-        spec=figure,
+        panels=tuple(panels),
+        key=(
+            Key("annotation", ""),
+            *(
+                Key(f"{index} {_in_words(span, clip.fps)}", SPAN_COLOURS.get(str(span["kind"]), TRUTH), "fill")
+                for index, span in enumerate(spans, start=1)
+            ),
+        ),
         wide=True,
-        spans=tuple(_in_words(span, clip.fps) for span in spans),
-        key=tuple(key),
     )
 
 
@@ -111,9 +131,9 @@ def _seed_mean(
 
 
 def _shading(spans: Sequence[dict[Any, Any]], fps: float) -> dict[str, Any]:
-    """Rectangles behind the lines, and their names above, on two levels so that neighbours never overlap."""
+    """Rectangles behind the lines, and their numbers above, on two levels so that neighbours never overlap."""
     shapes, annotations = [], []
-    for number, span in enumerate(spans, start=1):
+    for index, span in enumerate(spans, start=1):
         colour = SPAN_COLOURS.get(str(span["kind"]), TRUTH)
         start, end = float(span["start"]) / fps, float(span["end"]) / fps
         shapes.append(
@@ -122,11 +142,10 @@ def _shading(spans: Sequence[dict[Any, Any]], fps: float) -> dict[str, Any]:
                 "fillcolor": translucent(colour, 0.16), "line": {"width": 0}, "layer": "below",
             }
         )  # fmt: skip
-        words = f"{number} {plain(_kind(span))}" if len(spans) <= MAX_LABELS else str(number)
         annotations.append(
             {
                 "x": (start + end) / 2, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
-                "yshift": 2 + 15 * (number % 2), "text": words, "font": {"size": 11}, "name": str(number),
+                "yshift": 2 + 13 * (index % 2), "text": str(index), "font": {"size": 11},
             }
         )  # fmt: skip
     return {"shapes": shapes, "annotations": annotations}

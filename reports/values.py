@@ -116,7 +116,7 @@ class Table:
     extra: tuple[str, ...] = ()
     """Heads of further columns."""
     rivals: tuple[str, ...] = ()
-    """Labels of the rows over which the entries of the first column have a gain, in the order of `Entry.gains`."""
+    """Labels of the rows over which the entries of the first column have a gain, each in `Entry.gains`."""
     best: str = ""
     """Label of the row over which the entries of the other columns have a gain."""
     headline: str = ""
@@ -135,7 +135,7 @@ def number(value: float) -> str:
 
 def signed(value: float) -> str:
     """Three decimals with a sign."""
-    return f"{value:+.3f}".replace("-", MINUS)
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", MINUS)
 
 
 def with_sd(mean: float, sd: float | None) -> str:
@@ -154,7 +154,12 @@ def gain_text(gain: Gain | None) -> str:
         return DASH
     if gain.low is None or gain.high is None:
         return signed(gain.mean)
-    return f"{signed(gain.mean)} [{number(gain.low)}, {number(gain.high)}]"
+    return f"{signed(gain.mean)} [{_end(gain.low)}, {_end(gain.high)}]"
+
+
+def _end(value: float) -> str:
+    """An end of an interval; one that rounds to zero shows on which side of it it lies."""
+    return number(value) if abs(value) >= 0.0005 or value == 0 else f"{value:.4f}".replace("-", MINUS)
 
 
 def p_text(p: float | None) -> str:

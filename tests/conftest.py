@@ -258,3 +258,15 @@ def tiny_cell(synthetic_store, tiny_recipe):
         )
 
     return make
+
+
+def pytest_addoption(parser):
+    parser.addoption("--benchmarks", action="store_true", help="run tests/benchmarks, which measure ratios")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Benchmarks run only when asked for: a busy machine must not fail a test run."""
+    if not config.getoption("--benchmarks"):
+        chosen = [item for item in items if "benchmark" not in item.keywords]
+        config.hook.pytest_deselected(items=[item for item in items if "benchmark" in item.keywords])
+        items[:] = chosen

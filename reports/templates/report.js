@@ -45,37 +45,28 @@
   });
   openTarget();
 
-  // Figures take their colours from the page, and lose what a phone has no room for.
+  // Figures take their colours from the page, and smaller letters on a phone.
   const plots = [];
-  const themed = (plot) => {
-    const layout = plot.layout;
+  const themed = (layout) => {
     const axis = { gridcolor: colour("--rule"), linecolor: colour("--faint"), tickcolor: colour("--faint"), zerolinecolor: colour("--faint") };
-    const small = narrow();
     return {
       ...layout,
-      font: { color: colour("--soft"), size: 12, family: getComputedStyle(document.body).fontFamily },
+      font: { color: colour("--soft"), size: narrow() ? 10 : 11.5, family: getComputedStyle(document.body).fontFamily },
       xaxis: { ...layout.xaxis, ...axis },
       yaxis: { ...layout.yaxis, ...axis },
       hoverlabel: { bgcolor: colour("--page"), bordercolor: colour("--faint"), font: { color: colour("--ink") } },
-      annotations: (layout.annotations || []).map((each) => ({ ...each, text: small ? each.name : each.text })),
     };
   };
+  const named = { truth: "--ink", muted: "--muted-line" };
   const traces = (plot) => plot.data.map((trace) => {
-    const hidden = document.querySelector(`.key button[aria-pressed="false"][data-name="${CSS.escape(trace.meta || "")}"]`);
-    const line = trace.meta === "truth" ? { ...trace.line, color: colour("--ink") } : trace.line;
-    return { ...trace, ...(line ? { line } : {}), visible: !hidden };
+    const name = named[trace.meta];
+    return name ? { ...trace, line: { ...trace.line, color: colour(name) } } : trace;
   });
   const draw = () => plots.forEach((plot) => {
-    window.Plotly.react(plot.element, traces(plot), themed(plot), { responsive: true, displayModeBar: false });
+    window.Plotly.react(plot.element, traces(plot), themed(plot.layout), { responsive: true, displayModeBar: false });
   });
   document.querySelectorAll("script[data-plot]").forEach((script) => {
     plots.push({ element: document.getElementById(script.dataset.plot), ...JSON.parse(script.textContent) });
-  });
-  document.querySelectorAll(".key button").forEach((button) => {
-    button.addEventListener("click", () => {
-      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-      draw();
-    });
   });
 
   // The theme: the reader's choice, else the system's.

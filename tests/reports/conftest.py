@@ -13,7 +13,7 @@ import pytest
 from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell
+from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.metrics import ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.results import Predictions, Workspace, write_json
 
@@ -185,8 +185,14 @@ def cells_of(
     ]
 
 
-def launch(workspace: Workspace, store: FeatureStore, cells: list[Cell], name: str = "demo") -> None:
-    """Writes what a launched sweep leaves in the workspace."""
+def launch(
+    workspace: Workspace,
+    store: FeatureStore,
+    cells: list[Cell],
+    name: str = "demo",
+    recipe: Recipe | dict[str, Any] | None = None,
+) -> None:
+    """Writes what a launched sweep leaves in the workspace; without a recipe, as versions before 0.1 did."""
     labels = {
         cell.cell_id: {
             "system": cell.system,
@@ -204,6 +210,9 @@ def launch(workspace: Workspace, store: FeatureStore, cells: list[Cell], name: s
         "cells": [cell.cell_id for cell in cells],
         "labels": labels,
     }
+    if recipe is not None:
+        sweep |= {"recipe": recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe}
+        sweep |= {"protocol": PROTOCOL}
     write_json(workspace.sweeps / f"{name}.json", sweep)
 
 

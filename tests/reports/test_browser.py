@@ -71,13 +71,13 @@ def column(page, table, index):
 
 
 def test_figures_are_drawn(page):
-    assert page.locator(".plot").count() == 6
-    assert page.locator(".plot .main-svg").count() >= 6
+    plots = page.locator(".plot").count()
+    assert plots == page.locator("script[data-plot]").count() == 16
+    assert page.locator(".plot .main-svg").count() >= plots
 
 
 def test_tables_sort_by_press_and_by_key(page):
     head = page.locator("#leaderboard th[aria-sort]").nth(1)
-    head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
     means = [float(text.split()[0]) for text in column(page, "leaderboard", 1)]
     assert means == sorted(means, reverse=True)
@@ -105,7 +105,7 @@ def test_the_theme_follows_the_system_and_the_switch(page):
     page.click("#theme")
     assert page.evaluate(background) == black
     assert page.inner_text("#theme") == "Light"
-    tick = "getComputedStyle(document.querySelector('#plot-curve-valence .xtick text')).fill"
+    tick = "getComputedStyle(document.querySelector('#plot-curve-valence-1 .xtick text')).fill"
     assert page.evaluate(tick) == "rgb(164, 171, 180)"
     page.click("#theme")
     assert page.evaluate(background) == white
@@ -121,11 +121,25 @@ def test_a_number_opens_its_cells(page):
     assert "crossfold rerun" in block.inner_text()
 
 
-def test_the_key_hides_a_system(page):
-    lines = "document.querySelectorAll('#plot-curve-valence .scatterlayer .trace').length"
-    before = page.evaluate(lines)
-    page.locator(".key button").first.click()
-    page.wait_for_function(f"{lines} === {before - 2}")
+def test_a_panel_shows_its_family_before_all_others(page):
+    strokes = page.eval_on_selector_all(
+        "#plot-curve-valence-2 .scatterlayer .js-line", "lines => lines.map(line => getComputedStyle(line).stroke)"
+    )
+    muted = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--muted-line').trim()")
+    assert muted == "#cfd3d8"
+    assert strokes.count("rgb(207, 211, 216)") == 7
+    assert strokes.count("rgb(59, 130, 196)") == 3
+
+
+def test_the_first_key_skips_to_the_results(page):
+    page.reload()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
 def test_a_phone_scrolls_tables_and_not_the_page(open_page, url):

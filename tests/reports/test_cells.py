@@ -30,6 +30,19 @@ def test_variants_are_named_by_what_tells_them_apart(finished):
     assert {"CA (residual sum)", "CA (residual tanh)", "CA + DCA", "RJCA", "Visual only"} <= names
 
 
+def test_what_another_setting_ran_does_not_lengthen_a_name(workspace, lab):
+    store = lab.make_store(workspace.root)
+    many = dict.fromkeys("abcde", 0)
+    first = [lab.Fake("jca", {"axis": "time"}, 0.4)]
+    later = [lab.Fake("jca", {"axis": "time", **many}, 0.4), lab.Fake("jca", {"axis": "time", **many, "b": 1}, 0.3)]
+    wide = [lab.Fake("rjca", {**many}, 0.4), lab.Fake("rjca", dict.fromkeys(many, 1), 0.3)]
+    for fakes, recipe in ((first, Recipe(epochs=30)), ((*later, *wide), Recipe(epochs=31))):
+        for cell, noise in lab.cells_of(store, tuple(fakes), folds=(0,), seeds=(0,), recipe=recipe):
+            lab.finish(workspace, store, cell, noise)
+    names = sorted(load_results(workspace).variants.values())
+    assert names == ["JCA", "JCA (b 0)", "JCA (b 1)", "RJCA (a 0)", "RJCA (a 1)"]
+
+
 def test_a_cell_with_two_targets_has_two_rows_and_a_setting_of_its_own(workspace, lab):
     store = lab.make_store(workspace.root)
     pairs = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,), targets=(("valence", "arousal"),))
@@ -71,6 +84,28 @@ def test_a_sweep_without_a_finished_cell_is_not_lost(workspace, lab):
     results = load_results(workspace)
     assert set(results.cells["status"]) == {"failed"}
     assert next(iter(results.settings.values())).recipe == "not known yet"
+
+
+def test_a_sweep_that_says_its_recipe_belongs_to_the_setting_of_that_recipe(workspace, lab):
+    store = lab.make_store(workspace.root)
+    recipe = Recipe(name="demo", epochs=30)
+    first, *others = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), targets=(("valence",),), recipe=recipe)
+    lab.finish(workspace, store, *first)
+    lab.launch(workspace, store, [cell for cell, _ in others], recipe=recipe)
+    results = load_results(workspace)
+    assert len(results.settings) == 1
+    assert results.cells["status"].value_counts().to_dict() == {"planned": 8, "done": 1}
+    longer = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), recipe=Recipe(name="long", epochs=99))
+    lab.launch(workspace, store, [cell for cell, _ in longer], "long", recipe=Recipe(name="long", epochs=99))
+    assert [s.recipe for s in load_results(workspace).settings.values()] == ["demo", "long"]
+    assert all(s.recipe_hash for s in load_results(workspace).settings.values())
+
+
+def test_a_recipe_that_no_longer_reads_does_not_stop_a_report(workspace, lab):
+    store = lab.make_store(workspace.root)
+    cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,))]
+    lab.launch(workspace, store, cells, recipe={"name": "old", "no_such_key": 1})
+    assert next(iter(load_results(workspace).settings.values())).recipe_hash == ""
 
 
 def test_recipes_are_never_mixed_and_names_are_only_labels(workspace, lab):

@@ -11,12 +11,17 @@ from crossfold.platform.metrics import Moments, ccc_of, moments
 from crossfold.reports.statistics import (
     MIN_VIDEOS,
     Run,
+    bootstrap_mean,
     ccc_interval,
     holm,
+    mean_interval,
+    mean_scores,
     mean_sd,
     merged_ccc,
     moments_of,
+    on_common_ground,
     paired_gain,
+    paired_mean_gain,
     rank_agreement,
     resample,
 )
@@ -130,6 +135,46 @@ def test_a_system_gains_nothing_over_itself():
 def test_runs_on_other_videos_are_never_paired():
     with pytest.raises(ValueError, match="fold 0 seed 0"):
         paired_gain([make_run(0, 0, 0.5, videos=6)], [make_run(0, 0, 0.5, videos=5)])
+
+
+def two_targets(noise: float) -> list[list[Run]]:
+    """Two folds and seeds of two targets with different difficulty."""
+    return [[make_run(fold, seed, scale * noise) for fold in (0, 1) for seed in (0, 1)] for scale in (1.0, 1.4)]
+
+
+def test_the_mean_over_targets_meets_one_draw_of_videos():
+    groups = two_targets(0.5)
+    drawn = [bootstrap_mean(group, draws=300) for group in groups]
+    interval = mean_interval(groups, draws=300)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])))
+    assert mean_scores(groups)["ccc"].to_list() == pytest.approx(
+        [np.mean([a.ccc, b.ccc]) for a, b in zip(*groups, strict=True)]
+    )
+
+
+def test_a_gain_in_the_mean_is_the_mean_of_gains_and_paired_by_video():
+    good, bad = two_targets(0.4), two_targets(0.6)
+    gain = paired_mean_gain(good, bad, draws=300)
+    single = [paired_gain(a, b, draws=300) for a, b in zip(good, bad, strict=True)]
+    assert gain.mean == pytest.approx(np.mean([each.mean for each in single]))
+    assert gain.n == 4
+    drawn = np.mean([bootstrap_mean(a, 300) - bootstrap_mean(b, 300) for a, b in zip(good, bad, strict=True)], axis=0)
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+
+
+def test_a_video_without_labels_for_a_target_weighs_nothing_there():
+    full, short = make_run(0, 0, 0.5), make_run(0, 0, 0.5, videos=5)
+    _, padded = on_common_ground([[full], [short]])
+    assert padded[0].videos == full.videos
+    assert merged_ccc(padded[0].moments, np.ones((1, 6)))[0] == pytest.approx(short.ccc, abs=1e-12)
+    assert mean_interval([[full], [short]]) is not None
+
+
+def test_a_mean_needs_every_target():
+    full = two_targets(0.5)
+    part = [full[0], full[1][:1]]
+    assert len(mean_scores(part)) == 1
+    assert paired_mean_gain([full[0], []], full) is None
 
 
 def test_holm_corrects_what_was_tested():

@@ -170,17 +170,87 @@ def test_rows_on_different_folds_are_not_ranked(workspace, lab):
     assert any("Rows differ in their folds" in note for note in table.notes)
 
 
-def test_the_leaderboard_measures_gains_against_the_best_single_modality(results):
-    setting = next(iter(results.settings.values()))
-    table = build_leaderboard(results, setting)
-    assert [line.label for line in table.lines][:3] == ["Audio only", "Visual only", "Concatenation"]
+def test_the_leaderboard_ranks_by_the_mean_of_both_targets(results):
+    table = build_leaderboard(results, next(iter(results.settings.values())))
+    assert table.columns == ("mean", "valence", "arousal")
     assert len(table.lines) == 10
-    assert "valence Visual only" in table.sentences[0]
+    means = [line.entries[0].mean for line in table.lines]
+    assert means == sorted(means, reverse=True)
+    for line in table.lines:
+        mean, valence, arousal = line.entries
+        assert mean.mean == pytest.approx((valence.mean + arousal.mean) / 2)
+        assert mean.interval.low < mean.mean < mean.interval.high
+        assert (mean.done, mean.planned) == (12, 12)
+
+
+def test_fusion_gains_over_each_unimodal_system_on_the_mean_and_over_the_best_by_target(results):
+    table = build_leaderboard(results, next(iter(results.settings.values())))
     by_label = {line.label: line.entries for line in table.lines}
-    assert all(entry.gain is None for entry in by_label["Visual only"])
-    entry = by_label["JCA + DCA"][0]
-    assert entry.gain.mean == pytest.approx(entry.mean - by_label["Visual only"][0].mean)
-    assert entry.p >= entry.gain.p
+    assert table.rivals == ("Audio only", "Visual only")
+    assert table.best == "Visual only"
+    assert all(not entry.gains for rival in table.rivals for entry in by_label[rival])
+    mean, valence, _ = by_label["JCA + DCA"]
+    assert {each.rival for each in mean.gains} == set(table.rivals)
+    for each in mean.gains:
+        assert each.gain.mean == pytest.approx(mean.mean - by_label[each.rival][0].mean)
+        assert each.gain.n == 6
+        assert each.p >= each.gain.p
+    assert [each.rival for each in valence.gains] == ["Visual only"]
+    assert "all 8 fusion systems beat both unimodal systems on the mean of valence and arousal CCC" in table.headline
+
+
+def test_two_targets_of_one_model_count_like_two_models(workspace, lab):
+    systems = {"unimodal_audio", "unimodal_visual", "jca+dca"}
+    store, cells = small(workspace, lab, systems, targets=(("valence", "arousal"),))
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["leaderboard"])[0]
+    entry = table.lines[0].entries[0]
+    assert (table.lines[0].label, entry.done, entry.planned) == ("JCA + DCA", 3, 3)
+    assert "the one complete fusion system, JCA + DCA, beats both unimodal systems on the mean" in table.headline
+
+
+@pytest.mark.parametrize(
+    ("hidden", "expected"),
+    [
+        ("unimodal_audio", "cannot be said yet on puppets: not complete: Audio only (5/6 cells)."),
+        ("jca", "the one complete fusion system, JCA + DCA, beats both"),
+    ],
+)
+def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, lab, hidden, expected):
+    targets = (("valence",), ("arousal",))
+    store, cells = small(workspace, lab, {"unimodal_audio", "unimodal_visual", "jca", "jca+dca"}, targets=targets)
+    lab.launch(workspace, store, [cell for cell, _ in cells])
+    skipped = next(cell for cell, _ in cells if cell.system == hidden and cell.target == "arousal")
+    for cell, noise in cells:
+        if cell is not skipped:
+            lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["leaderboard"])[0]
+    assert table.lines[-1].system == hidden
+    assert [entry.text.split()[0] for entry in table.lines[-1].entries[::2]] == ["5/6", "2/3"]
+    assert expected in table.headline
+    assert ("(1 more cannot be compared yet)" in table.headline) == (hidden == "jca")
+
+
+def test_fusion_that_wins_nothing_is_said_to_win_nothing(workspace, lab):
+    store = lab.make_store(workspace.root)
+    worse = tuple(dataclasses.replace(fake, noise=0.9) for fake in lab.VARIANTS[6:8])
+    for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:2], *worse), folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["leaderboard"])[0]
+    assert "On puppets, none of the 2 fusion systems beats both unimodal systems" in table.headline
+    # One run of each is no sample of runs.
+    assert all(each.p is None for line in table.lines for entry in line.entries for each in entry.gains)
+    assert "t test" not in " ".join(table.sentences)
+
+
+def test_one_target_needs_no_mean(workspace, lab):
+    store, cells = small(workspace, lab, {"unimodal_audio", "unimodal_visual", "jca"})
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["leaderboard"])[0]
+    assert table.columns == ("valence",)
+    assert "beats both unimodal systems on valence CCC" in table.headline
 
 
 def test_gate_gains_pair_equal_parameters(results):
