@@ -4,13 +4,16 @@ import sys
 
 from torch import nn
 
-from crossfold.fusion_models.blocks.readout import GateParams, PairGate
-from crossfold.fusion_models.system import System, Widths, combined, part
+from crossfold.fusion_models.blocks.gates import GateParams
+from crossfold.fusion_models.blocks.readout import PairGate
+from crossfold.fusion_models.system import Preset, System, Widths, combined, part
 from crossfold.platform.config import Strict
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import Registry
 
 systems: Registry[System] = Registry("system", "crossfold.fusion_models")
+
+_files: dict[str, str] = {}
 
 DCA_SUFFIX = "+dca"
 DCA_EQUATIONS = """\
@@ -30,7 +33,14 @@ DCA_BIBTEX = """\
 
 def register(system: System) -> System:
     """Files a system under its name; for plugins too. A name that is taken is an error that names both files."""
-    return systems.register(system.name, origin=sys._getframe(1).f_globals["__name__"])(system)
+    _files[system.name] = sys._getframe(1).f_globals["__name__"]
+    return systems.register(system.name, origin=_files[system.name])(system)
+
+
+def documentation(name: str) -> str:
+    """What the file of a system says about it: what was read, and where it departs from print."""
+    found = find_system(name).name.removesuffix(DCA_SUFFIX)
+    return (sys.modules[_files[found]].__doc__ or "").strip()
 
 
 def find_system(name: str) -> System:
@@ -53,11 +63,16 @@ def system_names() -> list[str]:
 
 
 def _with_dynamic_gate(base: System) -> System:
+    # G2d: the released DCA iterates twice and its gate has a bias.
+    twice = (("iterations", 2),) if "iterations" in base.params.model_fields else ()
+    changed: Preset = (*twice, ("gate_bias", True)) if base.released else ()
+    released = tuple((dict(base.released) | dict(changed)).items())
+
     def attend(params: Strict, widths: Widths, frames: int) -> nn.Module:
         return base.attend(part(base.params, params), widths, frames)
 
     def readout(params: Strict, widths: Widths, steps: int) -> nn.Module:
-        return PairGate(part(GateParams, params), widths)
+        return PairGate(part(GateParams, params), widths, base.readout(part(base.params, params), widths, steps))
 
     return System(
         name=base.name + DCA_SUFFIX,
@@ -66,9 +81,11 @@ def _with_dynamic_gate(base: System) -> System:
         equations=f"{base.equations}\n{DCA_EQUATIONS}",
         bibtex=DCA_BIBTEX,
         modalities=base.modalities,
-        params=combined(f"{base.params.__name__}WithDca", base.params, GateParams),
+        params=combined(f"{base.params.__name__}WithDca", base.params, GateParams, released=released),
         attend=attend,
         readout=readout,
         revision=base.revision,
         space={**base.space, "temperature": {"log": [0.03, 3.0]}},
+        released=released,
+        context=base.context,
     )

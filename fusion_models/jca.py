@@ -6,9 +6,9 @@ the additive map of the first release is another system. [A3] L is fixed by the 
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttentionParams
 from crossfold.fusion_models.blocks.readout import LastReadout
-from crossfold.fusion_models.blocks.recursion import single_joint_attention
+from crossfold.fusion_models.blocks.recursion import RELEASED_JOINT, single_joint_attention
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import System
+from crossfold.fusion_models.system import ModalityParams, System, combined
 
 BIBTEX = """\
 @inproceedings{praveen2022jca,
@@ -33,7 +33,8 @@ JCA = register(
         equations=EQUATIONS,
         bibtex=BIBTEX,
         modalities=("audio", "visual"),
-        params=JointAttentionParams,
+        params=combined("JCAParams", JointAttentionParams, ModalityParams, released=RELEASED_JOINT),
+        released=RELEASED_JOINT,
         attend=single_joint_attention,
         readout=lambda params, widths, steps: LastReadout(widths),
         yields_pairs=True,

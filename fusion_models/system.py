@@ -3,13 +3,14 @@
 Legend: B batch, L frames of a window, D features of one modality, Z features of the readout.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import create_model
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from crossfold.platform.config import Strict
@@ -51,6 +52,28 @@ class Features:
         return cls({m: x_BLD * mask_BL.unsqueeze(-1) for m, x_BLD in x.items()}, mask_BL)
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """What a readout reads: the feature sets [X^(0), ..., X^(M)], and which frames are real."""
+
+    x: list[Modal]
+    mask_BL: Tensor
+
+
+Preset = tuple[tuple[str, Any], ...]
+"""Parameters and the values they take under `variant: released`."""
+
+WHOLE_PAST = math.inf
+"""The context of a system or encoder that sees every past frame."""
+
+
+class ModalityParams(Strict):
+    """The modalities of a system that is defined for several subsets."""
+
+    modalities: Literal["audio+visual", "audio+text", "visual+text", "audio+visual+text"] = "audio+visual"
+    """Which enter the fusion, in canonical order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """One row of the zoo. Calling `build` gives the module; nothing else knows how it is put together."""
@@ -63,28 +86,40 @@ class System:
     """The printed equations, one a line."""
     bibtex: str
     modalities: tuple[str, ...]
+    """Those of the default parameters."""
     params: type[Strict]
     attend: Callable[[Any, Widths, int], nn.Module]
     """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`."""
     readout: Callable[[Any, Widths, int], nn.Module]
-    """(params, widths, M) -> a module trajectory -> Z with an int `width`."""
+    """(params, widths, M) -> a module `Trajectory` -> Z with an int `width`."""
     yields_pairs: bool = False
     """Whether the trajectory holds (unattended, attended) features, so that `+dca` can gate between them."""
     revision: int = 1
     """Raised when the numbers of the system change on purpose; part of the identity of its cells."""
     space: Mapping[str, Any] = field(default_factory=dict)
     """What a search may vary, in the words of a sweep file."""
+    released: Preset = ()
+    """What `variant: released` changes, if released code differs from print (decisions G)."""
+    context: Callable[[Any], float | None] = lambda params: None
+    """params -> past frames that a row of Z depends on beside its own; None if it sees future ones too."""
+
+    def modalities_for(self, params: Strict) -> tuple[str, ...]:
+        """The modalities under these parameters, in canonical order."""
+        if "modalities" not in type(params).model_fields:
+            return self.modalities
+        return tuple(str(getattr(params, "modalities")).split("+"))  # noqa: B009
 
     def build(self, params: Strict, widths: Widths, frames: int) -> "Fusion":
         """The fusion module for these widths and this window length L."""
-        missing = [m for m in self.modalities if m not in widths]
+        modalities = self.modalities_for(params)
+        missing = [m for m in modalities if m not in widths]
         if missing:
             raise ValueError(f"{self.name} needs {', '.join(missing)}; given {', '.join(widths)}")
-        used = {m: widths[m] for m in self.modalities}
+        used = {m: widths[m] for m in modalities}
         attend = self.attend(params, used, frames)
         steps = attend.steps
         assert isinstance(steps, int)
-        return Fusion(self.modalities, attend, self.readout(params, used, steps))
+        return Fusion(modalities, attend, self.readout(params, used, steps))
 
 
 class Fusion(nn.Module):
@@ -101,7 +136,10 @@ class Fusion(nn.Module):
     def forward(self, features: Features, notes: Notes | None = None) -> Tensor:
         """Z : B x L x width. Intermediates are written into `notes` when it is given."""
         used = Features({m: features.x[m] for m in self.modalities}, features.mask_BL)
-        z_BLZ: Tensor = self.readout(self.attend(used, notes), notes)
+        trajectory = Trajectory(self.attend(used, notes), features.mask_BL)
+        if notes is not None:
+            notes |= {f"x.{m}.{t}": x_BLD.detach() for t, x in enumerate(trajectory.x) for m, x_BLD in x.items()}
+        z_BLZ: Tensor = self.readout(trajectory, notes)
         return z_BLZ
 
 
@@ -127,17 +165,35 @@ def concatenated(x: Modal) -> Tensor:
 
 
 @cache
-def combined(name: str, *kinds: type[Strict]) -> type[Strict]:
-    """The fields of several parameter classes side by side, so that a sweep names them flat."""
+def combined(name: str, *kinds: type[Strict], released: Preset = (), **defaults: Any) -> type[Strict]:
+    """The fields of several parameter classes side by side, so that a sweep names them flat.
+
+    `defaults` replace those of the parts. With `released`, there is a field `variant`, and `variant: released`
+    stands for those values wherever a user says nothing else.
+    """
     fields: dict[str, Any] = {}
     for kind in kinds:
         clash = fields.keys() & kind.model_fields.keys()
         assert not clash, f"{name}: {clash} in two parts"
         fields |= {field: (info.annotation, info) for field, info in kind.model_fields.items()}
-    made: type[Strict] = create_model(name, __base__=Strict, **fields)
+    for key, value in defaults.items():
+        annotation, info = fields[key]
+        fields[key] = (Annotated[annotation, Field(description=info.description), *info.metadata], value)
+    validators: dict[str, Any] = {}
+    if released:
+        assert {key for key, _ in released} <= fields.keys(), f"{name}: released fields it does not have"
+        about = "`released` sets the switches that released code has differently (decisions G)."
+        fields["variant"] = (Literal["printed", "released"], Field("printed", description=about))
+
+        def preset(data: Any) -> Any:
+            asked = isinstance(data, dict) and data.get("variant") == "released"
+            return {**dict(released), **data} if asked else data
+
+        validators["preset"] = model_validator(mode="before")(preset)
+    made: type[Strict] = create_model(name, __base__=Strict, __validators__=validators, **fields)
     return made
 
 
 def part(kind: type[P], params: Strict) -> P:
     """The fields of one part, taken out of a combination."""
-    return kind(**{field: getattr(params, field) for field in kind.model_fields})
+    return kind.model_validate({field: getattr(params, field) for field in kind.model_fields})

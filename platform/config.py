@@ -10,7 +10,9 @@ from crossfold.platform.errors import UserError, nearest
 class Strict(BaseModel):
     """A frozen value whose unknown keys are refused with the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @classmethod
     def parse(cls, data: Any, where: str) -> Self:
@@ -47,11 +49,12 @@ def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 class Temporal(Strict):
     """The encoder of one modality before fusion, `X_m : B x L x d_m`."""
 
-    kind: Literal["none", "tcn"] = "tcn"
+    kind: Literal["none", "tcn", "lstm", "bilstm"] = "tcn"
+    """All but `bilstm` are causal. LSTMs stand before the fusion in the cited RJCA (A14)."""
     width: int = Field(64, ge=1)
     """d_m, the width each modality enters the fusion with (a linear map does it where `kind` is `none`)."""
     levels: int = Field(4, ge=1)
-    """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3)."""
+    """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3). For an LSTM, its layers."""
     kernel: int = Field(5, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -60,6 +63,12 @@ class Head(Strict):
     """From Z to one value per frame and target (spec 1.17)."""
 
     hidden: int = Field(64, ge=1)
+    layers: int = Field(1, ge=0)
+    """Hidden layers, each of half the width of the one before; 0 is a linear map (E12)."""
+    activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
+    """As released with 002, 000 and 004."""
+    recurrent: bool = False
+    """A BiLSTM on Z with a residual linear map and L2 norm before the layers, as released with 000 (G2c)."""
     dropout: float = Field(0.1, ge=0, lt=1)
     output: Literal["tanh", "linear"] = "tanh"
 

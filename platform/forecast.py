@@ -10,9 +10,8 @@ import torch
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import WindowSource, cut
-from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.contracts import Cell, canonical_json
-from crossfold.platform.model import build_model
+from crossfold.platform.model import build_model, modalities_of
 from crossfold.platform.results import Workspace, write_json
 from crossfold.platform.training import loss_of
 
@@ -74,7 +73,7 @@ def _probe(cell: Cell, store: FeatureStore) -> float:
     """Times two training steps of the real model on real windows, after one to warm up."""
     recipe = cell.recipe
     windows = cut(store, store.fold(cell.fold).train, length=recipe.window, hop=recipe.hop, invalid=recipe.invalid)
-    modalities = find_system(cell.system).modalities
+    modalities = modalities_of(cell)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.heads import MLPHead
-from crossfold.fusion_models.blocks.temporal import temporal_encoder
+from crossfold.fusion_models.blocks.temporal import temporal_context, temporal_encoder
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features, Fusion, Notes
-from crossfold.platform.config import Recipe
+from crossfold.platform.config import Recipe, Strict
 from crossfold.platform.contracts import Cell
+from crossfold.platform.errors import UserError
 
 
 class EmotionModel(nn.Module):
@@ -28,15 +29,60 @@ class EmotionModel(nn.Module):
     def forward(self, x: Mapping[str, Tensor], mask_BL: Tensor, notes: Notes | None = None) -> Tensor:
         """y : B x L x T from x[m] : B x L x I_m; padded frames influence no real one."""
         mask_BL1 = mask_BL.unsqueeze(-1)
-        encoded = {m: encoder(x[m] * mask_BL1) for m, encoder in self.encoders.items()}
+        encoded = {m: encoder(x[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
         z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
-        return torch.stack([head(z_BLZ) for head in self.heads], dim=-1)
+        return torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:
     """The model of a cell for these feature widths. Weights come from torch's current generator."""
     system = find_system(cell.system)
-    params = system.params.parse(cell.params, f"parameters of {cell.system}")
-    widths = dict.fromkeys(system.modalities, cell.recipe.temporal.width)
+    params = _params(cell)
+    widths = dict.fromkeys(system.modalities_for(params), cell.recipe.temporal.width)
     fusion = system.build(params, widths, cell.recipe.window)
     return EmotionModel(inputs, fusion, cell.recipe, len(cell.targets))
+
+
+class Stream:
+    """Predicts frames as they come; together they equal the prediction of the window that begins with the first.
+
+    Of the past it keeps what a prediction depends on, and no more: none for frame-wise models, the reach of a TCN,
+    everything for LSTMs and causal attention, which then cost more with every frame.
+    """
+
+    def __init__(self, cell: Cell, model: EmotionModel) -> None:
+        """`model`: that of the cell, trained. Raises `UserError` if it sees future frames."""
+        fusion = find_system(cell.system).context(_params(cell))
+        encoder = temporal_context(cell.recipe.temporal)
+        if fusion is None or encoder is None or cell.recipe.head.recurrent:
+            culprit = f"encoder {cell.recipe.temporal.kind}" if encoder is None else f"system {cell.system}"
+            if cell.recipe.head.recurrent:
+                culprit = "the BiLSTM of the head"
+            raise UserError(
+                f"{culprit} sees future frames, so it cannot predict a stream",
+                "encoders none, tcn and lstm are causal; of the systems concat, unimodal_*, lstm and leader_follower, "
+                "and the transformers with causal=true",
+            )
+        self.context = fusion + encoder
+        self._model = model.eval()
+        self._past: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def push(self, x: Mapping[str, Tensor]) -> Tensor:
+        """y : B x N x T of the N new frames x[m] : B x N x I_m."""
+        seen = {m: torch.cat([self._past[m], new], dim=1) if self._past else new for m, new in x.items()}
+        first = next(iter(seen.values()))
+        frames, fresh = first.shape[1], next(iter(x.values())).shape[1]
+        y_BLT: Tensor = self._model(seen, torch.ones_like(first[..., 0], dtype=torch.bool))
+        kept = int(min(frames, self.context))
+        self._past = {m: values[:, frames - kept :] for m, values in seen.items()}
+        return y_BLT[:, frames - fresh :]
+
+
+def modalities_of(cell: Cell) -> tuple[str, ...]:
+    """The modalities that the system of a cell takes under its parameters."""
+    return find_system(cell.system).modalities_for(_params(cell))
+
+
+def _params(cell: Cell) -> Strict:
+    return find_system(cell.system).params.parse(cell.params, f"parameters of {cell.system}")

@@ -16,11 +16,10 @@ from safetensors.torch import save as to_safetensors
 from crossfold.datasets.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import WindowSource, cut
-from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.contracts import Cell, Failure, FailureClass, Outcome, Reporter, Silent
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.evaluation import Split, pooled_ccc, predict, score
-from crossfold.platform.model import EmotionModel, build_model
+from crossfold.platform.model import EmotionModel, build_model, modalities_of
 from crossfold.platform.results import Workspace, describe_machine, utc_now
 from crossfold.platform.seeds import weight_seed
 from crossfold.platform.training import Trained, train
@@ -75,7 +74,7 @@ def run_cell(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: i
     with _strict(weight_seed(cell)):
         store = _open_store(workspace.store_path(cell.corpus, cell.store))
         fold, selecting = splits(cell, store)
-        modalities = find_system(cell.system).modalities
+        modalities = modalities_of(cell)
         model = build_model(cell, {m: store.width(m) for m in modalities}).to(device)
         source = _source(cell, store, fold.train, modalities, device)
         selection = Split(selecting, _source(cell, store, selecting, modalities, device))

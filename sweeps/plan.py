@@ -300,15 +300,15 @@ def _resolve(
     resolved, skipped = [], []
     for variant in itertools.chain.from_iterable(entry.expand() for entry in variants):
         system = find_system(variant.system)
-        params = system.params.parse(variant.params, f"parameters of {variant.system}").model_dump(mode="json")
-        missing = [m for m in system.modalities if m not in store.modalities]
+        params = system.params.parse(variant.params, f"parameters of {variant.system}")
+        missing = [m for m in system.modalities_for(params) if m not in store.modalities]
         if missing:
             reason = f"needs {', '.join(missing)}; store {store.path.name} has {', '.join(store.modalities)}"
             if strict:
                 raise UserError(f"{variant.system} {reason}", "prepare the corpus with it")
             skipped.append(Skipped(variant.system, reason))
         else:
-            resolved.append(Variant(system=variant.system, params=params))
+            resolved.append(Variant(system=variant.system, params=params.model_dump(mode="json")))
     return resolved, skipped
 
 

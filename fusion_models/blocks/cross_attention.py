@@ -1,12 +1,19 @@
 """Cross-attention of 004: each modality re-weighted over time by its correlation with the other.
 
+Departs from print: [A8] both maps are normalised column-wise over the L frames.
+
 Legend: B batch, L (rows i audio, columns j visual) frames, A audio features, V visual features, D either.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import Features, Modal, Notes, note
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
+from crossfold.platform.config import Strict
 
 
 def attention_weights(corr_BLL: Tensor, mask_BL: Tensor, temperature: float) -> Tensor:
@@ -24,34 +31,38 @@ def attend(weights_BLL: Tensor, x_BLD: Tensor) -> Tensor:
     return torch.einsum("bij,bid->bjd", weights_BLL, x_BLD)
 
 
+class CrossAttentionParams(Strict):
+    """Choices of CA."""
+
+    residual: Literal["tanh", "sum"] = "tanh"
+    """A9: tanh(X + Xh) in 004, X + Xh in 000."""
+    attention_temperature: float = Field(1.0, gt=0)
+    """A8: T_ca of 004 eq 2 has no printed value; released code uses 1."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the attended features; 004 says 0.5 for RECOLA."""
+
+
 class CrossAttention(nn.Module):
-    """One cross-attention block between audio and visual (004 eqs 1-5)."""
+    """One cross-attention block between audio and visual (004 eqs 1-5). w : A x V."""
 
-    steps = 1
-
-    def __init__(self, audio: int, visual: int, *, temperature: float, tanh: bool, dropout: float) -> None:
+    def __init__(self, params: CrossAttentionParams, widths: Widths) -> None:
         super().__init__()
-        self.w = nn.Parameter(nn.init.xavier_uniform_(torch.empty(audio, visual)))
-        self.temperature = temperature
-        self.tanh = tanh
-        self.dropout = nn.Dropout(dropout)
+        self.w = nn.Parameter(nn.init.xavier_uniform_(torch.empty(widths["audio"], widths["visual"])))
+        self.temperature = params.attention_temperature
+        self.tanh = params.residual == "tanh"
+        self.dropout = nn.Dropout(params.attention_dropout)
 
-    def forward(self, features: Features, notes: Notes | None = None) -> list[Modal]:
-        """The trajectory [X, X_att]."""
+    def forward(self, features: Features, notes: Notes | None = None, skips: Sequence[Modal] = ()) -> Modal:
+        """X_att. `skips`: earlier features that are added to the residual."""
         x_BLA, x_BLV, mask_BL = features.x["audio"], features.x["visual"], features.mask_BL
         corr_BLL = torch.einsum("bia,av,bjv->bij", x_BLA, self.w, x_BLV)  # Z = X_a' W X_v  # 004 eq 1
-        weights_a_BLL = attention_weights(corr_BLL, mask_BL, self.temperature)
-        weights_v_BLL = attention_weights(corr_BLL.transpose(1, 2), mask_BL, self.temperature)
-        note(notes, "attention.audio", weights_a_BLL)
-        note(notes, "attention.visual", weights_v_BLL)
-        attended = {
-            "audio": self._residual(x_BLA, attend(weights_a_BLL, x_BLA)),
-            "visual": self._residual(x_BLV, attend(weights_v_BLL, x_BLV)),
-        }
-        return [features.x, {m: x * mask_BL.unsqueeze(-1) for m, x in attended.items()}]
-
-    def _residual(self, x_BLD: Tensor, map_BLD: Tensor) -> Tensor:
-        # X_att = X + Xh (000 sec 3B), or tanh(X + Xh) (004 eqs 4-5)
-        attended_BLD = torch.tanh(x_BLD + map_BLD) if self.tanh else x_BLD + map_BLD
-        dropped: Tensor = self.dropout(attended_BLD)
-        return dropped
+        attended: Modal = {}
+        for m, logits_BLL in (("audio", corr_BLL), ("visual", corr_BLL.transpose(1, 2))):
+            weights_BLL = attention_weights(logits_BLL, mask_BL, self.temperature)  # 004 eq 2
+            note(notes, f"attention.{m}", weights_BLL)
+            summed_BLD = features.x[m] + attend(weights_BLL, features.x[m])  # X + Xh  # 004 eqs 3-5; 000 sec 3B
+            for skip in skips:
+                summed_BLD = summed_BLD + skip[m]
+            attended_BLD = torch.tanh(summed_BLD) if self.tanh else summed_BLD
+            attended[m] = self.dropout(attended_BLD) * mask_BL.unsqueeze(-1)
+        return attended

@@ -1,27 +1,51 @@
 """From Z to one value per frame (spec 1.17).
 
-Legend: B batch, L frames, Z features of the readout.
+Legend: B batch, L frames, Z features of the readout, H hidden features.
 """
+
+from itertools import pairwise
 
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.recurrent import Recurrent
 from crossfold.platform.config import Head
+
+ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class RecurrentMix(nn.Module):
+    """Z' = (BiLSTM(Z) + W Z) / |BiLSTM(Z) + W Z| : B x L x H, as released with 000 (G2c)."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.recurrent = Recurrent(inputs, max(hidden // 2, 1), bidirectional=True)
+        self.width = self.recurrent.width
+        self.residual = nn.Linear(inputs, self.width)
+
+    def forward(self, z_BLZ: Tensor, mask_BL: Tensor) -> Tensor:
+        """B x L x H."""
+        return nn.functional.normalize(self.recurrent(z_BLZ, mask_BL) + self.residual(z_BLZ), dim=-1)
 
 
 class MLPHead(nn.Module):
-    """Linear, LeakyReLU, dropout, linear, and tanh where labels live in [-1, 1] (release of 002; E12)."""
+    """Hidden layers with dropout, a linear map, and tanh where labels live in [-1, 1] (release of 002; E12)."""
 
     def __init__(self, inputs: int, params: Head) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, params.hidden),
-            nn.LeakyReLU(),
-            nn.Dropout(params.dropout),
-            nn.Linear(params.hidden, 1),
-            nn.Tanh() if params.output == "tanh" else nn.Identity(),
-        )
+        self.mix = RecurrentMix(inputs, params.hidden) if params.recurrent else None
+        widths = [
+            self.mix.width if self.mix else inputs,
+            *(max(params.hidden // 2**i, 1) for i in range(params.layers)),
+        ]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), ACTIVATIONS[params.activation](), nn.Dropout(params.dropout)]
+        output = nn.Tanh() if params.output == "tanh" else nn.Identity()
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1), output)
 
-    def forward(self, z_BLZ: Tensor) -> Tensor:
+    def forward(self, z_BLZ: Tensor, mask_BL: Tensor) -> Tensor:
         """y : B x L."""
+        if self.mix is not None:
+            z_BLZ = self.mix(z_BLZ, mask_BL)
         y_BL: Tensor = self.layers(z_BLZ).squeeze(-1)
         return y_BL

@@ -1,58 +1,30 @@
 """One iteration of joint cross-attention, the building block of jca, rjca, grjca, hgrjca and rjcma.
 
-Legend: B batch, L (also i, k, l) frames of a window, D (also e) features of one modality, J joint features.
+Legend: B batch, L (also i, k, l) frames of a window, D (also e) features of one modality, J joint features,
+K hidden units of the additive form.
 
 Released code uses the feature axis for systems printed with the time axis, see [A1]. Both are here; they are
 different models: on the time axis C compares frames with frames, on the feature axis channels with channels.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated, note
 from crossfold.platform.config import Strict
-
-Axis = Literal["time", "feature"]
-
-
-def time_axis_step(x_BLD: Tensor, joint_BLJ: Tensor, w_j: Tensor, w_c: Tensor, w_h: Tensor) -> tuple[Tensor, Tensor]:
-    """Attended features B x L x D and correlation B x L x L of one modality.
-
-    w_j : D x J, w_c : L x L, w_h : L x L. The papers' columns are our rows: their L is our L, their d our J.
-    """
-    root = math.sqrt(joint_BLJ.shape[-1])
-    # C = tanh(X' W_j J / sqrt(d))                            001 eqs 1-2; 002 eqs 2-4
-    corr_BLL = torch.tanh(torch.einsum("bid,dj,bkj->bik", x_BLD, w_j, joint_BLJ) / root)
-    # H = ReLU(X W_c C)                                       001 eqs 3-4; 002 eqs 5-7
-    h_BLD = torch.relu(torch.einsum("li,bld,bik->bkd", w_c, x_BLD, corr_BLL))
-    # X_att = H W_h + X                                       001 eqs 5-8; 002 eqs 8-13
-    attended_BLD = torch.einsum("kl,bkd->bld", w_h, h_BLD) + x_BLD
-    return attended_BLD, corr_BLL
-
-
-def feature_axis_step(x_BLD: Tensor, joint_BLJ: Tensor, w_j: Tensor, w_c: Tensor, w_h: Tensor) -> tuple[Tensor, Tensor]:
-    """Attended features B x L x D and correlation B x D x J of one modality.
-
-    w_j : L x L, w_c : D x D, w_h : J x D (A2: read as rows, all of 003 fits but J's printed shape).
-    """
-    root = math.sqrt(joint_BLJ.shape[-1])
-    # C = tanh(X' W_j J / sqrt(d))                            003 eqs 2-3
-    corr_BDJ = torch.tanh(torch.einsum("bld,lk,bkj->bdj", x_BLD, w_j, joint_BLJ) / root)
-    # H = ReLU(X W_c C)                                       003 eqs 4-5
-    h_BLJ = torch.relu(torch.einsum("ble,ed,bdj->blj", x_BLD, w_c, corr_BDJ))
-    # X_att = H W_h + X                                       003 eqs 6-9
-    attended_BLD = torch.einsum("blj,jd->bld", h_BLJ, w_h) + x_BLD
-    return attended_BLD, corr_BDJ
 
 
 class JointAttentionParams(Strict):
     """Choices of the joint block, each with the resolution of `decisions.md` as default."""
 
-    axis: Axis = "time"
+    axis: Literal["time", "feature"] = "time"
     """A1: `time` as printed in 001 and 002, `feature` for 003 and as released."""
     joint: Literal["fc", "concat"] = "fc"
     """A4: J = FC(concat) in 001 and 002, J = concat in 003."""
@@ -60,43 +32,162 @@ class JointAttentionParams(Strict):
     """Gain of the Xavier initialisation of W_h (our choice; 001 and 002 print none, 003 says Xavier, which is 1).
     H sums over L frames, so plain Xavier multiplies the features by about sqrt(L) per iteration before training
     starts, and three iterations do not recover; a small gain starts near the identity."""
+    weights: Kind = "full"
+    """A3: `full` as printed, L x L, for one window length. `lowrank` and `relative` are our own and length-free."""
+    rank: int = Field(16, ge=1)
+    """Cosines of the `lowrank` weights."""
+    reach: int = Field(32, ge=1)
+    """Frames that the `relative` weights see on either side."""
+    score_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on C, as released (G2a); not printed."""
+    squash: bool = False
+    """A tanh before the ReLU of H, as released (G2a); not printed."""
+    attended_relu: bool = False
+    """A ReLU on H W_h before the residual, as released (G2a); not printed."""
+    attended_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on H W_h: 0.5 in 003's text, 0.6 as released (G2a)."""
+
+
+class Released(nn.Module):
+    """What released code puts between the printed lines (G2a); the identity unless asked for."""
+
+    def __init__(self, params: JointAttentionParams) -> None:
+        super().__init__()
+        self.score = nn.Dropout(params.score_dropout)
+        self.squash = nn.Tanh() if params.squash else nn.Identity()
+        relu = nn.ReLU() if params.attended_relu else nn.Identity()
+        self.attended = nn.Sequential(relu, nn.Dropout(params.attended_dropout))
+
+
+Step = Callable[[Tensor, Tensor, list[Tensor], Released, Tensor | float], tuple[Tensor, Tensor]]
+"""(X_m, J, weights, released parts, scale of a sum over frames) -> (X_att,m, C_m)."""
+
+
+def time_axis_step(
+    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Attended features B x L x D and correlation B x L x L of one modality.
+
+    w_j : D x J, w_c : L x L, w_h : L x L. The papers' columns are our rows: their L is our L, their d our J.
+    """
+    w_j, w_c, w_h = weights
+    root = math.sqrt(joint_BLJ.shape[-1])
+    # C = tanh(X' W_j J / sqrt(d))                            001 eqs 1-2; 002 eqs 2-4
+    corr_BLL = torch.tanh(torch.einsum("bid,dj,bkj->bik", x_BLD, w_j, joint_BLJ) / root)
+    # H = ReLU(X W_c C)                                       001 eqs 3-4; 002 eqs 5-7
+    summed_BLD = torch.einsum("li,bld,bik->bkd", w_c, x_BLD, released.score(corr_BLL)) * scale
+    h_BLD = torch.relu(released.squash(summed_BLD))
+    # X_att = H W_h + X                                       001 eqs 5-8; 002 eqs 8-13
+    attended_BLD = released.attended(torch.einsum("kl,bkd->bld", w_h, h_BLD)) + x_BLD
+    return attended_BLD, corr_BLL
+
+
+def feature_axis_step(
+    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Attended features B x L x D and correlation B x D x J of one modality.
+
+    w_j : L x L, w_c : D x D, w_h : J x D (A2: read as rows, all of 003 fits but J's printed shape).
+    """
+    w_j, w_c, w_h = weights
+    corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
+    # H = ReLU(X W_c C)                                       003 eqs 4-5
+    h_BLJ = torch.relu(released.squash(torch.einsum("ble,ed,bdj->blj", x_BLD, w_c, released.score(corr_BDJ))))
+    # X_att = H W_h + X                                       003 eqs 6-9
+    attended_BLD = released.attended(torch.einsum("blj,jd->bld", h_BLJ, w_h)) + x_BLD
+    return attended_BLD, corr_BDJ
+
+
+def additive_step(
+    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Attended features B x L x D and correlation B x D x J of one modality, with an additive map [A7].
+
+    w_j : L x L, w_x : L x K, w_c : J x K, w_h : K x L.
+    """
+    w_j, w_x, w_c, w_h = weights
+    corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
+    # H = ReLU(W_a X + W_c C)                                 first released JCA (A7)
+    summed_BDK = torch.einsum("bld,lk->bdk", x_BLD, w_x) + torch.einsum("bdj,jk->bdk", released.score(corr_BDJ), w_c)
+    h_BDK = torch.relu(released.squash(summed_BDK))
+    # X_att = W_h H + X                                       first released JCA (A7)
+    attended_BLD = released.attended(torch.einsum("bdk,kl->bld", h_BDK, w_h)) + x_BLD
+    return attended_BLD, corr_BDJ
+
+
+def _channel_correlation(x_BLD: Tensor, joint_BLJ: Tensor, w_j: Tensor, scale: Tensor | float) -> Tensor:
+    # C = tanh(X' W_j J / sqrt(d))                            003 eqs 2-3
+    summed_BDJ = torch.einsum("bld,lk,bkj->bdj", x_BLD, w_j, joint_BLJ) * scale
+    return torch.tanh(summed_BDJ / math.sqrt(joint_BLJ.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the block: the space of each weight in the letters of the legend, and the step that uses them."""
+
+    spaces: Mapping[str, str]
+    step: Step
+
+
+FORMS = {
+    "time": Form({"w_j": "DJ", "w_c": "LL", "w_h": "LL"}, time_axis_step),
+    "feature": Form({"w_j": "LL", "w_c": "DD", "w_h": "JD"}, feature_axis_step),
+    "additive": Form({"w_j": "LL", "w_x": "LK", "w_c": "JK", "w_h": "KL"}, additive_step),
+}
 
 
 class JointAttention(nn.Module):
     """JCB: every modality attends to the joint representation J of all of them (spec 1.7)."""
 
-    def __init__(self, params: JointAttentionParams, widths: Widths, frames: int) -> None:
+    def __init__(
+        self, params: JointAttentionParams, widths: Widths, frames: int, *, additive: int | None = None
+    ) -> None:
+        """`additive`: K of the additive form, which takes the place of the axis."""
         super().__init__()
         joint_width = sum(widths.values())
-        self.step = time_axis_step if params.axis == "time" else feature_axis_step
+        self.form = FORMS["additive" if additive else params.axis]
         self.fc = nn.Linear(joint_width, joint_width) if params.joint == "fc" else nn.Identity()
-        shapes = {
-            m: ((d, joint_width), (frames, frames), (frames, frames))
-            if params.axis == "time"
-            else ((frames, frames), (d, d), (joint_width, d))
-            for m, d in widths.items()
-        }
-        self.w_j = nn.ParameterDict({m: _xavier(shape[0]) for m, shape in shapes.items()})
-        self.w_c = nn.ParameterDict({m: _xavier(shape[1]) for m, shape in shapes.items()})
-        self.w_h = nn.ParameterDict({m: _xavier(shape[2], params.gain) for m, shape in shapes.items()})
+        self.released = Released(params)
         self.frames = frames
+        self.length_free = params.weights != "full"
+
+        def weight(space: str, width: int, gain: float) -> nn.Module:
+            if space == "LL":
+                return time_weights(params.weights, frames, rank=params.rank, reach=params.reach, gain=gain)
+            sizes = {"D": width, "J": joint_width, "L": frames, "K": additive or 0}
+            return FixedWeights(sizes[space[0]], sizes[space[1]], gain)
+
+        self.w = nn.ModuleDict(
+            {
+                name: nn.ModuleDict(
+                    {m: weight(space, d, params.gain if name == "w_h" else 1.0) for m, d in widths.items()}
+                )
+                for name, space in self.form.spaces.items()
+            }
+        )
+
+    def weights_of(self, modality: str, frames: int) -> list[Tensor]:
+        """The weights of one modality for a window of so many frames, in the order of `form.spaces`."""
+        return [group[modality](frames) for group in self.w.values()]  # type: ignore[index]
 
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
-        """Attended features, one B x L x d_m a modality. L must be the length the block was built for (A3)."""
+        """Attended features, one B x L x d_m a modality. Full weights need the L the block was built for (A3)."""
         mask_BL1 = features.mask_BL.unsqueeze(-1)
-        if mask_BL1.shape[1] != self.frames:
+        frames = mask_BL1.shape[1]
+        scale: Tensor | float = 1.0
+        if self.length_free:
+            # A sum over all frames grows with their number, so it is brought to that of the trained length.
+            scale = self.frames / mask_BL1.sum(dim=1, keepdim=True).clamp(min=1)
+        elif frames != self.frames:
             raise ValueError(
-                f"window of {mask_BL1.shape[1]} frames, but the L x L weights were built for L = {self.frames} (A3)"
+                f"window of {frames} frames, but the L x L weights were built for L = {self.frames} (A3); "
+                "weights=relative and weights=lowrank run on any length"
             )
         # J = FC([X_a ; X_v ; X_t])                            001 sec 3.2; 002 eq 1; 003 eq 1 without FC
         joint_BLJ = self.fc(concatenated(features.x)) * mask_BL1
         attended: Modal = {}
         for m, x_BLD in features.x.items():
-            stepped_BLD, corr = self.step(x_BLD, joint_BLJ, self.w_j[m], self.w_c[m], self.w_h[m])
+            stepped_BLD, corr = self.form.step(x_BLD, joint_BLJ, self.weights_of(m, frames), self.released, scale)
             attended[m] = stepped_BLD * mask_BL1
             note(notes, f"correlation.{m}", corr)
         return attended
-
-
-def _xavier(shape: tuple[int, int], gain: float = 1.0) -> nn.Parameter:
-    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape), gain))

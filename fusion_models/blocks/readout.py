@@ -1,38 +1,16 @@
 """From a trajectory [X^(0), ..., X^(M)] to Z: the last features, or gates between the iterations.
 
-Legend: B batch, L frames, D features of one modality, K gate columns, Z features of all modalities.
+Legend: B batch, L frames, D features of one modality, K gate columns, M iterations, Z features of all modalities.
 """
 
+from typing import Literal
+
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import Modal, Notes, Widths, concatenated, note
+from crossfold.fusion_models.blocks.gates import GateParams, ModalGate
+from crossfold.fusion_models.system import Notes, Trajectory, Widths, concatenated
 from crossfold.platform.config import Strict
-
-
-def gate(x_BLD: Tensor, w_DK: Tensor, temperature: float) -> Tensor:
-    """G = softmax over columns of X W / T : B x L x K    # 000 eqs 2-3; 001 eqs 9-11, 14-16.
-
-    [B1] X W in rows; [B3] the softmax runs over the K columns of each frame.
-    """
-    return torch.softmax(x_BLD @ w_DK / temperature, dim=-1)
-
-
-def mix(gate_BLK: Tensor, candidates: list[Tensor], *, relu: bool) -> Tensor:
-    """X_g = ReLU(sum_k G_k * X_k) : B x L x D    # 000 eqs 4-5; 001 eqs 12-13, 17-18."""
-    stacked_BLDK = torch.stack(candidates, dim=-1)
-    mixed_BLD = torch.einsum("blk,bldk->bld", gate_BLK, stacked_BLDK)
-    return torch.relu(mixed_BLD) if relu else mixed_BLD
-
-
-class GateParams(Strict):
-    """Choices of a dynamic gate."""
-
-    temperature: float = Field(0.1, gt=0)
-    """B9: T = 0.1 as printed; a smaller T sharpens the choice."""
-    relu: bool = True
-    """B10: printed. It removes every negative feature value, so a gate wide open is not the base model."""
 
 
 class LastReadout(nn.Module):
@@ -42,33 +20,107 @@ class LastReadout(nn.Module):
         super().__init__()
         self.width = sum(widths.values())
 
-    def forward(self, trajectory: list[Modal], notes: Notes | None = None) -> Tensor:
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
         """Z : B x L x sum of d_m."""
-        return concatenated(trajectory[-1])
+        return concatenated(trajectory.x[-1])
 
 
 class PairGate(nn.Module):
     """DCA on any base: unattended X^(0) against attended X^(M), per frame and modality (000 eqs 2-5).
 
-    [B2] Column 0 is unattended, column 1 attended.
+    [B2] Column 0 is unattended, column 1 attended. What the base does with X^(M), it does with the gated features.
     """
 
-    def __init__(self, params: GateParams, widths: Widths) -> None:
+    def __init__(self, params: GateParams, widths: Widths, then: nn.Module) -> None:
         super().__init__()
-        self.params = params
-        self.w = nn.ParameterDict({m: _gate_weights(d, 2) for m, d in widths.items()})
+        self.gate = ModalGate(params, widths, 2)
+        self.then = then
+        assert isinstance(then.width, int)
+        self.width = then.width
+
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
+        """Z of the base, from X_g in place of X^(M)."""
+        unattended, attended = trajectory.x[0], trajectory.x[-1]
+        gated = self.gate([attended], [unattended, attended], notes, "gate")
+        z_BLZ: Tensor = self.then(Trajectory([*trajectory.x[:-1], gated], trajectory.mask_BL), notes)
+        return z_BLZ
+
+
+class FlatGateParams(Strict):
+    """Choices of the gate of GRJCA."""
+
+    gate_input: Literal["last", "each"] = "last"
+    """B4: what the gate reads: the last iteration (001 eqs 9-10), or each iteration its own column (001's text)."""
+
+
+class FlatGate(nn.Module):
+    """One gate a modality over all M + 1 feature sets (001 eqs 9-13).
+
+    W_gl,m : D x (M + 1). [B4] [B5] the summand is X_att^(t), with X^(0) the input.
+    """
+
+    def __init__(self, params: GateParams, flat: FlatGateParams, widths: Widths, steps: int) -> None:
+        super().__init__()
+        self.gate = ModalGate(params, widths, steps + 1)
+        self.each = flat.gate_input == "each"
         self.width = sum(widths.values())
 
-    def forward(self, trajectory: list[Modal], notes: Notes | None = None) -> Tensor:
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
         """Z = [X_g,a ; X_g,v] : B x L x sum of d_m."""
-        unattended, attended = trajectory[0], trajectory[-1]
-        gated: Modal = {}
-        for m, x_BLD in attended.items():
-            gate_BLK = gate(x_BLD, self.w[m], self.params.temperature)  # 000 eqs 2-3
-            gated[m] = mix(gate_BLK, [unattended[m], x_BLD], relu=self.params.relu)  # 000 eqs 4-5
-            note(notes, f"gate.{m}", gate_BLK)
-        return concatenated(gated)
+        read = trajectory.x if self.each else trajectory.x[-1:]
+        return concatenated(self.gate(read, trajectory.x, notes, "gate"))  # 001 eqs 9-13
 
 
-def _gate_weights(width: int, columns: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, columns)))
+class HierarchyParams(Strict):
+    """Choices of the two-level gate of HGRJCA."""
+
+    final_gate_input: Literal["last", "all"] = "last"
+    """B7: G^(f) has no printed equation; it reads the last gated features, or those of all iterations."""
+    feedback: bool = False
+    """B8: the next iteration starts from the gated features; printed is a side branch. With `tied`, gates are too."""
+
+
+class FinalGate(nn.Module):
+    """The high-level gate over gated features X_g^(1..M) (001 eqs 19-20; 003 eqs 14-15).
+
+    W_f,m : D x M, or MD x M if it reads all. [B6] G_a^(f) for audio; [B7] softmax_k(X_g^(M) W_f / T).
+    With M = 1 there is nothing to choose, and it has no weights.
+    """
+
+    def __init__(self, params: GateParams, hierarchy: HierarchyParams, widths: Widths, steps: int) -> None:
+        super().__init__()
+        self.all = hierarchy.final_gate_input == "all"
+        read = {m: d * steps if self.all else d for m, d in widths.items()}
+        self.gate = ModalGate(params, read, steps) if steps > 1 else None
+        self.width = sum(widths.values())
+
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
+        """Z = [X_f,a ; X_f,v], from a trajectory whose iterations are gated; X^(0) is left out."""
+        gated = trajectory.x[1:]
+        if self.gate is None:
+            return concatenated(gated[-1])
+        read = {m: torch.cat([x[m] for x in gated], dim=-1) for m in gated[0]} if self.all else gated[-1]
+        return concatenated(self.gate([read], gated, notes, "gate.final"))
+
+
+class HierarchicalGate(nn.Module):
+    """A gate an iteration, between its input and its output, then the high-level gate (001 eqs 14-20; 003 eqs 10-15).
+
+    W_gl,m^(t) : D x 2. [B8] A side branch: the recursion itself goes on ungated.
+    """
+
+    def __init__(self, params: GateParams, hierarchy: HierarchyParams, widths: Widths, steps: int) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(ModalGate(params, widths, 2) for _ in range(steps))
+        self.final = FinalGate(params, hierarchy, widths, steps)
+        self.width = self.final.width
+
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
+        """Z = [X_f,a ; X_f,v] : B x L x sum of d_m."""
+        x = trajectory.x
+        gated = [
+            gate([x[t]], [x[t - 1], x[t]], notes, f"gate.{t}")  # 001 eqs 14-18; 003 eqs 10-13
+            for t, gate in enumerate(self.gates, start=1)
+        ]
+        z_BLZ: Tensor = self.final(Trajectory([x[0], *gated], trajectory.mask_BL), notes)  # 001 eqs 19-20
+        return z_BLZ

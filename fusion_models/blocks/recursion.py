@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, combined, part
+from crossfold.fusion_models.system import Features, Modal, ModalityParams, Notes, Widths, part
 from crossfold.platform.config import Strict
 
 
@@ -19,8 +19,10 @@ class Recursion(nn.Module):
     [A5] Every iteration has weights of its own and recomputes J, unless `tied`.
     """
 
-    def __init__(self, block: Callable[[], nn.Module], steps: int, *, tied: bool = False) -> None:
+    def __init__(self, block: Callable[[], nn.Module], steps: int, *, tied: bool = False, dense: bool = False) -> None:
+        """`dense`: a block is also given all features before those it attends to, for its residual (A12)."""
         super().__init__()
+        self.dense = dense
         self.steps = steps
         self.blocks = nn.ModuleList(block() for _ in range(1 if tied else steps))
 
@@ -30,7 +32,8 @@ class Recursion(nn.Module):
         for t in range(self.steps):
             step_notes: Notes | None = None if notes is None else {}
             block = self.blocks[t % len(self.blocks)]
-            trajectory.append(block(Features(trajectory[-1], features.mask_BL), step_notes))
+            earlier = (trajectory[:-1],) if self.dense else ()
+            trajectory.append(block(Features(trajectory[-1], features.mask_BL), step_notes, *earlier))
             if notes is not None and step_notes is not None:
                 notes.update({f"{name}.{t + 1}": value for name, value in step_notes.items()})
         return trajectory
@@ -45,7 +48,17 @@ class RecursionParams(Strict):
     """A5: one set of weights for all iterations instead of own ones."""
 
 
-RecursiveJointParams = combined("RecursiveJointParams", JointAttentionParams, RecursionParams)
+JOINT_PARTS = (JointAttentionParams, RecursionParams, ModalityParams)
+"""The parameters of every system that iterates joint cross-attention."""
+
+RELEASED_JOINT = (
+    ("axis", "feature"),
+    ("score_dropout", 0.6),
+    ("squash", True),
+    ("attended_relu", True),
+    ("attended_dropout", 0.6),
+)
+"""G2a: what the JCA, RJCA and DCA repositories share (J keeps its FC there). The score dropout has the same rate."""
 
 
 def recursive_joint_attention(params: Strict, widths: Widths, frames: int) -> Recursion:
@@ -54,6 +67,6 @@ def recursive_joint_attention(params: Strict, widths: Widths, frames: int) -> Re
     return Recursion(lambda: JointAttention(joint, widths, frames), recursion.iterations, tied=recursion.tied)
 
 
-def single_joint_attention(params: JointAttentionParams, widths: Widths, frames: int) -> Recursion:
+def single_joint_attention(params: Strict, widths: Widths, frames: int) -> Recursion:
     """One iteration: the attention of jca."""
-    return Recursion(lambda: JointAttention(params, widths, frames), 1)
+    return Recursion(lambda: JointAttention(part(JointAttentionParams, params), widths, frames), 1)

@@ -3,9 +3,11 @@
 Legend: B batch, L frames, I input features, D features of the modality.
 """
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
+from crossfold.fusion_models.blocks.recurrent import Recurrent
+from crossfold.fusion_models.system import WHOLE_PAST
 from crossfold.platform.config import Temporal
 
 
@@ -17,10 +19,25 @@ class Projection(nn.Module):
         self.linear = nn.Linear(inputs, params.width)
         self.dropout = nn.Dropout(params.dropout)
 
-    def forward(self, x_BLI: Tensor) -> Tensor:
+    def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
         x_BLD: Tensor = self.dropout(self.linear(x_BLI))
         return x_BLD
+
+
+class WeightNormConv(nn.Module):
+    """A dilated convolution whose kernels are g v / |v|. Torch's parametrization of the same cannot be pickled."""
+
+    def __init__(self, inputs: int, width: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        plain = nn.Conv1d(inputs, width, kernel)
+        self.v, self.bias, self.dilation = plain.weight, plain.bias, dilation
+        self.g = nn.Parameter(torch.linalg.vector_norm(self.v.detach(), dim=(1, 2), keepdim=True))
+
+    def forward(self, x_BIL: Tensor) -> Tensor:
+        """B x width x (L less what the kernel reaches over)."""
+        kernels = self.v * (self.g / torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
+        return nn.functional.conv1d(x_BIL, kernels, self.bias, dilation=self.dilation)
 
 
 class CausalLevel(nn.Module):
@@ -32,7 +49,7 @@ class CausalLevel(nn.Module):
     def __init__(self, inputs: int, width: int, kernel: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.past = (kernel - 1) * dilation
-        self.conv = weight_norm(nn.Conv1d(inputs, width, kernel, dilation=dilation))
+        self.conv = WeightNormConv(inputs, width, kernel, dilation)
         self.skip = nn.Conv1d(inputs, width, 1) if inputs != width else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
@@ -60,12 +77,38 @@ class TCN(nn.Module):
         )
         self.out = nn.Linear(params.width, params.width)
 
-    def forward(self, x_BLI: Tensor) -> Tensor:
+    def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
         x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(1, 2)).transpose(1, 2))
         return x_BLD
 
 
+class RecurrentEncoder(nn.Module):
+    """An LSTM in one or both directions, and a linear map to the width of the fusion (A14)."""
+
+    def __init__(self, inputs: int, params: Temporal) -> None:
+        super().__init__()
+        both = params.kind == "bilstm"
+        self.recurrent = Recurrent(
+            inputs, params.width, layers=params.levels, dropout=params.dropout, bidirectional=both
+        )
+        self.out = nn.Linear(self.recurrent.width, params.width)
+
+    def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """X_m : B x L x d_m. All frames are real where there is no mask."""
+        real_BL = torch.ones_like(x_BLI[..., 0], dtype=torch.bool) if mask_BL is None else mask_BL
+        x_BLD: Tensor = self.out(self.recurrent(x_BLI, real_BL))
+        return x_BLD
+
+
 def temporal_encoder(inputs: int, params: Temporal) -> nn.Module:
     """The encoder a recipe asks for."""
-    return TCN(inputs, params) if params.kind == "tcn" else Projection(inputs, params)
+    kinds = {"none": Projection, "tcn": TCN, "lstm": RecurrentEncoder, "bilstm": RecurrentEncoder}
+    encoder: nn.Module = kinds[params.kind](inputs, params)
+    return encoder
+
+
+def temporal_context(params: Temporal) -> float | None:
+    """Past frames that an encoded frame depends on; None if it sees future ones too."""
+    reach = (params.kernel - 1) * (2**params.levels - 1)
+    return {"none": 0.0, "tcn": float(reach), "lstm": WHOLE_PAST, "bilstm": None}[params.kind]

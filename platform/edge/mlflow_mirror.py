@@ -18,6 +18,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crossfold.platform.contracts import Cell, Failure
+from crossfold.platform.edge.mlflow_fields import (
+    SETTLED,
+    Epochs,
+    cell_params,
+    cell_tags,
+    curve_epochs,
+    environment_tags,
+    final_metrics,
+    finished_at,
+)
 from crossfold.platform.results import CELL_FILES, CellRecord, Workspace
 
 RUNS_FILE = "mlflow-runs.jsonl"
@@ -30,12 +40,6 @@ PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 """What MLflow accepts in one call, and in one value."""
 
 PARENT = "mlflow.parentRunId"
-FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")
-SETTLED = "best_ccc"
-"""A run that has this metric has all final ones: they come in one batch."""
-
-Epochs = Mapping[int, Mapping[str, float]]
-"""Metrics by step; step n is the n-th finished epoch."""
 
 
 @dataclass
@@ -125,7 +129,7 @@ class Mirror:
             path = record.path / name
             if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT:
                 self._client.log_artifact(run.run_id, str(path))
-        self._client.set_terminated(run.run_id, "FINISHED", end_time=_finished_at(record))
+        self._client.set_terminated(run.run_id, "FINISHED", end_time=finished_at(record))
 
     def fail(self, run: CellRun, failure: Failure) -> None:
         """Ends the run as failed; another try takes it up again."""
@@ -238,73 +242,6 @@ class Mirror:
             file.write("\n" + json.dumps({"cell": cell_id, "run": run_id, "store": self._store}))
 
 
-def cell_tags(cell: Cell) -> dict[str, str]:
-    """The axes of a cell."""
-    inner = {"inner": f"{cell.inner.index + 1}/{cell.inner.of}"} if cell.inner else {}
-    return {
-        "kind": "cell",
-        "cell_id": cell.cell_id,
-        "system": cell.system,
-        "corpus": cell.corpus,
-        "store": cell.store,
-        "fold": str(cell.fold),
-        "target": cell.target,
-        "seed": str(cell.seed),
-        "recipe": cell.recipe.name,
-        "protocol": str(cell.protocol),
-        "revision": str(cell.revision),
-    } | inner
-
-
-def cell_params(cell: Cell) -> dict[str, str]:
-    """Every parameter of the system by name, every field of the recipe as `recipe.<dotted name>`."""
-    flat = dict(_flatten("", cell.params)) | dict(_flatten("recipe.", cell.recipe.model_dump(mode="json")))
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
-
-
-def curve_epochs(record: CellRecord) -> Epochs:
-    """The training curve as it is logged live: learning rate, training loss, selection CCC of each target."""
-    rows = record.curve.drop(columns="epoch").to_dict("records")
-    return {
-        step: {str(key).replace("ccc_", "selection_ccc_", 1): float(value) for key, value in row.items()}
-        for step, row in enumerate(rows, start=1)
-    }
-
-
-def final_metrics(record: CellRecord) -> dict[str, float]:
-    """Scores of the reported split for each target, and how the cell came to them."""
-    result = record.result
-    scores = {
-        f"{name}_{target}": values[name]
-        for target, values in result["metrics"].items()
-        for name in FINAL_METRICS
-        if values.get(name) is not None
-    }
-    extra = {
-        "best_epoch": result["selection"]["best_epoch"],
-        "epochs": result["selection"]["epochs"],
-        SETTLED: result["selection"]["best_ccc"],
-        "parameters": result["model"]["parameters"],
-        "train_seconds": record.env.get("train_seconds", 0.0),
-    }
-    return {key: float(value) for key, value in (scores | extra).items()}
-
-
-def environment_tags(record: CellRecord) -> dict[str, str]:
-    """Where the cell ran, and with which versions."""
-    versions = {f"version.{name}": str(version) for name, version in record.env.get("versions", {}).items()}
-    facts = {"host": record.env.get("machine", {}).get("host"), "device": record.env.get("device")}
-    return versions | {name: str(value) for name, value in facts.items() if value is not None}
-
-
-def _flatten(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flatten(f"{prefix}{key}.", inner)
-        else:
-            yield f"{prefix}{key}", inner
-
-
 def _metrics(epochs: Epochs) -> list[Any]:
     from mlflow.entities import Metric
 
@@ -316,11 +253,6 @@ def _tags(tags: Mapping[str, str]) -> list[Any]:
     from mlflow.entities import RunTag
 
     return [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
-
-
-def _finished_at(record: CellRecord) -> int | None:
-    at = record.env.get("finished_at")
-    return int(datetime.datetime.fromisoformat(at).timestamp() * 1000) if at else None
 
 
 def _quiet_client(uri: str) -> Any:

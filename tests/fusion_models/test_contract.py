@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from crossfold.platform.model import EmotionModel
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 L = 6
 SYSTEMS = system_names()
+NOTED = {"ca": "attention"} | dict.fromkeys(("jca", "rjca", "grjca", "hgrjca", "hgrjca_v1", "rjcma"), "correlation")
 everything = pytest.mark.parametrize("name", SYSTEMS)
 
 
@@ -33,9 +35,20 @@ def features(seed=0, batch=3, frames=L, real=None, dtype=torch.float32, scale=1.
     return Features.masked(x, torch.arange(frames) < lengths[:, None])
 
 
-def test_the_spine_is_registered():
-    spine = {"unimodal_audio", "unimodal_visual", "concat", "ca", "ca+dca", "jca", "jca+dca", "rjca", "rjca+dca"}
-    assert spine <= set(SYSTEMS)
+def test_every_system_of_the_papers_is_registered():
+    """Spec section 1 and issue 3."""
+    alone = "concat lstm self_attention grjca hgrjca hgrjca_v1 leader_follower transformer lstm_transformer"
+    alone += " tcn_transformer jmt unimodal_audio unimodal_visual unimodal_text ca_2stage jca_additive"
+    paired = "ca tca jca rjca rjcma"
+    assert set(alone.split()) <= set(SYSTEMS)
+    assert {name + dca for name in paired.split() for dca in ("", "+dca")} <= set(SYSTEMS)
+
+
+def test_released_variants_of_everything_build_and_run():
+    for name in SYSTEMS:
+        if find_system(name).released:
+            z = build(name, variant="released")(features())
+            assert torch.isfinite(z).all(), name
 
 
 @everything
@@ -167,15 +180,18 @@ def test_notes_hold_intermediates_and_change_nothing(name):
     notes = {}
     assert torch.equal(fusion(given, notes), fusion(given))
     assert all(not value.requires_grad and torch.isfinite(value).all() for value in notes.values())
-    base = name.removesuffix("+dca")
-    steps = {"jca": 1, "rjca": 3}.get(base, 0)
-    expected = {f"correlation.{m}.{t + 1}" for m in fusion.modalities for t in range(steps)}
-    if base == "ca":
-        expected |= {f"attention.{m}" for m in fusion.modalities}
-    if name.endswith("+dca"):
-        expected |= {f"gate.{m}" for m in fusion.modalities}
-    if base in {"ca", "jca", "rjca", "concat", "unimodal_audio", "unimodal_visual"}:
-        assert set(notes) == expected
+    base, steps = name.removesuffix("+dca"), fusion.attend.steps
+    names = {f"x.{m}.{t}" for m in fusion.modalities for t in range(steps + 1)}
+    kind = NOTED.get(base)
+    if kind:
+        names |= {f"{kind}.{m}.{t + 1}" for m in fusion.modalities for t in range(steps)}
+    if name.endswith("+dca") or base == "grjca":
+        names |= {f"gate.{m}" for m in fusion.modalities}
+    if base in {"hgrjca", "hgrjca_v1"}:
+        names |= {f"gate.{step}.{m}" for m in fusion.modalities for step in ("final", 1, 2, 3)}
+    assert names <= set(notes)
+    if base in {*NOTED, "concat", "unimodal_audio", "unimodal_visual", "unimodal_text"}:
+        assert set(notes) == names
 
 
 @everything
@@ -204,6 +220,42 @@ def test_constant_and_zero_inputs_are_finite(name):
     for value in (0.0, 1.0, -1e4):
         z = fusion(Features({m: torch.full((2, L, d), value) for m, d in WIDTHS.items()}, mask))
         assert torch.isfinite(z).all()
+
+
+SWITCHED = [name for name in SYSTEMS if not name.endswith("+dca") or name in ("rjca+dca", "tca+dca")]
+
+
+@st.composite
+def switched(draw):
+    """A system with every switch of few values at one of them: all that a sweep may ask for."""
+    name = draw(st.sampled_from(SWITCHED))
+    values = {"rank": 3, "reach": 2, "iterations": draw(st.integers(1, 3))}
+    params = {}
+    for field, info in find_system(name).params.model_fields.items():
+        if get_origin(info.annotation) is Literal:
+            params[field] = draw(st.sampled_from(get_args(info.annotation)))
+        elif info.annotation is bool:
+            params[field] = draw(st.booleans())
+        elif field in values:
+            params[field] = values[field]
+    return name, params
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=switched(), exponent=st.floats(-6, 3), low=st.booleans())
+def test_any_combination_of_switches_holds(case, exponent, low):
+    name, params = case
+    fusion, given_features = build(name, **params), features(1, real=[6, 4, 1], scale=10.0**exponent)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        z = fusion(given_features)
+    assert z.shape == (3, L, fusion.width)
+    assert torch.isfinite(z).all()
+    assert not z[~given_features.mask_BL].any()
+    if z.requires_grad:
+        z.float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in fusion.parameters() if p.grad is not None)
+    kind = find_system(name).params
+    assert kind.parse(kind.parse(params, name).model_dump(mode="json"), name) == kind.parse(params, name)
 
 
 def test_a_mask_of_another_shape_is_refused():

@@ -11,7 +11,7 @@ from crossfold.fusion_models.blocks.joint_attention import JointAttention, Joint
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features
 
-WIDTHS = {"audio": 3, "visual": 4}
+WIDTHS = {"audio": 3, "visual": 4, "text": 2}
 L = 5
 B = 3
 TOLERANCE = 1e-9
@@ -57,42 +57,58 @@ def reference_ca(x_a, x_v, w, *, temperature, tanh):
     return attended
 
 
-def reference_joint(x_a, x_v, fc):
-    """J = FC([X_a ; X_v]), frame by frame; `fc` is (weight, bias) or None for 003."""
-    stacked = np.concatenate([x_a, x_v])
+def reference_joint(x, fc):
+    """J = FC([X_a ; X_v ; X_t]), frame by frame; `fc` is (weight, bias) or None for 003."""
+    stacked = np.concatenate(list(x.values()))
     if fc is None:
         return stacked
     weight, bias = fc
     return np.stack([weight @ stacked[:, k] + bias for k in range(stacked.shape[1])], axis=1)
 
 
-def reference_time_axis(x, joint, w_j, w_c, w_h):
-    """001 eqs 1-6: C : L x L, H : d_m x L."""
+def same(x):
+    return x
+
+
+def reference_time_axis(x, joint, w_j, w_c, w_h, squash=same, after=same):
+    """001 eqs 1-6: C : L x L, H : d_m x L. `squash` and `after` are what released code adds (G2a)."""
     d, frames = joint.shape
     c = np.zeros((frames, frames))
     for i in range(frames):
         for k in range(frames):
             c[i, k] = np.tanh(x[:, i] @ w_j @ joint[:, k] / np.sqrt(d))
-    h = relu(x @ w_c @ c)
-    return h @ w_h + x
+    h = relu(squash(x @ w_c @ c))
+    return after(h @ w_h) + x
 
 
-def reference_feature_axis(x, joint, w_j, w_c, w_h):
+def reference_feature_axis(x, joint, w_j, w_c, w_h, squash=same, after=same):
     """003 eqs 2-7 read as rows (A2): C : d_m x d, H : L x d."""
     d, d_m = len(joint), len(x)
     c = np.zeros((d_m, d))
     for p in range(d_m):
         for q in range(d):
             c[p, q] = np.tanh(x[p] @ w_j @ joint[q] / np.sqrt(d))
-    h = relu(x.T @ w_c @ c)
-    return (h @ w_h).T + x
+    h = relu(squash(x.T @ w_c @ c))
+    return after((h @ w_h).T) + x
 
 
-def reference_block(x, weights, axis):
+def reference_additive(x, joint, w_j, w_x, w_c, w_h):
+    """The first released JCA (A7): C : d_m x d, H : d_m x K."""
+    c = np.zeros((len(x), len(joint)))
+    for p in range(len(x)):
+        for q in range(len(joint)):
+            c[p, q] = np.tanh(x[p] @ w_j @ joint[q] / np.sqrt(len(joint)))
+    h = relu(x @ w_x + c @ w_c)
+    return h @ w_h + x
+
+
+STEPS = {"time": reference_time_axis, "feature": reference_feature_axis, "additive": reference_additive}
+
+
+def reference_block(x, weights, form, **released):
     """One iteration of joint cross-attention on {modality: d_m x L}."""
-    step = reference_time_axis if axis == "time" else reference_feature_axis
-    joint = reference_joint(x["audio"], x["visual"], weights["fc"])
-    return {m: step(x[m], joint, *weights[m]) for m in x}
+    joint = reference_joint(x, weights["fc"])
+    return {m: STEPS[form](x[m], joint, *weights[m], **released) for m in x}
 
 
 def reference_gate(x, x_att, w, temperature):
@@ -109,8 +125,8 @@ def weights_of(block):
     """The weights of a `JointAttention`, as NumPy arrays."""
     fc = block.fc
     found = {"fc": (array(fc.weight), array(fc.bias)) if isinstance(fc, torch.nn.Linear) else None}
-    for m in WIDTHS:
-        found[m] = tuple(array(group[m]) for group in (block.w_j, block.w_c, block.w_h))
+    for m in block.w["w_j"]:
+        found[m] = tuple(array(weight) for weight in block.weights_of(m, block.frames))
     return found
 
 
@@ -134,21 +150,34 @@ def built(name, seed=0, frames=L, **params):
 
 def base_reference(fusion, features, b, name, params):
     """(X, X_att) of window b of a base system, each {modality: d_m x L}."""
-    x = {m: columns(features.x[m], b) for m in WIDTHS}
-    if name == "ca":
-        attended = reference_ca(
-            x["audio"],
-            x["visual"],
-            array(fusion.attend.w),
-            temperature=params.get("attention_temperature", 1.0),
-            tanh=params.get("residual", "tanh") == "tanh",
-        )
-        return x, dict(zip(WIDTHS, attended, strict=True))
-    reached = x
-    for t in range(1 if name == "jca" else params.get("iterations", 3)):
+    reached = trajectory_reference(fusion, features, b, name, params)
+    return reached[0], reached[-1]
+
+
+def trajectory_reference(fusion, features, b, name, params):
+    """[X^(0), ..., X^(M)] of window b, each {modality: d_m x L}."""
+    trajectory = [{m: columns(features.x[m], b) for m in fusion.modalities}]
+    if name in ("ca", "ca_2stage"):
+        for stage in range(1 if name == "ca" else 2):
+            x = trajectory[-1]
+            tanh = params.get("residual", "tanh") == "tanh"
+            skip = {m: sum(earlier[m] for earlier in trajectory[:-1]) if params.get("dense") else 0.0 for m in x}
+            attended = reference_ca(
+                x["audio"],
+                x["visual"],
+                array(fusion.attend.blocks[stage].w),
+                temperature=params.get("attention_temperature", 1.0),
+                tanh=False,
+            )
+            summed = {m: value + skip[m] for m, value in zip(x, attended, strict=True)}
+            trajectory.append({m: np.tanh(value) if tanh else value for m, value in summed.items()})
+        return trajectory
+    form = "additive" if name == "jca_additive" else params.get("axis", "time")
+    released = {"squash": np.tanh, "after": relu} if params.get("squash") else {}
+    for t in range(1 if name.startswith("jca") else params.get("iterations", 3)):
         block = fusion.attend.blocks[0 if params.get("tied") else t]
-        reached = reference_block(reached, weights_of(block), params.get("axis", "time"))
-    return x, reached
+        trajectory.append(reference_block(trajectory[-1], weights_of(block), form, **released))
+    return trajectory
 
 
 CASES = [
@@ -163,6 +192,16 @@ CASES = [
     ("rjca", {"tied": True}),
     ("rjca", {"axis": "feature"}),
     ("rjca", {"axis": "feature", "joint": "concat", "iterations": 2, "tied": True}),
+    ("rjca", {"modalities": "audio+text"}),
+    ("rjca", {"modalities": "audio+visual+text", "axis": "feature"}),
+    ("rjca", {"axis": "feature", "squash": True, "attended_relu": True}),
+    ("rjcma", {}),
+    ("rjcma", {"axis": "feature", "joint": "concat", "iterations": 2}),
+    ("jca_additive", {"hidden": 3}),
+    ("jca_additive", {"hidden": 6, "joint": "fc", "modalities": "audio+visual+text"}),
+    ("ca_2stage", {}),
+    ("ca_2stage", {"dense": True}),
+    ("ca_2stage", {"dense": True, "residual": "sum"}),
 ]
 
 
@@ -175,10 +214,10 @@ def test_base_systems_equal_the_reference(name, params):
     fusion = built(name, **params)
     features = random_features(1)
     z = array(fusion(features))
-    assert z.shape == (B, L, sum(WIDTHS.values()))
+    assert z.shape == (B, L, sum(WIDTHS[m] for m in fusion.modalities))
     for b in range(B):
         _, attended = base_reference(fusion, features, b, name, params)
-        expected = np.concatenate([attended["audio"], attended["visual"]]).T
+        expected = np.concatenate(list(attended.values())).T
         np.testing.assert_allclose(z[b], expected, rtol=TOLERANCE, atol=1e-12)
         assert abs(expected).max() > 0.1
 
@@ -191,7 +230,7 @@ def test_dca_equals_the_reference(name, params, temperature):
     z = array(fusion(features))
     for b in range(B):
         x, attended = base_reference(fusion, features, b, name, params)
-        gated = [reference_gate(x[m], attended[m], array(fusion.readout.w[m]), temperature) for m in WIDTHS]
+        gated = [reference_gate(x[m], attended[m], array(fusion.readout.gate.w[m]), temperature) for m in x]
         np.testing.assert_allclose(z[b], np.concatenate(gated).T, rtol=TOLERANCE, atol=1e-12)
 
 
@@ -211,7 +250,7 @@ def test_ca_by_hand():
     system = find_system("ca")
     fusion = system.build(system.params.parse({"residual": "sum"}, "ca"), {"audio": 1, "visual": 1}, 2).double()
     with torch.no_grad():
-        fusion.attend.w.fill_(1.0)
+        fusion.attend.blocks[0].w.fill_(1.0)
     x = {"audio": torch.tensor([[[1.0], [2.0]]]).double(), "visual": torch.tensor([[[3.0], [4.0]]]).double()}
     z = fusion(Features(x, torch.ones(1, 2, dtype=torch.bool)))
     # Z_c = [[3, 4], [6, 8]]; columns of A_a: e^3 : e^6 and e^4 : e^8; of A_v (from the transpose): e^3 : e^4, e^6 : e^8
@@ -225,13 +264,18 @@ def test_a_padded_window_equals_the_short_one(name, params):
     """With n real frames of L, the result is the equations on n frames with the top-left n x n of each L x L weight."""
     real = 3
     fusion, short = built(name, **params), built(name, frames=real, **params)
-    state = {key: value[:real, :real] if value.shape == (L, L) else value for key, value in fusion.state_dict().items()}
+    state = fusion.state_dict()
+    for key, wanted in short.state_dict().items():
+        state[key] = state[key][tuple(slice(size) for size in wanted.shape)]
     short.load_state_dict(state)
     features = random_features(4, real=real)
     cropped = Features({m: x[:, :real] for m, x in features.x.items()}, features.mask_BL[:, :real])
     z = fusion(features)
     torch.testing.assert_close(z[:, :real], short(cropped), rtol=1e-10, atol=1e-12)
     assert not z[:, real:].any()
+
+
+SMALL = {"heads": 2, "head_width": 2, "feedforward": 4, "layers": 1}
 
 
 def test_gradients_agree_with_finite_differences():
@@ -241,6 +285,19 @@ def test_gradients_agree_with_finite_differences():
         ("jca", {}),
         ("jca", {"axis": "feature"}),
         ("rjca+dca", {"iterations": 2, "temperature": 0.5}),
+        ("jca_additive", {"hidden": 4}),
+        ("ca_2stage", {"dense": True}),
+        ("grjca", {"iterations": 2, "temperature": 0.5, "relu": False}),
+        ("hgrjca", {"iterations": 2, "temperature": 0.5, "relu": False}),
+        ("rjca", {"iterations": 1, "weights": "relative", "reach": 1}),
+        ("rjca", {"iterations": 1, "weights": "lowrank", "rank": 2}),
+        ("self_attention", {}),
+        ("lstm", {"hidden": 3}),
+        ("tca+dca", SMALL | {"temperature": 0.5, "relu": False}),
+        ("transformer", SMALL),
+        ("lstm_transformer", SMALL | {"hidden": 3}),
+        ("jmt", SMALL),
+        ("leader_follower", {}),
     ]:
         fusion = built(name, frames=3, **params)
         features = random_features(5, frames=3, real=2)
@@ -264,4 +321,88 @@ def test_parameter_counts_as_printed(axis):
     assert sum(p.numel() for p in block.parameters()) == sum(each) + d * d + d
     assert sum(p.numel() for p in built("ca").parameters()) == 3 * 4
     extra = sum(p.numel() for p in built("ca+dca").parameters()) - 3 * 4
-    assert extra == 2 * sum(WIDTHS.values())
+    assert extra == 2 * (3 + 4)
+
+
+def reference_mix(read, candidates, w, temperature, *, relu_after=True):
+    """One gate over K candidates d x L, from what it reads: 001 eqs 9-13, 14-18."""
+    mixed = np.zeros_like(candidates[0])
+    for frame in range(mixed.shape[1]):
+        logits = [read[k][:, frame] @ w[:, k] / temperature for k in range(len(candidates))]
+        for weight, candidate in zip(softmax_column(logits), candidates, strict=True):
+            mixed[:, frame] += weight * candidate[:, frame]
+    return relu(mixed) if relu_after else mixed
+
+
+GATED = [
+    ("grjca", {}),
+    ("grjca", {"gate_input": "each", "iterations": 2}),
+    ("grjca", {"relu": False, "temperature": 1.0, "axis": "feature"}),
+    ("grjca", {"modalities": "audio+visual+text"}),
+    ("hgrjca", {}),
+    ("hgrjca", {"iterations": 1}),
+    ("hgrjca", {"final_gate_input": "all", "iterations": 2}),
+    ("hgrjca", {"modalities": "audio+visual+text", "temperature": 0.5}),
+    ("hgrjca", {"relu": False}),
+    ("hgrjca_v1", {}),
+    ("hgrjca_v1", {"final_gate_input": "all", "temperature": 0.7}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), GATED, ids=label)
+def test_gated_systems_equal_the_reference(name, params):
+    """001 eqs 9-20; 003 eqs 1-15."""
+    fusion, features = built(name, **params), random_features(6)
+    z = array(fusion(features))
+    temperature, relu_after = params.get("temperature", 0.1), params.get("relu", True)
+    axis = {"axis": "feature"} if name == "hgrjca_v1" else {}
+    for b in range(B):
+        x = trajectory_reference(fusion, features, b, name, params | axis)
+        steps, final = len(x) - 1, []
+        for m in fusion.modalities:
+            if name == "grjca":
+                read = [x[t if params.get("gate_input") == "each" else -1][m] for t in range(steps + 1)]
+                w = array(fusion.readout.gate.w[m])
+                final.append(reference_mix(read, [one[m] for one in x], w, temperature, relu_after=relu_after))
+                continue
+            gated = []
+            for t in range(1, steps + 1):
+                w = array(fusion.readout.gates[t - 1].w[m])
+                pair = [x[t - 1][m], x[t][m]]
+                gated.append(reference_mix([x[t][m]] * 2, pair, w, temperature, relu_after=relu_after))
+            if steps == 1:
+                final.append(gated[0])
+                continue
+            read = np.concatenate(gated) if params.get("final_gate_input") == "all" else gated[-1]
+            w = array(fusion.readout.final.gate.w[m])
+            final.append(reference_mix([read] * steps, gated, w, temperature, relu_after=relu_after))
+        np.testing.assert_allclose(z[b], np.concatenate(final).T, rtol=TOLERANCE, atol=1e-12)
+
+
+def test_feedback_goes_on_from_gated_features():
+    """B8: X_g^(t) is gated between X_g^(t-1) and the block of it; the high-level gate is as before."""
+    fusion, features = built("hgrjca", feedback=True, iterations=2, temperature=0.5), random_features(7)
+    z = array(fusion(features))
+    for b in range(B):
+        x, gated = {m: columns(features.x[m], b) for m in fusion.modalities}, []
+        for step in fusion.attend.blocks:
+            attended = reference_block(x, weights_of(step.block), "time")
+            x = {m: reference_mix([attended[m]] * 2, [x[m], attended[m]], array(step.gate.w[m]), 0.5) for m in x}
+            gated.append(x)
+        final = [
+            reference_mix([gated[-1][m]] * 2, [one[m] for one in gated], array(fusion.readout.gate.w[m]), 0.5)
+            for m in x
+        ]
+        np.testing.assert_allclose(z[b], np.concatenate(final).T, rtol=TOLERANCE, atol=1e-12)
+
+
+def test_released_variants_set_the_facts_and_leave_the_rest():
+    """Decisions G2a, G2d, G4a; off by default."""
+    for name, iterations, joint in [("rjca", 1, "fc"), ("rjcma", 2, "concat"), ("rjca+dca", 2, "fc")]:
+        kind = find_system(name).params
+        made = kind.parse({"variant": "released"}, name)
+        assert (made.axis, made.iterations, made.joint, made.squash) == ("feature", iterations, joint, True)
+        assert kind().squash is False
+        assert kind.parse(made.model_dump(mode="json"), name) == made
+        assert kind.parse({"variant": "released", "iterations": 4}, name).iterations == 4
+    assert find_system("jca+dca").params.parse({"variant": "released"}, "jca+dca").gate_bias

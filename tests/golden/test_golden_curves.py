@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossfold.fusion_models.catalogue import find_system, system_names
@@ -17,6 +18,22 @@ from crossfold.platform.trial import attempt_cell
 GOLDEN = Path(__file__).parent / "curves.json"
 TOLERANCE = 1e-6
 CHANGES = {"epochs": 3, "temporal__dropout": 0.2, "optimizer__clip_norm": 5.0}
+
+
+@pytest.fixture(scope="session")
+def synthetic_store(tmp_path_factory, small_store):
+    """The store of the same name with text beside it; audio and visual are the same numbers."""
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.synthetic import synthetic_clips
+
+    clips = []
+    for clip in synthetic_clips(clips=8, frames=90, widths={"audio": 5, "visual": 6, "text": 4}):
+        present = {m: np.ones(len(clip.labels), bool) for m in clip.features}
+        for span in clip.spans:
+            if span.kind == "missing":
+                present[span.modality][span.start : span.end] = False
+        clips.append({**vars(clip), "present": present, "spans": ()})
+    return FeatureStore(small_store(tmp_path_factory.mktemp("synthetic") / "stores", clips))
 
 
 def curve_of(name, workspace, tiny_cell):

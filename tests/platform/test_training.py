@@ -425,7 +425,7 @@ def damage_one_byte(path):
     """Somewhere in the middle of a tensor, where only a checksum notices."""
     data = bytearray(path.read_bytes())
     weight = torch.load(io.BytesIO(training.unseal(bytes(data))), weights_only=True)["model"][
-        "fusion.attend.blocks.1.w_c.audio"
+        "fusion.attend.blocks.1.w.w_c.audio.w"
     ]
     data[data.index(weight.numpy().tobytes()) + 403] ^= 0x40
     path.write_bytes(bytes(data))

@@ -1,0 +1,86 @@
+"""Gates: per frame and modality, how much of each candidate feature set is let through.
+
+Legend: B batch, L frames, D features of one modality, K candidates (the columns of a gate).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
+from crossfold.platform.config import Strict
+
+
+def gate(logits_BLK: Tensor, temperature: float) -> Tensor:
+    """G = softmax over columns of Y / T : B x L x K    # 000 eq 3; 001 eqs 11, 16; 003 eq 11.
+
+    [B3] The softmax runs over the K columns of each frame.
+    """
+    return torch.softmax(logits_BLK / temperature, dim=-1)
+
+
+def mix(gate_BLK: Tensor, candidates: Sequence[Tensor], *, relu: bool) -> Tensor:
+    """X_g = ReLU(sum_k G_k * X_k) : B x L x D    # 000 eqs 4-5; 001 eqs 12-13, 17-20; 003 eqs 12-15."""
+    stacked_BLDK = torch.stack(list(candidates), dim=-1)
+    mixed_BLD = torch.einsum("blk,bldk->bld", gate_BLK, stacked_BLDK)
+    return torch.relu(mixed_BLD) if relu else mixed_BLD
+
+
+class GateParams(Strict):
+    """Choices of a dynamic gate."""
+
+    temperature: float = Field(0.1, gt=0)
+    """B9: T = 0.1 as printed; a smaller T sharpens the choice."""
+    relu: bool = True
+    """B10: printed. It removes every negative feature value, so a gate wide open is not the base model."""
+    gate_bias: bool = False
+    """A bias on the gate logits, as released (G2d); not printed."""
+
+
+class ModalGate(nn.Module):
+    """X_g,m = ReLU(sum_k softmax_k(X_m W_gl,m / T) * X_k,m), with weights of its own per modality.
+
+    W_gl,m : D x K; D is the width of what the gate reads. [B1] X W in rows.
+    """
+
+    def __init__(self, params: GateParams, widths: Widths, columns: int) -> None:
+        super().__init__()
+        self.params = params
+        self.w = nn.ParameterDict(
+            {m: nn.Parameter(nn.init.xavier_uniform_(torch.empty(d, columns))) for m, d in widths.items()}
+        )
+        biased = widths if params.gate_bias else {}
+        self.bias = nn.ParameterDict({m: nn.Parameter(torch.zeros(columns)) for m in biased})
+
+    def forward(self, read: Sequence[Modal], candidates: Sequence[Modal], notes: Notes | None, name: str) -> Modal:
+        """Gated features. `read`: what the logits come from, one set for all columns or one a column."""
+        gated: Modal = {}
+        for m in candidates[0]:  # canonical order; a ParameterDict sorts its names
+            w_DK = self.w[m]
+            if len(read) == 1:
+                logits_BLK = read[0][m] @ w_DK  # 000 eq 2; 001 eqs 9-10, 14-15; 003 eq 10
+            else:
+                logits_BLK = torch.einsum("bldk,dk->blk", torch.stack([x[m] for x in read], dim=-1), w_DK)
+            if m in self.bias:
+                logits_BLK = logits_BLK + self.bias[m]
+            gate_BLK = gate(logits_BLK, self.params.temperature)
+            gated[m] = mix(gate_BLK, [x[m] for x in candidates], relu=self.params.relu)
+            note(notes, f"{name}.{m}", gate_BLK)
+        return gated
+
+
+class GatedBlock(nn.Module):
+    """A block whose output is gated against its input, so that the recursion goes on from gated features (B8)."""
+
+    def __init__(self, block: nn.Module, params: GateParams, widths: Widths) -> None:
+        super().__init__()
+        self.block = block
+        self.gate = ModalGate(params, widths, 2)
+
+    def forward(self, features: Features, notes: Notes | None = None) -> Modal:
+        """X_g^(t), gated between the input and the output of the block (001 eqs 14-18)."""
+        attended = self.block(features, notes)
+        gated: Modal = self.gate([attended], [features.x, attended], notes, "gate")
+        return gated

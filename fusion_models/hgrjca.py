@@ -1,0 +1,66 @@
+"""HGRJCA: a gate at every iteration and one above them (001 eqs 14-20).
+
+Departs from print: [B6] G_a^(f) for audio, printed G_v; [B7] G^(f) has no equation and is made like the other gates;
+[B8] the gates stand beside the recursion.
+"""
+
+from torch import nn
+
+from crossfold.fusion_models.blocks.gates import GatedBlock, GateParams
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.blocks.readout import FinalGate, HierarchicalGate, HierarchyParams
+from crossfold.fusion_models.blocks.recursion import (
+    JOINT_PARTS,
+    Recursion,
+    RecursionParams,
+    recursive_joint_attention,
+)
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.grjca import BIBTEX
+from crossfold.fusion_models.rjca import RECURSION
+from crossfold.fusion_models.system import System, Widths, combined, part
+from crossfold.platform.config import Strict
+
+PARTS = (*JOINT_PARTS, GateParams, HierarchyParams)
+GATES = """\
+G_m^(t) = softmax_k(X_m^(t) W_gl,m^(t) / T)               001 eqs 14-16  W_gl,m : d_m x 2, T = 0.1
+X_g,m^(t) = ReLU(X_m^(t-1) * G_m^(t)[0] + X_m^(t) * G_m^(t)[1])          001 eqs 17-18
+G_m^(f) = softmax_k(X_g,m^(M) W_f,m / T)                  not printed (B7)  W_f,m : d_m x M
+X_f,m = ReLU(sum_t X_g,m^(t) * G_m^(f)[t]), t = 1..M      001 eqs 19-20
+Z = [X_f,a ; X_f,v]"""
+
+
+def hierarchical_attention(params: Strict, widths: Widths, frames: int) -> nn.Module:
+    """M iterations of joint cross-attention, gated inside the recursion with `feedback` only."""
+    hierarchy, recursion = part(HierarchyParams, params), part(RecursionParams, params)
+    if not hierarchy.feedback:
+        return recursive_joint_attention(params, widths, frames)
+    joint, gates = part(JointAttentionParams, params), part(GateParams, params)
+    return Recursion(
+        lambda: GatedBlock(JointAttention(joint, widths, frames), gates, widths),
+        recursion.iterations,
+        tied=recursion.tied,
+    )
+
+
+def hierarchical_readout(params: Strict, widths: Widths, steps: int) -> nn.Module:
+    """Both levels of gates, or the high-level one where `feedback` has the others in the recursion."""
+    gates, hierarchy = part(GateParams, params), part(HierarchyParams, params)
+    kind = FinalGate if hierarchy.feedback else HierarchicalGate
+    return kind(gates, hierarchy, widths, steps)
+
+
+HGRJCA = register(
+    System(
+        name="hgrjca",
+        title="Hierarchical gated recursive joint cross-attention",
+        source="001 eqs 14-20",
+        equations=f"{RECURSION}\n{GATES}",
+        bibtex=BIBTEX,
+        modalities=("audio", "visual"),
+        params=combined("HGRJCAParams", *PARTS),
+        attend=hierarchical_attention,
+        readout=hierarchical_readout,
+        space={"iterations": {"int": [1, 4]}, "temperature": {"log": [0.03, 3.0]}},
+    )
+)

@@ -1,0 +1,64 @@
+"""LSTM fusion: concatenated features to an LSTM, then fully connected layers (004 Tab. II).
+
+Departs from print: sizes are not printed. The release declares 512 units in 2 layers with dropout 0.5; the default
+here is of the size of our features.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from crossfold.fusion_models.baselines import BIBTEX
+from crossfold.fusion_models.blocks.recurrent import Recurrent
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.system import (
+    WHOLE_PAST,
+    Notes,
+    System,
+    Trajectory,
+    Unattended,
+    Widths,
+    concatenated,
+)
+from crossfold.platform.config import Strict
+
+
+class LSTMParams(Strict):
+    """Sizes of the LSTM."""
+
+    hidden: int = Field(64, ge=1)
+    """512 as released (spec 1.2)."""
+    lstm_layers: int = Field(2, ge=1)
+    lstm_dropout: float = Field(0.5, ge=0, lt=1)
+    """Between the layers."""
+
+
+class RecurrentReadout(nn.Module):
+    """Z = LSTM([X_a ; X_v]) : B x L x hidden."""
+
+    def __init__(self, params: LSTMParams, widths: Widths) -> None:
+        super().__init__()
+        self.recurrent = Recurrent(
+            sum(widths.values()), params.hidden, layers=params.lstm_layers, dropout=params.lstm_dropout
+        )
+        self.width = self.recurrent.width
+
+    def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
+        """Z : B x L x hidden."""
+        z_BLZ: Tensor = self.recurrent(concatenated(trajectory.x[-1]), trajectory.mask_BL)
+        return z_BLZ
+
+
+LSTM = register(
+    System(
+        name="lstm",
+        title="LSTM on concatenated features",
+        source="004 Tab. II",
+        equations="Z = LSTM([X_a ; X_v])",
+        bibtex=BIBTEX,
+        modalities=("audio", "visual"),
+        params=LSTMParams,
+        attend=lambda params, widths, frames: Unattended(),
+        readout=lambda params, widths, steps: RecurrentReadout(params, widths),
+        context=lambda params: WHOLE_PAST,
+    )
+)

@@ -1,0 +1,37 @@
+"""Transformer encoder over concatenated tokens, the fusion of the ABAW rivals on our backbones: our reading.
+
+A token is a frame: the concatenation of its modalities, mapped to a common width, with sinusoidal positions. Read: 002
+sec. 2 ("transformers to encode the concatenated version of the feature representations"), the abstract of Zhang 2023.
+"""
+
+from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
+from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.system import ModalityParams, System, Unattended, combined, part
+
+BIBTEX = """\
+@inproceedings{zhang2023abaw5,
+  title     = {ABAW5 Challenge: A Facial Affect Recognition Approach Utilizing Transformer Encoder and
+               Audiovisual Fusion},
+  author    = {Zhang, Ziyang and An, Liuwei and Cui, Zishun and Xu, Ao and Dong, Tengdong and Jiang, Yueqi and
+               Shi, Jingyi and Liu, Xin and Sun, Xiao and Wang, Meng},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
+  pages     = {5725--5734},
+  year      = {2023}
+}"""
+
+TRANSFORMER = register(
+    System(
+        name="transformer",
+        title="Transformer encoder on concatenated tokens",
+        source="our reading of the ABAW rivals (Zhang 2023)",
+        equations="""\
+S_l = W [X_a ; X_v (; X_t)]_l + p_l                       our reading  p sinusoidal
+Z = Block^layers(S), Block(s) = LayerNorm(y + FFN(y)), y = LayerNorm(s + MHA(s, s))""",
+        bibtex=BIBTEX,
+        modalities=("audio", "visual"),
+        params=combined("TransformerSystemParams", TransformerParams, ModalityParams),
+        attend=lambda params, widths, frames: Unattended(),
+        readout=lambda params, widths, steps: EncoderReadout(part(TransformerParams, params), widths),
+        context=attention_context,
+    )
+)

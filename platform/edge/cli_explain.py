@@ -1,0 +1,144 @@
+"""The command `explain`: a system with its equations, shapes, cost, citation, and where it departs from print."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossfold.platform.edge.console import JsonOption, PluginOption, emit, out
+from crossfold.platform.errors import UserError
+
+if TYPE_CHECKING:
+    from crossfold.fusion_models.system import System
+    from crossfold.platform.config import Strict
+
+DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
+"""d_m of 001 and 002: VGGish, ResNet-50, BERT."""
+
+
+def explain(
+    system: Annotated[str, typer.Argument(help="A system, such as hgrjca or ca+dca.")],
+    width: Annotated[
+        list[str] | None, typer.Option("--width", help="modality=width, such as audio=64.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="parameter=value, such as iterations=2.", show_default=False)
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="L, frames of a window.")] = 300,
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """What a system computes: equations, shapes, parameters, FLOPs, citation, and its departures from print."""
+    from crossfold.fusion_models.catalogue import find_system
+    from crossfold.platform.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    found = find_system(system)
+    params = found.params.parse(_values(set_), f"--set of {system}")
+    facts = describe(found, params, DEFAULT_WIDTHS | _widths(width), frames)
+    if as_json:
+        emit(facts, True)
+        return
+    _print(facts)
+
+
+def describe(system: "System", params: "Strict", widths: dict[str, int], frames: int) -> dict[str, Any]:
+    """Everything `explain` says, as plain data. Runs one window through a freshly built module."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from crossfold.fusion_models.catalogue import documentation
+    from crossfold.fusion_models.system import Features
+
+    modalities = system.modalities_for(params)
+    used = {m: widths[m] for m in modalities}
+    with torch.random.fork_rng(), torch.no_grad():
+        fusion = system.build(params, used, frames).eval()
+        x = {m: torch.randn(1, frames, d) for m, d in used.items()}
+        notes: dict[str, torch.Tensor] = {}
+        with FlopCounterMode(display=False) as counter:
+            z_BLZ = fusion(Features(x, torch.ones(1, frames, dtype=torch.bool)), notes)
+    shapes = [{"name": f"X_{m}", "kind": "input", "shape": [frames, d]} for m, d in used.items()]
+    shapes += [{"name": n, "kind": "weight", "shape": list(p.shape)} for n, p in fusion.named_parameters()]
+    shapes += [{"name": n, "kind": "intermediate", "shape": list(v.shape[1:])} for n, v in notes.items()]
+    shapes.append({"name": "Z", "kind": "output", "shape": list(z_BLZ.shape[1:])})
+    context = system.context(params)
+    unseen = any(isinstance(module, torch.nn.LSTM) for module in fusion.modules())
+    return {
+        "system": system.name,
+        "title": system.title,
+        "source": system.source,
+        "modalities": list(modalities),
+        "about": documentation(system.name),
+        "equations": system.equations.splitlines(),
+        "shapes": shapes,
+        "parameters": sum(p.numel() for p in fusion.parameters()),
+        "flops_per_window": counter.get_total_flops(),
+        "flops_note": "torch's counter does not see LSTM kernels" if unseen else "",
+        "streams": context is not None,
+        "switches": _switches(system, params),
+        "released": dict(system.released),
+        "bibtex": system.bibtex,
+    }
+
+
+def _switches(system: "System", params: "Strict") -> list[dict[str, Any]]:
+    """Every parameter; `departs` where its value is not the resolved reading of the print."""
+    fields = type(params).model_fields
+    given = params.model_dump(mode="json")
+    resolved = system.params().model_dump(mode="json")
+    return [
+        {
+            "switch": name,
+            "value": given[name],
+            "default": resolved[name],
+            "departs": given[name] != resolved[name],
+            "about": " ".join((info.description or "").split()),
+        }
+        for name, info in fields.items()
+    ]
+
+
+def _print(facts: dict[str, Any]) -> None:
+    out.print(f"[bold]{facts['system']}[/]: {facts['title']} ({facts['source']})", soft_wrap=True)
+    out.print(facts["about"], markup=False, style="dim")
+    out.print("\n[bold]Equations[/]")
+    for line in facts["equations"]:
+        out.print(f"  {line}", markup=False, soft_wrap=True)
+    rows = [{**row, "shape": " x ".join(map(str, row["shape"]))} for row in facts["shapes"]]
+    emit(rows, False, "Shapes of one window")
+    note = f" ({facts['flops_note']})" if facts["flops_note"] else ""
+    out.print(f"{facts['parameters']:,} parameters, {facts['flops_per_window']:,} FLOPs a window{note}")
+    out.print("Predicts streams." if facts["streams"] else "Sees the whole window, so it predicts no streams.")
+    if facts["switches"]:
+        emit(
+            [{**row, "departs": "departs" if row["departs"] else ""} for row in facts["switches"]],
+            False,
+            "Switches, against the resolved reading of the print",
+        )
+    if facts["released"]:
+        listed = ", ".join(f"{key}={value}" for key, value in facts["released"].items())
+        out.print(f"variant=released: {listed}", markup=False, soft_wrap=True)
+    out.print(facts["bibtex"], markup=False, soft_wrap=True)
+
+
+def _widths(given: list[str] | None) -> dict[str, int]:
+    widths = {}
+    for text in given or ():
+        modality, _, number = text.partition("=")
+        if modality not in DEFAULT_WIDTHS or not number.isdecimal() or int(number) < 1:
+            raise UserError(f"--width {text!r} is not modality=width", f"modalities: {', '.join(DEFAULT_WIDTHS)}")
+        widths[modality] = int(number)
+    return widths
+
+
+def _values(given: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r} has no '='", "write --set parameter=value")
+        values[key] = yaml.safe_load(value)
+    return values
