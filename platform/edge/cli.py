@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge import cli_data, cli_look, cli_run
+from crossfold.platform.edge import cli_data, cli_explain, cli_look, cli_run
 from crossfold.platform.edge.console import tell_error
 from crossfold.platform.errors import UserError
 
@@ -29,6 +29,7 @@ corpus.command("synthetic")(cli_data.corpus_synthetic)
 app.command()(cli_data.validate)
 app.command()(cli_data.prepare)
 app.command("list")(cli_look.list_)
+app.command()(cli_explain.explain)
 app.command()(cli_look.plan)
 app.command()(cli_run.run)
 app.command()(cli_run.search)
