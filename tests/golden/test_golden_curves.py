@@ -21,8 +21,8 @@ CHANGES = {"epochs": 3, "temporal__dropout": 0.2, "optimizer__clip_norm": 5.0}
 
 
 @pytest.fixture(scope="session")
-def synthetic_store(tmp_path_factory, small_store):
-    """The store of the same name with text beside it; audio and visual are the same numbers."""
+def store(tmp_path_factory, small_store):
+    """The synthetic store with text beside it; audio and visual are the same numbers."""
     from crossfold.datasets.store import FeatureStore
     from crossfold.datasets.synthetic import synthetic_clips
 
@@ -36,8 +36,14 @@ def synthetic_store(tmp_path_factory, small_store):
     return FeatureStore(small_store(tmp_path_factory.mktemp("synthetic") / "stores", clips))
 
 
-def curve_of(name, workspace, tiny_cell):
-    cell = tiny_cell(name, targets=("valence", "arousal"), **CHANGES)
+@pytest.fixture
+def workspace(new_workspace, store):
+    """An empty workspace with that store."""
+    return new_workspace(store.path)
+
+
+def curve_of(name, workspace, tiny_cell, store):
+    cell = tiny_cell(name, targets=("valence", "arousal"), store=store, **CHANGES)
     # A fixed name for the store: its hash covers parquet bytes, which another pyarrow writes differently.
     link = workspace.store_path(cell.corpus, "golden")
     if not link.exists():
@@ -56,17 +62,17 @@ def curve_of(name, workspace, tiny_cell):
 
 
 @pytest.mark.skipif("CROSSFOLD_REGENERATE" not in os.environ, reason="run by tests/golden/regenerate.py only")
-def test_regenerate(workspace, tiny_cell):
-    curves = {name: curve_of(name, workspace, tiny_cell) for name in system_names()}
+def test_regenerate(workspace, tiny_cell, store):
+    curves = {name: curve_of(name, workspace, tiny_cell, store) for name in system_names()}
     GOLDEN.write_text(json.dumps(curves, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.mark.skipif("CROSSFOLD_REGENERATE" in os.environ, reason="the numbers are being regenerated")
 @pytest.mark.parametrize("name", system_names())
-def test_the_curve_is_the_golden_one(name, workspace, tiny_cell):
+def test_the_curve_is_the_golden_one(name, workspace, tiny_cell, store):
     golden = json.loads(GOLDEN.read_text())
     assert name in golden, "a new system: run `python tests/golden/regenerate.py`"
-    expected, found = golden[name], curve_of(name, workspace, tiny_cell)
+    expected, found = golden[name], curve_of(name, workspace, tiny_cell, store)
     assert found["parameters"] == expected["parameters"]
     for column in ("train_loss", "ccc_valence", "ccc_arousal"):
         assert found[column] == pytest.approx(expected[column], abs=TOLERANCE), column
