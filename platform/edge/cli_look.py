@@ -46,13 +46,13 @@ def _systems() -> list[dict[str, Any]]:
             "name": name,
             "title": system.title,
             "modalities": "+".join(system.modalities),
-            "source": system.source,
+            "paper and equations": system.source,
             "parameters": list(system.params.model_fields),
         }
         for name in system_names()
         for system in [find_system(name)]
     ]
-    blank = dict.fromkeys(("modalities", "source", "parameters"))
+    blank = dict.fromkeys(("modalities", "paper and equations", "parameters"))
     return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in systems.unavailable.items()]
 
 
@@ -299,14 +299,17 @@ def report(
 
 
 def cite(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    what: Annotated[str, typer.Argument(metavar="SWEEP|SYSTEM", help="A sweep by file or name, or a system.")],
 ) -> None:
-    """BibTeX of every system a sweep runs."""
-    from crossfold.fusion_models.catalogue import find_system
+    """BibTeX of a system, or of every system a sweep runs."""
+    from crossfold.fusion_models.catalogue import find_system, system_names
     from crossfold.sweeps.plan import Search, load
 
-    asked = load(sweep)
-    names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
+    if what in system_names():
+        names = [what]
+    else:
+        asked = load(what)
+        names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
     for entry in dict.fromkeys(find_system(name).bibtex for name in names):
         typer.echo(entry + "\n")
 
