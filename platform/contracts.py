@@ -90,9 +90,9 @@ class Cell(BaseModel):
 
     @property
     def label(self) -> str:
-        """A name people can read; never an identity."""
+        """A name people can read, with the first digits of the id: two variants of a system differ in nothing else."""
         inner = f" inner {self.inner.index + 1}/{self.inner.of}" if self.inner else ""
-        return f"{self.system} {self.target} fold {self.fold}{inner} seed {self.seed}"
+        return f"{self.system} {self.target} fold {self.fold}{inner} seed {self.seed} [{self.cell_id[:6]}]"
 
 
 class EpochReport(BaseModel):

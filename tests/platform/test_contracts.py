@@ -82,9 +82,9 @@ def test_cells_are_frozen_and_strict():
 
 
 def test_names_for_people():
-    assert cell().label == "rjca valence fold 0 seed 0"
+    assert cell().label == f"rjca valence fold 0 seed 0 [{cell().cell_id[:6]}]"
     made = cell(inner=Inner(index=1, of=3), targets=("valence", "arousal"))
-    assert made.label == "rjca valence+arousal fold 0 inner 2/3 seed 0"
+    assert made.label == f"rjca valence+arousal fold 0 inner 2/3 seed 0 [{made.cell_id[:6]}]"
     assert made.target == "valence+arousal"
 
 
