@@ -43,6 +43,7 @@ from crossfold.datasets.performance import (
 )
 from crossfold.datasets.puppet_face import SCENE, Pixels, Shot, cast_looks, film
 from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, Word, speak
+from crossfold.platform.errors import UserError
 
 VERSION = 2
 """Raised whenever the same arguments give other files."""
@@ -306,15 +307,15 @@ def _reuse(out: Path, settings: Mapping[str, Any]) -> PuppetSummary:
     """Accept a finished corpus with the same settings; refuse anything else that is in the way."""
     note = out / "puppets.json"
     if not note.is_file():
-        raise ValueError(f"{out} is not empty and is no puppets corpus; choose an empty or new folder")
+        raise UserError(f"{out} is not empty and is no puppets corpus", "choose an empty or new folder")
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{note} is not readable as JSON; remove the folder or choose another") from error
+        raise UserError(f"{note} is not readable as JSON", "remove the folder or choose another") from error
     if found != settings:
         there = found if isinstance(found, dict) else {}
         wrong = [f"{k}={there.get(k)!r} there, {v!r} asked" for k, v in settings.items() if there.get(k) != v]
-        raise ValueError(f"{out} holds other puppets ({'; '.join(wrong)}); remove it or choose another folder")
+        raise UserError(f"{out} holds other puppets ({'; '.join(wrong)})", "remove it or choose another folder")
     return _summarise(out, settings, reused=True)
 
 

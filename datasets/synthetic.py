@@ -26,6 +26,7 @@ from crossfold.datasets.performance import (
     write_rows,
     write_spans,
 )
+from crossfold.platform.errors import UserError
 
 MODALITIES = ("audio", "visual", "text")
 """Modalities that can be asked for, in this order everywhere."""
@@ -94,7 +95,7 @@ def write_synthetic(
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty; choose an empty or new folder for the synthetic corpus")
+        raise UserError(f"{out} is not empty", "choose an empty or new folder for the synthetic corpus")
     made = synthetic_clips(clips=clips, frames=frames, widths=widths, fps=fps, seed=seed)
     with whole_folder(out) as root:
         for clip in made:

@@ -8,7 +8,7 @@ from crossfold.fusion_models.blocks.gates import GateParams
 from crossfold.fusion_models.blocks.readout import PairGate
 from crossfold.fusion_models.system import Preset, System, Widths, combined, part
 from crossfold.platform.config import Strict
-from crossfold.platform.errors import UserError
+from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.registry import Registry
 
 systems: Registry[System] = Registry("system", "crossfold.fusion_models")
@@ -45,7 +45,12 @@ def documentation(name: str) -> str:
 
 def find_system(name: str) -> System:
     """A registered system, or a base with `+dca`. Raises `UserError` with the nearest right name."""
-    if name in systems or not name.endswith(DCA_SUFFIX):
+    if name not in systems and name not in system_names() and name.removesuffix(DCA_SUFFIX) not in systems:
+        unavailable = "".join(f"; {module} is unavailable: {why}" for module, why in systems.unavailable.items())
+        raise UserError(
+            f"unknown system {name!r}{nearest(name, system_names())}{unavailable}", "`crossfold list systems` shows all"
+        )
+    if name in systems:
         return systems.get(name)
     base = systems.get(name.removesuffix(DCA_SUFFIX))
     if not base.yields_pairs:

@@ -30,6 +30,8 @@ class Strict(BaseModel):
 
 def _explain(cls: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"]) or "(whole value)"
+    if problem["type"] == "missing":
+        return f"key {path!r} is missing"
     if problem["type"] != "extra_forbidden":
         return f"{path} = {problem['input']!r}: {problem['msg']}"
     known = _known_keys(cls, problem["loc"][:-1])

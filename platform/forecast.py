@@ -1,6 +1,7 @@
 """How long cells will take: from finished cells of the same kind, else from a few timed steps."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -15,14 +16,17 @@ from crossfold.platform.model import build_model, modalities_of
 from crossfold.platform.results import Workspace, write_json
 from crossfold.platform.training import loss_of
 
+logger = logging.getLogger(__name__)
+
 PROBE_SECONDS = 6.0
 """All probes of one forecast together; kinds that were not reached get the mean of those that were."""
 
 
 def forecast(cells: Sequence[Cell], workspace: Workspace, store: FeatureStore) -> dict[str, float]:
-    """Predicted seconds per cell id on one CPU core, for the longest run the recipe allows.
+    """Predicted seconds per cell id on one CPU core.
 
-    Finished cells of one kind (system, parameters, recipe, store) correct the prediction: their mean is used.
+    The mean of finished cells of the same kind (system, parameters, recipe, store); where there is none, a probe of the
+    longest run the recipe allows.
     """
     known = _known(workspace)
     kinds: dict[str, Cell] = {}
@@ -32,7 +36,10 @@ def forecast(cells: Sequence[Cell], workspace: Workspace, store: FeatureStore) -
     fresh = {}
     for kind, cell in kinds.items():
         if kind not in known and monotonic() < deadline:
-            fresh[kind] = _probe(cell, store)
+            try:
+                fresh[kind] = _probe(cell, store)
+            except Exception as error:  # a system that cannot run fails as a cell, with its reason; not here
+                logger.warning("no prediction for %s: %s", cell.system, error)
     if fresh:
         known |= fresh
         write_json(_path(workspace), known)
@@ -54,7 +61,7 @@ def remember(workspace: Workspace, cells: Sequence[Cell]) -> None:
     for cell in cells:
         env = workspace.cell_path(cell.cell_id) / "env.json"
         if env.is_file():
-            seconds.setdefault(kind_of(cell), []).append(json.loads(env.read_text())["seconds"])
+            seconds.setdefault(kind_of(cell), []).append(json.loads(env.read_text())["train_seconds"])
     if seconds:
         write_json(_path(workspace), _known(workspace) | {k: float(np.mean(v)) for k, v in seconds.items()})
 
@@ -79,6 +86,8 @@ def _probe(cell: Cell, store: FeatureStore) -> float:
     try:
         with torch.random.fork_rng():
             model = build_model(cell, {m: store.width(m) for m in modalities})
+        if len(windows) == 0:
+            return 0.0
         source = WindowSource(store, windows, fold=cell.fold, modalities=modalities, targets=cell.targets)
         chosen = np.arange(min(recipe.batch, len(source)))
         started = monotonic()

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -80,12 +81,19 @@ class Registry(Generic[T]):
 
 def load_plugin(path: Path) -> None:
     """Runs a user's file so that its decorators register what it defines (`--plugin my_model.py`)."""
-    if not path.is_file():
-        raise UserError(f"plugin {path} is not a file", "give the path of a Python file that registers a system")
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"plugin {path} is not a Python file", "give the path of one that registers a system")
     spec = importlib.util.spec_from_file_location(f"crossfold_plugin_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses with late annotations look their module up here.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's file may raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"plugin {path}{where}: {type(error).__name__}: {error}", "mend the file") from error

@@ -1,6 +1,7 @@
 """The workspace: the folder that holds the truth. Cells appear in it whole or not at all."""
 
 import datetime
+import glob
 import json
 import os
 import platform as host
@@ -276,7 +277,7 @@ class Workspace:
     def failures_of(self, cell_id: str = "") -> list[Failure]:
         """The ledger of one cell, or of all, oldest first."""
         found = []
-        for path in self.failures.glob(f"{cell_id}*.json"):
+        for path in self.failures.glob(f"{glob.escape(cell_id)}*.json"):
             data = json.loads(path.read_text())
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)

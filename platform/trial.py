@@ -80,6 +80,13 @@ def run_cell(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: i
         selection = Split(selecting, _source(cell, store, selecting, modalities, device))
         reported = Split(fold.validation, _source(cell, store, fold.validation, modalities, device))
         _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
+        for windows in (source, selection.source, reported.source):
+            if len(windows) == 0:
+                raise DataError(
+                    f"fold {cell.fold}: no frame of a split has all of {', '.join(store.targets)}, and `invalid: drop` "
+                    "leaves out the rest",
+                    "use `invalid: mask`",
+                )
 
         def validate(candidate: EmotionModel) -> dict[str, float]:
             return pooled_ccc(predict(candidate, selection, store, cell.targets, cell.recipe.batch))

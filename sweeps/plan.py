@@ -28,6 +28,8 @@ class Variant(Strict):
     def expand(self) -> Iterator["Variant"]:
         """All combinations of the listed values."""
         lists = {key: value for key, value in self.params.items() if isinstance(value, list)}
+        if empty := [key for key, value in lists.items() if not value]:
+            raise UserError(f"{self.system}: {empty[0]} = [] names no value", "give at least one, or leave it out")
         for values in itertools.product(*lists.values()):
             yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
 
@@ -80,6 +82,13 @@ class Winner(Strict):
 
     folds: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0, 1, 2)
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Recipe fields that differ from those of the search, such as a longer budget."""
+
+    @field_validator("folds", "seeds")
+    @classmethod
+    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _some_and_distinct(value)
 
 
 Whole = int
@@ -138,7 +147,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"--set {override!r} has no '='", "write --set key=value")
-        value = yaml.safe_load(text)
+        value = _yaml_value(text, override)
         if key in kind.model_fields:
             data[key] = value
         elif key.partition(".")[0] not in Recipe.model_fields:
@@ -219,7 +228,7 @@ def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) 
 
 
 def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
-    """The ordinary sweep of the best configuration: the whole recipe, the reported split."""
+    """The ordinary sweep of the best configuration: the recipe of the search with `winner.set`, the reported split."""
     params = {key: value for key, value in chosen.items() if not key.startswith("recipe.")}
     recipe = {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}
     return Sweep(
@@ -227,7 +236,7 @@ def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
         corpus=search.corpus,
         store=search.store,
         recipe=search.recipe,
-        set=recipe,
+        set={**search.set, **search.winner.set, **recipe},
         systems=(Variant(system=search.system, params={**search.params, **params}),),
         targets=search.targets,
         joint_targets=search.joint_targets,
@@ -252,11 +261,18 @@ def check_space(search: Search, store: FeatureStore) -> None:
             trial_cells(search, store, {**first, key: value})
 
 
+def _yaml_value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not a YAML value", "write it as in a sweep file") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping; anything else is an error that names the file."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is not YAML: {error}", "mend the file") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} holds {type(data).__name__}, not a mapping", "see sweeps/demo.yaml")
@@ -290,7 +306,8 @@ def _values(key: str, dimension: Range) -> tuple[Any, ...]:
 
 def _configured(search: Search, chosen: Mapping[str, Any]) -> tuple[Variant, Recipe]:
     sweep = winner_sweep(search, chosen)
-    return sweep.systems[0], load_recipe(search.recipe, {**search.set, **sweep.set})
+    recipe = {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}
+    return sweep.systems[0], load_recipe(search.recipe, {**search.set, **recipe})
 
 
 def _resolve(

@@ -63,6 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         tell_error(error)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        tell_error(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"))
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,11 @@ def _tables() -> list[dict[str, Any]]:
 _LISTERS = {"systems": _systems, "corpora": _corpora, "recipes": _recipes, "sweeps": _sweeps, "tables": _tables}
 
 
+def cores() -> int:
+    """Cores this process may use; macOS does not say which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def plan(
     sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
     workspace: WorkspaceOption = None,
@@ -125,15 +130,15 @@ def plan(
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
     seconds = forecast(prepared.missing, space, prepared.store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
-    slots = workers or len(os.sched_getaffinity(0))
+    slots = workers or cores()
     hours = sum(seconds.values()) / slots / 3600
     systems: dict[str, dict[str, Any]] = {}
     for cell in prepared.plan.cells:
         row = systems.setdefault(
-            cell.system, {"system": cell.system, "cells": 0, "done": 0, "to run": 0, "failed": 0, "each": 0.0}
+            cell.system, {"system": cell.system, "cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0}
         )
         row["cells"] += 1
-        row["done" if cell.cell_id in prepared.finished else "to run"] += 1
+        row["done" if cell.cell_id in prepared.finished else "to_run"] += 1
         row["failed"] += cell.cell_id in failed
         row["each"] = max(row["each"], seconds.get(cell.cell_id, 0.0))
     skipped = [{"system": entry.label, "reason": entry.reason} for entry in prepared.plan.skipped]
@@ -201,7 +206,7 @@ def _status_rows(space: Workspace, sweep: str | None) -> list[dict[str, Any]]:
                 "cells": len(cells),
                 "done": len(cells & finished),
                 "failed": len(cells & failed),
-                "to run": len(cells - finished - failed),
+                "to_run": len(cells - finished - failed),
             }
         )
     return rows
@@ -220,7 +225,8 @@ def _running(space: Workspace, names: list[str]) -> list[str]:
         if state.get("eta_seconds") is not None and state["running"]:
             lines.append(f"{name}: about {spell_seconds(state['eta_seconds'])} left")
         lines += [
-            f"  {run['worker']}: {run['label']}  epoch {run['epoch']}/{run['epochs']}  best CCC {run['best_ccc']}"
+            f"  worker {run['worker']}: {run['label']}  epoch {run['epoch']}/{run['epochs']}  best CCC "
+            f"{run['best_ccc'] or 0:.3f}"
             for run in state["running"]
         ]
     return lines
@@ -254,8 +260,8 @@ def why(
         planned = {cell_id: label for cell_id, label in _planned(space).items() if cell_id.startswith(cell)}
         if len(planned) != 1:
             raise UserError(
-                f"{cell!r} is not one cell of {space.root}: {len(planned)} planned ones begin so"
-                + nearest(cell, space.finished()),
+                f"{cell!r} begins {len(planned) or 'no'} cells of {space.root}"
+                + nearest(cell, planned or space.finished()),
                 "crossfold status, or the ids in the report",
             )
         ((cell_id, label),) = planned.items()
@@ -292,6 +298,8 @@ def report(
     from crossfold.reports.build import build_report
 
     formats = tuple(part.strip() for part in format_.split(",") if part.strip())
+    if not formats:
+        raise UserError(f"--format {format_!r} names no format", "give some of html, md, tex, csv")
     built = build_report(Workspace.locate(workspace), tables=tuple(tables or ()), formats=formats, out=out_folder)
     out.print(built.summary, markup=False)
     for path in built.paths:
@@ -300,8 +308,13 @@ def report(
 
 def cite(
     what: Annotated[str, typer.Argument(metavar="SWEEP|SYSTEM", help="A sweep by file or name, or a system.")],
+    plugin: PluginOption = None,
 ) -> None:
     """BibTeX of a system, or of every system a sweep runs."""
+    from crossfold.platform.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
     from crossfold.fusion_models.catalogue import find_system, system_names
     from crossfold.sweeps.plan import Search, load
 
@@ -339,7 +352,8 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     where = next(path for path in (space.root, *space.root.parents) if path.exists())
     free = shutil.disk_usage(where).free / 2**30
     check("disk", free > 2, f"{free:.0f} GiB free for {space.root}", "free some, or choose another --workspace")
-    check("workspace", os.access(where, os.W_OK), f"{space.root}", "choose a --workspace you may write")
+    writable = where.is_dir() and os.access(where, os.W_OK)
+    check("workspace", writable, f"{space.root}", "choose a --workspace that is a folder you may write")
     emit(rows, as_json, "Doctor")
     if any(row["state"] == "missing" for row in rows):
         raise typer.Exit(2)

@@ -1,6 +1,9 @@
 """Commands that compute: the demo, sweeps, searches, jobs, and the MLflow mirror."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from crossfold.platform.edge.console import (
     spell_seconds,
 )
 from crossfold.platform.errors import UserError
+from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
@@ -32,6 +36,18 @@ WorkersOption = Annotated[
     typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
 ]
 AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
+
+
+INTERRUPTED = 130
+"""Exit code of a run that was stopped before its end, as shells have it."""
+
+
+def _exit_with(summary: "FleetSummary") -> None:
+    """1 if cells failed, 130 if the run was stopped, else nothing."""
+    if summary.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if summary.failed:
+        raise typer.Exit(1)
 
 
 def demo(
@@ -65,16 +81,17 @@ def demo(
     build_store(space, "puppets", root)
     step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker")
     summary = _execute("demo", space, None, None, workers, None, silent=False)
+    if summary.interrupted:
+        raise typer.Exit(INTERRUPTED)
     step("Write the report")
     report = build_report(space)
-    step("done")
-    for title, seconds in times[:-1]:
+    times[-1] = (times[-1][0], time.monotonic() - began)
+    for title, seconds in times:
         out.print(f"  {spell_seconds(seconds):>12}  {title}", markup=False)
     out.print(report.summary, markup=False)
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
     out.print(f"report: {page}", markup=False, soft_wrap=True)
-    if summary.failed:
-        raise typer.Exit(1)
+    _exit_with(summary)
 
 
 def run(
@@ -91,8 +108,7 @@ def run(
     summary = _execute(sweep, space, set_, plugin, workers, address, silent=as_json)
     if as_json:
         emit(_spelled(summary), True)
-    if summary.failed:
-        raise typer.Exit(1)
+    _exit_with(summary)
 
 
 def _execute(
@@ -107,7 +123,7 @@ def _execute(
 ) -> "FleetSummary":
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
 
-    prepared = prepare_cells(read_sweep(source, overrides, plugins), space)
+    prepared = prepare_cells(read_sweep(source, overrides, plugins), space, narrowed=bool(overrides))
     return _run_prepared(prepared, space, workers, address, silent, plugins)
 
 
@@ -128,16 +144,16 @@ def _run_prepared(
     from crossfold.platform.forecast import remember
 
     name, missing, total = prepared.sweep.name, prepared.missing, len(prepared.plan.cells)
-    for skipped in prepared.plan.skipped:
+    for skipped in [] if silent else prepared.plan.skipped:
         out.print(f"skipped {skipped.label}: {skipped.reason}", markup=False)
     if not missing:
         remember_sweep(prepared, space)
         if not silent:
             out.print(f"{name}: all {total} cells are done; nothing to run")
         return FleetSummary()
-    if not silent:
-        out.print(f"{name}: {total} cells, {total - len(missing)} done, {len(missing)} to run; tracking {space.root}")
     with driver_lock(space):
+        if not silent:
+            out.print(f"{name}: {total} cells, {total - len(missing)} done, {len(missing)} to run in {space.root}")
         remember_sweep(prepared, space)
         tracker = MlflowTracker(space)
         tracker.launch(name, missing)
@@ -157,11 +173,11 @@ def _run_prepared(
             tracker.close()
         remember(space, missing)
     if not silent:
-        _tell(name, summary, space)
+        _tell(name, summary, space, {cell.cell_id for cell in missing})
     return summary
 
 
-def _tell(name: str, summary: "FleetSummary", space: Workspace) -> None:
+def _tell(name: str, summary: "FleetSummary", space: Workspace, cells: set[str]) -> None:
     out.print(
         f"{name}: {summary.done} done, {summary.failed} failed in {spell_seconds(summary.wall_seconds)} on "
         f"{summary.workers} workers; start-up {spell_seconds(summary.startup_seconds)}, "
@@ -169,7 +185,9 @@ def _tell(name: str, summary: "FleetSummary", space: Workspace) -> None:
     )
     if summary.interrupted:
         out.print("stopped; the same command continues")
-    for failure in space.failures_of()[-5:] if summary.failed else []:
+    unfinished = cells - space.finished()
+    last = {failure.cell_id: failure for failure in space.failures_of() if failure.cell_id in unfinished}
+    for failure in list(last.values())[-5:] if summary.failed else []:
         out.print(f"  failed ({failure.kind}): {failure.label}: {failure.message}", markup=False)
         out.print(f"    crossfold why {failure.cell_id}", markup=False)
 
@@ -195,6 +213,7 @@ def search(
     workers: WorkersOption = None,
     address: AddressOption = None,
     only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
 
@@ -206,6 +225,8 @@ def search(
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.sweeps.plan import check_space, winner_sweep
 
+    for path in plugin or ():
+        load_plugin(path)
     space = Workspace.locate(workspace)
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
@@ -216,9 +237,7 @@ def search(
     if only_search:
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
-    summary = _run_prepared(winner, space, workers, address, False)
-    if summary.failed:
-        raise typer.Exit(1)
+    _exit_with(_run_prepared(winner, space, workers, address, False, plugin))
 
 
 def _say(text: str) -> None:
@@ -254,22 +273,35 @@ def submit(
 def rerun(
     cell: Annotated[str, typer.Argument(help="A cell id, or its first digits.")],
     workspace: WorkspaceOption = None,
-    workers: WorkersOption = 0,
+    workers: Annotated[int, typer.Option(min=0, help="0 runs it in this process, without Ray.")] = 0,
+    plugin: PluginOption = None,
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
+    from crossfold.fusion_models.catalogue import find_system
     from crossfold.platform.edge.local_fleet import driver_lock
     from crossfold.platform.edge.mlflow_tracker import MlflowTracker
     from crossfold.platform.edge.progress import choose_view
     from crossfold.platform.edge.ray_fleet import run_cells
 
     space = Workspace.locate(workspace)
+    for path in plugin or ():
+        load_plugin(path)
     again, before = _find_cell(space, cell)
+    find_system(again.system)
     with driver_lock(space):
         kept = space.set_aside(again.cell_id)
         tracker = MlflowTracker(space)
         tracker.launch("rerun", [again])
         try:
-            summary = run_cells([again], space, tracker, sweep="rerun", workers=workers, view=choose_view())
+            summary = run_cells(
+                [again],
+                space,
+                tracker,
+                sweep="rerun",
+                workers=workers,
+                plugins=tuple(plugin or ()),
+                view=choose_view(),
+            )
         finally:
             tracker.close()
             if kept is not None:
@@ -286,15 +318,14 @@ def rerun(
 
 def _find_cell(space: Workspace, cell: str) -> "tuple[Cell, dict[str, dict[str, float]] | None]":
     """A finished cell with its metrics, or a planned one of a launched sweep."""
-    from crossfold.platform.edge.launch import prepare_cells, read_launched
+    from crossfold.platform.edge.launch import find_launched
 
     if any(name.startswith(cell) for name in space.finished()):
         record = space.read(cell)
         return record.cell, record.result["metrics"]
-    for sweep in read_launched(space):
-        for planned in prepare_cells(sweep, space).plan.cells:
-            if planned.cell_id.startswith(cell):
-                return planned, None
+    planned = find_launched(space, cell)
+    if planned is not None:
+        return planned, None
     raise UserError(f"no cell {cell!r} in {space.root}", "crossfold status, or the ids in the report")
 
 
@@ -307,9 +338,21 @@ def mlflow_ui(
     space = Workspace.locate(workspace)
     if not (space.root / "mlflow.db").is_file():
         raise UserError(f"no mlflow.db in {space.root}", "run a sweep first, or `crossfold mlflow sync`")
-    out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"port {port} is in use", "give another --port")
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    raise typer.Exit(subprocess.call(ui_command(space, port), env=environment))
+    server = subprocess.Popen(ui_command(space, port), env=environment, start_new_session=True)
+    out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+
+    def stop(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    code = server.wait()
+    raise typer.Exit(0 if code in (0, -signal.SIGTERM) else 1)
 
 
 def mlflow_sync(workspace: WorkspaceOption = None) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.contracts import PROTOCOL, Cell
@@ -21,6 +22,8 @@ class Prepared:
     store: FeatureStore
     plan: Plan
     finished: frozenset[str]
+    narrowed: bool = False
+    """Whether `--set` changed the sweep for this launch only."""
 
     @property
     def missing(self) -> tuple[Cell, ...]:
@@ -46,40 +49,57 @@ def read_search(source: str, overrides: Sequence[str] | None) -> Search:
     return search
 
 
-def prepare_cells(sweep: Sweep, workspace: Workspace) -> Prepared:
+def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:
     """Expands a sweep and compares it with what the workspace has, by one listing."""
     store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
-    return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()))
+    return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)
 
 
-def read_launched(workspace: Workspace) -> list[Sweep]:
-    """The sweeps that were launched in a workspace, as they were resolved then."""
-    paths = sorted(workspace.sweeps.glob("*.json"))
-    return [Sweep.parse(json.loads(path.read_text())["sweep"], path.name) for path in paths]
+def find_launched(workspace: Workspace, cell: str) -> Cell | None:
+    """The planned cell of this id (or its first digits) in a launched sweep; other sweeps are not expanded."""
+    for path in sorted(workspace.sweeps.glob("*.json")):
+        launched = json.loads(path.read_text())
+        if any(cell_id.startswith(cell) for cell_id in launched["cells"]):
+            plan = prepare_cells(Sweep.parse(launched["sweep"], path.name), workspace).plan
+            for planned in plan.cells:
+                if planned.cell_id.startswith(cell):
+                    return planned
+    return None
 
 
 def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
-    """Writes down what the sweep asks for, so that reports know N of n/N and `status` knows the names."""
-    write_json(
-        workspace.sweeps / f"{prepared.sweep.name}.json",
-        {
-            "name": prepared.sweep.name,
-            "corpus": prepared.store.corpus,
-            "store": prepared.store.content_hash,
-            "sweep": prepared.sweep.model_dump(mode="json"),
-            "recipe": load_recipe(prepared.sweep.recipe, prepared.sweep.set).model_dump(mode="json"),
-            "protocol": PROTOCOL,
-            "cells": [cell.cell_id for cell in prepared.plan.cells],
-            "labels": {
-                cell.cell_id: {
-                    "system": cell.system,
-                    "params": cell.params,
-                    "fold": cell.fold,
-                    "target": cell.target,
-                    "seed": cell.seed,
-                    "label": cell.label,
-                }
-                for cell in prepared.plan.cells
-            },
+    """Writes down what the sweep asks for, so that reports know N of n/N and `status` knows the names.
+
+    A launch narrowed by `--set` adds to what the sweep owes and takes nothing away.
+    """
+    path = workspace.sweeps / f"{prepared.sweep.name}.json"
+    asked = _asked(prepared)
+    if prepared.narrowed and path.is_file():
+        before = json.loads(path.read_text())
+        if (before["store"], before.get("recipe")) == (asked["store"], asked["recipe"]):
+            both = list(dict.fromkeys([*before["cells"], *asked["cells"]]))
+            asked |= {"cells": both, "labels": before["labels"] | asked["labels"], "sweep": before["sweep"]}
+    write_json(path, asked)
+
+
+def _asked(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "name": prepared.sweep.name,
+        "corpus": prepared.store.corpus,
+        "store": prepared.store.content_hash,
+        "sweep": prepared.sweep.model_copy(update={"store": prepared.store.content_hash}).model_dump(mode="json"),
+        "recipe": load_recipe(prepared.sweep.recipe, prepared.sweep.set).model_dump(mode="json"),
+        "protocol": PROTOCOL,
+        "cells": [cell.cell_id for cell in prepared.plan.cells],
+        "labels": {
+            cell.cell_id: {
+                "system": cell.system,
+                "params": cell.params,
+                "fold": cell.fold,
+                "target": cell.target,
+                "seed": cell.seed,
+                "label": cell.label,
+            }
+            for cell in prepared.plan.cells
         },
-    )
+    }

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from crossfold.platform.contracts import Cell, Failure
@@ -70,11 +71,9 @@ class Mirror:
         if self._client is not None:
             return
         self.workspace.root.mkdir(parents=True, exist_ok=True)
-        client = _quiet_client(self.uri)
         if self.uri.startswith("sqlite:///"):
-            client.search_experiments(max_results=1)
-            with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as database:
-                database.execute("PRAGMA journal_mode=wal")
+            _make_database(Path(self.uri.removeprefix("sqlite:///")))
+        client = _quiet_client(self.uri)
         self._runs = self._remembered()
         self._client = client
 
@@ -253,6 +252,24 @@ def _tags(tags: Mapping[str, str]) -> list[Any]:
     from mlflow.entities import RunTag
 
     return [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+
+
+def _make_database(path: Path) -> None:
+    """Creates and migrates a database under another name, so that one that is there is whole."""
+    if path.is_file():
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _quiet_client(f"sqlite:///{beside}").search_experiments(max_results=1)
+        with contextlib.closing(sqlite3.connect(beside)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.execute("PRAGMA journal_mode=delete")
+        beside.replace(path)
+    finally:
+        for left in path.parent.glob(f"{beside.name}*"):
+            left.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=wal")
 
 
 def _quiet_client(uri: str) -> Any:

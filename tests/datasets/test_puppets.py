@@ -121,7 +121,7 @@ def test_while_the_other_talks_the_voice_is_missing(corpus):
 def test_finished_corpus_is_kept_and_anything_else_refused(corpus, tmp_path):
     before = files(corpus)
     assert write_puppets(corpus, **SMALL).reused
-    with pytest.raises(ValueError, match=r"seed=3 there, 4 asked.*choose another"):
+    with pytest.raises(ValueError, match=r"seed=3 there, 4 asked"):
         write_puppets(corpus, **{**SMALL, "seed": 4})
     assert files(corpus) == before
     (tmp_path / "notes.txt").write_text("mine")

@@ -77,7 +77,7 @@ def test_wrong_names_answer_with_the_right_one(crossfold, workspace, sweep):
         (("run", sweep, "-w", workspace / "empty"), "crossfold prepare synthetic"),
         (("report", "dca-t9", "-w", workspace), "dca-t1"),
         (("status", "smal", "-w", workspace), "no sweep 'smal'"),
-        (("why", "zzzz", "-w", workspace), "'zzzz' is not one cell"),
+        (("why", "zzzz", "-w", workspace), "'zzzz' begins no cells"),
         (("rerun", "zzzz", "-w", workspace), "no cell 'zzzz'"),
         (("mlflow", "ui", "-w", workspace / "empty"), "no mlflow.db"),
         (("submit", sweep, "--address", "http://127.0.0.1:9", "-w", workspace), "ray start --head"),

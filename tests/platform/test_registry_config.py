@@ -125,7 +125,7 @@ def test_a_plugin_may_use_dataclasses_and_late_annotations(tmp_path, forgetful):
 
 
 def test_a_plugin_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"plugin .*missing\.py is not a file"):
+    with pytest.raises(UserError, match=r"plugin .*missing\.py is not a Python file"):
         load_plugin(tmp_path / "missing.py")
 
 

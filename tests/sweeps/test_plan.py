@@ -251,7 +251,13 @@ def test_trial_cells_look_at_inner_folds_only(search_file, synthetic_store):
 
 
 def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synthetic_store):
-    search = plan.load(search_file(set={"epochs": 2}, params={"iterations": 2}, winner={"folds": [0, 1], "seeds": [5]}))
+    search = plan.load(
+        search_file(
+            set={"epochs": 2, "batch": 5},
+            params={"iterations": 2},
+            winner={"folds": [0, 1], "seeds": [5], "set": {"epochs": 9}},
+        )
+    )
     chosen = {"temperature": 0.5, "recipe.optimizer.lr": 0.001}
     winner = plan.winner_sweep(search, chosen)
     cells = plan.expand(winner, synthetic_store).cells
@@ -261,7 +267,8 @@ def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synt
         assert cell.params["iterations"] == 2
         assert cell.params["temperature"] == 0.5
         assert cell.recipe.optimizer.lr == 0.001
-        assert cell.recipe.epochs == plan.load_recipe("demo").epochs
+        assert cell.recipe.epochs == 9
+        assert cell.recipe.batch == 5, "what the search was run with stays, but for what `winner.set` says"
     (trial, *_) = plan.trial_cells(search, synthetic_store, chosen)
     assert trial.recipe.epochs == 2
 
