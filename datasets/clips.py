@@ -37,6 +37,10 @@ class Span:
     """audio, visual or both: which one is damaged or lies."""
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"span [{self.start}, {self.end}): need 0 <= start < end")
+
 
 @dataclass(frozen=True)
 class ClipArrays:

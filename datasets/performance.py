@@ -27,12 +27,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from crossfold.datasets.clips import UNLABELLED, Span
+
 Array = npt.NDArray[np.float32]
 Kind = Literal["complementary", "missing", "corrupted", "conflict", "unlabelled"]
 Modality = Literal["audio", "visual", "both"]
-
-UNLABELLED = -5.0
-"""Value of an annotation that was not given, as in Aff-Wild2."""
 
 RATING_DELAY_S = 0.4
 """By how much annotators lag behind what they rate, in seconds."""
@@ -68,21 +67,6 @@ _RAMP_S = 0.24
 # Spread of each modality's own error; the latents spread by about 0.55.
 _FACE_ERROR = (0.52, 0.62)
 _VOICE_ERROR = (0.60, 0.48)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Frames [start, end) in which something happens to `modality`: the one that is damaged or lies, or both."""
-
-    start: int
-    end: int
-    kind: Kind
-    modality: Modality
-    detail: str
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
-            raise ValueError(f"span [{self.start}, {self.end}): need 0 <= start < end")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from crossfold.datasets.clips import Span
 from crossfold.datasets.performance import (
     Array,
     Performance,
-    Span,
     partition_plan,
     perform,
     smooth_noise,
