@@ -66,7 +66,8 @@ def test_every_weight_learns(name):
     """N1: no parameter, not one entry of one, is left without gradient by the wiring."""
     fusion = build(name).double().train()
     if not list(fusion.parameters()):
-        pytest.skip(f"{name} has no parameters")
+        assert fusion.attend.steps == 0, "only a system that does not attend may have no weights"
+        return
     reached = {key: torch.zeros_like(p) for key, p in fusion.named_parameters()}
     for seed in range(12):
         fusion.zero_grad()
