@@ -1,9 +1,11 @@
 """Aff-Wild2, VA challenge, in the layout in which its owners give it out.
 
     <anywhere>/VA_Estimation_Challenge/Train_Set|Validation_Set/<clip>.txt    header, then `valence,arousal` a frame
+    <anywhere>/Valence*_test_set_release.txt                                   optional; test clips, one a line
     <anywhere>/cropped_aligned*/<clip>/00001.jpg                              a missing number is a frame without face
     <anywhere>/<video>.mp4|avi|mkv|mov                                        batch1, batch2, videos, ...
     <anywhere>/<video>.wav                                                    optional; else the video's own sound
+    <anywhere>/transcripts/<video>.json|csv                                   optional; words with times
 
 `<clip>` is `<video>`, or `<video>_left`, `_right`, `_left_2` where several people are annotated.
 
@@ -22,20 +24,32 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.affwild2_files import (
+    TEST,
     Listing,
     check_folders,
+    check_split,
     find_crops,
+    find_split,
+    find_transcript,
     find_video,
     list_files,
     source_files,
     video_name,
 )
-from crossfold.datasets.clips import UNLABELLED, ClipInfo, MediaClip, Span
+from crossfold.datasets.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora import CORPORA, Corpus, Inspection
 from crossfold.datasets.labels import read_labels
 from crossfold.datasets.media import VideoFacts, probe
 from crossfold.datasets.truth import read_spans, read_subjects
-from crossfold.datasets.validation import Finding, check_crops, check_wav, from_error, refuse_errors, relative
+from crossfold.datasets.validation import (
+    Finding,
+    check_crops,
+    check_targets,
+    check_wav,
+    from_error,
+    refuse_errors,
+    relative,
+)
 from crossfold.platform.errors import DataError
 
 TOLERANCE = 5
@@ -82,7 +96,14 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         examined = list(pool.map(examine, listing.labels))
     findings += chain.from_iterable(found for _, found in examined)
-    return Inspection(corpus, [clip for clip, _ in examined if clip is not None], tuple(findings))
+    clips = [clip for clip, _ in examined if clip is not None]
+    findings += check_targets([clip.labels for clip in clips], VALENCE_AROUSAL)
+    split = find_split(listing) if corpus == "affwild2" else None
+    if split is not None:
+        findings += check_split(root, listing, split)
+    origin = {"split": split.says} if split is not None else {}
+    # Two people of one video bring the same finding about it.
+    return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), origin=origin)
 
 
 def _examine(
@@ -90,10 +111,12 @@ def _examine(
 ) -> tuple[MediaClip | None, list[Finding]]:
     """One clip and what is wrong with its files; no clip where that is an error."""
     name, video = file.stem, video_name(file.stem)
-    labels, findings = read_labels(file, root)
+    labels, findings = (_no_labels(0), []) if partition == TEST else read_labels(file, root)
     crops = find_crops(root, listing, file, findings)
     path = find_video(root, listing, file, findings)
     facts = _probe(path, root, findings) if path is not None else None
+    if partition == TEST and facts is not None:
+        labels = _no_labels(facts.frames)
     if crops is not None and len(labels):
         # Where labels and pictures differ, that is one finding and not a second one about the crops.
         frames = max(len(labels), facts.frames if facts is not None else 0)
@@ -103,6 +126,8 @@ def _examine(
     audio = _find_sound(root, listing, file, path, facts, findings)
     if len(labels):
         findings += _check_length(file, path, len(labels), facts.frames, root)
+    seconds = float(facts.times[-1]) + 1 / facts.fps
+    transcript = find_transcript(root, listing, name, seconds, findings)
     if any(finding.severity == "error" for finding in findings):
         return None, findings
     labels[facts.frames :] = UNLABELLED
@@ -115,9 +140,21 @@ def _examine(
         frames=len(labels),
     )
     spans = tuple(truth.spans.get(name, ()))
-    return MediaClip(
-        info=info, labels=labels, crops=crops, audio=audio, spans=spans, times=_times(facts, info)
-    ), findings
+    clip = MediaClip(
+        info=info,
+        labels=labels,
+        crops=crops,
+        audio=audio,
+        video=path,
+        spans=spans,
+        times=_times(facts, info),
+        transcript=transcript,
+    )
+    return clip, findings
+
+
+def _no_labels(frames: int) -> np.ndarray:
+    return np.full((frames, 2), UNLABELLED, np.float32)
 
 
 def _probe(path: Path, root: Path, findings: list[Finding]) -> VideoFacts | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
+from crossfold.datasets.transcripts import check_transcript
 from crossfold.datasets.validation import Finding, relative
 
 _PARTITIONS = {
@@ -15,6 +17,11 @@ _PARTITIONS = {
     "validation_set": "validation",
     "val_set": "validation",
 }
+TEST = "test"
+"""The part whose clips have no labels; their place in `Listing.labels` is a name under the list that names them."""
+_ORDER = ("train", "validation", TEST)
+_TEST_LIST = re.compile(r"valence.*_test_set_release\.txt", re.IGNORECASE)
+"""The list of the VA track; those of expressions and action units name other clips."""
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov")
 _PERSON = re.compile(r"_(left|right)(_\d+)?$")
 
@@ -29,17 +36,20 @@ class Listing:
     crops: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     videos: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     sounds: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    transcripts: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    tests: list[Path] = field(default_factory=list)
+    """Lists of the clips of the test part, whose labels the owners keep."""
 
 
 def source_files(root: Path) -> list[Path]:
     """Every file that the clips depend on, in order."""
     root = root.resolve()
     listing = list_files(root)
-    media = chain(*listing.videos.values(), *listing.sounds.values())
+    media = chain(*listing.videos.values(), *listing.sounds.values(), *listing.transcripts.values())
     truth = [root / "puppets.json", root / "truth" / "spans.csv", root / "truth" / "clips.csv"]
     crops = (Path(entry) for folder in chain(*listing.crops.values()) for entry in os.scandir(folder))
     labels = (path for _, path in listing.labels)
-    return sorted(path for path in chain(labels, media, truth, crops) if path.is_file())
+    return sorted(path for path in chain(labels, media, truth, crops, listing.tests) if path.is_file())
 
 
 def list_files(root: Path) -> Listing:
@@ -65,12 +75,23 @@ def list_files(root: Path) -> Listing:
             kind = path.suffix.lower()
             if kind == ".txt" and partition and folder.parent.name.lower() == "va_estimation_challenge":
                 listing.labels.append((partition, path))
+            elif _TEST_LIST.fullmatch(path.name):
+                listing.tests.append(path)
+                listing.labels += [(TEST, path / f"{name}.txt") for name in _names_in(path)]
             elif kind in VIDEOS:
                 listing.videos[path.stem].append(path)
             elif kind == ".wav":
                 listing.sounds[path.stem].append(path)
-    listing.labels.sort(key=lambda entry: (entry[0], entry[1].name))
+            elif kind in TRANSCRIPTS and folder.name == "transcripts":
+                listing.transcripts[path.stem].append(path)
+    listing.labels.sort(key=lambda entry: (_ORDER.index(entry[0]), entry[1].name))
     return listing
+
+
+def _names_in(path: Path) -> list[str]:
+    """Clips of a list, one a line, each once."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return list(dict.fromkeys(line.removesuffix(".mp4") for line in lines if line))
 
 
 def check_folders(root: Path, listing: Listing) -> list[Finding]:
@@ -125,6 +146,55 @@ def _check_partitions(root: Path, listing: Listing) -> list[Finding]:
     return findings
 
 
+PRINTED_SPLITS = {(356, 76): "001, 002 and 003", (360, 72): "000"}
+"""Training and validation videos as the papers print them, and by which (C17); 162 test videos come without labels."""
+_WHOLE = 400
+"""Fewer annotated videos than this are somebody's part of the corpus, not an edition of it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the annotated videos are divided, and which printed split that is."""
+
+    train: int
+    validation: int
+
+    @property
+    def papers(self) -> str | None:
+        """The papers that print this split."""
+        return PRINTED_SPLITS.get((self.train, self.validation))
+
+    @property
+    def says(self) -> str:
+        """In words, for the store."""
+        counts = f"{self.train} training and {self.validation} validation videos"
+        return f"{counts}, as printed in {self.papers}" if self.papers else f"{counts}, as in no paper"
+
+
+def find_split(listing: Listing) -> Split:
+    """The split of the annotation folders: of videos, or of label files where their number is a printed one.
+
+    Clips of two people in one video make the two counts differ; the papers count videos, some editions files.
+    """
+    files = [[path.stem for part, path in listing.labels if part == name] for name in ("train", "validation")]
+    videos = Split(*(len({video_name(stem) for stem in stems}) for stems in files))
+    clips = Split(*(len(stems) for stems in files))
+    return clips if clips.papers and not videos.papers else videos
+
+
+def check_split(root: Path, listing: Listing, split: Split) -> list[Finding]:
+    """Says which printed split a whole corpus has; nothing of a part of it."""
+    if not listing.annotations or split.train + split.validation < _WHOLE:
+        return []
+    folder = relative(listing.annotations[0], root)
+    if split.papers:
+        remedy = "nothing to do: this split is used, and stands in the store"
+        return [Finding(folder, "split-printed", split.says, remedy, "note")]
+    printed = " and ".join(f"{train}/{validation}" for train, validation in PRINTED_SPLITS)
+    remedy = f"results compare with no printed number; the papers have {printed}"
+    return [Finding(folder, "split-printed", split.says, remedy, "warning")]
+
+
 def video_name(clip: str) -> str:
     """The video that a clip was cut from."""
     return _PERSON.sub("", clip)
@@ -156,3 +226,14 @@ def find_video(root: Path, listing: Listing, file: Path, findings: list[Finding]
         findings.append(Finding(relative(file, root), "video-once", f"different videos {names}", "keep the right one"))
         return None
     return paths[0]
+
+
+def find_transcript(root: Path, listing: Listing, clip: str, seconds: float, findings: list[Finding]) -> Path | None:
+    """The transcript of a clip or else of its video, if there is one; adds to `findings`."""
+    paths = listing.transcripts.get(clip) or listing.transcripts.get(video_name(clip), [])
+    if not paths:
+        return None
+    # Of several, json comes first: tables are often made from it.
+    path = min(paths, key=lambda path: (TRANSCRIPTS.index(path.suffix.lower()), str(path)))
+    findings += check_transcript(path, seconds, root)
+    return path

@@ -1,12 +1,16 @@
 """The table of corpora: which layouts of files Crossfold reads, and what each reader must offer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from crossfold.datasets.clips import ClipArrays, ClipInfo, MediaClip
+from crossfold.datasets.clips import VALENCE_AROUSAL, ClipArrays, ClipInfo, MediaClip, Target
+from crossfold.datasets.partitions import Fold
+from crossfold.datasets.truth import embedded_layout
 from crossfold.datasets.validation import Finding
+from crossfold.platform.config import Strict
+from crossfold.platform.errors import UserError
 from crossfold.platform.registry import Registry
 
 
@@ -27,6 +31,12 @@ class Inspection:
     clips: Sequence[MediaClip] | Sequence[FeatureClip]
     """Those that can be used, in the order of the store."""
     findings: tuple[Finding, ...] = ()
+    targets: tuple[Target, ...] = VALENCE_AROUSAL
+    """The columns of the labels of every clip."""
+    folds: tuple[Fold, ...] | None = None
+    """Where the data name folds of their own; else they follow from the official split (`make_folds`)."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """What a reader of results should know about these files, such as which printed split they are."""
 
 
 class Inspect(Protocol):
@@ -48,9 +58,34 @@ class Corpus:
     """Where the data come from and who may have them."""
     inspect: Inspect
     sources: Callable[[Path], list[Path]]
-    """Every file that the store depends on, cheaply: from a listing, no file opened."""
-    targets: tuple[str, ...] = ("valence", "arousal")
+    """Every file that the store depends on, cheaply: from a listing, no media opened."""
+    names_itself: bool = False
+    """Whether a folder may give its store a name of its own."""
+    options: type[Strict] | None = None
+    """Settings of the reader, such as a shift of the labels; `inspect` then takes them as `options`."""
+
+    def read(self, root: Path, *, deep: bool, options: Mapping[str, Any] | None = None) -> Inspection:
+        """Inspects a folder under `options` (`--set name=value`); refuses those that this corpus does not have."""
+        if not options:
+            return self.inspect(root, deep=deep)
+        if self.options is None:
+            raise UserError(f"this corpus has no options, {', '.join(options)} given", "leave --set out")
+        inspect: Callable[..., Inspection] = self.inspect
+        return inspect(root, deep=deep, options=self.options.parse(options, "--set"))
 
 
 CORPORA: Registry[Corpus] = Registry("corpus", "crossfold.datasets", plural="corpora")
 """Filled by the modules of this folder, one corpus a file, and by plug-ins."""
+
+EMBEDDED = "puppets"
+
+
+def find_reader(asked: str, root: Path) -> Corpus:
+    """What reads `root` as corpus `asked`; `puppets` stands for the layout in which they were written there."""
+    layout = embedded_layout(root) if asked == EMBEDDED else None
+    return CORPORA.get(layout if layout and layout != "affwild2" else asked)
+
+
+def is_asked(asked: str, found: str) -> bool:
+    """Whether corpus `found` in a folder is what was asked for: puppets in any layout are `puppets`, and only they."""
+    return found == asked or (asked == EMBEDDED and found.startswith(f"{EMBEDDED}-"))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold.datasets.clips import ClipArrays, ClipInfo, Span
+from crossfold.datasets.clips import VALENCE_AROUSAL, ClipArrays, ClipInfo, Span
 from crossfold.datasets.corpora import CORPORA, Corpus, FeatureClip, Inspection
 from crossfold.datasets.labels import label_in_range
 from crossfold.datasets.truth import read_rows, read_spans
-from crossfold.datasets.validation import Finding
+from crossfold.datasets.validation import Finding, check_targets
 from crossfold.platform.errors import DataError
 
 _COLUMNS = ("clip", "subject", "partition", "fps", "frames")
@@ -30,15 +30,18 @@ def inspect_features(root: Path, *, deep: bool) -> Inspection:
     findings: list[Finding] = []
     spans = read_spans(root, findings)
     clips = []
+    labels = []
     for info in _read_infos(root, findings):
         clip = FeatureClip(
             info, functools.partial(_read, root / f"{info.name}.npz", info, tuple(spans.get(info.name, ())))
         )
-        error = _problem(clip, root, deep=deep)
-        if error is None:
+        try:
+            if deep or not (root / f"{info.name}.npz").is_file():
+                labels.append(clip.read().labels)
             clips.append(clip)
-        else:
+        except DataError as error:
             findings.append(Finding(f"{info.name}.npz", "features-readable", error.problem, error.remedy))
+    findings += check_targets(labels, VALENCE_AROUSAL)
     return Inspection("synthetic", clips, tuple(findings))
 
 
@@ -68,16 +71,6 @@ def _read_infos(root: Path, findings: list[Finding]) -> list[ClipInfo]:
     if not infos:
         findings.append(Finding("clips.csv", "clips-there", "is not there, or names no clip", _REMEDY))
     return infos
-
-
-def _problem(clip: FeatureClip, root: Path, *, deep: bool) -> DataError | None:
-    if not deep and (root / f"{clip.info.name}.npz").is_file():
-        return None
-    try:
-        clip.read()
-    except DataError as error:
-        return error
-    return None
 
 
 def _read(path: Path, info: ClipInfo, spans: tuple[Span, ...]) -> ClipArrays:

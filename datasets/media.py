@@ -6,6 +6,7 @@ its column of the spectrogram hears exactly that, so no rate, however odd, makes
 
 import functools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,7 @@ _CHUNK = 2048
 
 AUDIO_FRONT_END = {
     "kind": "log-mel",
-    "version": 1,
+    "version": 2,
     "rate": RATE,
     "mels": MELS,
     "window": _WINDOW,
@@ -93,8 +94,8 @@ def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarra
     return (np.array(known, np.float64) - known[0]) * tick
 
 
-def read_sound(path: Path) -> np.ndarray | None:
-    """Sound of a wav or video file: float32 [samples], mono, 16 kHz; None where there is no sound track.
+def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
+    """Sound of a wav or video file: float32 [samples], mono, at `rate` Hz; None where there is no sound track.
 
     Sample 0 is the moment of the first picture, or of the first sample where there are no pictures.
     """
@@ -110,15 +111,32 @@ def read_sound(path: Path) -> np.ndarray | None:
                 origin = float((video.start_time or 0) * video.time_base)
             stream = container.streams.audio[0]
             sound = _decode_sound(av, container, stream, origin)
-            rate = int(stream.rate)
+            own = int(stream.rate)
     except av.error.FFmpegError as error:
         raise DataError(
             f"{path}: its sound cannot be decoded ({_reason(error)})", "the file is damaged; fetch or extract it again"
         ) from None
-    if rate != RATE:
-        common = int(np.gcd(rate, RATE))
-        sound = scipy.signal.resample_poly(sound, RATE // common, rate // common)
+    if own != rate:
+        common = int(np.gcd(own, rate))
+        sound = scipy.signal.resample_poly(sound, rate // common, own // common)
     return np.ascontiguousarray(sound, np.float32)
+
+
+def sound_seconds(path: Path) -> float | None:
+    """How long the sound of a file lasts, nothing decoded; None where it has no sound track. Raises `DataError`."""
+    check_wav_length(path)
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            if stream.duration is not None:
+                return float(stream.duration * stream.time_base)
+            return float(container.duration or 0) / 1e6
+    except av.error.FFmpegError as error:
+        remedy = "the file is damaged; fetch or extract it again"
+        raise DataError(f"{path}: its sound cannot be read ({_reason(error)})", remedy) from None
 
 
 def _decode_sound(av: Any, container: Any, stream: Any, origin: float) -> np.ndarray:
@@ -141,6 +159,47 @@ def _decode_sound(av: Any, container: Any, stream: Any, origin: float) -> np.nda
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
+def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Pictures of a video in order, with their number in `probe`'s times: uint8 [height, width, 3] each.
+
+    A picture that cannot be decoded is left out, and those after it keep their numbers.
+    """
+    times = probe(path).times
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            first: float | None = None
+            for order, frame in enumerate(container.decode(stream)):
+                number = order
+                if frame.pts is not None:
+                    moment = float(frame.pts * stream.time_base)
+                    first = moment if first is None else first
+                    number = int(np.abs(times - (moment - first)).argmin())
+                yield number, frame.to_ndarray(format="rgb24")
+    except av.error.FFmpegError as error:
+        raise DataError(
+            f"{path}: its pictures cannot be decoded ({_reason(error)})", "the file is damaged; fetch it again"
+        ) from None
+
+
+def crop_chunks(
+    folder: Path, frames: int, colour: Colour, size: int, chunk: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `read_crops`, in order, at most `chunk` crops at a time."""
+    files = crop_files(folder)
+    for begin in range(0, frames, chunk):
+        count = min(chunk, frames - begin)
+        crops = np.zeros((count, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
+        present = np.zeros(count, np.bool_)
+        for index in range(count):
+            if (path := files.get(begin + index + 1)) is not None:
+                crops[index] = read_crop(path, colour, size)
+                present[index] = True
+        yield crops, present
+
+
 def check_wav_length(path: Path) -> None:
     """Raises `DataError` for a wav file that is shorter than its own header says; decoders just stop early."""
     if path.suffix.lower() != ".wav":
@@ -160,6 +219,18 @@ def check_wav_length(path: Path) -> None:
             file.seek(length + length % 2, 1)
 
 
+def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:
+    """How long each frame is shown: float64 [frames], 1 / fps, and less where the next one comes sooner.
+
+    In a video of variable rate, or with pictures dropped, the mean rate says little about a single frame. Stamps that
+    a container rounds to milliseconds are no reason to cut a frame short.
+    """
+    lengths = np.full(len(times), 1 / fps)
+    gaps = np.diff(times)
+    lengths[:-1] = np.where(gaps < 0.9 / fps, np.maximum(gaps, 0), lengths[:-1])
+    return lengths
+
+
 def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
     """Log-mel spectrum of each frame: float32 [frames, 64], and bool [frames] where there is sound at all.
 
@@ -170,8 +241,9 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     if sound is None:
         return np.zeros((len(times), MELS), np.float32), np.zeros(len(times), np.bool_)
     window = min(_WINDOW, int(RATE / fps))
-    spare = max(0.0, 1 / fps - window / RATE)
-    looks = times[:, None] + spare * np.linspace(0, 1, _LOOKS)
+    lengths = frame_seconds(times, fps)
+    spare = np.maximum(0.0, lengths - window / RATE)
+    looks = times[:, None] + spare[:, None] * np.linspace(0, 1, _LOOKS)
     starts = np.rint(looks * RATE).astype(np.int64)
     padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + window - len(sound))))
     taper = scipy.signal.get_window("hann", window).astype(np.float32)
@@ -179,16 +251,21 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     for begin in range(0, len(times), _CHUNK):
         rows = slice(begin, begin + _CHUNK)
         windows = padded[starts[rows, :, None] + np.arange(window)] * taper
+        for row in np.flatnonzero(lengths[rows] * RATE < window - 1):
+            windows[row, :, round(lengths[begin + row] * RATE) :] = 0
         power = (np.abs(scipy.fft.rfft(windows, _FFT)) ** 2).mean(1)
-        columns[rows] = np.log(np.sqrt(power) @ _mel_bank() + _FLOOR)
+        columns[rows] = np.log(np.sqrt(power) @ mel_bank_of_vggish() + _FLOOR)
     present = (times + 0.5 / fps) * RATE <= len(sound)
     columns[~present] = 0
     return columns, present
 
 
 @functools.cache
-def _mel_bank() -> Any:
-    """Triangles, evenly spaced in mel: sparse float64 [bins, mels]. Sparse, so that no BLAS decides the last bit."""
+def mel_bank_of_vggish() -> Any:
+    """Triangles from 125 to 7500 Hz, evenly spaced and straight in mel: float64 [bins, mels].
+
+    Sparse, so that no BLAS decides the last bit.
+    """
     low, high = 1127 * np.log1p(np.array(_BAND_HZ) / 700)
     edges = np.linspace(low, high, MELS + 2)
     bins = 1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700)[:, None]
@@ -222,13 +299,7 @@ def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
 
 def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
     """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
-    crops = np.zeros((frames, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
-    present = np.zeros(frames, np.bool_)
-    for number, path in crop_files(folder).items():
-        if 1 <= number <= frames:
-            crops[number - 1] = read_crop(path, colour, size)
-            present[number - 1] = True
-    return crops, present
+    return next(crop_chunks(folder, frames, colour, size, frames))
 
 
 def _reason(error: BaseException) -> str:

@@ -1,10 +1,14 @@
 """Official splits and folds, grouped so that no video and no subject stands on both sides."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from crossfold.datasets.clips import ClipInfo
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.errors import DataError, UserError, nearest
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""
@@ -86,6 +90,58 @@ def check_leakage(clips: Sequence[ClipInfo], fold: Fold) -> None:
                     f"fold {fold.index}: {what} {shared!r} is in training ({left[shared]}) and in validation ({name})",
                     "move one of the clips, or correct the subject names",
                 )
+
+
+def fold_file(corpus: str, folds: Sequence[Fold], left_out: Sequence[str] = ()) -> str:
+    """Folds as a file that others can train on exactly the same with: JSON, clip names in order, and their SHA-256.
+
+    left_out: clips of the corpus that are in no fold on purpose, such as those of a test part.
+    """
+    content = {"folds": [asdict(fold) for fold in folds], "left_out": sorted(left_out)}
+    return json.dumps({"corpus": corpus, "sha256": _digest(content), **content}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
+    """The folds of a file for a corpus of these clips, checked for leaks. A file of one's own needs no SHA-256.
+
+    Raises `UserError` where the file was changed after it was written, names a clip that the corpus lacks, or leaves
+    one out without saying so; `DataError` where a video or subject is on both sides.
+    """
+    again = f"`crossfold folds CORPUS --out {path.name}` writes one"
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = {"folds": data["folds"], "left_out": data["left_out"]}
+        folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
+        left_out = [str(name) for name in data["left_out"]]
+        digest = str(data.get("sha256", _digest(content)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a file of folds ({error!r})", again) from None
+    if digest != _digest(content):
+        raise UserError(
+            f"{path}: its folds are not those of its sha256 {digest[:12]}...", "fetch it again, or write anew"
+        )
+    if [fold.index for fold in folds] != list(range(len(folds))) or not folds:
+        raise UserError(f"{path}: folds {[fold.index for fold in folds]}", "number them from 0 without gaps")
+    known = {clip.name for clip in clips}
+    named = set(left_out).union(*(fold.train for fold in folds), *(fold.validation for fold in folds))
+    if strange := sorted(named - known):
+        problem = f"{path}: {len(strange)} clips that the corpus does not have, such as {strange[0]!r}"
+        raise UserError(problem + nearest(strange[0], known), "is it the same edition of the corpus?")
+    if missing := sorted(known - named):
+        problem = f"{path}: {len(missing)} clips of the corpus are in no fold, such as {missing[0]!r}"
+        raise UserError(problem, "add them to a fold, or to `left_out`")
+    for fold in folds:
+        if not fold.train or not fold.validation or set(fold.train) & set(fold.validation):
+            problem = (
+                f"{path}: fold {fold.index} has {len(fold.train)} training and {len(fold.validation)} validation clips"
+            )
+            raise UserError(problem, "both sides need clips, and none may be on both")
+        check_leakage(clips, fold)
+    return folds
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _names(clips: Sequence[ClipInfo]) -> tuple[str, ...]:

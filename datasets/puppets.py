@@ -1,6 +1,7 @@
 """The embedded corpus `puppets`: real mp4, wav and jpg files made on the spot, with known valence and arousal.
 
 Layout of Aff-Wild2 as users of the ABAW valence-arousal track have it, and beside it what no real corpus has: truth.
+Other layouts (`puppet_layouts.py`) place the videos and write the labels differently; all else is the same.
 
     videos/<video>.mp4   audio/<video>.wav   transcripts/<video>.json
     cropped_aligned/<clip>/00001.jpg ...                      no file where there is no face
@@ -42,13 +43,15 @@ from crossfold.datasets.performance import (
     write_spans,
 )
 from crossfold.datasets.puppet_face import SCENE, Pixels, Shot, cast_looks, film
+from crossfold.datasets.puppet_layouts import Role, find_layout, write_text
 from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, Word, speak
 from crossfold.platform.errors import UserError
 
 VERSION = 2
 """Raised whenever the same arguments give other files."""
 
-_SETS = {"train": "Train_Set", "validation": "Validation_Set"}
+DEFAULT_LAYOUT = "affwild2"
+"""Not written into `puppets.json`, so that corpora made before there were others stay what they are."""
 _ARRAYS = (
     "valence", "arousal", "label_valence", "label_arousal", "face_valence", "face_arousal", "voice_valence",
     "voice_arousal", "face_tell", "voice_tell",
@@ -75,26 +78,16 @@ class PuppetSummary:
 
 
 @dataclass(frozen=True)
-class _Role:
-    """One annotated clip: who plays it, and in which frames somebody else talks."""
-
-    clip: str
-    subject: str
-    partition: str
-    deal: int
-    silent: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
 class _Job:
     """One video to make."""
 
     root: Path
     video: str
-    roles: tuple[_Role, ...]
+    roles: tuple[Role, ...]
     frames: int
     fps: float
     seed: int
+    layout: str
 
 
 def write_puppets(
@@ -104,6 +97,7 @@ def write_puppets(
     seconds: float = 20.0,
     seed: int = 0,
     fps: float = 25.0,
+    layout: str = DEFAULT_LAYOUT,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PuppetSummary:
@@ -117,12 +111,25 @@ def write_puppets(
         raise ValueError(f"clips={clips}, seconds={seconds}, fps={fps}: need clips >= 1, fps > 0 and a frame or more")
     if seed < 0 or (processes is not None and processes < 1):
         raise ValueError(f"seed={seed}, processes={processes}: need seed >= 0 and processes >= 1")
+    plan = find_layout(layout)
+    if plan.fps is not None and fps != plan.fps:
+        raise ValueError(
+            f"fps={fps}: layout {layout} has {plan.fps:g} labels a second, so videos need fps={plan.fps:g}"
+        )
     out = Path(out)
-    settings = {"version": VERSION, "seed": seed, "fps": float(fps), "clips": clips, "seconds": float(seconds)}
+    settings: dict[str, Any] = {
+        "version": VERSION,
+        "seed": seed,
+        "fps": float(fps),
+        "clips": clips,
+        "seconds": float(seconds),
+    }
+    if layout != DEFAULT_LAYOUT:
+        settings["layout"] = layout
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _reuse(out, settings)
     with whole_folder(out) as root:
-        jobs = _plan(root, clips, frames, fps, seed)
+        jobs = _plan(root, clips, frames, fps, seed, layout)
         done: dict[str, list[Performance]] = {}
         count = 0
         for job, performances in _make_all(jobs, processes):
@@ -130,30 +137,33 @@ def write_puppets(
             count += len(job.roles)
             if progress is not None:
                 progress(count, clips)
+        plan.finish(root, [role for job in jobs for role in job.roles])
         _write_truth(root, jobs, done)
         (root / "puppets.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return _summarise(out, settings, reused=False)
 
 
-def _plan(root: Path, clips: int, frames: int, fps: float, seed: int) -> list[_Job]:
-    """Videos in order; from three clips on, the last two share one."""
-    pairs = 1 if clips >= 3 and frames >= 2 else 0
+def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: str) -> list[_Job]:
+    """Videos in order; from three clips on, the last two share one, where the layout has such videos."""
+    plan = find_layout(layout)
+    pairs = 1 if plan.pairs and clips >= 3 and frames >= 2 else 0
     singles = clips - 2 * pairs
     digits = max(2, len(str(clips)))
     jobs = []
     dealt: Counter[str] = Counter()
     for i, partition in enumerate(partition_plan(singles, pairs), start=1):
-        role = _Role(f"puppet-{i:0{digits}}", f"subject-{i:0{digits}}", partition, dealt[partition])
+        clip = plan.name_clip(f"puppet-{i:0{digits}}", partition, dealt[partition] + 1)
+        role = Role(clip, clip, f"subject-{i:0{digits}}", partition, dealt[partition])
         dealt[partition] += 1
-        jobs.append(_Job(root, role.clip, (role,), frames, fps, seed))
+        jobs.append(_Job(root, clip, (role,), frames, fps, seed, layout))
     if pairs:
         video, half = f"puppet-{singles + 1:0{digits}}", frames // 2
         silences = {"left": (half, frames), "right": (0, half)}
         roles = tuple(
-            _Role(f"{video}_{side}", f"subject-{singles + 1 + k:0{digits}}", "train", dealt["train"] + k, silent)
+            Role(f"{video}_{side}", video, f"subject-{singles + 1 + k:0{digits}}", "train", dealt["train"] + k, silent)
             for k, (side, silent) in enumerate(silences.items())
         )
-        jobs.append(_Job(root, video, roles, frames, fps, seed))
+        jobs.append(_Job(root, video, roles, frames, fps, seed, layout))
     return jobs
 
 
@@ -178,21 +188,22 @@ def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Jo
 
 def _make_video(job: _Job) -> list[Performance]:
     """Write one video with its sound, words, crops and annotations; return the script of each role."""
+    layout = find_layout(job.layout)
     performances, speeches, films = [], [], []
     for role in job.roles:
         # One stream for each part, so that a change to the face leaves the script and the voice as they are.
         entropy = np.random.SeedSequence([job.seed, zlib.crc32(role.clip.encode())])
-        script, looks, voice, camera = (np.random.default_rng(child) for child in entropy.spawn(4))
+        script, looks, voice, camera, ratings = (np.random.default_rng(child) for child in entropy.spawn(5))
         performance = perform(script, job.frames, job.fps, deal=role.deal, silent=role.silent)
         speech = speak(performance, voice)
         performances.append(performance)
         speeches.append(speech)
         films.append(film(cast_looks(looks), performance, speech.loudness, camera))
-        _write_annotation(job.root, role, performance)
+        layout.annotate(job.root, role, performance, ratings)
     samples, words = _mix(job, speeches)
-    _write_wav(job.root / "audio" / f"{job.video}.wav", samples)
+    _write_wav(job.root / layout.sound.format(job.video), samples)
     transcript = {"words": [word._asdict() for word in words]}
-    _write_text(job.root / "transcripts" / f"{job.video}.json", json.dumps(transcript, indent=1) + "\n")
+    write_text(job.root / "transcripts" / f"{job.video}.json", json.dumps(transcript, indent=1) + "\n")
     _write_pictures(job, films, samples)
     return performances
 
@@ -217,7 +228,7 @@ def _write_pictures(job: _Job, films: Sequence[Iterator[Shot]], samples: Array) 
     folders = [job.root / "cropped_aligned" / role.clip for role in job.roles]
     for folder in folders:
         folder.mkdir(parents=True)
-    path = job.root / "videos" / f"{job.video}.mp4"
+    path = job.root / find_layout(job.layout).video.format(job.video)
     path.parent.mkdir(parents=True, exist_ok=True)
     scenes = _with_crops(films, folders)
     _encode(path, scenes, samples, job.fps, width=SCENE * len(films))
@@ -279,18 +290,6 @@ def _write_wav(path: Path, samples: Array) -> None:
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(pcm.tobytes())
-
-
-def _write_annotation(root: Path, role: _Role, performance: Performance) -> None:
-    """Write one line per video frame below the header, as the challenge does."""
-    lines = [",".join("-5" if x == -5 else f"{x:.4f}" for x in row) for row in performance.labels]
-    folder = root / "annotations" / "VA_Estimation_Challenge" / _SETS[role.partition]
-    _write_text(folder / f"{role.clip}.txt", "\n".join(["valence,arousal", *lines]) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_truth(root: Path, jobs: Sequence[_Job], done: Mapping[str, Sequence[Performance]]) -> None:

@@ -1,9 +1,9 @@
 """The feature store: a corpus prepared once, memory-mapped ever after.
 
 `<corpus>-<hash>/` holds `manifest.json`, one `<modality>.npy` (or `<modality>@<fold>.npy` where an encoder
-was fitted per fold) of float32 [N, width], `labels.npy` float32 [N, targets], `valid.npy` bool [N, targets],
-`present.npy` bool [N, modalities], `clips.parquet` and `spans.parquet`. N counts the frames of all clips,
-one after the other.
+was fitted per fold) of float32 [N, width] or of raw input [N, *shape], `labels.npy` float32 [N, targets],
+`valid.npy` bool [N, targets], `present.npy` bool [N, modalities], `clips.parquet` and `spans.parquet`. N counts
+the frames of all clips, one after the other.
 """
 
 import hashlib
@@ -19,17 +19,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
+from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
+from crossfold.datasets.inputs import standardised
 from crossfold.datasets.partitions import Fold, make_folds
+from crossfold.datasets.sums import ROWS_A_LOOK, Sums
 from crossfold.platform.errors import DataError, UserError
 
 FORMAT = 1
 MODALITY_ORDER = ("audio", "visual", "text")
+_RAW_TYPES = ("uint8", "float16", "float32")
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of one modality over the training frames of one fold: float32 [width]."""
+    """Mean and standard deviation of one modality over the training frames of one fold.
+
+    float32 [width]; of a raw spectrogram float32 [bands, 1].
+    """
 
     mean: np.ndarray
     std: np.ndarray
@@ -81,6 +87,10 @@ class FeatureStore:
             raise UserError(f"fold {index} of {self.corpus}, which has folds 0-{len(self.folds) - 1}", "choose one")
         return self.folds[index]
 
+    def target(self, name: str) -> Target:
+        """A target with the range and unit of its labels."""
+        return Target(name, **self.manifest.get("ranges", {}).get(name, {}))
+
     def rows(self, clip: str) -> slice:
         """The rows of one clip in every array."""
         index = self._index[clip]
@@ -91,15 +101,27 @@ class FeatureStore:
         return self.clips[self._index[name]]
 
     def width(self, modality: str) -> int:
-        """d_m of the stored features."""
+        """d_m of the stored features; of raw input, all its numbers a frame."""
         self._require(modality)
         return int(self.manifest["modalities"][modality]["width"])
 
+    def frame_shape(self, modality: str) -> tuple[int, ...]:
+        """Shape of one frame: (width,) of features, (48, 48, 3) of raw crops."""
+        self._require(modality)
+        entry = self.manifest["modalities"][modality]
+        return tuple(entry.get("shape", (entry["width"],)))
+
+    def input_kind(self, modality: str) -> str | None:
+        """What raw input it is (`datasets/inputs.py`); None for ready features."""
+        self._require(modality)
+        kind: str | None = self.manifest["modalities"][modality].get("input")
+        return kind
+
     def features(self, modality: str, fold: int) -> np.ndarray:
-        """float32 [N, width], mapped read-only: the features that fold `fold` may see."""
+        """[N, *frame_shape], mapped read-only: what fold `fold` may see. float32, or the raw input as it is stored."""
         self._require(modality)
         files = self.manifest["modalities"][modality]["files"]
-        return self._map(files.get(str(fold), files.get("all")), (self.frames, self.width(modality)))
+        return self._map(files.get(str(fold), files.get("all")), (self.frames, *self.frame_shape(modality)))
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:
@@ -108,10 +130,17 @@ class FeatureStore:
                 "prepare the corpus with it, or choose systems that do without",
             )
 
-    def normalisation(self, modality: str, fold: int) -> Normalisation:
-        """Statistics of the training frames of a fold; of nothing else (D7)."""
-        stored = self.manifest["normalisation"][str(fold)][modality]
+    def normalisation(self, modality: str, fold: int) -> Normalisation | None:
+        """Statistics of the training frames of a fold, of nothing else (D7); None for raw input used as it is."""
+        stored = self.manifest["normalisation"][str(fold)].get(modality)
+        if stored is None:
+            return None
         return Normalisation(np.array(stored["mean"], np.float32), np.array(stored["std"], np.float32))
+
+    def first_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The row at which the clip of each row begins, int64 of the shape of `rows`."""
+        first: np.ndarray = self._starts[np.searchsorted(self._starts, rows, side="right") - 1]
+        return first
 
     def present(self, modality: str) -> np.ndarray:
         """bool [N]: whether the modality had anything at the frame."""
@@ -142,31 +171,39 @@ def write_store(
     *,
     corpus: str,
     layout: str,
-    targets: Sequence[str],
+    targets: Sequence[str | Target],
     clips: Sequence[ClipInfo],
     arrays: Callable[[ClipInfo], ClipArrays],
     origin: Mapping[str, Any],
     folds: Sequence[Fold] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    owner: str = "",
 ) -> Path:
     """Writes a store under its content hash and returns its folder; an equal store is kept, not rewritten.
 
+    targets: a bare name stands for a target in [-1, 1].
     arrays: called once a clip, in order, so that memory does not grow with the corpus.
     origin: how the features were made (encoder, front end, versions); stored, and part of the hash.
+    inputs: the modalities that are raw input for a trainable backbone, with their kind (`datasets/inputs.py`).
+    owner: who writes; part of the name of the folder that a killed run leaves behind.
     """
     stores.mkdir(parents=True, exist_ok=True)
     folds = tuple(folds) if folds is not None else make_folds(clips)
-    beside = Path(tempfile.mkdtemp(prefix=f".{corpus}-", dir=stores))
+    scales = [target if isinstance(target, Target) else Target(target) for target in targets]
+    beside = Path(tempfile.mkdtemp(prefix=f".{corpus}-{owner}-" if owner else f".{corpus}-", dir=stores))
     try:
-        manifest = _write_arrays(beside, targets, clips, arrays)
+        manifest = _write_arrays(beside, scales, clips, arrays, inputs or {})
         pd.DataFrame([asdict(clip) for clip in clips]).to_parquet(beside / "clips.parquet", index=False)
         manifest |= {
             "format": FORMAT,
             "corpus": corpus,
             "layout": layout,
-            "targets": list(targets),
+            "targets": [target.name for target in scales],
             "folds": [{"index": f.index, "train": list(f.train), "validation": list(f.validation)} for f in folds],
             "origin": dict(origin),
         }
+        if ranges := {t.name: {"low": t.low, "high": t.high, "unit": t.unit} for t in scales if t != Target(t.name)}:
+            manifest["ranges"] = ranges
         manifest["normalisation"] = _normalisation(beside, manifest, clips, folds)
         manifest["content_hash"] = _content_hash(beside, manifest)
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -181,7 +218,11 @@ def write_store(
 
 
 def _write_arrays(
-    folder: Path, targets: Sequence[str], clips: Sequence[ClipInfo], arrays: Callable[[ClipInfo], ClipArrays]
+    folder: Path,
+    targets: Sequence[Target],
+    clips: Sequence[ClipInfo],
+    arrays: Callable[[ClipInfo], ClipArrays],
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
     total = sum(clip.frames for clip in clips)
     maps: dict[str, np.ndarray] = {}
@@ -189,28 +230,29 @@ def _write_arrays(
     spans: list[dict[str, Any]] = []
     start = 0
 
-    def open_map(name: str, dtype: type, width: int) -> np.ndarray:
-        return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(total, width))
+    def open_map(name: str, dtype: str, *shape: int) -> np.ndarray:
+        return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(total, *shape))
 
     for clip in clips:
         brought = arrays(clip)
         _check_rows(clip, brought)
         if not maps:
             for key in sorted(brought.features, key=_modality_rank):
-                width = brought.features[key].shape[1]
+                array = brought.features[key]
                 modality, _, fold = key.partition("@")
-                entry = modalities.setdefault(modality, {"width": width, "files": {}})
+                entry = modalities.setdefault(modality, _entry(modality, array, inputs.get(modality)))
                 entry["files"][fold or "all"] = f"{key}.npy"
-                maps[key] = open_map(key, np.float32, width)
-            maps["labels"] = open_map("labels", np.float32, len(targets))
-            maps["valid"] = open_map("valid", np.bool_, len(targets))
-            maps["present"] = open_map("present", np.bool_, len(modalities))
-        _check_widths(clip, brought, maps, modalities)
+                maps[key] = open_map(key, entry.get("dtype", "float32"), *array.shape[1:])
+            maps["labels"] = open_map("labels", "float32", len(targets))
+            maps["valid"] = open_map("valid", "bool", len(targets))
+            maps["present"] = open_map("present", "bool", len(modalities))
+        _check_shapes(clip, brought, maps, modalities)
         rows = slice(start, start + clip.frames)
         for key, array in brought.features.items():
             maps[key][rows] = array
-        maps["labels"][rows] = brought.labels
-        maps["valid"][rows] = brought.labels > UNLABELLED + 0.5
+        valid = labelled(brought.labels, targets)
+        maps["labels"][rows] = np.where(valid, brought.labels, np.float32(UNLABELLED))
+        maps["valid"][rows] = valid
         for column, modality in enumerate(modalities):
             maps["present"][rows, column] = brought.present[modality]
         spans += [{"clip": clip.name, **asdict(span)} for span in brought.spans]
@@ -228,6 +270,19 @@ def _modality_rank(key: str) -> tuple[int, str]:
     return (MODALITY_ORDER.index(modality) if modality in MODALITY_ORDER else len(MODALITY_ORDER), key)
 
 
+def _entry(modality: str, array: np.ndarray, kind: str | None) -> dict[str, Any]:
+    """What the manifest says of a modality; raw input also says its shape, its type and its kind."""
+    shape = list(array.shape[1:])
+    if kind is None and len(shape) != 1:
+        raise DataError(f"{modality} has the shape {shape} a frame", "features are a row of numbers; name raw input")
+    entry: dict[str, Any] = {"width": int(np.prod(shape)), "files": {}}
+    if kind is None:
+        return entry
+    if array.dtype.name not in _RAW_TYPES:
+        raise DataError(f"{modality}: raw input of type {array.dtype.name}", f"store it as {', '.join(_RAW_TYPES)}")
+    return entry | {"shape": shape, "dtype": array.dtype.name, "input": kind}
+
+
 def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
     """Every array of a clip has one row a frame and finite values, or nothing is written."""
     named = [*brought.features.items(), ("labels", brought.labels)]
@@ -237,32 +292,48 @@ def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
             raise DataError(
                 f"clip {clip.name}: {name} has {len(array)} rows for {clip.frames} frames", "extract the clip again"
             )
-        if not np.isfinite(array).all():
+        if not _finite(array, or_nan=name == "labels"):
             raise DataError(f"clip {clip.name}: {name} has values that are not finite", "extract the clip again")
 
 
-def _check_widths(
+def _finite(array: np.ndarray, *, or_nan: bool) -> bool:
+    if array.dtype.kind not in "fc":
+        return True
+    parts = (array[begin : begin + ROWS_A_LOOK] for begin in range(0, len(array), ROWS_A_LOOK))
+    return all((np.isfinite(part) | (np.isnan(part) if or_nan else False)).all() for part in parts)
+
+
+def _check_shapes(
     clip: ClipInfo, brought: ClipArrays, maps: Mapping[str, np.ndarray], modalities: Iterable[str]
 ) -> None:
     """A clip brings what the first one brought, as wide; numpy would stretch a single column without a word."""
-    wanted = {name: array.shape[1] for name, array in maps.items() if name not in ("valid", "present")}
-    widths = {name: array.shape[1] for name, array in {**brought.features, "labels": brought.labels}.items()}
-    if widths != wanted or set(brought.present) != set(modalities):
+    wanted = {name: array.shape[1:] for name, array in maps.items() if name not in ("valid", "present")}
+    shapes = {name: array.shape[1:] for name, array in {**brought.features, "labels": brought.labels}.items()}
+    if shapes != wanted or set(brought.present) != set(modalities):
         raise DataError(
-            f"clip {clip.name} brings {_widths(widths)}, with presence of {', '.join(sorted(brought.present))}; "
+            f"clip {clip.name} brings {_widths(shapes)}, with presence of {', '.join(sorted(brought.present))}; "
             f"the first clip brought {_widths(wanted)}",
             "extract all clips alike",
         )
+    for name, array in brought.features.items():
+        if maps[name].dtype != np.float32 and maps[name].dtype != array.dtype:
+            raise DataError(
+                f"clip {clip.name}: {name} is {array.dtype.name}, of the first clip it was {maps[name].dtype.name}",
+                "extract all clips alike",
+            )
 
 
-def _widths(widths: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {width} wide" for name, width in sorted(widths.items()))
+def _widths(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {' x '.join(map(str, shape))} wide" for name, shape in sorted(shapes.items()))
 
 
 def _normalisation(
     folder: Path, manifest: Mapping[str, Any], clips: Sequence[ClipInfo], folds: Sequence[Fold]
 ) -> dict[str, Any]:
-    """Per fold and modality: mean and std over the training frames where the modality is present."""
+    """Per fold and modality: mean and std over the training frames where the modality is present.
+
+    Raw input has none, but spectrograms in decibels, which have one of each band.
+    """
     starts = dict(zip((c.name for c in clips), np.cumsum([0, *(c.frames for c in clips)])[:-1], strict=True))
     frames = {clip.name: clip.frames for clip in clips}
     present = np.load(folder / "present.npy", mmap_mode="r")
@@ -270,28 +341,36 @@ def _normalisation(
     for fold in folds:
         stats[str(fold.index)] = {}
         for column, (modality, entry) in enumerate(manifest["modalities"].items()):
+            if "input" in entry and not standardised(entry["input"]):
+                continue
             files = entry["files"]
             array = np.load(folder / files.get(str(fold.index), files.get("all")), mmap_mode="r")
-            count, total, squares = 0, np.zeros(entry["width"]), np.zeros(entry["width"])
+            sums = Sums()
             for name in fold.train:
                 rows = slice(int(starts[name]), int(starts[name]) + frames[name])
-                seen = np.asarray(array[rows], np.float64)[np.asarray(present[rows, column])]
-                count += len(seen)
-                total += seen.sum(0)
-                squares += (seen**2).sum(0)
-            mean = total / max(count, 1)
-            std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
-            std[std < 1e-6] = 1.0
-            stats[str(fold.index)][modality] = {
-                "mean": mean.astype(np.float32).tolist(),
-                "std": std.astype(np.float32).tolist(),
-            }
+                sums.add(array[rows], np.asarray(present[rows, column]))
+            mean, std = sums.mean_and_std(array.shape[1:])
+            stats[str(fold.index)][modality] = {"mean": mean.tolist(), "std": std.tolist()}
     return stats
+
+
+def verify_store(path: Path) -> None:
+    """Reads a store from end to end. Raises `DataError` where its files are not those of its content hash."""
+    store = FeatureStore(path)
+    manifest = {key: value for key, value in store.manifest.items() if key != "content_hash"}
+    found = _content_hash(path, manifest)
+    if found != store.content_hash:
+        raise DataError(
+            f"{path} is damaged: its files have content hash {found}, its manifest says {store.content_hash}",
+            "copy the store again, or run `crossfold prepare` again",
+        )
 
 
 def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
     for path in sorted(folder.iterdir()):
+        if path.name == "manifest.json":
+            continue
         digest.update(path.name.encode())
         if path.suffix == ".parquet":
             # The file also tells which library wrote it; equal tables are equal whoever wrote them.

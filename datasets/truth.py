@@ -1,6 +1,7 @@
 """What an embedded corpus tells about itself under `truth/`; real data have no such folder."""
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         if any(not row.get(column) for column in columns):
             raise ValueError(f"line {number} lacks one of {', '.join(columns)}")
     return rows
+
+
+def embedded_layout(root: Path) -> str | None:
+    """The layout in which an embedded corpus was written into `root`; nothing where there is none."""
+    try:
+        note = json.loads((root / "puppets.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(note.get("layout", "affwild2")) if isinstance(note, dict) else None
 
 
 def read_spans(root: Path, findings: list[Finding]) -> Mapping[str, Sequence[Span]]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
+from crossfold.datasets.clips import Target, labelled
 from crossfold.datasets.media import check_wav_length, crop_files
 from crossfold.platform.errors import DataError
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 _LISTED = 10
 
 
@@ -27,7 +29,7 @@ class Finding:
     problem: str
     remedy: str
     severity: Severity = "error"
-    """An error stops `prepare`; a warning says what will be done about it."""
+    """An error stops `prepare`; a warning says what will be done about it; a note is good to know."""
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.file}: {self.problem} [{self.rule}] -> {self.remedy}"
@@ -64,6 +66,19 @@ def relative(path: Path, root: Path) -> str:
 def from_error(error: DataError, path: Path, root: Path, rule: str) -> Finding:
     """The finding for an error that a reader raised about `path`."""
     return Finding(relative(path, root), rule, error.problem.removeprefix(f"{path}: "), error.remedy)
+
+
+def check_targets(labels: Sequence[np.ndarray], targets: Sequence[Target]) -> list[Finding]:
+    """Every target has a labelled frame somewhere; `labels`: float32 [frames, targets] of each clip."""
+    there = np.zeros(len(targets), np.bool_)
+    for array in labels:
+        there |= labelled(array, targets).any(axis=0)
+    remedy = "it cannot be trained; leave it out of `targets` in sweeps"
+    return [
+        Finding(".", "target-none", f"target {target.name} has no labelled frame in any clip", remedy, "warning")
+        for target, any_frame in zip(targets, there, strict=True)
+        if labels and not any_frame
+    ]
 
 
 def check_wav(path: Path, root: Path) -> list[Finding]:

@@ -3,15 +3,18 @@
 Legend: W windows, B batch, L frames of a window, D features, T targets, N frames of the store.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.inputs import ClipKind, clip_kind
+from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.platform.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Windows:
 class Batch:
     """Some windows, gathered.
 
-    x: B x L x D each, normalised, zero where the modality is absent or the window is padding;
-    y: B x L x T; valid: bool B x L x T, which labels count; real: bool B x L.
+    x: B x L x D each, normalised, zero where the modality is absent or the window is padding; raw input is
+    B x L x its shape a frame, in its own type, as stored (spectrograms in decibels standardised);
+    y: B x L x T, each target's range on [-1, 1]; valid: bool B x L x T, which labels count; real: bool B x L.
     """
 
     x: dict[str, Tensor]
@@ -43,20 +47,22 @@ class Batch:
 
 
 def cut(
-    store: FeatureStore, clips: Sequence[str], *, length: int, hop: int, invalid: Literal["drop", "mask"]
+    store: FeatureStore, clips: Sequence[str], *, length: int, hop: int, invalid: Literal["drop", "drop_both", "mask"]
 ) -> Windows:
     """Windows of all clips, clip after clip.
 
-    `drop` removes the frames where any label is missing before cutting (D5); `mask` keeps them, and only their
-    labels are ignored. The tail window is the last L frames; a clip shorter than L is padded and masked (A3).
+    `drop` removes the frames where any label is missing before cutting (D5), `drop_both` those where all are; `mask`
+    keeps them. Labels that are missing in frames that stay are ignored. The tail window is the last L frames; a clip
+    shorter than L is padded and masked (A3).
     """
     rows, real = [], []
     for name in clips:
         span = store.rows(name)
         kept = np.arange(span.start, span.stop)
-        if invalid == "drop":
-            kept = kept[np.asarray(store.valid[span]).all(axis=1)]
-        for start in _starts(len(kept), length, hop):
+        if invalid != "mask":
+            labelled = np.asarray(store.valid[span])
+            kept = kept[labelled.all(axis=1) if invalid == "drop" else labelled.any(axis=1)]
+        for start in starts(len(kept), length, hop):
             piece = kept[start : start + length]
             padding = length - len(piece)
             rows.append(np.pad(piece, (0, padding), mode="edge"))
@@ -66,7 +72,8 @@ def cut(
     return Windows(np.stack(rows).astype(np.int64), np.stack(real))
 
 
-def _starts(frames: int, length: int, hop: int) -> list[int]:
+def starts(frames: int, length: int, hop: int) -> list[int]:
+    """First frames of the windows of a clip; the tail window is the last L frames (A3)."""
     if frames == 0:
         return []
     if frames <= length:
@@ -75,6 +82,12 @@ def _starts(frames: int, length: int, hop: int) -> list[int]:
     if starts[-1] + length < frames:
         starts.append(frames - length)
     return starts
+
+
+class Frames(Protocol):
+    """The rows of a modality, read when they are asked for: an array, or something that answers like one."""
+
+    def take(self, indices: np.ndarray, axis: int) -> np.ndarray: ...
 
 
 class WindowSource:
@@ -89,13 +102,21 @@ class WindowSource:
         modalities: Sequence[str],
         targets: Sequence[str],
         device: str = "cpu",
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
+        """`inputs`: the raw input wanted of a modality, where it is not what is stored: `clips16@112` of `crops112`.
+
+        Raises `UserError` where the store's raw input cannot serve it.
+        """
         self.windows = windows
         self.device = device
-        self._features = {m: store.features(m, fold) for m in modalities}
+        self._features: dict[str, Frames] = {m: store.features(m, fold) for m in modalities}
+        self._clips = {m: kind for m in modalities if (kind := _clips_of(store, m, (inputs or {}).get(m))) is not None}
+        self._first_rows = store.first_rows
         self._present = {m: store.present(m) for m in modalities}
         self._statistics = {m: store.normalisation(m, fold) for m in modalities}
         self._columns = [store.targets.index(target) for target in targets]
+        self._scales = [store.target(target) for target in targets]
         self._labels, self._valid = store.labels, store.valid
 
     def __len__(self) -> int:
@@ -109,20 +130,60 @@ class WindowSource:
         valid = np.take(self._valid, flat, axis=0)[:, self._columns].reshape(*rows.shape, -1) & real[..., None]
         return Batch(
             x={m: self._tensor(self._gather(m, flat, real)) for m in self._features},
-            y=self._tensor(np.where(valid, labels, np.float32(0))),
+            y=self._tensor(np.where(valid, self._to_unit(labels), np.float32(0))),
             valid=self._tensor(valid),
             real=self._tensor(real),
         )
 
+    def with_frames(self, modality: str, frames: Frames, present: np.ndarray) -> "WindowSource":
+        """The same windows with other content of one modality: frames [N, *shape] and presence, bool [N]."""
+        other = copy.copy(self)
+        other._features = {**self._features, modality: frames}
+        other._present = {**self._present, modality: present}
+        return other
+
+    def with_statistics(self, statistics: Mapping[str, Normalisation | None]) -> "WindowSource":
+        """The same windows, normalised by other statistics than those of the fold."""
+        other = copy.copy(self)
+        other._statistics = {**self._statistics, **statistics}
+        return other
+
+    def _to_unit(self, labels: np.ndarray) -> np.ndarray:
+        if all(scale.plain for scale in self._scales):
+            return labels
+        return np.stack([scale.to_unit(labels[..., t]) for t, scale in enumerate(self._scales)], axis=-1)
+
     def _gather(self, modality: str, flat: np.ndarray, real: np.ndarray) -> np.ndarray:
-        raw = np.take(self._features[modality], flat, axis=0)
         seen = np.take(self._present[modality], flat) & real.ravel()
         statistics = self._statistics[modality]
-        scaled: np.ndarray = (raw - statistics.mean) / statistics.std * seen[:, None]
-        return scaled.reshape(*real.shape, -1)
+        if modality in self._clips:
+            flat = self._clips[modality].rows(flat, self._first_rows(flat))
+        raw = self._features[modality].take(flat, axis=0)
+        if statistics is None:
+            raw[~seen] = 0
+            return raw.reshape(*real.shape, *raw.shape[1:])
+        shown = seen.reshape(-1, *(1,) * (raw.ndim - 1))
+        scaled: np.ndarray = (raw - statistics.mean) / statistics.std * shown
+        return scaled.reshape(*real.shape, *raw.shape[1:]).astype(raw.dtype, copy=False)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _clips_of(store: FeatureStore, modality: str, wanted: str | None) -> ClipKind | None:
+    """How to gather the wanted clips of a modality; None where it is used as it is stored."""
+    stored = store.input_kind(modality)
+    if wanted is None or wanted == stored:
+        return None
+    kind = clip_kind(wanted)
+    if kind is None or kind.stored != stored:
+        needed = kind.stored if kind is not None else wanted
+        holds = f"raw {stored}" if stored is not None else "ready features"
+        raise UserError(
+            f"{modality} of store {store.path.name} is {holds}, {wanted} is wanted",
+            f"run `crossfold prepare` with --{modality} raw:{needed}",
+        )
+    return kind
 
 
 class Stitcher:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.affwild2 import TOLERANCE, load_affwild2, validate_affwild2
+from crossfold.datasets.affwild2_files import Listing, check_split, find_split, list_files
 from crossfold.datasets.clips import UNLABELLED
 from crossfold.datasets.corpora import CORPORA
 from crossfold.datasets.validation import findings_table
@@ -251,3 +252,84 @@ def test_corpora_are_listed_with_what_they_need():
         assert entry.description
         assert entry.layout
         assert entry.needs
+
+
+def test_a_target_that_nobody_labelled_is_said(root):
+    for file in (root / ANNOTATIONS).glob("*/*.txt"):
+        rewrite(file, lambda lines: [lines[0], *(f"{line.split(',')[0]},-5" for line in lines[1:])])
+    rules = [(f.rule, f.severity) for f in validate_affwild2(root)]
+    assert rules.count(("target-none", "warning")) == 1
+    assert rules.count(("label-none", "warning")) == 4
+    (finding,) = [f for f in validate_affwild2(root) if f.rule == "target-none"]
+    assert "arousal" in finding.problem
+
+
+def test_a_damaged_video_of_two_people_is_one_finding(tmp_path, media_corpus):
+    clips = {"duo_left": "Train_Set", "solo": "Train_Set", "other": "Validation_Set"}
+    root = media_corpus(tmp_path / "data", clips=clips, frames=20)
+    shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right")
+    shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right.txt"))
+    truncate(root / "videos/duo.mp4")
+    assert [(f.file, f.rule) for f in validate_affwild2(root)] == [("videos/duo.mp4", "video-readable")]
+
+
+def annotations_only(root: Path, train: int, validation: int, pairs: int = 0) -> Listing:
+    """Label files of so many videos; `pairs` of the training ones show two people."""
+    for part, count in (("Train_Set", train), ("Validation_Set", validation)):
+        folder = root / "VA_Estimation_Challenge" / part
+        folder.mkdir(parents=True)
+        for number in range(count):
+            name = f"{part[0].lower()}{number}"
+            twins = ["_left", "_right"] if part == "Train_Set" and number < pairs else [""]
+            for twin in twins:
+                (folder / f"{name}{twin}.txt").touch()
+    return list_files(root)
+
+
+@pytest.mark.parametrize(
+    ("counts", "severity", "says"),
+    [
+        ((356, 76), "note", "356 training and 76 validation videos, as printed in 001, 002 and 003"),
+        ((360, 72), "note", "360 training and 72 validation videos, as printed in 000"),
+        ((350, 76, 6), "note", "356 training and 76 validation videos, as printed in 001, 002 and 003"),
+        ((356, 76, 6), "note", "356 training and 76 validation videos, as printed in 001, 002 and 003"),
+        ((350, 70), "warning", "350 training and 70 validation videos, as in no paper"),
+    ],
+)
+def test_the_printed_split_is_recognised(tmp_path, counts, severity, says):
+    listing = annotations_only(tmp_path, *counts)
+    split = find_split(listing)
+    assert split.says == says
+    ((rule, found, problem),) = [(f.rule, f.severity, f.problem) for f in check_split(tmp_path, listing, split)]
+    assert (rule, found, problem) == ("split-printed", severity, says)
+
+
+def test_the_split_stands_in_the_store_and_a_part_of_the_corpus_is_not_scolded(sound_corpus):
+    inspection = CORPORA.get("affwild2").inspect(sound_corpus, deep=False)
+    assert inspection.origin == {"split": "3 training and 1 validation videos, as in no paper"}
+    assert inspection.findings == ()
+
+
+def test_clips_of_the_test_part_have_pictures_and_no_labels(root):
+    """Named by the owners' list; the lists of other tracks name other clips."""
+    for part in ("videos/{}.mp4", "audio/{}.wav", "cropped_aligned/{}"):
+        source, target = root / part.format("dora"), root / part.format("fred")
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    names = root / "names"
+    names.mkdir()
+    (names / "Valence_Arousal_Estimation_Challenge_test_set_release.txt").write_text("fred\nfred\n\n")
+    (names / "Expression_Recognition_Challenge_test_set_release.txt").write_text("someone\n")
+    assert validate_affwild2(root) == []
+    clips = load_affwild2(root)
+    assert [(clip.info.name, clip.info.partition) for clip in clips][-2:] == [("dora", "validation"), ("fred", "test")]
+    assert (clips[-1].labels == UNLABELLED).all()
+    assert clips[-1].info.frames == FRAMES
+    shutil.rmtree(root / "cropped_aligned/fred")
+    (root / "videos/fred.mp4").unlink()
+    found = {(f.rule, f.severity) for f in validate_affwild2(root) if "fred" in f.file}
+    assert found == {("crops-there", "error"), ("video-there", "error")}
+
+
+def test_a_test_clip_that_is_also_trained_on_is_refused(root):
+    (root / "Valence_Arousal_Estimation_Challenge_test_set_release.txt").write_text("alma\n")
+    assert [f.rule for f in validate_affwild2(root)] == ["partitions-apart"]

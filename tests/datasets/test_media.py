@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold.datasets.media import RATE, log_mel, probe, read_crop, read_crops, read_sound
+from crossfold.datasets.media import (
+    RATE,
+    crop_chunks,
+    log_mel,
+    probe,
+    read_crop,
+    read_crops,
+    read_pictures,
+    read_sound,
+)
 from crossfold.platform.errors import DataError
 
 NTSC = Fraction(30000, 1001)
@@ -134,3 +143,32 @@ def test_a_cut_jpeg_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DataError, match=r"00001\.jpg: not a readable picture"):
         read_crop(path)
+
+
+def test_chunks_of_crops_are_the_crops(tmp_path):
+    for number in (1, 3, 4, 9):
+        Image.fromarray(np.full((20, 20, 3), number * 20, np.uint8)).save(tmp_path / f"{number:05d}.png")
+    whole, there = read_crops(tmp_path, 8, "RGB", 112)
+    chunks = list(crop_chunks(tmp_path, 8, "RGB", 112, 3))
+    assert [len(crops) for crops, _ in chunks] == [3, 3, 2]
+    np.testing.assert_array_equal(whole, np.concatenate([crops for crops, _ in chunks]))
+    np.testing.assert_array_equal(there, np.concatenate([present for _, present in chunks]))
+    assert there.tolist() == [True, False, True, True] + [False] * 4
+    assert whole[2, 50, 50].tolist() == [60] * 3
+
+
+def test_pictures_come_in_order_with_their_numbers(tmp_path, video_file):
+    video_file(tmp_path / "a.mp4", np.arange(30, 220, 10), Fraction(30000, 1001))
+    found = list(read_pictures(tmp_path / "a.mp4"))
+    assert [number for number, _ in found] == list(range(19))
+    assert found[0][1].shape == (32, 32, 3)
+    shades = [picture.mean() for _, picture in found]
+    np.testing.assert_allclose(shades, np.arange(30, 220, 10) + 4, atol=4)
+
+
+def test_sound_at_another_rate_lasts_as_long(tmp_path, wav_file):
+    wav_file(tmp_path / "a.wav", np.sin(np.arange(48_000) / 9), 48_000)
+    for rate in (16_000, 44_100):
+        sound = read_sound(tmp_path / "a.wav", rate)
+        assert len(sound) == rate
+        assert np.abs(np.fft.rfft(sound)).argmax() == pytest.approx(48_000 / 9 / (2 * np.pi), abs=1)

@@ -1,11 +1,24 @@
 """Folds: whole videos and subjects on one side, every training clip reported once."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfold.datasets import partitions
 from crossfold.datasets.clips import ClipInfo
-from crossfold.datasets.partitions import Fold, check_leakage, hold_out, inner_fold, make_folds
+from crossfold.datasets.partitions import (
+    Fold,
+    check_leakage,
+    fold_file,
+    hold_out,
+    inner_fold,
+    make_folds,
+    read_fold_file,
+)
+from crossfold.datasets.puppets import _plan
 from crossfold.platform.errors import DataError, UserError
 
 
@@ -87,3 +100,44 @@ def test_held_out_clips_come_from_training_in_whole_groups():
     check_leakage(clips, Fold(0, fold.train, held))
     with pytest.raises(UserError, match="at least two"):
         hold_out(clips, Fold(0, ("t00", "t01"), ("v",)), 0.5)
+
+
+def fold_file_of(path, folds, **changes):
+    path.write_text(json.dumps({"folds": folds, "left_out": [], **changes}))
+    return path
+
+
+def test_published_folds_are_those_of_the_rule():
+    """From who is in which of the default puppets, none of them made."""
+    published = Path(partitions.__file__).parent / "partitions" / "puppets-24.json"
+    roles = [role for job in _plan(Path(), 24, 500, 25.0, 0, "affwild2") for role in job.roles]
+    clips = [clip(role.clip, role.partition, video=role.video, subject=role.subject) for role in roles]
+    assert (len(clips), len(make_folds(clips))) == (24, 6)
+    assert published.read_text(encoding="utf-8") == fold_file("puppets", make_folds(clips))
+    assert read_fold_file(published, clips) == make_folds(clips)
+
+
+@pytest.mark.parametrize(
+    ("folds", "says"),
+    [
+        ([{"index": 0, "train": ["a"], "validation": ["b"]}], "in no fold, such as 'c'"),
+        ([{"index": 0, "train": ["a", "x"], "validation": ["b", "c"]}], "does not have, such as 'x'"),
+        ([{"index": 0, "train": ["a", "b"], "validation": ["b", "c"]}], "none|on both"),
+        ([{"index": 0, "train": ["a", "b", "c"], "validation": []}], "0 validation clips"),
+        ([{"index": 1, "train": ["a"], "validation": ["b", "c"]}], "number them from 0"),
+        ([{"index": 0, "train": ["a", "b"], "validation": ["c"]}], "subject 's' is in training"),
+        ([], "number them from 0"),
+        ("abc", "not a file of folds"),
+        ([{"index": 0, "train": ["a"]}], "not a file of folds"),
+    ],
+)
+def test_wrong_fold_files_are_refused(tmp_path, folds, says):
+    clips = [clip("a"), clip("b", subject="s"), clip("c", subject="s")]
+    with pytest.raises(UserError, match=says):
+        read_fold_file(fold_file_of(tmp_path / "f.json", folds), clips)
+
+
+def test_a_fold_file_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "f.json").write_bytes(b"\xff{")
+    with pytest.raises(UserError, match="not a file of folds"):
+        read_fold_file(tmp_path / "f.json", [clip("a")])

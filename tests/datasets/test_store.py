@@ -177,3 +177,63 @@ def test_arrays_stay_on_disk_and_cannot_be_written(path):
     assert isinstance(features, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         features[0] = 0
+
+
+def raw_arrays(info: ClipInfo) -> ClipArrays:
+    rng = np.random.default_rng(ord(info.name))
+    plain = arrays(info)
+    features = {
+        "audio": rng.normal(-20, 9, (info.frames, 64, 107)).astype(np.float16),
+        "visual": rng.integers(0, 255, (info.frames, 48, 48, 3), np.uint8),
+    }
+    return ClipArrays(features, plain.present, plain.labels)
+
+
+def write_raw(folder, bring=raw_arrays, visual="crops48"):
+    return write(folder, bring, inputs={"audio": "mel64x107", "visual": visual})
+
+
+def test_raw_input_keeps_its_shape_and_type(tmp_path):
+    store = FeatureStore(write_raw(tmp_path))
+    assert (store.frame_shape("audio"), store.frame_shape("visual")) == ((64, 107), (48, 48, 3))
+    assert (store.input_kind("audio"), store.input_kind("visual")) == ("mel64x107", "crops48")
+    for info in INFOS:
+        for modality, stored in raw_arrays(info).features.items():
+            read = store.features(modality, 2)[store.rows(info.name)]
+            assert read.dtype == stored.dtype
+            np.testing.assert_array_equal(read, stored)
+
+
+def test_decibels_are_standardised_per_band_over_present_training_frames_and_pictures_are_not(tmp_path):
+    store = FeatureStore(write_raw(tmp_path))
+    for fold in FOLDS:
+        rows = np.concatenate([np.arange(store.frames)[store.rows(name)] for name in fold.train])
+        rows = rows[store.present("audio")[rows]]
+        seen = store.features("audio", 0)[rows].astype(np.float64)
+        stats = store.normalisation("audio", fold.index)
+        np.testing.assert_allclose(stats.mean, seen.mean((0, 2))[:, None], rtol=1e-5)
+        np.testing.assert_allclose(stats.std, seen.std((0, 2))[:, None], rtol=1e-5)
+        assert store.normalisation("visual", fold.index) is None
+
+
+def test_features_are_not_raw_by_accident(tmp_path, path):
+    assert FeatureStore(path).input_kind("audio") is None
+    assert FeatureStore(path).frame_shape("audio") == (4,)
+    assert set(FeatureStore(path).manifest["modalities"]["audio"]) == {"width", "files"}
+    with pytest.raises(DataError, match=r"shape \[64, 107\] a frame"):
+        write(tmp_path, raw_arrays)
+
+    def wider(info: ClipInfo) -> ClipArrays:
+        brought = raw_arrays(info)
+        if info.name == "b":
+            wide = brought.features["audio"].astype(np.float32)
+            return ClipArrays(brought.features | {"audio": wide}, *rest(brought))
+        return brought
+
+    def rest(brought: ClipArrays) -> tuple:
+        return brought.present, brought.labels
+
+    with pytest.raises(DataError, match="audio is float32, of the first clip it was float16"):
+        write_raw(tmp_path, wider)
+    with pytest.raises(DataError, match="type float64"):
+        write_raw(tmp_path, lambda info: ClipArrays({"audio": np.zeros((info.frames, 2, 2))}, *rest(raw_arrays(info))))

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.clips import ClipArrays, ClipInfo
+from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.datasets.windows import Stitcher, Windows, WindowSource, cut
+from crossfold.platform.errors import UserError
 
 D = 3
 
@@ -272,3 +274,85 @@ def test_no_window_is_an_empty_source(store):
     empty = Windows(np.zeros((0, 10), np.int64), np.zeros((0, 10), np.bool_))
     source = WindowSource(store, empty, fold=0, modalities=("audio",), targets=("valence",))
     assert len(source) == 0
+
+
+@pytest.fixture(scope="module")
+def raw_store(tmp_path_factory):
+    """Two clips of 20 and 12 pictures of 112 x 112, each full of its own number, and decibels as sound."""
+    infos = [
+        ClipInfo(name=name, video=name, subject=name, partition=partition, fps=25.0, frames=frames)
+        for name, partition, frames in (("a", "train", 20), ("v", "validation", 12))
+    ]
+
+    def bring(info):
+        rng = np.random.default_rng(info.frames)
+        numbers = (np.arange(info.frames) + (100 if info.name == "v" else 1)).astype(np.uint8)
+        present = {"audio": np.ones(info.frames, bool), "visual": np.arange(info.frames) != 6}
+        features = {
+            "audio": rng.normal(-30, 5, (info.frames, 64, 107)).astype(np.float16),
+            "visual": np.broadcast_to(numbers[:, None, None, None], (info.frames, 112, 112, 3)).copy(),
+        }
+        return ClipArrays(features, present, np.zeros((info.frames, 2), np.float32))
+
+    path = write_store(
+        tmp_path_factory.mktemp("raw"),
+        corpus="raw",
+        layout="none",
+        targets=("valence", "arousal"),
+        clips=infos,
+        arrays=bring,
+        origin={},
+        inputs={"audio": "mel64x107", "visual": "crops112"},
+    )
+    return FeatureStore(path)
+
+
+def raw_source(store, inputs=None, length=8):
+    windows = cut(store, ("a", "v"), length=length, hop=5, invalid="mask")
+    modalities = ("audio", "visual")
+    return WindowSource(store, windows, fold=0, modalities=modalities, targets=("valence",), inputs=inputs)
+
+
+def test_raw_input_is_gathered_in_its_own_type_and_shape(raw_store):
+    source = raw_source(raw_store)
+    batch = source.batch(np.array([1, 0]))
+    assert batch.x["visual"].dtype == torch.uint8
+    assert batch.x["audio"].dtype == torch.float16
+    assert batch.x["visual"].shape == (2, 8, 112, 112, 3)
+    rows = source.windows.rows[[1, 0]]
+    expected = np.where(rows == 6, 0, np.asarray(raw_store.features("visual", 0))[rows, 0, 0, 0])
+    assert (batch.x["visual"] == torch.from_numpy(expected)[..., None, None, None]).all()
+    stats = raw_store.normalisation("audio", 0)
+    plain = (np.asarray(raw_store.features("audio", 0), np.float64)[rows] - stats.mean) / stats.std
+    np.testing.assert_allclose(batch.x["audio"].numpy(), plain, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("kind", "length", "step"), [("clips4@112", 4, 1), ("clips3/4@112", 3, 4)])
+def test_clips_end_at_their_frame_and_never_leave_their_video(raw_store, kind, length, step):
+    source = raw_source(raw_store, {"visual": kind})
+    pictures = np.asarray(raw_store.features("visual", 0))[:, 0, 0, 0]
+    for index in range(len(source)):
+        got = source.batch(np.array([index])).x["visual"][0]
+        assert got.shape == (8, length, 112, 112, 3)
+        for place, row in enumerate(source.windows.rows[index]):
+            first = 0 if row < 20 else 20
+            wanted = [pictures[max(row - step * back, first)] for back in reversed(range(length))]
+            if row in (6, 26):  # no face there: the clip that would end at it is black
+                wanted = [0] * length
+            assert got[place, :, 5, 5, 1].tolist() == wanted
+
+
+def test_raw_input_that_the_store_cannot_serve_is_answered_with_the_command(raw_store, store):
+    with pytest.raises(UserError, match=r"raw crops112, clips16@224 is wanted(?s:.*)--visual raw:crops224"):
+        raw_source(raw_store, {"visual": "clips16@224"})
+    with pytest.raises(UserError, match=r"ready features, crops48 is wanted"):
+        WindowSource(
+            store,
+            cut(store, ("a",), length=5, hop=5, invalid="mask"),
+            fold=0,
+            modalities=("visual",),
+            targets=("valence",),
+            inputs={"visual": "crops48"},
+        )
+    with pytest.raises(UserError, match="side of 48, 112, 224"):
+        raw_source(raw_store, {"visual": "clips16@100"})

@@ -1,0 +1,219 @@
+"""Faces in a video without crops: found in every picture, followed, smoothed, and cut out.
+
+The detector is dlib's (histograms of oriented gradients; N. Dalal and B. Triggs, CVPR 2005), whose model is part of the
+library: nothing is fetched at run time. It is the optional extra `faces`. A picture in which it finds no face of the
+track has none: its crop is black and marked absent, never taken from a neighbour.
+
+T pictures, S side of a crop.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from crossfold.datasets.media import Colour, read_pictures
+from crossfold.platform.errors import UserError
+
+LOOK = 640
+"""Longer side, in pixels, to which a picture is scaled before faces of at least 80 pixels are looked for."""
+_ENLARGED = 2.0
+"""How much a small picture is enlarged at most."""
+MARGIN = 1.3
+"""Side of the crop over the side of the detector's box, which ends at brows and chin."""
+REACH = 3
+"""Detections on each side that the median, and after it the mean, run over."""
+GAP_S = 0.5
+"""A face that is lost for longer starts another track."""
+_OVERLAP = 0.3
+_FAINT = -0.25
+"""Least score of a detection; one below 0 counts only in a track that also has one above."""
+_SHORTEST_S = 0.2
+"""Least length of a track; what flickers up is no face."""
+
+FACE_FRONT_END = {
+    "detector": "dlib frontal, HOG",
+    "version": 1,
+    "look": LOOK,
+    "enlarged": _ENLARGED,
+    "margin": MARGIN,
+    "reach": REACH,
+    "gap_s": GAP_S,
+    "overlap": _OVERLAP,
+    "faint": _FAINT,
+    "shortest_s": _SHORTEST_S,
+}
+"""Everything the crops depend on besides the video and the release of dlib, for the store's manifest."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A face in one picture, in its pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float = 1.0
+    """How sure the detector is; above 0 by its own lights."""
+
+    @property
+    def area(self) -> float:
+        """Pixels."""
+        return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
+
+    def overlap(self, other: "Box") -> float:
+        """Intersection over union."""
+        common = Box(
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        ).area
+        return common / max(self.area + other.area - common, 1e-9)
+
+
+Side = Literal["", "left", "right"]
+Detector = Callable[[np.ndarray], Sequence[Box]]
+"""Finds the faces of a picture, uint8 [height, width, 3]."""
+
+
+def available() -> str | None:
+    """Release of the detector, or None where the extra is not installed."""
+    try:
+        import dlib
+    except ImportError:
+        return None
+    return str(dlib.__version__)
+
+
+def dlib_detector() -> Detector:
+    """The frontal detector; raises `UserError` where the extra is not installed."""
+    try:
+        import dlib
+    except ImportError:
+        raise UserError("finding faces in a video needs dlib", "pip install 'crossfold[faces]'") from None
+    search = dlib.get_frontal_face_detector()
+
+    def detect(picture: np.ndarray) -> list[Box]:
+        height, width = picture.shape[:2]
+        scale = min(_ENLARGED, LOOK / max(height, width))
+        size = (round(width * scale), round(height * scale))
+        seen = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+        places, scores, _ = search.run(seen, 0, _FAINT)
+        return [
+            Box(b.left() / scale, b.top() / scale, b.right() / scale, b.bottom() / scale, score)
+            for b, score in zip(places, scores, strict=True)
+        ]
+
+    return detect
+
+
+def find_track(video: Path, frames: int, fps: float, detect: Detector, side: Side = "") -> np.ndarray:
+    """The face to crop in every picture: float64 [T, 3] of centre x, centre y and side; not a number where lost.
+
+    side: the half of the picture in which the subject sits, where a video shows two.
+    """
+    found: list[Sequence[Box]] = [()] * frames
+    for index, picture in read_pictures(video):
+        if index < frames:
+            middle = picture.shape[1] / 2
+            boxes = detect(picture)
+            found[index] = [
+                box for box in boxes if not side or ((box.left + box.right) / 2 < middle) == (side == "left")
+            ]
+    return smooth(follow(found, fps), fps)
+
+
+def side_of_clip(name: str, video: str) -> Side:
+    """Aff-Wild2's names for the two subjects of a video: `<video>_left` and `<video>_right`."""
+    for side in ("left", "right"):
+        if name != video and name.endswith(f"_{side}"):
+            return side
+    return ""
+
+
+def follow(found: Sequence[Sequence[Box]], fps: float) -> np.ndarray:
+    """One face a picture, float64 [T, 3], of all that were found in each.
+
+    Boxes that overlap from picture to picture, with gaps of at most half a second, are one track; tracks of a few
+    pictures, or without one sure detection, are none. The track with the
+    largest total area is the subject's; where it does not reach, the next largest that is not there at the same time.
+    """
+    tracks: list[dict[int, Box]] = []
+    for index, boxes in enumerate(found):
+        free = list(boxes)
+        live = [track for track in tracks if index - max(track) <= max(1, GAP_S * fps)]
+        pairs = [(box.overlap(track[max(track)]), t, box) for t, track in enumerate(live) for box in boxes]
+        taken: set[int] = set()
+        for overlap, t, box in sorted(pairs, key=lambda pair: -pair[0]):
+            if overlap >= _OVERLAP and t not in taken and box in free:
+                live[t][index] = box
+                taken.add(t)
+                free.remove(box)
+        tracks += [{index: box} for box in free]
+    tracks = [t for t in tracks if len(t) >= _SHORTEST_S * fps and max(box.score for box in t.values()) >= 0]
+    chosen: dict[int, Box] = {}
+    for track in sorted(tracks, key=lambda track: -sum(box.area for box in track.values())):
+        begin, end = min(track), max(track)
+        if not any(begin <= index <= end for index in chosen):
+            chosen |= track
+    boxes_T3 = np.full((len(found), 3), np.nan)
+    for index, box in chosen.items():
+        side = max(box.right - box.left, box.bottom - box.top)
+        boxes_T3[index] = (box.left + box.right) / 2, (box.top + box.bottom) / 2, side
+    return boxes_T3
+
+
+def smooth(boxes: np.ndarray, fps: float) -> np.ndarray:
+    """A running median, then a running mean, of the detections of [T, 3]; what was lost stays lost."""
+    smoothed = boxes.copy()
+    there = np.flatnonzero(~np.isnan(boxes[:, 0]))
+    breaks = np.flatnonzero(np.diff(there) > max(1, GAP_S * fps)) + 1
+    for run in np.split(there, breaks):
+        for average in (np.median, np.mean):
+            before = smoothed.copy()
+            for index in run:
+                near = run[np.abs(run - index) <= REACH]
+                smoothed[index] = average(before[near], axis=0)
+    return smoothed
+
+
+def face_chunks(
+    video: Path, track: np.ndarray, colour: Colour, size: int, chunk: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Crops along a track [T, 3], in order, at most `chunk` at a time: uint8 [n, S, S(, 3)] and bool [n]."""
+    pictures = read_pictures(video)
+    ahead = next(pictures, None)
+    for begin in range(0, len(track), chunk):
+        count = min(chunk, len(track) - begin)
+        crops = np.zeros((count, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
+        present = np.zeros(count, np.bool_)
+        while ahead is not None and ahead[0] < begin + count:
+            index, picture = ahead
+            if not np.isnan(track[index, 0]):
+                crops[index - begin] = crop_face(picture, track[index], colour, size)
+                present[index - begin] = True
+            ahead = next(pictures, None)
+        yield crops, present
+
+
+def crop_face(picture: np.ndarray, box: np.ndarray, colour: Colour, size: int) -> np.ndarray:
+    """The square of `MARGIN` sides around a face [3]: uint8 [S, S(, 3)], black outside the picture."""
+    across, down, side = box
+    half = side * MARGIN / 2
+    edges = [round(edge) for edge in (across - half, down - half, across + half, down + half)]
+    cut = Image.fromarray(picture).crop((edges[0], edges[1], edges[2], edges[3])).convert(colour)
+    return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
+
+
+def lost_runs(track: np.ndarray) -> list[tuple[int, int]]:
+    """Pictures [start, end) without a face, run by run."""
+    lost = np.isnan(track[:, 0])
+    groups = itertools.groupby(range(len(lost)), key=lambda index: bool(lost[index]))
+    runs = [list(group) for is_lost, group in groups if is_lost]
+    return [(run[0], run[-1] + 1) for run in runs]

@@ -1,0 +1,189 @@
+"""Spectrogram front ends of the papers: one example of sound a video frame, on the video's own time axis.
+
+Three families, each as its source computes it:
+
+- VGGish log-mel (spec 3.3; torchvggish and AudioSet): columns every 10 ms of the whole sound, an example of 96 of them
+  begins at the column nearest to its frame. It looks 0.96 s ahead of the frame (D11).
+- Decibel spectrograms (spec 3.1, 3.5): a segment that ends where its frame ends, so it looks at the past alone.
+- MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
+
+Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,
+and its example is zero. T frames, M mel bands, C columns, S samples.
+"""
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import scipy.sparse
+
+from crossfold.datasets.media import RATE, frame_seconds, mel_bank_of_vggish
+
+_CHUNK = 128
+"""Examples that are transformed at a time."""
+
+
+@dataclass(frozen=True)
+class Decibels:
+    """A mel spectrogram in decibels of power: one-sided DFT, centred windows, triangles linear in hertz."""
+
+    rate: int
+    """Samples a second."""
+    fft: int
+    window: int
+    hop: int
+    mels: int
+    columns: int
+    floor: float = 1e-10
+    """Least power, -100 dB."""
+
+    @property
+    def samples(self) -> int:
+        """S, the length of a segment."""
+        return (self.columns - 1) * self.hop
+
+    def constants(self) -> dict[str, Any]:
+        """What the numbers depend on, for the store's manifest."""
+        return {"kind": "decibels", "version": 1, "place": "ends with the frame", **asdict(self)}
+
+
+DECIBELS = {
+    # 004: 5.12 s at 16 kHz, DFT 1024, window and shift 40 ms: 128 x 129 (D3).
+    "spectrogram128": Decibels(rate=RATE, fft=1024, window=640, hop=640, mels=128, columns=129),
+    # 004 as released: 8 sub-segments of 0.64 s a sequence, window 25 ms, shift 10 ms: 128 x 65 (D4).
+    "spectrogram128x65": Decibels(rate=RATE, fft=1024, window=400, hop=160, mels=128, columns=65),
+    # 003 and the JCA line: 44.1 kHz, DFT 1024, window 20 ms, shift 10 ms: 64 x 107, that is 32 frames at 30 fps (D1).
+    "mel64x107": Decibels(rate=44_100, fft=1024, window=882, hop=441, mels=64, columns=107),
+}
+
+VGGISH = {
+    "kind": "vggish log-mel",
+    "version": 1,
+    "rate": RATE,
+    "fft": 512,
+    "window": 400,
+    "hop": 160,
+    "mels": 64,
+    "band_hz": [125.0, 7500.0],
+    "floor": 0.01,
+    "columns": 96,
+    "place": "begins at the column of 10 ms nearest to the frame",
+}
+
+MFCC = {
+    "kind": "mfcc",
+    "version": 1,
+    "rate": RATE,
+    "fft": 512,
+    "window": 400,
+    "hop": 160,
+    "mels": 40,
+    "floor": 1e-6,
+    "cepstra": 13,
+    "differences": 2,
+    "reach": 2,
+}
+MFCC_WIDTH = 39
+
+
+def heard(samples: int, times: np.ndarray, fps: float, rate: int = RATE) -> np.ndarray:
+    """bool [T]: whether sound of `samples` covers at least half of each frame."""
+    there: np.ndarray = (times + 0.5 / fps) * rate <= samples
+    return there
+
+
+class VggishSpectrum:
+    """Log-mel columns of a whole sound, from which examples are cut."""
+
+    def __init__(self, sound: np.ndarray) -> None:
+        """`sound`: float32 [S] at 16 kHz. The columns are AudioSet's: whole windows only, magnitude, log(x + 0.01)."""
+        count = max(0, 1 + (len(sound) - 400) // 160)
+        taper = scipy.signal.get_window("hann", 400).astype(np.float32)
+        self.columns = np.empty((count, 64), np.float32)
+        """float32 [C, 64], one every 10 ms."""
+        for begin in range(0, count, _CHUNK * 16):
+            rows = np.arange(begin, min(count, begin + _CHUNK * 16))
+            windows = sound[rows[:, None] * 160 + np.arange(400)] * taper
+            self.columns[rows] = np.log(np.abs(scipy.fft.rfft(windows, 512)) @ mel_bank_of_vggish() + 0.01)
+
+    def examples(self, times: np.ndarray) -> np.ndarray:
+        """float16 [T, 96, 64] for frames shown at `times` seconds; what lies beyond the sound is silence."""
+        picks = np.rint(times * 100).astype(np.int64)[:, None] + np.arange(96)
+        inside = (picks >= 0) & (picks < len(self.columns))
+        cut = np.full((*picks.shape, 64), np.log(np.float32(0.01)), np.float32)
+        cut[inside] = self.columns[picks[inside]]
+        return cut.astype(np.float16)
+
+
+def decibels(sound: np.ndarray, times: np.ndarray, fps: float, kind: Decibels) -> np.ndarray:
+    """float16 [T, M, C]: the spectrogram of the segment that ends with each frame, in decibels of power.
+
+    `sound`: float32 [S] at `kind.rate`. Windows that reach over an end of the segment see it mirrored.
+    """
+    ends = np.rint((times + frame_seconds(times, fps)) * kind.rate).astype(np.int64)
+    spare = kind.samples
+    beyond = max(0, int(ends.max(initial=0)) - len(sound))
+    padded = np.pad(sound, (spare, beyond))
+    taper = scipy.signal.get_window("hann", kind.window).astype(np.float32)
+    # The window stands in the middle of the DFT, as in torch's stft.
+    lead = (kind.fft - kind.window) // 2
+    starts = np.arange(kind.columns) * kind.hop + lead
+    bank = _hertz_bank(kind.rate, kind.fft, kind.mels)
+    examples = np.empty((len(times), kind.mels, kind.columns), np.float16)
+    for begin in range(0, len(times), _CHUNK):
+        rows = slice(begin, begin + _CHUNK)
+        segments = padded[ends[rows, None] + np.arange(spare)]
+        mirrored = np.pad(segments, ((0, 0), (kind.fft // 2, kind.fft // 2)), mode="reflect")
+        # One column at a time: all windows of a chunk at once would be a hundred times its sound.
+        for column, start in enumerate(starts):
+            power = np.abs(scipy.fft.rfft(mirrored[:, start : start + kind.window] * taper, kind.fft)) ** 2
+            examples[rows, :, column] = 10 * np.log10(np.maximum(power @ bank, kind.floor))
+    return examples
+
+
+def mfcc(sound: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
+    """float32 [T, 39]: 13 cepstra, the mean of the windows that begin in a frame, and two differences over frames."""
+    looks = max(1, int(round(1e6 / fps) // 10_000))
+    starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(looks) * 160
+    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + 400 - len(sound))))
+    taper = scipy.signal.get_window("hann", 400).astype(np.float32)
+    bank = _hertz_bank(RATE, 512, 40)
+    static = np.empty((len(times), 13), np.float64)
+    for begin in range(0, len(times), _CHUNK * 16):
+        rows = slice(begin, begin + _CHUNK * 16)
+        windows = padded[starts[rows, :, None] + np.arange(400)] * taper
+        power = np.abs(scipy.fft.rfft(windows, 512)) ** 2
+        mel = np.log(power.reshape(-1, power.shape[-1]) @ bank + 1e-6)
+        cepstra = scipy.fft.dct(mel, norm="ortho", axis=-1)[:, :13]
+        static[rows] = cepstra.reshape(-1, looks, 13).mean(1)
+    first = differences(static)
+    return np.concatenate([static, first, differences(first)], axis=1).astype(np.float32)
+
+
+def differences(rows: np.ndarray, reach: int = 2) -> np.ndarray:
+    """Slope of the line through 2 reach + 1 neighbours, of [T, D]; the ends repeat."""
+    if not len(rows):
+        return rows
+    padded = np.pad(rows, ((reach, reach), (0, 0)), mode="edge")
+    steps = range(1, reach + 1)
+    count = len(rows)
+    slope = sum(n * (padded[reach + n : reach + n + count] - padded[reach - n : reach - n + count]) for n in steps)
+    scaled: np.ndarray = slope / (2 * sum(n * n for n in steps))
+    return scaled
+
+
+@functools.cache
+def _hertz_bank(rate: int, fft: int, mels: int) -> Any:
+    """Triangles from 0 to half the rate, corners evenly spaced in HTK mel, sides linear in hertz: [bins, mels].
+
+    Sparse, so that no BLAS decides the last bit.
+    """
+    top = 2595 * np.log10(1 + rate / 2 / 700)
+    corners = 700 * (10 ** (np.linspace(0, top, mels + 2) / 2595) - 1)
+    bins = np.linspace(0, rate // 2, fft // 2 + 1)[:, None]
+    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    return scipy.sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))
