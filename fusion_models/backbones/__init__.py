@@ -1,0 +1,1 @@
+"""Encoders of one frame or clip: raw pixels or a spectrogram in, a feature vector out."""

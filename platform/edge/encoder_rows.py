@@ -1,0 +1,86 @@
+"""Backbones and their pretrained weights, as rows for `list` and `doctor`."""
+
+from pathlib import Path
+from typing import Any
+
+from crossfold.platform.results import Workspace
+
+
+def backbone_rows() -> list[dict[str, Any]]:
+    """What `list backbones` shows."""
+    from crossfold.fusion_models.backbones.catalogue import BACKBONES
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": entry.title,
+            "modality": entry.modality,
+            "input": entry.input,
+            "features": entry.width,
+            "weights": entry.weights or "from scratch",
+            "paper": entry.source,
+        }
+        for name in BACKBONES
+        for entry in [BACKBONES.get(name)]
+    ]
+    blank = dict.fromkeys(("modality", "input", "features", "weights", "paper"))
+    return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in BACKBONES.unavailable.items()]
+
+
+def extractor_rows() -> list[dict[str, Any]]:
+    """What `list extractors` shows: the names that --audio, --visual and --text of `prepare` take."""
+    from crossfold.fusion_models.backbones.catalogue import BACKBONES
+    from crossfold.platform.extractors import extractors
+
+    def needed(backbone: str | None, name: str) -> str:
+        words = {"bert": "bert-base-uncased", "vosk": "vosk-en-us", "punctuation": "punctuation"}
+        if name.split("+")[0] in words:
+            return ", ".join(words[part] for part in name.split("+"))
+        return "nothing" if backbone is None else BACKBONES.get(backbone).weights or "your own"
+
+    return [
+        {
+            "modality": row.modality,
+            "name": row.name,
+            "title": row.title,
+            "a frame": " x ".join(map(str, row.shape)) if row.shape else "as the model",
+            "reads": row.reads,
+            "weights": needed(row.backbone, row.name),
+        }
+        for row in extractors().values()
+    ]
+
+
+def weights_rows(workspace: Path | None, given: Path | None) -> list[dict[str, Any]]:
+    """What `list weights` shows."""
+    from crossfold.platform.weights import weights_folder, weights_state
+    from crossfold.platform.weights_table import WEIGHTS
+
+    folder = weights_folder(given, Workspace.locate(workspace))
+    return [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "state": weights_state(entry, folder)[0],
+            "place": str(folder / entry.place),
+            "from": entry.page,
+            "licence": entry.licence,
+            "sha256": entry.sha256 or "recorded on first use",
+        }
+        for entry in WEIGHTS.values()
+    ]
+
+
+def doctor_rows(space: Workspace, given: Path | None) -> list[dict[str, str]]:
+    """One row of `doctor` for each set of pretrained weights."""
+    from crossfold.platform.weights import weights_folder, weights_state
+    from crossfold.platform.weights_table import WEIGHTS
+
+    folder = weights_folder(given, space)
+    rows = []
+    for entry in WEIGHTS.values():
+        state, found = weights_state(entry, folder)
+        shown = {"present": "ok", "missing": "optional", "damaged": "damaged"}[state]
+        remedy = "" if state == "present" else f"put {entry.place} there, from {entry.page}"
+        rows.append({"check": f"weights {entry.name}", "state": shown, "found": found, "what to do": remedy})
+    return rows
