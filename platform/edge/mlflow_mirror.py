@@ -12,13 +12,16 @@ import json
 import logging
 import os
 import sqlite3
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossfold.datasets.store import FeatureStore
 from crossfold.platform.contracts import Cell, Failure
+from crossfold.platform.deployment import why_not_deployable
 from crossfold.platform.edge.mlflow_fields import (
     SETTLED,
     Epochs,
@@ -29,12 +32,17 @@ from crossfold.platform.edge.mlflow_fields import (
     final_metrics,
     finished_at,
 )
+from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
+from crossfold.platform.edge.mlflow_model import write_model
 from crossfold.platform.results import CELL_FILES, CellRecord, Workspace
 
 RUNS_FILE = "mlflow-runs.jsonl"
 ARTIFACTS = "mlflow-artifacts"
 LARGE_ARTIFACT = 16 * 2**20
 """Bytes above which predictions and weights stay in the workspace only."""
+
+WATCH_SECONDS = 10
+"""From one reading of the machine to the next."""
 
 BATCH_METRICS, BATCH_PARAMS = 1000, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
@@ -85,6 +93,17 @@ class Mirror:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
         return self._create(sweep, f"{sweep} {stamp}", {"kind": "launch", "sweep": sweep, "cells": str(cells)})
 
+    def watch_machine(self, run_id: str) -> Callable[[], None]:
+        """Logs processor, memory, disk, network and GPU of this machine into a run; returns what ends it."""
+        from mlflow.system_metrics import system_metrics_monitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+        library: Any = system_metrics_monitor
+        monitor = library.SystemMetricsMonitor(run_id, sampling_interval=WATCH_SECONDS, tracking_uri=self.uri)
+        monitor.start()
+        finish: Callable[[], None] = monitor.finish
+        return finish
+
     def close(self, run_id: str, status: str) -> None:
         """Ends a run: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
@@ -128,7 +147,19 @@ class Mirror:
             path = record.path / name
             if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT:
                 self._client.log_artifact(run.run_id, str(path))
+        self._log_model(run, record)
         self._client.set_terminated(run.run_id, "FINISHED", end_time=finished_at(record))
+
+    def _log_model(self, run: CellRun, record: CellRecord) -> None:
+        """Logs what `mlflow.pyfunc.load_model` needs; cells on raw frames, or whose store is elsewhere, have none."""
+        cell = record.cell
+        place = self.workspace.store_path(cell.corpus, cell.store)
+        weights = record.path / "best.safetensors"
+        if why_not_deployable(cell) or not place.is_dir() or weights.stat().st_size > LARGE_ARTIFACT:
+            return
+        with tempfile.TemporaryDirectory(prefix="crossfold-model-") as folder:
+            write_model(record, FeatureStore(place), Path(folder))
+            self._client.log_artifacts(run.run_id, folder, MODEL)
 
     def fail(self, run: CellRun, failure: Failure) -> None:
         """Ends the run as failed; another try takes it up again."""

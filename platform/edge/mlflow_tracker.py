@@ -6,11 +6,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure
-from crossfold.platform.edge.local_fleet import driver_lock
+from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.mlflow_mirror import CellRun, Mirror
 from crossfold.platform.results import Workspace
 
@@ -59,6 +59,7 @@ class MlflowTracker:
         self._pending: dict[str, _Pending] = {}
         self._open: dict[str, CellRun] = {}
         self._sweep, self._cells, self._parent = "", 0, ""
+        self._unwatch: Callable[[], None] | None = None
         self._in_a_row, self._paused_until, self._progress = 0, 0.0, time.monotonic()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,7 +73,7 @@ class MlflowTracker:
         """Opens the experiment and a parent run, in the background."""
         self.close()
         self.prepare()
-        self._sweep, self._cells, self._parent = sweep, len(cells), ""
+        self._sweep, self._cells, self._parent, self._unwatch = sweep, len(cells), "", None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -133,6 +134,9 @@ class MlflowTracker:
                 self._mirror.close(self._open.pop(cell_id).run_id, "KILLED")
             if self._resting():
                 return
+        if self._unwatch is not None:
+            with self._kept("the readings of the machine could not be ended"):
+                self._unwatch()
         if self._parent:
             with self._kept("the launch could not be ended"):
                 self._mirror.close(self._parent, "FINISHED")
@@ -144,6 +148,7 @@ class MlflowTracker:
             with self._kept("the launch could not be written"):
                 self._mirror.prepare()
                 self._parent = self._mirror.open_launch(self._sweep, self._cells)
+                self._unwatch = self._mirror.watch_machine(self._parent)
         for pending in batch.values():
             written = False
             if self._parent and not self._resting():

@@ -2,9 +2,11 @@ import logging
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +298,103 @@ def test_a_server_that_is_gone_stops_nothing(workspace, caplog, monkeypatch):
     assert tracker.troubles > 0
     assert len([record for record in caplog.records if record.name.startswith("crossfold")]) == 1
     assert sync(workspace).created == len(cells)
+
+
+@pytest.fixture
+def server(workspace):
+    """Starts and stops real MLflow servers of this workspace on one port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    running_ones: list[subprocess.Popen] = []
+
+    def start() -> str:
+        artifacts = ["--artifacts-destination", str(workspace.root / "served")]
+        running_ones.append(
+            subprocess.Popen(
+                [*ui_command(workspace, port), *artifacts],
+                env={**os.environ, **quiet},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        wait_for(lambda: _answers(f"{uri}/health"), 60)
+        return uri
+
+    def stop() -> None:
+        while running_ones:
+            process = running_ones.pop()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    yield start, stop
+    stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server, monkeypatch):
+    """What it missed lies in the workspace, and `sync` brings it what an undisturbed launch would have written."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    start, stop = server
+    uri = start()
+    cells = [make_cell(seed) for seed in range(4)]
+    write_json(workspace.sweeps / "tiny.json", {"name": "tiny", "cells": [cell.cell_id for cell in cells]})
+    tracker = MlflowTracker(workspace, uri, flush_seconds=0.05)
+    tracker.launch("tiny", cells)
+    for place, cell in enumerate(cells):
+        tracker.started(cell, 1)
+        for epoch in range(1, EPOCHS + 1):
+            if (place, epoch) == (1, 3):
+                wait_for(lambda: cells[1].cell_id in tracker._open)
+                stop()
+            tracker.epoch(cell, report_of(cell, epoch))
+        commit(workspace, cell)
+        tracker.finished(cell)
+        if place == 0:
+            wait_for(lambda: tracker._parent and not tracker._pending and not tracker._open)
+    tracker.close()
+    assert tracker.troubles > 0
+    start()
+    summary = sync(workspace, uri)
+    assert (summary.cells, summary.created, summary.completed) == (4, 2, 1)
+    assert sync(workspace, uri).completed == 0
+    told = story(workspace, uri)
+    assert set(told) == {cell.cell_id for cell in cells}
+    undisturbed = told[cells[0].cell_id]
+    for cell in cells:
+        assert told[cell.cell_id]["status"] == "FINISHED"
+        assert told[cell.cell_id]["artifacts"] == undisturbed["artifacts"] != []
+        assert told[cell.cell_id]["history"].keys() == undisturbed["history"].keys()
+        assert [step for step, _ in told[cell.cell_id]["history"]["train_loss"]] == list(range(1, EPOCHS + 1))
+
+
+def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
+    from mlflow import MlflowClient
+
+    from crossfold.platform.edge import mlflow_mirror
+
+    monkeypatch.setattr(mlflow_mirror, "WATCH_SECONDS", 0.05)
+    cell = make_cell(0)
+    tracker = MlflowTracker(workspace, flush_seconds=0.05)
+    tracker.launch("tiny", [cell])
+    wait_for(lambda: tracker._unwatch is not None)
+    client = MlflowClient(tracking_uri=workspace.mlflow_uri)
+    wait_for(lambda: "system/cpu_utilization_percentage" in client.get_run(tracker._parent).data.metrics, 20)
+    parent = tracker._parent
+    tracker.close()
+    assert client.get_run(parent).info.status == "FINISHED"
+    assert client.get_run(parent).data.metrics["system/system_memory_usage_megabytes"] > 0
 
 
 def test_notes_are_bounded(workspace, monkeypatch):

@@ -1,0 +1,161 @@
+"""A finished cell as something that predicts clips no store has seen: weights, windows and statistics in one folder.
+
+    cell.json  best.safetensors  inputs.json      what `Predictor.load` reads; nothing else of the workspace is needed
+
+Legend: N frames of a clip, W windows, L frames of a window, I inputs of a modality, T targets.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from crossfold.datasets.clips import Target
+from crossfold.datasets.normalisation import statistics_of
+from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.windows import Stitcher, starts
+from crossfold.platform.cell_data import splits
+from crossfold.platform.contracts import Cell
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.results import CellRecord, write_json
+
+INPUTS = "inputs.json"
+_COPIED = ("cell.json", "best.safetensors")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One modality as the cell was trained on it."""
+
+    width: int
+    mean: np.ndarray
+    """float32 [I], of the training frames of the cell's fold."""
+    std: np.ndarray
+
+    def normalised(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """float32 [N, I]: standardised, and zero where bool [N] `present` is false, as in training."""
+        scaled: np.ndarray = ((values - self.mean) / self.std * present[:, None]).astype(np.float32)
+        return scaled
+
+
+class Predictor:
+    """Predicts frame by frame from the features that the cell's store would hold of a clip."""
+
+    def __init__(
+        self, cell: Cell, model: EmotionModel, inputs: Mapping[str, Input], targets: Mapping[str, Target]
+    ) -> None:
+        self.cell = cell
+        self.inputs = inputs
+        self._model = model.eval()
+        self._targets = targets
+
+    @classmethod
+    def load(cls, folder: Path) -> "Predictor":
+        """Reads what `write_deployment` wrote. Raises `UserError` where it is no such folder."""
+        try:
+            cell = Cell.model_validate_json((folder / "cell.json").read_text())
+            described: dict[str, Any] = json.loads((folder / INPUTS).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no deployed cell: {error}", "export the cell again") from None
+        inputs = {
+            modality: Input(
+                int(entry["width"]), np.array(entry["mean"], np.float32), np.array(entry["std"], np.float32)
+            )
+            for modality, entry in described["modalities"].items()
+        }
+        model = build_model(cell, {modality: entry.width for modality, entry in inputs.items()})
+        model.load_state_dict(load_file(folder / "best.safetensors"))
+        targets = {name: Target(name, *limits) for name, limits in described["targets"].items()}
+        return cls(cell, model, inputs, targets)
+
+    @torch.no_grad()
+    def predict(
+        self, features: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """float32 [N, T], in the units of the labels, from float [N, I] of each modality of one clip.
+
+        present: bool [N] a modality, false where there is nothing to see or hear; else every frame counts as there.
+        Raises `UserError` for a modality that is missing, or of another width or length.
+        """
+        frames = self._checked(features)
+        x = {
+            modality: entry.normalised(
+                np.asarray(features[modality], np.float32), _mask((present or {}).get(modality), frames)
+            )
+            for modality, entry in self.inputs.items()
+        }
+        length, hop = self.cell.recipe.window, self.cell.recipe.hop
+        rows_WL = np.array([np.arange(start, start + length) for start in starts(frames, length, hop)])
+        real_WL = rows_WL < frames
+        rows_WL = np.minimum(rows_WL, frames - 1)
+        stitcher = Stitcher(frames, len(self.cell.targets))
+        for begin in range(0, len(rows_WL), self.cell.recipe.batch):
+            rows, real = (array[begin : begin + self.cell.recipe.batch] for array in (rows_WL, real_WL))
+            gathered = {m: torch.from_numpy(values[rows] * real[..., None]) for m, values in x.items()}
+            stitcher.add(rows, real, self._model(gathered, torch.from_numpy(real)).numpy())
+        mean, _ = stitcher.frames()
+        return np.stack(
+            [self._targets[target].from_unit(mean[:, t]) for t, target in enumerate(self.cell.targets)], axis=1
+        )
+
+    def _checked(self, features: Mapping[str, np.ndarray]) -> int:
+        for modality in features:
+            if modality not in self.inputs:
+                known = tuple(self.inputs)
+                raise UserError(f"unknown modality {modality!r}{nearest(modality, known)}", f"give {', '.join(known)}")
+        lengths = set()
+        for modality, entry in self.inputs.items():
+            if modality not in features:
+                raise UserError(f"{self.cell.label} needs {modality}", f"give {', '.join(self.inputs)}")
+            shape = np.shape(features[modality])
+            if len(shape) != 2 or shape[1] != entry.width or not shape[0]:
+                raise UserError(
+                    f"{modality} has shape {shape}, the cell was trained on (frames, {entry.width})",
+                    "give the features of the store's front end, a row a frame",
+                )
+            lengths.add(shape[0])
+        if len(lengths) > 1:
+            raise UserError(f"modalities of {sorted(lengths)} frames", "give every modality on the same frames")
+        return int(lengths.pop())
+
+
+def _mask(present: np.ndarray | None, frames: int) -> np.ndarray:
+    return np.ones(frames, np.bool_) if present is None else np.asarray(present, np.bool_)
+
+
+def why_not_deployable(cell: Cell) -> str | None:
+    """Why a cell cannot be deployed as features in, predictions out; None where it can."""
+    if cell.recipe.backbones:
+        return "its backbones read raw frames"
+    if cell.recipe.clip.frames > 1:
+        return "its predictions stand for clips of frames"
+    return None
+
+
+def write_deployment(record: CellRecord, store: FeatureStore, folder: Path) -> None:
+    """Writes what `Predictor.load` needs of a finished cell into `folder`. Raises `UserError` where it cannot be."""
+    cell = record.cell
+    if (reason := why_not_deployable(cell)) is not None:
+        raise UserError(f"{cell.label} cannot be deployed: {reason}", "export its predictions instead")
+    folder.mkdir(parents=True, exist_ok=True)
+    modalities = {}
+    trained = splits(cell, store)[0].train
+    for modality in modalities_of(cell):
+        statistics = statistics_of(store, modality, cell.fold, trained)
+        assert statistics is not None, "ready features have statistics"
+        modalities[modality] = {
+            "width": store.width(modality),
+            "mean": statistics.mean.tolist(),
+            "std": statistics.std.tolist(),
+        }
+    targets = {name: [store.target(name).low, store.target(name).high] for name in cell.targets}
+    for name in _COPIED:
+        shutil.copyfile(record.path / name, folder / name)
+    write_json(folder / INPUTS, {"modalities": modalities, "targets": targets})
