@@ -1,0 +1,186 @@
+"""`crossfold export`: predictions for others to read; `crossfold folds`: folds for others to train on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.results import Workspace
+
+if TYPE_CHECKING:
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.platform.contracts import Cell
+    from crossfold.platform.results import CellRecord, Predictions
+
+FORMATS = ("abaw", "csv", "parquet")
+
+
+def export(
+    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    out_: Annotated[Path, typer.Option("--out", help="abaw: a folder; csv and parquet: a file or a folder.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="abaw: files of the VA track; csv, parquet: a row a prediction.")
+    ] = "abaw",
+    system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
+    params: Annotated[list[str] | None, typer.Option(help="key=value of the system, where variants differ.")] = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Folds, each by its own --fold.", show_default="all")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; several are averaged.", show_default="all")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="abaw: the organisers' sample file, whose lines are filled in its order.")
+    ] = None,
+    part: Annotated[
+        str, typer.Option(help="reported: what the cells reported; test: the corpus's test part, predicted now.")
+    ] = "reported",
+    post: Annotated[
+        bool, typer.Option("--post", help="After the chain of post-processing that each cell's recipe has.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    set_: SetOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write predictions of a sweep's finished cells: an ABAW submission of one system, or a table of all."""
+    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.platform.export import (
+        ABAW_TARGETS,
+        JOINT_FILE,
+        join,
+        tidy,
+        write_abaw,
+        write_table,
+    )
+
+    if format_ not in FORMATS:
+        raise UserError(f"--format {format_}{nearest(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
+    space = Workspace.locate(workspace)
+    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    cells = _chosen(prepared.plan.cells, system, params, fold, seed)
+    if format_ == "abaw":
+        cells = _one_variant(cells, ABAW_TARGETS)
+    records = _finished(space, cells, prepared.finished, sweep)
+    members = [_predictions(record, prepared.store, part, post) for record in records]
+    if format_ == "abaw":
+        path = out_ / JOINT_FILE
+        written = write_abaw(out_, join(members, ABAW_TARGETS), sample)
+        told: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
+    else:
+        path = out_ if out_.suffix == f".{format_}" else out_ / f"predictions.{format_}"
+        table = tidy([(record.cell, predictions) for record, predictions in zip(records, members, strict=True)])
+        write_table(path, table)
+        told = {"file": str(path), "cells": len(records), "rows": len(table)}
+    if as_json:
+        emit(told, True)
+        return
+    counts = ", ".join(f"{value} {name}" for name, value in told.items() if name != "file")
+    out.print(f"{path}: {counts}", markup=False, soft_wrap=True)
+
+
+def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":
+    from crossfold.platform.export import post_processed
+
+    if part == "reported":
+        return post_processed(record, store) if post else record.predictions
+    if part != "test" or post:
+        raise UserError(f"--part {part}{' --post' * post}", "give reported or test; --post goes with reported")
+    from crossfold.platform.unreported import clips_of_test_part, predict_clips
+
+    return predict_clips(record, store, clips_of_test_part(store))
+
+
+def _chosen(
+    cells: Sequence["Cell"],
+    system: str | None,
+    params: Sequence[str] | None,
+    folds: Sequence[int] | None,
+    seeds: Sequence[int] | None,
+) -> list["Cell"]:
+    """The cells that the options leave; an option that leaves none answers with what there is."""
+    import yaml
+
+    wanted = {"system": [system] if system else None, "fold": folds, "seed": seeds}
+    for name, values in wanted.items():
+        known = sorted({getattr(cell, name) for cell in cells})
+        for value in values or ():
+            if value not in known:
+                listed = nearest(str(value), map(str, known))
+                raise UserError(f"--{name} {value} is not in the sweep{listed}", "see `crossfold plan`")
+        cells = [cell for cell in cells if not values or getattr(cell, name) in values]
+    for text in params or ():
+        key, equals, value = text.partition("=")
+        known = sorted({name for cell in cells for name in cell.params})
+        if not equals or key not in known:
+            raise UserError(f"--params {text!r}{nearest(key, known)}", "write --params key=value")
+        cells = [cell for cell in cells if cell.params.get(key) == yaml.safe_load(value)]
+    if not cells:
+        raise UserError("no cell of the sweep has all of this", "see `crossfold plan`")
+    return list(cells)
+
+
+def _one_variant(cells: Sequence["Cell"], targets: Sequence[str]) -> list["Cell"]:
+    """The cells of the one system that is handed in, for the targets that are."""
+    cells = [cell for cell in cells if set(cell.targets) & set(targets)]
+    have = sorted({target for cell in cells for target in cell.targets})
+    if missing := [target for target in targets if target not in have]:
+        raise UserError(f"the sweep has no cell of {missing[0]}", "ABAW's VA track needs both; else --format csv")
+    systems = sorted({cell.system for cell in cells})
+    if len(systems) > 1:
+        raise UserError(f"{len(systems)} systems: {', '.join(systems)}", "a submission is of one: give --system")
+    spelled = [{key: json.dumps(value) for key, value in cell.params.items()} for cell in cells]
+    differ = {key: sorted({params[key] for params in spelled}) for key in spelled[0]}
+    differ = {key: values for key, values in differ.items() if len(values) > 1}
+    if differ:
+        listed = "; ".join(f"{key} is {' or '.join(values)}" for key, values in differ.items())
+        raise UserError(f"variants of {systems[0]}: {listed}", "a submission is of one: give --params key=value")
+    return cells
+
+
+def _finished(space: Workspace, cells: Sequence["Cell"], finished: frozenset[str], sweep: str) -> list["CellRecord"]:
+    """The results of all chosen cells; an average over fewer would pass for one over all."""
+    if missing := [cell for cell in cells if cell.cell_id not in finished]:
+        problem = f"{len(missing)} of {len(cells)} cells have no result, such as {missing[0].label}"
+        raise UserError(problem, f"`crossfold run {sweep}`, or choose finished ones with --system, --fold, --seed")
+    return [space.read_exactly(cell.cell_id) for cell in cells]
+
+
+def folds(
+    corpus: Annotated[str, typer.Argument(help="A corpus; `crossfold list corpora` shows them.")],
+    root: Annotated[Path | None, typer.Option(help="Its folder; else its store in the workspace.")] = None,
+    store: Annotated[str | None, typer.Option(help="Hash of the store, where there are several.")] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,
+    check: Annotated[Path | None, typer.Option(help="A file of folds to check against the corpus.")] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
+    from crossfold.datasets.corpora import find_reader
+    from crossfold.datasets.partitions import fold_file, make_folds, read_fold_file
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.validation import refuse_errors
+
+    if root is not None:
+        if not root.is_dir():
+            raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
+        inspection = find_reader(corpus, root).inspect(root.resolve(), deep=False)
+        refuse_errors(inspection.findings, root)
+        name, clips = inspection.corpus, [clip.info for clip in inspection.clips]
+        found = inspection.folds or make_folds(clips)
+    else:
+        opened = FeatureStore(Workspace.locate(workspace).find_store(corpus, store))
+        name, clips, found = opened.corpus, list(opened.clips), opened.folds
+    if check is not None:
+        given = read_fold_file(check, clips)
+        same = "the same as" if given == found else "other than"
+        out.print(f"{check}: {len(given)} folds of {name}, no leak; {same} its own", markup=False, soft_wrap=True)
+        return
+    named = {clip for fold in found for clip in (*fold.train, *fold.validation)}
+    text = fold_file(name, found, [clip.name for clip in clips if clip.name not in named])
+    if out_ is None:
+        typer.echo(text, nl=False)
+        return
+    out_.parent.mkdir(parents=True, exist_ok=True)
+    out_.write_text(text, encoding="utf-8")
+    out.print(f"{out_}: {len(found)} folds of {len(clips)} clips", markup=False, soft_wrap=True)
+    out.print(f"next: crossfold prepare {corpus} --root DIR --folds {out_}", markup=False, soft_wrap=True)
