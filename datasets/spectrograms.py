@@ -20,7 +20,7 @@ import scipy.fft
 import scipy.signal
 import scipy.sparse
 
-from crossfold.datasets.media import RATE, frame_seconds, mel_bank_of_vggish
+from crossfold.datasets.media import RATE, mel_bank_of_vggish
 
 _CHUNK = 128
 """Examples that are transformed at a time."""
@@ -118,24 +118,25 @@ class VggishSpectrum:
         return cut.astype(np.float16)
 
 
-def decibels(sound: np.ndarray, times: np.ndarray, fps: float, kind: Decibels) -> np.ndarray:
+def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
     """float16 [T, M, C]: the spectrogram of the segment that ends with each frame, in decibels of power.
 
+    `ends`: float64 [T], when each frame is over, in seconds: its time and `media.frame_seconds`.
     `sound`: float32 [S] at `kind.rate`. Windows that reach over an end of the segment see it mirrored.
     """
-    ends = np.rint((times + frame_seconds(times, fps)) * kind.rate).astype(np.int64)
+    stops = np.rint(ends * kind.rate).astype(np.int64)
     spare = kind.samples
-    beyond = max(0, int(ends.max(initial=0)) - len(sound))
+    beyond = max(0, int(stops.max(initial=0)) - len(sound))
     padded = np.pad(sound, (spare, beyond))
     taper = scipy.signal.get_window("hann", kind.window).astype(np.float32)
     # The window stands in the middle of the DFT, as in torch's stft.
     lead = (kind.fft - kind.window) // 2
     starts = np.arange(kind.columns) * kind.hop + lead
     bank = _hertz_bank(kind.rate, kind.fft, kind.mels)
-    examples = np.empty((len(times), kind.mels, kind.columns), np.float16)
-    for begin in range(0, len(times), _CHUNK):
+    examples = np.empty((len(ends), kind.mels, kind.columns), np.float16)
+    for begin in range(0, len(ends), _CHUNK):
         rows = slice(begin, begin + _CHUNK)
-        segments = padded[ends[rows, None] + np.arange(spare)]
+        segments = padded[stops[rows, None] + np.arange(spare)]
         mirrored = np.pad(segments, ((0, 0), (kind.fft // 2, kind.fft // 2)), mode="reflect")
         # One column at a time: all windows of a chunk at once would be a hundred times its sound.
         for column, start in enumerate(starts):
