@@ -1,64 +1,38 @@
 """Frozen, strict configuration: what a sweep or a recipe may say, and nothing else."""
 
-from typing import Any, Literal, Self
+from functools import lru_cache
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.evaluation_options import BATTERIES, Chain, Evaluation, PostChain, StressBattery
+from crossfold.platform.strict import Strict as Strict
 
-
-class Strict(BaseModel):
-    """A frozen value whose unknown keys are refused with the nearest known one."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @classmethod
-    def parse(cls, data: Any, where: str) -> Self:
-        """Builds the value from plain data.
-
-        `where` names the source for the reader, such as `sweeps/demo.yaml`.
-        Raises `UserError` that names each offending key, its value and the rule.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            lines = [_explain(cls, problem) for problem in error.errors()]
-            raise UserError(f"{where}: " + "; ".join(lines), "correct the named keys") from None
-
-
-def _explain(cls: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "(whole value)"
-    if problem["type"] == "missing":
-        return f"key {path!r} is missing"
-    if problem["type"] != "extra_forbidden":
-        return f"{path} = {problem['input']!r}: {problem['msg']}"
-    known = _known_keys(cls, problem["loc"][:-1])
-    return f"unknown key {path!r}" + nearest(str(problem["loc"][-1]), known)
-
-
-def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    fields = cls.model_fields
-    for part in path:
-        inner = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        fields = inner.model_fields
-    return list(fields)
+OUTSIDE_IDENTITY = ("name", "joint_targets", "post", "stress")
+"""Fields of a recipe that do not tell cells apart: a label, what the cell's targets say, and how a run is looked at."""
 
 
 class Temporal(Strict):
     """The encoder of one modality before fusion, `X_m : B x L x d_m`."""
 
-    kind: Literal["none", "tcn", "lstm", "bilstm"] = "tcn"
-    """All but `bilstm` are causal. LSTMs stand before the fusion in the cited RJCA (A14)."""
+    kind: Literal["identity", "none", "tcn", "lstm", "bilstm"] = "tcn"
+    """All but `bilstm` are causal. LSTMs stand before the fusion in the cited RJCA (A14).
+
+    `none` is a linear map a frame; `identity` is nothing at all, so d_m is the width of the features.
+    """
     width: int = Field(64, ge=1)
-    """d_m, the width each modality enters the fusion with (a linear map does it where `kind` is `none`)."""
+    """d_m, the width each modality enters the fusion with."""
+    widths: dict[str, int] = Field(default_factory=dict)
+    """d_m by modality, where it is not `width`, such as `{visual: 256, audio: 128}` (G4b)."""
     levels: int = Field(4, ge=1)
     """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3). For an LSTM, its layers."""
     kernel: int = Field(5, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
+
+    def width_of(self, modality: str) -> int:
+        """d_m of one modality."""
+        return self.widths.get(modality, self.width)
 
 
 class Head(Strict):
@@ -71,30 +45,87 @@ class Head(Strict):
     """As released with 002, 000 and 004."""
     recurrent: bool = False
     """A BiLSTM on Z with a residual linear map and L2 norm before the layers, as released with 000 (G2c)."""
+    recurrent_width: int | None = Field(None, ge=2)
+    """Of that BiLSTM, both directions together; None: `hidden`."""
+    batch_norm: bool = False
+    """Batch normalisation of the first hidden layer over all real frames of a batch, as released with 002."""
+    input_dropout: float = Field(0, ge=0, lt=1)
+    """Dropout on Z, the attended features (004 and 003: 0.5)."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout after each hidden layer. Where print says "p = 0.8", D12 reads 0.5."""
     output: Literal["tanh", "linear"] = "tanh"
 
 
 class Loss(Strict):
-    """The training loss, `1 - CCC` (004 eq 6, 002 eq 16)."""
+    """The training loss: `1 - CCC` (004 eq 6, 002 eq 16), the mean square, or both."""
 
-    kind: Literal["ccc", "mse"] = "ccc"
+    kind: Literal["ccc", "mse", "ccc+mse"] = "ccc"
     scope: Literal["window", "batch"] = "window"
     """E2: CCC of each window averaged, or one CCC over all frames of the batch."""
+    mse_weight: float = Field(1.0, gt=0)
+    """What the mean square counts beside `1 - CCC` in `ccc+mse`."""
+
+
+class Forced(Strict):
+    """A rate that replaces every other rule from some epoch on, as the trainer released with 000 forces it (G2e)."""
+
+    after: int = Field(5, ge=0)
+    """Epochs that keep the ordinary rate, beside epoch 0."""
+    lr: float = Field(1e-3, gt=0)
+    factor: float = Field(0.8, gt=0, le=1)
+    every: int = Field(2, ge=1)
+    """Epochs from one decay to the next."""
 
 
 class Optimizer(Strict):
-    """Adam and its schedule (spec 3.3)."""
+    """The optimiser and its schedule (spec 3.3)."""
 
+    kind: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of `sgd`; Adam does not read it."""
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     min_lr: float = Field(1e-8, ge=0)
+    """Where backbones thaw, a reduction below it ends the stage (E5); elsewhere the rate stays at it."""
     warmup_epochs: int = Field(0, ge=0)
-    """E4, paper: each of the first epochs ramps the rate from 0 to `lr`."""
+    """First epochs of training, and of each stage of thawing, in which the rate is warmed up."""
+    warmup: Literal["printed", "release"] = "printed"
+    """E4: each of these epochs ramps from 0 to `lr`; or, as released with 002, epoch e of n to `lr` (e + 1) / n^2."""
     plateau_patience: int = Field(5, ge=0)
-    plateau_factor: float = Field(0.1, gt=0, lt=1)
+    """Epochs without a better CCC that are borne; one more lowers the rate."""
+    plateau_factor: float = Field(0.1, gt=0, le=1)
+    """1 keeps the rate constant."""
+    forced: Forced | None = None
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; None: not clipped."""
+
+
+class Thaw(Strict):
+    """Which backbones train, and when their groups of layers are released (002 and 001; E5, E8, E9)."""
+
+    modalities: tuple[str, ...] | None = None
+    """Backbones that are released; None: all. 003 releases the visual one only (E8)."""
+    groups: int = Field(3, ge=0, le=3)
+    """Groups that are released, one a stage, the first at epoch 0; 0 keeps backbones frozen."""
+    at_once: bool = False
+    """Everything trains from epoch 0, in one stage (004's separately trained nets)."""
+    reset_optimizer: bool = True
+    """A new stage begins with fresh moments and the best state so far, as released with 002."""
+    reset_patience: bool = True
+    """E9: early stopping counts anew from each stage."""
+    always: bool = False
+    """Go through the stages also in feature mode, where they release nothing, as the release does."""
+
+
+class Clip(Strict):
+    """What one index of a window stands for (A16): a frame, or several frames that share one prediction."""
+
+    frames: int = Field(1, ge=1)
+    """1 for 001 to 003; 16, a sub-sequence, for 004; 32, a clip, for 000. A window then spans `window` x `frames`."""
+    label: Literal["mean", "last"] = "mean"
+    """D9: the target of a clip in training. Scores stay at annotation rate: a prediction holds for all its frames."""
+    feature: Literal["last", "middle", "mean"] = "last"
+    """What is fed of a clip: its last frame (where clips of pictures and of sound end), its middle one, or the mean."""
 
 
 class Recipe(Strict):
@@ -102,17 +133,36 @@ class Recipe(Strict):
 
     name: str = "custom"
     """A label; recipes that differ only in name are the same recipe."""
+    joint_targets: bool = False
+    """E1, for sweeps that do not say: one model with a head a target, or a model a target. The cell's targets tell."""
     window: int = Field(300, ge=2)
-    """L, frames of a window (spec 0)."""
+    """L, indices of a window (spec 0)."""
     hop: int = Field(200, ge=1)
-    """Frames from one window to the next (D10); the tail window is the last L frames (A3)."""
-    invalid: Literal["drop", "mask"] = "drop"
-    """D5: frames without label are removed before windows are cut, or kept and masked."""
+    """Indices from one window to the next (D10); the tail window is the last L (A3)."""
+    clip: Clip = Clip()
+    invalid: Literal["drop", "drop_both", "mask"] = "drop"
+    """D5: frames that lack any label, or all labels, are removed before windows are cut; or all are kept and masked."""
+    backbones: dict[str, str] = Field(default_factory=dict)
+    """End-to-end mode: a backbone by modality, such as `{visual: resnet50}`. Empty: features from the store."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """Where backbones start: from their published weights, which you bring (`--weights`), or from nothing."""
+    backbone_chunk: int = Field(128, ge=1)
+    """Frames that pass a backbone at a time; less needs less memory and changes no number beyond rounding."""
+    thaw: Thaw = Thaw()
     temporal: Temporal = Temporal()
     head: Head = Head()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     batch: int = Field(12, ge=1)
+    """Windows of one step of the optimiser, however many parts and devices share it."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a batch is computed in, one after the other, when memory does not hold it."""
+    devices: int = Field(1, ge=1)
+    """Ray Train workers that share each batch of one cell."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """`bf16`: matrix products and convolutions in bfloat16; weights, loss and scores stay wide."""
+    determinism: Literal["strict", "fast"] = "strict"
+    """`strict`: the same bytes on the same machine. `fast`: threads, TF32 and the quickest kernels."""
     epochs: int = Field(100, ge=1)
     patience: int = Field(50, ge=1)
     """Early stopping: epochs without a better selection CCC (E9)."""
@@ -123,6 +173,11 @@ class Recipe(Strict):
     held_out: float = Field(0.2, gt=0, lt=1)
     """Share of the training videos that picks the epoch when `selection` is `held_out`."""
 
+    post: PostChain = Chain()
+    """Post-processing shown beside the raw score: `none`, `ca2021`, `dca2024`, or steps. Outside the identity."""
+    stress: StressBattery = BATTERIES["default"]
+    """Damage each cell is scored under too: `none`, `quick`, `default`, `full`, or a list. Outside the identity."""
+
     @field_validator("hop")
     @classmethod
     def _no_gaps(cls, hop: int, info: ValidationInfo) -> int:
@@ -130,3 +185,50 @@ class Recipe(Strict):
         if hop > window:
             raise ValueError(f"frames between windows would be lost: give at most the window, {window}")
         return hop
+
+    @field_validator("accumulate", "devices")
+    @classmethod
+    def _parts_add_up(cls, parts: int, info: ValidationInfo) -> int:
+        loss: Loss | None = info.data.get("loss")
+        if parts > 1 and loss is not None and loss.scope == "batch" and loss.kind != "mse":
+            raise ValueError("one CCC over the batch needs the whole batch at once: use loss.scope = window")
+        if parts > info.data.get("batch", parts):
+            raise ValueError(f"a batch of {info.data['batch']} windows has no {parts} parts")
+        return parts
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the recipe that is hashed with a cell."""
+        return self.model_dump(mode="json", exclude=set(OUTSIDE_IDENTITY))
+
+    @property
+    def identity_json(self) -> str:
+        """The canonical JSON of `identity()`; spelled once for all cells that share this very object."""
+        return _spelled(_Itself(self))
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How its cells are looked at."""
+        return Evaluation(post=self.post, stress=self.stress)
+
+    def groups_to_thaw(self) -> int:
+        """Stages of training in which a group of backbone layers is released, one a stage; 0: one plain stage."""
+        stages = self.backbones or self.thaw.always
+        return self.thaw.groups if stages and not self.thaw.at_once else 0
+
+
+class _Itself:
+    """A recipe as a key, equal to itself alone: a value cached on the model would survive `model_copy(update=...)`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __hash__(self) -> int:
+        return id(self.recipe)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.recipe is self.recipe
+
+
+@lru_cache(maxsize=64)
+def _spelled(key: _Itself) -> str:
+    return canonical_json(key.recipe.identity())

@@ -4,18 +4,22 @@ Nothing here imports torch, Ray or MLflow, so that the reports can read results 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from crossfold.platform.canonical import canonical_json as canonical_json
 from crossfold.platform.config import Recipe, Strict
 
-PROTOCOL = 1
-"""Version of windows, masks, stitching and scoring. A table never mixes two of them."""
+PROTOCOL = 2
+"""Version of windows, masks, normalisation, stitching and scoring. A table never mixes two of them.
+
+2: features are normalised by the clips that a cell trains on, also on inner folds and with a held-out selection.
+"""
 
 MODALITIES = ("audio", "visual", "text")
 """Canonical order wherever modalities are concatenated or listed."""
@@ -71,17 +75,39 @@ class Cell(BaseModel):
     """Revision of the system's mathematics, raised when its numbers change on purpose."""
 
     def identity(self) -> dict[str, Any]:
-        """The mapping that is hashed. A recipe's name is a label, so it stays outside."""
-        identity = self.model_dump(mode="json")
-        del identity["recipe"]["name"]
-        if self.inner is None:
-            del identity["inner"]
-        return identity
+        """The mapping that is hashed. What of a recipe does not tell cells apart stays outside."""
+        identity = self.model_dump(mode="json", exclude={"recipe"} | ({"inner"} if self.inner is None else set()))
+        return identity | {"recipe": self.recipe.identity()}
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`."""
-        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`; computed once a cell."""
+        return hashlib.sha256(self._canonical(self.recipe.identity_json).encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic has it, without the id of the original: a copy with changes is another cell."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("cell_id", None)
+        return copied
+
+    def _canonical(self, recipe_json: str) -> str:
+        """The canonical JSON of `identity()`, with the recipe spelled once for all cells that share it."""
+        rest = {
+            "corpus": self.corpus,
+            "fold": self.fold,
+            "params": self.params,
+            "protocol": self.protocol,
+            "revision": self.revision,
+            "seed": self.seed,
+            "store": self.store,
+            "system": self.system,
+            "targets": list(self.targets),
+        }
+        if self.inner is not None:
+            rest["inner"] = self.inner.model_dump(mode="json")
+        before = {key: value for key, value in rest.items() if key < "recipe"}
+        after = {key: value for key, value in rest.items() if key > "recipe"}
+        return f'{canonical_json(before)[:-1]},"recipe":{recipe_json},{canonical_json(after)[1:]}'
 
     @property
     def target(self) -> str:
@@ -93,6 +119,12 @@ class Cell(BaseModel):
         """A name people can read, with the first digits of the id: two variants of a system differ in nothing else."""
         inner = f" inner {self.inner.index + 1}/{self.inner.of}" if self.inner else ""
         return f"{self.system} {self.target} fold {self.fold}{inner} seed {self.seed} [{self.cell_id[:6]}]"
+
+
+def pair_key(cell: Cell) -> str:
+    """Equal for two cells that differ in `recipe.selection` only: the two sides of the papers' optimism."""
+    unselected = canonical_json({k: v for k, v in cell.recipe.identity().items() if k != "selection"})
+    return hashlib.sha256(cell._canonical(unselected).encode()).hexdigest()[:16]
 
 
 class EpochReport(BaseModel):
@@ -109,6 +141,8 @@ class EpochReport(BaseModel):
     """CCC of the selection split, per target."""
     best_ccc: float
     seconds: float
+    gpu_bytes: int = 0
+    """The most device memory that the worker held so far, as torch counts it; 0 without a GPU."""
 
 
 class Reporter(Protocol):
@@ -145,8 +179,3 @@ class Outcome:
     status: Literal["done", "failed", "cancelled"]
     seconds: float
     failure: Failure | None = None
-
-
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """JSON with one spelling per value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

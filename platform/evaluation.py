@@ -1,17 +1,21 @@
-"""From a trained model to frame-level predictions and their scores."""
+"""From a trained model to frame-level predictions, and to everything that is said of them.
+
+Legend: B batch, L indices of a window, T targets, N frames of the scored clips, G gates.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.windows import Stitcher, WindowSource
-from crossfold.platform.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
+from crossfold.datasets.windows import Stitcher
+from crossfold.fusion_models.system import Notes
+from crossfold.platform.contracts import MODALITIES
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.results import Predictions
+from crossfold.platform.sources import Source
 
 
 @dataclass(frozen=True)
@@ -19,25 +23,53 @@ class Split:
     """The clips that are scored together and the windows that cover them."""
 
     clips: tuple[str, ...]
-    source: WindowSource
+    source: Source
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over a split gives."""
+
+    predictions: Predictions
+    reached: np.ndarray
+    """bool [N]: frames that a window covers."""
+    gates: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    """(gate, modality) -> float32 [N]: the weight of column 0 (B2), where it was asked for and there is one."""
+
+
+def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int) -> Predictions:
+    """Predictions for every frame of the split's clips, windows stitched by their mean, in the labels' own units."""
+    return look(model, split, store, targets, batch).predictions
 
 
 @torch.no_grad()
-def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int) -> Predictions:
-    """Predictions for every frame of the split's clips, windows stitched by their mean."""
+def look(
+    model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int, *, gates: bool = False
+) -> Seen:
+    """Predictions of every frame, and with `gates` the weights of the gates too, stitched alike."""
     model.eval()
+    windows = split.source.windows
     stitcher = Stitcher(store.frames, len(targets))
+    beside: dict[tuple[str, str], Stitcher] = {}
+    watching = gates
     for start in range(0, len(split.source), batch):
         chosen = np.arange(start, min(start + batch, len(split.source)))
         gathered = split.source.batch(chosen)
-        y_BLT = model(gathered.x, gathered.real)
-        windows = split.source.windows
-        stitcher.add(windows.rows[chosen], windows.real[chosen], y_BLT.float().cpu().numpy())
+        notes: Notes | None = {} if watching else None
+        y_BLT = model(gathered.x, gathered.real, notes)
+        rows, real = windows.rows[chosen], windows.real[chosen]
+        stitcher.add(rows, real, _each_frame(y_BLT, rows.shape[1]))
+        weights = _first_columns(notes or {})
+        for key, weight_BL1 in weights.items():
+            beside.setdefault(key, Stitcher(store.frames, 1)).add(rows, real, _each_frame(weight_BL1, rows.shape[1]))
+        # A system without gates notes none in its first batch either.
+        watching = bool(weights)
     mean, reached = stitcher.frames()
+    mean = np.stack([store.target(target).from_unit(mean[:, t]) for t, target in enumerate(targets)], axis=1)
     rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in split.clips])
     columns = [store.targets.index(target) for target in targets]
     lengths = [store.clip(name).frames for name in split.clips]
-    return Predictions(
+    predictions = Predictions(
         clips=split.clips,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         frame=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
@@ -46,46 +78,26 @@ def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Seq
         valid=np.asarray(store.valid[rows])[:, columns] & reached[rows][:, None],
         targets=tuple(targets),
     )
+    return Seen(predictions, reached[rows], {key: s.frames()[0][rows, 0] for key, s in sorted(beside.items())})
 
 
-def pooled_ccc(predictions: Predictions) -> dict[str, float]:
-    """CCC per target over the concatenated valid frames (F4): the headline number."""
-    return {
-        target: float(ccc(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t]))
-        for t, target in enumerate(predictions.targets)
-    }
+def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:
+    """One row a frame of the windows: where an index is a clip of several frames (A16), its value holds for each."""
+    values: np.ndarray = values_BLT.float().cpu().numpy()
+    return np.repeat(values, frames // values.shape[1], axis=1)
 
 
-def score(predictions: Predictions, store: FeatureStore) -> dict[str, Any]:
-    """Everything `result.json` says of a split: pooled metrics, the mean per video, and the moments per video."""
-    metrics: dict[str, Any] = {}
-    videos: dict[str, Any] = {}
-    for t, target in enumerate(predictions.targets):
-        per_video = _video_moments(predictions, store, t)
-        pooled = moments(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t])
-        metrics[target] = {
-            "ccc": float(ccc_of(pooled)),
-            "ccc_video_mean": float(np.mean([ccc_of(m) for m in per_video.values()])),
-            "pcc": float(pcc_of(pooled)),
-            "rmse": float(rmse_of(pooled)),
-            "frames": int(pooled.n),
-        }
-        videos[target] = {
-            video: [float(value) for value in (m.n, m.mean_x, m.mean_y, m.sxx, m.syy, m.sxy)]
-            for video, m in per_video.items()
-        }
-    return {"metrics": metrics, "videos": videos}
+def _first_columns(notes: Notes) -> dict[tuple[str, str], torch.Tensor]:
+    """(gate, modality) -> B x L x 1, the weight of column 0 of every gate that has "unattended" there.
 
-
-def _video_moments(predictions: Predictions, store: FeatureStore, target: int) -> dict[str, Moments]:
-    """Moments of each video with a valid frame; the clips of one video count as one."""
-    found: dict[str, Moments] = {}
-    for name in predictions.clips:
-        rows = predictions.clip(name)
-        m = moments(
-            predictions.prediction[rows, target], predictions.label[rows, target], predictions.valid[rows, target]
-        )
-        video = store.clip(name).video
-        if m.n > 0:
-            found[video] = found[video] + m if video in found else m
+    Gates note themselves as `gate.<modality>`, `gate.<t>.<modality>`, or `gate.<modality>.<t>` inside a recursion. The
+    final gate of hgrjca chooses between iterations, none of them unattended.
+    """
+    found = {}
+    for name, weight_BLK in notes.items():
+        kind, *rest = name.split(".")
+        modality = next((part for part in rest if part in MODALITIES), None)
+        if kind == "gate" and modality is not None and "final" not in rest:
+            rest.remove(modality)
+            found[".".join([kind, *rest]), modality] = weight_BLK[..., :1]
     return found

@@ -1,9 +1,11 @@
-"""The whole model: an encoder a modality, a fusion system, a head a target.
+"""The whole model: backbones where the recipe has any, an encoder a modality, a fusion system, a head a target.
 
-Legend: B batch, L frames, I input features of one modality, Z features of the readout, T targets.
+Legend: B batch, L frames, I input features of one modality, F the shape of a raw frame, Z features of the readout,
+T targets.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,33 +16,63 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features, Fusion, Notes
 from crossfold.platform.config import Recipe, Strict
 from crossfold.platform.contracts import Cell
+from crossfold.platform.end_to_end import FrameEncoder, frame_encoders
 from crossfold.platform.errors import UserError
 
 
 class EmotionModel(nn.Module):
-    """Encoded modalities -> fusion -> y : B x L x T."""
+    """Frames or features -> encoded modalities -> fusion -> y : B x L x T."""
 
-    def __init__(self, inputs: Mapping[str, int], fusion: Fusion, recipe: Recipe, targets: int) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, int],
+        fusion: Fusion,
+        recipe: Recipe,
+        targets: int,
+        frames: Mapping[str, FrameEncoder] | None = None,
+    ) -> None:
+        """`inputs`: I of each modality; `frames`: the backbones of those that come as raw frames."""
         super().__init__()
-        self.encoders = nn.ModuleDict({m: temporal_encoder(inputs[m], recipe.temporal) for m in fusion.modalities})
+        self.frames: Mapping[str, FrameEncoder] = nn.ModuleDict(dict(frames or {}))  # type: ignore[assignment]
+        self.encoders = nn.ModuleDict({m: temporal_encoder(inputs[m], recipe.temporal, m) for m in fusion.modalities})
         self.fusion = fusion
         self.heads = nn.ModuleList(MLPHead(fusion.width, recipe.head) for _ in range(targets))
+        self._narrow = recipe.precision == "bf16"
 
-    def forward(self, x: Mapping[str, Tensor], mask_BL: Tensor, notes: Notes | None = None) -> Tensor:
-        """y : B x L x T from x[m] : B x L x I_m; padded frames influence no real one."""
+    def forward(
+        self,
+        x: Mapping[str, Tensor],
+        mask_BL: Tensor,
+        notes: Notes | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Tensor:
+        """y : B x L x T from x[m] : B x L x I_m, or B x L x F as stored; padded frames influence no real one.
+
+        seeds: one a window, of the random crops in training; None: none.
+        """
         mask_BL1 = mask_BL.unsqueeze(-1)
-        encoded = {m: encoder(x[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
-        z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
-        return torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
+        with _precision(mask_BL.device.type, self._narrow):
+            features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in self.encoders}
+            encoded = {m: encoder(features[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
+            z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
+            y_BLT = torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
+        return y_BLT.float() if self._narrow else y_BLT
+
+
+def _precision(device: str, narrow: bool) -> contextlib.AbstractContextManager[object]:
+    return torch.autocast(device, dtype=torch.bfloat16) if narrow else contextlib.nullcontext()
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:
-    """The model of a cell for these feature widths. Weights come from torch's current generator."""
+    """The model of a cell for these widths of its inputs. Weights come from torch's current generator."""
     system = find_system(cell.system)
     params = _params(cell)
-    widths = dict.fromkeys(system.modalities_for(params), cell.recipe.temporal.width)
+    modalities = system.modalities_for(params)
+    frames = frame_encoders(cell.recipe, modalities)
+    temporal = cell.recipe.temporal
+    widths = {m: inputs[m] if temporal.kind == "identity" else temporal.width_of(m) for m in modalities}
     fusion = system.build(params, widths, cell.recipe.window)
-    return EmotionModel(inputs, fusion, cell.recipe, len(cell.targets))
+    return EmotionModel(inputs, fusion, cell.recipe, len(cell.targets), frames)
 
 
 class Stream:
@@ -54,6 +86,8 @@ class Stream:
         """`model`: that of the cell, trained. Raises `UserError` if it sees future frames."""
         fusion = find_system(cell.system).context(_params(cell))
         encoder = temporal_context(cell.recipe.temporal)
+        if cell.recipe.backbones or cell.recipe.clip.frames > 1:
+            raise UserError("streams are of features, a prediction a frame", "use a recipe without backbones and clips")
         if fusion is None or encoder is None or cell.recipe.head.recurrent:
             culprit = f"encoder {cell.recipe.temporal.kind}" if encoder is None else f"system {cell.system}"
             if cell.recipe.head.recurrent:

@@ -117,6 +117,16 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def rescored(self) -> Path:
+        """Finished cells looked at in another way: `<evaluation>/<cell_id>.json` (docs/results.md)."""
+        return self.root / "rescored"
+
+    @property
+    def ensembles(self) -> Path:
+        """Scores of means of predictions, a file a set of cells."""
+        return self.root / "ensembles"
+
+    @property
     def sweeps(self) -> Path:
         """The resolved sweeps that were launched, for `status` and for reports."""
         return self.root / "sweeps"
@@ -194,6 +204,19 @@ class Workspace:
         cell = Cell.model_validate_json((path / "cell.json").read_text())
         return CellRecord(path, cell, json.loads((path / "result.json").read_text()))
 
+    def committed_evaluation(self, cell_id: str) -> dict[str, Any] | None:
+        """`post` and `stress` that a finished cell was committed under; None from before there were any."""
+        recipe = json.loads((self.cell_path(cell_id) / "cell.json").read_text())["recipe"]
+        return {key: recipe[key] for key in ("post", "stress")} if {"post", "stress"} <= recipe.keys() else None
+
+    def evaluations(self, record: CellRecord) -> Iterator[dict[str, Any]]:
+        """`evaluation`, `post`, `stress`, `spans`, `gates` of a cell: as committed, then each way it was rescored."""
+        committed = self.committed_evaluation(record.cell_id)
+        if committed is not None and "stress" in record.result:
+            yield {"evaluation": committed} | {key: record.result[key] for key in ("post", "stress", "spans", "gates")}
+        for path in sorted(self.rescored.glob(f"*/{record.cell_id}.json")):
+            yield json.loads(path.read_text())
+
     def commit(
         self,
         cell: Cell,
@@ -247,7 +270,7 @@ class Workspace:
             doomed.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(self.scratch(cell_id), ignore_errors=True)
-        for record in self.failures.glob(f"{cell_id}-*.json"):
+        for record in (*self.failures.glob(f"{cell_id}-*.json"), *self.rescored.glob(f"*/{cell_id}.json")):
             record.unlink(missing_ok=True)
 
     def set_aside(self, cell_id: str) -> Path | None:
@@ -263,6 +286,8 @@ class Workspace:
         """Ends a re-run: the new result stays, or the old one returns."""
         if self.cell_path(cell_id).is_dir():
             shutil.rmtree(aside, ignore_errors=True)
+            for stale in self.rescored.glob(f"*/{cell_id}.json"):
+                stale.unlink(missing_ok=True)
         else:
             aside.rename(self.cell_path(cell_id))
 

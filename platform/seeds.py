@@ -24,3 +24,13 @@ def weight_seed(cell: Cell) -> int:
     return seed_for(
         "weights", system=cell.system, params=cell.params, fold=cell.fold, target=cell.target, seed=cell.seed
     )
+
+
+def crop_seed(cell: Cell, epoch: int, window: int) -> int:
+    """Random crop and flip of a window in an epoch: shared by all systems and targets of a fold and seed."""
+    return seed_for("crop", store=cell.store, fold=cell.fold, seed=cell.seed, epoch=epoch, window=window)
+
+
+def dropout_seed(cell: Cell, epoch: int, rank: int) -> int:
+    """Dropout of one epoch in a process that shares a cell with others."""
+    return seed_for("dropout", weights=weight_seed(cell), epoch=epoch, rank=rank)

@@ -1,34 +1,37 @@
 """One training loop for every system: epochs, schedule, best state, checkpoints."""
 
 import copy
-import hashlib
-import io
 import logging
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.windows import Batch, WindowSource
-from crossfold.platform.config import Loss
+from crossfold.platform import checkpoints
+from crossfold.platform.config import Optimizer
 from crossfold.platform.contracts import Cell, EpochReport, Reporter
+from crossfold.platform.end_to_end import release
 from crossfold.platform.errors import Cancelled, Diverged
-from crossfold.platform.metrics import ccc
+from crossfold.platform.losses import Whole, loss_of
 from crossfold.platform.model import EmotionModel
-from crossfold.platform.seeds import batch_seed
+from crossfold.platform.replica import ALONE, Replica
+from crossfold.platform.schedule import Schedule
+from crossfold.platform.seeds import batch_seed, crop_seed, dropout_seed
+from crossfold.platform.sources import Source
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 2.0
 """A finished epoch is written down unless a checkpoint is younger than this; short cells write none."""
+
+EXPLODED = 1e6
+"""Labels lie on [-1, 1]: a loss beyond this is no longer one of predictions."""
 
 State = dict[str, Tensor]
 
@@ -51,69 +54,44 @@ class Trained:
 
     best_state: State
     progress: Progress
-
-
-def loss_of(prediction_BLT: Tensor, batch: Batch, params: Loss) -> Tensor:
-    """`1 - CCC` summed over targets (004 eq 6, 002 eq 16; 001 eq 22), or the mean square of valid frames.
-
-    scope `window`: a CCC per window, averaged; `batch`: one over all frames of the batch (E2).
-    """
-    if params.kind == "mse":
-        square_BLT = (prediction_BLT - batch.y).square() * batch.valid
-        return square_BLT.sum() / batch.valid.sum().clamp(min=1)
-    if params.scope == "window":
-        per_window_BT = ccc(prediction_BLT, batch.y, batch.valid, axis=1)
-        labelled_BT = batch.valid.any(dim=1)
-        mean_T = (per_window_BT * labelled_BT).sum(0) / labelled_BT.sum(0).clamp(min=1)
-        windows: Tensor = (1 - mean_T).sum()
-        return windows
-    flat = (-1, prediction_BLT.shape[-1])
-    whole_T = ccc(prediction_BLT.reshape(flat), batch.y.reshape(flat), batch.valid.reshape(flat), axis=0)
-    whole: Tensor = (1 - whole_T).sum()
-    return whole
+    end: str
+    """Why it ended: `epochs`, `patience`, or `exhausted`, the schedule's last stage done."""
 
 
 def train(
     cell: Cell,
     model: EmotionModel,
-    source: WindowSource,
+    source: Source,
     validate: Callable[[EmotionModel], dict[str, float]],
     reporter: Reporter,
     checkpoint: Path,
+    replica: Replica = ALONE,
 ) -> Trained:
-    """Trains until the epochs or the patience of the recipe run out, resuming from `checkpoint` if it is there.
+    """Trains until the schedule of the recipe ends, resuming from `checkpoint` if it is there.
 
     validate: CCC per target on the split that picks the epoch. Raises `Diverged`, or what the reporter raises.
     """
     recipe = cell.recipe
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=recipe.optimizer.lr, weight_decay=recipe.optimizer.weight_decay, fused=True
-    )
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer,
-        mode="max",
-        patience=recipe.optimizer.plateau_patience,
-        factor=recipe.optimizer.plateau_factor,
-        min_lr=recipe.optimizer.min_lr,
-        threshold=0.0,
-    )
-    run = _Run(model, optimizer, plateau, Progress(), _copy(model))
+    run = _Run(cell, model)
     run.restore(checkpoint)
+    progress = run.progress
     written = time.monotonic()
-    while run.progress.epoch < recipe.epochs and run.progress.epoch - run.progress.best_epoch <= recipe.patience:
+    while (end := run.schedule.end) is None:
         started = time.monotonic()
-        progress = run.progress
-        train_loss = _train_epoch(cell, run, source)
-        scores = validate(model)
+        if not replica.first:
+            # The first one's generator is in the checkpoint; the others' begin anew each epoch.
+            torch.manual_seed(dropout_seed(cell, progress.epoch, replica.rank))
+        train_loss = _train_epoch(cell, run, source, replica)
+        scores = replica.share(lambda: validate(model))
         mean = sum(scores.values()) / len(scores)
         if not math.isfinite(mean):
             raise Diverged(f"epoch {progress.epoch + 1}: the selection CCC is {mean}; the predictions are not finite")
         if mean > progress.best_ccc:
             progress.best_ccc, progress.best_epoch = mean, progress.epoch
             run.best_state = _copy(model)
-        rate = optimizer.param_groups[0]["lr"]
-        if progress.epoch >= recipe.optimizer.warmup_epochs:
-            plateau.step(mean)
+        rate = run.optimizer.param_groups[0]["lr"]
+        if run.schedule.after_epoch(mean):
+            run.begin_stage()
         if recipe.reload_best:
             model.load_state_dict(run.best_state)
         progress.curve.append(
@@ -123,7 +101,7 @@ def train(
         progress.epoch += 1
         seconds = time.monotonic() - started
         progress.seconds += seconds
-        if time.monotonic() - written > CHECKPOINT_SECONDS:
+        if replica.first and time.monotonic() - written > CHECKPOINT_SECONDS:
             run.save(checkpoint)
             written = time.monotonic()
         report = EpochReport(
@@ -136,75 +114,130 @@ def train(
             seconds=seconds,
         )
         try:
-            reporter.epoch(cell.cell_id, report)
+            replica.share(partial(reporter.epoch, cell.cell_id, report))
         except Cancelled:
-            run.save(checkpoint)
+            if replica.first:
+                run.save(checkpoint)
             raise
-    return Trained(run.best_state, run.progress)
+    return Trained(run.best_state, progress, end)
 
 
-def _train_epoch(cell: Cell, run: "_Run", source: WindowSource) -> float:
+def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: Replica) -> float:
     """One pass over the windows; returns the mean loss per window."""
-    recipe, model, optimizer = cell.recipe, run.model, run.optimizer
+    recipe, model = cell.recipe, run.model
     epoch = run.progress.epoch
     order = np.random.default_rng(batch_seed(cell, epoch)).permutation(len(source))
     starts = range(0, len(order), recipe.batch)
     model.train()
+    for encoder in model.frames.values():
+        encoder.train_released(True)
     total = 0.0
     for step, start in enumerate(starts):
-        if epoch < recipe.optimizer.warmup_epochs:
-            _set_rate(optimizer, recipe.optimizer.lr * (step + 1) / len(starts))
+        run.set_rate(run.schedule.rate(step, len(starts)))
         chosen = order[start : start + recipe.batch]
-        batch = source.batch(chosen)
-        optimizer.zero_grad(set_to_none=True)
-        prediction_BLT = model(batch.x, batch.real)
-        loss = loss_of(prediction_BLT, batch, recipe.loss)
-        if not torch.isfinite(loss):
-            raise Diverged(_culprit(model, prediction_BLT, epoch, step))
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-        optimizer.step()
-        total += float(loss.detach()) * len(chosen)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss = _backward(cell, run, source, replica.shard(chosen), replica, step)
+        replica.sum_gradients(run.parameters)
+        _bound_gradients(cell, run, epoch, step)
+        run.optimizer.step()
+        total += loss * len(chosen)
     return total / max(len(order), 1)
 
 
-@dataclass
+def _backward(cell: Cell, run: "_Run", source: Source, mine: np.ndarray, replica: Replica, step: int) -> float:
+    """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
+    recipe, epoch = cell.recipe, run.progress.epoch
+    parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
+    batches = [source.batch(part) for part in parts]
+    whole = None
+    if recipe.accumulate > 1 or replica.world > 1:
+        whole = _shared(Whole.of(batches, len(cell.targets), run.device), replica)
+    losses, prediction_BLT = [], torch.zeros(())
+    for part, batch in zip(parts, batches, strict=True):
+        seeds = [crop_seed(cell, epoch, int(window)) for window in part] if run.model.frames else None
+        prediction_BLT = run.model(batch.x, batch.real, seeds=seeds)
+        loss = loss_of(prediction_BLT, batch, recipe.loss, whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+    own = torch.stack(losses).sum() if losses else torch.zeros((), dtype=torch.float64)
+    found = float(replica.total(own.double().to(run.device)) if replica.world > 1 else own)
+    if not math.isfinite(found) or found > EXPLODED:
+        raise Diverged(_culprit(run.model, prediction_BLT, found, epoch, step))
+    return found
+
+
+def _shared(whole: Whole, replica: Replica) -> Whole:
+    return Whole(replica.total(whole.windows), replica.total(whole.frames))
+
+
+def _bound_gradients(cell: Cell, run: "_Run", epoch: int, step: int) -> None:
+    """Clips the norm where the recipe says so; names a gradient that left the numbers before it spoils the weights.
+
+    In float32 without clipping the norm is not computed for this alone: the next loss tells.
+    """
+    largest = cell.recipe.optimizer.clip_norm
+    if largest is not None:
+        norm = torch.nn.utils.clip_grad_norm_(run.parameters, largest)
+    elif cell.recipe.precision != "float32" or run.model.frames:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
+    else:
+        return
+    if not torch.isfinite(norm):
+        for name, parameter in run.model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                where = f"epoch {epoch + 1}, step {step + 1}: the gradient is not finite"
+                raise Diverged(f"{where}; that of {name} {tuple(parameter.shape)} is the first, the loss still was")
+
+
 class _Run:
     """What changes from epoch to epoch, and how it is written down."""
 
-    model: EmotionModel
-    optimizer: torch.optim.Optimizer
-    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
-    progress: Progress
-    best_state: State
+    def __init__(self, cell: Cell, model: EmotionModel) -> None:
+        self.cell = cell
+        self.model = model
+        self.parameters = list(model.parameters())
+        self.schedule = Schedule(cell.recipe)
+        self.optimizer = make_optimizer(self.parameters, cell.recipe.optimizer)
+        self.progress = Progress()
+        release(model.frames, cell.recipe, self.schedule.groups)
+        self.best_state = _copy(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parameters[0].device
+
+    def set_rate(self, rate: float) -> None:
+        """For the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def begin_stage(self) -> None:
+        """Releases what the new stage of the schedule releases."""
+        release(self.model.frames, self.cell.recipe, self.schedule.groups)
+        if self.cell.recipe.thaw.reset_optimizer:
+            self.model.load_state_dict(self.best_state)
+            self.optimizer = make_optimizer(self.parameters, self.cell.recipe.optimizer)
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint beside its place and renames it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = io.BytesIO()
-        torch.save(
+        """Writes the checkpoint."""
+        checkpoints.write(
+            path,
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "plateau": self.plateau.state_dict(),
+                "schedule": self.schedule.state_dict(),
                 "best_state": self.best_state,
                 "progress": vars(self.progress),
-                "generator": torch.get_rng_state(),
+                "generators": _generators(self.device),
             },
-            held,
         )
-        # A name of its own: a second attempt at the cell may be writing too.
-        handle, beside = tempfile.mkstemp(prefix=".last-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(seal(held.getvalue()))
-        Path(beside).replace(path)
 
     def restore(self, path: Path) -> None:
         """Takes up a checkpoint; one that cannot be read is set aside and the run starts over."""
         if not path.is_file():
             return
-        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.plateau.state_dict()))
+        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.schedule.state_dict()))
         try:
             self._take_up(path)
         except Exception as error:  # torch raises many kinds for a damaged file; each means the same here
@@ -212,48 +245,55 @@ class _Run:
             path.unlink(missing_ok=True)
             self.model.load_state_dict(before[0])
             self.optimizer.load_state_dict(before[1])
-            self.plateau.load_state_dict(before[2])
+            self.schedule.load_state_dict(before[2])
+        release(self.model.frames, self.cell.recipe, self.schedule.groups)
 
     def _take_up(self, path: Path) -> None:
-        saved: dict[str, Any] = torch.load(io.BytesIO(unseal(path.read_bytes())), weights_only=True)
-        progress, best_state, generator = Progress(**saved["progress"]), saved["best_state"], saved["generator"]
+        saved = checkpoints.read(path)
+        progress, best_state, generators = Progress(**saved["progress"]), saved["best_state"], saved["generators"]
         if {name: t.shape for name, t in best_state.items()} != {name: t.shape for name, t in self.best_state.items()}:
             raise ValueError("its weights have other names or shapes")
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.plateau.load_state_dict(saved["plateau"])
-        self.progress, self.best_state = progress, best_state
-        torch.set_rng_state(generator)
+        self.schedule.load_state_dict(saved["schedule"])
+        vars(self.progress).update(vars(progress))
+        self.best_state = {name: tensor.to(self.device) for name, tensor in best_state.items()}
+        torch.set_rng_state(generators[0])
+        if self.device.type == "cuda" and len(generators) > 1:
+            torch.cuda.set_rng_state(generators[1], self.device)
 
 
-def seal(content: bytes) -> bytes:
-    """The content behind its SHA-256, so that a flipped bit is noticed."""
-    return hashlib.sha256(content).digest() + content
+def _generators(device: torch.device) -> list[Tensor]:
+    """States of what dropout draws from: the CPU's generator, and that of the device."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
-def unseal(sealed: bytes) -> bytes:
-    """The content, or `ValueError` where it is not what was sealed."""
-    content = sealed[32:]
-    if hashlib.sha256(content).digest() != sealed[:32]:
-        raise ValueError("its checksum is wrong")
-    return content
+def make_optimizer(parameters: Sequence[torch.nn.Parameter], params: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all parameters; frozen ones have no gradient, and are left alone."""
+    if params.kind == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay, fused=True
+        )
+    kind = torch.optim.Adam if params.kind == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=params.lr, weight_decay=params.weight_decay, fused=True)
 
 
 def _copy(model: EmotionModel) -> State:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _culprit(model: EmotionModel, prediction: Tensor, epoch: int, step: int) -> str:
+def _culprit(model: EmotionModel, prediction: Tensor, loss: float, epoch: int, step: int) -> str:
     """Names the first tensor that is not finite, looking at the weights, then at the prediction."""
     where = f"epoch {epoch + 1}, step {step + 1}: the loss is not finite"
+    if math.isfinite(loss):
+        where = f"epoch {epoch + 1}, step {step + 1}: the loss is {loss:.3g}, beyond {EXPLODED:.0e}"
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"{where}; weight {name} {tuple(parameter.shape)} is the first that is not"
     if not torch.isfinite(prediction).all():
         return f"{where}; all weights are finite, the prediction {tuple(prediction.shape)} is not"
+    if math.isfinite(loss):
+        size = float(prediction.detach().abs().max())
+        return f"{where}; the prediction {tuple(prediction.shape)} reaches {size:.3g}, where labels lie on [-1, 1]"
     return f"{where}; weights and prediction are finite, the labels or the loss itself are not"

@@ -3,26 +3,29 @@
 import importlib.metadata
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import save as to_safetensors
 
-from crossfold.datasets.partitions import Fold, hold_out, inner_fold
-from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
+from crossfold.platform.arithmetic import arithmetic
+from crossfold.platform.cell_data import open_data
 from crossfold.platform.contracts import Cell, Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.end_to_end import load_weights
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
-from crossfold.platform.evaluation import Split, pooled_ccc, predict, score
-from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.evaluation_options import Evaluation
+from crossfold.platform.examination import examine
+from crossfold.platform.model import EmotionModel
+from crossfold.platform.node_stores import node_store
+from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.results import Workspace, describe_machine, utc_now
+from crossfold.platform.scoring import score
 from crossfold.platform.seeds import weight_seed
 from crossfold.platform.training import Trained, train
+from crossfold.platform.weights import weights_folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +34,18 @@ LOG_TAIL = 4000
 
 
 def attempt_cell(
-    cell: Cell, workspace: Workspace, *, reporter: Reporter | None = None, attempt: int = 1, device: str = "cpu"
+    cell: Cell,
+    workspace: Workspace,
+    *,
+    reporter: Reporter | None = None,
+    attempt: int = 1,
+    device: str = "cpu",
+    replica: Replica = ALONE,
 ) -> Outcome:
     """Runs a cell; trouble becomes a classed entry of the failure ledger, never an exception."""
     started = monotonic()
     try:
-        run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device)
+        run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, replica=replica)
     except Cancelled:
         return Outcome("cancelled", monotonic() - started)
     except Exception as error:  # every class of trouble ends in the ledger
@@ -49,7 +58,8 @@ def attempt_cell(
             log_tail=traceback.format_exc()[-LOG_TAIL:],
             at=utc_now(),
         )
-        workspace.record_failure(failure)
+        if replica.first:
+            workspace.record_failure(failure)
         return Outcome("failed", monotonic() - started, failure)
     return Outcome("done", monotonic() - started)
 
@@ -68,76 +78,44 @@ def classify(error: BaseException) -> FailureClass:
     return FailureClass.CODE
 
 
-def run_cell(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int, device: str) -> None:
-    """Trains and scores a cell and commits its folder. Everything but `env.json` depends on the cell alone."""
+def run_cell(
+    cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int, device: str, replica: Replica = ALONE
+) -> None:
+    """Trains and scores a cell and commits its folder. Everything but `env.json` depends on the cell alone.
+
+    replica: this process among those that share the cell's batches; the first one scores and commits.
+    """
     started = monotonic()
-    with _strict(weight_seed(cell)):
-        store = _open_store(workspace.store_path(cell.corpus, cell.store))
-        fold, selecting = splits(cell, store)
-        modalities = modalities_of(cell)
-        model = build_model(cell, {m: store.width(m) for m in modalities}).to(device)
-        source = _source(cell, store, fold.train, modalities, device)
-        selection = Split(selecting, _source(cell, store, selecting, modalities, device))
-        reported = Split(fold.validation, _source(cell, store, fold.validation, modalities, device))
-        _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
-        for windows in (source, selection.source, reported.source):
-            if len(windows) == 0:
-                raise DataError(
-                    f"fold {cell.fold}: no frame of a split has all of {', '.join(store.targets)}, and `invalid: drop` "
-                    "leaves out the rest",
-                    "use `invalid: mask`",
-                )
-
-        def validate(candidate: EmotionModel) -> dict[str, float]:
-            return pooled_ccc(predict(candidate, selection, store, cell.targets, cell.recipe.batch))
-
+    if replica.world != cell.recipe.devices:
+        raise UserError(
+            f"the recipe shares each batch over {cell.recipe.devices} devices, and {replica.world} are at work",
+            "run it with `crossfold run` and workers, or with `--set devices=1`",
+        )
+    with arithmetic(cell.recipe, weight_seed(cell)):
+        data = open_data(cell, node_store(workspace, cell.corpus, cell.store), device)
+        model = data.new_model().to(device)
+        weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
         checkpoint = workspace.scratch(cell.cell_id) / "last.pt"
-        trained = train(cell, model, source, validate, reporter, checkpoint)
+        trained = train(cell, model, data.training.source, data.validate, reporter, checkpoint, replica)
+        if not replica.first:
+            return
         model.load_state_dict(trained.best_state)
-        predictions = predict(model, reported, store, cell.targets, cell.recipe.batch)
+        # Nobody looks more closely at the inner cells of a search than the search does.
+        evaluation = cell.recipe.evaluation if cell.inner is None else Evaluation()
+        seen, parts = examine(data, evaluation, model)
     committed = workspace.commit(
         cell,
-        result=_result(cell, trained, model) | score(predictions, store),
+        result=_result(cell, trained, model, weights) | score(seen.predictions, data.store) | parts,
         curve=pd.DataFrame(trained.progress.curve),
-        predictions=predictions,
-        env=_environment(device, attempt, trained.progress.seconds, monotonic() - started),
+        predictions=seen.predictions,
+        env=_environment(cell, device, attempt, trained.progress.seconds, monotonic() - started),
         weights=to_safetensors({name: t.cpu().contiguous() for name, t in trained.best_state.items()}),
     )
     if not committed:
         logger.info("cell %s was finished by another attempt first", cell.cell_id)
 
 
-def splits(cell: Cell, store: FeatureStore) -> tuple[Fold, tuple[str, ...]]:
-    """The fold a cell trains on and reports, and the clips that pick its best epoch."""
-    fold = store.fold(cell.fold)
-    if cell.inner is not None:
-        fold = inner_fold(store.clips, fold, cell.inner.index, cell.inner.of)
-    if cell.recipe.selection == "held_out":
-        return hold_out(store.clips, fold, cell.recipe.held_out)
-    return fold, fold.validation
-
-
-def _source(
-    cell: Cell, store: FeatureStore, clips: tuple[str, ...], modalities: tuple[str, ...], device: str
-) -> WindowSource:
-    recipe = cell.recipe
-    windows = cut(store, clips, length=recipe.window, hop=recipe.hop, invalid=recipe.invalid)
-    return WindowSource(store, windows, fold=cell.fold, modalities=modalities, targets=cell.targets, device=device)
-
-
-def _refuse_unlabelled(cell: Cell, store: FeatureStore, roles: Mapping[str, tuple[str, ...]]) -> None:
-    """Every target has a labelled frame in each split, or nothing is trained."""
-    for role, clips in roles.items():
-        for target in cell.targets:
-            column = store.targets.index(target)
-            if not any(store.valid[store.rows(name), column].any() for name in clips):
-                raise DataError(
-                    f"fold {cell.fold} has no labelled frame of {target} to {role} in {len(clips)} clips",
-                    "check the labels",
-                )
-
-
-def _result(cell: Cell, trained: Trained, model: EmotionModel) -> dict[str, object]:
+def _result(cell: Cell, trained: Trained, model: EmotionModel, weights: dict[str, Any]) -> dict[str, object]:
     return {
         "status": "done",
         "cell_id": cell.cell_id,
@@ -145,16 +123,19 @@ def _result(cell: Cell, trained: Trained, model: EmotionModel) -> dict[str, obje
             "best_epoch": trained.progress.best_epoch + 1,
             "epochs": trained.progress.epoch,
             "best_ccc": trained.progress.best_ccc,
+            "end": trained.end,
         },
-        "model": {"parameters": sum(p.numel() for p in model.parameters())},
+        "model": {"parameters": sum(p.numel() for p in model.parameters())} | ({"weights": weights} if weights else {}),
     }
 
 
-def _environment(device: str, attempt: int, train_seconds: float, seconds: float) -> dict[str, object]:
+def _environment(cell: Cell, device: str, attempt: int, train_seconds: float, seconds: float) -> dict[str, object]:
     return {
         "finished_at": utc_now(),
         "attempt": attempt,
         "device": device,
+        "determinism": cell.recipe.determinism,
+        "precision": cell.recipe.precision,
         "train_seconds": train_seconds,
         "seconds": seconds,
         "machine": describe_machine(),
@@ -167,25 +148,3 @@ def versions() -> dict[str, str]:
     """Versions of what can change a number."""
     names = ("crossfold", "torch", "numpy", "ray")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-@lru_cache(maxsize=2)
-def _open_store(path: Path) -> FeatureStore:
-    """Stores never change, so a worker opens each once."""
-    return FeatureStore(path)
-
-
-@contextmanager
-def _strict(seed: int) -> Iterator[None]:
-    """Same cell, same bytes: one thread, deterministic kernels, and a generator of the cell's own."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator
@@ -15,6 +15,7 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.config import Recipe, Strict
 from crossfold.platform.contracts import Cell, Inner
 from crossfold.platform.errors import UserError, nearest
+from crossfold.sweeps.recipe_files import load_recipe, read_yaml
 
 HERE = Path(__file__).parent
 
@@ -49,8 +50,8 @@ class _Common(Strict):
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe fields that differ from the named recipe, by dotted name."""
     targets: tuple[str, ...] = ("valence", "arousal")
-    joint_targets: bool = False
-    """E1: one model with a head a target, instead of one model a target."""
+    joint_targets: bool | None = None
+    """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
     @field_validator("targets", "seeds")
@@ -64,11 +65,18 @@ class Sweep(_Common):
 
     systems: tuple[Variant, ...] = Field(min_length=1)
     folds: tuple[int, ...] = (0,)
+    selection: tuple[Literal["reported", "held_out"], ...] | None = None
+    """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
 
     @field_validator("folds")
     @classmethod
     def _some_distinct_folds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return _some_and_distinct(value)
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value if value is None else _some_and_distinct(tuple(value))
 
     @field_validator("systems", mode="before")
     @classmethod
@@ -161,69 +169,63 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
 
 
 def find_sweep(source: str | Path) -> Path:
-    """The file itself, or a shipped sweep of that name; else the nearest right name."""
+    """The file itself, or a shipped sweep of that name; else the nearest right name.
+
+    A path such as `sweeps/paper/grjca-t2.yaml` means the shipped file wherever the command is given.
+    """
     path = Path(source)
     if path.is_file():
         return path
-    shipped = HERE / f"{path.stem}.yaml"
-    if shipped.is_file() and str(source) in (path.stem, f"{path.stem}.yaml"):
-        return shipped
+    for shipped in _shipped():
+        inside = shipped.relative_to(HERE.parent)
+        if path.as_posix() in (shipped.stem, shipped.name, inside.as_posix()):
+            return shipped
     raise UserError(f"no sweep {str(source)!r}{nearest(path.stem, shipped_sweeps())}", "give a YAML file or a name")
 
 
 def shipped_sweeps() -> list[str]:
-    """Names of the sweeps that come with Crossfold."""
-    return sorted(path.stem for path in HERE.glob("*.yaml"))
+    """Names of the sweeps that come with Crossfold; those of papers' tables are called as the tables."""
+    return [path.stem for path in _shipped()]
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Crossfold."""
-    return sorted(path.stem for path in (HERE / "recipes").glob("*.yaml"))
-
-
-def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A shipped recipe or a YAML file, with `changes` by dotted field name."""
-    path = Path(name) if name.endswith(".yaml") else HERE / "recipes" / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"unknown recipe {name!r}{nearest(name, shipped_recipes())}", "`crossfold list recipes`")
-    data = read_yaml(path)
-    for key, value in (changes or {}).items():
-        *parents, last = key.split(".")
-        inside = data
-        for parent in parents:
-            inside = inside.setdefault(parent, {})
-            if not isinstance(inside, dict):
-                raise UserError(f"recipe field {key!r}: {parent!r} has no fields", "see `crossfold list recipes`")
-        if isinstance(value, dict) and isinstance(inside.get(last), dict):
-            inside[last] = {**inside[last], **value}
-        else:
-            inside[last] = value
-    return Recipe.parse({**data, "name": path.stem}, f"recipe {path.stem}")
+def _shipped() -> list[Path]:
+    """Our own sweeps, then one a table of a paper."""
+    return [*sorted(HERE.glob("*.yaml")), *sorted((HERE / "paper").glob("*.yaml"))]
 
 
 def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     """The cells of a grid, systems innermost, so that early partial tables cover all systems."""
     recipe = load_recipe(sweep.recipe, sweep.set)
+    # One object for all cells of a selection: what is shared is checked and spelled once.
+    recipes = [recipe.model_copy(update={"selection": chosen}) for chosen in sweep.selection or (recipe.selection,)]
     _check_targets(sweep.targets, store)
     for fold in sweep.folds:
         store.fold(fold)
     variants, skipped = _resolve(sweep.systems, store)
-    targets = [sweep.targets] if sweep.joint_targets else [(target,) for target in sweep.targets]
+    revisions = {name: find_system(name).revision for name in {variant.system for variant in variants}}
     cells = [
-        _cell(variant, store, recipe, fold, target, seed)
-        for seed, fold, target, variant in itertools.product(sweep.seeds, sweep.folds, targets, variants)
+        _cell(variant, store, chosen, fold, target, seed, revisions[variant.system])
+        for seed, fold, target, variant, chosen in itertools.product(
+            sweep.seeds, sweep.folds, _targets(sweep, recipe), variants, recipes
+        )
     ]
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
+
+
+def _targets(asked: _Common, recipe: Recipe) -> list[tuple[str, ...]]:
+    """The targets of each model: all of one, or one of each."""
+    joint = recipe.joint_targets if asked.joint_targets is None else asked.joint_targets
+    return [asked.targets] if joint else [(target,) for target in asked.targets]
 
 
 def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) -> tuple[Cell, ...]:
     """The inner-fold cells of one configuration of a search. None of them sees the reported split."""
     variant, recipe = _configured(search, chosen)
     (resolved,), _ = _resolve([variant], store, strict=True)
-    targets = [search.targets] if search.joint_targets else [(target,) for target in search.targets]
+    revision = find_system(resolved.system).revision
     return tuple(
-        _cell(resolved, store, recipe, search.fold, target, seed, Inner(index=index, of=search.inner_folds))
-        for seed, index, target in itertools.product(search.seeds, range(search.inner_folds), targets)
+        _cell(resolved, store, recipe, search.fold, target, seed, revision, Inner(index=index, of=search.inner_folds))
+        for seed, index, target in itertools.product(search.seeds, range(search.inner_folds), _targets(search, recipe))
     )
 
 
@@ -266,17 +268,6 @@ def _yaml_value(text: str, override: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: {text!r} is not a YAML value", "write it as in a sweep file") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; anything else is an error that names the file."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not YAML: {error}", "mend the file") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds {type(data).__name__}, not a mapping", "see sweeps/demo.yaml")
-    return data
 
 
 def _variant(entry: Any) -> Any:
@@ -345,6 +336,7 @@ def _cell(
     fold: int,
     targets: tuple[str, ...],
     seed: int,
+    revision: int,
     inner: Inner | None = None,
 ) -> Cell:
     return Cell(
@@ -357,5 +349,5 @@ def _cell(
         targets=targets,
         seed=seed,
         recipe=recipe,
-        revision=find_system(variant.system).revision,
+        revision=revision,
     )

@@ -1,0 +1,97 @@
+"""What a cell trains on, is selected by and reports: the clips of its fold, cut into windows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from crossfold.datasets.normalisation import statistics_of
+from crossfold.datasets.partitions import Fold, hold_out, inner_fold
+from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.platform.contracts import Cell
+from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs
+from crossfold.platform.errors import DataError
+from crossfold.platform.evaluation import Split, predict
+from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.scoring import pooled_ccc
+from crossfold.platform.sources import window_source
+
+
+@dataclass(frozen=True)
+class CellData:
+    """The store of a cell and its three splits. `selection` and `reported` have the same clips as in the papers."""
+
+    cell: Cell
+    store: FeatureStore
+    training: Split
+    selection: Split
+    reported: Split
+
+    def validate(self, model: EmotionModel) -> dict[str, float]:
+        """CCC per target on the split that picks the epoch."""
+        return pooled_ccc(predict(model, self.selection, self.store, self.cell.targets, self.cell.recipe.batch))
+
+    def new_model(self) -> EmotionModel:
+        """The untrained model of the cell. Weights come from torch's current generator."""
+        return build_model(self.cell, input_widths(self.cell.recipe, self.store, modalities_of(self.cell)))
+
+
+def open_data(cell: Cell, store_path: Path, device: str) -> CellData:
+    """Opens the store and cuts the windows. Raises `DataError` or `UserError` where a split cannot serve."""
+    store = _open_store(store_path)
+    check_inputs(cell.recipe, store, modalities_of(cell))
+    fold, selecting = splits(cell, store)
+    statistics = {m: statistics_of(store, m, cell.fold, fold.train) for m in modalities_of(cell)}
+    training, selection, reported = (
+        _split(cell, store, clips, statistics, device) for clips in (fold.train, selecting, fold.validation)
+    )
+    _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
+    for split in (training, selection, reported):
+        if len(split.source) == 0:
+            raise DataError(
+                f"fold {cell.fold}: no frame of a split has all of {', '.join(store.targets)}, and `invalid: drop` "
+                "leaves out the rest",
+                "use `invalid: mask`",
+            )
+    return CellData(cell, store, training, selection, reported)
+
+
+def splits(cell: Cell, store: FeatureStore) -> tuple[Fold, tuple[str, ...]]:
+    """The fold a cell trains on and reports, and the clips that pick its best epoch."""
+    fold = store.fold(cell.fold)
+    if cell.inner is not None:
+        fold = inner_fold(store.clips, fold, cell.inner.index, cell.inner.of)
+    if cell.recipe.selection == "held_out":
+        return hold_out(store.clips, fold, cell.recipe.held_out)
+    return fold, fold.validation
+
+
+def _split(
+    cell: Cell,
+    store: FeatureStore,
+    clips: tuple[str, ...],
+    statistics: Mapping[str, Normalisation | None],
+    device: str,
+) -> Split:
+    modalities = modalities_of(cell)
+    inputs = wanted_inputs(cell.recipe, modalities)
+    source = window_source(cell, store, clips, modalities, device=device, inputs=inputs)
+    return Split(clips, source.with_statistics(statistics))
+
+
+def _refuse_unlabelled(cell: Cell, store: FeatureStore, roles: Mapping[str, tuple[str, ...]]) -> None:
+    """Every target has a labelled frame in each split, or nothing is trained."""
+    for role, clips in roles.items():
+        for target in cell.targets:
+            column = store.targets.index(target)
+            if not any(store.valid[store.rows(name), column].any() for name in clips):
+                raise DataError(
+                    f"fold {cell.fold} has no labelled frame of {target} to {role} in {len(clips)} clips",
+                    "check the labels",
+                )
+
+
+@lru_cache(maxsize=2)
+def _open_store(path: Path) -> FeatureStore:
+    """Stores never change, so a worker opens each once."""
+    return FeatureStore(path)

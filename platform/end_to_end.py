@@ -1,0 +1,170 @@
+"""Backbones inside the graph: raw frames -> features, chunk by chunk, with groups of layers that thaw in turn.
+
+Legend: B batch, L frames, N real frames, F the shape of one raw frame, W features of a backbone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crossfold.datasets.inputs import clip_kind
+from crossfold.datasets.store import FeatureStore
+from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
+from crossfold.platform.config import Recipe
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.weights import find_weights, load_backbone
+
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class FrameEncoder(nn.Module):
+    """A backbone over the frames of windows: B x L x F, as stored -> B x L x W.
+
+    Frames pass it `chunk` at a time, and where it trains, activations of a chunk are computed again for the backward
+    pass, so memory holds one chunk whatever the window is. Batch normalisation keeps the statistics that came with
+    pretrained weights, also in released groups: those of 3600 frames of twelve faces are no statistics, and would
+    depend on the chunk. Trained from nothing it has none to keep; then it learns them, from each chunk, and nothing
+    is computed twice.
+    """
+
+    def __init__(self, backbone: Backbone, chunk: int, *, pretrained: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.chunk = chunk
+        self.pretrained = pretrained
+        self.net = backbone.build()
+        self.groups: int | None = 0
+        """Groups that learn; None: all layers, those of no group too."""
+        self.train_released(False)
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return self.backbone.width
+
+    def train_released(self, training: bool) -> None:
+        """Freezes all but the released groups; `model.train()` undoes that, so it is called after it."""
+        thaw(self.backbone, self.net, self.groups, training=training)
+        for module in self.net.modules():
+            if self.pretrained and isinstance(module, NORMS):
+                module.eval()
+
+    def forward(self, x_BLF: Tensor, mask_BL: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """B x L x W, zero where padded. `seeds`: one a window, of its random crop and flip; None: centre crop."""
+        passed = [
+            self._pass(piece)
+            for window, frames_NF in enumerate(x[real] for x, real in zip(x_BLF, mask_BL, strict=True))
+            if len(frames_NF)
+            for piece in torch.split(self._prepared(frames_NF, seeds[window] if seeds else None), self.chunk)
+        ]
+        features_NW = torch.cat(passed) if passed else x_BLF.new_zeros(0, self.width, dtype=torch.float32)
+        encoded_BLW = features_NW.new_zeros(*mask_BL.shape, self.width)
+        encoded_BLW[mask_BL] = features_NW
+        return encoded_BLW
+
+    def _prepared(self, frames_NF: Tensor, seed: int | None) -> Tensor:
+        # On the CPU, wherever the frames are: the same crops on any device.
+        generator = torch.Generator().manual_seed(seed or 0)
+        prepared = self.backbone.prepare(frames_NF.unsqueeze(0), training=seed is not None, generator=generator)[0]
+        # What the weights are kept in: a test may widen them.
+        return prepared.to(next(self.net.parameters()).dtype)
+
+    def _pass(self, x_NF: Tensor) -> Tensor:
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.net.parameters())
+        if learning and self.pretrained:
+            y_NW: Tensor = checkpoint(self.net, x_NF, use_reentrant=False)
+        else:
+            with torch.set_grad_enabled(learning):
+                y_NW = self.net(x_NF)
+        return y_NW
+
+
+def frame_encoders(recipe: Recipe, modalities: Sequence[str]) -> dict[str, FrameEncoder]:
+    """The backbones of those modalities that a recipe gives one. Weights come from torch's current generator."""
+    return {
+        m: FrameEncoder(
+            find_backbone(recipe.backbones[m], m), recipe.backbone_chunk, pretrained=recipe.weights == "pretrained"
+        )
+        for m in modalities
+        if m in recipe.backbones
+    }
+
+
+def find_backbone(name: str, modality: str) -> Backbone:
+    """A backbone by name; a wrong name, or one of another modality, is answered with those that fit."""
+    fitting = [known for known in BACKBONES if BACKBONES.get(known).modality == modality]
+    if name not in fitting:
+        raise UserError(
+            f"backbones.{modality}: {name!r} is no backbone for {modality}{nearest(name, fitting)}",
+            f"one of {', '.join(sorted(fitting))}",
+        )
+    return BACKBONES.get(name)
+
+
+def wanted_inputs(recipe: Recipe, modalities: Sequence[str]) -> dict[str, str]:
+    """The raw input of each modality that has a backbone, such as `crops48`."""
+    return {m: find_backbone(recipe.backbones[m], m).input for m in modalities if m in recipe.backbones}
+
+
+def check_inputs(recipe: Recipe, store: FeatureStore, modalities: Sequence[str]) -> None:
+    """Raises `UserError` where the store does not hold what the recipe feeds on. Nothing is read."""
+    wanted = wanted_inputs(recipe, modalities)
+    for m in modalities:
+        held = store.input_kind(m)
+        if m not in wanted:
+            if held is not None:
+                raise UserError(
+                    f"{m} of store {store.path.name} is raw {held}, and the recipe has no backbone for it",
+                    f"give `backbones: {{{m}: ...}}`, or prepare features: `crossfold prepare` with --{m} BACKBONE",
+                )
+            continue
+        kind = clip_kind(wanted[m])
+        needed = kind.stored if kind is not None else wanted[m]
+        if held != needed:
+            raise UserError(
+                f"backbone {recipe.backbones[m]} of the recipe feeds on raw {wanted[m]}; {m} of store "
+                f"{store.path.name} is {'ready features' if held is None else f'raw {held}'}",
+                f"`crossfold prepare` with --{m} raw:{needed}, or train on features: recipe NAME+features",
+            )
+    if wanted and recipe.clip.feature == "mean" and recipe.clip.frames > 1:
+        raise UserError("clip.feature = mean has no meaning for raw frames", "use last or middle")
+
+
+def input_widths(recipe: Recipe, store: FeatureStore, modalities: Sequence[str]) -> dict[str, int]:
+    """What enters the temporal encoder of each modality: the backbone's features, or the stored ones."""
+    return {
+        m: find_backbone(recipe.backbones[m], m).width if m in recipe.backbones else store.width(m) for m in modalities
+    }
+
+
+def load_weights(encoders: Mapping[str, FrameEncoder], recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Fills the backbones with their published weights; what was loaded, by modality.
+
+    Raises `UserError` naming file and place if one is missing. A backbone that has none is trained from scratch.
+    """
+    if recipe.weights == "random":
+        return {}
+    used = {m: load_backbone(encoder.backbone, encoder.net, folder) for m, encoder in encoders.items()}
+    return {m: found.facts() for m, found in used.items() if found is not None}
+
+
+def check_weights(recipe: Recipe, modalities: Sequence[str], folder: Path) -> None:
+    """Raises `UserError` naming file and place if weights that the recipe starts from are missing or are others."""
+    for m in modalities:
+        if m in recipe.backbones and recipe.weights == "pretrained":
+            backbone = find_backbone(recipe.backbones[m], m)
+            if backbone.weights is not None:
+                find_weights(backbone.weights, folder)
+
+
+def release(encoders: Mapping[str, FrameEncoder], recipe: Recipe, groups: int) -> None:
+    """Lets the first `groups` groups of layers learn, of the backbones that the recipe thaws and of no other (E8)."""
+    thawing = recipe.thaw.modalities
+    for m, encoder in encoders.items():
+        learns = thawing is None or m in thawing
+        encoder.groups = (None if recipe.thaw.at_once else groups) if learns else 0
+        encoder.train_released(True)

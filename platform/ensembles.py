@@ -1,0 +1,106 @@
+"""Means of predictions: over seeds of one fold, and over folds where they predict the same clips (E13).
+
+No torch here: reports read it. Cells of different folds report different clips, so an ensemble of folds has no score
+on the training corpus; it is for clips that none of them reports, such as those of a challenge's test set.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.contracts import Cell, canonical_json
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import CellRecord, Predictions, Workspace, write_json
+from crossfold.platform.scoring import score
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The score of the mean prediction of some finished cells that report the same clips."""
+
+    over: str
+    """What the members differ in: `seed`."""
+    members: tuple[str, ...]
+    """Cell ids, in order of the seeds."""
+    seeds: tuple[int, ...]
+    cell: Cell
+    """The first member; the others differ in the seed only."""
+    metrics: Mapping[str, Any]
+    """As in `result.json`."""
+    videos: Mapping[str, Any]
+    """As in `result.json`."""
+
+
+def mean_of(predictions: Sequence[Predictions]) -> Predictions:
+    """The mean prediction, frame by frame, in float64; a frame is valid where it is for every member.
+
+    Raises `UserError` where members predict different clips or targets, as those of different folds do.
+    """
+    if not predictions:
+        raise UserError("an ensemble of no predictions", "give at least one")
+    first = predictions[0]
+    for other in predictions[1:]:
+        if (other.clips, other.targets) != (first.clips, first.targets) or len(other.frame) != len(first.frame):
+            raise UserError(
+                f"members of an ensemble predict different clips or targets ({len(first.clips)} clips of "
+                f"{', '.join(first.targets)}; {len(other.clips)} of {', '.join(other.targets)})",
+                "cells of different folds report different clips: predict the same clips with each of them first",
+            )
+    mean = np.mean([p.prediction.astype(np.float64) for p in predictions], axis=0).astype(np.float32)
+    return replace(first, prediction=mean, valid=np.logical_and.reduce([p.valid for p in predictions]))
+
+
+def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
+    """One ensemble for each two or more finished cells that differ in the seed only; scores are kept once made."""
+    groups: dict[str, list[CellRecord]] = defaultdict(list)
+    for record in workspace.records():
+        if record.cell.inner is None:
+            groups[canonical_json(record.cell.identity() | {"seed": None})].append(record)
+    stores: dict[str, FeatureStore] = {}
+    for members in groups.values():
+        if len(members) > 1:
+            yield _scored(sorted(members, key=lambda record: record.cell.seed), workspace, stores)
+
+
+def _scored(members: Sequence[CellRecord], workspace: Workspace, stores: dict[str, FeatureStore]) -> Ensemble:
+    cell = members[0].cell
+    ids = tuple(record.cell_id for record in members)
+    # With the scores of the members, so that a cell that was run again is not mistaken for what it was.
+    key = canonical_json({"members": ids, "metrics": [record.result["metrics"] for record in members]})
+    path = workspace.ensembles / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    if path.is_file():
+        kept = json.loads(path.read_text())
+    else:
+        if cell.store not in stores:
+            stores[cell.store] = FeatureStore(workspace.store_path(cell.corpus, cell.store))
+        kept = {
+            "over": "seed",
+            "members": list(ids),
+            "seeds": [record.cell.seed for record in members],
+            **{key: value for key, value in cell.identity().items() if key not in ("recipe", "seed")},
+            "recipe_hash": hashlib.sha256(cell.recipe.identity_json.encode()).hexdigest()[:8],
+            **score(mean_of([record.predictions for record in members]), stores[cell.store]),
+        }
+        write_json(path, kept)
+    return Ensemble("seed", ids, tuple(kept["seeds"]), cell, kept["metrics"], kept["videos"])
+
+
+def best_folds(cells: Iterable[CellRecord], count: int) -> tuple[int, ...]:
+    """E13: the folds with the highest score on the split that chose their epochs, mean over seeds and targets.
+
+    cells: of one system and recipe. Ties go to the lower index; the folds come in order of their index.
+    Raises `UserError` where there are fewer folds.
+    """
+    scores: dict[int, list[float]] = defaultdict(list)
+    for record in cells:
+        scores[record.cell.fold].append(float(record.result["selection"]["best_ccc"]))
+    if not 1 <= count <= len(scores):
+        raise UserError(f"the best {count} of {len(scores)} folds", "run more folds, or choose fewer")
+    ranked = sorted(scores, key=lambda fold: (-float(np.mean(scores[fold])), fold))
+    return tuple(sorted(ranked[:count]))

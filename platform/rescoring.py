@@ -1,0 +1,60 @@
+"""Looks at finished cells in another way, from their stored weights. The committed cell never changes."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load as from_safetensors
+
+from crossfold.platform.arithmetic import arithmetic
+from crossfold.platform.cell_data import open_data
+from crossfold.platform.contracts import Cell
+from crossfold.platform.errors import DataError
+from crossfold.platform.evaluation_options import Evaluation
+from crossfold.platform.examination import examine
+from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.seeds import weight_seed
+
+DRIFT = 1e-3
+"""Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""
+
+
+def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) -> Path:
+    """Where the four parts of one cell under one evaluation are kept."""
+    return workspace.rescored / evaluation.key / f"{cell_id}.json"
+
+
+def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace) -> Iterator[Cell]:
+    """The finished ones that were neither committed nor rescored under this evaluation."""
+    wanted = evaluation.model_dump(mode="json")
+    finished = workspace.finished()
+    for cell in cells:
+        if cell.cell_id not in finished or rescored_path(workspace, evaluation, cell.cell_id).is_file():
+            continue
+        if workspace.committed_evaluation(cell.cell_id) != wanted:
+            yield cell
+
+
+def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: str = "cpu") -> Path:
+    """Scores a finished cell under this evaluation, and returns the file; one that is there is kept.
+
+    Raises `DataError` where the weights no longer give the stored predictions.
+    """
+    path = rescored_path(workspace, evaluation, cell_id)
+    if path.is_file():
+        return path
+    record = workspace.read_exactly(cell_id)
+    cell = record.cell
+    with arithmetic(cell.recipe, weight_seed(cell)):
+        data = open_data(cell, workspace.store_path(cell.corpus, cell.store), device)
+        model = data.new_model().to(device)
+        model.load_state_dict(from_safetensors((record.path / "best.safetensors").read_bytes()))
+        seen, parts = examine(data, evaluation, model)
+    drift = float(np.abs(seen.predictions.prediction - record.predictions.prediction).max())
+    if not drift <= DRIFT:
+        raise DataError(
+            f"cell {cell_id}: its weights predict other values than it stored, by up to {drift:.2g}",
+            f"`crossfold rerun {cell_id}`",
+        )
+    write_json(path, {"cell_id": cell_id, "evaluation": evaluation.model_dump(mode="json")} | parts)
+    return path

@@ -1,0 +1,105 @@
+"""From frame-level predictions to numbers. NumPy only, so that reports may use it.
+
+Legend: N frames of the scored clips, T targets.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.results import Predictions
+
+DAMAGE = ("missing", "corrupted", "conflict")
+"""Kinds of spans where one modality tells nothing, or something false."""
+
+
+def pooled_ccc(predictions: Predictions) -> dict[str, float]:
+    """CCC per target over the concatenated valid frames (F4): the headline number."""
+    return {
+        target: float(ccc(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t]))
+        for t, target in enumerate(predictions.targets)
+    }
+
+
+def score(predictions: Predictions, store: FeatureStore) -> dict[str, Any]:
+    """Everything `result.json` says of a split: pooled metrics, the mean per video, and the moments per video."""
+    metrics: dict[str, Any] = {}
+    videos: dict[str, Any] = {}
+    for t, target in enumerate(predictions.targets):
+        per_video = _video_moments(predictions, store, t)
+        pooled = moments(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t])
+        metrics[target] = {
+            "ccc": float(ccc_of(pooled)),
+            "ccc_video_mean": float(np.mean([ccc_of(m) for m in per_video.values()])) if per_video else 0.0,
+            "pcc": float(pcc_of(pooled)),
+            "rmse": float(rmse_of(pooled)),
+            "frames": int(pooled.n),
+        }
+        videos[target] = {
+            video: [float(value) for value in (m.n, m.mean_x, m.mean_y, m.sxx, m.syy, m.sxy)]
+            for video, m in per_video.items()
+        }
+    return {"metrics": metrics, "videos": videos}
+
+
+def _video_moments(predictions: Predictions, store: FeatureStore, target: int) -> dict[str, Moments]:
+    """Moments of each video with a valid frame; the clips of one video count as one."""
+    found: dict[str, Moments] = {}
+    for name in predictions.clips:
+        rows = predictions.clip(name)
+        m = moments(
+            predictions.prediction[rows, target], predictions.label[rows, target], predictions.valid[rows, target]
+        )
+        video = store.clip(name).video
+        if m.n > 0:
+            found[video] = found[video] + m if video in found else m
+    return found
+
+
+def span_masks(predictions: Predictions, spans: pd.DataFrame) -> dict[str, np.ndarray]:
+    """bool [N] for each `<kind>` and `<kind>:<modality>` of the spans on these clips, in order of name.
+
+    spans: columns clip, start, end, kind, modality; frames [start, end) of the clip.
+    """
+    masks: dict[str, np.ndarray] = {}
+    for span in spans[spans["clip"].isin(predictions.clips)].itertuples():
+        rows = predictions.clip(str(span.clip))
+        at = slice(rows.start + int(str(span.start)), min(rows.start + int(str(span.end)), rows.stop))
+        for key in (str(span.kind), f"{span.kind}:{span.modality}"):
+            masks.setdefault(key, np.zeros(len(predictions.frame), np.bool_))[at] = True
+    return dict(sorted(masks.items()))
+
+
+def either(masks: Sequence[np.ndarray], frames: int) -> np.ndarray:
+    """bool [N]: where any of the masks is true."""
+    union: np.ndarray = np.logical_or.reduce([np.zeros(frames, np.bool_), *masks])
+    return union
+
+
+def span_scores(predictions: Predictions, spans: pd.DataFrame) -> dict[str, Any] | None:
+    """Pooled metrics of each part of the frames that the spans make, and of the rest, `clean`; None without spans."""
+    masks = span_masks(predictions, spans)
+    if not masks:
+        return None
+    frames = len(predictions.frame)
+    parts = {"clean": ~either(list(masks.values()), frames)} | masks
+    scores = {name: _part_score(predictions, mask) for name, mask in parts.items()}
+    return {name: found for name, found in scores.items() if found}
+
+
+def _part_score(predictions: Predictions, part: np.ndarray) -> dict[str, Any]:
+    found = {}
+    for t, target in enumerate(predictions.targets):
+        m = moments(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t] & part)
+        if m.n > 0:
+            found[target] = {
+                "ccc": float(ccc_of(m)),
+                "pcc": float(pcc_of(m)),
+                "rmse": float(rmse_of(m)),
+                "frames": int(m.n),
+            }
+    return found

@@ -1,0 +1,48 @@
+"""Frozen, strict values: unknown keys are refused with the nearest known one."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crossfold.platform.errors import UserError, nearest
+
+
+class Strict(BaseModel):
+    """A frozen value whose unknown keys are refused with the nearest known one."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def parse(cls, data: Any, where: str) -> Self:
+        """Builds the value from plain data.
+
+        `where` names the source for the reader, such as `sweeps/demo.yaml`.
+        Raises `UserError` that names each offending key, its value and the rule.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [_explain(cls, problem) for problem in error.errors()]
+            raise UserError(f"{where}: " + "; ".join(lines), "correct the named keys") from None
+
+
+def _explain(cls: type[BaseModel], problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"]) or "(whole value)"
+    if problem["type"] == "missing":
+        return f"key {path!r} is missing"
+    if problem["type"] != "extra_forbidden":
+        return f"{path} = {problem['input']!r}: {problem['msg']}"
+    known = _known_keys(cls, problem["loc"][:-1])
+    return f"unknown key {path!r}" + nearest(str(problem["loc"][-1]), known)
+
+
+def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    fields = cls.model_fields
+    for part in path:
+        inner = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        fields = inner.model_fields
+    return list(fields)

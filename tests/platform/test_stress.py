@@ -1,0 +1,262 @@
+"""A cell under stress: what changes, what must not, and what gates are asked."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from crossfold.datasets.clips import Span
+from crossfold.datasets.corruptions import damaged_frames
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.cell_data import open_data
+from crossfold.platform.evaluation import Split, look, predict
+from crossfold.platform.evaluation_options import BATTERIES, Evaluation, strengths_of
+from crossfold.platform.examination import examine
+from crossfold.platform.gate_scores import gate_entries
+from crossfold.platform.scoring import score, span_masks, span_scores
+from crossfold.platform.sources import window_source
+from crossfold.platform.stress import under_stress
+from crossfold.platform.trial import attempt_cell
+
+
+@pytest.fixture(scope="module")
+def spanned_store(tmp_path_factory, small_store):
+    """A store with planted spans on its reported clips; valence is in both modalities, arousal in the voice alone."""
+    rng = np.random.default_rng(0)
+    spans = {
+        "c": (Span(5, 25, "missing", "audio"), Span(20, 30, "complementary", "both")),
+        "d": (Span(0, 10, "corrupted", "visual"), Span(40, 60, "conflict", "audio")),
+    }
+    clips = []
+    for name, partition in (("a", "train"), ("b", "train"), ("c", "validation"), ("d", "validation")):
+        latent = np.cumsum(rng.normal(size=(80, 2)), axis=0) / 9
+        labels = np.tanh(latent)
+        labels[70:, :] = -5
+        clips.append(
+            {
+                "name": name,
+                "partition": partition,
+                "labels": labels,
+                "features": {
+                    "audio": np.tile(latent, 2) + 0.1 * rng.normal(size=(80, 4)),
+                    "visual": np.tile(latent[:, :1], 3) + 0.1 * rng.normal(size=(80, 3)),
+                },
+                "spans": spans.get(name, ()),
+            }
+        )
+    return FeatureStore(small_store(tmp_path_factory.mktemp("spanned") / "stores", clips))
+
+
+@pytest.fixture(scope="module")
+def looked_at(spanned_store, tiny_cell):
+    """(system, evaluation) -> data, model, seen and parts of an untrained model: nothing here needs training."""
+    import torch
+
+    def make(system, stress=BATTERIES["default"], post="none", **params):
+        cell = tiny_cell(system, store=spanned_store, params=params, targets=("valence", "arousal"), window=16, hop=8)
+        data = open_data(cell, spanned_store.path, "cpu")
+        torch.manual_seed(0)
+        model = data.new_model()
+        return data, model, *examine(data, Evaluation(post=post, stress=stress), model)
+
+    return make
+
+
+@pytest.mark.parametrize("system", ["rjca+dca", "concat", "unimodal_audio"])
+def test_each_entry_of_the_battery_once(looked_at, system):
+    data, _, seen, parts = looked_at(system)
+    raw = score(seen.predictions, data.store)["metrics"]
+    entries = parts["stress"]
+    assert [(e["kind"], e["modality"], e["strength"]) for e in entries] == strengths_of(
+        BATTERIES["default"], ("audio", "visual")
+    )
+    for entry in entries:
+        assert entry["metrics"].keys() == raw.keys()
+        assert entry["metrics"]["valence"]["frames"] == raw["valence"]["frames"], "the same frames are scored"
+        assert entry["used"] == (system != "unimodal_audio" or entry["modality"] == "audio")
+        assert (entry["metrics"] == raw) == (not entry["used"]), entry
+    json.dumps(parts, allow_nan=False)
+
+
+@pytest.mark.parametrize(("system", "unread"), [("unimodal_audio", "visual"), ("unimodal_visual", "audio")])
+def test_a_modality_that_a_system_does_not_read_cannot_change_it(looked_at, spanned_store, system, unread):
+    """Not by what is skipped: both modalities are gathered, one is damaged, and the model looks again."""
+    data, model, seen, _ = looked_at(system)
+    clips = data.reported.clips
+    source = window_source(data.cell, spanned_store, clips, ("audio", "visual"))
+    frames = damaged_frames(spanned_store, "noisy", 3.0, modality=unread, fold=0, clips=clips)
+    hurt = Split(clips, source.with_frames(unread, frames, frames.present))
+    again = predict(model, hurt, spanned_store, data.cell.targets, 8)
+    np.testing.assert_array_equal(again.prediction, seen.predictions.prediction)
+
+
+def test_strength_zero_is_the_raw_score(looked_at):
+    stress = [{"kind": kind, "strengths": [0.0]} for kind in ("missing", "noisy", "frozen", "shifted")]
+    data, _, seen, parts = looked_at("rjca", stress=stress)
+    raw = score(seen.predictions, data.store)["metrics"]
+    assert len(parts["stress"]) == 8
+    assert all(entry["metrics"] == raw for entry in parts["stress"])
+
+
+def test_an_unknown_modality_has_no_entry(looked_at):
+    assert looked_at("concat", stress=[{"kind": "missing", "modality": "text", "strengths": [1.0]}])[3]["stress"] == []
+
+
+def test_all_of_a_modality_missing_is_what_zeros_give(looked_at, spanned_store):
+    """Against a reference that knows nothing of damage: features of zeros, by hand."""
+    import torch
+
+    data, model, _, parts = looked_at("concat", stress=[{"kind": "missing", "modality": "audio", "strengths": [1.0]}])
+    source = data.reported.source
+    batch = source.batch(np.arange(len(source)))
+    with torch.no_grad():
+        y = model({"audio": torch.zeros_like(batch.x["audio"]), "visual": batch.x["visual"]}, batch.real).numpy()
+    total, count = np.zeros((spanned_store.frames, 2)), np.zeros(spanned_store.frames)
+    for rows, real, predicted in zip(source.windows.rows, source.windows.real, y, strict=True):
+        for row, counts, value in zip(rows, real, predicted, strict=True):
+            total[row] += value * counts
+            count[row] += counts
+    rows = np.concatenate([np.r_[spanned_store.rows(name)] for name in data.reported.clips])
+    mean = total[rows] / np.maximum(count[rows], 1)[:, None]
+    labels = np.asarray(spanned_store.labels[rows])
+    valid = np.asarray(spanned_store.valid[rows]).all(1) & (count[rows] > 0)
+    for t, target in enumerate(("valence", "arousal")):
+        x, y_ = mean[valid, t], labels[valid, t]
+        reference = 2 * np.cov(x, y_, bias=True)[0, 1] / (x.var() + y_.var() + (x.mean() - y_.mean()) ** 2)
+        assert parts["stress"][0]["metrics"][target]["ccc"] == pytest.approx(reference, abs=1e-5)
+
+
+def test_spans_are_scored_apart(looked_at, spanned_store):
+    _, _, seen, parts = looked_at("concat")
+    predictions = seen.predictions
+    masks = span_masks(predictions, spanned_store.spans)
+    assert list(masks) == sorted(masks)
+    at = {name: predictions.clip(name).start for name in ("c", "d")}
+    assert set(np.flatnonzero(masks["missing:audio"])) == {at["c"] + i for i in range(5, 25)}
+    assert set(np.flatnonzero(masks["conflict"])) == {at["d"] + i for i in range(40, 60)}
+    spans = parts["spans"]
+    assert spans.keys() == {"clean", *masks}
+    inside = np.logical_or.reduce(list(masks.values()))
+    assert spans["clean"]["valence"]["frames"] == (~inside & predictions.valid[:, 0]).sum()
+    mask = masks["corrupted:visual"] & predictions.valid[:, 1]
+    x, y = predictions.prediction[mask, 1].astype(float), predictions.label[mask, 1].astype(float)
+    assert spans["corrupted:visual"]["arousal"]["pcc"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-6)
+    assert span_scores(predictions, spanned_store.spans.iloc[:0]) is None
+
+
+GATED = {
+    "rjca+dca": {"gate"},
+    "ca+dca": {"gate"},
+    "grjca": {"gate"},
+    "hgrjca": {"gate.1", "gate.2", "gate.3"},
+}
+
+
+@pytest.mark.parametrize("system", sorted(GATED))
+def test_gates_of_every_gated_system_are_found(looked_at, system):
+    _, _, seen, parts = looked_at(system)
+    assert {gate for gate, _ in seen.gates} == GATED[system]
+    assert {modality for _, modality in seen.gates} == {"audio", "visual"}
+    assert all(((weight >= 0) & (weight <= 1)).all() for weight in seen.gates.values())
+    found = {(e["truth"], e["damage"]) for e in parts["gates"]}
+    spans = {("spans", d) for d in ("any", "missing", "missing:audio", "corrupted", "corrupted:visual", "conflict")}
+    assert found >= spans
+    assert {d for t, d in found if t == "stress"} <= {
+        f"{kind}:{m}" for kind in ("missing", "frozen") for m in ("audio:0.5", "visual:0.5", "audio:2", "visual:2")
+    }
+    assert ("spans", "complementary") not in found
+
+
+def test_hgrjca_with_feedback_has_the_same_gates(looked_at):
+    _, _, seen, _ = looked_at("hgrjca", feedback=True)
+    assert {gate for gate, _ in seen.gates} == {"gate.1", "gate.2", "gate.3"}
+
+
+def test_systems_without_gates_have_no_such_part(looked_at):
+    for system in ("concat", "rjca", "leader_follower"):
+        _, _, seen, parts = looked_at(system)
+        assert seen.gates == {}
+        assert parts["gates"] is None
+
+
+def test_the_weights_that_are_scored_are_those_the_model_used(looked_at, spanned_store):
+    """One window a frame: what stitching gives is the gate of that window."""
+    data, model, seen, _ = looked_at("rjca+dca")
+    notes = {}
+    batch = data.reported.source.batch(np.array([0]))
+    model.eval()(batch.x, batch.real, notes)
+    rows = data.reported.source.windows.rows[0]
+    first = rows[:8] - spanned_store.rows(data.reported.clips[0]).start  # the next window begins at frame 8
+    np.testing.assert_allclose(seen.gates["gate", "visual"][first], notes["gate.visual"][0, :8, 0].numpy(), atol=1e-5)
+
+
+def test_scores_of_a_gate_against_a_reference():
+    rng = np.random.default_rng(0)
+    damaged = rng.random(2000) < 0.3
+    weight = np.clip(0.3 * damaged + rng.random(2000) * 0.7, 0, 1).astype(np.float32)
+    reached = rng.random(2000) < 0.9
+    (entry,) = gate_entries({("gate", "audio"): weight}, reached, "spans", {"any": damaged})
+    x, truth = weight[reached].astype(np.float64), damaged[reached]
+    assert entry["auroc"] == pytest.approx(roc_auc_score(truth, x))
+    assert entry["auroc"] == pytest.approx(np.mean(x[truth][:, None] > x[~truth][None]), abs=1e-9)
+    assert (entry["frames"], entry["damaged"]) == (len(x), truth.sum())
+    assert entry["mean_damaged"] == pytest.approx(x[truth].mean())
+    ece = 0.0
+    for low in np.arange(10) / 10:
+        inside = (x >= low) & ((x < low + 0.1) | (low > 0.85))
+        if inside.any():
+            ece += inside.mean() * abs(x[inside].mean() - truth[inside].mean())
+    assert entry["ece"] == pytest.approx(ece, abs=1e-3)
+    assert sum(n for _, _, n in entry["bins"]) == len(x)
+
+
+def test_a_perfect_and_a_blind_gate():
+    damaged = np.arange(100) < 40
+    every = np.ones(100, bool)
+    (perfect,) = gate_entries({("gate", "audio"): damaged.astype(np.float32)}, every, "spans", {"any": damaged})
+    assert (perfect["auroc"], perfect["ece"]) == (1.0, 0.0)
+    (blind,) = gate_entries({("gate", "audio"): np.full(100, 0.4, np.float32)}, every, "spans", {"any": damaged})
+    assert blind["auroc"] == 0.5
+    assert blind["ece"] == pytest.approx(0, abs=1e-6)
+    (alone,) = gate_entries({("gate", "audio"): np.full(100, 0.4, np.float32)}, every, "spans", {"any": every})
+    assert alone["auroc"] is None
+    assert alone["mean_clean"] is None
+
+
+def test_other_damage_is_not_taken_for_clean():
+    """Frames of one kind are compared with frames of none, not with frames of another kind."""
+    weight = np.array([0.9, 0.9, 0.1, 0.1], np.float32)
+    masks = {"missing": np.array([1, 0, 0, 0], bool), "conflict": np.array([0, 1, 0, 0], bool)}
+    entries = gate_entries({("gate", "audio"): weight}, np.ones(4, bool), "spans", masks)
+    assert [(e["damage"], e["auroc"], e["frames"]) for e in entries] == [("missing", 1.0, 3), ("conflict", 1.0, 3)]
+
+
+def test_a_committed_cell_has_all_parts_and_the_same_bytes_again(new_workspace, tiny_cell, spanned_store):
+    cell = tiny_cell("rjca+dca", store=spanned_store, post="ca2021", stress="default", window=16, hop=8)
+    texts = []
+    for _ in range(2):
+        workspace = new_workspace(spanned_store.path)
+        outcome = attempt_cell(cell, workspace)
+        assert outcome.status == "done", outcome.failure
+        texts.append((workspace.cell_path(cell.cell_id) / "result.json").read_bytes())
+    assert texts[0] == texts[1]
+    result = json.loads(texts[0])
+    assert all(result[part] for part in ("post", "stress", "spans", "gates"))
+    assert result["post"]["columns"].keys() == {"train", "oracle"}
+
+
+def test_looking_is_outside_the_identity(tiny_cell):
+    plain = tiny_cell("concat")
+    assert tiny_cell("concat", post="ca2021", stress="full").cell_id == plain.cell_id
+    assert tiny_cell("concat", epochs=3).cell_id != plain.cell_id
+
+
+def test_under_stress_needs_no_gates_of_its_own(looked_at, spanned_store):
+    data, model, _, parts = looked_at("rjca+dca", stress=())
+    assert parts["stress"] is None
+    clean = look(model, data.reported, spanned_store, data.cell.targets, 8)
+    entries, gates = under_stress(BATTERIES["quick"], data.cell, model, spanned_store, data.reported, clean)
+    assert len(entries) == 4
+    assert gates == []
+    assert parts["gates"]
