@@ -2,31 +2,42 @@
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
+from crossfold.reports.budget import setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting, load_results
+from crossfold.reports.claims import Verdict, count_words, judge
+from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.comparison import corpus_name
 from crossfold.reports.figures import Figure, gain_bars, gate_pairs, learning_curve
 from crossfold.reports.html import Page, render
-from crossfold.reports.leaderboard import build_leaderboard, setting_targets, setting_variants
-from crossfold.reports.measure import measure, runs_of
+from crossfold.reports.leaderboard import build_leaderboard
+from crossfold.reports.measure import measure, provenance, runs_of
 from crossfold.reports.specs import LEADERBOARD, check_tables, table_spec
 from crossfold.reports.statistics import Gain, paired_gain
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown
 from crossfold.reports.traces import choose_example, clip_trace
-from crossfold.reports.values import MEAN, Table, listing
+from crossfold.reports.values import MEAN, NOT_MEASURABLE, Table, listing
 
 FORMATS = ("html", "md", "tex", "csv")
 TITLE = "Crossfold report"
+DATE = "%Y-%m-%d %H:%M %Z"
 
 _SELECTION = {
     "reported": "best epoch picked on the reported split",
     "held_out": "best epoch picked on held-out training videos",
+}
+CLAIMS = "claims"
+"""Name of the files with the verdicts on the papers' claims."""
+_CLAIM_WRITERS: Mapping[str, Callable[[Sequence[Verdict]], str]] = {
+    "md": claims_markdown,
+    "tex": claims_latex,
+    "csv": claims_csv,
 }
 _WRITERS: Mapping[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 
@@ -64,22 +75,29 @@ def build_report(
             f"nothing to report: workspace {workspace.root} has no finished cell",
             "run `crossfold demo`, or `crossfold run SWEEP` with --workspace, first",
         )
-    built = build_tables(results, wanted)
+    moment = now or datetime.datetime.now(datetime.UTC)
+    built = build_tables(results, wanted, moment)
+    verdicts = judge(results, built)
     out = out or workspace.reports
     out.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
     if "html" in formats:
-        texts["report.html"] = render(_page(workspace, results, built, now), results)
+        texts["report.html"] = render(_page(workspace, results, built, verdicts, moment), results)
     for table in built:
         for name in (name for name in FORMATS if name in formats and name in _WRITERS):
             texts[f"{table.id}.{name}"] = _WRITERS[name](table)
+    for name in (name for name in FORMATS if verdicts and name in formats and name in _CLAIM_WRITERS):
+        texts[f"{CLAIMS}.{name}"] = _CLAIM_WRITERS[name](verdicts)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
-    return Report(tuple(out / name for name in texts), "\n".join(_summary(table) for table in built))
+    return Report(tuple(out / name for name in texts), summary(built, verdicts))
 
 
-def build_tables(results: Results, wanted: Sequence[str]) -> tuple[Table, ...]:
-    """The tables asked for; the leaderboard once a setting, papers' tables where they belong best."""
+def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
+    """The tables asked for; the leaderboard once a setting, papers' tables where they belong best.
+
+    made: the date that each table carries.
+    """
     built: list[Table] = []
     for name in wanted:
         if name == LEADERBOARD:
@@ -88,7 +106,8 @@ def build_tables(results: Results, wanted: Sequence[str]) -> tuple[Table, ...]:
         else:
             spec = table_spec(name)
             built.append(build(spec, results, choose_setting(spec, results)))
-    return tuple(built)
+    date = made.strftime(DATE).strip() if made else ""
+    return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)
 
 
 def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, Gain]]:
@@ -106,17 +125,23 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
     return gains
 
 
-def _page(workspace: Workspace, results: Results, tables: Sequence[Table], now: datetime.datetime | None) -> Page:
+def _page(
+    workspace: Workspace,
+    results: Results,
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict],
+    moment: datetime.datetime,
+) -> Page:
     setting = next(iter(results.settings.values()))
     store, notices = _open_store(workspace, setting)
     notices += _notices(results)
-    moment = now or datetime.datetime.now(datetime.UTC)
     return Page(
         title=f"{TITLE}: {corpus_name(setting.corpus)}",
-        date=moment.strftime("%Y-%m-%d %H:%M %Z").strip(),
+        date=moment.strftime(DATE).strip(),
         summary=_measured(results, setting, store),
         facts=_facts(results, setting, store),
         tables=tables,
+        verdicts=verdicts,
         figures=_figures(results, setting, store),
         notices=notices,
         setting=setting,
@@ -200,8 +225,21 @@ def _notices(results: Results) -> list[str]:
     return notices
 
 
+def summary(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
+    """A few lines for a terminal: what each table has, the claims, and which tables nothing has run for."""
+    lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
+    idle = [table.id for table in tables if table.idle]
+    if idle and len(tables) > 1:
+        lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
+    return "\n".join([*lines, *filter(None, [count_words(verdicts)])])
+
+
 def _summary(table: Table) -> str:
-    entries = [entry for entry in table.entries if entry.target != MEAN]
+    if table.architecture:
+        return f"{table.id}: {table.sentences[0]}"
+    entries = [entry for entry in table.entries if entry.target != MEAN and entry.verdict != NOT_MEASURABLE]
+    if not entries:
+        return f"{table.id}: nothing in it can be measured here"
     done = sum(entry.mean is not None for entry in entries)
     label = f" ({table.setting.label})" if table.setting.label else ""
     return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -20,6 +21,9 @@ from crossfold.reports.statistics import Run, moments_of
 
 EMBEDDED = ("puppets", "synthetic")
 """Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""
+
+RANDOM_WEIGHTS = "-random-weights"
+"""Ends the name of a corpus whose encoders know nothing (`crossfold prepare --random-weights`)."""
 
 MAX_KEYS = 3
 """More parameters than this make no name that can be read."""
@@ -55,12 +59,23 @@ class Setting:
     @property
     def embedded(self) -> bool:
         """Whether the corpus is one that Crossfold makes itself."""
-        return self.corpus in EMBEDDED
+        # Puppets in another layout are `puppets-recola`, `puppets-manifest`.
+        return self.corpus.startswith(EMBEDDED)
 
     @property
     def label(self) -> str:
         """What stands on every table and figure that is made from an embedded corpus; empty for others."""
+        if self.corpus.endswith(RANDOM_WEIGHTS):
+            return f"random encoder weights: {self.corpus} - plumbing, not a result"
         return f"embedded corpus: {self.corpus} - not the papers' data" if self.embedded else ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What `result.json` says of one cell beyond its score: of several evaluations, that with the longest battery."""
+
+    stress: Sequence[Mapping[str, Any]] = ()
+    gates: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,26 @@ class Results:
     """Finished cells left out because a later revision of their system has run in the same setting."""
     variants: Mapping[str, str] = field(default_factory=dict)
     """Variant (system and parameters, as one word) -> the name people read."""
+    processed: Mapping[tuple[str, str, str], Run] = field(default_factory=dict)
+    """Finished (cell_id, target, post-processing) -> the same after post-processing: `fixed`, `train` or `oracle`."""
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    """Finished cell_id -> its stress battery and gates (docs/results.md); cells without either are left out."""
+
+    @cached_property
+    def groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """(setting, variant, target) -> its rows of `cells`, cut out once."""
+        grouped: Any = self.cells.groupby(["setting", "variant", "target"])
+        return {(str(s), str(v), str(t)): rows for (s, v, t), rows in grouped}
+
+    @cached_property
+    def variants_of(self) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+        """(setting, system) -> variant -> its parameters."""
+        found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+        distinct = self.cells[["setting", "system", "variant", "params"]].drop_duplicates()
+        for row in distinct.to_dict("records"):
+            known = found.setdefault((str(row["setting"]), str(row["system"])), {})
+            known[str(row["variant"])] = json.loads(row["params"])
+        return found
 
 
 def load_results(workspace: Workspace) -> Results:
@@ -98,6 +133,7 @@ def load_results(workspace: Workspace) -> Results:
     sizes = Counter(cells["setting"])
     done = Counter(cells.loc[cells["status"] == "done", "setting"])
     kept = set(cells["cell_id"])
+    seen = {cell_id: list(workspace.evaluations(record)) for cell_id, record in records.items() if cell_id in kept}
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
         runs={
@@ -113,20 +149,27 @@ def load_results(workspace: Workspace) -> Results:
         ),
         superseded=superseded,
         variants=_variant_names(cells),
+        processed={
+            key: run
+            for cell_id, record in records.items()
+            if cell_id in kept
+            for key, run in _processed(record, seen[cell_id])
+        },
+        looks={cell_id: look for cell_id, found in seen.items() if (look := _look(found)) != Look()},
     )
 
 
 def _setting(cell: Cell) -> Setting:
-    return _setting_with(cell.recipe, cell.corpus, cell.store, cell.protocol, joint=len(cell.targets) > 1)
+    return setting_of(cell.recipe, cell.corpus, cell.store, cell.protocol, joint=len(cell.targets) > 1)
 
 
-def _setting_with(recipe: Recipe, corpus: str, store: str, protocol: int, *, joint: bool) -> Setting:
-    unnamed = recipe.model_dump(mode="json", exclude={"name"})
+def setting_of(recipe: Recipe, corpus: str, store: str, protocol: int, *, joint: bool) -> Setting:
+    """The setting of everything that runs so."""
     return Setting(
         corpus=corpus,
         store=store,
         recipe=recipe.name,
-        recipe_hash=hashlib.sha256(canonical_json(unnamed).encode()).hexdigest()[:8],
+        recipe_hash=hashlib.sha256(recipe.identity_json.encode()).hexdigest()[:8],
         selection=recipe.selection,
         protocol=protocol,
         joint=joint,
@@ -167,6 +210,29 @@ def _run(record: CellRecord, target: str) -> Run:
     return Run(record.cell.fold, record.cell.seed, record.result["metrics"][target]["ccc"], videos, moments)
 
 
+def _look(evaluations: Sequence[Mapping[str, Any]]) -> Look:
+    """The longest battery that the cell was scored under, and the gates that were looked at with it."""
+    most = max(evaluations, key=lambda each: len(each.get("stress") or ()), default={})
+    gates = most.get("gates") or next((each["gates"] for each in evaluations if each.get("gates")), None)
+    return Look(most.get("stress") or (), gates or ())
+
+
+def _processed(
+    record: CellRecord, evaluations: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[tuple[str, str, str], Run]]:
+    """The runs after each post-processing of the cell; the committed scoring goes before later ones."""
+    seen = set()
+    for evaluation in evaluations:
+        for name, column in ((evaluation.get("post") or {}).get("columns") or {}).items():
+            if name in seen:
+                continue
+            seen.add(name)
+            for target, metrics in column["metrics"].items():
+                videos, moments = moments_of(column["videos"][target])
+                run = Run(record.cell.fold, record.cell.seed, metrics["ccc"], videos, moments)
+                yield (record.cell_id, target, name), run
+
+
 def _owed(
     workspace: Workspace, settings: Mapping[str, Setting], failed: Mapping[str, Failure]
 ) -> Iterator[tuple[dict[str, Any], Setting]]:
@@ -179,7 +245,7 @@ def _owed(
             if label.get("inner") is not None:
                 continue
             targets = label["target"].split("+")
-            setting = _setting_of_sweep(sweep, settings, joint=len(targets) > 1)
+            setting = _setting_of_sweep(sweep, settings, joint=len(targets) > 1, selection=label.get("selection"))
             params = canonical_json(label["params"])
             failure = failed.get(cell_id)
             for target in targets:
@@ -204,13 +270,16 @@ def _owed(
                 )
 
 
-def _setting_of_sweep(sweep: Mapping[str, Any], settings: Mapping[str, Setting], *, joint: bool) -> Setting:
+def _setting_of_sweep(
+    sweep: Mapping[str, Any], settings: Mapping[str, Setting], *, joint: bool, selection: str | None
+) -> Setting:
     """The setting of the sweep's finished cells; before any has finished, the one that the sweep says it runs in.
 
     A sweep that does not say gets one of its own. Never that of another sweep: what one recipe still
     owes must not make the rows of another look unfinished.
     """
     own = {settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings}
+    own = {setting for setting in own if selection in (None, setting.selection)}
     if own:
         return replace(min(own, key=lambda setting: setting.key), joint=joint)
     protocol = int(sweep.get("protocol", PROTOCOL))
@@ -218,7 +287,8 @@ def _setting_of_sweep(sweep: Mapping[str, Any], settings: Mapping[str, Setting],
         # A recipe that this version no longer reads is one that it cannot have run either.
         with suppress(UserError):
             recipe = Recipe.parse(sweep["recipe"], "a launched sweep")
-            return _setting_with(recipe, sweep["corpus"], sweep["store"], protocol, joint=joint)
+            recipe = recipe.model_copy(update={"selection": selection or recipe.selection})
+            return setting_of(recipe, sweep["corpus"], sweep["store"], protocol, joint=joint)
     name = sweep.get("sweep", {}).get("recipe", "not known yet")
     return Setting(sweep["corpus"], sweep["store"], name, "", "not known yet", protocol, joint)
 

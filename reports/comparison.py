@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
-from crossfold.reports.cells import Results, Setting
-from crossfold.reports.measure import runs_of
-from crossfold.reports.specs import TableSpec
-from crossfold.reports.statistics import Gain, holm, paired_gain, rank_agreement
-from crossfold.reports.values import MINUS, NOT_COMPARABLE, Entry, GainLine, Line
+from crossfold.platform.errors import UserError
+from crossfold.reports.cells import Results, Setting, setting_of
+from crossfold.reports.measure import RAW, runs_of
+from crossfold.reports.specs import UNIMODAL, TableSpec
+from crossfold.reports.statistics import Gain, holm, paired_mean_gain, rank_agreement
+from crossfold.reports.values import MEAN, MINUS, NOT_COMPARABLE, Entry, GainLine, Line, listing
+from crossfold.sweeps.recipe_files import load_recipe
 
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"
 ALPHA = 0.05
@@ -15,6 +18,9 @@ PAIRS_NOTE = (
     "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x "
     "seed, Holm-corrected over the table; runs of one fold share their data, so read the interval first."
 )
+
+RELEASED = "+released"
+"""What the name of a recipe ends with that follows released code instead of print."""
 
 CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
 
@@ -24,45 +30,78 @@ def corpus_name(corpus: str) -> str:
     return CORPUS_NAMES.get(corpus, corpus)
 
 
+def departures(spec: TableSpec, setting: Setting) -> tuple[str, ...]:
+    """In what the measurement is not the paper's: its corpus, its recipe, or how the recipe was changed."""
+    found = []
+    if setting.corpus != spec.corpus:
+        found.append(f"on {corpus_name(setting.corpus)}, which is not the paper's corpus ({corpus_name(spec.corpus)})")
+    if setting.recipe.removesuffix(RELEASED) != spec.recipe:
+        found.append(f"with recipe {setting.recipe}, which is not the paper's ({spec.recipe})")
+    elif setting.recipe_hash != _shipped_hash(setting.recipe):
+        found.append(f"with recipe {setting.recipe}, but changed from the one that ships")
+    return tuple(found)
+
+
 def what_compares(spec: TableSpec, setting: Setting) -> str:
     """The sentence that stands above a table."""
-    measured = corpus_name(setting.corpus)
-    if setting.corpus == spec.corpus:
-        return (
-            f"Measured on {measured}, the paper's corpus, with the recipe named in the notes: the difference to "
-            "the published number is shown. A published number agrees where it lies within the interval of "
-            "the measured one."
-        )
+    departed = departures(spec, setting)
+    if departed:
+        return f"Measured {listing(departed)}: compare order and sign of the gains, not values."
     return (
-        f"Measured on {measured}, which is not the paper's corpus ({corpus_name(spec.corpus)}): compare order and sign "
-        "of the gains, not values."
+        f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}: the difference "
+        "to the published number is shown. A published number agrees where it lies within the interval of the measured "
+        "one."
     )
 
 
-def measured_gains(
-    spec: TableSpec, lines: Sequence[Line], results: Results, setting: Setting, folds: Sequence[int]
-) -> tuple[GainLine, ...]:
+@lru_cache(maxsize=64)
+def _shipped_hash(recipe: str) -> str:
+    """The hash of a recipe as it ships; empty where none of that name does."""
+    try:
+        return setting_of(load_recipe(recipe), "", "", 0, joint=False).recipe_hash
+    except UserError:
+        return ""
+
+
+def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, setting: Setting) -> tuple[GainLine, ...]:
     """Each printed gain of one component beside the measured one."""
     by_label = {line.label: line for line in lines}
     found: list[tuple[str, str, float, Gain | None, str]] = []
     for pair in spec.pairs:
         for index, column in enumerate(spec.columns):
             base, better = (by_label[label].entries[index] for label in (pair.base, pair.better))
-            if base.value is None or better.value is None:
+            if base.value is None or better.value is None or not column.measurable or column.target == MEAN:
                 continue
-            gain = None
-            if base.mean is not None and better.mean is not None:
-                ours, theirs = (
-                    runs_of(results, setting, entry.variant, column.target, folds) for entry in (better, base)
-                )
-                gain = paired_gain(ours, theirs)
+            # Unimodal columns stand beside both rows with the same runs.
+            if column.stream in UNIMODAL:
+                continue
+            gain = entry_gain(results, setting, better, base)
             printed = round(better.value - base.value, 6)
-            found.append((f"{pair.base} → {pair.better}", column.target, printed, gain, _why_none(base, better)))
+            found.append((f"{pair.base} → {pair.better}", column.head.lower(), printed, gain, why_none(base, better)))
     corrected = holm([gain.p if gain else None for *_, gain, _ in found])
     return tuple(
         GainLine(label, target, printed, gain, p, _sign_verdict(printed, gain, p) if gain else why)
         for (label, target, printed, gain, why), p in zip(found, corrected, strict=True)
     )
+
+
+def entry_gain(results: Results, setting: Setting, ours: Entry, theirs: Entry) -> Gain | None:
+    """The paired gain of one entry over another, after the same post-processing; None where either is not complete.
+
+    Entries of `MEAN` gain in the mean over all targets of the setting.
+    """
+    if ours.mean is None or theirs.mean is None:
+        return None
+    post = ours.post if ours.post == theirs.post else RAW
+    targets = [ours.target]
+    if ours.target == MEAN:
+        targets = sorted({target for key, _, target in results.groups if key == setting.key})
+    folds = sorted({*ours.folds} & {*theirs.folds})
+    groups = [
+        [runs_of(results, setting, entry.variant, target, folds, post) for target in targets]
+        for entry in (ours, theirs)
+    ]
+    return paired_mean_gain(groups[0], groups[1])
 
 
 def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:
@@ -92,7 +131,7 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
         agreement = rank_agreement([printed for printed, _ in pairs], [mean for _, mean in pairs])
         if agreement:
             tau = f"{agreement.tau:.2f}".replace("-", MINUS)
-            words.append(f"{tau} for {column.target} (n = {agreement.n}, p = {agreement.p:.2f})")
+            words.append(f"{tau} for {column.head.lower()} (n = {agreement.n}, p = {agreement.p:.2f})")
     return (
         (f"Order of the measured rows against the printed order: Kendall's tau {', '.join(words)}.",) if words else ()
     )
@@ -108,7 +147,7 @@ def _sign_verdict(printed: float, gain: Gain, p: float | None) -> str:
     return SAME if gain.sign == sign else OPPOSITE
 
 
-def _why_none(*entries: Entry) -> str:
+def why_none(*entries: Entry) -> str:
     """The worst of the reasons for which two entries have no gain."""
     reasons = [entry.verdict if entry.done == 0 else entry.text for entry in entries if entry.mean is None]
     return next(iter(sorted(reasons, key=lambda reason: not reason.startswith("failed"))), NOT_COMPARABLE)

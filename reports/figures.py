@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
+from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.leaderboard import setting_variants
 from crossfold.reports.palette import DCA, Style, system_family, system_style, translucent
 from crossfold.reports.statistics import Gain
 from crossfold.reports.values import gain_text, number

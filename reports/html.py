@@ -10,10 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from crossfold.reports.budget import setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting
+from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
+from crossfold.reports.claims_text import TITLE, labels
 from crossfold.reports.figures import Figure
 from crossfold.reports.layout import Grid, further_grids, main_grid
-from crossfold.reports.leaderboard import setting_targets, setting_variants
 from crossfold.reports.values import Table, number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -34,6 +36,8 @@ class Page:
     notices: Sequence[str]
     setting: Setting
     """The one that the figures are made from."""
+    verdicts: Sequence[Verdict] = ()
+    """On the papers' claims."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ def render(page: Page, results: Results) -> str:
     shown = {table.setting.key: table.setting for table in page.tables}
     return environment.get_template("report.html.j2").render(
         page=page,
-        sections=[(table, main_grid(table), further_grids(table)) for table in page.tables],
+        sections=[(table, main_grid(table), further_grids(table)) for table in page.tables if not _folded(table, page)],
+        folded=[(table, main_grid(table)) for table in page.tables if _folded(table, page)],
+        claims=_claims(page.verdicts),
         groups=[group for setting in shown.values() for group in _groups(results, setting, anchors)],
         failures=results.failures,
         anchor_of=lambda table, link: anchors.get((table.setting.key, *link), ""),
@@ -69,6 +75,24 @@ def render(page: Page, results: Results) -> str:
         plotly=Markup(get_plotlyjs()) if page.figures else "",
         script_json=script_json,
     )
+
+
+def _folded(table: Table, page: Page) -> bool:
+    """Whether a table stands folded below the others, because nothing of it has run."""
+    return table.idle and len(page.tables) > 1
+
+
+def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
+    if not verdicts:
+        return None
+    return {
+        "title": TITLE,
+        "labels": labels(verdicts),
+        "count": count_words(verdicts),
+        "grid": claims_grid(verdicts),
+        "comparisons": comparisons_grid(verdicts),
+        "method": METHOD,
+    }
 
 
 def script_json(value: Any) -> Markup:

@@ -12,9 +12,13 @@ from crossfold.reports.values import (
     gain_text,
     interval_text,
     listing,
+    number,
     p_text,
     signed,
 )
+
+WIDE = 4
+"""With more columns of scores than this, intervals stand in a table of their own below."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,27 @@ def main_grid(table: Table) -> Grid:
     printed = any(entry.printed is not None for entry in table.entries)
     short = table.columns[0] == MEAN
     best = [_best(table, index) for index in range(len(table.columns))]
-    heads = ["System" if not printed else "Row"]
-    groups = [("", 1)]
-    for index, target in enumerate(table.columns):
-        inside = [*(["Published"] if printed else []), "Measured CCC" if printed else "CCC"]
-        inside += [] if short and index else ["95% interval"]
-        inside += ["Difference"] if table.comparable else []
+    shown = [_shown(table, index, printed=printed, short=short) for index in range(len(table.columns))]
+    heads = [table.row_head or ("Row" if printed else "System"), *table.word_heads]
+    groups = [("", len(heads))]
+    for index in range(len(table.columns)):
+        inside = [_head(name, table, printed=printed) for name in shown[index]]
+        # A column that nobody can measure says so in its head, instead of once a row.
+        inside = [f"Published, {NOT_MEASURABLE}"] if _unmeasurable(table, index) else inside
         for rival in table.rivals if index == 0 else ():
             inside += [f"Gain over {rival}", "p (Holm)"]
         heads += inside
-        groups.append((_column_head(table, target), len(inside)))
+        groups.append((_column_head(table, index), len(inside)))
     heads += table.extra
     if table.extra:
         groups.append(("", len(table.extra)))
     rows = []
     for line in table.lines:
         row = [GridCell(line.label, sort=line.label.lower(), kind="label", marks=line.marks)]
+        row += [GridCell(word or DASH, sort=word.lower(), kind="words") for word in line.words]
         for index, entry in enumerate(line.entries):
-            cells = _entry_cells(table, entry, printed=printed, best=best[index])
-            row += cells[:1] if short and index else cells
+            cells = _entry_cells(entry, best[index])
+            row += [cells[name] for name in shown[index]]
             row += _against_cells(entry, table.rivals if index == 0 else ())
         row += [GridCell(_whole(value), sort=value) for value in line.extra]
         rows.append(tuple(row))
@@ -79,8 +85,31 @@ def main_grid(table: Table) -> Grid:
 
 def further_grids(table: Table) -> list[tuple[str, Grid]]:
     """What stands below the table itself, each with its heading."""
-    grids = [("Gains, printed and measured", gains_grid(table)), ("By target", target_grid(table))]
+    grids = [
+        ("Every measured cell", cells_grid(table)),
+        ("Gains, printed and measured", gains_grid(table)),
+        ("By target", target_grid(table)),
+    ]
     return [(heading, grid) for heading, grid in grids if grid]
+
+
+def cells_grid(table: Table) -> Grid | None:
+    """The measured cells one a row, for tables that are too wide for intervals beside each number."""
+    if len(table.columns) <= WIDE or table.idle:
+        return None
+    shown = ("published", "measured", "interval", *(("raw",) if _has_raw(table) else ()), "runs")
+    shown += ("difference",) if table.comparable else ()
+    heads = [table.row_head or "Row", "Column", *(_head(name, table, printed=True) for name in shown)]
+    best = [_best(table, index) for index in range(len(table.columns))]
+    rows = []
+    for line in table.lines:
+        for index, entry in enumerate(line.entries):
+            if entry.planned:
+                label = GridCell(line.label, sort=line.label.lower(), kind="label")
+                head = _column_head(table, index)
+                cells = _entry_cells(entry, best[index])
+                rows.append((label, GridCell(head, sort=head.lower(), kind="words"), *(cells[name] for name in shown)))
+    return Grid((), tuple(heads), tuple(rows))
 
 
 def target_grid(table: Table) -> Grid | None:
@@ -89,16 +118,17 @@ def target_grid(table: Table) -> Grid | None:
         return None
     rivals = (table.best,) if table.best else ()
     groups, heads = [("", 1)], ["System"]
-    for target in table.columns[1:]:
+    for index in range(1, len(table.columns)):
         inside = ["CCC", "95% interval", *(head for rival in rivals for head in (f"Gain over {rival}", "p (Holm)"))]
-        groups.append((_column_head(table, target), len(inside)))
+        groups.append((_column_head(table, index), len(inside)))
         heads += inside
     best = [_best(table, index) for index in range(len(table.columns))]
     rows = []
     for line in table.lines:
         row = [GridCell(line.label, sort=line.label.lower(), kind="label")]
         for index, entry in enumerate(line.entries[1:], start=1):
-            row += [*_entry_cells(table, entry, printed=False, best=best[index]), *_against_cells(entry, rivals)]
+            cells = _entry_cells(entry, best[index])
+            row += [cells["measured"], cells["interval"], *_against_cells(entry, rivals)]
         rows.append(tuple(row))
     return Grid(tuple(groups), tuple(heads), tuple(rows))
 
@@ -122,19 +152,62 @@ def gains_grid(table: Table) -> Grid | None:
     return Grid((), heads, rows)
 
 
-def _entry_cells(table: Table, entry: Entry, *, printed: bool, best: float | None) -> list[GridCell]:
-    cells = []
-    if printed:
-        cells.append(GridCell(entry.printed or DASH, sort=entry.value, kind="published"))
-    if entry.mean is None:
-        cells.append(GridCell(entry.text, kind="missing", link=_link(entry)))
-    else:
-        strong = best is not None and entry.mean == best
-        cells.append(GridCell(entry.text, sort=entry.mean, kind="measured", strong=strong, link=_link(entry)))
-    cells.append(GridCell(interval_text(entry.interval), sort=entry.interval.low if entry.interval else None))
-    if table.comparable:
-        cells.append(_difference(entry))
-    return cells
+def _shown(table: Table, index: int, *, printed: bool, short: bool) -> tuple[str, ...]:
+    """What stands under one column of scores; a column that nobody can measure needs no interval."""
+    if table.architecture:
+        return ("published", "measured", "verdict")
+    if _unmeasurable(table, index):
+        return ("published",)
+    names = ("published", "measured") if printed else ("measured",)
+    if short and index:
+        return names
+    wide = len(table.columns) > WIDE
+    raw = ("raw",) if _has_raw(table) and not wide else ()
+    return (*names, *raw, *(() if wide else ("interval",)), *(("difference",) if table.comparable else ()))
+
+
+def _head(name: str, table: Table, *, printed: bool) -> str:
+    if table.architecture and name == "measured":
+        return "By arithmetic"
+    return {
+        "published": "Published",
+        "measured": "Measured CCC" if printed else "CCC",
+        "raw": "Raw CCC",
+        "interval": "95% interval",
+        "difference": "Difference",
+        "verdict": "Verdict",
+        "runs": "Runs",
+    }[name]
+
+
+def _unmeasurable(table: Table, index: int) -> bool:
+    return all(line.entries[index].verdict == NOT_MEASURABLE for line in table.lines)
+
+
+def _has_raw(table: Table) -> bool:
+    return any(entry.raw is not None for entry in table.entries)
+
+
+def _entry_cells(entry: Entry, best: float | None) -> dict[str, GridCell]:
+    """Everything that can be shown of an entry, by name."""
+    strong = best is not None and entry.mean == best
+    measured = (
+        GridCell(entry.text, kind="missing", link=_link(entry))
+        if entry.mean is None
+        else GridCell(entry.text, sort=entry.mean, kind="measured", strong=strong, link=_link(entry))
+    )
+    published = entry.printed or DASH
+    if entry.recomputed is not None:
+        published += f" [{f'{entry.recomputed:.4f}'.rstrip('0')}]"
+    return {
+        "published": GridCell(published, sort=entry.value, kind="published"),
+        "measured": measured,
+        "raw": GridCell(DASH if entry.raw is None else number(entry.raw), sort=entry.raw),
+        "interval": GridCell(interval_text(entry.interval), sort=entry.interval.low if entry.interval else None),
+        "difference": _difference(entry),
+        "verdict": GridCell(entry.verdict, sort=entry.verdict, kind="words"),
+        "runs": GridCell(f"{entry.done}/{entry.planned}", sort=float(entry.done)),
+    }
 
 
 def _against_cells(entry: Entry, rivals: Sequence[str]) -> list[GridCell]:
@@ -150,7 +223,10 @@ def _against_cells(entry: Entry, rivals: Sequence[str]) -> list[GridCell]:
     return cells
 
 
-def _column_head(table: Table, column: str) -> str:
+def _column_head(table: Table, index: int) -> str:
+    if table.heads:
+        return table.heads[index]
+    column = table.columns[index]
     if column == MEAN:
         return f"Mean of {listing([target for target in table.columns if target != MEAN])}"
     return column.capitalize()
@@ -158,7 +234,9 @@ def _column_head(table: Table, column: str) -> str:
 
 def _difference(entry: Entry) -> GridCell:
     if entry.difference is None:
-        return GridCell(DASH if entry.verdict != NOT_MEASURABLE else NOT_MEASURABLE, kind="missing")
+        # Without a number, the measured cell says why already.
+        told = entry.mean is not None and entry.printed is not None
+        return GridCell(entry.verdict if told else DASH, kind="missing")
     return GridCell(f"{signed(entry.difference)} {entry.verdict}", sort=entry.difference, kind="words")
 
 
@@ -172,7 +250,9 @@ def _best(table: Table, index: int) -> float | None:
 
 
 def _whole(value: float | None) -> str:
-    """A count with thin spaces between thousands; small values keep a decimal."""
+    """A count with thin spaces between thousands; small values keep a decimal, and scores three."""
     if value is None:
         return DASH
+    if value < 1:
+        return number(value)
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}".replace(",", "\u202f")

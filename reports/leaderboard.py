@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from crossfold.reports.budget import group_letters, ranks_of, same_budget, setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import ALPHA, corpus_name
+from crossfold.reports.degradation import stress_scores
 from crossfold.reports.measure import measure, measure_mean, method_notes, runs_of
 from crossfold.reports.palette import system_rank
 from crossfold.reports.specs import LEADERBOARD
@@ -19,6 +21,18 @@ GAIN_NOTE = (
     "the interval first. Intervals are not corrected for the number of systems."
 )
 ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
+
+RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
+GROUP_NOTE = (
+    "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
+    "system without a letter can be told from all others."
+)
+FURTHER_NOTES = {
+    RANK: "Mean rank: over target x fold x seed, among the complete systems that ran the same of them; 1 is the best.",
+    SECONDS: "Training: median over cells; it depends on the machine and on what else ran there.",
+    STRESS: "Stress CCC: mean over the entries of the stress battery, targets, folds and seeds; what a system does not "
+    "read cannot be damaged for it.",
+}
 
 
 def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> Table:
@@ -36,7 +50,9 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     rivals = _rivals(rows, systems)
     rows = _with_gains(rows, systems, rivals, results, setting)
     notes = method_notes([entry for entries in rows.values() for entry in entries], setting)
-    parameters = _parameters(results, setting)
+    ranks = ranks_of(same_budget(results, setting))
+    letters = group_letters(ranks)
+    further = _further(results, setting, {} if ranks is None else {str(v): float(r) for v, r in ranks.mean.items()})
     best = results.variants[rivals[0]] if rivals else ""
     gained = any(entry.gains for entries in rows.values() for entry in entries)
     return Table(
@@ -48,13 +64,26 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
         comparable=False,
         columns=columns,
         lines=tuple(
-            Line(results.variants[variant], systems[variant], rows[variant], extra=(parameters.get(variant),))
+            Line(
+                results.variants[variant],
+                systems[variant],
+                rows[variant],
+                words=(letters.get(variant, ""),) if letters else (),
+                extra=tuple(values.get(variant) for values in further.values()),
+            )
             for variant in sorted(rows, key=lambda variant: _order(rows[variant], systems[variant], variant))
         ),
         headline=headline(rows, systems, results.variants, setting, targets),
         sentences=_sentences(rows, rivals, results.variants, targets),
-        notes=(*notes, ORDER_NOTE, *((GAIN_NOTE,) if gained else ())),
-        extra=("Parameters",),
+        notes=(
+            *notes,
+            ORDER_NOTE,
+            *((GAIN_NOTE,) if gained else ()),
+            *((GROUP_NOTE,) if letters else ()),
+            *(note for head, note in FURTHER_NOTES.items() if head in further),
+        ),
+        word_heads=("Group",) if letters else (),
+        extra=tuple(further),
         rivals=tuple(results.variants[variant] for variant in sorted(rivals, key=lambda v: system_rank(systems[v])))
         if gained
         else (),
@@ -107,19 +136,6 @@ def headline(
         f"with a 95% paired interval that excludes zero{named}"
         + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
     )
-
-
-def setting_targets(results: Results, setting: Setting) -> tuple[str, ...]:
-    """The targets that ran, valence first."""
-    found = {str(target) for target in results.cells.loc[results.cells["setting"] == setting.key, "target"]}
-    return tuple(sorted(found, key=lambda target: (target != "valence", target)))
-
-
-def setting_variants(results: Results, setting: Setting) -> dict[str, str]:
-    """Variant -> system of everything that ran or was asked for, in the order of tables and figures."""
-    cells = results.cells[results.cells["setting"] == setting.key]
-    systems = {str(v): str(s) for v, s in zip(cells["variant"], cells["system"], strict=True)}
-    return dict(sorted(systems.items(), key=lambda item: (system_rank(item[1]), item[0])))
 
 
 def _rivals(rows: Mapping[str, Sequence[Entry]], systems: Mapping[str, str]) -> list[str]:
@@ -202,6 +218,18 @@ def _order(entries: Sequence[Entry], system: str, variant: str) -> tuple[bool, f
     return (mean is None, -mean if mean is not None else 0.0, system_rank(system), variant)
 
 
-def _parameters(results: Results, setting: Setting) -> dict[str, float]:
+def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
+    """The columns beside the scores, each by variant; without those that nothing is known for."""
     cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
-    return {str(variant): float(count) for variant, count in cells.groupby("variant")["parameters"].median().items()}
+    numbers = {column: cells[["variant", column]].dropna() for column in ("parameters", "train_seconds")}
+    medians = {
+        column: {str(variant): float(value) for variant, value in rows.groupby("variant")[column].median().items()}
+        for column, rows in numbers.items()
+    }
+    found: dict[str, Mapping[str, float]] = {
+        RANK: ranks,
+        STRESS: stress_scores(results, setting),
+        PARAMETERS: medians["parameters"],
+        SECONDS: medians["train_seconds"],
+    }
+    return {head: values for head, values in found.items() if values}

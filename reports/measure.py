@@ -1,6 +1,5 @@
 """From finished cells to the entries of a table, and the words that say how they were made."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,87 +29,103 @@ from crossfold.reports.values import (
     with_sd,
 )
 
+RAW = "raw"
+POST_WORDS = {
+    RAW: "none",
+    "fixed": "the fixed chain of the recipe (nothing fitted)",
+    "train": "the recipe's chain, fitted on predictions of the training clips",
+    "oracle": "the recipe's chain fitted on the labels of the reported split itself, as in the 2021 paper (an oracle)",
+}
+"""What the names of `post` in `result.json` mean."""
 
-def measure(results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = ()) -> Entry:
-    """What was measured for one variant and target; `folds` limits it to some, else all count."""
+_SELECTION = {
+    "reported": "best epoch picked on the reported split itself, as in the papers, which flatters every row",
+    "held_out": "best epoch picked on a held-out part of the training videos",
+}
+
+
+def measure(
+    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
+) -> Entry:
+    """What was measured for one variant and target; `folds` limits it to some, else all count.
+
+    post: the post-processing that is wanted; where a run was not scored with it, the entry is raw and says so.
+    """
     cells = _cells_of(results, setting, variant, target, folds)
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=target)
-    done = cells[cells["status"] == "done"]
-    failed = cells[cells["status"] == "failed"]
-    entry = Entry(
-        text=f"{len(done)}/{len(cells)} cells",
-        verdict=NOT_RUN,
-        variant=variant,
-        target=target,
-        done=len(done),
-        planned=len(cells),
-        cell_ids=tuple(str(cell_id) for cell_id in cells["cell_id"]),
-    )
-    if len(failed):
-        why = "failed: " + ", ".join(sorted({str(kind) for kind in failed["failure"]}))
-        return replace(entry, text=f"{why} ({entry.text})", verdict=why)
-    if len(done) < len(cells):
+    entry = _counted(cells, variant, target)
+    if entry.verdict != NOT_COMPARABLE:
         return entry
-    runs = runs_of(results, setting, variant, target, folds)
-    mean = mean_sd(done)
+    raw = runs_of(results, setting, variant, target, folds)
+    runs = runs_of(results, setting, variant, target, folds, post)
+    processed = post != RAW and len(runs) == len(raw)
+    runs = runs if processed else raw
+    scores = _scores(runs)
+    mean = mean_sd(scores)
     return replace(
         entry,
         text=with_sd(mean.mean, mean.sd),
-        verdict=NOT_COMPARABLE,
         mean=mean.mean,
         sd=mean.sd,
+        post=post if processed else RAW,
+        raw=mean_sd(_scores(raw)).mean if processed else None,
         interval=ccc_interval(runs),
-        video_mean=float(done.groupby("fold")["ccc_video_mean"].mean().mean()),
-        folds=tuple(sorted(int(fold) for fold in done["fold"].unique())),
-        seeds=tuple(sorted(int(seed) for seed in done["seed"].unique())),
-        videos=tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in runs}.items())),
+        video_mean=float(cells.groupby("fold")["ccc_video_mean"].mean().mean()),
+        **_shape(runs),
     )
 
 
-def measure_mean(results: Results, setting: Setting, variant: str, entries: Sequence[Entry]) -> Entry:
+def measure_mean(
+    results: Results,
+    setting: Setting,
+    variant: str,
+    entries: Sequence[Entry],
+    folds: Sequence[int] = (),
+    post: str = RAW,
+) -> Entry:
     """The mean over targets of one variant, from its entries; only where every target is complete."""
-    cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["variant"] == variant)]
-    cells = cells.drop_duplicates("cell_id")
-    done = int((cells["status"] == "done").sum())
-    entry = Entry(
-        text=f"{done}/{len(cells)} cells",
-        verdict=NOT_RUN,
-        variant=variant,
-        target=MEAN,
-        done=done,
-        planned=len(cells),
-        cell_ids=tuple(str(cell_id) for cell_id in cells["cell_id"]),
-    )
+    cells = pd.concat([_cells_of(results, setting, variant, entry.target, folds) for entry in entries])
+    if len(cells) == 0:
+        return Entry(NOT_RUN, NOT_RUN, target=MEAN)
+    entry = replace(_counted(cells.drop_duplicates("cell_id"), variant, MEAN), text="", verdict=NOT_RUN)
+    entry = replace(entry, text=f"{entry.done}/{entry.planned} cells")
     if any(target.mean is None for target in entries):
         failed = sorted({target.verdict for target in entries if target.verdict.startswith("failed")})
         if failed:
             return replace(entry, text=f"{failed[0]} ({entry.text})", verdict=failed[0])
         absent = [target.target for target in entries if target.planned == 0]
-        return replace(entry, text=f"no {listing(absent)}") if absent and done == len(cells) else entry
-    groups = on_common_ground([runs_of(results, setting, variant, target.target) for target in entries])
+        return replace(entry, text=f"no {listing(absent)}") if absent and entry.done == entry.planned else entry
+    processed = post != RAW and all(target.post == post for target in entries)
+    wanted = post if processed else RAW
+    groups = on_common_ground([runs_of(results, setting, variant, each.target, folds, wanted) for each in entries])
     if not groups[0]:
         return replace(entry, text="no fold and seed with all targets")
-    scores = mean_scores(groups)
-    mean = mean_sd(scores)
+    mean = mean_sd(mean_scores(groups))
+    raw = [target.raw for target in entries if target.raw is not None]
     return replace(
         entry,
         text=with_sd(mean.mean, mean.sd),
         verdict=NOT_COMPARABLE,
         mean=mean.mean,
         sd=mean.sd,
+        post=wanted,
+        raw=float(np.mean(raw)) if processed else None,
         interval=mean_interval(groups),
         video_mean=float(np.mean([target.video_mean for target in entries if target.video_mean is not None])),
-        folds=tuple(sorted(int(fold) for fold in scores["fold"].unique())),
-        seeds=tuple(sorted(int(seed) for seed in scores["seed"].unique())),
-        videos=tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in groups[0]}.items())),
+        **_shape(groups[0]),
     )
 
 
-def runs_of(results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = ()) -> list[Run]:
-    """The finished runs of one variant and target."""
+def runs_of(
+    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
+) -> list[Run]:
+    """The finished runs of one variant and target that were scored with `post`."""
     cells = _cells_of(results, setting, variant, target, folds)
-    return [results.runs[str(cell_id), target] for cell_id in cells.loc[cells["status"] == "done", "cell_id"]]
+    done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
+    if post == RAW:
+        return [results.runs[cell_id, target] for cell_id in done]
+    return [run for cell_id in done if (run := results.processed.get((cell_id, target, post)))]
 
 
 def beside(entry: Entry, printed: str | None, value: float | None, *, comparable: bool) -> Entry:
@@ -126,17 +141,30 @@ def beside(entry: Entry, printed: str | None, value: float | None, *, comparable
     return replace(entry, verdict=BELOW if entry.mean < value else ABOVE)
 
 
-def find_variant(results: Results, setting: Setting, system: str, where: Mapping[str, Any]) -> tuple[str, list[str]]:
+def find_variant(
+    results: Results, setting: Setting, system: str, where: Mapping[str, Any], folds: Sequence[int] = ()
+) -> tuple[str, list[str]]:
     """The variant of `system` that has the parameters `where`, and the others that have them too.
 
-    With several, the one with the most cells stands in the table and the rest are named below it: an average over
-    different parameters would be no system at all. The first is empty where there is none.
+    With several, the one with the most cells in `folds` stands in the table and the rest are named below it: an average
+    over different parameters would be no system at all. A parameter that a variant does not have, as before it was
+    invented, cannot differ. The first is empty where there is none.
     """
-    cells = results.cells
-    cells = cells[(cells["setting"] == setting.key) & (cells["system"] == system)]
-    params = {str(v): json.loads(p) for v, p in zip(cells["variant"], cells["params"], strict=True)}
-    matching = [v for v, values in params.items() if all(values.get(key) == value for key, value in where.items())]
-    matching.sort(key=lambda variant: (-int((cells["variant"] == variant).sum()), variant))
+    known = results.variants_of.get((setting.key, system), {})
+    matching = [
+        v for v, params in known.items() if all(params.get(key, value) == value for key, value in where.items())
+    ]
+    if len(matching) > 1:
+        count = {
+            variant: sum(
+                int(not folds or fold in folds)
+                for (key, name, _), cells in results.groups.items()
+                if (key, name) == (setting.key, variant)
+                for fold in cells["fold"]
+            )
+            for variant in matching
+        }
+        matching.sort(key=lambda variant: (-count[variant], variant))
     return (matching[0], matching[1:]) if matching else ("", [])
 
 
@@ -147,16 +175,18 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
         return ()
     folds, seeds = max(shapes, key=lambda shape: len(shape[0]) * len(shape[1]))
     sizes = sorted({entry.videos for entry in entries if entry.folds == folds})
-    videos = " or ".join(listing(size) for size in sizes)
+    one = all(size == (1,) for size in sizes)
+    videos = " or ".join(listing(size) for size in sizes) + (" video" if one else " videos")
     fixed = "; a fold with one video stays as it is" if any(1 in size for size in sizes) else ""
+    posts = sorted({entry.post for entry in entries if entry.mean is not None})
     notes = [
         "Measured: CCC over the concatenated labelled frames of the reported split; mean over "
         f"{_several('fold', folds)} of the mean over {_several('seed', seeds)}; ± is the spread over seeds (root of "
         "the mean variance within folds).",
         "Interval: 95%, percentile bootstrap that resamples whole videos within each fold "
-        f"({DRAWS} draws; {videos} videos in {_several('fold', folds)}{fixed}); the spread over seeds is not in it.",
+        f"({DRAWS} draws; {videos} in {_several('fold', folds)}{fixed}); the spread over seeds is not in it.",
         f"Recipe {setting.recipe} ({setting.recipe_hash}), protocol {setting.protocol}; {selection_words(setting)}; "
-        "no post-processing.",
+        f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}.",
     ]
     if len(shapes) > 1:
         notes.append(
@@ -165,13 +195,67 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def provenance(results: Results, setting: Setting, entries: Sequence[Entry], made: str) -> tuple[tuple[str, str], ...]:
+    """Everything that must be equal for a number to be found again: the line below every table.
+
+    made: the date of the report, as people write it.
+    """
+    cells = {cell_id for entry in entries for cell_id in entry.cell_ids if cell_id in results.records}
+    versions: dict[str, set[str]] = {}
+    for cell_id in cells:
+        for name, version in results.records[cell_id].env.get("versions", {}).items():
+            versions.setdefault(name, set()).add(str(version))
+    measured = [entry for entry in entries if entry.mean is not None]
+    posts = sorted({entry.post for entry in measured}) or [RAW]
+    return (
+        ("corpus", setting.corpus + (f" ({setting.label})" if setting.label else "")),
+        ("store", setting.store),
+        ("recipe", f"{setting.recipe} ({setting.recipe_hash or 'unknown'})"),
+        ("protocol", str(setting.protocol)),
+        ("selection", setting.selection),
+        ("post-processing", ", ".join(posts)),
+        ("folds", listing(sorted({fold for entry in measured for fold in entry.folds})) if measured else ""),
+        ("seeds", listing(sorted({seed for entry in measured for seed in entry.seeds})) if measured else ""),
+        ("versions", ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))),
+        ("made", made),
+    )
+
+
 def selection_words(setting: Setting) -> str:
     """Which data picked the epoch that is scored."""
-    words = {
-        "reported": "best epoch picked on the reported split itself, as in the papers, which flatters every row",
-        "held_out": "best epoch picked on a held-out part of the training videos",
+    return _SELECTION.get(setting.selection, setting.selection)
+
+
+def _counted(cells: pd.DataFrame, variant: str, target: str) -> Entry:
+    """What is done of some cells; the verdict is `NOT_COMPARABLE` where all are, and else why there is no number."""
+    status = cells["status"].to_numpy()
+    done, failed = int((status == "done").sum()), cells[status == "failed"]
+    entry = Entry(
+        text=f"{done}/{len(cells)} cells",
+        verdict=NOT_COMPARABLE if done == len(cells) else NOT_RUN,
+        variant=variant,
+        target=target,
+        done=done,
+        planned=len(cells),
+        cell_ids=tuple(str(cell_id) for cell_id in cells["cell_id"]),
+    )
+    if len(failed):
+        why = "failed: " + ", ".join(sorted({str(kind) for kind in failed["failure"]}))
+        return replace(entry, text=f"{why} ({entry.text})", verdict=why)
+    return entry
+
+
+def _scores(runs: Sequence[Run]) -> pd.DataFrame:
+    return pd.DataFrame([(run.fold, run.seed, run.ccc) for run in runs], columns=["fold", "seed", "ccc"])
+
+
+def _shape(runs: Sequence[Run]) -> dict[str, Any]:
+    """Folds, seeds, and reported videos of each fold."""
+    return {
+        "folds": tuple(sorted({run.fold for run in runs})),
+        "seeds": tuple(sorted({run.seed for run in runs})),
+        "videos": tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in runs}.items())),
     }
-    return words.get(setting.selection, setting.selection)
 
 
 def _several(what: str, values: tuple[int, ...]) -> str:
@@ -179,8 +263,7 @@ def _several(what: str, values: tuple[int, ...]) -> str:
 
 
 def _cells_of(results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]) -> pd.DataFrame:
-    cells = results.cells
-    chosen = (cells["setting"] == setting.key) & (cells["variant"] == variant) & (cells["target"] == target)
-    if folds:
-        chosen &= cells["fold"].isin(list(folds))
-    return cells[chosen]
+    cells = results.groups.get((setting.key, variant, target))
+    if cells is None:
+        return results.cells.iloc[:0]
+    return cells[np.isin(cells["fold"].to_numpy(), list(folds))] if folds else cells

@@ -1,41 +1,75 @@
-"""Which tables there are: the published rows, and which of our systems stands beside each. Declarations only.
+"""Which tables there are: the published rows, and which of our systems stands beside each cell.
 
-The numbers and captions come from `published.json`; a mapping here adds what print does not say: the parameters a row
-was made with, which rows differ by one component, and what a reader must know. A new table is one more mapping.
+The numbers and captions come from `published.json`; `tables.yaml` adds what print does not say: the parameters a row
+was made with, which rows differ by one component, and what a reader must know. A new table is one more mapping there.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import Field
+
+from crossfold.platform.config import Strict
 from crossfold.platform.errors import UserError, nearest
 
 PUBLISHED = Path(__file__).parent / "published.json"
+DECLARED = Path(__file__).parent / "tables.yaml"
 LEADERBOARD = "leaderboard"
 """The one table that is not a paper's: every system that ran, on the corpus it ran on."""
 
-PAPERS = {
-    "ca2021": "Praveen, Granger, Cardinal: Cross Attentional Audio-Visual Fusion (FG 2021)",
-    "dca2024": "Praveen, Alam: Cross-Attention is Not Always Needed (ICME 2024)",
-    "grjca2025": "Praveen, Alam, Charton: United we stand, Divided we fall (2025)",
-    "grjca2025v1": "Praveen, Alam: Handling Weak Complementary Relationships (arXiv 2503.12261v1)",
-    "rjcma2024": "Praveen, Alam: Recursive Joint Cross-Modal Attention (ABAW 2024)",
-}
+MEAN = "mean"
+"""In the place of a target: the mean over the other targets of a row."""
+NOT_OURS = "not ours"
+UNIMODAL = {"audio": "unimodal_audio", "visual": "unimodal_visual"}
+"""The system behind a column of one stream."""
+_ROUNDING = 0.001
+"""A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 
-FOOTNOTES = {
-    "A9": "The residual of CA is tanh(X + Xh) in the 2021 paper and a plain sum in the 2024 one; a table has its own.",
-    "A13": "TCA is only cited; its equations are in none of the five papers, so any TCA row is our reading.",
-    "A15": "The paper prints nothing about its self-attention baseline but a citation.",
-    "C8": "The 2024 paper quotes CA on RECOLA as 0.687/0.831, which is neither of the two results printed here.",
-    "C9": "CA on Aff-Wild2 is 0.541/0.517 here and 0.552/0.531 in the 2025 report; the cited paper has no such result.",
-    "C15": "Printed JCA and RJCA without DCA equal results cited from other papers, so the printed gain may mix "
-    "pipelines; measured bases are trained with the same recipe as their gated versions.",
-    "features": "Needs other visual features than those of the store that was measured.",
-}
-"""Ambiguities of the printed tables, by their number in the list of decisions."""
+
+class _RowMapping(Strict):
+    """What `published.json` cannot say of one row."""
+
+    params: dict[str, Any] = Field(default_factory=dict)
+    cited: bool = False
+    """The number is quoted from another paper, so from another pipeline: measured, but no verdict."""
+    other_features: str = ""
+    """The visual features that the row needs, where they are not those of the table's other rows."""
+    notes: tuple[str, ...] = ()
+
+
+class _TableMapping(Strict):
+    """What `published.json` cannot say of one table."""
+
+    title: str
+    recipe: str = ""
+    folds: tuple[int, ...] = (0,)
+    post: str = "raw"
+    systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The parameters that a system has throughout the table."""
+    rows: dict[str, _RowMapping] = Field(default_factory=dict)
+    gains: tuple[tuple[str, str], ...] = ()
+    """Pairs of rows, base and better, that differ in one component."""
+    copied: tuple[str, ...] = ()
+    """Streams whose printed cells were copied from elsewhere and belong to no system of the table."""
+    submit: bool = False
+    """The sweep trains the models whose predictions go to the organisers of the test set."""
+    layers: tuple[dict[str, Any], ...] = ()
+    """Of an architecture: how each printed block pads and pools, which the strings do not say."""
+    notes: tuple[str, ...] = ()
+    """Below the table; a word such as `F1` stands for that footnote."""
+
+
+class _Declared(Strict):
+    short: dict[str, str]
+    """Papers as a table of claims names them."""
+    papers: dict[str, str]
+    footnotes: dict[str, str]
+    tables: dict[str, _TableMapping]
 
 
 @dataclass(frozen=True)
@@ -45,7 +79,14 @@ class Column:
     key: str
     """Names the column's cells, such as `validation.valence`."""
     target: str
+    """A target, or `MEAN` over the others."""
     partition: str
+    head: str
+    """As printed, its levels joined by commas."""
+    system: str = ""
+    """Where columns name systems."""
+    stream: str = ""
+    """audio, visual or fusion, where columns name those."""
 
     @property
     def measurable(self) -> bool:
@@ -55,19 +96,38 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One printed row, and the system that stands beside it."""
+    """One printed row."""
 
     label: str
     system: str
+    """Empty where columns name systems; `ext:*` is a result of others that the paper quotes."""
     where: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters that a measured variant must have, such as `{"residual": "sum"}`."""
+    """Parameters that a measured variant must have beside those of the table, such as `{"iterations": 2}`."""
     printed: Mapping[str, str | None] = field(default_factory=dict)
     """Column key -> the string as printed."""
     values: Mapping[str, float | None] = field(default_factory=dict)
-    measurable: bool = True
-    matched: bool = True
-    """False where the row differs from another one by something no cell says, such as its features."""
+    ours: bool = True
+    """Crossfold can run it."""
+    cited: bool = False
+    other_features: str = ""
+    fold: int | None = None
+    """The one fold of this row, where rows are folds."""
+    extra: tuple[str, ...] = ()
+    """Printed words under `TableSpec.extra`."""
     footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What must have run for one cell of a table; or why nothing can."""
+
+    system: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    folds: tuple[int, ...] = ()
+    why_not: str = ""
+    """`not ours`, `not measurable` and the like; empty where the cell can be measured."""
+    judged: bool = True
+    """Whether printed and measured may be compared by value, on the paper's own corpus."""
 
 
 @dataclass(frozen=True)
@@ -89,67 +149,60 @@ class TableSpec:
     caption: str
     """As printed."""
     corpus: str
+    recipe: str
+    """The one it is to be run with."""
+    post: str
+    """The post-processing of the reported number, a name in `post` of `result.json`; `raw` is none."""
     folds: tuple[int, ...]
     """Folds that are the printed partition, on the paper's own corpus; elsewhere every fold counts."""
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    systems: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pairs: tuple[Pair, ...] = ()
+    extra: tuple[str, ...] = ()
+    """Heads of printed columns of words."""
+    row_axis: str = ""
+    """What rows are, where they are not systems: recursions or fold."""
+    copied: tuple[str, ...] = ()
+    submit: bool = False
+    layers: tuple[Mapping[str, Any], ...] = ()
+    blocks: tuple[tuple[str, ...], ...] = ()
+    """Of an architecture: stage, layers and output size as printed."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def architecture(self) -> bool:
+        """Whether the table prints a network and no scores."""
+        return bool(self.blocks)
 
-@dataclass(frozen=True)
-class _Mapping:
-    """What `published.json` cannot say of a table."""
+    def asked(self, row: Row, column: Column) -> Asked:
+        """What stands behind one cell. Pure declaration, the same for tables, sweeps and tests."""
+        if not row.ours:
+            return Asked(why_not=NOT_OURS)
+        if column.stream in self.copied:
+            return Asked(why_not="not measurable")
+        system = column.system or UNIMODAL.get(column.stream, row.system)
+        params = {**self.systems.get(system, {}), **(row.where if column.stream not in UNIMODAL else {})}
+        folds = self.folds if row.fold is None else (row.fold,)
+        why = "" if column.measurable else "not measurable"
+        if row.other_features:
+            why = f"needs {row.other_features} features"
+        return Asked(system, params, folds, why, judged=not row.cited)
 
-    title: str
-    where: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    unmatched: tuple[str, ...] = ()
-    footnotes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pairs: tuple[tuple[str, str], ...] = ()
-    folds: tuple[int, ...] = (0,)
-    notes: tuple[str, ...] = ()
-
-
-_MAPPINGS: Mapping[str, _Mapping] = {
-    "dca-t1": _Mapping(
-        title="Effect of dynamic cross-attention (DCA) on four fusion models, Aff-Wild2 validation set",
-        where={"CA [2] w/o DCA": {"residual": "sum"}, "CA [2] w/ DCA": {"residual": "sum"}},
-        footnotes={
-            "CA [2] w/o DCA": ("A9", "C9"),
-            "CA [2] w/ DCA": ("A9",),
-            "TCA [9] w/o DCA": ("A13",),
-            "TCA [9] w/ DCA": ("A13",),
-            "JCA [12] w/o DCA": ("C15",),
-            "RJCA [13] w/o DCA": ("C15",),
-        },
-        pairs=tuple((f"{base} w/o DCA", f"{base} w/ DCA") for base in ("CA [2]", "TCA [9]", "JCA [12]", "RJCA [13]")),
-        notes=("Published: R3D and ResNet-18 features, average of three runs; the smoothing is not specified (F2).",),
-    ),
-    "ca-t2": _Mapping(
-        title="Components of cross-attentional fusion (CA), RECOLA development set",
-        where={"I3D + Cross-Attention (ours)": {"residual": "tanh"}},
-        unmatched=("2D CNN + Feature Concatenation", "2D CNN + LSTM"),
-        footnotes={
-            "2D CNN + Feature Concatenation": ("features",),
-            "2D CNN + LSTM": ("features",),
-            "I3D + Self Attention": ("A15",),
-            "I3D + Cross-Attention (ours)": ("A9", "C8"),
-        },
-        pairs=(
-            ("I3D + Feature Concatenation", "I3D + Cross-Attention (ours)"),
-            ("I3D + Self Attention", "I3D + Cross-Attention (ours)"),
-        ),
-        notes=(
-            "Published: median filter, centring, scaling and time shift fitted on the development labels (F1), which "
-            "brings CCC close to a rescaled correlation; measured: predictions as they are.",
-        ),
-    ),
-}
+    def recomputed(self, row: Row, column: Column) -> float | None:
+        """The mean of the row's printed targets where the printed mean is not it (C6); None where it is."""
+        printed = row.values.get(column.key)
+        others = [c for c in self.columns if c.partition == column.partition and c.target != MEAN]
+        parts = [value for c in others if (value := row.values.get(c.key)) is not None]
+        if column.target != MEAN or printed is None or len(parts) != len(others):
+            return None
+        mean = sum(parts) / len(parts)
+        return mean if abs(mean - printed) > _ROUNDING else None
 
 
 def table_ids() -> tuple[str, ...]:
     """Every table that can be asked for, the leaderboard first."""
-    return (LEADERBOARD, *_MAPPINGS)
+    return (LEADERBOARD, *declared().tables)
 
 
 def check_tables(tables: Sequence[str]) -> tuple[str, ...]:
@@ -162,43 +215,95 @@ def check_tables(tables: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tables)) or table_ids()
 
 
+@cache
 def table_spec(table: str) -> TableSpec:
-    """The declaration of one paper's table. Raises `KeyError` where a mapping names a row that is not printed."""
-    mapping, printed = _MAPPINGS[table], _published()[table]
-    labels = {row["label"] for row in printed["rows"]}
-    named = {
-        *mapping.where,
-        *mapping.unmatched,
-        *mapping.footnotes,
-        *(label for pair in mapping.pairs for label in pair),
-    }
-    if named - labels:
-        raise KeyError(f"table {table}: no printed row {sorted(named - labels)}")
+    """The declaration of one paper's table. Raises `KeyError` where a mapping names what is not printed."""
+    mapping, printed = declared().tables[table], _published()[table]
+    architecture = printed["kind"] == "architecture"
+    rows = () if architecture else _rows(mapping, printed)
+    _check(table, mapping, rows)
     return TableSpec(
         id=table,
-        paper=PAPERS[printed["paper_key"]],
+        paper=declared().papers[printed["paper_key"]],
         number=printed["number"],
         title=mapping.title,
         caption=printed["caption"],
         corpus=printed["dataset"],
+        recipe=mapping.recipe,
+        post=mapping.post,
         folds=mapping.folds,
-        columns=tuple(Column(c["key"], c["target"], c["partition"]) for c in printed["columns"]),
-        rows=tuple(
+        columns=() if architecture else tuple(_column(column) for column in printed["columns"]),
+        rows=rows,
+        systems=mapping.systems,
+        pairs=tuple(Pair(*pair) for pair in mapping.gains),
+        extra=tuple(printed.get("extra_columns", ())),
+        row_axis=printed.get("row_axis", ""),
+        copied=mapping.copied,
+        submit=mapping.submit,
+        layers=mapping.layers,
+        blocks=tuple(tuple(row) for row in printed["rows"]) if architecture else (),
+        notes=tuple(footnotes().get(note, note) for note in mapping.notes),
+    )
+
+
+def footnotes() -> Mapping[str, str]:
+    """Ambiguities of the printed tables, by their number in the list of decisions."""
+    return declared().footnotes
+
+
+@lru_cache(maxsize=1)
+def declared() -> _Declared:
+    """`tables.yaml`, checked."""
+    return _Declared.parse(yaml.safe_load(DECLARED.read_text(encoding="utf-8")), DECLARED.name)
+
+
+def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]:
+    labels = [row["label"].strip("$") for row in printed["rows"]]
+    extra = printed.get("extra_columns", ())
+    rows = []
+    for row, label in zip(printed["rows"], labels, strict=True):
+        words = tuple(row.get("extra", {}).get(head, "") for head in extra)
+        # Two rows of one name are told apart by the words beside it.
+        unique = f"{label}, {words[0]}" if labels.count(label) > 1 else label
+        own = mapping.rows.get(unique, _RowMapping())
+        recursions = {"iterations": row["recursions"]} if "recursions" in row else {}
+        rows.append(
             Row(
-                label=row["label"],
-                system=row["system"],
-                where=mapping.where.get(row["label"], {}),
+                label=unique,
+                system=row["system"] or "",
+                where={**recursions, **own.params},
                 printed=row["printed"],
                 values=row["cells"],
-                measurable=row["measurable"],
-                matched=row["label"] not in mapping.unmatched,
-                footnotes=mapping.footnotes.get(row["label"], ()),
+                ours=row["measurable"],
+                cited=own.cited,
+                other_features=own.other_features,
+                fold=row.get("fold"),
+                extra=words,
+                footnotes=own.notes,
             )
-            for row in printed["rows"]
-        ),
-        pairs=tuple(Pair(*pair) for pair in mapping.pairs),
-        notes=mapping.notes,
+        )
+    return tuple(rows)
+
+
+def _column(column: Mapping[str, Any]) -> Column:
+    return Column(
+        key=column["key"],
+        target=column["target"],
+        partition=column["partition"],
+        head=", ".join(column["header"]),
+        system=column.get("system", ""),
+        stream=column.get("stream", ""),
     )
+
+
+def _check(table: str, mapping: _TableMapping, rows: Sequence[Row]) -> None:
+    labels = {row.label for row in rows}
+    unknown = {*mapping.rows, *(label for pair in mapping.gains for label in pair)} - labels
+    if unknown:
+        raise KeyError(f"table {table}: no printed row {sorted(unknown)}")
+    missing = {note for row in rows for note in row.footnotes} - set(footnotes())
+    if missing:
+        raise KeyError(f"table {table}: no footnote {sorted(missing)}")
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from crossfold.platform.metrics import Moments, ccc_of
 
@@ -23,13 +22,17 @@ Floats = npt.NDArray[np.float64]
 DRAWS = 2000
 """Resamples of one interval: the ends of a 95% interval then move by less than 0.002 from seed to seed."""
 LEVEL = 0.95
+_FIELDS = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")
 MIN_VIDEOS = 4
 """Fewer videos that can be exchanged for each other say too little about others: there is no interval then."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One finished cell as seen by one target: its score, and the moments of each reported video."""
+    """One finished cell as seen by one target: its score, and the moments of each reported video.
+
+    Equal only to itself, so that what was resampled once is found again.
+    """
 
     fold: int
     seed: int
@@ -72,6 +75,8 @@ class Gain:
     p: float | None
     """Paired t test over the pairs; None with fewer than two, or with no spread at all."""
     p_wilcoxon: float | None = None
+    differences: tuple[float, ...] = ()
+    """One a fold and seed, in that order."""
 
     @property
     def sign(self) -> int:
@@ -125,23 +130,27 @@ def resample(videos: int, fold: int, draws: int = DRAWS, seed: int = 0) -> Float
 
 
 def merged_ccc(moments: Moments, counts: Floats) -> Floats:
-    """CCC of the pooled frames of each resample: float64 [draws].
+    """CCC of the pooled frames of each resample: float64 [draws], or [draws, runs].
 
-    Equal to adding `Moments` one video after the other; means are shifted first, so that nothing cancels.
+    moments: arrays [videos], or [videos, runs] of runs on the same videos. Equal to adding `Moments` one video after
+    the other; means are shifted first, so that nothing cancels.
     """
-    weights = counts * moments.n
-    n = weights.sum(1)
-    safe = n + (n == 0)
-    shift_x, shift_y = float(np.mean(moments.mean_x)), float(np.mean(moments.mean_y))
+    shift_x, shift_y = np.mean(moments.mean_x, axis=0), np.mean(moments.mean_y, axis=0)
     x, y = moments.mean_x - shift_x, moments.mean_y - shift_y
-    mean_x, mean_y = weights @ x / safe, weights @ y / safe
+    sums = (moments.n, moments.n * x, moments.n * y)
+    squares = (moments.sxx + moments.n * x * x, moments.syy + moments.n * y * y, moments.sxy + moments.n * x * y)
+    # One product of matrices for all runs and sums.
+    merged = np.tensordot(counts, np.stack([*sums, *squares], axis=-1), axes=1)
+    n, of_x, of_y, of_xx, of_yy, of_xy = (merged[..., index] for index in range(6))
+    safe = n + (n == 0)
+    mean_x, mean_y = of_x / safe, of_y / safe
     pooled = Moments(
         n,
         mean_x + shift_x,
         mean_y + shift_y,
-        counts @ moments.sxx + weights @ (x * x) - n * mean_x**2,
-        counts @ moments.syy + weights @ (y * y) - n * mean_y**2,
-        counts @ moments.sxy + weights @ (x * y) - n * mean_x * mean_y,
+        of_xx - n * mean_x**2,
+        of_yy - n * mean_y**2,
+        of_xy - n * mean_x * mean_y,
     )
     resampled: Floats = ccc_of(pooled)
     return resampled
@@ -153,6 +162,13 @@ def bootstrap_mean(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Fl
     Videos are drawn with replacement within each fold; the runs of a fold share the draw. A fold that reports one
     video stays as it is. None where the other folds report fewer than `MIN_VIDEOS` together.
     """
+    # The order of runs changes nothing but rounding; one order makes one entry of the cache.
+    return _bootstrap_mean(tuple(sorted(runs, key=lambda run: (run.fold, run.seed))), draws, seed)
+
+
+# An entry is 16 kB; a table, its gains and its claims ask for the same runs again and again.
+@lru_cache(maxsize=4096)
+def _bootstrap_mean(runs: tuple[Run, ...], draws: int, seed: int) -> Floats | None:
     folds = defaultdict(list)
     for run in runs:
         folds[run.fold].append(run)
@@ -162,8 +178,11 @@ def bootstrap_mean(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Fl
     means = []
     for fold, inside in sorted(folds.items()):
         counts = resample(sizes[fold], fold, draws, seed)
-        means.append(np.mean([merged_ccc(run.moments, counts) for run in inside], axis=0))
-    return np.asarray(np.mean(means, axis=0))
+        together = Moments(*(np.stack([getattr(run.moments, name) for run in inside], axis=-1) for name in _FIELDS))
+        means.append(merged_ccc(together, counts).mean(axis=1))
+    mean = np.asarray(np.mean(means, axis=0))
+    mean.setflags(write=False)
+    return mean
 
 
 def interval_of(resampled: Floats | None) -> Interval | None:
@@ -240,14 +259,19 @@ def paired_mean_gain(
         n=len(pairs),
         p=_p_value(stats.ttest_1samp, differences, 0.0),
         p_wilcoxon=_p_value(stats.wilcoxon, differences),
+        differences=tuple(float(difference) for difference in differences),
     )
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Holm's correction over the tests that were made; those that were not stay None."""
-    made = [p for p in p_values if p is not None]
-    corrected = iter(multipletests(made, method="holm")[1].tolist() if made else [])
-    return tuple(None if p is None else float(next(corrected)) for p in p_values)
+    made = np.array([p for p in p_values if p is not None], np.float64)
+    # Written out, because statsmodels collects garbage in each call, which costs a second in a large report.
+    order = np.argsort(made, kind="stable")
+    corrected = np.empty_like(made)
+    corrected[order] = np.minimum(np.maximum.accumulate(made[order] * np.arange(len(made), 0, -1)), 1)
+    left = iter(corrected.tolist())
+    return tuple(None if p is None else float(next(left)) for p in p_values)
 
 
 def rank_agreement(printed: Sequence[float], measured: Sequence[float]) -> Agreement | None:
@@ -273,7 +297,7 @@ def _spread_over(run: Run, videos: tuple[str, ...]) -> Run:
         return run
     at = [videos.index(video) for video in run.videos]
     wide = Moments(*np.zeros((6, len(videos))))
-    for name in ("n", "mean_x", "mean_y", "sxx", "syy", "sxy"):
+    for name in _FIELDS:
         getattr(wide, name)[at] = getattr(run.moments, name)
     return replace(run, videos=videos, moments=wide)
 

@@ -1,35 +1,78 @@
 """A paper's table as declared, and the measured cells, become one `Table`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from crossfold.platform.contracts import canonical_json
+from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.comparison import PAIRS_NOTE, gain_sentences, measured_gains, order_sentences, what_compares
-from crossfold.reports.measure import beside, find_variant, measure, method_notes
-from crossfold.reports.specs import FOOTNOTES, Column, Row, TableSpec
-from crossfold.reports.values import NOT_MEASURABLE, Entry, Line, Table
+from crossfold.reports.comparison import (
+    PAIRS_NOTE,
+    RELEASED,
+    corpus_name,
+    departures,
+    gain_sentences,
+    measured_gains,
+    order_sentences,
+    what_compares,
+)
+from crossfold.reports.measure import RAW, beside, find_variant, measure, measure_mean, method_notes
+from crossfold.reports.specs import Asked, Row, TableSpec, footnotes
+from crossfold.reports.values import AGREES, MEAN, NOT_MEASURABLE, Entry, Line, Table
+
+_ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
+_NO_POST = (
+    "The runs were not scored with the post-processing of the paper; measured numbers are raw. `crossfold rescore` "
+    "scores finished runs again without training."
+)
 
 
 def choose_setting(spec: TableSpec, results: Results) -> Setting:
-    """Where a table's numbers come from: the paper's corpus if it was run, else the setting with the most cells."""
-    settings = list(results.settings.values())
-    return next((setting for setting in settings if setting.corpus == spec.corpus), settings[0])
+    """Where a table's numbers come from: the paper's corpus and recipe as far as they were run, else the most cells.
+
+    A setting without any system of the table is taken last; of equal ones, that which ran more of its rows is first.
+    """
+    systems = set(spec.systems)
+    ran = {key for key, system in results.variants_of if system in systems}
+
+    wanted = {(each.system, canonical_json(each.params)): each for row in spec.rows for each in
+              (spec.asked(row, column) for column in spec.columns) if not each.why_not}  # fmt: skip
+
+    def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
+        right = setting.recipe.removesuffix(RELEASED) == spec.recipe
+        found = sum(bool(_variant(each, results, setting)[0]) for each in wanted.values())
+        departed = bool(departures(spec, setting))
+        other = setting.recipe != spec.recipe
+        return setting.key not in ran, setting.corpus != spec.corpus, not right, departed, other, -found
+
+    # The order of settings, most finished cells first, breaks ties.
+    return min(results.settings.values(), key=rank)
 
 
 def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     """The table as measured in one setting, each number beside the published one. Pure."""
-    comparable = setting.corpus == spec.corpus
-    folds = spec.folds if comparable else ()
+    if spec.architecture:
+        return _architecture(spec, setting)
+    comparable = not departures(spec, setting)
+    spec, stand_in = _with_targets(spec, results, setting)
+    asked = [[spec.asked(row, column) for column in spec.columns] for row in spec.rows]
+    folds = _folds(spec, asked, results, setting)
     marks = _marks(spec.rows)
-    lines, several = [], []
-    for row in spec.rows:
-        variant, others = find_variant(results, setting, row.system, row.where) if row.matched else ("", [])
-        entries = tuple(_entry(row, column, measure(results, setting, variant, column.target, folds), comparable)
-                        for column in spec.columns)  # fmt: skip
-        lines.append(Line(row.label, row.system, entries, tuple(marks[note] for note in row.footnotes)))
-        if others:
-            also = "; ".join(results.variants[other] for other in others)
-            several.append(f"{row.label}: {results.variants[variant]} stands here; also run: {also}.")
-    gains = measured_gains(spec, lines, results, setting, folds)
+    lines: list[Line] = []
+    several: dict[str, None] = {}
+    for row, cells in zip(spec.rows, asked, strict=True):
+        variants = [_variant(each, results, setting) for each in cells]
+        entries = _entries(spec, row, cells, [first for first, _ in variants], results, setting, folds, comparable)
+        lines.append(
+            Line(row.label, row.system, entries, tuple(sorted(marks[note] for note in row.footnotes)), words=row.extra)
+        )
+        for first, others in variants:
+            if others:
+                also = "; ".join(results.variants[other] for other in others)
+                several[f"{row.label}: {results.variants[first]} stands here; also run: {also}."] = None
+    entries = tuple(entry for line in lines for entry in line.entries)
+    gains = measured_gains(spec, lines, results, setting)
+    lacking = spec.post != RAW and any(entry.mean is not None and entry.post == RAW for entry in entries)
     return Table(
         id=spec.id,
         heading=f"{spec.paper}, {spec.number}",
@@ -38,24 +81,121 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         setting=setting,
         comparable=comparable,
         columns=tuple(column.target for column in spec.columns),
+        heads=tuple(column.head for column in spec.columns),
+        row_head=_ROW_HEADS.get(spec.row_axis, ""),
+        word_heads=spec.extra,
         lines=tuple(lines),
-        sentences=(what_compares(spec, setting), *gain_sentences(gains), *order_sentences(spec, lines)),
+        sentences=_sentences(spec, setting, lines, gain_sentences(gains)),
         notes=(
-            *method_notes([entry for line in lines for entry in line.entries], setting),
+            *method_notes(entries, setting),
             *((PAIRS_NOTE,) if any(gain.gain for gain in gains) else ()),
             *spec.notes,
+            *((_NO_POST,) if lacking else ()),
+            *stand_in,
             *several,
         ),
-        footnotes=tuple((mark, FOOTNOTES[note]) for note, mark in marks.items()),
+        footnotes=tuple((mark, footnotes()[note]) for note, mark in marks.items()),
         gains=gains,
     )
 
 
-def _entry(row: Row, column: Column, measured: Entry, comparable: bool) -> Entry:
-    printed, value = row.printed.get(column.key), row.values.get(column.key)
-    if not (row.measurable and column.measurable):
-        return Entry(NOT_MEASURABLE, NOT_MEASURABLE, printed=printed, value=value, target=column.target)
-    return beside(measured, printed, value, comparable=comparable)
+def _entries(
+    spec: TableSpec,
+    row: Row,
+    asked: Sequence[Asked],
+    variants: Sequence[str],
+    results: Results,
+    setting: Setting,
+    folds: Sequence[int],
+    comparable: bool,
+) -> tuple[Entry, ...]:
+    """The entries of one row, one a column; a mean over targets comes from the others of its partition."""
+    entries: list[Entry] = []
+    for column, each, variant in zip(spec.columns, asked, variants, strict=True):
+        printed, value = row.printed.get(column.key), row.values.get(column.key)
+        inside = (row.fold,) if row.fold is not None else folds
+        if each.why_not:
+            entry = Entry(each.why_not, NOT_MEASURABLE, printed=printed, value=value, target=column.target)
+        elif printed == "-":
+            entry = Entry("not printed", NOT_MEASURABLE, printed=printed, target=column.target)
+        elif column.target == MEAN:
+            entry = measure_mean(results, setting, variant, entries, inside, spec.post)
+            entry = beside(entry, printed, value, comparable=comparable and each.judged)
+        else:
+            entry = measure(results, setting, variant, column.target, inside, spec.post)
+            entry = beside(entry, printed, value, comparable=comparable and each.judged)
+        entries.append(replace(entry, column=column.key, recomputed=spec.recomputed(row, column)))
+    return tuple(entries)
+
+
+def _variant(asked: Asked, results: Results, setting: Setting) -> tuple[str, list[str]]:
+    return ("", []) if asked.why_not else find_variant(results, setting, asked.system, asked.params, asked.folds)
+
+
+def _folds(spec: TableSpec, asked: Sequence[Sequence[Asked]], results: Results, setting: Setting) -> tuple[int, ...]:
+    """The folds that count: the printed ones on the paper's corpus, elsewhere those that all rows of the table have."""
+    if setting.corpus == spec.corpus:
+        return spec.folds
+    having = []
+    for each, column in ((each, column) for row in asked for each, column in zip(row, spec.columns, strict=True)):
+        variant = _variant(each, results, setting)[0]
+        cells = results.groups.get((setting.key, variant, column.target))
+        if cells is not None:
+            having.append({int(fold) for fold in cells["fold"]})
+    common = set.intersection(*having) if having else set()
+    return tuple(sorted(common))
+
+
+def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[TableSpec, tuple[str, ...]]:
+    """The table with targets that the setting has, and what stands in for what: never on the paper's own corpus."""
+    having = sorted({target for key, _, target in results.groups if key == setting.key}, reverse=True)
+    lacking = {c.target for c in spec.columns if c.target not in (*having, MEAN)}
+    if setting.corpus == spec.corpus or not having or len(lacking) != len({c.target for c in spec.columns} - {MEAN}):
+        return spec, ()
+    stand_in = dict(zip(sorted(lacking, reverse=True), having, strict=False))
+    columns = tuple(
+        replace(c, target=stand_in[c.target], head=f"{c.head} (here {stand_in[c.target]})")
+        if c.target in stand_in
+        else c
+        for c in spec.columns
+    )
+    told = tuple(
+        f"{corpus_name(setting.corpus)} has no {old}: {new} stands in for it." for old, new in stand_in.items()
+    )
+    return replace(spec, columns=columns), told
+
+
+def _sentences(spec: TableSpec, setting: Setting, lines: Sequence[Line], gains: Sequence[str]) -> tuple[str, ...]:
+    """What may be compared, and what the comparison says."""
+    entries = [entry for line in lines for entry in line.entries]
+    if not any(entry.verdict != NOT_MEASURABLE for entry in entries):
+        return ("No cell of this table can be measured here: test labels are withheld by the organisers.",)
+    return (what_compares(spec, setting), *gains, *order_sentences(spec, lines))
+
+
+def _architecture(spec: TableSpec, setting: Setting) -> Table:
+    """A printed network: each output size beside the one that follows from the printed kernels and strides."""
+    sizes = recomputed_sizes(spec.blocks, spec.layers)
+    lines = []
+    for (stage, layers, printed), size in zip(spec.blocks, sizes, strict=True):
+        verdict = AGREES if size.replace(" ", "") == printed.replace(" ", "") else "differs"
+        lines.append(Line(stage, "", (Entry(size, verdict, printed=printed, target="output size"),), words=(layers,)))
+    agreeing = sum(line.entries[0].verdict == AGREES for line in lines)
+    return Table(
+        id=spec.id,
+        heading=f"{spec.paper}, {spec.number}",
+        title=spec.title,
+        caption=spec.caption,
+        setting=setting,
+        comparable=False,
+        columns=("output size",),
+        row_head="Stage",
+        word_heads=("Layers",),
+        lines=tuple(lines),
+        sentences=(f"{agreeing} of {len(lines)} printed output sizes follow from the printed kernels and strides.",),
+        notes=spec.notes,
+        architecture=True,
+    )
 
 
 def _marks(rows: Sequence[Row]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
 from crossfold.reports.statistics import Gain
@@ -32,15 +32,27 @@ _LATEX = {
     "\u202f": r"\,",
     "[": "{[}",
     "]": "{]}",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "“": "``",
+    "”": "''",
+    "’": "'",
     "\n": " ",
 }
+_LATEX_LETTERS = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
+"""What every LaTeX sets without further packages; other characters would stop it."""
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Control characters, and those that turn the direction of the text around them."""
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the beginning of a formula, its wide forms included."""
 _NUMERIC = ("number", "published", "measured")
 
 CSV_COLUMNS = (
-    "table", "kind", "row", "system", "variant", "target", "published", "measured", "sd", "low", "high", "video_mean",
-    "difference", "verdict", "done", "planned", "against", "gain_pairs", "gain_p_holm", "gain_p_wilcoxon",
-    "corpus", "store", "recipe", "protocol", "selection", "cells",
+    "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
+    "high", "video_mean", "post", "raw", "difference", "verdict", "done", "planned", "folds", "seeds", "against",
+    "gain_pairs", "gain_p_holm", "gain_p_wilcoxon",
+    "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "label", "versions", "made", "cells",
 )  # fmt: skip
 
 
@@ -52,37 +64,41 @@ def to_markdown(table: Table) -> str:
     if table.headline:
         parts.append(f"**{markdown(table.headline)}**")
     parts += [markdown(sentence) for sentence in table.sentences]
-    parts.append(_pipe_table(main_grid(table)))
+    parts.append(pipe_table(main_grid(table)))
     for heading, grid in further_grids(table):
-        parts += [f"### {markdown(heading)}", _pipe_table(grid)]
+        parts += [f"### {markdown(heading)}", pipe_table(grid)]
     parts += [f"{mark}. {markdown(text)}" for mark, text in table.footnotes]
     parts += [markdown(note) for note in table.notes]
+    if table.provenance:
+        parts.append(markdown(provenance_line(table)))
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(table: Table) -> str:
     """A `table` environment with booktabs rules; needs the packages booktabs and graphicx.
 
-    A tabular that is wider than the line is scaled down to it.
+    A tabular that is wider than the line is scaled down to it. Notes on method are comments: a float must fit a page.
     """
     label = table.setting.label.capitalize() + "." if table.setting.label else ""
     sentences = [label, table.headline, *table.sentences]
     caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
-    notes = [*(f"{mark}: {text}" for mark, text in table.footnotes), *table.notes]
+    below = [f"{mark}: {text}" for mark, text in table.footnotes]
+    below += [provenance_line(table)] if table.provenance else []
     return "\n".join(
         [
             "% needs \\usepackage{booktabs,graphicx}",
+            *(f"% {latex(note)}" for note in table.notes),
             "\\begin{table}[t]",
             "\\centering\\small",
             f"\\caption{{{latex(caption)}}}",
             f"\\label{{tab:{table.id}}}",
-            _tabular(main_grid(table)),
+            tabular(main_grid(table)),
             *(
                 part
                 for heading, grid in further_grids(table)
-                for part in (f"\\par\\medskip {latex(heading)}\\par\\smallskip", _tabular(grid))
+                for part in (f"\\par\\medskip {latex(heading)}\\par\\smallskip", tabular(grid))
             ),
-            *(f"\\par\\smallskip\\footnotesize {latex(note)}" for note in notes),
+            *(f"\\par\\smallskip\\scriptsize {latex(line)}" for line in below),
             "\\end{table}",
             "",
         ]
@@ -99,24 +115,42 @@ def to_csv(table: Table) -> str:
     writer.writeheader()
     for line in table.lines:
         for entry in line.entries:
-            writer.writerow({key: _csv_value(value) for key, value in _record(table, line, entry).items()})
+            writer.writerow({key: csv_value(value) for key, value in _record(table, line, entry).items()})
     for record in _gain_records(table):
-        writer.writerow({key: _csv_value(value) for key, value in record.items()})
+        writer.writerow({key: csv_value(value) for key, value in record.items()})
     return out.getvalue()
+
+
+def provenance_line(table: Table) -> str:
+    """Where the numbers come from, in one line."""
+    return "; ".join(f"{term}: {value}" for term, value in table.provenance if value) + "."
 
 
 def markdown(text: str) -> str:
     """Text without meaning to Markdown or HTML."""
+    text = visible(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return _MARKDOWN.sub(r"\\\1", text)
 
 
 def latex(text: str) -> str:
-    """Text without meaning to LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Text without meaning to LaTeX; what it has no letter for stands as its number, such as [U+05D0]."""
+    return "".join(_latex_character(character) for character in visible(text))
 
 
-def _pipe_table(grid: Grid) -> str:
+def visible(text: str) -> str:
+    """The text with a mark in place of each character that nobody sees and that may reorder its neighbours."""
+    return _INVISIBLE.sub("\ufffd", text)
+
+
+def _latex_character(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    return character if _LATEX_LETTERS.match(character) else f"{{[}}U+{ord(character):04X}{{]}}"
+
+
+def pipe_table(grid: Grid) -> str:
+    """A grid as a GitHub-flavoured table."""
     lines = [
         "| " + " | ".join(markdown(head) for head in _flat_heads(grid)) + " |",
         "|" + "|".join(" --- " if not _is_numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
@@ -130,8 +164,15 @@ def _markdown_cell(cell: GridCell) -> str:
     return f"**{text}**" if cell.strong else text
 
 
-def _tabular(grid: Grid) -> str:
-    columns = "".join("r" if _is_numeric(grid, i) else "l" for i in range(len(grid.heads)))
+def tabular(grid: Grid, widths: Mapping[int, str] | None = None) -> str:
+    """A grid as a LaTeX tabular with booktabs rules, no wider than the line.
+
+    widths: column -> the width at which its text breaks into lines, such as `5cm`.
+    """
+    kinds = ["r" if _is_numeric(grid, i) else "l" for i in range(len(grid.heads))]
+    for index, breadth in (widths or {}).items():
+        kinds[index] = f"p{{{breadth}}}"
+    columns = "".join(kinds)
     lines = [_NO_WIDER_THAN_LINE + "{%", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     if grid.groups:
         spans = [
@@ -170,19 +211,25 @@ def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
         "table": table.id,
         "kind": "score",
         "row": line.label,
-        "system": line.system,
+        "column": entry.column,
+        "system": line.system or entry.variant.partition(" ")[0],
         "variant": entry.variant,
         "target": entry.target,
-        "published": entry.value,
+        "published": entry.printed if table.architecture else entry.value,
+        "recomputed": entry.text if table.architecture else entry.recomputed,
         "measured": entry.mean,
         "sd": entry.sd,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "video_mean": entry.video_mean,
+        "post": entry.post if entry.mean is not None else None,
+        "raw": entry.raw,
         "difference": entry.difference,
         "verdict": entry.verdict,
         "done": entry.done,
         "planned": entry.planned,
+        "folds": " ".join(str(fold) for fold in entry.folds),
+        "seeds": " ".join(str(seed) for seed in entry.seeds),
         **_setting_record(table),
         "cells": " ".join(entry.cell_ids),
     }
@@ -225,20 +272,25 @@ def _gain_record(table: Table, gain: Gain | None, p: float | None) -> dict[str, 
 
 
 def _setting_record(table: Table) -> dict[str, object]:
-    setting = table.setting
+    setting, known = table.setting, dict(table.provenance)
     return {
         "corpus": setting.corpus,
         "store": setting.store,
         "recipe": setting.recipe,
+        "recipe_hash": setting.recipe_hash,
         "protocol": setting.protocol,
         "selection": setting.selection,
+        "label": setting.label,
+        "versions": known.get("versions"),
+        "made": known.get("made"),
     }
 
 
-def _csv_value(value: object) -> object:
+def csv_value(value: object) -> object:
     """Floats to six digits; text that a spreadsheet would run as a formula gets a quote before it."""
     if isinstance(value, float):
         return f"{value:.6f}"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
+    if isinstance(value, str):
+        value = visible(value)
+        return "'" + value if value.startswith(_FORMULA) or value.lstrip().startswith(_FORMULA) else value
     return value

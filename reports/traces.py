@@ -10,6 +10,7 @@ import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.metrics import ccc_of, moments
+from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import (
     MAX_POINTS,
@@ -22,7 +23,7 @@ from crossfold.reports.figures import (
     rounded,
     variant_styles,
 )
-from crossfold.reports.leaderboard import UNIMODAL, setting_variants
+from crossfold.reports.leaderboard import UNIMODAL
 from crossfold.reports.palette import DCA, Style, translucent
 from crossfold.reports.values import number
 

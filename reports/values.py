@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.reports.cells import Setting
+from crossfold.reports.specs import MEAN as MEAN
 from crossfold.reports.statistics import Gain, Interval
 
 MINUS = "−"
 DASH = "–"
-MEAN = "mean"
-"""In the place of a target: the mean over all targets of the table."""
-
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
 
@@ -37,10 +35,18 @@ class Entry:
     """The published string; None where nothing is printed."""
     value: float | None = None
     """The published number."""
+    recomputed: float | None = None
+    """What the printed number should be by the rest of its row, where it is not that (C6)."""
     variant: str = ""
     target: str = ""
+    column: str = ""
+    """Key of the printed column, such as `validation.valence`; empty where nothing is printed."""
     mean: float | None = None
     """None unless every planned cell has finished: never an average over fewer."""
+    post: str = "raw"
+    """The post-processing of `mean`; `raw` is none."""
+    raw: float | None = None
+    """The mean without post-processing, where `mean` is with."""
     sd: float | None = None
     interval: Interval | None = None
     video_mean: float | None = None
@@ -72,6 +78,8 @@ class Line:
     """One a column."""
     marks: tuple[str, ...] = ()
     """Footnote marks."""
+    words: tuple[str, ...] = ()
+    """Printed words under `Table.word_heads`."""
     extra: tuple[float | None, ...] = ()
     """Values under `Table.extra`."""
 
@@ -121,6 +129,21 @@ class Table:
     """Label of the row over which the entries of the other columns have a gain."""
     headline: str = ""
     """The one sentence that the table was made for; stands above `sentences`."""
+    heads: tuple[str, ...] = ()
+    """What stands over each column; empty: the target."""
+    row_head: str = ""
+    """What rows are; empty: Row, or System where nothing is printed."""
+    word_heads: tuple[str, ...] = ()
+    """Heads of printed columns of words, beside the label."""
+    architecture: bool = False
+    """Whether the entries are sizes of a network and not scores."""
+    provenance: tuple[tuple[str, str], ...] = ()
+    """Corpus, store, recipe, protocol, selection, post-processing, folds, seeds, versions and date."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it has run or was asked for."""
+        return not self.architecture and not any(entry.planned for entry in self.entries)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -172,6 +195,6 @@ def p_text(p: float | None) -> str:
 
 
 def listing(values: Sequence[int | str]) -> str:
-    """`0, 1 and 2`."""
-    words = [str(value) for value in values]
+    """`0, 1 and 2`; a dash for nothing."""
+    words = [str(value) for value in values] or [DASH]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

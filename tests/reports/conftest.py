@@ -91,8 +91,11 @@ def make_store(root: Path, corpus: str = "puppets", first_clip: str = "clip_00")
     return FeatureStore(path)
 
 
-def finish(workspace: Workspace, store: FeatureStore, cell: Cell, noise: float) -> None:
-    """Commits a cell whose predictions are the labels plus slow and fast noise."""
+def finish(workspace: Workspace, store: FeatureStore, cell: Cell, noise: float, post: str = "") -> None:
+    """Commits a cell whose predictions are the labels plus slow and fast noise.
+
+    post: a post-processing that the cell is scored with too, which makes each CCC larger by a tenth of what it lacks.
+    """
     clips = store.fold(cell.fold).validation
     rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in clips])
     columns = [store.targets.index(target) for target in cell.targets]
@@ -144,12 +147,20 @@ def finish(workspace: Workspace, store: FeatureStore, cell: Cell, noise: float) 
             "videos": videos,
             "selection": {"best_epoch": epochs - 6, "epochs": epochs, "best_ccc": 0.5},
             "model": {"parameters": 12000 + 9000 * len(cell.params)},
+            **(_evaluation(post, metrics, videos) if post else {}),
         },
         curve=curve,
         predictions=predictions,
         env={"train_seconds": 12.5 + cell.seed, "versions": {"crossfold": "0.1.0", "torch": "2.13.0"}},
         weights=b"",
     )
+
+
+def _evaluation(post: str, metrics: dict[str, Any], videos: dict[str, Any]) -> dict[str, Any]:
+    """The parts of `result.json` that look at a cell once more, as docs/results.md says."""
+    better = {target: found | {"ccc": found["ccc"] + 0.1 * (1 - found["ccc"])} for target, found in metrics.items()}
+    column = {"labels": post == "oracle", "fitted": {}, "metrics": better, "videos": videos}
+    return {"post": {"chain": {}, "columns": {post: column}}, "stress": None, "spans": None, "gates": None}
 
 
 def cells_of(

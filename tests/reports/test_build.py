@@ -12,6 +12,7 @@ from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.html import script_json
+from crossfold.reports.specs import table_ids
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
 EVIL = "<script>alert(1)</script>"
@@ -35,10 +36,13 @@ def page(report):
 
 def test_every_table_in_every_format(report):
     names = [path.name for path in report.paths]
-    tables = ("leaderboard", "dca-t1", "ca-t2")
+    tables = (*table_ids(), "claims")
+    assert len(tables) == 17
     assert names == ["report.html"] + [f"{table}.{ext}" for table in tables for ext in ("md", "tex", "csv")]
     assert all(path.is_file() for path in report.paths)
     assert "dca-t1: 12 of 16 entries measured on puppets" in report.summary
+    assert "nothing run for grjca-t3, rjcma-t1, rjcma-t3 and rjcma-t4: `crossfold run TABLE`" in report.summary
+    assert "24 claims of the papers: 1 supported" in report.summary
 
 
 def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, report, tmp_path):
@@ -46,7 +50,10 @@ def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, repo
     for before, after in zip(report.paths, later.paths, strict=True):
         old, new = before.read_text().splitlines(), after.read_text().splitlines()
         differing = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
-        assert len(differing) == (1 if before.suffix == ".html" else 0)
+        # Nothing but the date, which stands once on the page, below each table, and in each line of a CSV with numbers.
+        assert all(a.replace("2025-01-02", "2025-01-03") == b for a, b in differing), before.name
+        assert differing
+        assert len(differing) == 1 or before.suffix == ".csv" or before.name == "claims.tex"
 
 
 def test_a_report_may_be_narrow_and_goes_into_the_workspace(workspace, lab):
@@ -54,12 +61,13 @@ def test_a_report_may_be_narrow_and_goes_into_the_workspace(workspace, lab):
     for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
     report = build_report(workspace, tables=["dca-t1"], formats=["md"])
-    assert [path.relative_to(workspace.root).as_posix() for path in report.paths] == ["reports/dca-t1.md"]
+    names = [path.relative_to(workspace.root).as_posix() for path in report.paths]
+    assert names == ["reports/dca-t1.md", "reports/claims.md"]
 
 
 def test_wrong_names_answer_with_the_nearest(finished, tmp_path):
-    with pytest.raises(UserError, match="did you mean 'ca-t2'"):
-        build_report(finished, tables=["ca-t"], out=tmp_path)
+    with pytest.raises(UserError, match="did you mean 'grjca-t2'"):
+        build_report(finished, tables=["grjca-t22"], out=tmp_path)
     with pytest.raises(UserError, match="did you mean 'html'"):
         build_report(finished, formats=["htm"], out=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -96,7 +104,7 @@ def test_the_page_needs_nothing_else(page):
 
 def test_every_table_and_figure_is_labelled_as_embedded(page):
     label = "embedded corpus: puppets - not the papers&#39; data"
-    sections = page.count('class="table"') + page.count("<figure")
+    sections = page.count('class="table"') + page.count("<figure") + page.count('<section id="claims"')
     assert page.count(f'<span class="badge">{label}</span>') == sections
 
 

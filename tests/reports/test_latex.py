@@ -8,7 +8,7 @@ import pytest
 from crossfold.reports.build import build_report
 
 PREAMBLE = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs,graphicx}\begin{document}"
-HOSTILE = '<b> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"{}'
+HOSTILE = '<b> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"{} é ß × “שלום” \u202eevil\u202c 🙂 \x07'
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -6,6 +6,9 @@ from operator import add
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from crossfold.platform.metrics import Moments, ccc_of, moments
 from crossfold.reports.statistics import (
@@ -193,3 +196,34 @@ def test_moments_are_read_in_order_of_name():
     names, m = moments_of({"b": [2, 0, 0, 1, 1, 1], "a": [1, 0, 0, 3, 3, 3]})
     assert names == ("a", "b")
     assert m.n.tolist() == [1, 2]
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+@settings(deadline=None)
+def test_holm_is_that_of_statsmodels(p_values):
+    expected = multipletests(p_values, method="holm")[1] if p_values else []
+    np.testing.assert_allclose(holm(p_values), expected, atol=1e-12)
+
+
+def test_runs_on_the_same_videos_merge_together_as_they_do_alone():
+    runs = [make_run(0, seed, 0.4 + 0.2 * seed) for seed in range(3)]
+    counts = resample(6, fold=0, draws=40)
+    fields = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")
+    together = Moments(*(np.stack([getattr(run.moments, name) for run in runs], axis=-1) for name in fields))
+    alone = np.stack([merged_ccc(run.moments, counts) for run in runs], axis=1)
+    np.testing.assert_allclose(merged_ccc(together, counts), alone, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(bootstrap_mean(runs, 40), alone.mean(axis=1), rtol=0, atol=1e-12)
+
+
+def test_the_order_of_runs_changes_nothing_and_nobody_can_write_into_what_is_kept():
+    runs = [make_run(fold, seed, 0.5) for fold in range(2) for seed in range(2)]
+    kept = bootstrap_mean(runs, 30)
+    assert bootstrap_mean(runs[::-1], 30) is kept
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = 1.0
+
+
+def test_a_gain_keeps_the_difference_of_each_pair():
+    better, worse = ([make_run(0, seed, noise) for seed in range(3)] for noise in (0.3, 0.6))
+    gain = paired_gain(better, worse)
+    assert gain.differences == pytest.approx([a.ccc - b.ccc for a, b in zip(better, worse, strict=True)])

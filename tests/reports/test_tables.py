@@ -1,17 +1,21 @@
 """Tables: published strings as printed, measured numbers only where they are complete, and words everywhere else."""
 
 import dataclasses
+import datetime
 
 import numpy as np
 import pytest
 
 from crossfold.platform.contracts import Failure, FailureClass
 from crossfold.platform.errors import UserError
+from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.build import build_tables, gate_gains
 from crossfold.reports.cells import load_results
+from crossfold.reports.comparison import order_sentences
 from crossfold.reports.leaderboard import build_leaderboard
-from crossfold.reports.specs import check_tables, table_ids, table_spec
+from crossfold.reports.specs import check_tables, declared, table_ids, table_spec
 from crossfold.reports.tables import build, choose_setting
+from crossfold.sweeps.recipe_files import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,14 @@ def test_every_declared_table_is_consistent_with_print():
     for table in table_ids()[1:]:
         spec = table_spec(table)
         labels = [row.label for row in spec.rows]
+        assert len(set(labels)) == len(labels)
         assert {label for pair in spec.pairs for label in (pair.base, pair.better)} <= set(labels)
         assert all(set(row.printed) == {column.key for column in spec.columns} for row in spec.rows)
+        for row in spec.rows:
+            assert row.ours or not row.where
+            for column in spec.columns:
+                asked = spec.asked(row, column)
+                assert asked.why_not or asked.system in spec.systems, f"{table}: {asked.system} has no parameters"
 
 
 def test_published_numbers_stand_as_printed(dca):
@@ -87,7 +97,7 @@ def test_printed_gains_are_those_of_the_printed_strings(dca):
 
 
 def test_footnotes_are_lettered_in_order(dca):
-    assert [mark for mark, _ in dca.footnotes] == ["a", "b", "c", "d"]
+    assert [mark for mark, _ in dca.footnotes] == ["a", "b", "c", "d", "e"]
     assert entries_of(dca, "CA [2] w/o DCA")
     assert dca.lines[0].marks == ("a", "b")
 
@@ -95,7 +105,8 @@ def test_footnotes_are_lettered_in_order(dca):
 def test_rows_of_other_features_are_not_filled_with_ours(results):
     spec = table_spec("ca-t2")
     table = build(spec, results, choose_setting(spec, results))
-    assert entries_of(table, "2D CNN + Feature Concatenation")[0].text == "not run"
+    other = entries_of(table, "2D CNN + Feature Concatenation")[0]
+    assert (other.text, other.verdict) == ("needs 2D CNN features", "not measurable")
     assert entries_of(table, "I3D + Feature Concatenation")[0].mean is not None
     tanh = entries_of(table, "I3D + Cross-Attention (ours)")[0]
     assert "tanh" in tanh.variant
@@ -124,7 +135,8 @@ def test_a_failed_row_says_why(workspace, lab):
 
 
 def test_on_the_papers_corpus_the_difference_is_shown_and_only_its_fold_counts(workspace, lab):
-    store, cells = small(workspace, lab, {"jca", "jca+dca"}, corpus="affwild2", folds=(0, 1))
+    recipe = load_recipe("dca2024")
+    store, cells = small(workspace, lab, {"jca", "jca+dca"}, corpus="affwild2", folds=(0, 1), recipe=recipe)
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
@@ -145,19 +157,25 @@ def test_the_papers_corpus_wins_over_a_larger_one(workspace, lab):
     results = load_results(workspace)
     tables = build_tables(results, table_ids())
     corpora = {table.id: table.setting.corpus for table in tables}
-    expected = {"leaderboard": "puppets", "leaderboard-2": "affwild2", "dca-t1": "affwild2", "ca-t2": "puppets"}
-    assert corpora == expected
+    assert (corpora["leaderboard"], corpora["leaderboard-2"]) == ("puppets", "affwild2")
+    assert (corpora["dca-t1"], corpora["grjca-t1"], corpora["ca-t2"]) == ("affwild2", "affwild2", "puppets")
 
 
 def test_several_variants_of_a_row_are_named_and_never_averaged(workspace, lab):
     store, cells = small(workspace, lab, {"rjca"})
-    deeper = dataclasses.replace(lab.VARIANTS[8], params={"axis": "time", "iterations": 4})
+    deeper = dataclasses.replace(lab.VARIANTS[8], params={"axis": "time", "iterations": 3, "tied": True})
     cells += lab.cells_of(store, (deeper,), folds=(0,), seeds=(0,), targets=(("valence",),))
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
     assert entries_of(table, "RJCA [13] w/o DCA")[0].planned == 3
-    assert any("RJCA (iterations 3) stands here; also run: RJCA (iterations 4)" in note for note in table.notes)
+    assert any("RJCA stands here; also run: RJCA (tied True)" in note for note in table.notes)
+
+
+def _on_other_folds(lines):
+    return [
+        dataclasses.replace(line, entries=[dataclasses.replace(e, folds=(1,)) for e in line.entries]) for line in lines
+    ]
 
 
 def test_rows_on_different_folds_are_not_ranked(workspace, lab):
@@ -166,8 +184,13 @@ def test_rows_on_different_folds_are_not_ranked(workspace, lab):
         for cell, noise in cells:
             lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
-    assert not any("Kendall" in sentence for sentence in table.sentences)
-    assert any("Rows differ in their folds" in note for note in table.notes)
+    # On another corpus the folds that all rows have are the ones that count; means over different folds have no order.
+    assert {entry.folds for entry in table.entries if entry.mean is not None} == {(0,)}
+    results = load_results(workspace)
+    board = build_tables(results, ["leaderboard"])[0]
+    assert {entry.folds for entry in board.entries} == {(0, 1), (0,)}
+    assert any("Rows differ in their folds" in note for note in board.notes)
+    assert order_sentences(table_spec("dca-t1"), [*table.lines[:-2], *_on_other_folds(table.lines[-2:])]) == ()
 
 
 def test_the_leaderboard_ranks_by_the_mean_of_both_targets(results):
@@ -262,7 +285,186 @@ def test_gate_gains_pair_equal_parameters(results):
 
 
 def test_a_wrong_table_answers_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'dca-t1'"):
-        check_tables(["dca-t3"])
+    with pytest.raises(UserError, match=r"did you mean 'dca-t[123]'"):
+        check_tables(["dca-t9"])
     assert check_tables([]) == table_ids()
     assert check_tables(["ca-t2", "ca-t2"]) == ("ca-t2",)
+
+
+def test_all_fifteen_tables_of_the_papers_are_declared():
+    papers = {"dca": 3, "grjca": 3, "rjcma": 4, "grjca1": 1, "ca": 4}
+    count = {name: sum(table.rpartition("-")[0] == name for table in table_ids()) for name in papers}
+    assert count == papers
+    assert set(declared().short) == set(declared().papers)
+
+
+def test_every_cell_of_a_table_says_something(workspace, lab):
+    """Third-party rows, test columns and copied cells have words of their own; nothing is left blank."""
+    store, cells = small(workspace, lab, {"jca"})
+    lab.finish(workspace, store, *cells[0])
+    results = load_results(workspace)
+    for table in build_tables(results, table_ids()[1:]):
+        assert all(entry.text and entry.verdict for entry in table.entries), table.id
+        spec = table_spec(table.id)
+        for row, line in zip(spec.rows, table.lines if spec.rows else (), strict=True):
+            for column, entry in zip(spec.columns, line.entries, strict=True):
+                if not row.ours:
+                    assert (entry.text, entry.verdict) == ("not ours", "not measurable")
+                elif column.partition == "test" or column.stream in spec.copied:
+                    assert (entry.text, entry.verdict) == ("not measurable", "not measurable")
+
+
+def test_recursions_and_systems_may_be_rows_and_columns(workspace, lab):
+    """grjca-t2: a row is a number of recursions, a column a system; each cell finds its own runs."""
+    store = lab.make_store(workspace.root)
+    variants = tuple(
+        lab.Fake(system, {"axis": "time", "iterations": depth}, 0.3 + 0.02 * depth)
+        for system in ("rjca", "grjca", "hgrjca")
+        for depth in (1, 2, 3, 4)
+    )
+    for cell, noise in lab.cells_of(store, variants, folds=(1,), seeds=(0, 1)):
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    table = build_tables(results, ["grjca-t2"])[0]
+    assert (table.row_head, [line.label for line in table.lines]) == (
+        "Recursions",
+        ["l = 1", "l = 2", "l = 3", "l = 4"],
+    )
+    assert table.heads[1] == "Valence, GRJCA"
+    for line, depth in zip(table.lines, (1, 2, 3, 4), strict=True):
+        for entry, system in zip(line.entries, ["rjca", "grjca", "hgrjca"] * 2, strict=True):
+            cells = [results.records[cell_id].cell for cell_id in entry.cell_ids]
+            assert {(cell.system, cell.params["iterations"], cell.fold) for cell in cells} == {(system, depth, 1)}
+            assert entry.column.endswith(f"{entry.target}.{system}")
+            assert entry.mean is not None
+
+
+def test_rows_that_are_folds_take_their_own_fold_and_a_mean_over_targets(workspace, lab):
+    store = lab.make_store(workspace.root)
+    variant = lab.Fake("rjcma", {"axis": "time", "iterations": 3}, 0.3)
+    cells = lab.cells_of(store, (variant,), folds=(0, 1, 2), seeds=(0, 1))
+    lab.launch(workspace, store, [cell for cell, _ in cells])
+    for cell, noise in cells[:-1]:
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    lines = build_tables(results, ["rjcma-t1"])[0].lines
+    for fold in (0, 1):
+        valence, arousal, mean = lines[fold].entries
+        assert (valence.folds, arousal.folds, mean.folds) == ((fold,),) * 3
+        assert mean.mean == pytest.approx((valence.mean + arousal.mean) / 2)
+    assert [entry.text for entry in lines[2].entries[1:]] == ["1/2 cells", "3/4 cells"]
+    assert {entry.text for entry in lines[5].entries} == {"not run"}
+
+
+def test_wrong_printed_means_are_recomputed_beside_print():
+    """C6: 0.526, 0.607 and 0.618 are not the means of their rows; all other printed means are."""
+    wrong = {}
+    for table in table_ids()[1:]:
+        spec = table_spec(table)
+        for row in spec.rows:
+            for column in spec.columns:
+                if (mean := spec.recomputed(row, column)) is not None:
+                    wrong[table, row.label, row.printed[column.key]] = mean
+    assert wrong == {
+        ("rjcma-t1", "Fold 4", "0.526"): pytest.approx(0.5305),
+        ("rjcma-t3", "l = 1", "0.607"): pytest.approx(0.612),
+        ("rjcma-t3", "l = 2", "0.618"): pytest.approx(0.6225),
+    }
+
+
+def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_stands_beside(workspace, lab):
+    store, cells = small(workspace, lab, {"ca", "concat"})
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise, post="oracle")
+    table = build_tables(load_results(workspace), ["ca-t2"])[0]
+    entry = entries_of(table, "I3D + Feature Concatenation")[0]
+    assert entry.post == "oracle"
+    assert entry.mean == pytest.approx(entry.raw + 0.1 * (1 - entry.raw))
+    gain = next(line for line in table.gains if line.gain)
+    assert gain.gain.mean == pytest.approx(entries_of(table, "I3D + Cross-Attention (ours)")[0].mean - entry.mean)
+    # A table that declares no post-processing shows raw numbers of the very same runs.
+    raw = build_tables(load_results(workspace), ["leaderboard"])[0]
+    assert {each.post for each in raw.entries} == {"raw"}
+
+
+def test_runs_without_the_post_processing_of_a_paper_are_shown_raw_and_say_so(results):
+    table = build_tables(results, ["ca-t2"])[0]
+    assert {entry.post for entry in table.entries} == {"raw"}
+    assert any("not scored with the post-processing of the paper" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"name": "grjca2025"}, "with recipe grjca2025, which is not the paper's (dca2024)"),
+        ({"name": "dca2024", "epochs": 3}, "with recipe dca2024, but changed from the one that ships"),
+    ],
+)
+def test_another_recipe_is_never_compared_by_value(workspace, lab, recipe, words):
+    changed = load_recipe(recipe.pop("name"), recipe)
+    store, cells = small(workspace, lab, {"jca"}, corpus="affwild2", recipe=changed)
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["dca-t1"])[0]
+    assert not table.comparable
+    assert words in table.sentences[0]
+    assert {entry.verdict for entry in table.entries} == {"not comparable", "not run"}
+
+
+def test_numbers_quoted_from_other_papers_get_no_verdict(workspace, lab):
+    """A14, C1: the same system stands beside a starred and an unstarred row, and only the starred one is judged."""
+    recipe = load_recipe("rjcma2024")
+    store, cells = small(workspace, lab, {"rjca"}, corpus="affwild2", recipe=recipe)
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["rjcma-t2"])[0]
+    cited, own = (entries_of(table, f"Praveen et al [23]{star}")[0] for star in ("", "*"))
+    assert cited.mean == own.mean
+    assert (cited.verdict, own.verdict) == ("not comparable", "above")
+
+
+def test_protocols_and_recipes_never_mix_in_one_table(workspace, lab):
+    """Better numbers of another recipe exist for every row; the table takes none of them."""
+    store, cells = small(workspace, lab, {"jca", "jca+dca"}, seeds=(0,))
+    _, others = small(workspace, lab, {"jca", "rjca"}, recipe=load_recipe("demo", {"epochs": 2}))
+    for cell, noise in cells + others:
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    for table in build_tables(results, table_ids()):
+        settings = {
+            results.cells.loc[results.cells["cell_id"] == cell_id, "setting"].item()
+            for entry in table.entries
+            for cell_id in entry.cell_ids
+        }
+        assert settings <= {table.setting.key}
+
+
+def test_a_target_that_the_corpus_lacks_has_a_stand_in_elsewhere_and_never_at_home(workspace, lab):
+    store, cells = small(workspace, lab, {"concat"})
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    table = build_tables(load_results(workspace), ["ca-t4"])[0]
+    entry = entries_of(table, "Feature Concatenation")[0]
+    assert (table.heads, entry.target, entry.done) == (("Fatigue Level (here valence)",), "valence", 3)
+    assert any("puppets has no fatigue: valence stands in for it" in note for note in table.notes)
+
+
+def test_the_audio_network_follows_from_its_strings():
+    spec = table_spec("ca-t1")
+    assert recomputed_sizes(spec.blocks, spec.layers) == tuple(block[2] for block in spec.blocks)
+    # Without the pads that print leaves out, the sizes are others: the agreement is no tautology.
+    assert recomputed_sizes(spec.blocks, ())[2:4] != tuple(block[2] for block in spec.blocks)[2:4]
+    with pytest.raises(ValueError, match="no layer"):
+        recomputed_sizes([("Input", "-", "1 x 8 x 8"), ("Block", "Sum", "1 x 8 x 8")], ())
+
+
+def test_every_table_says_where_its_numbers_come_from(results):
+    made = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
+    for table in build_tables(results, table_ids(), made):
+        known = dict(table.provenance)
+        assert known["corpus"] == "puppets (embedded corpus: puppets - not the papers' data)"
+        assert known["store"] == table.setting.store
+        assert known["made"] == "2025-01-02 03:04 UTC"
+        if any(entry.mean is not None for entry in table.entries):
+            assert (known["seeds"], known["post-processing"]) == ("0, 1 and 2", "raw")
+            assert known["versions"] == "crossfold 0.1.0, torch 2.13.0"

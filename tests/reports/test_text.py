@@ -2,12 +2,13 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
 from crossfold.reports.cells import Setting
 from crossfold.reports.statistics import Gain, Interval
-from crossfold.reports.text import latex, markdown, to_csv, to_latex, to_markdown
+from crossfold.reports.text import csv_value, latex, markdown, to_csv, to_latex, to_markdown
 from crossfold.reports.values import Entry, GainLine, Line, Table
 
 HOSTILE = "<script>alert(1)</script> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"
@@ -68,6 +69,22 @@ def test_csv_of_a_table(table, snapshot):
     assert rows[1]["system"] == "'=cmd()"
 
 
+def test_text_that_runs_the_other_way_turns_nothing_around():
+    """A right-to-left override in a name would make the rest of the line read backwards."""
+    name = "good\u202egnp.live\u2066x\u200b"
+    for written in (markdown(name), latex(name), str(csv_value(name))):
+        assert not set(written) & set("\u202e\u2066\u200b")
+    assert markdown("שלום") == "שלום"
+    assert latex("שé") == "{[}U+05E9{]}é"
+
+
+@pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@sum", "\tx", "  =x", "\n=x", "＝1"])
+def test_nothing_in_a_csv_begins_a_formula(value):
+    assert str(csv_value(value)).startswith("'")
+    assert csv_value("a=b") == "a=b"
+    assert csv_value(-0.5) == "-0.500000"
+
+
 def test_markdown_keeps_no_html_and_no_pipe():
     assert "<" not in markdown(HOSTILE)
     assert markdown("a|b") == "a\\|b"
@@ -79,3 +96,32 @@ def test_latex_escapes_every_special_character():
         assert escaped.count(character) == escaped.count(f"\\{character}")
     assert "\\input" not in escaped
     assert latex("−1 ± 2 → 3 – 4") == "$-$1 $\\pm$ 2 $\\rightarrow$ 3 -- 4"
+
+
+@pytest.fixture
+def wide(table) -> Table:
+    """Five columns, one of which nobody can measure; words beside the labels; a wrong mean; raw numbers."""
+    first, second = table.lines
+    (measured,), (missing,) = first.entries, second.entries
+    processed = replace(measured, post="oracle", raw=0.481, verdict="not comparable")
+    wrong_mean = replace(missing, printed="0.526", value=0.526, recomputed=0.5305, verdict="not run", text="2/6 cells")
+    test = replace(missing, printed="0.467", value=0.467, verdict="not measurable", text="not measurable", planned=0)
+    other = replace(test, text="not ours")
+    return replace(
+        table,
+        columns=("valence", "arousal", "mean", "valence", "arousal"),
+        heads=("Valence, RJCA", "Arousal, RJCA", "Mean", "Test, Valence", "Valence, GRJCA"),
+        row_head="Recursions",
+        word_heads=("Type of Fusion",),
+        lines=(
+            replace(first, entries=(measured, processed, wrong_mean, test, missing), words=("RJCA",)),
+            replace(second, entries=(other, other, other, other, other), words=("",)),
+        ),
+        gains=(),
+        provenance=(("corpus", "affwild2"), ("seeds", "0, 1 and 2"), ("made", "2025-01-02 03:04 UTC")),
+    )
+
+
+@pytest.mark.parametrize("write", [to_markdown, to_latex, to_csv])
+def test_a_wide_table(wide, write, snapshot):
+    assert write(wide) == snapshot

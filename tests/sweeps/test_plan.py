@@ -1,13 +1,17 @@
 """From a sweep file to cells: expansion, order, overrides, and every wrong word refused before any work."""
 
+import hashlib
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossfold.platform.contracts import Inner, canonical_json, pair_key
 from crossfold.platform.errors import UserError
 from crossfold.platform.seeds import batch_seed
 from crossfold.sweeps import plan
+from crossfold.sweeps.recipe_files import load_recipe
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_joint_targets_are_one_model(sweep_file, synthetic_store):
 
 def test_changes_of_the_recipe_reach_every_cell(sweep_file, synthetic_store):
     path = sweep_file(set={"optimizer.lr": 0.5, "epochs": 7})
-    demo = plan.load_recipe("demo")
+    demo = load_recipe("demo")
     for cell in expand(path, synthetic_store).cells:
         assert cell.recipe.optimizer.lr == 0.5
         assert cell.recipe.epochs == 7
@@ -94,7 +98,7 @@ def test_changes_of_the_recipe_reach_every_cell(sweep_file, synthetic_store):
 def test_set_of_a_whole_group_keeps_or_refuses_the_rest(sweep_file, synthetic_store):
     """`set: {optimizer: {lr: 0.5}}` must not put every other field of the optimiser back to its default unasked."""
     path = sweep_file(set={"optimizer": {"lr": 0.5}})
-    demo = plan.load_recipe("demo")
+    demo = load_recipe("demo")
     try:
         (cell, *_) = expand(path, synthetic_store).cells
     except UserError:
@@ -212,7 +216,7 @@ def test_a_path_that_is_not_there_is_not_a_shipped_sweep(tmp_path):
         plan.find_sweep(tmp_path / "demo.yaml")
 
 
-@pytest.mark.parametrize("name", plan.shipped_sweeps())
+@pytest.mark.parametrize("name", sorted(path.stem for path in plan.HERE.glob("*.yaml")))
 def test_shipped_sweeps_are_sound(name, synthetic_store):
     sweep = plan.load(name)
     assert sweep.name == name
@@ -220,11 +224,6 @@ def test_shipped_sweeps_are_sound(name, synthetic_store):
         plan.check_space(sweep, synthetic_store)
     else:
         assert plan.expand(sweep, synthetic_store).cells
-
-
-@pytest.mark.parametrize("name", plan.shipped_recipes())
-def test_shipped_recipes_are_sound(name):
-    assert plan.load_recipe(name).name == name
 
 
 def test_the_demo_is_the_whole_spine(synthetic_store):
@@ -314,3 +313,46 @@ def test_expansion_is_the_product(params):
     assert len(made) == size
     assert all(not isinstance(v, list) for variant in made for v in variant.params.values())
     assert all(variant.params["gain"] == 0.5 for variant in made)
+
+
+def test_one_sweep_runs_both_selections(sweep_file, synthetic_store):
+    """The optimism of the papers' way needs cells that differ in nothing else."""
+    both = expand(sweep_file(selection=["reported", "held_out"]), synthetic_store).cells
+    alone = expand(sweep_file(), synthetic_store).cells
+    assert len(both) == 2 * len(alone)
+    pairs = {}
+    for cell in both:
+        pairs.setdefault(pair_key(cell), []).append(cell.recipe.selection)
+    assert len(pairs) == len(alone)
+    assert all(sorted(pair) == ["held_out", "reported"] for pair in pairs.values())
+    assert {cell.cell_id for cell in both if cell.recipe.selection == "reported"} == {cell.cell_id for cell in alone}
+
+
+def test_a_selection_may_be_one_word(sweep_file, synthetic_store):
+    for words in ("held_out", ["held_out"]):
+        made = expand(sweep_file(selection=words), synthetic_store)
+        assert {cell.recipe.selection for cell in made.cells} == {"held_out"}
+    for wrong in ("held", [], ["reported", "reported"]):
+        with pytest.raises(UserError, match="selection"):
+            plan.load(sweep_file(selection=wrong))
+
+
+def test_shared_parts_of_an_identity_are_spelled_as_they_were(sweep_file, synthetic_store):
+    """`cell_id` splices the recipe into the JSON of the rest: the very text that one dump gives."""
+    for cell in expand(sweep_file(selection=["reported", "held_out"]), synthetic_store).cells:
+        whole = hashlib.sha256(canonical_json(cell.identity()).encode()).hexdigest()[:16]
+        assert cell.cell_id == whole
+    inner = cell.model_copy(update={"inner": Inner(of=3, index=1)})
+    assert inner.cell_id == hashlib.sha256(canonical_json(inner.identity()).encode()).hexdigest()[:16]
+    changed = cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"epochs": 99})})
+    assert changed.cell_id != cell.cell_id
+
+
+def test_the_recipe_says_whether_targets_are_joint_unless_the_sweep_does(sweep_file, synthetic_store):
+    joint = expand(sweep_file(set={"joint_targets": True}), synthetic_store).cells
+    assert {cell.targets for cell in joint} == {("valence", "arousal")}
+    apart = expand(sweep_file(set={"joint_targets": True}, joint_targets=False), synthetic_store).cells
+    assert {cell.targets for cell in apart} == {("valence",), ("arousal",)}
+    assert {c.cell_id for c in joint} == {
+        c.cell_id for c in expand(sweep_file(joint_targets=True), synthetic_store).cells
+    }

@@ -1,0 +1,118 @@
+"""A modality damaged on purpose: the score that is left, by strength. From `stress` of `result.json`."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from crossfold.reports.budget import setting_variants
+from crossfold.reports.cells import Results, Setting
+from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
+from crossfold.reports.values import number
+
+KINDS = {
+    "missing": ("gone", "Share of time that is gone"),
+    "noisy": ("noisy", "Noise, standard deviations"),
+    "frozen": ("frozen", "Held for, s"),
+    "shifted": ("late", "Lag, s"),
+}
+MOST_LINES = 8
+"""Named lines of one chart; the others are grey."""
+COLUMNS = ("variant", "fold", "seed", "target", "kind", "modality", "strength", "ccc", "used")
+
+
+def stress_table(results: Results, setting: Setting) -> pd.DataFrame:
+    """Columns `COLUMNS`: one row a finished cell, target and entry of its battery, and the raw score as strength 0."""
+    cells = results.cells
+    done = cells[(cells["setting"] == setting.key) & (cells["status"] == "done")]
+    rows = []
+    for cell in done[["cell_id", "variant", "fold", "seed", "target", "ccc"]].itertuples(index=False):
+        look = results.looks.get(str(cell.cell_id))
+        known: set[tuple[str, str]] = set()
+        for entry in look.stress if look else ():
+            metrics = entry["metrics"].get(cell.target)
+            if metrics is None or metrics["ccc"] is None:
+                continue
+            where = (entry["kind"], entry["modality"])
+            common = (cell.variant, cell.fold, cell.seed, cell.target, *where)
+            rows.append((*common, float(entry["strength"]), float(metrics["ccc"]), bool(entry["used"])))
+            if where not in known:
+                known.add(where)
+                rows.append((*common, 0.0, float(str(cell.ccc)), bool(entry["used"])))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def stress_scores(results: Results, setting: Setting) -> dict[str, float]:
+    """Variant -> mean CCC over the damaged entries, targets, folds and seeds.
+
+    Only variants of which every finished run was scored under the setting's whole battery: means over different
+    damage could not be compared.
+    """
+    table = stress_table(results, setting)
+    table = table[table["strength"] != 0]
+    if table.empty:
+        return {}
+    battery = table[["kind", "modality", "strength"]].drop_duplicates()
+    runs = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
+    wanted = runs.groupby("variant").size() * len(battery)
+    found = table.groupby("variant")["ccc"].agg(["size", "mean"])
+    return {str(v): float(row["mean"]) for v, row in found.iterrows() if row["size"] == wanted[v]}
+
+
+def degradation_chart(results: Results, setting: Setting) -> Figure | None:
+    """CCC by strength of damage, a panel for each kind and modality, with the systems that read the modality."""
+    table = stress_table(results, setting)
+    if table.empty:
+        return None
+    named = _named(table, results, setting)
+    styles = variant_styles(results, setting)
+    means = table.groupby(["kind", "modality", "variant", "strength"])["ccc"].mean()
+    used = table.groupby(["kind", "modality", "variant"])["used"].any()
+    low, high = float(means.min()), float(means.max())
+    margin = 0.05 * (high - low) or 0.01
+    panels = []
+    for kind, (words, axis) in KINDS.items():
+        for modality in sorted(table.loc[table["kind"] == kind, "modality"].unique()):
+            reading = [v for v in setting_variants(results, setting) if used.get((kind, modality, v), False)]
+            if not reading:
+                continue
+            lines, alt = [], []
+            for variant in sorted(reading, key=lambda v: v in named):
+                curve = means[kind, modality, variant].sort_index()
+                x, y = [float(strength) for strength in curve.index], rounded(curve)
+                if variant not in named:
+                    lines.append(go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta="muted", line={"width": 1}))
+                    continue
+                line = line_of(x, y, results.variants[variant], styles[variant])
+                line.update(mode="lines+markers", marker={"color": styles[variant].colour, "size": 5})
+                lines.append(line)
+                alt.append(
+                    f"{results.variants[variant]} {number(float(curve.iloc[0]))} to {number(float(curve.iloc[-1]))}"
+                )
+            spec = figure_of(lines, x=axis, y="CCC", height=240)
+            spec["layout"]["yaxis"]["range"] = rounded([low - margin, high + margin])
+            spec["layout"]["xaxis"]["nticks"] = 5
+            title = f"{modality.capitalize()} {words}"
+            panels.append(Panel(spec, f"{title}, CCC without and with damage: {'; '.join(alt)}.", plain(title)))
+    if not panels:
+        return None
+    return Figure(
+        id="stress",
+        title="When a modality is damaged",
+        caption="Mean CCC over targets, folds and seeds of the trained systems while one modality is damaged and the "
+        "others are left alone; all systems meet the same damage. Strength 0 is the raw score. A panel shows the "
+        "systems that read its modality"
+        + ("; grey: further ones." if len(named) < means.index.get_level_values("variant").nunique() else "."),
+        panels=tuple(panels),
+        key=tuple(Key(results.variants[v], styles[v].colour, styles[v].stroke) for v in named),
+        wide=True,
+    )
+
+
+def _named(table: pd.DataFrame, results: Results, setting: Setting) -> list[str]:
+    """The variants that get a colour: the best one of each system, the best systems first, in order of figures."""
+    raw = table[table["strength"] == 0].groupby("variant")["ccc"].mean().sort_values(ascending=False)
+    systems = setting_variants(results, setting)
+    best: dict[str, str] = {}
+    for variant in raw.index:
+        best.setdefault(systems[str(variant)], str(variant))
+    chosen = list(best.values())[:MOST_LINES]
+    return [variant for variant in systems if variant in chosen]

@@ -1,0 +1,136 @@
+"""What a report costs: tables and claims of 1,000 and 10,000 cells, and the bootstrap against a loop over videos.
+
+The cells are fakes in the format of the workspace: one trained cell is copied, with another identity and other numbers.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossfold.platform.metrics import Moments, ccc_of, moments
+from crossfold.platform.results import Workspace
+from crossfold.reports.build import build_report, build_tables
+from crossfold.reports.cells import load_results
+from crossfold.reports.claims import judge
+from crossfold.reports.specs import table_ids
+from crossfold.reports.statistics import Run, bootstrap_mean, resample
+
+VIDEOS, DRAWS = 76, 2000
+"""As many videos as the validation set of Aff-Wild2."""
+LOOPED = 10
+"""Resamples that the loop does; each costs the same."""
+
+
+def the_lab():
+    """The fake workspace of the tests of reports."""
+    path = Path(__file__).parents[1] / "reports" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("report_lab", path)
+    lab = sys.modules["report_lab"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lab)
+    return lab
+
+
+def variants(lab):
+    """32 variants, as many as all tables of the papers ask for together."""
+    plain = (
+        "unimodal_audio",
+        "unimodal_visual",
+        "concat",
+        "lstm",
+        "self_attention",
+        "leader_follower",
+        "tca",
+        "tca+dca",
+    )
+    attention = [lab.Fake(system, {"residual": "sum"}, 0.4) for system in ("ca", "ca+dca")]
+    joint = [lab.Fake(system, {"axis": "time"}, 0.4) for system in ("jca", "jca+dca")]
+    recursive = ("rjca", "rjca+dca", "grjca", "hgrjca", "rjcma")
+    deep = [lab.Fake(name, {"axis": "time", "iterations": m}, 0.4) for name in recursive for m in (1, 2, 3, 4)]
+    return (*(lab.Fake(name, {}, 0.4) for name in plain), *attention, *joint, *deep)
+
+
+def fill(workspace, lab, count):
+    """Writes about `count` finished cells: all variants x 6 folds x 2 targets x seeds."""
+    store = lab.make_store(workspace.root)
+    chosen = variants(lab)
+    seeds = tuple(range(max(1, round(count / (len(chosen) * 12)))))
+    cells = [cell for cell, _ in lab.cells_of(store, chosen, folds=(0, 1, 2, 3, 4, 5), seeds=seeds)]
+    rng, first = np.random.default_rng(0), {}
+    for cell in cells:
+        key = (cell.fold, cell.target)
+        if key not in first:
+            lab.finish(workspace, store, cell, 0.4)
+            first[key] = workspace.cells / cell.cell_id
+            continue
+        folder = workspace.cells / cell.cell_id
+        folder.mkdir()
+        for name in ("curve.parquet", "predictions.npz", "env.json", "best.safetensors"):
+            os.link(first[key] / name, folder / name)
+        (folder / "cell.json").write_text(cell.model_dump_json())
+        result = json.loads((first[key] / "result.json").read_text())
+        result["cell_id"] = cell.cell_id
+        result["metrics"][cell.target]["ccc"] += rng.normal(0, 0.02)
+        (folder / "result.json").write_text(json.dumps(result))
+    return len(cells)
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("count", [1_000, 10_000])
+def test_seconds_of_a_report(count, tmp_path, capsys):
+    workspace = Workspace(tmp_path / "workspace")
+    cells = fill(workspace, the_lab(), count)
+    start = time.process_time()
+    results = load_results(workspace)
+    loaded = time.process_time()
+    judge(results, build_tables(results, table_ids()[1:]))
+    judged = time.process_time()
+    report = build_report(workspace, out=tmp_path / "report")
+    built = time.process_time()
+    page = report.paths[0].stat().st_size / 1e6
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{cells} cells, CPU time: read in {loaded - start:.1f} s, papers' tables and claims in "
+            f"{judged - loaded:.1f} s, the whole report in {built - judged:.1f} s "
+            f"({(built - judged) / cells * 1e3:.1f} ms a cell), page {page:.1f} MB\n"
+        )
+    assert len(results.records) == cells
+
+
+@pytest.mark.benchmark
+def test_the_bootstrap_against_a_loop_over_videos(capsys):
+    label = np.random.default_rng(0).standard_normal((VIDEOS, 200))
+    runs = []
+    for seed in range(3):
+        prediction = label + np.random.default_rng(seed + 1).standard_normal((VIDEOS, 200))
+        mask = np.ones_like(label, bool)
+        names = tuple(f"v{index}" for index in range(VIDEOS))
+        runs.append(Run(0, seed, 0.5, names, moments(prediction, label, mask)))
+    start = time.process_time()
+    ours = bootstrap_mean(runs, DRAWS)
+    vectorised = time.process_time() - start
+    start = time.process_time()
+    looped = [
+        np.mean([ccc_of(reduce(add, [one(run.moments, v) for v in range(VIDEOS) for _ in range(int(row[v]))]))
+                 for run in runs])
+        for row in resample(VIDEOS, 0, DRAWS)[:LOOPED]
+    ]  # fmt: skip
+    loop = (time.process_time() - start) / LOOPED * DRAWS
+    np.testing.assert_allclose(ours[:LOOPED], looped, atol=1e-12)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{DRAWS} resamples of {VIDEOS} videos, 3 runs: {vectorised * 1e3:.0f} ms, a loop would take "
+            f"{loop:.1f} s: {loop / vectorised:.0f} times as long\n"
+        )
+    assert loop > vectorised
+
+
+def one(stacked, video):
+    return Moments(*(getattr(stacked, name)[video] for name in ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")))

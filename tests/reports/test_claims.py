@@ -1,0 +1,169 @@
+"""Claims of the papers: declared as data, judged on paired runs, never on fewer than all of them."""
+
+import csv
+import dataclasses
+import io
+
+import pytest
+
+from crossfold.reports.build import build_tables, summary
+from crossfold.reports.cells import load_results
+from crossfold.reports.claims import (
+    CONTRADICTED,
+    NOT_SUPPORTED,
+    NOT_YET,
+    SUPPORTED,
+    UNTESTABLE,
+    all_claims,
+    claims_grid,
+    comparisons_grid,
+    count_words,
+    judge,
+    places,
+)
+from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
+from crossfold.reports.specs import declared, table_ids, table_spec
+from crossfold.sweeps.recipe_files import load_recipe
+
+TWO_STAGES = {"residual": "tanh", "stages": 2, "dense": False}
+
+
+def verdict_of(workspace, claim):
+    results = load_results(workspace)
+    found = next(each for each in all_claims() if each.id == claim)
+    return next(v for v in judge(results, build_tables(results, [found.table])) if v.claim.id == claim)
+
+
+def run(workspace, lab, noises, *, skip=0, **other):
+    """Runs CA with one and two stages; less noise is better."""
+    store = lab.make_store(workspace.root, other.pop("corpus", "puppets"))
+    ours = {"ca": {"residual": "tanh"}, "ca_2stage": TWO_STAGES}
+    variants = tuple(lab.Fake(system, ours[system], noise) for system, noise in noises.items())
+    cells = lab.cells_of(store, variants, **{"folds": (0,), "seeds": tuple(range(6)), **other})
+    lab.launch(workspace, store, [cell for cell, _ in cells], recipe=cells[0][0].recipe)
+    for cell, noise in cells[: len(cells) - skip]:
+        lab.finish(workspace, store, cell, noise)
+
+
+def test_every_claim_names_cells_that_are_printed_and_measurable():
+    claims = all_claims()
+    assert len({claim.id for claim in claims}) == len(claims) > 20
+    assert {claim.paper for claim in claims} == set(declared().papers)
+    for claim in claims:
+        assert claim.table in table_ids()
+        for comparison in claim.comparisons:
+            for row, column, base_row, base_column in places(claim, comparison):
+                spec = table_spec(claim.table)
+                rows = {each.label: each for each in spec.rows}
+                ours = spec.asked(rows[row], spec.columns[column])
+                theirs = spec.asked(rows[base_row], spec.columns[base_column])
+                assert not (ours.why_not or theirs.why_not), f"{claim.id}: a side cannot be measured"
+                assert (ours.system, ours.params) != (theirs.system, theirs.params), f"{claim.id}: both sides are one"
+
+
+def test_a_claim_that_names_nothing_printed_is_refused():
+    claim = next(claim for claim in all_claims() if claim.id == "two-stages-help")
+    wrong = claim.comparisons[0].model_copy(update={"base": "Nobody | fusion"})
+    with pytest.raises(KeyError, match="no printed row 'Nobody'"):
+        places(claim, wrong)
+    with pytest.raises(KeyError, match="no target in common"):
+        places(claim, claim.comparisons[0].model_copy(update={"base": "Proposed Approach, Cross-Attention | smell"}))
+
+
+@pytest.mark.parametrize(
+    ("noises", "says"),
+    [
+        ({"ca": 0.9, "ca_2stage": 0.3}, SUPPORTED),
+        ({"ca": 0.3, "ca_2stage": 0.9}, CONTRADICTED),
+        ({"ca": 0.4, "ca_2stage": 0.39}, NOT_SUPPORTED),
+    ],
+)
+def test_verdicts_follow_the_paired_runs(workspace, lab, noises, says):
+    run(workspace, lab, noises)
+    verdict = verdict_of(workspace, "two-stages-help")
+    assert verdict.says == says
+    assert [each.target for each in verdict.comparisons] == ["valence", "arousal"]
+    for each in verdict.comparisons:
+        assert each.gain.n == 6
+        assert each.p >= each.gain.p, "Holm never lowers a p value"
+        assert each.printed == pytest.approx(0.005 if each.target == "valence" else 0.003)
+    assert not verdict.comparable
+    assert "(1 looked at on other data or another recipe than the paper's: puppets)" in count_words([verdict])
+
+
+def test_a_claim_waits_until_every_comparison_is_complete(workspace, lab):
+    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, skip=1)
+    verdict = verdict_of(workspace, "two-stages-help")
+    assert (verdict.says, verdict.text) == (NOT_YET, "not testable yet (1/2)")
+    assert next(each for each in verdict.comparisons if each.gain is None).state == "5/6 cells"
+
+
+def test_one_run_of_each_is_no_sample_of_runs(workspace, lab):
+    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, seeds=(0,))
+    verdict = verdict_of(workspace, "two-stages-help")
+    assert verdict.text == "not testable yet (too few runs or videos to say)"
+    assert all(each.gain.mean > 0.05 for each in verdict.comparisons)
+
+
+def test_one_clear_loss_contradicts_whatever_is_still_to_run(workspace, lab):
+    run(workspace, lab, {"ca": 0.3, "ca_2stage": 0.9}, skip=1)
+    assert verdict_of(workspace, "two-stages-help").says == CONTRADICTED
+
+
+def test_systems_that_do_the_same_are_indistinguishable_and_not_better(workspace, lab):
+    run(workspace, lab, {"ca": 0.002, "ca_2stage": 0.001})
+    verdict = verdict_of(workspace, "two-stages-help")
+    assert verdict.says == NOT_SUPPORTED
+    assert "2 of 2 indistinguishable" in verdict.text
+    assert all(each.p_same < 0.05 for each in verdict.comparisons)
+
+
+def test_what_needs_withheld_labels_is_untestable_for_good(workspace, lab):
+    run(workspace, lab, {"ca": 0.5})
+    verdict = verdict_of(workspace, "grjca-test")
+    assert verdict.says == UNTESTABLE
+    assert "withheld" in verdict.text
+
+
+def test_on_the_papers_own_data_a_claim_says_so(workspace, lab):
+    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, corpus="recola", recipe=load_recipe("ca2021"))
+    verdict = verdict_of(workspace, "two-stages-help")
+    assert (verdict.says, verdict.comparable) == (SUPPORTED, True)
+    assert "other data" not in count_words([verdict])
+
+
+@pytest.fixture(scope="module")
+def verdicts(finished):
+    results = load_results(finished)
+    return judge(results, build_tables(results, table_ids()))
+
+
+def test_claims_are_judged_for_the_tables_that_are_asked_for(finished, verdicts):
+    results = load_results(finished)
+    tables = build_tables(results, ["dca-t1"])
+    few = judge(results, tables)
+    assert {verdict.claim.id for verdict in few} == {"dca-improves-every-base"}
+    assert len(verdicts) == len(all_claims())
+    assert "1 claim of the papers: 1 not testable yet" in summary(tables, few)
+    assert judge(results, build_tables(results, ["leaderboard"])) == ()
+    assert count_words(()) == ""
+
+
+def test_claims_in_every_format_are_labelled_and_inert(verdicts):
+    evil = dataclasses.replace(
+        verdicts[0],
+        claim=verdicts[0].claim.model_copy(update={"says": "=1+1 <script>alert(1)</script> $x_y$ | \u202e&"}),
+    )
+    made = [evil, *verdicts[1:]]
+    markdown, tex, text = claims_markdown(made), claims_latex(made), claims_csv(made)
+    for written in (markdown, tex):
+        assert "mbedded corpus: puppets - not the papers' data" in written
+        assert "<script" not in written
+    assert "\\$x\\_y\\$" in tex
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0]["says"].startswith("'=1+1")
+    assert all(row["label"] for row in rows)
+    assert {row["claim"] for row in rows} == {claim.id for claim in all_claims()}
+    measured = [row for row in rows if row["measured_gain"]]
+    assert len(measured) == sum(verdict.done for verdict in verdicts) == len(comparisons_grid(verdicts).rows)
+    assert len(claims_grid(verdicts).rows) == len(verdicts)
