@@ -1,4 +1,4 @@
-"""`crossfold export`: predictions for others to read; `crossfold folds`: folds for others to train on."""
+"""`crossfold export`: predictions and weights for others to use; `crossfold folds`: folds for others to train on."""
 
 import json
 from collections.abc import Sequence
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from crossfold.platform.contracts import Cell
     from crossfold.platform.results import CellRecord, Predictions
 
-FORMATS = ("abaw", "csv", "parquet")
+FORMATS = ("abaw", "csv", "parquet", "backbone")
 
 
 def export(
     sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
-    out_: Annotated[Path, typer.Option("--out", help="abaw: a folder; csv and parquet: a file or a folder.")],
+    out_: Annotated[Path, typer.Option("--out", help="abaw, backbone: a folder; csv, parquet: a file or a folder.")],
     format_: Annotated[
-        str, typer.Option("--format", help="abaw: files of the VA track; csv, parquet: a row a prediction.")
+        str,
+        typer.Option(
+            "--format",
+            help="abaw: files of the VA track; csv, parquet: a row a prediction; backbone: weights a cell trained.",
+        ),
     ] = "abaw",
     system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
     params: Annotated[list[str] | None, typer.Option(help="key=value of the system, where variants differ.")] = None,
@@ -43,7 +47,7 @@ def export(
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write predictions of a sweep's finished cells: an ABAW submission of one system, or a table of all."""
+    """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
     from crossfold.platform.export import (
         ABAW_TARGETS,
@@ -62,6 +66,9 @@ def export(
     if format_ == "abaw":
         cells = _one_variant(cells, ABAW_TARGETS)
     records = _finished(space, cells, prepared.finished, sweep)
+    if format_ == "backbone":
+        _export_backbones(records, out_, as_json)
+        return
     members = [_predictions(record, prepared.store, part, post) for record in records]
     if format_ == "abaw":
         path = out_ / JOINT_FILE
@@ -77,6 +84,23 @@ def export(
         return
     counts = ", ".join(f"{value} {name}" for name, value in told.items() if name != "file")
     out.print(f"{path}: {counts}", markup=False, soft_wrap=True)
+
+
+def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bool) -> None:
+    from crossfold.platform.trained_backbones import write_backbones
+
+    if len(records) > 1:
+        raise UserError(
+            f"{len(records)} cells, such as {records[0].cell.label} and {records[1].cell.label}",
+            "weights are of one: give --system, --fold, --seed, and --set targets=[valence] where targets are apart",
+        )
+    paths = write_backbones(records[0], folder)
+    if as_json:
+        emit({"cell": records[0].cell_id, "files": [str(path) for path in paths]}, True)
+        return
+    for path in paths:
+        out.print(f"{path}: of {records[0].cell.label}", markup=False, soft_wrap=True)
+    out.print(f"next: crossfold prepare CORPUS --root DIR --weights {folder}", markup=False, soft_wrap=True)
 
 
 def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":

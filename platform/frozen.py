@@ -1,0 +1,134 @@
+"""A backbone with frozen weights as a feature extractor, the same bits however the work is shared out.
+
+Every batch that the network sees has the same shape, filled up with zeros at the end of a clip, holds frames of one
+clip only, in their order, and is worked on by one thread: so neither the number of workers nor what else is prepared
+can reach a number.
+
+N inputs, D features.
+"""
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
+from crossfold.platform.errors import UserError
+from crossfold.platform.extractors import Extractor, Origin
+from crossfold.platform.text_encoder import BertWords
+from crossfold.platform.threads import one_thread
+from crossfold.platform.weights import digest_of, find_weights, load_backbone, load_into
+from crossfold.platform.weights_table import weights_entry
+
+BERT = "bert-base-uncased"
+_BATCH = 64
+_NUMBERS_A_BATCH = 1 << 23
+"""Inputs of a batch in all: three clips of 16 pictures of 224 x 224, or 64 crops."""
+
+
+OWN_SUFFIX = ".safetensors"
+"""Weights of one's own are read from `<backbone>.safetensors`, as `crossfold export --format backbone` writes them."""
+
+
+def batch_of(backbone: Backbone) -> int:
+    """Inputs of a batch; fixed, because it is part of what decides the last bit."""
+    return max(1, min(_BATCH, _NUMBERS_A_BATCH // math.prod(backbone.frame_shape)))
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A loaded backbone: raw input as stored -> features."""
+
+    backbone: Backbone
+    module: nn.Module
+    device: str
+
+    @property
+    def batch(self) -> int:
+        """N at most, of one call."""
+        return batch_of(self.backbone)
+
+    def encode(self, raw: np.ndarray) -> np.ndarray:
+        """Stored input [N, *shape], N at most `batch` -> float32 [N, D]."""
+        filled = np.zeros((self.batch, *raw.shape[1:]), raw.dtype)
+        filled[: len(raw)] = raw
+        with one_thread(), torch.inference_mode():
+            x_1N = torch.from_numpy(filled).unsqueeze(0).to(self.device)
+            prepared_1N = self.backbone.prepare(x_1N, training=False)
+            features_ND = self.module(prepared_1N[0])
+        features: np.ndarray = features_ND[: len(raw)].float().cpu().numpy()
+        return features
+
+
+@functools.lru_cache(maxsize=2)
+def frozen(name: str, origin: Origin, device: str) -> FrozenBackbone:
+    """The backbone of a name, loaded once a process.
+
+    Raises `UserError` where its weights are missing or do not fit.
+    """
+    backbone = BACKBONES.get(name)
+    module = built(backbone, origin.seed)
+    if origin.seed is None:
+        own = own_weights(backbone, Path(origin.folder))
+        if own is not None:
+            load_into(module, own)
+        else:
+            load_backbone(backbone, module, Path(origin.folder))
+    module.eval().requires_grad_(False)
+    return FrozenBackbone(backbone, module.to(device), device)
+
+
+@functools.lru_cache(maxsize=1)
+def word_encoder(origin: Origin, device: str) -> BertWords:
+    """BERT from its folder among the weights."""
+    return BertWords.load(find_weights(BERT, Path(origin.folder)), device)
+
+
+def own_weights(backbone: Backbone, folder: Path) -> Path | None:
+    """The file of weights of one's own training, which goes before published ones; None where those are used.
+
+    Raises `UserError` where there is none and nobody publishes any.
+    """
+    path = folder / f"{backbone.name}{OWN_SUFFIX}"
+    if path.is_file():
+        return path
+    if backbone.weights is not None:
+        return None
+    raise UserError(
+        f"{backbone.name} has no published weights, and {path} is not there",
+        f"train it from --{backbone.modality} raw:{backbone.input} and run `crossfold export SWEEP --format backbone "
+        f"--out {folder}`, or pass --random-weights SEED to try the plumbing",
+    )
+
+
+def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:
+    """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing."""
+    if origin.seed is not None:
+        if extractor.backbone is None:
+            raise UserError(f"{extractor.name} cannot have random weights", "leave it out, or give its weights")
+        return {"random": origin.seed}
+    folder = Path(origin.folder)
+    name: str | None = BERT
+    if extractor.backbone is not None:
+        backbone = BACKBONES.get(extractor.backbone)
+        own = own_weights(backbone, folder)
+        if own is not None:
+            with own.open("rb") as file:
+                return {"name": "own", "place": own.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        name = backbone.weights
+    assert name is not None, "own_weights has refused it"
+    entry = weights_entry(name)
+    return {"name": name, "place": entry.place, "sha256": digest_of(entry, find_weights(name, folder))}
+
+
+def built(backbone: Backbone, seed: int | None) -> nn.Module:
+    """The module with random weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed or 0)
+        return backbone.build()

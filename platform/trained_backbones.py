@@ -1,0 +1,52 @@
+"""Backbones that a cell has trained, taken out of it, so that another corpus or recipe may use them frozen (spec 3.1).
+
+004 trains its audio and its visual net alone, then fuses the features of both, frozen: cells of `ca2021_audio` and
+`ca2021_visual` first, their backbones next into a folder of weights, and `crossfold prepare --weights` on it last.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from crossfold.platform.errors import UserError
+from crossfold.platform.frozen import OWN_SUFFIX
+from crossfold.platform.results import CellRecord
+
+
+def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:
+    """Writes the best state of each backbone of a cell to `folder/<backbone>.safetensors`, whole or not at all.
+
+    The file says which cell and fold it comes from: features of it are honest on clips that the fold did not train on.
+    Raises `UserError` where the recipe has no backbone, and where a file of another cell is in the way.
+    """
+    cell = record.cell
+    if not cell.recipe.backbones:
+        raise UserError(
+            f"{cell.label} has no backbone: recipe {cell.recipe.name} trains on ready features",
+            "choose a recipe with `backbones`, such as ca2021_audio",
+        )
+    state = load_file(record.path / "best.safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"cell_id": cell.cell_id, "cell": cell.label, "corpus": cell.corpus, "fold": str(cell.fold)}
+    written = []
+    for modality, backbone in sorted(cell.recipe.backbones.items()):
+        beginning = f"frames.{modality}.net."
+        own = {name.removeprefix(beginning): value for name, value in state.items() if name.startswith(beginning)}
+        if not own:
+            # The recipe has it, but the system of the cell does not read this modality.
+            continue
+        path = folder / f"{backbone}{OWN_SUFFIX}"
+        if path.is_file():
+            there = load_file(path)
+            if there.keys() != own.keys() or not all(torch.equal(there[name], own[name]) for name in own):
+                raise UserError(f"{path} holds other weights", "give another --out, or remove the file first")
+        else:
+            handle, beside = tempfile.mkstemp(prefix=".", suffix=OWN_SUFFIX, dir=folder)
+            os.close(handle)
+            save_file(own, beside, metadata=about)
+            Path(beside).replace(path)
+        written.append(path)
+    return tuple(written)
