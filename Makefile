@@ -40,7 +40,7 @@ bench: venv  ## ratios against stated rivals, in one run
 
 lock: .uv/bin/uv  ## renew requirements.lock from pyproject.toml
 	.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --all-extras --output-file requirements.lock pyproject.toml
+	  --no-header --extra media --extra text --extra dev --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv .uv build dist .pkg/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,19 +2,21 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.contracts import Cell, canonical_json
+from crossfold.platform.end_to_end import input_widths, wanted_inputs
+from crossfold.platform.losses import loss_of
 from crossfold.platform.model import build_model, modalities_of
 from crossfold.platform.results import Workspace, write_json
-from crossfold.platform.training import loss_of
+from crossfold.platform.sources import window_source
 
 logger = logging.getLogger(__name__)
 
@@ -22,36 +24,40 @@ PROBE_SECONDS = 6.0
 """All probes of one forecast together; kinds that were not reached get the mean of those that were."""
 
 
-def forecast(cells: Sequence[Cell], workspace: Workspace, store: FeatureStore) -> dict[str, float]:
+def forecast(
+    cells: Sequence[Cell], workspace: Workspace, store: FeatureStore, *, probe: bool = True
+) -> dict[str, float]:
     """Predicted seconds per cell id on one CPU core.
 
     The mean of finished cells of the same kind (system, parameters, recipe, store); where there is none, a probe of the
-    longest run the recipe allows.
+    longest run the recipe allows. Without `probe`, only what is known already is used, and 0 stands for nothing.
     """
     known = _known(workspace)
     kinds: dict[str, Cell] = {}
+    kind = {cell.cell_id: kind_of(cell) for cell in cells}
     for cell in cells:
-        kinds.setdefault(kind_of(cell), cell)
+        kinds.setdefault(kind[cell.cell_id], cell)
     deadline = monotonic() + PROBE_SECONDS
     fresh = {}
-    for kind, cell in kinds.items():
-        if kind not in known and monotonic() < deadline:
+    for name, cell in kinds.items():
+        if probe and name not in known and monotonic() < deadline:
             try:
-                fresh[kind] = _probe(cell, store)
+                fresh[name] = _probe(cell, store)
             except Exception as error:  # a system that cannot run fails as a cell, with its reason; not here
                 logger.warning("no prediction for %s: %s", cell.system, error)
     if fresh:
         known |= fresh
-        write_json(_path(workspace), known)
+        # What finished cells told meanwhile is worth more than a probe.
+        _keep(workspace, fresh, over_known=False)
     typical = float(np.mean(list(known.values()))) if known else 0.0
-    return {cell.cell_id: known.get(kind_of(cell), typical) for cell in cells}
+    return {cell_id: known.get(name, typical) for cell_id, name in kind.items()}
 
 
 def kind_of(cell: Cell) -> str:
     """What decides the length of a cell: all of its identity but fold, target and seed."""
-    recipe = cell.recipe.model_dump(mode="json", exclude={"name"})
+    recipe, inner = cell.recipe.identity_json, bool(cell.inner)
     return canonical_json(
-        {"system": cell.system, "params": cell.params, "store": cell.store, "recipe": recipe, "inner": bool(cell.inner)}
+        {"system": cell.system, "params": cell.params, "store": cell.store, "recipe": recipe, "inner": inner}
     )
 
 
@@ -63,7 +69,16 @@ def remember(workspace: Workspace, cells: Sequence[Cell]) -> None:
         if env.is_file():
             seconds.setdefault(kind_of(cell), []).append(json.loads(env.read_text())["train_seconds"])
     if seconds:
-        write_json(_path(workspace), _known(workspace) | {k: float(np.mean(v)) for k, v in seconds.items()})
+        _keep(workspace, {kind: float(np.mean(values)) for kind, values in seconds.items()}, over_known=True)
+
+
+def _keep(workspace: Workspace, fresh: Mapping[str, float], *, over_known: bool) -> None:
+    """Adds predictions to the file; several processes may, such as `plan` beside a driver."""
+    path = _path(workspace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        known = _known(workspace)
+        write_json(path, known | dict(fresh) if over_known else dict(fresh) | known)
 
 
 def _path(workspace: Workspace) -> Path:
@@ -71,24 +86,27 @@ def _path(workspace: Workspace) -> Path:
 
 
 def _known(workspace: Workspace) -> dict[str, float]:
-    path = _path(workspace)
-    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        known: dict[str, float] = {str(k): float(v) for k, v in json.loads(_path(workspace).read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        # Predictions are made anew; nothing else depends on the file.
+        return {}
     return known
 
 
 def _probe(cell: Cell, store: FeatureStore) -> float:
     """Times two training steps of the real model on real windows, after one to warm up."""
     recipe = cell.recipe
-    windows = cut(store, store.fold(cell.fold).train, length=recipe.window, hop=recipe.hop, invalid=recipe.invalid)
     modalities = modalities_of(cell)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            model = build_model(cell, {m: store.width(m) for m in modalities})
-        if len(windows) == 0:
+            model = build_model(cell, input_widths(recipe, store, modalities))
+        inputs = wanted_inputs(recipe, modalities)
+        source = window_source(cell, store, store.fold(cell.fold).train, modalities, inputs=inputs)
+        if len(source) == 0:
             return 0.0
-        source = WindowSource(store, windows, fold=cell.fold, modalities=modalities, targets=cell.targets)
         chosen = np.arange(min(recipe.batch, len(source)))
         started = monotonic()
         for step in range(3):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge import cli_data, cli_explain, cli_look, cli_run
+from crossfold.platform.edge import cli_data, cli_explain, cli_export, cli_look, cli_merge, cli_rescore, cli_run
 from crossfold.platform.edge.console import tell_error
 from crossfold.platform.errors import UserError
 
@@ -38,6 +38,10 @@ app.command()(cli_look.status)
 app.command()(cli_look.report)
 app.command()(cli_look.why)
 app.command()(cli_run.rerun)
+app.command()(cli_rescore.rescore)
+app.command()(cli_merge.merge)
+app.command()(cli_export.export)
+app.command()(cli_export.folds)
 app.command()(cli_look.cite)
 app.command()(cli_look.doctor)
 mlflow.command("ui")(cli_run.mlflow_ui)

@@ -1,14 +1,27 @@
 """Commands about data: make an embedded corpus, check a folder, build the feature store."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, err, out
+from crossfold.platform.edge.console import JsonOption, PluginOption, WeightsOption, WorkspaceOption, emit, err, out
 from crossfold.platform.results import Workspace
 
+if TYPE_CHECKING:
+    from crossfold.platform.edge.ray_extraction import RayWorkers
+
+FEATURES, WORK = "Features", "Work"
+GPU_SHARE = 0.5
+"""Of a GPU, for each Ray task: while one decodes, the other computes."""
+
+CorpusSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="option=value of the corpus, such as label_shift=2.4 of recola.", show_default=False),
+]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of the corpus, in its own layout.")]
 
 
@@ -44,12 +57,13 @@ def corpus_puppets(
     clips: Annotated[int, typer.Option(min=4, help="Annotated clips.")] = 24,
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of each clip.")] = 20.0,
     seed: int = 0,
+    layout: Annotated[str, typer.Option(help="How files lie: affwild2, recola or manifest.")] = "affwild2",
 ) -> None:
-    """Rendered faces and synthesised speech with known valence and arousal, in the layout of Aff-Wild2."""
+    """Rendered faces and synthesised speech with known valence and arousal, in the layout of a real corpus."""
     from crossfold.datasets.puppets import write_puppets
 
     with Bars() as bars:
-        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, progress=bars.clips)
+        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, progress=bars.clips)
     out.print(f"puppets: {clips} clips of {seconds:g} s in {folder}", soft_wrap=True)
     out.print(f"next: crossfold prepare puppets --root {folder}", soft_wrap=True)
 
@@ -71,17 +85,18 @@ def corpus_synthetic(
 def validate(
     corpus: Annotated[str, typer.Argument(help="Layout of the folder; `crossfold list corpora` shows them.")],
     root: RootOption,
+    set_: CorpusSetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What is wrong with a data folder, in plain words, before any work. Exits with 2 if anything must be mended."""
-    from crossfold.datasets.corpora import CORPORA
+    from crossfold.datasets.corpora import find_reader
     from crossfold.datasets.validation import findings_table
     from crossfold.platform.errors import UserError
 
-    entry = CORPORA.get(corpus)
+    entry = find_reader(corpus, root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
-    inspection = entry.inspect(root.resolve(), deep=True)
+    inspection = entry.read(root.resolve(), deep=True, options=_options(set_))
     errors = sum(finding.severity == "error" for finding in inspection.findings)
     rows = findings_table(inspection.findings).to_dict("records")
     if as_json:
@@ -89,7 +104,7 @@ def validate(
     else:
         if rows:
             emit([{str(key): value for key, value in row.items()} for row in rows], False, "Findings")
-        warnings = len(inspection.findings) - errors
+        warnings = sum(finding.severity == "warning" for finding in inspection.findings)
         out.print(f"{inspection.corpus}: {len(inspection.clips)} usable clips, {errors} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(2)
@@ -99,16 +114,119 @@ def prepare(
     corpus: Annotated[str, typer.Argument(help="Layout of the folder; `crossfold list corpora` shows them.")],
     root: RootOption,
     workspace: WorkspaceOption = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Clips read at a time; the store is the same.")] = None,
+    audio: Annotated[str, typer.Option(help="Extractor of the sound, or none.", rich_help_panel=FEATURES)] = "logmel",
+    visual: Annotated[str, typer.Option(help="Extractor of the face, or none.", rich_help_panel=FEATURES)] = "light",
+    text: Annotated[str, typer.Option(help="Extractor of the words, or none.", rich_help_panel=FEATURES)] = "none",
+    weights: WeightsOption = None,
+    random_weights: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="SEED",
+            help="Random weights instead of pretrained ones, to try the plumbing; the corpus is named so.",
+            rich_help_panel=FEATURES,
+            show_default=False,
+        ),
+    ] = None,
+    faces: Annotated[
+        bool,
+        typer.Option(
+            "--faces/--no-faces",
+            help="Clips without crops: cut faces out of their videos, or do without.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=WORK)] = "auto",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Clips read at a time; the store is the same.", rich_help_panel=WORK)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster, as auto, ray://head:10001, or local.", rich_help_panel=WORK),
+    ] = None,
+    folds: Annotated[
+        Path | None,
+        typer.Option(help="A file of folds to use (`crossfold folds`).", show_default="the corpus's own"),
+    ] = None,
+    set_: CorpusSetOption = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Build the feature store of a corpus. Interrupted, the same command continues."""
-    path = build_store(Workspace.locate(workspace), corpus, root, processes)
-    out.print(f"store: {path}", soft_wrap=True)
+    """Build the feature store of a corpus. Interrupted, the same command continues.
+
+    `crossfold list extractors` shows what --audio, --visual and --text may name.
+    """
+    from crossfold.platform.extractors import FeaturePlan
+    from crossfold.platform.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    named = {"audio": audio, "visual": visual, "text": text}
+    plan = FeaturePlan(
+        **{modality: None if name == "none" else name for modality, name in named.items()},
+        faces="find" if faces else "given",
+        random_weights=random_weights,
+    )
+    work: dict[str, Any] = {
+        "plugins": tuple(plugin or ()),
+        "weights": weights,
+        "device": device,
+        "processes": processes,
+        "folds": folds,
+    }
+    store = build_store(
+        Workspace.locate(workspace), corpus, root, plan=plan, address=address, options=_options(set_), **work
+    )
+    out.print(f"store: {store}", soft_wrap=True)
+    for note in _notes(store):
+        out.print(note, soft_wrap=True)
 
 
-def build_store(workspace: Workspace, corpus: str, root: Path, processes: int | None = None) -> Path:
-    """Prepares a corpus under progress bars and returns the folder of its store."""
+def _notes(path: Path) -> list[str]:
+    """What a reader of results should know of how a store was made."""
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.platform.prepare import RANDOM
+
+    store = FeatureStore(path)
+    notes = []
+    if "faces" in store.manifest["origin"].get("visual", {}):
+        share = float(store.present("visual").mean())
+        notes.append(f"note: clips without crops had their faces cut out of the video; {share:.0%} of frames show one")
+    if store.corpus.endswith(RANDOM):
+        notes.append(f"note: encoders have random weights; sweeps call this corpus {store.corpus}")
+    return notes
+
+
+def build_store(workspace: Workspace, corpus: str, root: Path, *, address: str | None = None, **how: Any) -> Path:
+    """Prepares a corpus under progress bars and returns the folder of its store. `how`: as `prepare` takes it."""
     from crossfold.platform import prepare as preparing
 
-    with Bars() as bars:
-        return preparing.prepare(workspace, corpus, root, processes=processes, progress=bars.stage)
+    with Bars() as bars, contextlib.ExitStack() as opened:
+        if address is not None:
+            how["open_workers"] = lambda paths, device: opened.enter_context(
+                _ray_workers(address, paths, device, how.get("processes"))
+            )
+        return preparing.prepare(workspace, corpus, root, progress=bars.stage, **how)
+
+
+def _ray_workers(address: str, paths: Sequence[Path], device: str, processes: int | None) -> "RayWorkers":
+    from crossfold.platform.edge.ray_extraction import RayWorkers
+
+    return RayWorkers(address, paths, gpus=GPU_SHARE if device == "cuda" else 0.0, processes=processes)
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """The options of `--set`, as the corpus's reader takes them."""
+    import yaml
+
+    from crossfold.platform.errors import UserError
+
+    options: dict[str, Any] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {text!r} is not option=value", "such as --set label_shift=2.4")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {text!r}: {value!r} is no value", "such as --set label_shift=2.4") from None
+    return options

@@ -1,10 +1,11 @@
-"""The command `explain`: a system with its equations, shapes, cost, citation, and where it departs from print."""
+"""The command `explain`: a system with its equations, shapes and cost, or a recipe with its schedule and sources."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossfold.platform.edge.console import JsonOption, PluginOption, emit, out
+from crossfold.platform.edge.recipe_rows import recipe_facts
 from crossfold.platform.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,23 +17,53 @@ DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 
 
 def explain(
-    system: Annotated[str, typer.Argument(help="A system, such as hgrjca or ca+dca.")],
+    system: Annotated[
+        str | None, typer.Argument(help="A system, such as hgrjca or ca+dca.", show_default=False)
+    ] = None,
     width: Annotated[
         list[str] | None, typer.Option("--width", help="modality=width, such as audio=64.", show_default=False)
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="parameter=value, such as iterations=2.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--set", help="parameter=value, such as iterations=2; of a recipe, field=value.", show_default=False
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="L, frames of a window.")] = 300,
+    recipe: Annotated[
+        str | None, typer.Option(help="Explain a recipe instead, such as rjcma2024+released.", show_default=False)
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="Recipe: training windows of the corpus.", show_default=False)
+    ] = None,
+    corpus_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Recipe: training frames, where the windows are not known. By default about those of Aff-Wild2.",
+            show_default=False,
+        ),
+    ] = None,
+    improves: Annotated[int, typer.Option(help="Recipe: epochs in which the validation CCC is taken to rise.")] = 10,
     as_json: JsonOption = False,
     plugin: PluginOption = None,
 ) -> None:
-    """What a system computes: equations, shapes, parameters, FLOPs, citation, and its departures from print."""
+    """What a system computes, or, with --recipe, how its training runs and where every value comes from."""
     from crossfold.fusion_models.catalogue import find_system
     from crossfold.platform.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)
+    if (system is None) == (recipe is None):
+        raise UserError("explain takes a system or a recipe", "crossfold explain hgrjca, or explain --recipe rjcma2024")
+    if recipe is not None:
+        said = recipe_facts(recipe, _values(set_), windows, corpus_frames, improves)
+        if as_json:
+            emit(said, True)
+        else:
+            _print_recipe(said)
+        return
+    assert system is not None
     found = find_system(system)
     params = found.params.parse(_values(set_), f"--set of {system}")
     facts = describe(found, params, DEFAULT_WIDTHS | _widths(width), frames)
@@ -120,6 +151,17 @@ def _print(facts: dict[str, Any]) -> None:
         listed = ", ".join(f"{key}={value}" for key, value in facts["released"].items())
         out.print(f"variant=released: {listed}", markup=False, soft_wrap=True)
     out.print(facts["bibtex"], markup=False, soft_wrap=True)
+
+
+def _print_recipe(facts: dict[str, Any]) -> None:
+    out.print(f"[bold]{facts['recipe']}[/]: {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
+    out.print(f"Assumed: {facts['assumption']}.", style="dim")
+    emit(facts["schedule"], False, "Schedule")
+    out.print("[bold]Learning rate[/] at the end of each epoch; | where a stage begins")
+    for line in facts["plot"]:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"Ends after {len(facts['epochs'])} epochs: {facts['end']}.")
+    emit(facts["fields"], False, "Fields, and where their values come from")
 
 
 def _widths(given: list[str] | None) -> dict[str, int]:

@@ -1,10 +1,12 @@
 """Commands that only look: what there is, what would run, how far it is, what came out."""
 
+import contextlib
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,21 +14,35 @@ from crossfold.platform.edge.console import (
     JsonOption,
     PluginOption,
     SetOption,
+    WeightsOption,
     WorkspaceOption,
     emit,
     out,
     spell_seconds,
 )
+from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
+from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
-KINDS = ("systems", "corpora", "recipes", "sweeps", "tables")
+if TYPE_CHECKING:
+    from crossfold.platform.contracts import Cell
+
+WATCH_SECONDS = 2.0
+"""Between two looks of `status --watch`."""
+KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="systems, corpora, recipes, sweeps or tables")],
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")],
     as_json: JsonOption = False,
     plugin: PluginOption = None,
+    workspace: WorkspaceOption = None,
+    weights: WeightsOption = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", help="Two recipes: the fields in which they differ.", metavar="A B", show_default=False),
+    ] = None,
 ) -> None:
     """What there is to choose from."""
     from crossfold.platform.registry import load_plugin
@@ -35,7 +51,13 @@ def list_(
         load_plugin(path)
     if kind not in KINDS:
         raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", "crossfold list systems")
-    emit(_LISTERS[kind](), as_json, kind.capitalize())
+    if diff is not None:
+        if kind != "recipes":
+            raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
+        emit(difference_rows(*diff), as_json, f"{diff[0]} against {diff[1]}")
+        return
+    rows = weights_rows(workspace, weights) if kind == "weights" else _LISTERS[kind]()
+    emit(rows, as_json, kind.capitalize())
 
 
 def _systems() -> list[dict[str, Any]]:
@@ -66,27 +88,6 @@ def _corpora() -> list[dict[str, Any]]:
     ]
 
 
-def _recipes() -> list[dict[str, Any]]:
-    from crossfold.sweeps.plan import load_recipe, shipped_recipes
-
-    rows = []
-    for name in shipped_recipes():
-        recipe = load_recipe(name)
-        rows.append(
-            {
-                "name": name,
-                "window": recipe.window,
-                "hop": recipe.hop,
-                "batch": recipe.batch,
-                "epochs": recipe.epochs,
-                "lr": recipe.optimizer.lr,
-                "loss": f"{recipe.loss.kind} per {recipe.loss.scope}",
-                "selection": recipe.selection,
-            }
-        )
-    return rows
-
-
 def _sweeps() -> list[dict[str, Any]]:
     from crossfold.sweeps.plan import Search, load, shipped_sweeps
 
@@ -106,7 +107,15 @@ def _tables() -> list[dict[str, Any]]:
     return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption} for spec in papers)]
 
 
-_LISTERS = {"systems": _systems, "corpora": _corpora, "recipes": _recipes, "sweeps": _sweeps, "tables": _tables}
+_LISTERS = {
+    "systems": _systems,
+    "corpora": _corpora,
+    "recipes": recipe_list,
+    "sweeps": _sweeps,
+    "tables": _tables,
+    "extractors": extractor_rows,
+    "backbones": backbone_rows,
+}
 
 
 def cores() -> int:
@@ -123,19 +132,22 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What a sweep would run: cells in all, done, to run, the time they will take, and what is skipped and why."""
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep
     from crossfold.platform.forecast import forecast
 
     space = Workspace.locate(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    check_before_work(prepared, space)
     seconds = forecast(prepared.missing, space, prepared.store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
     slots = workers or cores()
     hours = sum(seconds.values()) / slots / 3600
-    systems: dict[str, dict[str, Any]] = {}
+    variants: dict[str, dict[str, Any]] = {}
+    named = _variant_names(prepared.plan.cells)
     for cell in prepared.plan.cells:
-        row = systems.setdefault(
-            cell.system, {"system": cell.system, "cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0}
+        row = variants.setdefault(
+            named[cell.cell_id],
+            {"variant": named[cell.cell_id], "cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0},
         )
         row["cells"] += 1
         row["done" if cell.cell_id in prepared.finished else "to_run"] += 1
@@ -153,15 +165,30 @@ def plan(
         "workers": slots,
     }
     if as_json:
-        emit({**total, "systems": list(systems.values()), "skipped": skipped}, True)
+        emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
         return
-    emit([{**row, "each": spell_seconds(row["each"])} for row in systems.values()], False, f"Plan of {total['sweep']}")
+    emit([{**row, "each": spell_seconds(row["each"])} for row in variants.values()], False, f"Plan of {total['sweep']}")
     if skipped:
         emit(skipped, False, "Skipped")
     out.print(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
         f"about {spell_seconds(hours * 3600)} with {slots} workers"
     )
+
+
+def _variant_names(cells: "Sequence[Cell]") -> dict[str, str]:
+    """Of each cell, by identity: its system, with the parameters in which the variants of that system differ."""
+    params: dict[str, dict[str, set[str]]] = {}
+    for cell in cells:
+        seen = params.setdefault(cell.system, {})
+        for key, value in cell.params.items():
+            seen.setdefault(key, set()).add(str(value))
+    return {
+        cell.cell_id: " ".join(
+            [cell.system, *(f"{k}={v}" for k, v in cell.params.items() if len(params[cell.system][k]) > 1)]
+        )
+        for cell in cells
+    }
 
 
 def status(
@@ -171,65 +198,26 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """How far the launched sweeps are, from any machine that sees the workspace."""
+    from rich.live import Live
+
+    from crossfold.platform.edge.status_view import picture, read_status
+
     space = Workspace.locate(workspace)
-    while True:
-        rows = _status_rows(space, sweep)
-        if watch and not as_json:
-            out.clear()
-        emit(rows, as_json, "Sweeps")
-        for running in [] if as_json else _running(space, [row["sweep"] for row in rows]):
-            out.print(running, markup=False)
-        if not watch or all(row["done"] + row["failed"] >= row["cells"] for row in rows):
-            return
-        time.sleep(2)
-
-
-def _status_rows(space: Workspace, sweep: str | None) -> list[dict[str, Any]]:
-    import json
-
-    names = sorted(path.stem for path in space.sweeps.glob("*.json"))
-    if sweep is not None:
-        sweep = Path(sweep).stem
-        if sweep not in names:
-            raise UserError(f"no sweep {sweep!r} was launched in {space.root}{nearest(sweep, names)}", "crossfold run")
-        names = [sweep]
-    finished = space.finished()
-    failed = {failure.cell_id for failure in space.failures_of()} - finished
-    rows = []
-    for name in names:
-        launched = json.loads((space.sweeps / f"{name}.json").read_text())
-        cells = set(launched["cells"])
-        rows.append(
-            {
-                "sweep": name,
-                "corpus": launched["corpus"],
-                "cells": len(cells),
-                "done": len(cells & finished),
-                "failed": len(cells & failed),
-                "to_run": len(cells - finished - failed),
-            }
-        )
-    return rows
-
-
-def _running(space: Workspace, names: list[str]) -> list[str]:
-    """One line a running cell, from the live state of drivers that wrote within the last ten seconds."""
-    import json
-
-    lines = []
-    for name in names:
-        path = space.root / "status" / f"{name}.json"
-        if not path.is_file() or time.time() - path.stat().st_mtime > 10:
-            continue
-        state = json.loads(path.read_text())
-        if state.get("eta_seconds") is not None and state["running"]:
-            lines.append(f"{name}: about {spell_seconds(state['eta_seconds'])} left")
-        lines += [
-            f"  worker {run['worker']}: {run['label']}  epoch {run['epoch']}/{run['epochs']}  best CCC "
-            f"{run['best_ccc'] or 0:.3f}"
-            for run in state["running"]
-        ]
-    return lines
+    state = read_status(space, sweep)
+    if as_json:
+        emit(state.sweeps, True)
+        return
+    if not state.sweeps:
+        out.print(f"no sweep was launched in {space.root} yet", soft_wrap=True)
+        return
+    if not watch:
+        out.print(picture(state))
+        return
+    with Live(picture(state), console=out, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while not state.over:
+            time.sleep(WATCH_SECONDS)
+            state = read_status(space, sweep)
+            live.update(picture(state), refresh=True)
 
 
 def why(
@@ -327,8 +315,11 @@ def cite(
         typer.echo(entry + "\n")
 
 
-def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Checks what Crossfold needs on this machine and says what to do. Exits with 2 if something is missing."""
+def doctor(workspace: WorkspaceOption = None, weights: WeightsOption = None, as_json: JsonOption = False) -> None:
+    """Checks what Crossfold needs on this machine and says what to do. Exits with 2 if something needed is not right.
+
+    Pretrained weights are needed by recipes with backbones only, so missing ones are optional, damaged ones are not.
+    """
     import importlib.metadata
     import importlib.util
 
@@ -354,6 +345,7 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     check("disk", free > 2, f"{free:.0f} GiB free for {space.root}", "free some, or choose another --workspace")
     writable = where.is_dir() and os.access(where, os.W_OK)
     check("workspace", writable, f"{space.root}", "choose a --workspace that is a folder you may write")
+    rows += doctor_rows(space, weights)
     emit(rows, as_json, "Doctor")
-    if any(row["state"] == "missing" for row in rows):
+    if any(row["state"] in ("missing", "damaged") for row in rows):
         raise typer.Exit(2)

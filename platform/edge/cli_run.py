@@ -28,7 +28,6 @@ from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.contracts import Cell
-    from crossfold.platform.edge.launch import Prepared
     from crossfold.platform.edge.ray_fleet import FleetSummary
 
 WorkersOption = Annotated[
@@ -38,14 +37,18 @@ WorkersOption = Annotated[
 AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
 
 
+TIME_UP = 3
+"""Exit code of a run whose `--until` or `--for` came before its end."""
 INTERRUPTED = 130
 """Exit code of a run that was stopped before its end, as shells have it."""
 
 
 def _exit_with(summary: "FleetSummary") -> None:
-    """1 if cells failed, 130 if the run was stopped, else nothing."""
+    """130 if the run was stopped, 3 if its time was up, 1 if cells failed, else nothing."""
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if summary.time_up:
+        raise typer.Exit(TIME_UP)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -80,7 +83,7 @@ def demo(
     step("Prepare the feature store: audio and video to features, one row a frame")
     build_store(space, "puppets", root)
     step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker")
-    summary = _execute("demo", space, None, None, workers, None, silent=False)
+    summary = _execute(["demo"], space, None, None, workers, None, silent=False)
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
     step("Write the report")
@@ -95,114 +98,90 @@ def demo(
 
 
 def run(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    sweeps: Annotated[
+        list[str],
+        typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones go first."),
+    ],
     workspace: WorkspaceOption = None,
     set_: SetOption = None,
     plugin: PluginOption = None,
     workers: WorkersOption = None,
     address: AddressOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)
+    ] = None,
+    lasting: Annotated[
+        str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Execute what is missing. The same command continues whatever was interrupted; nothing finished runs again."""
+    """Execute what is missing. The same command continues whatever was interrupted; nothing finished runs again.
+
+    Exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and 130
+    when it was stopped. Cells that run when the time is up end their epoch and keep it.
+    """
+    from crossfold.platform.edge.turns import budget_seconds
+
+    # `--only system=hgrjca fold=0` leaves the second condition among the sweeps.
+    loose = [text for text in sweeps if "=" in text and not Path(text).exists()]
+    if loose and not only:
+        raise UserError(f"{loose[0]!r} is no sweep", "write conditions after --only, settings after --set")
+    sources = list(dict.fromkeys(text for text in sweeps if text not in loose))
+    if not sources:
+        raise UserError("no sweep is named", "crossfold list sweeps")
     space = Workspace.locate(workspace)
-    summary = _execute(sweep, space, set_, plugin, workers, address, silent=as_json)
+    summary = _execute(
+        sources,
+        space,
+        set_,
+        plugin,
+        workers,
+        address,
+        conditions=[*(only or ()), *loose],
+        stop_after=budget_seconds(until, lasting),
+        silent=as_json,
+    )
     if as_json:
-        emit(_spelled(summary), True)
+        from crossfold.platform.edge.grid_run import spelled
+
+        emit(spelled(summary), True)
     _exit_with(summary)
 
 
 def _execute(
-    source: str,
+    sources: Sequence[str],
     space: Workspace,
     overrides: Sequence[str] | None,
     plugins: Sequence[Path] | None,
     workers: int | None,
     address: str | None,
     *,
+    conditions: Sequence[str] = (),
+    stop_after: float | None = None,
     silent: bool,
 ) -> "FleetSummary":
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.platform.edge.grid_run import run_sweeps
+    from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep
 
-    prepared = prepare_cells(read_sweep(source, overrides, plugins), space, narrowed=bool(overrides))
-    return _run_prepared(prepared, space, workers, address, silent, plugins)
-
-
-def _run_prepared(
-    prepared: "Prepared",
-    space: Workspace,
-    workers: int | None,
-    address: str | None,
-    silent: bool,
-    plugins: Sequence[Path] | None = None,
-) -> "FleetSummary":
-    """Runs the missing cells of a sweep and says how it went."""
-    from crossfold.platform.edge.launch import remember_sweep
-    from crossfold.platform.edge.local_fleet import driver_lock
-    from crossfold.platform.edge.mlflow_tracker import MlflowTracker
-    from crossfold.platform.edge.progress import choose_view
-    from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
-    from crossfold.platform.forecast import remember
-
-    name, missing, total = prepared.sweep.name, prepared.missing, len(prepared.plan.cells)
-    for skipped in [] if silent else prepared.plan.skipped:
-        out.print(f"skipped {skipped.label}: {skipped.reason}", markup=False)
-    if not missing:
-        remember_sweep(prepared, space)
-        if not silent:
-            out.print(f"{name}: all {total} cells are done; nothing to run")
-        return FleetSummary()
-    with driver_lock(space):
-        if not silent:
-            out.print(f"{name}: {total} cells, {total - len(missing)} done, {len(missing)} to run in {space.root}")
-        remember_sweep(prepared, space)
-        tracker = MlflowTracker(space)
-        tracker.launch(name, missing)
-        tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
-        try:
-            summary = run_cells(
-                missing,
-                space,
-                tracker,
-                sweep=name,
-                workers=workers,
-                address=address,
-                plugins=tuple(plugins or ()),
-                view=choose_view(json=silent),
-            )
-        finally:
-            tracker.close()
-        remember(space, missing)
-    if not silent:
-        _tell(name, summary, space, {cell.cell_id for cell in missing})
-    return summary
-
-
-def _tell(name: str, summary: "FleetSummary", space: Workspace, cells: set[str]) -> None:
-    out.print(
-        f"{name}: {summary.done} done, {summary.failed} failed in {spell_seconds(summary.wall_seconds)} on "
-        f"{summary.workers} workers; start-up {spell_seconds(summary.startup_seconds)}, "
-        f"beyond training {spell_seconds(summary.overhead_seconds)}"
+    # All are read and checked before any work starts.
+    asked = [read_sweep(source, overrides, plugins) for source in sources]
+    prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
+    for each in prepared:
+        check_before_work(each, space)
+    return run_sweeps(
+        prepared,
+        space,
+        workers=workers,
+        address=address,
+        plugins=plugins or (),
+        conditions=conditions,
+        stop_after=stop_after,
+        silent=silent,
     )
-    if summary.interrupted:
-        out.print("stopped; the same command continues")
-    unfinished = cells - space.finished()
-    last = {failure.cell_id: failure for failure in space.failures_of() if failure.cell_id in unfinished}
-    for failure in list(last.values())[-5:] if summary.failed else []:
-        out.print(f"  failed ({failure.kind}): {failure.label}: {failure.message}", markup=False)
-        out.print(f"    crossfold why {failure.cell_id}", markup=False)
-
-
-def _spelled(summary: "FleetSummary") -> dict[str, object]:
-    return {
-        "done": summary.done,
-        "failed": summary.failed,
-        "cancelled": summary.cancelled,
-        "interrupted": summary.interrupted,
-        "workers": summary.workers,
-        "wall_seconds": summary.wall_seconds,
-        "startup_seconds": summary.startup_seconds,
-        "overhead_seconds": summary.overhead_seconds,
-    }
 
 
 def search(
@@ -220,8 +199,9 @@ def search(
     A killed search is topped up to the same number of trials by the same command.
     """
     from crossfold.datasets.store import FeatureStore
+    from crossfold.platform.edge.driver_lease import driver_lock
+    from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import prepare_cells, read_search
-    from crossfold.platform.edge.local_fleet import driver_lock
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.sweeps.plan import check_space, winner_sweep
 
@@ -232,12 +212,21 @@ def search(
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
     check_space(asked, store)
     with driver_lock(space):
-        result = run_search(asked, store, space, trials=trials, workers=workers, address=address, tell=_say)
+        result = run_search(
+            asked,
+            store,
+            space,
+            trials=trials,
+            workers=workers,
+            address=address,
+            tell=_say,
+            plugins=tuple(plugin or ()),
+        )
     out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
     if only_search:
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
-    _exit_with(_run_prepared(winner, space, workers, address, False, plugin))
+    _exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or ()))
 
 
 def _say(text: str) -> None:
@@ -250,6 +239,7 @@ def submit(
     workspace: WorkspaceOption = None,
     set_: SetOption = None,
     workers: WorkersOption = None,
+    plugin: PluginOption = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; `crossfold status` tells the rest.")
     ] = False,
@@ -264,6 +254,7 @@ def submit(
         wait=not no_wait,
         overrides=tuple(set_ or ()),
         workers=workers,
+        plugins=tuple(plugin or ()),
         tell=_say,
     )
     if code:
@@ -278,7 +269,7 @@ def rerun(
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.local_fleet import driver_lock
+    from crossfold.platform.edge.driver_lease import driver_lock
     from crossfold.platform.edge.mlflow_tracker import MlflowTracker
     from crossfold.platform.edge.progress import choose_view
     from crossfold.platform.edge.ray_fleet import run_cells

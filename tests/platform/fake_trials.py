@@ -1,5 +1,6 @@
 """Trials that only sleep, and a real one that dies once. Imported by Ray workers, so it needs nothing of pytest."""
 
+import faulthandler
 import os
 import signal
 import time
@@ -73,8 +74,14 @@ def fragile(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: in
 def _trouble(trouble: str, cell: Cell, attempt: int) -> None:
     if trouble == "kills" or (trouble == "kills once" and attempt == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "segfaults":
+        faulthandler._sigsegv()
+    if trouble == "quits once" and attempt == 1:
+        os._exit(7)
     if trouble == "oom" or (trouble == "oom once" and attempt == 1):
         raise MemoryError(f"too large: seed {cell.seed}")
+    if trouble == "hangs once" and attempt == 1:
+        time.sleep(600)
     if trouble == "bug":
         raise ZeroDivisionError("a bug in the trial")
 

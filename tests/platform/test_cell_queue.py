@@ -365,3 +365,56 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_try_whose_heart_beats_but_that_ends_no_epoch_hangs(clock):
+    queue = CellQueue(clock=clock, lease_seconds=60, max_attempts=3, hang_seconds=600)
+    queue.submit(JSON[:2], {IDS[0]: 100.0})
+    for rank in (0, 1):
+        queue.register(rank, "a")
+        queue.take(rank, "a")
+    for _ in range(1990):
+        clock.now += 1
+        assert [queue.beat(cell_id, 1) for cell_id in IDS[:2]] == ["go", "go"]
+    queue.epoch(IDS[1], 1, report(1))
+    for _ in range(20):
+        clock.now += 1
+        queue.beat(IDS[0], 1)
+        queue.beat(IDS[1], 1)
+    (lost,) = [event for event in queue.drain_events() if event.kind == "requeued"]
+    assert lost.cell_id == IDS[0]
+    assert lost.failure.kind == FailureClass.INFRA
+    assert "hangs: no epoch ended for 2010 s, the limit is 2000 s" in lost.failure.message
+    assert queue.beat(IDS[0], 1) == "die"
+    assert queue.beat(IDS[1], 1) == "go"
+    queue.register(0, "b")
+    ticket = queue.take(0, "b")
+    assert (ticket.attempt, queue.beat(IDS[0], 2)) == (2, "go")
+
+
+def test_short_epochs_make_a_hang_show_after_the_least_time(clock):
+    queue = CellQueue(clock=clock, lease_seconds=60, hang_seconds=600)
+    queue.submit(JSON[:1])
+    queue.register(0, "a")
+    queue.take(0, "a")
+    clock.now += 10
+    queue.epoch(IDS[0], 1, report(1))
+    for _ in range(600):
+        clock.now += 1
+        assert queue.beat(IDS[0], 1) == "go"
+    assert "requeued" not in kinds(queue.drain_events())
+    clock.now += 1
+    assert "requeued" in kinds(queue.drain_events())
+
+
+def test_an_unknown_cell_may_take_an_hour_for_its_first_epoch(clock):
+    queue = CellQueue(clock=clock, lease_seconds=60)
+    queue.submit(JSON[:1])
+    queue.register(0, "a")
+    queue.take(0, "a")
+    for _ in range(360):
+        clock.now += 10
+        queue.beat(IDS[0], 1)
+    assert kinds(queue.drain_events()) == ["queued", "started"]
+    clock.now += 10
+    assert kinds(queue.drain_events()) == ["requeued"]

@@ -153,6 +153,30 @@ def test_a_failed_cell_ends_with_1_and_says_why(crossfold, workspace, place):
     assert json.loads(crossfold("plan", broken, "-w", workspace, "--json")[1])["failed_before"] == 1
 
 
+def test_a_run_can_be_narrowed_ordered_and_ended_in_time(crossfold, workspace, place):
+    first = write_sweep(place / "first.yaml", systems=["concat", "jca"], seeds=[7])
+    second = write_sweep(place / "second.yaml", systems=["concat"], seeds=[7, 8])
+    both = ("run", first, second, "-w", workspace, "--workers", 0)
+    code, _, err = crossfold(*both, "--only", "sed=8")
+    assert (code, "did you mean 'seed'" in err) == (2, True)
+    code, out, _ = crossfold(*both, "--for", "0.01s", "--only", "system=jca", "target=valence")
+    assert code == 3, out
+    assert "1 of them chosen" in out
+    assert "the time is up; 1 cells are left" in out
+    code, out, _ = crossfold(*both, "--only", "system=concat", "--for", "9h")
+    assert code == 0, out
+    seeds = [line.split("seed ")[1][0] for line in out.splitlines() if line.startswith("[")]
+    assert seeds == ["7", "7", "8", "8"]
+    rows = {row["sweep"]: row for row in json.loads(crossfold("status", "-w", workspace, "--json")[1])}
+    assert (rows["first"]["cells"], rows["first"]["done"], rows["second"]["done"]) == (4, 2, 4)
+    ended = [[status for _, status in runs_of(workspace, name)].count("FINISHED") for name in ("first", "second")]
+    assert ended == [2, 2]
+    code, _, err = crossfold("run", first, "fold=0", "-w", workspace)
+    assert (code, "write conditions after --only" in err) == (2, True)
+    code, _, err = crossfold(*both, "--until", "soon")
+    assert (code, "'soon' is no time" in err) == (2, True)
+
+
 def test_a_plugin_is_a_system(crossfold, workspace, place):
     plugin = place / "louder.py"
     plugin.write_text(
@@ -222,10 +246,14 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
 
 def one_run_each(workspace, cells):
     """Every cell has exactly one MLflow run, finished."""
+    return runs_of(workspace, "killed") == [(cell, "FINISHED") for cell in sorted(cells)]
+
+
+def runs_of(workspace, sweep):
+    """Cell and status of every run in the experiment of a sweep."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("killed")
+    experiment = client.get_experiment_by_name(sweep)
     runs = [run for run in client.search_runs([experiment.experiment_id]) if "cell_id" in run.data.tags]
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    return sorted(run.data.tags["cell_id"] for run in runs) == sorted(cells)
+    return sorted((run.data.tags["cell_id"], run.info.status) for run in runs)

@@ -18,6 +18,7 @@ from crossfold.platform.contracts import FailureClass
 from crossfold.platform.edge.local_fleet import driver_lock
 from crossfold.platform.edge.progress import PlainView, RichView, SilentView, choose_view, status_path
 from crossfold.platform.edge.ray_fleet import Fleet, FleetError, FleetSummary, run_cells
+from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import RecordingTracker
@@ -159,6 +160,51 @@ def test_a_killed_driver_blocks_nobody(workspace, fakes):
     driver.kill()
     driver.communicate()
     finish_all(workspace)
+
+
+def test_when_the_time_is_up_nothing_new_starts_and_the_same_call_continues(workspace, fakes):
+    cells = [fakes.make_cell(seed, epochs=40, seconds=0.02) for seed in range(4)]
+    summary = run_cells(cells, workspace, workers=0, trial=TRIAL, stop_after=0.5)
+    assert (summary.time_up, summary.interrupted, summary.failed) == (True, False, 0)
+    assert summary.done + summary.cancelled == 4
+    assert summary.cancelled >= 1
+    left = [cell for cell in cells if cell.cell_id not in workspace.finished()]
+    again = run_cells(left, workspace, workers=0, trial=TRIAL, stop_after=60)
+    assert (again.time_up, again.done) == (False, len(left))
+    resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
+    assert len(resumed) == 1
+
+
+def test_a_cell_that_hangs_in_this_process_is_told(workspace, fakes):
+    cell = fakes.make_cell(0, trouble="hangs once")
+    with pytest.raises(FleetError, match=f"cell {cell.cell_id} hangs"):
+        run_cells([cell], workspace, workers=0, trial=TRIAL, forecast=_quick([cell]), hang_seconds=0.5)
+    (failure,) = workspace.failures_of(cell.cell_id)
+    assert failure.kind == FailureClass.INFRA
+    assert "no epoch ended" in failure.message
+
+
+@pytest.mark.slow
+def test_a_worker_whose_cell_hangs_is_replaced_and_the_cell_repeated(workspace, fakes):
+    """The heart of the worker beats on while its trial sleeps for ten minutes."""
+    cells = [fakes.make_cell(0, trouble="hangs once"), fakes.make_cell(1), fakes.make_cell(2)]
+    summary = run_cells(
+        cells, workspace, workers=1, trial=TRIAL, forecast=_quick(cells), hang_seconds=3, view=SilentView()
+    )
+    assert (summary.done, summary.failed) == (3, 0)
+    failures = workspace.failures_of(cells[0].cell_id)
+    assert {failure.kind for failure in failures} == {FailureClass.INFRA}
+    assert any("hangs: no epoch ended" in failure.message for failure in failures)
+    tries = [
+        int(attempt) for what, name, attempt, *_ in trial_log(workspace) if (what, name) == ("start", cells[0].cell_id)
+    ]
+    assert tries[0] == 1
+    assert len(tries) >= 2
+
+
+def _quick(cells) -> Forecast:
+    """Epochs of a hundredth of a second."""
+    return Forecast({cell.cell_id: 0.01 * cell.recipe.epochs for cell in cells})
 
 
 def test_live_view_shows_counts_and_running_cells(workspace, fakes):

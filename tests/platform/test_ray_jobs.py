@@ -110,6 +110,20 @@ def test_a_search_is_submitted_as_a_search_and_a_shipped_sweep_by_name(client, t
     assert " search search-demo " in client.submitted["entrypoint"]
 
 
+def test_plugins_travel_along(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "louder.py").write_text("LOUD = True\n")
+    (tmp_path / "louder.py").write_text("LOUD = False\n")
+    ray_jobs.submit("demo", "http://head", tmp_path, wait=False, plugins=(Path("mine/louder.py"),))
+    assert " --plugin plugins/louder.py" in client.submitted["entrypoint"]
+    assert "plugins/louder.py" in client.shipped
+    with pytest.raises(UserError, match=r"two plugins are called louder\.py"):
+        ray_jobs.submit("demo", "http://head", tmp_path, plugins=(Path("mine/louder.py"), Path("louder.py")))
+    with pytest.raises(UserError, match="is not a Python file"):
+        ray_jobs.submit("demo", "http://head", tmp_path, plugins=(Path("none.py"),))
+
+
 def test_a_wrong_sweep_is_refused_before_anything_is_sent(client, tmp_path):
     with pytest.raises(UserError, match="demo"):
         ray_jobs.submit("demoo", "http://head", tmp_path)

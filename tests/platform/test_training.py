@@ -1,18 +1,22 @@
 """The loss, the schedule, stopping, divergence, and a run that is interrupted anywhere and ends in the same bytes."""
 
 import io
+import itertools
 import logging
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crossfold.datasets.windows import Batch, WindowSource, cut
-from crossfold.platform import training
-from crossfold.platform.config import Loss
+from crossfold.platform import checkpoints, training
+from crossfold.platform.config import Loss, Optimizer
 from crossfold.platform.contracts import FailureClass, Silent
 from crossfold.platform.errors import Cancelled, Diverged
+from crossfold.platform.losses import Whole
 from crossfold.platform.metrics import ccc
 from crossfold.platform.model import build_model
 from crossfold.platform.results import CELL_FILES
@@ -61,7 +65,7 @@ def test_mse_is_the_mean_over_labelled_frames():
     assert float(training.loss_of(prediction, batch_of(y, valid), Loss(kind="mse"))) == pytest.approx(float(expected))
 
 
-LOSSES = [Loss(scope="window"), Loss(scope="batch"), Loss(kind="mse")]
+LOSSES = [Loss(scope="window"), Loss(scope="batch"), Loss(kind="mse"), Loss(kind="ccc+mse", mse_weight=0.5)]
 losses = pytest.mark.parametrize("params", LOSSES, ids=lambda loss: f"{loss.kind}-{loss.scope}")
 
 
@@ -102,6 +106,44 @@ def test_a_perfect_prediction_costs_nothing(params):
     assert float(training.loss_of(y, batch_of(y, valid), params)) == 0.0
 
 
+def test_ccc_and_mse_add_up():
+    prediction, y, valid = random_batch(7)
+    parts = [training.loss_of(prediction, batch_of(y, valid), Loss(kind=kind)) for kind in ("ccc", "mse")]
+    both = training.loss_of(prediction, batch_of(y, valid), Loss(kind="ccc+mse", mse_weight=3.0))
+    assert float(both) == pytest.approx(float(parts[0]) + 3.0 * float(parts[1]), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 6), st.sampled_from([Loss(), Loss(kind="mse"), Loss(kind="ccc+mse")]))
+def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(seed, parts, params):
+    """However a batch is cut, parts without a label or without a window included."""
+    prediction, y, valid = (t.double() if t.is_floating_point() else t for t in random_batch(seed, windows=6))
+    whole = prediction.clone().requires_grad_()
+    expected = training.loss_of(whole, batch_of(y, valid), params)
+    expected.backward()
+    edges = np.sort(np.random.default_rng(seed).integers(0, 7, parts - 1))
+    cuts = [slice(a, b) for a, b in itertools.pairwise([0, *edges, 6])]
+    batches = [batch_of(y[cut], valid[cut]) for cut in cuts]
+    total = Whole.of(batches, 2, torch.device("cpu"))
+    apart = prediction.clone().requires_grad_()
+    losses = [training.loss_of(apart[cut], part, params, total) for cut, part in zip(cuts, batches, strict=True)]
+    sum(losses).backward()
+    assert sum(float(loss.detach()) for loss in losses) == pytest.approx(float(expected.detach()), rel=1e-12)
+    torch.testing.assert_close(apart.grad, whole.grad, rtol=1e-10, atol=1e-14)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from(LOSSES), st.integers(1, 5))
+def test_padded_frames_change_no_loss(seed, params, padding):
+    prediction, y, valid = random_batch(seed)
+    expected = training.loss_of(prediction, batch_of(y, valid), params)
+    longer = [torch.nn.functional.pad(t, (0, 0, 0, padding), value=fill) for t, fill in ((prediction, 7.0), (y, -7.0))]
+    masked = torch.nn.functional.pad(valid, (0, 0, 0, padding), value=False)
+    assert float(training.loss_of(longer[0], batch_of(longer[1], masked), params)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
+
+
 class Spy(torch.optim.Adam):
     """Adam that remembers the rate of every step."""
 
@@ -116,11 +158,15 @@ class Spy(torch.optim.Adam):
         return super().step(closure)
 
 
+def widened(batch):
+    return Batch(x={m: x.double() for m, x in batch.x.items()}, y=batch.y.double(), valid=batch.valid, real=batch.real)
+
+
 @pytest.fixture
 def run(synthetic_store, tiny_cell, tmp_path):
     """Trains a tiny cell whose validation scores are given, so that the schedule is under the test's control."""
 
-    def go(scores, *, reporter=None, watch=None, system="unimodal_audio", **changes):
+    def go(scores, *, reporter=None, watch=None, system="unimodal_audio", double=False, **changes):
         cell = tiny_cell(system, **({"epochs": len(scores)} | changes))
         torch.manual_seed(0)
         model = build_model(cell, {m: synthetic_store.width(m) for m in synthetic_store.modalities})
@@ -131,6 +177,10 @@ def run(synthetic_store, tiny_cell, tmp_path):
         source = WindowSource(
             synthetic_store, windows, fold=0, modalities=model.fusion.modalities, targets=cell.targets
         )
+        if double:
+            model = model.double()
+            gathered = source.batch
+            source.batch = lambda chosen: widened(gathered(chosen))
         given = iter(scores)
 
         def validate(candidate):
@@ -251,13 +301,70 @@ def test_the_gradient_is_clipped(run, monkeypatch):
 
     def clip(parameters, largest):
         parameters = list(parameters)
-        kept(parameters, largest)
+        before = kept(parameters, largest)
         norms.append(float(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()))
+        return before
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     run([0.1], optimizer__clip_norm=1e-3)
     assert norms
     assert max(norms) <= 1e-3 * 1.001
+
+
+@pytest.mark.parametrize("params", [Loss(scope="window"), Loss(kind="mse")], ids=lambda loss: loss.kind)
+def test_accumulated_parts_train_as_the_whole_batch(run, params):
+    exact = {"temporal__dropout": 0.0, "head__dropout": 0.0, "loss": params.model_dump(), "optimizer__clip_norm": 1.0}
+    found = []
+    for parts in (1, 3):
+        trained, model, _ = run([0.1] * 3, accumulate=parts, patience=50, system="hgrjca", double=True, **exact)
+        found.append(([row["train_loss"] for row in trained.progress.curve], list(model.parameters())))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
+def test_the_optimizer_is_the_one_of_the_recipe(kind, named):
+    weight = torch.nn.Parameter(torch.ones(3))
+    made = training.make_optimizer([weight], Optimizer(kind=kind, lr=0.1, momentum=0.7, weight_decay=0.5))
+    assert type(made).__name__ == named
+    assert made.param_groups[0]["weight_decay"] == 0.5
+    assert made.param_groups[0].get("momentum", 0.7) == 0.7
+    frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    training.make_optimizer([weight, frozen], Optimizer(kind=kind)).step()
+    assert torch.equal(frozen, torch.ones(3)), "decay does not reach what is frozen"
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_other_optimizers_train_too(run, kind):
+    trained, _, _ = run([0.1] * 8, patience=50, system="concat", optimizer__kind=kind, optimizer__lr=0.03)
+    losses = [row["train_loss"] for row in trained.progress.curve]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("system", ["rjca+dca", "lstm", "leader_follower"])
+def test_bf16_trains_with_wide_weights_and_losses(run, system):
+    trained, model, _ = run([0.1] * 2, patience=50, system=system, precision="bf16", head__batch_norm=True)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    wide, _, _ = run([0.1] * 2, patience=50, system=system, head__batch_norm=True)
+    losses = [[row["train_loss"] for row in each.progress.curve] for each in (trained, wide)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+def test_an_exploding_loss_is_diverged_while_it_is_finite(run):
+    changes = {"loss": {"kind": "mse"}, "head__output": "linear", "optimizer__lr": 3e3, "optimizer__warmup_epochs": 0}
+    with pytest.raises(Diverged, match=r"epoch \d+, step \d+: the loss is [\d.e+]+, beyond 1e\+06; the prediction"):
+        run([0.1] * 40, system="concat", patience=50, **changes)
+
+
+def test_an_infinite_gradient_is_named_before_it_spoils_the_weights(run):
+    def poison(model):
+        model.heads[0].layers[0].bias.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(
+        Diverged, match=r"epoch 2, step 1: the gradient is not finite; that of heads\.0\.layers\.0\.bias"
+    ):
+        run([0.1] * 3, watch=poison, precision="bf16")
 
 
 def test_divergence_names_epoch_step_and_tensor(run):
@@ -352,6 +459,30 @@ def test_a_run_leaves_the_process_as_it_was(tiny_cell, workspace):
     assert torch.get_num_threads() == threads
 
 
+def test_fast_keeps_the_threads_and_is_on_record(new_workspace, tiny_cell):
+    during = []
+
+    class Look:
+        def epoch(self, cell_id, report):
+            during.append((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
+
+    found = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for kind in ("strict", "fast"):
+            workspace, cell = new_workspace(), tiny_cell("ca", determinism=kind)
+            assert attempt_cell(cell, workspace, reporter=Look()).status == "done"
+            found[kind] = workspace.read(cell.cell_id)
+    finally:
+        torch.set_num_threads(threads)
+    assert during == [(1, True)] * 2 + [(2, False)] * 2
+    assert {kind: record.env["determinism"] for kind, record in found.items()} == {"strict": "strict", "fast": "fast"}
+    assert found["strict"].cell_id != found["fast"].cell_id
+    for column in ("train_loss", "ccc_valence"):
+        assert found["fast"].curve[column].tolist() == pytest.approx(found["strict"].curve[column].tolist(), abs=1e-3)
+
+
 @pytest.mark.parametrize("stop", range(1, EPOCHS + 1))
 def test_stopped_after_any_epoch_the_run_ends_in_the_same_bytes(undisturbed, new_workspace, checkpoint_always, stop):
     cell, expected = undisturbed
@@ -424,7 +555,7 @@ def damage_bits(path):
 def damage_one_byte(path):
     """Somewhere in the middle of a tensor, where only a checksum notices."""
     data = bytearray(path.read_bytes())
-    weight = torch.load(io.BytesIO(training.unseal(bytes(data))), weights_only=True)["model"][
+    weight = torch.load(io.BytesIO(checkpoints.unseal(bytes(data))), weights_only=True)["model"][
         "fusion.attend.blocks.1.w.w_c.audio.w"
     ]
     data[data.index(weight.numpy().tobytes()) + 403] ^= 0x40
@@ -432,13 +563,13 @@ def damage_one_byte(path):
 
 
 def reopened(path):
-    return torch.load(io.BytesIO(training.unseal(path.read_bytes())), weights_only=True)
+    return torch.load(io.BytesIO(checkpoints.unseal(path.read_bytes())), weights_only=True)
 
 
 def resealed(path, saved):
     held = io.BytesIO()
     torch.save(saved, held)
-    path.write_bytes(training.seal(held.getvalue()))
+    path.write_bytes(checkpoints.seal(held.getvalue()))
 
 
 def damage_content(path):

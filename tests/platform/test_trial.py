@@ -8,14 +8,17 @@ import torch
 from safetensors.torch import load as from_safetensors
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.windows import WindowSource
 from crossfold.platform import trial
+from crossfold.platform.cell_data import open_data, splits
 from crossfold.platform.contracts import FailureClass, Inner, Silent
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
-from crossfold.platform.evaluation import Split, pooled_ccc, predict, score
+from crossfold.platform.evaluation import predict
 from crossfold.platform.metrics import Moments, ccc, ccc_of
 from crossfold.platform.model import build_model
 from crossfold.platform.results import CELL_FILES, Predictions
-from crossfold.platform.trial import attempt_cell, classify, splits
+from crossfold.platform.scoring import pooled_ccc, score
+from crossfold.platform.trial import attempt_cell, classify
 
 
 def out_of_memory():
@@ -104,9 +107,8 @@ def test_the_weights_of_a_cell_give_its_predictions_again(workspace, tiny_cell, 
     model = build_model(cell, {m: synthetic_store.width(m) for m in ("audio", "visual")})
     model.load_state_dict(from_safetensors((record.path / "best.safetensors").read_bytes()))
     assert sum(p.numel() for p in model.parameters()) == record.result["model"]["parameters"]
-    clips = synthetic_store.fold(0).validation
-    source = trial._source(cell, synthetic_store, clips, ("audio", "visual"), "cpu")
-    again = predict(model, Split(clips, source), synthetic_store, cell.targets, batch=5)
+    reported = open_data(cell, synthetic_store.path, "cpu").reported
+    again = predict(model, reported, synthetic_store, cell.targets, batch=5)
     np.testing.assert_allclose(again.prediction, record.predictions.prediction, rtol=1e-5, atol=1e-6)
     assert pooled_ccc(again)["arousal"] == pytest.approx(record.result["metrics"]["arousal"]["ccc"], abs=1e-5)
 
@@ -152,18 +154,18 @@ def test_a_run_reads_windows_of_its_own_clips_only(
 ):
     """Not by what `splits` says but by what is gathered: every row of the store that a run ever reads."""
     read = set()
-    gather = trial.WindowSource.batch
+    gather = WindowSource.batch
 
     def batch(self, chosen):
         read.update(self.windows.rows[chosen].ravel().tolist())
         return gather(self, chosen)
 
-    monkeypatch.setattr(trial.WindowSource, "batch", batch)
+    monkeypatch.setattr(WindowSource, "batch", batch)
     scored = []
     report = trial.train
 
-    def train(cell, model, source, validate, reporter, checkpoint):
-        trained = report(cell, model, source, validate, reporter, checkpoint)
+    def train(*arguments):
+        trained = report(*arguments)
         scored.append(set(read))
         return trained
 

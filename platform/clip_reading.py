@@ -1,0 +1,211 @@
+"""One clip from its files to arrays in the scratch folder: what a worker of `prepare` does.
+
+A clip's arrays stand in a folder of its name, `<modality>.npy` and `<modality>.present.npy`; the folder appears whole
+or not at all. Pictures pass in chunks, so memory does not grow with the length of a clip; only its sound is held whole.
+
+T frames, K pictures of a clip of a clip network.
+"""
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from crossfold.datasets.clips import MediaClip
+from crossfold.datasets.faces import dlib_detector, face_chunks, find_track, side_of_clip
+from crossfold.datasets.inputs import ClipKind, clip_kind
+from crossfold.datasets.media import CROP, RATE, Colour, crop_chunks, frame_seconds, log_mel, read_sound
+from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, heard, mfcc
+from crossfold.datasets.text import text_features
+from crossfold.platform.errors import UserError
+from crossfold.platform.extractors import Extractor, Origin, side_of
+from crossfold.platform.registry import load_plugin
+
+if TYPE_CHECKING:
+    from crossfold.platform.frozen import FrozenBackbone
+
+CHUNK = 128
+"""Frames of raw input that are in memory at a time."""
+
+Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Consecutive frames [n, ...] with bool [n], which are there; n at most a chunk."""
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """A clip and what to make of it; everything a worker needs, wherever it runs."""
+
+    clip: MediaClip
+    extractors: tuple[Extractor, ...]
+    scratch: Path
+    faces: str = "given"
+    """`find`: cut faces out of the video where there are no crops."""
+    weights: Origin | None = None
+    """Of the networks among the extractors; None where there is none."""
+    device: str = "cpu"
+    plugins: tuple[Path, ...] = ()
+    """Files that register backbones, for workers that are processes of their own."""
+
+
+def clip_folder(scratch: Path, clip: MediaClip) -> Path:
+    """Where the arrays of a clip are."""
+    return scratch / clip.info.name
+
+
+def read_clip(task: ClipTask) -> UserError | None:
+    """Reads and encodes one clip; returns, rather than raises, what is wrong with its files."""
+    beside = Path(tempfile.mkdtemp(prefix=".", dir=task.scratch))
+    try:
+        with threadpool_limits(1):
+            for extractor in task.extractors:
+                _write(beside, extractor.modality, _made(task, extractor), task.clip.info.frames)
+        beside.replace(clip_folder(task.scratch, task.clip))
+    except UserError as error:
+        return error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return None
+
+
+def _write(folder: Path, modality: str, chunks: Chunks, frames: int) -> None:
+    array: np.ndarray | None = None
+    present = np.zeros(frames, np.bool_)
+    begin = 0
+    for rows, there in chunks:
+        if array is None:
+            shape = (frames, *rows.shape[1:])
+            array = np.lib.format.open_memmap(folder / f"{modality}.npy", mode="w+", dtype=rows.dtype, shape=shape)
+        array[begin : begin + len(rows)] = rows
+        present[begin : begin + len(rows)] = there
+        begin += len(rows)
+    assert array is not None
+    assert begin == frames, f"{begin} of {frames} frames"
+    array[~present] = 0
+    np.save(folder / f"{modality}.present.npy", present)
+
+
+def _made(task: ClipTask, extractor: Extractor) -> Chunks:
+    """What the scratch folder keeps: features, or what the fitting of each fold still needs."""
+    if extractor.modality == "text":
+        return _text(task, extractor)
+    if extractor.backbone is None:
+        return _visual(task, extractor, CHUNK) if extractor.modality == "visual" else _audio(task, extractor, CHUNK)
+    if extractor.per_fold:
+        return _audio(task, extractor, CHUNK)
+    network = network_of(task, extractor)
+    read = _visual if extractor.modality == "visual" else _audio
+    return _encoded(network, read(task, extractor, network.batch))
+
+
+def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
+    """The backbone of an extractor, loaded. Torch takes seconds to import, so it is, where there is a network."""
+    from crossfold.platform.frozen import frozen
+
+    assert extractor.backbone is not None
+    assert task.weights is not None
+    for plugin in task.plugins:
+        _load_once(plugin)
+    return frozen(extractor.backbone, task.weights, task.device)
+
+
+def _encoded(network: "FrozenBackbone", chunks: Chunks) -> Chunks:
+    for raw, present in chunks:
+        yield network.encode(raw), present
+
+
+def _times(clip: MediaClip) -> np.ndarray:
+    return clip.times if clip.times is not None else np.arange(clip.info.frames) / clip.info.fps
+
+
+def _audio(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
+    """Front ends of sound. Sound that is not there is absent, and zero."""
+    clip, times, fps = task.clip, _times(task.clip), task.clip.info.fps
+    kind = DECIBELS.get(extractor.reads)
+    rate = kind.rate if kind is not None else RATE
+    sound = read_sound(clip.audio, rate) if clip.audio is not None else None
+    if extractor.name == "logmel":
+        yield log_mel(sound, times, fps)
+        return
+    if sound is None:
+        sound = np.zeros(0, np.float32)
+    present = heard(len(sound), times, fps, rate)
+    if extractor.name == "mfcc":
+        yield mfcc(sound, times, fps), present
+        return
+    cut = _front_end(extractor, sound, times, fps)
+    for begin in range(0, len(times), chunk):
+        rows = slice(begin, begin + chunk)
+        yield cut(rows), present[rows]
+
+
+def _front_end(extractor: Extractor, sound: np.ndarray, times: np.ndarray, fps: float) -> Callable[[slice], np.ndarray]:
+    """From a stretch of frames to what a network hears of them."""
+    if extractor.reads == "vggish":
+        spectrum = VggishSpectrum(sound)
+        return lambda rows: spectrum.examples(times[rows])
+    if extractor.reads in DECIBELS:
+        kind, ends = DECIBELS[extractor.reads], times + frame_seconds(times, fps)
+        return lambda rows: decibels(sound, ends[rows], kind)
+    raise UserError(f"extractor {extractor.name} reads {extractor.reads!r}", "no front end makes that of sound")
+
+
+def _visual(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
+    """Crops as `light` wants them, as a backbone does, or gathered to clips that end at each frame."""
+    if extractor.reads == "crops":
+        yield from _crops(task, "L", CROP, chunk)
+        return
+    crops = _crops(task, "RGB", side_of(extractor.reads), chunk)
+    clips = clip_kind(extractor.reads)
+    yield from crops if clips is None else _clips(clips, crops)
+
+
+def _clips(kind: ClipKind, crops: Chunks) -> Chunks:
+    """Crops -> clips [n, K, S, S, 3] that end at each of them, as `WindowSource` gathers them from a store."""
+    reach = (kind.length - 1) * kind.step
+    behind: np.ndarray | None = None
+    for rows, present in crops:
+        if behind is None:
+            behind = np.repeat(rows[:1], reach, axis=0)
+        held = np.concatenate([behind, rows])
+        ends = np.arange(len(rows)) + reach
+        yield held[kind.rows(ends, np.zeros_like(ends))], present
+        behind = held[len(held) - reach :]
+
+
+def _crops(task: ClipTask, colour: Colour, side: int, chunk: int) -> Chunks:
+    clip, frames = task.clip, task.clip.info.frames
+    if clip.crops is not None:
+        yield from crop_chunks(clip.crops, frames, colour, side, chunk)
+        return
+    if clip.video is not None and task.faces == "find":
+        half = side_of_clip(clip.info.name, clip.info.video)
+        track = find_track(clip.video, frames, clip.info.fps, _detector(), half)
+        yield from face_chunks(clip.video, track, colour, side, chunk)
+        return
+    shape = (side, side, 3) if colour == "RGB" else (side, side)
+    for begin in range(0, frames, chunk):
+        count = min(chunk, frames - begin)
+        yield np.zeros((count, *shape), np.uint8), np.zeros(count, np.bool_)
+
+
+_detector = functools.cache(dlib_detector)
+_load_once = functools.cache(load_plugin)
+
+
+def _text(task: ClipTask, extractor: Extractor) -> Chunks:
+    """Features of words on the frames in which they are said; a clip without words has none."""
+    from crossfold.platform.frozen import word_encoder
+    from crossfold.platform.text_extraction import clip_words
+    from crossfold.platform.threads import one_thread
+
+    assert task.weights is not None
+    kept = task.scratch / f"{task.clip.info.name}.words.json"
+    with one_thread():
+        words = clip_words(task.clip, extractor.name, Path(task.weights.folder), kept, task.device)
+        yield text_features(words, _times(task.clip), word_encoder(task.weights, task.device))

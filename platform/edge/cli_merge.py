@@ -1,0 +1,53 @@
+"""`crossfold merge`: workspaces of several people become one."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out
+from crossfold.platform.results import Workspace
+
+
+def merge(
+    others: Annotated[list[Path], typer.Argument(metavar="WORKSPACE...", help="Workspaces to take over from.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join other workspaces to this one: cells by identity, stores, failures and sweeps. They stay as they are.
+
+    Exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
+    """
+    from crossfold.platform.edge.driver_lease import driver_lock
+    from crossfold.platform.merge import merge as join
+
+    space = Workspace.locate(workspace)
+    with driver_lock(space):
+        merged = join(space, [Workspace(path) for path in others])
+    if as_json:
+        emit(asdict(merged), True)
+    else:
+        out.print(
+            f"{merged.cells} cells joined, {merged.same} were here already; {merged.stores} stores, {merged.sweeps} "
+            f"sweeps, {merged.failures} failures, {merged.rescored} other scores"
+        )
+        rows = [
+            {
+                "what": conflict.what,
+                "name": conflict.label,
+                "from": conflict.workspace,
+                "differs in": conflict.differs,
+                "CCC": [f"{target} {values}" for target, values in conflict.values.items()],
+                "kept in": conflict.kept,
+            }
+            for conflict in merged.conflicts
+        ]
+        if rows:
+            emit(rows, False, "Conflicts: what was here stays, the other is kept aside")
+        for line in merged.damaged:
+            out.print(f"left out: {line}", markup=False, soft_wrap=True)
+        if merged.cells or merged.failures:
+            out.print("next: crossfold mlflow sync, so that MLflow shows them, and crossfold report")
+    if merged.conflicts or merged.damaged:
+        raise typer.Exit(1)

@@ -1,0 +1,200 @@
+"""Running what is missing of one sweep or of several: the middle of `run`, `demo` and `search`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.edge.cli_rescore import look_again
+from crossfold.platform.edge.console import out, spell_seconds
+from crossfold.platform.edge.driver_lease import driver_lock
+from crossfold.platform.edge.launch import Prepared, remember_sweep
+from crossfold.platform.edge.mlflow_tracker import MlflowTracker
+from crossfold.platform.edge.progress import choose_view
+from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
+from crossfold.platform.edge.turns import Forecast, only
+from crossfold.platform.forecast import forecast, kind_of, remember
+from crossfold.platform.integrity import damaged_cells, set_damaged_aside
+from crossfold.platform.results import Workspace
+from crossfold.platform.tracking import Tracker
+
+
+class Trackers:
+    """One tracker a sweep behind the face of one: each hears of its own cells."""
+
+    def __init__(self, by_cell: Mapping[str, Tracker]) -> None:
+        """`by_cell`: the tracker of each cell, by identity; all of them launched."""
+        self._by_cell = by_cell
+        self._all = list({id(tracker): tracker for tracker in by_cell.values()}.values())
+
+    def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
+        """Does nothing: each was launched under the name of its own sweep."""
+
+    def started(self, cell: Cell, attempt: int) -> None:
+        """See `Tracker`."""
+        self._by_cell[cell.cell_id].started(cell, attempt)
+
+    def epoch(self, cell: Cell, report: EpochReport) -> None:
+        """See `Tracker`."""
+        self._by_cell[cell.cell_id].epoch(cell, report)
+
+    def finished(self, cell: Cell) -> None:
+        """See `Tracker`."""
+        self._by_cell[cell.cell_id].finished(cell)
+
+    def failed(self, cell: Cell, failure: Failure) -> None:
+        """See `Tracker`."""
+        self._by_cell[cell.cell_id].failed(cell, failure)
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        for tracker in self._all:
+            tracker.close()
+
+
+def run_sweeps(
+    sweeps: Sequence[Prepared],
+    space: Workspace,
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    plugins: Sequence[Path] = (),
+    conditions: Sequence[str] = (),
+    stop_after: float | None = None,
+    silent: bool = False,
+) -> FleetSummary:
+    """Runs the missing cells of some sweeps on one fleet, those of earlier ones first, and says how it went.
+
+    conditions: `axis=value`, only cells that satisfy them (`turns.only`); what the sweeps owe stays whole.
+    stop_after: seconds after which nothing new starts.
+    """
+    for prepared in [] if silent else sweeps:
+        for skipped in prepared.plan.skipped:
+            out.print(f"skipped {skipped.label}: {skipped.reason}", markup=False)
+    sweeps = _without_damaged(sweeps, space, silent)
+    asked = {cell.cell_id: cell for prepared in sweeps for cell in prepared.plan.cells}
+    chosen = {cell.cell_id for cell in only(list(asked.values()), conditions)}
+    todo = _first_of_each(sweeps, chosen)
+    missing = [cell for cells in todo for cell in cells]
+    name = "+".join(prepared.sweep.name for prepared in sweeps)
+    if not missing:
+        for prepared in sweeps:
+            remember_sweep(prepared, space)
+            if not silent:
+                what = f"all {len(prepared.plan.cells)} cells" if not conditions else "the chosen cells"
+                out.print(f"{prepared.sweep.name}: {what} are done; nothing to run")
+            look_again(prepared, space, silent=silent)
+        return FleetSummary()
+    with driver_lock(space):
+        for prepared, cells in zip(sweeps, todo, strict=True):
+            remember_sweep(prepared, space)
+            if not silent:
+                _announce(prepared, cells, space, bool(conditions))
+        if not silent:
+            server = os.environ.get("MLFLOW_TRACKING_URI")
+            out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space.root}'}", markup=False, soft_wrap=True)
+        tracker = _launched(sweeps, todo, space)
+        try:
+            summary = run_cells(
+                missing,
+                space,
+                tracker,
+                sweep=name,
+                workers=workers,
+                address=address,
+                plugins=tuple(plugins),
+                view=choose_view(json=silent),
+                forecast=_forecast(sweeps, todo, space),
+                stop_after=stop_after,
+            )
+        finally:
+            tracker.close()
+        remember(space, missing)
+    if not silent:
+        _tell(name, summary, space, {cell.cell_id for cell in missing})
+    if not (summary.interrupted or summary.time_up):
+        for prepared in sweeps:
+            look_again(prepared, space, silent=silent)
+    return summary
+
+
+def spelled(summary: FleetSummary) -> dict[str, object]:
+    """A summary as plain data, for `--json`."""
+    facts = asdict(replace(summary, cell_seconds={}))
+    del facts["cell_seconds"]
+    return facts | {"overhead_seconds": summary.overhead_seconds}
+
+
+def _without_damaged(sweeps: Sequence[Prepared], space: Workspace, silent: bool) -> list[Prepared]:
+    """Finished cells that are no longer what was committed are set aside, told, and computed again."""
+    asked = {cell.cell_id: cell.label for prepared in sweeps for cell in prepared.plan.cells}
+    finished = set().union(*(prepared.finished for prepared in sweeps)) & asked.keys()
+    damaged = damaged_cells(space, finished)
+    if not damaged:
+        return list(sweeps)
+    with driver_lock(space):
+        moved = set_damaged_aside(space, damaged)
+    for cell_id, (damage, place) in moved.items() if not silent else ():
+        out.print(f"damaged {asked[cell_id]}: {damage}; it is set aside in {place} and runs again", markup=False)
+    return [replace(prepared, finished=prepared.finished - moved.keys()) for prepared in sweeps]
+
+
+def _first_of_each(sweeps: Sequence[Prepared], chosen: set[str]) -> list[list[Cell]]:
+    """The missing chosen cells of each sweep; one that several ask for is run for the first."""
+    taken: set[str] = set()
+    todo: list[list[Cell]] = []
+    for prepared in sweeps:
+        todo.append([cell for cell in prepared.missing if cell.cell_id in chosen - taken])
+        taken |= {cell.cell_id for cell in todo[-1]}
+    return todo
+
+
+def _announce(prepared: Prepared, cells: Sequence[Cell], space: Workspace, narrowed: bool) -> None:
+    total, left = len(prepared.plan.cells), len(prepared.missing)
+    chosen = f", {len(cells)} of them chosen" if narrowed else ""
+    out.print(
+        f"{prepared.sweep.name}: {total} cells, {total - left} done, {left} to run{chosen} in {space.root}",
+        soft_wrap=True,
+    )
+
+
+def _launched(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space: Workspace) -> Tracker:
+    by_cell: dict[str, Tracker] = {}
+    for prepared, cells in zip(sweeps, todo, strict=True):
+        tracker = MlflowTracker(space)
+        tracker.launch(prepared.sweep.name, cells)
+        tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
+        by_cell |= dict.fromkeys((cell.cell_id for cell in cells), tracker)
+    return Trackers(by_cell)
+
+
+def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space: Workspace) -> Forecast:
+    """How long each cell will take. Nothing is probed where the order could not matter."""
+    seconds: dict[str, float] = {}
+    by_store: dict[Path, tuple[FeatureStore, list[Cell]]] = {}
+    for prepared, cells in zip(sweeps, todo, strict=True):
+        by_store.setdefault(prepared.store.path, (prepared.store, []))[1].extend(cells)
+    alike = len({kind_of(cell) for cells in todo for cell in cells}) == 1
+    for store, cells in by_store.values():
+        seconds |= forecast(cells, space, store, probe=not alike)
+    priority = {cell.cell_id: place for place, cells in enumerate(todo) for cell in cells}
+    return Forecast(seconds, priority)
+
+
+def _tell(name: str, summary: FleetSummary, space: Workspace, cells: set[str]) -> None:
+    out.print(
+        f"{name}: {summary.done} done, {summary.failed} failed in {spell_seconds(summary.wall_seconds)} on "
+        f"{summary.workers} workers; start-up {spell_seconds(summary.startup_seconds)}, "
+        f"beyond training {spell_seconds(summary.overhead_seconds)}"
+    )
+    if summary.interrupted:
+        out.print("stopped; the same command continues")
+    if summary.time_up:
+        out.print(f"the time is up; {summary.cancelled} cells are left, and the same command continues")
+    unfinished = cells - space.finished()
+    last = {failure.cell_id: failure for failure in space.failures_of() if failure.cell_id in unfinished}
+    for failure in list(last.values())[-5:] if summary.failed else []:
+        out.print(f"  failed ({failure.kind}): {failure.label}: {failure.message}", markup=False)
+        out.print(f"    crossfold why {failure.cell_id}", markup=False)

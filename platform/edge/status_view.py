@@ -1,0 +1,154 @@
+"""What `crossfold status` shows: how far sweeps are, what runs, what failed, who drives; read from files alone.
+
+Everything comes from the workspace, so it works from any machine that sees it, and needs neither Ray nor the driver.
+"""
+
+import datetime
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from crossfold.platform.contracts import Failure
+from crossfold.platform.edge.console import spell_seconds
+from crossfold.platform.edge.driver_lease import alive, read_holder
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.results import Workspace
+
+FRESH_SECONDS = 30.0
+"""Age above which the live state of a driver is of one that is gone; it is written every second."""
+_ROWS = 24
+_FAILED = 5
+
+
+@dataclass(frozen=True)
+class Status:
+    """A workspace at one moment."""
+
+    sweeps: list[dict[str, Any]]
+    """A row a launched sweep: sweep, corpus, cells, done, running, failed, to_run."""
+    launches: list[dict[str, Any]]
+    """The live states of drivers (`Progress.snapshot`), of those sweeps, that are fresh."""
+    failures: list[Failure]
+    """The last failed try of each cell that counts as failed, oldest first."""
+    driver: dict[str, Any]
+    """The lease of the driver; empty if nobody drives."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to run."""
+        return all(row["done"] + row["failed"] >= row["cells"] for row in self.sweeps)
+
+
+def read_status(space: Workspace, sweep: str | None = None) -> Status:
+    """The state of one launched sweep, or of all. Raises `UserError` with the nearest name for an unknown one."""
+    names = sorted(path.stem for path in space.sweeps.glob("*.json"))
+    if sweep is not None:
+        sweep = Path(sweep).stem
+        if sweep not in names:
+            raise UserError(f"no sweep {sweep!r} was launched in {space.root}{nearest(sweep, names)}", "crossfold run")
+        names = [sweep]
+    asked = {name: json.loads((space.sweeps / f"{name}.json").read_text()) for name in names}
+    launches = [state for state in _launches(space) if set(state["sweep"].split("+")) & set(names)]
+    running = {row["cell_id"] for state in launches for row in state["running"]}
+    finished = space.finished()
+    last = {failure.cell_id: failure for failure in space.failures_of() if failure.cell_id not in finished | running}
+    rows = []
+    for name, launched in asked.items():
+        cells = set(launched["cells"])
+        counts = {"done": len(cells & finished), "running": len(cells & running), "failed": len(cells & set(last))}
+        left = len(cells) - sum(counts.values())
+        rows.append(
+            {"sweep": name, "corpus": launched["corpus"], "cells": len(cells), **counts, "to_run": max(left, 0)}
+        )
+    owed = {cell_id for launched in asked.values() for cell_id in launched["cells"]}
+    failures = [failure for cell_id, failure in last.items() if cell_id in owed]
+    return Status(rows, launches, failures, read_holder(space.root / "driver.json"))
+
+
+def _launches(space: Workspace) -> list[dict[str, Any]]:
+    states = []
+    for path in sorted((space.root / "status").glob("[!.]*.json")):
+        try:
+            if time.time() - path.stat().st_mtime <= FRESH_SECONDS:
+                states.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return states
+
+
+def picture(status: Status) -> RenderableType:
+    """Sweeps with bars, running cells, the last failures, and who drives."""
+    parts: list[RenderableType] = [_sweeps(status)]
+    for state in status.launches:
+        if state["running"]:
+            parts += [Text(_headline(state)), _running(state)]
+    if status.failures:
+        parts.append(Text(f"{len(status.failures)} failed, the last ones:", style="bold red"))
+        parts += [Text(f"  {_failed(failure)}") for failure in status.failures[-_FAILED:]]
+    parts.append(Text(driver_line(status.driver), style="dim"))
+    return Group(*parts)
+
+
+def _sweeps(status: Status) -> Table:
+    table = Table(title="Sweeps", title_justify="left", header_style="bold")
+    for column in ("sweep", "corpus", "cells", "done", "running", "failed", "to run"):
+        table.add_column(column, justify="left" if column in ("sweep", "corpus") else "right")
+    table.add_column("", min_width=16)
+    for row in status.sweeps:
+        ended = row["done"] + row["failed"]
+        bar = ProgressBar(total=max(row["cells"], 1), completed=ended, width=16)
+        values = (row[key] for key in ("sweep", "corpus", "cells", "done", "running", "failed", "to_run"))
+        table.add_row(*map(str, values), bar)
+    return table
+
+
+def _headline(state: dict[str, Any]) -> str:
+    parts = [f"{state['sweep']}: {len(state['running'])} running on {state['workers']} workers"]
+    if state.get("throughput_per_minute"):
+        parts.append(f"{state['throughput_per_minute']:.1f} cells a minute")
+    if state.get("eta_seconds") is not None:
+        parts.append(f"about {spell_seconds(state['eta_seconds'])} left")
+    return ", ".join(parts)
+
+
+def _running(state: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    held = sorted(state["running"], key=lambda row: row["worker"])
+    for row in held[:_ROWS]:
+        epochs = f"epoch {row['epoch']}/{row['epochs']}" if row["epochs"] else "loading"
+        now = ", ".join(f"{target} {value:.3f}" for target, value in (row.get("ccc") or {}).items())
+        best = f"best {row['best_ccc']:.3f}" if row["best_ccc"] is not None else ""
+        memory = f"GPU {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
+        spent = spell_seconds(row["seconds"]) if "seconds" in row else ""
+        worker = f"  worker {row['worker']}"
+        table.add_row(*map(Text, (worker, row["label"], epochs, f"CCC {now}" if now else "", best, spent, memory)))
+    if len(held) > _ROWS:
+        table.add_row(Text(f"  and {len(held) - _ROWS} more"))
+    return table
+
+
+def _failed(failure: Failure) -> str:
+    reason = failure.message.splitlines()[0] if failure.message else ""
+    return f"{failure.label} ({failure.kind}, try {failure.attempt}): {reason}"
+
+
+def driver_line(holder: dict[str, Any]) -> str:
+    """Who drives the workspace, in a sentence."""
+    if not holder:
+        return "nobody drives this workspace now; `crossfold run` continues what is left"
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    try:
+        heard = datetime.datetime.fromisoformat(str(holder["heartbeat"]))
+    except (KeyError, ValueError):
+        return f"driven by {who}"
+    age = spell_seconds(max((datetime.datetime.now(datetime.UTC) - heard).total_seconds(), 0))
+    if alive(holder):
+        return f"driven by {who}, heard {age} ago"
+    return f"{who} drove this workspace and was last heard {age} ago; `crossfold run` takes over"

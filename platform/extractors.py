@@ -1,0 +1,202 @@
+"""What `prepare` can make of a clip: one extractor a modality, by name, and the plan that picks them.
+
+Three kinds of extractors: features of our own that need no weights (`logmel`, `mfcc`, `light`), backbones with frozen
+weights (every entry of `BACKBONES`, and `bert`), and `raw:KIND`, which stores the input of a backbone that is trained.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from crossfold.datasets.faces import FACE_FRONT_END
+from crossfold.datasets.inputs import INPUT_KINDS, SIDES, clip_kind, standardised
+from crossfold.datasets.media import AUDIO_FRONT_END, MELS
+from crossfold.datasets.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
+from crossfold.datasets.text import TEXT_FRONT_END
+from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.light_encoder import VISUAL_FRONT_END, WIDTH
+from crossfold.platform.strict import Strict
+
+CROPS = {"version": 1, "resize": "bilinear", "absent": "black"}
+"""What crops of any side depend on besides their files."""
+
+
+class FeaturePlan(Strict):
+    """Which extractor makes each modality; `None` leaves the modality out."""
+
+    audio: str | None = "logmel"
+    visual: str | None = "light"
+    text: str | None = None
+    faces: Literal["find", "given"] = "find"
+    """Clips without crops: whether their faces are found in the video, or marked absent."""
+    random_weights: int | None = Field(None, ge=0)
+    """Seed of random weights in place of pretrained ones, for tests and plumbing; the store says so in its name."""
+
+    def chosen(self) -> dict[str, "Extractor"]:
+        """The extractor of each modality, in canonical order; a wrong name is answered with the nearest."""
+        named = {"audio": self.audio, "visual": self.visual, "text": self.text}
+        return {modality: find_extractor(modality, name) for modality, name in named.items() if name is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """One way to make a modality."""
+
+    name: str
+    modality: str
+    title: str
+    reads: str
+    """What it is fed a frame: an input kind, `sound`, `crops` or `words`."""
+    shape: tuple[int, ...] | None
+    """Of one frame in the store; None where the weights say it."""
+    front_end: Mapping[str, Any]
+    """Constants of what it reads, for the store's manifest."""
+    raw: bool = False
+    """Whether it stores the input of a backbone instead of features."""
+    backbone: str | None = None
+
+    @property
+    def per_fold(self) -> bool:
+        """Whether training frames shape it, so that every fold has its own."""
+        return self.name == "light" or (self.backbone is not None and standardised(self.reads))
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is a network whose weights come from elsewhere."""
+        return self.backbone is not None or self.modality == "text"
+
+
+_WORDS = {
+    "bert": "",
+    "bert+punctuation": "; sentence marks restored",
+    "vosk+bert": "; transcribed by Vosk where there is no transcript",
+    "vosk+bert+punctuation": "; transcribed by Vosk where there is no transcript, sentence marks restored (002)",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a network come from, the same for every worker."""
+
+    folder: str
+    """Of the weights files; a path that every worker sees."""
+    seed: int | None = None
+    """Random weights of this seed, and no file."""
+
+
+def find_extractor(modality: str, name: str) -> Extractor:
+    """The extractor of a modality under a name."""
+    for row in (*_own(), *_raw()):
+        if (row.modality, row.name) == (modality, name):
+            return row
+    known = extractors(modality)
+    if name in known:
+        return known[name]
+    elsewhere = [e.modality for e in extractors().values() if e.name == name]
+    hint = f", which is for {elsewhere[0]}" if elsewhere else nearest(name, known)
+    raise UserError(f"no {modality} extractor {name!r}{hint}", "`crossfold list extractors` shows all")
+
+
+def extractors(modality: str | None = None) -> dict[str, Extractor]:
+    """All extractors, or those of one modality, by name."""
+    rows = [*_own(), *_backbones(), *_raw()]
+    return {row.name: row for row in rows if modality in (None, row.modality)}
+
+
+def _own() -> list[Extractor]:
+    return [
+        Extractor(
+            name="logmel",
+            modality="audio",
+            title="log-mel spectrum of the frame",
+            reads="sound",
+            shape=(MELS,),
+            front_end=AUDIO_FRONT_END,
+        ),
+        Extractor(
+            name="mfcc",
+            modality="audio",
+            title="13 cepstra of the frame, with first and second differences",
+            reads="sound",
+            shape=(MFCC_WIDTH,),
+            front_end=MFCC,
+        ),
+        Extractor(
+            name="light",
+            modality="visual",
+            title="edges and grey levels, principal components of the fold's training frames",
+            reads="crops",
+            shape=(WIDTH,),
+            front_end=VISUAL_FRONT_END,
+        ),
+        *(
+            Extractor(
+                name=name,
+                modality="text",
+                title=f"BERT, sum of the last four layers of each word, on the frames in which it is said{more}",
+                reads="words",
+                shape=None,
+                front_end=TEXT_FRONT_END,
+            )
+            for name, more in _WORDS.items()
+        ),
+    ]
+
+
+def _backbones() -> list[Extractor]:
+    # Torch takes seconds to import, and no other extractor needs it.
+    from crossfold.fusion_models.backbones.catalogue import BACKBONES
+
+    entries = [BACKBONES.get(name) for name in BACKBONES]
+    return [
+        Extractor(
+            name=entry.name,
+            modality=entry.modality,
+            title=f"{entry.title}, frozen",
+            reads=entry.input,
+            shape=(entry.width,),
+            front_end=constants_of(entry.input),
+            backbone=entry.name,
+        )
+        for entry in entries
+    ]
+
+
+def _raw() -> list[Extractor]:
+    return [
+        Extractor(
+            name=f"raw:{kind.name}",
+            modality="visual" if kind.name.startswith("crops") else "audio",
+            title=f"{' x '.join(map(str, kind.shape))} {kind.dtype}, for a backbone that is trained",
+            reads=kind.name,
+            shape=kind.shape,
+            front_end=constants_of(kind.name),
+            raw=True,
+        )
+        for kind in INPUT_KINDS.values()
+    ]
+
+
+def constants_of(kind: str) -> dict[str, Any]:
+    """What the numbers of an input kind depend on, for the store's manifest."""
+    if kind in DECIBELS:
+        return {"input": kind, **DECIBELS[kind].constants()}
+    if kind == "vggish":
+        return {"input": kind, **VGGISH}
+    clips = clip_kind(kind)
+    if clips is not None:
+        return {"input": kind, "place": "ends at the frame, its first picture repeated before the video", **CROPS}
+    return {"input": kind, **CROPS}
+
+
+def side_of(kind: str) -> int:
+    """Side of the crops that a visual input kind is made of, in pixels."""
+    clips = clip_kind(kind)
+    return clips.side if clips is not None else SIDES[[f"crops{side}" for side in SIDES].index(kind)]
+
+
+def face_constants(release: str) -> dict[str, Any]:
+    """What crops that were found by us depend on."""
+    return {**FACE_FRONT_END, "dlib": release}

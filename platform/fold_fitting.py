@@ -1,0 +1,117 @@
+"""What the training frames of a fold decide about its features, and the features that follow.
+
+The light encoder has principal axes of them; spectrograms in decibels are standardised by them before a frozen
+backbone hears them. Both see nothing of the clips that the fold reports.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from crossfold.datasets.clips import UNLABELLED, MediaClip
+from crossfold.datasets.partitions import Fold
+from crossfold.datasets.sums import Sums
+from crossfold.platform.clip_reading import ClipTask, clip_folder, network_of
+from crossfold.platform.errors import UserError
+from crossfold.platform.extractors import Extractor
+from crossfold.platform.light_encoder import LightEncoder, Moments, measure
+
+Fitted = Callable[[int, int], None]
+"""Called with the clips that were looked at, and how many there are."""
+
+
+def fit_light(
+    clips: Sequence[MediaClip], folds: Sequence[Fold], scratch: Path, stride: int, fitted: Fitted
+) -> dict[int, LightEncoder]:
+    """One encoder a fold, of the labelled faces of its training clips and of nothing else."""
+    trains = {fold.index: frozenset(fold.train) for fold in folds}
+    # Clips that train in the same folds are summed up once: six folds need no more than seven sums.
+    sums: dict[frozenset[int], Moments] = {}
+    for done, clip in enumerate(clips, start=1):
+        member = frozenset(index for index, train in trains.items() if clip.info.name in train)
+        if member:
+            sums[member] = sums.get(member, Moments.none()) + _moments(clip, scratch, stride)
+        fitted(done, len(clips))
+    return {index: LightEncoder.fit(moments for member, moments in sums.items() if index in member) for index in trains}
+
+
+def _moments(clip: MediaClip, scratch: Path, stride: int) -> Moments:
+    faces, seen = stored(scratch, clip, "visual")
+    labelled = (np.isfinite(clip.labels) & (clip.labels != UNLABELLED)).all(1)
+    return Moments.of(measure(faces[np.flatnonzero(seen & labelled)[::stride]]))
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation of each band over the training frames of one fold: float32 [bands, 1]."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def fit_standards(
+    clips: Sequence[MediaClip], folds: Sequence[Fold], scratch: Path, modality: str, fitted: Fitted
+) -> dict[int, Standard]:
+    """Of the frames of each fold's training clips where the modality is present."""
+    sums = {fold.index: Sums() for fold in folds}
+    shape: tuple[int, ...] = ()
+    for done, clip in enumerate(clips, start=1):
+        array, present = stored(scratch, clip, modality)
+        shape = array.shape[1:]
+        own = Sums()
+        own.add(array, present)
+        for fold in folds:
+            if clip.info.name in fold.train:
+                sums[fold.index].merge(own)
+        fitted(done, len(clips))
+    return {index: Standard(*summed.mean_and_std(shape)) for index, summed in sums.items()}
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """A clip that was read, to be encoded once a fold."""
+
+    task: ClipTask
+    extractor: Extractor
+    standards: Mapping[int, Standard]
+
+
+def fold_files(task: FoldTask) -> dict[int, Path]:
+    """Where the features of each fold go."""
+    folder = clip_folder(task.task.scratch, task.task.clip)
+    return {index: folder / f"{task.extractor.modality}@{index}.npy" for index in task.standards}
+
+
+def encode_folds(work: FoldTask) -> UserError | None:
+    """Writes the features of each fold that are not there yet; each file appears whole or not at all."""
+    array, present = stored(work.task.scratch, work.task.clip, work.extractor.modality)
+    network = network_of(work.task, work.extractor)
+    for index, path in fold_files(work).items():
+        if path.is_file():
+            continue
+        standard = work.standards[index]
+        features = np.empty((len(array), network.backbone.width), np.float32)
+        with threadpool_limits(1):
+            for begin in range(0, len(array), network.batch):
+                rows = slice(begin, begin + network.batch)
+                scaled = (array[rows] - standard.mean) / standard.std
+                scaled[~present[rows]] = 0
+                # As `WindowSource` gives it to a backbone that is trained: standardised, in the stored type.
+                features[rows] = network.encode(scaled.astype(array.dtype))
+        features[~present] = 0
+        handle, beside = tempfile.mkstemp(prefix=".", suffix=".npy", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, features)
+        Path(beside).replace(path)
+    return None
+
+
+def stored(scratch: Path, clip: MediaClip, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """An array of a clip that was read, mapped, and bool [frames], where it is present."""
+    folder = clip_folder(scratch, clip)
+    return np.load(folder / f"{modality}.npy", mmap_mode="r"), np.load(folder / f"{modality}.present.npy")

@@ -1,0 +1,43 @@
+"""Where the weights of a plan come from, on what its networks run, and what the store's manifest says of both."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossfold.fusion_models.backbones.catalogue import BACKBONES
+from crossfold.platform.errors import UserError
+from crossfold.platform.extractors import Extractor, FeaturePlan, Origin
+from crossfold.platform.frozen import batch_of, frozen, weights_facts, word_encoder
+from crossfold.platform.results import Workspace
+from crossfold.platform.text_encoder import FRONT_END
+from crossfold.platform.text_extraction import words_facts
+from crossfold.platform.weights import weights_folder
+
+
+def pick_device(device: str) -> str:
+    """`cpu` or `cuda`."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise UserError("device cuda: torch sees no GPU here", "use --device cpu")
+    return "cuda" if there and device != "cpu" else "cpu"
+
+
+def place_of(plan: FeaturePlan, workspace: Workspace, weights: Path | None) -> Origin:
+    """Where workers find weights."""
+    return Origin(str(weights_folder(weights, workspace)), plan.random_weights)
+
+
+def way_of(extractor: Extractor, place: Origin, device: str) -> dict[str, Any]:
+    """How a modality is made: its network is loaded once, so that what is wrong with it shows before any work."""
+    if not extractor.needs_weights:
+        return dict(extractor.front_end)
+    way: dict[str, Any] = {"extractor": extractor.name, "front_end": dict(extractor.front_end)}
+    way["weights"] = weights_facts(extractor, place)
+    way["device"] = device
+    if extractor.backbone is None:
+        word_encoder(place, device)
+        return way | {"encoder": FRONT_END} | words_facts(extractor.name, Path(place.folder), device)
+    backbone = BACKBONES.get(extractor.backbone)
+    frozen(extractor.backbone, place, device)
+    return way | {"backbone": backbone.name, "revision": backbone.revision, "batch": batch_of(backbone)}

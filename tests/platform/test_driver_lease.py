@@ -1,0 +1,124 @@
+"""One driver a workspace: on this machine by a lock, across machines by a lease that runs out."""
+
+import datetime
+import importlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from crossfold.platform.edge.driver_lease import Lease, alive, driver_lock, machine_id, read_holder
+from crossfold.platform.edge.ray_fleet import FleetError, run_cells
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import Workspace, write_json
+
+
+def stranger(workspace, seconds_left):
+    """What a driver on another machine wrote, with so long to run."""
+    now = datetime.datetime.now(datetime.UTC)
+    expires = now + datetime.timedelta(seconds=seconds_left)
+    holder = {
+        "pid": 4711,
+        "host": "elsewhere",
+        "machine": "another",
+        "token": "theirs",
+        "since": (now - datetime.timedelta(hours=1)).isoformat(),
+        "heartbeat": now.isoformat(),
+        "expires": expires.isoformat(),
+    }
+    write_json(workspace.root / "driver.json", holder)
+    return holder
+
+
+def test_a_living_driver_on_another_machine_is_respected(workspace):
+    theirs = stranger(workspace, 60)
+    with pytest.raises(UserError, match=f"process 4711 on elsewhere .* lease runs until {theirs['expires'][:19]}"):
+        driver_lock(workspace).__enter__()
+    assert read_holder(workspace.root / "driver.json") == theirs
+    assert not (workspace.root / "driver.claim").exists()
+
+
+@pytest.mark.parametrize("seconds_left", [-1, -3600])
+def test_a_lease_that_ran_out_is_taken_over(workspace, seconds_left):
+    stranger(workspace, seconds_left)
+    with driver_lock(workspace) as lease:
+        holder = read_holder(workspace.root / "driver.json")
+        assert (holder["machine"], holder["token"]) == (machine_id(), lease.token)
+        assert alive(holder)
+    assert not (workspace.root / "driver.json").exists()
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"pid": 1}', '{"expires": 3, "machine": "x"}'])
+def test_a_lease_that_nobody_can_read_stops_nobody(workspace, left):
+    (workspace.root / "driver.json").write_text(left)
+    with driver_lock(workspace):
+        assert alive(read_holder(workspace.root / "driver.json"))
+
+
+def test_the_lease_is_renewed_and_held_several_times_over(workspace):
+    path = workspace.root / "driver.json"
+    with driver_lock(workspace, lease_seconds=0.8) as lease:
+        with driver_lock(workspace) as again:
+            assert again is lease
+        first = read_holder(path)["expires"]
+        time.sleep(1.0)
+        assert read_holder(path)["expires"] > first
+        assert alive(read_holder(path))
+        assert not lease.lost.is_set()
+    assert not path.exists()
+
+
+def test_of_many_machines_one_gets_the_lease(workspace):
+    """All at the same moment, each with a machine of its own, so that no lock of the system helps."""
+    path = workspace.root / "driver.json"
+    ready, won, refused = threading.Barrier(12), [], []
+
+    def drive(number):
+        lease = Lease(path, f"machine-{number}")
+        ready.wait()
+        try:
+            lease.take()
+            won.append(lease.token)
+        except UserError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=drive, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 11)
+    assert read_holder(path)["token"] == won[0]
+
+
+def test_a_claim_left_by_a_killed_process_is_removed(workspace):
+    claim = workspace.root / "driver.claim"
+    claim.touch()
+    os.utime(claim, (time.time() - 60, time.time() - 60))
+    with driver_lock(workspace):
+        assert not claim.exists()
+
+
+def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(workspace):
+    fake_trials = importlib.import_module("fake_trials")
+    cells = [fake_trials.make_cell(seed, epochs=200, seconds=0.02) for seed in range(3)]
+    with driver_lock(workspace, lease_seconds=0.4) as lease:
+        theirs = stranger(workspace, 60)
+        with pytest.raises(FleetError, match="another driver took over"):
+            run_cells(cells, workspace, workers=0, trial=fake_trials.sleepy)
+        assert lease.lost.is_set()
+    assert json.loads((workspace.root / "driver.json").read_text()) == theirs
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "ws").mkdir()
+    return Workspace(tmp_path / "ws")

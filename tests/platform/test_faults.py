@@ -1,0 +1,217 @@
+"""Every fault really injected: classed, tried again only where that makes sense, told, no trouble to other cells."""
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossfold.platform.contracts import FailureClass
+from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.integrity import CELL_FILES, damage_of, damaged_cells, set_damaged_aside
+from crossfold.platform.trial import attempt_cell
+
+HERE = Path(__file__).parent
+
+RUN = """
+import pickle, resource, sys
+from pathlib import Path
+from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.results import Workspace
+from crossfold.platform.trial import attempt_cell
+
+cells, workspace, kind, limit = pickle.load(sys.stdin.buffer)
+if kind == resource.RLIMIT_AS:
+    limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+def trial(cell, workspace, **keywords):
+    resource.setrlimit(kind, (limit, limit))
+    return attempt_cell(cell, workspace, **keywords)
+
+summary = run_cells(cells, Workspace(workspace), workers=0, trial=trial)
+print(summary.done, summary.failed)
+"""
+
+
+def run_limited(cells, workspace, kind, limit) -> tuple[int, int]:
+    """Runs cells in a process of its own that the system refuses something: (done, failed)."""
+    import pickle
+
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=pickle.dumps((cells, workspace.root, kind, limit)),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    done, failed = ended.stdout.split()[-2:]
+    return int(done), int(failed)
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
+    return importlib.import_module("fake_trials")
+
+
+@pytest.mark.parametrize("limit", [2_500, 100], ids=["results do not fit", "not even failures fit"])
+def test_a_full_disk_is_infra_stops_no_driver_and_is_over_when_there_is_room(workspace, tiny_cell, limit):
+    """The system refuses to write files beyond a size, as a full disk does after so many bytes."""
+    cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
+    assert run_limited(cells, workspace, resource.RLIMIT_FSIZE, limit) == (0, 2)
+    assert workspace.finished() == set()
+    assert list(workspace.cells.glob(".*")) == [], "what could not be written whole is gone"
+    recorded = workspace.failures_of()
+    if limit > 1000:
+        assert {failure.kind for failure in recorded} == {FailureClass.INFRA}
+        assert {failure.attempt for failure in recorded} == {1, 2, 3}
+        assert all("File too large" in failure.log_tail for failure in recorded)
+    assert run_cells(cells, workspace, workers=0).done == 2
+
+
+def test_memory_that_is_refused_is_oom_and_the_others_go_on(workspace, tiny_cell):
+    large = tiny_cell("concat", seed=0, temporal__width=20_000)
+    small = tiny_cell("concat", seed=1)
+    assert run_limited([large, small], workspace, resource.RLIMIT_AS, 400 * 2**20) == (1, 1)
+    assert workspace.finished() == {small.cell_id}
+    failures = workspace.failures_of(large.cell_id)
+    assert [(failure.kind, failure.attempt) for failure in failures] == [(FailureClass.OOM, n) for n in (1, 2, 3)]
+
+
+def test_a_store_that_disappears_fails_the_rest_as_data_once_and_they_run_when_it_is_back(workspace, tiny_cell):
+    cells = [tiny_cell("concat", seed=seed) for seed in range(3)]
+    (place,) = workspace.stores.iterdir()
+    aside = workspace.root / "unplugged"
+
+    def trial(cell, workspace, **keywords):
+        outcome = attempt_cell(cell, workspace, **keywords)
+        if place.exists():
+            place.rename(aside)
+        return outcome
+
+    from crossfold.platform import cell_data
+
+    cell_data._open_store.cache_clear()
+
+    class Forgetful:
+        """A worker that opens its store anew, as on another node."""
+
+        def __call__(self, cell, workspace, **keywords):
+            cell_data._open_store.cache_clear()
+            return trial(cell, workspace, **keywords)
+
+    summary = run_cells(cells, workspace, workers=0, trial=Forgetful())
+    assert (summary.done, summary.failed) == (1, 2)
+    failures = workspace.failures_of()
+    assert [failure.kind for failure in failures] == [FailureClass.DATA] * 2, "each once: trying again does not help"
+    assert all(str(place.name) in failure.message for failure in failures)
+    aside.rename(place)
+    left = [cell for cell in cells if cell.cell_id not in workspace.finished()]
+    assert run_cells(left, workspace, workers=0).done == 2
+
+
+def test_training_that_leaves_the_numbers_is_diverged_and_not_repeated(workspace, tiny_cell):
+    wild = tiny_cell("concat", seed=0, optimizer__lr=1e30, head__output="linear")
+    summary = run_cells([wild, tiny_cell("concat", seed=1)], workspace, workers=0)
+    assert (summary.done, summary.failed) == (1, 1)
+    (failure,) = workspace.failures_of()
+    assert (failure.cell_id, failure.kind) == (wild.cell_id, FailureClass.DIVERGED)
+
+
+@pytest.fixture
+def finished(workspace, tiny_cell):
+    cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
+    for cell in cells:
+        assert attempt_cell(cell, workspace).status == "done"
+    return cells
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", CELL_FILES)
+@pytest.mark.parametrize("how", ["cut", "emptied", "removed"])
+def test_a_damaged_cell_is_told_from_a_whole_one(workspace, finished, name, how):
+    assert damaged_cells(workspace, workspace.finished()) == []
+    path = workspace.cell_path(finished[0].cell_id) / name
+    {"cut": cut, "emptied": lambda path: path.write_bytes(b""), "removed": Path.unlink}[how](path)
+    assert damaged_cells(workspace, workspace.finished()) == [finished[0].cell_id]
+    assert name in damage_of(path.parent) or "cannot be read" in damage_of(path.parent)
+
+
+def test_a_changed_number_is_damage_and_cells_from_before_sizes_were_kept_are_read(workspace, finished):
+    folder = workspace.cell_path(finished[0].cell_id)
+    numbers = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(numbers.replace('"status": "done"', '"status": "dome"'))
+    assert damage_of(folder) == "result.json is not what was committed"
+    env = json.loads((folder / "env.json").read_text())
+    del env["files"]
+    (folder / "env.json").write_text(json.dumps(env))
+    assert damage_of(folder) is None
+    cut(folder / "result.json")
+    assert "cannot be read" in damage_of(folder)
+
+
+def test_what_is_set_aside_is_kept_each_time(workspace, finished):
+    first = finished[0].cell_id
+    for number in (1, 2):
+        cut(workspace.cell_path(first) / "best.safetensors")
+        ((cell_id, (damage, place)),) = set_damaged_aside(workspace, workspace.finished()).items()
+        assert (cell_id, place.name) == (first, f"damaged-{first}-{number}")
+        assert damage.startswith("best.safetensors has ")
+        assert workspace.finished() == {finished[1].cell_id}
+        assert attempt_cell(finished[0], workspace).status == "done"
+    assert set_damaged_aside(workspace, workspace.finished()) == {}
+
+
+def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(workspace, finished, tiny_cell, capsys):
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.platform.edge.grid_run import run_sweeps
+    from crossfold.platform.edge.launch import prepare_cells
+    from crossfold.sweeps.plan import Sweep
+
+    sweep = Sweep.parse(
+        {
+            "name": "hurt", "corpus": "synthetic", "recipe": "demo", "systems": ["concat"], "targets": ["valence"],
+            "folds": [0], "seeds": [0, 1, 2], "set": {"epochs": 1, "window": 20, "hop": 20, "stress": "none"},
+        },
+        "hurt",
+    )  # fmt: skip
+    prepared = prepare_cells(sweep, workspace)
+    assert isinstance(prepared.store, FeatureStore)
+    assert run_sweeps([prepared], workspace, workers=0).done == 3
+    folder = workspace.cell_path(prepared.plan.cells[1].cell_id)
+    whole = {name: (folder / name).read_bytes() for name in set(CELL_FILES) - {"env.json"}}
+    cut(folder / "predictions.npz")
+    capsys.readouterr()
+    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, workers=0).done == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"damaged {prepared.plan.cells[1].label}: predictions.npz has" in said
+    assert {name: (folder / name).read_bytes() for name in whole} == whole
+    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, workers=0).done == 0
+
+
+@pytest.mark.slow
+def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear_no_blame(workspace, fakes):
+    """On Ray Train workers: one cell always ends its process in native code, one leaves it once without a word."""
+    poisoned = fakes.make_cell(0, trouble="segfaults", epochs=4)
+    quits = fakes.make_cell(1, trouble="quits once", epochs=4)
+    good = [fakes.make_cell(seed, epochs=20, seconds=0.05) for seed in range(2, 6)]
+    summary = run_cells([poisoned, quits, *good], workspace, workers=2, trial="fake_trials:sleepy")
+    assert (summary.done, summary.failed) == (5, 1)
+    failures = workspace.failures_of(poisoned.cell_id)
+    assert [(failure.kind, failure.attempt) for failure in failures] == [(FailureClass.INFRA, n) for n in (1, 2, 3)]
+    assert all(
+        "Segmentation fault" in failure.log_tail and "fake_trials.py" in failure.log_tail for failure in failures
+    )
+    assert all("died while it ran this cell" in failure.message for failure in failures)
+    assert {failure.cell_id for failure in workspace.failures_of()} <= {poisoned.cell_id, quits.cell_id}
+    shutil.rmtree(workspace.root / "running", ignore_errors=True)
