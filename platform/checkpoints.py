@@ -17,9 +17,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
     torch.save(content, held)
     # A name of its own: a second attempt at the cell may be writing too.
     handle, beside = tempfile.mkstemp(prefix=".last-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(seal(held.getvalue()))
-    Path(beside).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(seal(held.getvalue()))
+        Path(beside).replace(path)
+    finally:
+        # Half a checkpoint would keep a full disk full.
+        Path(beside).unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def look(
     rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in split.clips])
     columns = [store.targets.index(target) for target in targets]
     lengths = [store.clip(name).frames for name in split.clips]
+    gates_N = {key: stitched.frames()[0][rows, 0] for key, stitched in sorted(beside.items())}
     predictions = Predictions(
         clips=split.clips,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -77,8 +78,9 @@ def look(
         label=np.asarray(store.labels[rows])[:, columns],
         valid=np.asarray(store.valid[rows])[:, columns] & reached[rows][:, None],
         targets=tuple(targets),
+        gates=gates_N,
     )
-    return Seen(predictions, reached[rows], {key: s.frames()[0][rows, 0] for key, s in sorted(beside.items())})
+    return Seen(predictions, reached[rows], gates_N)
 
 
 def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import platform as host
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ import pandas as pd
 
 from crossfold.platform.contracts import Cell, Failure, FailureClass
 from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.integrity import CELL_FILES as CELL_FILES
+from crossfold.platform.integrity import RECORD, describe_files
 
-CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
+GATE = "gate:"
+"""Begins the names of gate weights in `predictions.npz`: `gate:<gate>:<modality>`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Predictions:
 
     prediction, label: float32 [N, targets]; valid: bool [N, targets], false where the annotators gave no
     value or no window reached the frame; frame: int32 [N], the frame's index in its clip; clips: names;
-    offsets: int64 [clips + 1], so clip i is rows offsets[i]:offsets[i+1].
+    offsets: int64 [clips + 1], so clip i is rows offsets[i]:offsets[i+1]; gates: (gate, modality) ->
+    float [N], the weight of column 0 (B2) at each frame, kept with two bytes, for systems that have any.
     """
 
     clips: tuple[str, ...]
@@ -38,6 +42,7 @@ class Predictions:
     label: np.ndarray
     valid: np.ndarray
     targets: tuple[str, ...]
+    gates: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def clip(self, name: str) -> slice:
         """The rows of one clip."""
@@ -81,6 +86,12 @@ class CellRecord:
                 label=data["label"],
                 valid=data["valid"],
                 targets=tuple(str(name) for name in data["targets"]),
+                gates={
+                    (gate, modality): data[key]
+                    for key in sorted(data.files)
+                    if key.startswith(GATE)
+                    for gate, modality in [key.removeprefix(GATE).split(":")]
+                },
             )
 
 
@@ -246,9 +257,10 @@ class Workspace:
                 label=predictions.label,
                 valid=predictions.valid,
                 targets=np.array(predictions.targets),
+                **{f"{GATE}{':'.join(key)}": each.astype(np.float16) for key, each in predictions.gates.items()},
             )
-            write_json(beside / "env.json", env)
             (beside / "best.safetensors").write_bytes(weights)
+            write_json(beside / "env.json", dict(env) | {RECORD: describe_files(beside)})
             beside.chmod(0o755)
             try:
                 beside.rename(self.cell_path(cell.cell_id))

@@ -130,6 +130,7 @@ TINY_RECIPE = {
     "optimizer": {"lr": 0.01, "warmup_epochs": 1, "plateau_patience": 1, "plateau_factor": 0.5},
     "batch": 8,
     "epochs": 2,
+    "stress": "none",
 }
 
 

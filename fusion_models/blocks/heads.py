@@ -27,19 +27,37 @@ class RecurrentMix(nn.Module):
         return nn.functional.normalize(self.recurrent(z_BLZ, mask_BL) + self.residual(z_BLZ), dim=-1)
 
 
+class FrameNorm(nn.Module):
+    """Batch normalisation over the real frames of a batch; padding neither counts nor changes (release of 002)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, h_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+        """B x L x H."""
+        real_NH = h_BLH[mask_BL]
+        # Batch statistics of one frame do not exist.
+        normed_NH = self.norm(real_NH) if len(real_NH) > 1 or not self.training else real_NH
+        y_BLH = h_BLH.new_zeros(h_BLH.shape, dtype=normed_NH.dtype)
+        y_BLH[mask_BL] = normed_NH
+        return y_BLH
+
+
 class MLPHead(nn.Module):
     """Hidden layers with dropout, a linear map, and tanh where labels live in [-1, 1] (release of 002; E12)."""
 
     def __init__(self, inputs: int, params: Head) -> None:
         super().__init__()
-        self.mix = RecurrentMix(inputs, params.hidden) if params.recurrent else None
+        self.mix = RecurrentMix(inputs, params.recurrent_width or params.hidden) if params.recurrent else None
         widths = [
             self.mix.width if self.mix else inputs,
             *(max(params.hidden // 2**i, 1) for i in range(params.layers)),
         ]
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.Dropout(params.input_dropout)] if params.input_dropout else []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), ACTIVATIONS[params.activation](), nn.Dropout(params.dropout)]
+            norm = [FrameNorm(after)] if params.batch_norm and not any(isinstance(x, FrameNorm) for x in layers) else []
+            layers += [nn.Linear(before, after), *norm, ACTIVATIONS[params.activation](), nn.Dropout(params.dropout)]
         output = nn.Tanh() if params.output == "tanh" else nn.Identity()
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1), output)
 
@@ -47,5 +65,7 @@ class MLPHead(nn.Module):
         """y : B x L."""
         if self.mix is not None:
             z_BLZ = self.mix(z_BLZ, mask_BL)
-        y_BL: Tensor = self.layers(z_BLZ).squeeze(-1)
+        for layer in self.layers:
+            z_BLZ = layer(z_BLZ, mask_BL) if isinstance(layer, FrameNorm) else layer(z_BLZ)
+        y_BL: Tensor = z_BLZ.squeeze(-1)
         return y_BL

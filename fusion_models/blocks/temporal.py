@@ -25,6 +25,14 @@ class Projection(nn.Module):
         return x_BLD
 
 
+class Untouched(nn.Module):
+    """Features enter the fusion as they are (004: "directly fed"); d_m is their width."""
+
+    def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """X_m : B x L x I."""
+        return x_BLI
+
+
 class WeightNormConv(nn.Module):
     """A dilated convolution whose kernels are g v / |v|. Torch's parametrization of the same cannot be pickled."""
 
@@ -101,8 +109,11 @@ class RecurrentEncoder(nn.Module):
         return x_BLD
 
 
-def temporal_encoder(inputs: int, params: Temporal) -> nn.Module:
-    """The encoder a recipe asks for."""
+def temporal_encoder(inputs: int, params: Temporal, modality: str = "") -> nn.Module:
+    """The encoder a recipe asks for, as wide as it says for this modality."""
+    if params.kind == "identity":
+        return Untouched()
+    params = params.model_copy(update={"width": params.width_of(modality)})
     kinds = {"none": Projection, "tcn": TCN, "lstm": RecurrentEncoder, "bilstm": RecurrentEncoder}
     encoder: nn.Module = kinds[params.kind](inputs, params)
     return encoder
@@ -111,4 +122,4 @@ def temporal_encoder(inputs: int, params: Temporal) -> nn.Module:
 def temporal_context(params: Temporal) -> float | None:
     """Past frames that an encoded frame depends on; None if it sees future ones too."""
     reach = (params.kernel - 1) * (2**params.levels - 1)
-    return {"none": 0.0, "tcn": float(reach), "lstm": WHOLE_PAST, "bilstm": None}[params.kind]
+    return {"identity": 0.0, "none": 0.0, "tcn": float(reach), "lstm": WHOLE_PAST, "bilstm": None}[params.kind]

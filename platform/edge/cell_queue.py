@@ -7,7 +7,7 @@ to the front of the queue and resumes from its own checkpoint.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,11 +15,22 @@ from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClas
 from crossfold.platform.results import utc_now
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Verdict = Literal["go", "cancel"]
+Verdict = Literal["go", "cancel", "die"]
+"""What a running try is told: go on, stop at the end of this epoch, or, if it hangs, end its process."""
 
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 RETRIED = frozenset({FailureClass.INFRA, FailureClass.OOM})
 """The same cell may succeed elsewhere or later; every other failure would only repeat itself."""
+
+HANG_SECONDS = 600.0
+"""Without the end of an epoch for so long, a try may hang although its process gives signs of life ..."""
+HANG_EPOCHS = 20
+"""... and it does hang when so many epochs could have ended."""
+UNKNOWN_EPOCH_SECONDS = 180.0
+"""Of a cell that nobody forecast, before any epoch of any cell ended."""
+
+INNOCENT = 10
+"""Interruptions in a row, without a new epoch between them, after which a cell is suspected after all."""
 
 EVENT_LIMIT = 4096
 """Undrained events above which the epochs of one cell replace each other."""
@@ -45,7 +56,7 @@ class Event:
     """With `queued`: the cell as JSON, for a driver that did not submit it."""
     report: EpochReport | None = None
     failure: Failure | None = None
-    """With `failed` and `requeued`; with `broken`: why no worker can work."""
+    """With `failed`, and with `requeued` unless the try went down with others; with `broken`: why none can work."""
     seconds: float = 0.0
     recorded: bool = True
     """False where the failure is not in the workspace's ledger yet."""
@@ -55,6 +66,8 @@ class Event:
 class _Lease:
     rank: int
     heard: float
+    moved: float
+    """When the try began, or its last epoch ended."""
 
 
 @dataclass
@@ -66,7 +79,11 @@ class _Entry:
     attempt: int = 0
     strikes: int = 0
     """Tries lost in a row without an epoch that no try had reached before."""
+    interrupted: int = 0
+    """Tries that ended in between through no fault of their own."""
     furthest: int = -1
+    epoch_seconds: float = 0.0
+    """Forecast of one epoch, or the longest it took; 0 where there is neither."""
     cancel: bool = False
     again: bool = False
     """Submitted again while its cancellation was under way."""
@@ -112,8 +129,13 @@ class CellQueue:
         lease_seconds: float = 60.0,
         max_attempts: int = 3,
         event_limit: int = EVENT_LIMIT,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
-        """`lease_seconds`: silence after which a worker counts as gone."""
+        """`lease_seconds`: silence after which a worker counts as gone.
+
+        A try hangs when no epoch ended for `hang_seconds` and for `HANG_EPOCHS` times what one takes: as forecast for
+        the cell or as long as its longest; where neither is known, as long as the longest of any cell here.
+        """
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
@@ -121,17 +143,24 @@ class CellQueue:
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._leases: dict[str, _Lease] = {}
         self._generations: dict[int, str] = {}
+        self._hang_seconds = hang_seconds
+        self._longest_epoch = 0.0
+        self._hung: set[tuple[str, int]] = set()
         self._outbox = _Outbox(event_limit)
         self._closed = False
         self._heard = clock()
 
-    def submit(self, cells_json: Sequence[str]) -> None:
-        """Adds cells at the end. A known cell is left alone, unless it was cancelled: then it runs after all."""
+    def submit(self, cells_json: Sequence[str], epoch_seconds: Mapping[str, float] | None = None) -> None:
+        """Adds cells at the end. A known cell is left alone, unless it was cancelled: then it runs after all.
+
+        `epoch_seconds`: how long an epoch of each cell should take, as far as that is known, by identity.
+        """
         for text in cells_json:
             cell = Cell.model_validate_json(text)
             entry = self._entries.get(cell.cell_id)
             if entry is None:
                 entry = self._entries[cell.cell_id] = _Entry(cell.cell_id, text, cell.label)
+                entry.epoch_seconds = (epoch_seconds or {}).get(cell.cell_id, 0.0)
             elif entry.state == "running" and entry.cancel:
                 entry.again = True
                 continue
@@ -156,14 +185,39 @@ class CellQueue:
         """No more cells will come: workers leave when the last one has ended."""
         self._closed = True
 
-    def register(self, rank: int, generation: str) -> None:
-        """A worker process begins. Whatever the process before it in this rank held goes back."""
+    def register(self, rank: int, generation: str, world: int | None = None) -> None:
+        """A worker process begins. Whatever the process before it in this rank held goes back.
+
+        `world`: how many workers its group has; what ranks beyond it held, of a larger group before, goes back too.
+        """
         self._hear()
+        if world is not None:
+            for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.rank >= world]:
+                self._interrupt(cell_id)
+            self._generations = {place: other for place, other in self._generations.items() if place < world}
         if self._generations.get(rank) == generation:
             return
         self._generations[rank] = generation
         for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.rank == rank]:
-            self._lose(cell_id, f"worker {rank} died while it ran this cell")
+            if world is None:
+                self._lose(cell_id, f"worker {rank} died while it ran this cell")
+            else:
+                # Of a death we would have heard; a group also ends to begin anew with more workers or fewer.
+                self._interrupt(cell_id)
+
+    def died(self, causes: Mapping[int, tuple[FailureClass, str]]) -> None:
+        """Workers died, by rank, and their group ends with them: the tries of the others are lost without a strike."""
+        self._hear()
+        for cell_id, lease in list(self._leases.items()):
+            if lease.rank in causes:
+                self._lose(cell_id, causes[lease.rank][1], causes[lease.rank][0])
+            else:
+                self._interrupt(cell_id)
+        self._generations.clear()
+
+    def regroup(self) -> None:
+        """Sends all workers away: what runs ends its epoch, and goes on with the workers that register next."""
+        self.died({})
 
     def take(self, rank: int, generation: str) -> Ticket | None:
         """The next cell for a registered worker; the same one again if its last answer went astray."""
@@ -178,7 +232,9 @@ class CellQueue:
             del self._waiting[entry.cell_id]
             entry.state, entry.attempt, entry.message = "running", entry.attempt + 1, ""
             self._outbox.put(Event("started", entry.cell_id, entry.attempt, rank))
-        self._leases[entry.cell_id] = _Lease(rank, self._clock())
+            self._leases[entry.cell_id] = _Lease(rank, self._clock(), self._clock())
+        else:
+            self._leases[entry.cell_id].heard = self._clock()
         return Ticket(entry.cell, entry.attempt)
 
     def dismissed(self, rank: int, generation: str) -> bool:
@@ -186,8 +242,10 @@ class CellQueue:
         return self._generations.get(rank) != generation or (self._closed and not self._waiting and not self._leases)
 
     def beat(self, cell_id: str, attempt: int) -> Verdict:
-        """A sign of life from a running try; `cancel` if nobody wants it any more."""
+        """A sign of life from a running try; `cancel` if nobody wants it any more, `die` if it hangs."""
         self._hear()
+        if (cell_id, attempt) in self._hung:
+            return "die"
         entry, lease = self._entries.get(cell_id), self._leases.get(cell_id)
         if entry is None or lease is None or entry.attempt != attempt:
             return "cancel"
@@ -201,8 +259,11 @@ class CellQueue:
         entry = self._entries.get(cell_id)
         if entry is None or known is None or entry.attempt != attempt:
             return verdict
+        took = known.heard - known.moved
+        entry.epoch_seconds, self._longest_epoch = max(entry.epoch_seconds, took), max(self._longest_epoch, took)
+        known.moved = known.heard
         if report.epoch > entry.furthest:
-            entry.furthest, entry.strikes = report.epoch, 0
+            entry.furthest, entry.strikes, entry.interrupted = report.epoch, 0, 0
         entry.report = report
         self._outbox.put(Event("epoch", cell_id, attempt, known.rank, report=report))
         return verdict
@@ -244,6 +305,11 @@ class CellQueue:
         self._expire()
         return self._outbox.drain()
 
+    @property
+    def workers(self) -> int:
+        """How many workers of the present group are here."""
+        return len(self._generations)
+
     def silence(self) -> float:
         """Seconds since any worker was heard."""
         return self._clock() - self._heard
@@ -270,16 +336,37 @@ class CellQueue:
         oldest = self._clock() - self._lease_seconds
         for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.heard < oldest]:
             self._lose(cell_id, f"no sign of life from its worker for {self._lease_seconds:.0f} s")
+        for cell_id, lease in list(self._leases.items()):
+            entry = self._entries[cell_id]
+            still, limit = self._clock() - lease.moved, self._hang_limit(entry)
+            if still > limit:
+                self._hung.add((cell_id, entry.attempt))
+                self._lose(cell_id, f"it hangs: no epoch ended for {still:.0f} s, the limit is {limit:.0f} s")
 
-    def _lose(self, cell_id: str, why: str) -> None:
+    def _hang_limit(self, entry: _Entry) -> float:
+        """Seconds without the end of an epoch that this cell is allowed."""
+        known = entry.epoch_seconds or self._longest_epoch or UNKNOWN_EPOCH_SECONDS
+        return max(self._hang_seconds, HANG_EPOCHS * known)
+
+    def _lose(self, cell_id: str, why: str, kind: FailureClass = FailureClass.INFRA) -> None:
         entry = self._entries[cell_id]
         if entry.cancel:
             self._stopped(entry, 0.0)
         else:
-            self._try_failed(entry, self._lost(entry, why), recorded=False)
+            failure = Failure(entry.cell_id, entry.label, kind, entry.attempt, why, "", utc_now())
+            self._try_failed(entry, failure, recorded=False)
 
-    def _lost(self, entry: _Entry, why: str) -> Failure:
-        return Failure(entry.cell_id, entry.label, FailureClass.INFRA, entry.attempt, why, "", utc_now())
+    def _interrupt(self, cell_id: str) -> None:
+        """Ends a try through no fault of its cell."""
+        entry, rank = self._entries[cell_id], self._leases[cell_id].rank
+        entry.interrupted += 1
+        if entry.cancel:
+            self._stopped(entry, 0.0)
+        elif entry.interrupted > INNOCENT:
+            self._lose(cell_id, f"its worker ended {entry.interrupted} times before an epoch did")
+        else:
+            self._outbox.put(Event("requeued", cell_id, entry.attempt, rank))
+            self._enqueue(entry, first=True)
 
     def _try_failed(self, entry: _Entry, failure: Failure, *, recorded: bool, seconds: float = 0.0) -> None:
         entry.strikes += 1

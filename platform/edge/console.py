@@ -32,6 +32,14 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
+        show_default=False,
+    ),
+]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="A Python file that registers a system of your own.", show_default=False),

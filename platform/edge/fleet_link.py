@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from crossfold.platform.contracts import EpochReport, Outcome
-from crossfold.platform.edge.cell_queue import CellQueue, Event, Ticket, Verdict
+from crossfold.platform.contracts import EpochReport, FailureClass, Outcome
+from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event, Ticket, Verdict
 
 Answer = Ticket | Literal["wait", "leave"]
 """What a worker that asks for a cell is told."""
@@ -24,7 +24,7 @@ class QueueLost(ConnectionError):
 class Link(Protocol):
     """What a worker can say to the queue. Any call but `epoch` may raise `QueueLost`."""
 
-    def register(self, rank: int, generation: str) -> None: ...
+    def register(self, rank: int, generation: str, world: int | None = None) -> None: ...
 
     def take(self, rank: int, generation: str) -> Answer: ...
 
@@ -47,10 +47,10 @@ class LocalLink:
         self.lock = threading.RLock()
         """Held by whoever touches the queue beside this link."""
 
-    def register(self, rank: int, generation: str) -> None:
+    def register(self, rank: int, generation: str, world: int | None = None) -> None:
         """See `CellQueue.register`."""
         with self.lock:
-            self._queue.register(rank, generation)
+            self._queue.register(rank, generation, world)
 
     def take(self, rank: int, generation: str) -> Answer:
         """The next cell, or what to do without one."""
@@ -98,9 +98,9 @@ class RayLink:
         self._actor = actor
         self._sent: deque[Any] = deque()
 
-    def register(self, rank: int, generation: str) -> None:
+    def register(self, rank: int, generation: str, world: int | None = None) -> None:
         """See `CellQueue.register`."""
-        self._ask(lambda: self._actor.register.remote(rank, generation))
+        self._ask(lambda: self._actor.register.remote(rank, generation, world))
 
     def take(self, rank: int, generation: str) -> Answer:
         """See `QueueActor.take`."""
@@ -123,7 +123,7 @@ class RayLink:
             ready, _ = ray.wait([self._sent[0]], timeout=None if full else 0)
             if not ready:
                 break
-            if self._verdict(self._sent.popleft()) == "cancel":
+            if self._verdict(self._sent.popleft()) != "go":
                 verdict = "cancel"
         return verdict
 
@@ -167,15 +167,17 @@ class RayLink:
 class QueueActor:
     """`CellQueue` as an async Ray actor without a CPU. All methods run on one event loop, so nothing is locked."""
 
-    def __init__(self, lease_seconds: float, max_attempts: int, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self, lease_seconds: float, max_attempts: int, poll_seconds: float = 1.0, hang_seconds: float = HANG_SECONDS
+    ) -> None:
         """`poll_seconds`: how long a worker without work is kept waiting for an answer."""
-        self._queue = CellQueue(lease_seconds=lease_seconds, max_attempts=max_attempts)
+        self._queue = CellQueue(lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds)
         self._poll_seconds = poll_seconds
         self._news = asyncio.Event()
 
-    async def submit(self, cells_json: list[str]) -> None:
+    async def submit(self, cells_json: list[str], epoch_seconds: dict[str, float] | None = None) -> None:
         """See `CellQueue.submit`."""
-        self._queue.submit(cells_json)
+        self._queue.submit(cells_json, epoch_seconds)
         self._tell()
 
     async def watch(self, cell_ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -192,9 +194,19 @@ class QueueActor:
         self._queue.close()
         self._tell()
 
-    async def register(self, rank: int, generation: str) -> None:
+    async def register(self, rank: int, generation: str, world: int | None = None) -> None:
         """See `CellQueue.register`."""
-        self._queue.register(rank, generation)
+        self._queue.register(rank, generation, world)
+        self._tell()
+
+    async def died(self, causes: dict[int, tuple[FailureClass, str]]) -> None:
+        """See `CellQueue.died`."""
+        self._queue.died(causes)
+        self._tell()
+
+    async def regroup(self) -> None:
+        """See `CellQueue.regroup`."""
+        self._queue.regroup()
         self._tell()
 
     async def take(self, rank: int, generation: str) -> Answer:
@@ -230,9 +242,9 @@ class QueueActor:
         """See `CellQueue.drain_events`."""
         return self._queue.drain_events()
 
-    async def silence(self) -> float:
-        """See `CellQueue.silence`."""
-        return self._queue.silence()
+    async def presence(self) -> tuple[float, int]:
+        """Seconds since any worker was heard, and how many workers of the present group are here."""
+        return self._queue.silence(), self._queue.workers
 
     def _tell(self) -> None:
         """Wakes everyone who waits now; whoever comes later waits for the next news."""

@@ -1,19 +1,25 @@
 """A worker of the fleet: takes cells from the queue, runs them, says how they ended."""
 
 import contextlib
+import faulthandler
+import gc
 import importlib
+import os
+import signal
 import sys
 import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.edge.cell_queue import Ticket
 from crossfold.platform.edge.fleet_link import NAMESPACE, Link, QueueLost, RayLink
+from crossfold.platform.edge.last_words import log_path
 from crossfold.platform.errors import Cancelled
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, utc_now
@@ -30,6 +36,10 @@ class Trial(Protocol):
     ) -> Outcome: ...
 
 
+EndProcess = Callable[[str], None]
+"""Ends this process, or does what comes closest."""
+
+
 def find_trial(trial: str | Trial) -> Trial:
     """The trial itself, or the function named `package.module:function`."""
     if not isinstance(trial, str):
@@ -42,9 +52,10 @@ def find_trial(trial: str | Trial) -> Trial:
 class Pulse:
     """One running try as the queue sees it: beats from a thread, epochs from the trial, and the wish to stop it."""
 
-    def __init__(self, link: Link, cell_id: str, attempt: int) -> None:
-        """Nothing is sent before `beating`."""
+    def __init__(self, link: Link, cell_id: str, attempt: int, end_process: EndProcess) -> None:
+        """Nothing is sent before `beating`. `end_process`: what to do if the trial hangs, with the reason."""
         self._link = link
+        self._end_process = end_process
         self._cell_id = cell_id
         self._attempt = attempt
         self._unwanted = threading.Event()
@@ -53,10 +64,10 @@ class Pulse:
     def epoch(self, cell_id: str, report: EpochReport) -> None:
         """Forwards the epoch; raises `Cancelled` if the queue wants this try to stop, or is gone."""
         try:
-            verdict = self._link.epoch(cell_id, self._attempt, report)
+            verdict = self._link.epoch(cell_id, self._attempt, _with_memory(report))
         except QueueLost:
             verdict = "cancel"
-        if verdict == "cancel" or self._unwanted.is_set():
+        if verdict != "go" or self._unwanted.is_set():
             raise Cancelled(f"cell {cell_id} was stopped after epoch {report.epoch}")
 
     @contextlib.contextmanager
@@ -76,9 +87,13 @@ class Pulse:
                 verdict = self._link.beat(self._cell_id, self._attempt)
             except QueueLost:
                 verdict = "cancel"
-            if verdict == "cancel":
-                self._unwanted.set()
-                return
+            if verdict == "go":
+                continue
+            self._unwanted.set()
+            # One that only seemed to hang ends by itself at its next epoch; a thread cannot be stopped from outside.
+            if verdict == "die" and not self._over.wait(seconds):
+                self._end_process(f"cell {self._cell_id} hangs")
+            return
 
 
 def work(
@@ -90,10 +105,16 @@ def work(
     device: str = "cpu",
     threads: int = 1,
     plugins: Sequence[Path] = (),
+    end_process: EndProcess | None = None,
+    world: int | None = None,
+    own_process: bool = False,
 ) -> int:
     """Runs cells until the queue has no more; returns how many. Ends quietly when the queue is gone.
 
     `threads`: torch threads of the calling thread, in which the cells run.
+    `world`: how many workers this one's group has.
+    `own_process`: nobody else's: its standard error goes to the log of the running cell, for the case that it dies.
+    `end_process`: called when a cell hangs; by default the driver is told that this worker is lost.
     """
     count = 0
     with contextlib.suppress(QueueLost):
@@ -107,10 +128,10 @@ def work(
             link.refuse(rank, f"cannot load {trial!r} and plugins {plugins!r}:\n{traceback.format_exc()}")
             return count
         generation = uuid.uuid4().hex
-        link.register(rank, generation)
+        link.register(rank, generation, world)
         while (answer := link.take(rank, generation)) != "leave":
             if isinstance(answer, Ticket):
-                _run(link, run, workspace, answer, device)
+                _run(link, run, workspace, answer, device, end_process or partial(link.refuse, rank), own_process)
                 count += 1
     return count
 
@@ -123,11 +144,28 @@ def _limit_torch(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _run(link: Link, trial: Trial, workspace: Workspace, ticket: Ticket, device: str) -> None:
+def _with_memory(report: EpochReport) -> EpochReport:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return report
+    return report.model_copy(update={"gpu_bytes": torch.cuda.max_memory_allocated()})
+
+
+def _run(
+    link: Link,
+    trial: Trial,
+    workspace: Workspace,
+    ticket: Ticket,
+    device: str,
+    end_process: EndProcess,
+    own_process: bool,
+) -> None:
     cell = Cell.model_validate_json(ticket.cell)
-    pulse = Pulse(link, cell.cell_id, ticket.attempt)
+    pulse = Pulse(link, cell.cell_id, ticket.attempt, end_process)
     began, recorded = time.monotonic(), True
-    with pulse.beating():
+    heard = _heard_in(log_path(workspace, cell.cell_id)) if own_process else contextlib.nullcontext()
+    _measure_memory(device)
+    with pulse.beating(), heard:
         try:
             outcome = trial(cell, workspace, reporter=pulse, attempt=ticket.attempt, device=device)
         except Cancelled:
@@ -138,10 +176,38 @@ def _run(link: Link, trial: Trial, workspace: Workspace, ticket: Ticket, device:
     link.finish(cell.cell_id, ticket.attempt, outcome, recorded=recorded)
 
 
+def _measure_memory(device: str) -> None:
+    """Each cell begins with a GPU that holds nothing of the one before, and with a peak of its own."""
+    if device.startswith("cuda"):
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _unforeseen(cell: Cell, attempt: int, error: Exception) -> Failure:
     tail = traceback.format_exc()[-4000:]
+    # Such as a disk so full that not even the failure could be written down.
+    kind = FailureClass.INFRA if isinstance(error, OSError) else FailureClass.CODE
     message = f"the trial itself broke: {type(error).__name__}: {error}"
-    return Failure(cell.cell_id, cell.label, FailureClass.CODE, attempt, message, tail, utc_now())
+    return Failure(cell.cell_id, cell.label, kind, attempt, message, tail, utc_now())
+
+
+@contextlib.contextmanager
+def _heard_in(log: Path) -> Iterator[None]:
+    """What this process writes to standard error goes to a file while the block runs, native stacks of a crash too."""
+    with contextlib.ExitStack() as opened:
+        # A disk that is full or away makes trouble enough elsewhere.
+        with contextlib.suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(log.open("ab"))
+            kept = os.dup(2)
+            opened.callback(os.close, kept)
+            opened.callback(os.dup2, kept, 2)
+            os.dup2(file.fileno(), 2)
+            faulthandler.enable(2)
+        yield
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -150,7 +216,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    device = str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu"
+    device = config["device"] or (str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu")
     link = RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))
     rank = ray.train.get_context().get_world_rank()
     work(
@@ -161,4 +227,13 @@ def train_worker(config: dict[str, Any]) -> None:
         device=device,
         threads=config["threads"],
         plugins=[Path(plugin) for plugin in config["plugins"]],
+        end_process=_kill_this_worker,
+        world=ray.train.get_context().get_world_size(),
+        own_process=True,
     )
+
+
+def _kill_this_worker(why: str) -> None:
+    """Ray Train starts another in its place; nothing gentler ends a thread that hangs in native code."""
+    sys.stderr.write(f"{why}: this worker ends itself\n")
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,8 @@ from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
-from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load, load_recipe
+from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load
+from crossfold.sweeps.recipe_files import load_recipe
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,18 @@ def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False)
     """Expands a sweep and compares it with what the workspace has, by one listing."""
     store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
     return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)
+
+
+def check_before_work(prepared: Prepared, workspace: Workspace) -> None:
+    """Raises `UserError` where the store lacks what the cells feed on, or weights they start from are not there."""
+    from crossfold.platform.end_to_end import check_inputs, check_weights
+    from crossfold.platform.model import modalities_of
+    from crossfold.platform.weights import weights_folder
+
+    asked = {(cell.recipe.identity_json, modalities_of(cell)): cell.recipe for cell in prepared.missing}
+    for (_, modalities), recipe in asked.items():
+        check_inputs(recipe, prepared.store, modalities)
+        check_weights(recipe, modalities, weights_folder(workspace=workspace))
 
 
 def find_launched(workspace: Workspace, cell: str) -> Cell | None:
@@ -98,6 +111,7 @@ def _asked(prepared: Prepared) -> dict[str, Any]:
                 "fold": cell.fold,
                 "target": cell.target,
                 "seed": cell.seed,
+                "selection": cell.recipe.selection,
                 "label": cell.label,
             }
             for cell in prepared.plan.cells

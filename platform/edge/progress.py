@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.platform.contracts import Cell, EpochReport
+from crossfold.platform.contracts import Cell, EpochReport, Failure
 from crossfold.platform.edge.cell_queue import Event, State
+from crossfold.platform.edge.last_words import log_tail
 from crossfold.platform.results import Workspace, utc_now, write_json
 from crossfold.platform.tracking import Tracker
 
@@ -127,7 +128,7 @@ class Progress:
             "total": self.total,
             "failed": self.failed,
             "cancelled": self.cancelled,
-            "running": [_row(cell_id, running) for cell_id, running in self.running.items()],
+            "running": [_row(cell_id, running, self._clock()) for cell_id, running in self.running.items()],
             "eta_seconds": self.eta_seconds,
             "throughput_per_minute": self.per_minute,
         }
@@ -220,8 +221,8 @@ class RichView:
 
     def event(self, event: Event, label: str, progress: Progress) -> None:
         """Leaves a line above the picture for what went wrong."""
-        if event.kind in ("failed", "requeued", "broken"):
-            self.note(_line(event, label, math.nan))
+        if event.kind in ("failed", "requeued", "broken") and (line := _line(event, label, math.nan)):
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Prints one line above the picture."""
@@ -265,7 +266,7 @@ class Monitor:
             label = cell.label if cell else "fleet"
             self.progress.apply(event, label)
             if event.failure is not None and not event.recorded:
-                self._workspace.record_failure(event.failure)
+                self._record(event.failure)
             if cell is not None:
                 self._track(event, cell)
             self._view.event(event, label, self.progress)
@@ -273,9 +274,16 @@ class Monitor:
             self.write_status()
 
     def write_status(self) -> None:
-        """Writes the state where any process can read it."""
-        write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
+        """Writes the state where any process can read it; a disk that is full or away stops no launch."""
+        with contextlib.suppress(OSError):
+            write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
         self._written = time.monotonic()
+
+    def _record(self, failure: Failure) -> None:
+        """Adds a try that could not speak for itself to the ledger, with its worker's last words."""
+        tail = failure.log_tail or log_tail(self._workspace, failure.cell_id)
+        with contextlib.suppress(OSError):
+            self._workspace.record_failure(replace(failure, log_tail=tail))
 
     def _track(self, event: Event, cell: Cell) -> None:
         if event.kind == "started":
@@ -293,15 +301,18 @@ def status_path(workspace: Workspace, sweep: str) -> Path:
     return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', sweep)}.json"
 
 
-def _row(cell_id: str, running: Running) -> dict[str, Any]:
+def _row(cell_id: str, running: Running, now: float) -> dict[str, Any]:
     report = running.report
     return {
         "cell_id": cell_id,
         "label": running.label,
         "epoch": report.epoch if report else 0,
         "epochs": report.epochs if report else 0,
+        "ccc": {target: value for target, value in report.ccc.items() if math.isfinite(value)} if report else {},
         "best_ccc": report.best_ccc if report and math.isfinite(report.best_ccc) else None,
         "worker": running.rank,
+        "seconds": max(now - running.since, 0.0),
+        "gpu_bytes": report.gpu_bytes if report else 0,
     }
 
 
@@ -314,7 +325,7 @@ def _line(event: Event, label: str, best: float) -> str:
             return f"done       {label}  {event.seconds:.1f} s{score}"
         case "failed":
             return f"failed     {label}{kind}: {reason}"
-        case "requeued":
+        case "requeued" if event.failure:
             return f"again      {label}{kind}: {reason}"
         case "cancelled":
             return f"cancelled  {label}"

@@ -13,16 +13,20 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from crossfold.platform.contracts import Cell
-from crossfold.platform.edge.cell_queue import Event
+from crossfold.platform.edge.cell_queue import HANG_SECONDS, Event
+from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.fleet_link import NAMESPACE, QueueActor
 from crossfold.platform.edge.fleet_worker import Trial, train_worker
-from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, driver_lock, interruptions
+from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
+from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, interruptions, keep_driving
 from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
+from crossfold.platform.edge.turns import Forecast
+from crossfold.platform.edge.wide_cell import WideTrial
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
@@ -33,6 +37,9 @@ TRIAL = "crossfold.platform.trial:attempt_cell"
 
 OBJECT_STORE_BYTES = 150 * 2**20
 """For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
+
+MOST_WORKERS = 1024
+"""Of one fleet; one queue actor serves them all."""
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -62,6 +69,8 @@ class FleetSummary:
     cancelled: int = 0
     interrupted: bool = False
     """Stopped by a signal; the same command continues."""
+    time_up: bool = False
+    """Stopped because the time it was given was over; the same command continues."""
     workers: int = 0
     wall_seconds: float = 0.0
     startup_seconds: float = 0.0
@@ -88,46 +97,65 @@ class Fleet:
         workers: int | None = None,
         at_most: int | None = None,
         address: str | None = None,
-        use_gpu: bool = False,
-        gpu_fraction: float = 1.0,
+        use_gpu: bool | None = None,
+        gpu_bytes: int | None = None,
+        device: str | None = None,
         threads_per_worker: int = 1,
         trial: str | Trial = TRIAL,
         plugins: Sequence[Path] = (),
         lease_seconds: float = 60.0,
         max_attempts: int = 3,
         patience_seconds: float = 180.0,
+        resize_seconds: float = 30.0,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         """`workers`: by default one a core, or one a share of a GPU; never more than `at_most`.
 
+        On a cluster that others started it is the most there will be: workers come and go with its nodes, looked at
+        every `resize_seconds`. Without it, `at_most` is.
+        `use_gpu`: by default, if there is one. `gpu_bytes`: memory of the smallest GPU; by default Ray asks one.
+        `device`: of the cells; by default the GPU that Ray gave to the worker, or the CPU.
         `plugins`: files that register systems, read by each worker as well.
         `address`: a running cluster; by default that of the Ray job this process is part of, else a cluster of our own.
         `patience_seconds`: without a sign of any worker for so long, the fleet gives up.
+        `lease_seconds`, `max_attempts`, `hang_seconds`: see `CellQueue`.
         """
         if workers is not None and workers < 1:
             raise UserError(f"a fleet of {workers} workers cannot work", "give at least 1")
         self.queue_name = f"cells-{uuid.uuid4().hex[:8]}"
         self.workers = workers or 0
         """Known when the fleet was entered."""
+        self.dashboard = ""
+        """Address of the dashboard of the cluster that was joined, without `http://`."""
         self._at_most = at_most
         self._workspace = workspace
         self._address = address or os.environ.get("RAY_ADDRESS")
         self._use_gpu = use_gpu
-        self._resources = {"CPU": float(threads_per_worker)} | ({"GPU": gpu_fraction} if use_gpu else {})
+        self._gpu_bytes = gpu_bytes
+        self._device = device
+        self._sharing: Sharing | None = None
+        self._asked = workers
+        self._resize_seconds = resize_seconds
         self._threads = threads_per_worker
         self._trial = trial
         self._plugins = [str(plugin.resolve()) for plugin in plugins]
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
-        self._patience = patience_seconds
+        # A cluster's nodes may take their time.
+        self._patience = patience_seconds * (3 if self._address else 1)
+        self._hang_seconds = hang_seconds
         self._closing = contextlib.ExitStack()
         self._hurried = False
+        self._lease: Lease | None = None
         self._actor: Any = None
+        self._fits = 0
+        self._again = threading.Event()
         self._fit_error: BaseException | None = None
         self._fit = threading.Thread(target=self._run_fit, name="fleet-fit", daemon=True)
 
     def __enter__(self) -> "Fleet":
         with contextlib.ExitStack() as opened:
-            opened.enter_context(driver_lock(self._workspace))
+            self._lease = opened.enter_context(driver_lock(self._workspace))
             self._start_ray(opened)
             self._start_queue()
             opened.callback(self._dismiss)
@@ -138,9 +166,11 @@ class Fleet:
     def __exit__(self, *error: object) -> None:
         self.close(hurried=error[0] is not None)
 
-    def submit(self, cells: Sequence[Cell]) -> None:
-        """Adds cells to the queue; those it knows are left alone."""
-        self._ask("submit", [cell.model_dump_json() for cell in cells])
+    def submit(self, cells: Sequence[Cell], epoch_seconds: Mapping[str, float] | None = None) -> None:
+        """Adds cells to the queue, in order; those it knows are left alone. `epoch_seconds`: see `CellQueue.submit`."""
+        if self._sharing is not None:
+            self._sharing.expect(cells)
+        self._ask("submit", [cell.model_dump_json() for cell in cells], dict(epoch_seconds or {}))
 
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """Cancels cells, by default all. Running ones stop at their next epoch."""
@@ -148,13 +178,18 @@ class Fleet:
 
     def drain(self) -> list[Event]:
         """What happened since the last call. Raises `FleetError` if no worker will ever work."""
+        keep_driving(self._lease)
         events: list[Event] = self._ask("drain_events")
         broken = next((event.failure for event in events if event.kind == "broken"), None)
         if broken is not None:
             raise FleetError(f"{broken.label}: {broken.message}")
+        if self._sharing is not None and self._sharing.listen(events):
+            self._regroup()
         if not self._fit.is_alive():
             raise FleetError(f"the Ray Train worker group ended: {self._fit_error or 'without a reason'}")
-        silence = float(self._ask("silence"))
+        silence, present = self._ask("presence")
+        if self._address and present:
+            self.workers = present
         if silence > self._patience:
             raise FleetError(
                 f"no worker was heard for {silence:.0f} s; {self.workers} x {self._resources} were asked of a cluster "
@@ -179,18 +214,46 @@ class Fleet:
         if not ray.is_initialized():
             opened.callback(ray.shutdown)
             if self._address:
-                ray.init(address=self._address, **quiet)
+                self.dashboard = ray.init(address=self._address, **quiet).dashboard_url or ""
             else:
-                self.workers = self._limited(self.workers or default_workers(self._resources))
-                ray.init(address="local", include_dashboard=False, **self._own_cluster(), **quiet)
-        self.workers = self._limited(self.workers or _fitting(self._cluster_resources(), self._resources))
+                # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
+                own = {"num_cpus": max(cores(), (self._asked or 0) * self._threads) + 1}
+                gpus = {"num_gpus": 0} if self._use_gpu is False else {}
+                memory = {"object_store_memory": OBJECT_STORE_BYTES}
+                ray.init(address="local", include_dashboard=False, **own, **gpus, **memory, **quiet)
+        there = self._cluster_resources()
+        if self._use_gpu is None:
+            self._use_gpu = there.get("GPU", 0.0) >= 1.0
+        if self._use_gpu:
+            self._sharing = Sharing(self._gpu_bytes or ask_gpu_bytes(), self._workspace)
+            opened.callback(self._sharing.keep)
+        self.workers = self._affordable()
 
-    def _limited(self, workers: int) -> int:
-        return min(workers, self._at_most or workers)
+    @property
+    def _resources(self) -> dict[str, float]:
+        """Of each worker."""
+        gpu = {"GPU": self._sharing.share.fraction} if self._sharing is not None else {}
+        return {"CPU": float(self._threads)} | gpu
 
-    def _own_cluster(self) -> dict[str, Any]:
-        # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
-        return {"num_cpus": self.workers * self._threads + 1, "object_store_memory": OBJECT_STORE_BYTES}
+    def _affordable(self) -> int:
+        """How many workers to have now: as asked, else as many as fit; never more than there are cells."""
+        there = self._cluster_resources()
+        if not self._address:
+            there["CPU"] = min(there.get("CPU", 0.0), float(max(cores(), (self._asked or 0) * self._threads)))
+        fitting = _fitting(there, self._resources)
+        wanted = min(self._asked, fitting) if self._asked and (self._address or self._sharing) else self._asked
+        return min(wanted or fitting, self._at_most or MOST_WORKERS)
+
+    @property
+    def _most(self) -> int:
+        """How many workers the fleet may grow to as nodes join."""
+        return max(self.workers, min(self._asked or MOST_WORKERS, self._at_most or MOST_WORKERS, MOST_WORKERS))
+
+    def _regroup(self) -> None:
+        """Gives workers another share of a GPU: what runs ends its epoch, keeps it, and goes on in a new group."""
+        self.workers = self._affordable()
+        self._again.set()
+        self._ask("regroup")
 
     def _cluster_resources(self) -> dict[str, float]:
         import ray
@@ -200,14 +263,21 @@ class Fleet:
 
     def _start_queue(self) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # Not detached: the queue dies with the driver, and the workers leave when they notice.
-        actor = ray.remote(QueueActor).options(name=self.queue_name, namespace=NAMESPACE, num_cpus=0)
-        self._actor = actor.remote(self._lease_seconds, self._max_attempts)
+        # Not detached: the queue dies with the driver, and the workers leave when they notice. Nor does it outlive
+        # the driver's node, so it lives there: any other may be lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"name": self.queue_name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
+        actor = ray.remote(QueueActor).options(**options)
+        self._actor = actor.remote(self._lease_seconds, self._max_attempts, hang_seconds=self._hang_seconds)
 
     def _run_fit(self) -> None:
         try:
             self._trainer().fit()
+            while self._again.is_set():
+                self._again.clear()
+                self._trainer().fit()
         except BaseException as error:
             self._fit_error = error
 
@@ -215,6 +285,11 @@ class Fleet:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        from crossfold.platform.edge.worker_deaths import DeathNotes
+
+        self._fits += 1
+        # On a cluster of others nodes come and go; on our own there is one.
+        elastic = bool(self._address)
         return TorchTrainer(
             train_worker,
             train_loop_config={
@@ -223,16 +298,22 @@ class Fleet:
                 "trial": self._trial,
                 "plugins": self._plugins,
                 "threads": self._threads,
-                "use_gpu": self._use_gpu,
+                "use_gpu": bool(self._use_gpu),
+                "device": self._device,
             },
             # The workers never speak to each other; gloo, unlike nccl, lets several share a GPU.
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
-                num_workers=self.workers, use_gpu=self._use_gpu, resources_per_worker=self._resources
+                num_workers=(1, self._most) if elastic else self.workers,
+                elastic_resize_monitor_interval_s=self._resize_seconds,
+                use_gpu=bool(self._use_gpu),
+                resources_per_worker=self._resources,
             ),
             run_config=RunConfig(
-                name=self.queue_name,
-                storage_path=str(self._storage.parent),
+                # A name of its own: Ray Train would take up the group that ended.
+                name=f"group-{self._fits}",
+                storage_path=str(self._storage),
+                callbacks=[DeathNotes(self.queue_name)],
                 # The queue decides when a cell that kills workers is given up.
                 failure_config=FailureConfig(max_failures=-1),
             ),
@@ -276,23 +357,33 @@ def run_cells(
     sweep: str = "cells",
     workers: int | None = None,
     address: str | None = None,
-    use_gpu: bool = False,
-    gpu_fraction: float = 1.0,
+    use_gpu: bool | None = None,
     threads_per_worker: int = 1,
     trial: str | Trial = TRIAL,
     plugins: Sequence[Path] = (),
     view: View | None = None,
+    forecast: Forecast | None = None,
+    stop_after: float | None = None,
+    hang_seconds: float = HANG_SECONDS,
 ) -> FleetSummary:
     """Runs cells to their ends. The caller leaves out finished ones, and launches and closes the tracker.
 
     `workers=0` runs them in this process, without Ray. One Ctrl-C (or SIGTERM) lets each running cell end its epoch,
     a second one stops at once; either way the same call continues later. Raises `FleetError` if the fleet breaks.
+
+    forecast: decides the order of the cells once the number of workers is known; by default they go as given.
+    stop_after: seconds after which no cell is launched any more and running ones end their epoch.
+    hang_seconds: see `CellQueue`.
     """
     if not cells:
         return FleetSummary()
     fleet: Fleet | LocalFleet
     if workers == 0:
-        fleet = LocalFleet(workspace, trial=trial, threads=threads_per_worker)
+        fleet = LocalFleet(workspace, trial=trial, threads=threads_per_worker, hang_seconds=hang_seconds)
+    elif any(cell.recipe.devices > 1 for cell in cells):
+        # One cell after the other, each with a worker group of its own.
+        wide = WideTrial(address=address, use_gpu=bool(use_gpu), threads=threads_per_worker, plugins=plugins)
+        fleet = LocalFleet(workspace, trial=wide, threads=threads_per_worker, hang_seconds=hang_seconds)
     else:
         fleet = Fleet(
             workspace,
@@ -300,10 +391,10 @@ def run_cells(
             at_most=len(cells),
             address=address,
             use_gpu=use_gpu,
-            gpu_fraction=gpu_fraction,
             threads_per_worker=threads_per_worker,
             trial=trial,
             plugins=plugins,
+            hang_seconds=hang_seconds,
         )
     view = view or SilentView()
     began = time.monotonic()
@@ -312,25 +403,24 @@ def run_cells(
         try:
             with fleet:
                 monitor.progress.workers = fleet.workers
-                _drive(fleet, cells, monitor, interrupted, view)
+                if isinstance(fleet, Fleet) and fleet.dashboard:
+                    view.note(f"Ray dashboard: http://{fleet.dashboard}")
+                ends = None if stop_after is None else began + stop_after
+                time_up = _drive(fleet, cells, monitor, interrupted, view, forecast or Forecast(), ends)
         finally:
             monitor.write_status()
-    return _summary(monitor.progress, fleet.workers, began, interrupted=interrupted.is_set())
+    summary = _summary(monitor.progress, fleet.workers, began, interrupted=interrupted.is_set())
+    return replace(summary, time_up=time_up and not summary.interrupted)
 
 
-def default_workers(resources: Mapping[str, float]) -> int:
-    """How many workers this machine carries: one a core, or one a share of a GPU, unless cores are fewer."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    available = {"CPU": float(cores)}
-    if "GPU" in resources:
-        import torch
-
-        available["GPU"] = float(torch.cuda.device_count())
-    return _fitting(available, resources)
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fitting(available: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    fitting = int(min(available.get(name, 0.0) / share for name, share in resources.items() if share > 0))
+    # A hair more: two halves must fit into one.
+    fitting = int(1e-6 + min(available.get(name, 0.0) / share for name, share in resources.items() if share > 0))
     if fitting < 1:
         raise UserError(
             f"a worker needs {dict(resources)}, and there is {dict(available)}",
@@ -345,13 +435,21 @@ def _drive(
     monitor: Monitor,
     interrupted: threading.Event,
     view: View,
-) -> None:
-    fleet.submit(cells)
-    stopping = False
+    forecast: Forecast,
+    ends: float | None,
+) -> bool:
+    """Feeds the fleet and listens until every cell has ended; says whether the time was up before."""
+    fleet.submit(forecast.in_turn(cells, fleet.workers), forecast.epoch_seconds(cells))
+    stopping = time_up = False
     while True:
         monitor.feed(fleet.drain())
+        monitor.progress.workers = fleet.workers
         if not monitor.progress.left:
-            return
+            return time_up
+        if ends is not None and time.monotonic() >= ends and not stopping:
+            stopping = time_up = True
+            view.note("the time is up: running cells end their epoch. The same command continues.")
+            fleet.cancel()
         if interrupted.is_set() and not stopping:
             stopping = True
             view.note("stopping: running cells end their epoch; once more to stop at once. The same command continues.")

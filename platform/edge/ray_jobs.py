@@ -33,6 +33,7 @@ from typing import Any
 import yaml
 
 from crossfold.platform.errors import UserError
+from crossfold.platform.registry import load_plugin
 
 START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
 """What starts a head that takes jobs."""
@@ -53,25 +54,30 @@ def submit(
     wait: bool = True,
     overrides: Sequence[str] = (),
     workers: int | None = None,
+    plugins: Sequence[Path] = (),
     tell: Callable[[str], None] = lambda text: None,
     entrypoint: str | None = None,
 ) -> int:
     """Submits `crossfold run` (or `search`) of a sweep to the head at `address`; returns its exit code.
 
     `wait` follows the log to the end; without, 0 is returned at once. Either way the job outlives this process.
+    plugins: files that register systems; they travel with the code.
     tell: receives the log, line by line. entrypoint: another command, for tests.
     """
     from crossfold.sweeps.plan import Search, load
 
+    for plugin in plugins:
+        load_plugin(plugin)
     asked = load(sweep, overrides)
     client = _connect(address)
     with tempfile.TemporaryDirectory(prefix="crossfold-job-") as folder:
         code = Path(folder) / "code"
         unpack_wheel(code)
         shipped = _ship_sweep(sweep, code)
+        carried = _ship_plugins(plugins, code)
         verb = "search" if isinstance(asked, Search) else "run"
         job = client.submit_job(
-            entrypoint=entrypoint or _command(verb, shipped, workspace, overrides, workers),
+            entrypoint=entrypoint or _command(verb, shipped, workspace, overrides, workers, carried),
             # Waits for workers; a core for it would be one less for them.
             entrypoint_num_cpus=0,
             submission_id=submission_id(asked.name),
@@ -159,10 +165,29 @@ def _ship_sweep(sweep: str | Path, folder: Path) -> str:
     return path.name
 
 
-def _command(verb: str, sweep: str, workspace: Path, overrides: Sequence[str], workers: int | None) -> str:
+def _ship_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
+    """Puts plugins beside the code; returns what to call them there."""
+    names = [f"plugins/{plugin.name}" for plugin in plugins]
+    for name, plugin in zip(names, plugins, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"two plugins are called {plugin.name}", "rename one of them")
+        (folder / "plugins").mkdir(exist_ok=True)
+        shutil.copy2(plugin, folder / name)
+    return names
+
+
+def _command(
+    verb: str,
+    sweep: str,
+    workspace: Path,
+    overrides: Sequence[str],
+    workers: int | None,
+    plugins: Sequence[str] = (),
+) -> str:
     words = ["python", "-m", "crossfold.platform.edge.cli", verb, sweep]
     words += ["--workspace", str(workspace.resolve()), "--address", "auto"]
     words += [word for override in overrides for word in ("--set", override)]
+    words += [word for plugin in plugins for word in ("--plugin", plugin)]
     words += ["--workers", str(workers)] if workers is not None else []
     return shlex.join(words)
 

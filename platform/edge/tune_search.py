@@ -14,8 +14,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -79,6 +80,7 @@ def run_search(
     view: View | None = None,
     tell: Callable[[str], None] = lambda text: None,
     trial: str = TRIAL,
+    plugins: Sequence[Path] = (),
 ) -> SearchResult:
     """Tops the study of this search up to `trials` trials and returns the best configuration.
 
@@ -92,7 +94,7 @@ def run_search(
     missing = (search.trials if trials is None else trials) - study.judged
     if missing > 0:
         _import_ray(address)
-        fleet = Fleet(workspace, workers=workers, address=address, trial=trial)
+        fleet = Fleet(workspace, workers=workers, address=address, trial=trial, plugins=plugins)
         tracker, view = tracker or MlflowTracker(workspace), view or SilentView()
         tracker.launch(search.name, ())
         try:

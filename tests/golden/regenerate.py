@@ -1,4 +1,4 @@
-"""Writes tests/golden/curves.json anew: `python tests/golden/regenerate.py`. Read the diff before committing it."""
+"""Writes tests/golden/*.json anew: `python tests/golden/regenerate.py`. Read the diff before committing it."""
 
 import os
 import sys
@@ -10,4 +10,4 @@ if __name__ == "__main__":
     os.environ["CROSSFOLD_REGENERATE"] = "1"
     here = Path(__file__).resolve().parent
     os.chdir(here.parent.parent)
-    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", str(here / "test_golden_curves.py")]))  # noqa: TID251
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", str(here)]))  # noqa: TID251

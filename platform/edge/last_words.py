@@ -1,0 +1,23 @@
+"""What a worker wrote to standard error before it died, kept where the driver finds it."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from crossfold.platform.results import Workspace
+
+TAIL = 4000
+"""Characters of a log kept in the failure ledger."""
+
+
+def log_path(workspace: Workspace, cell_id: str) -> Path:
+    """The log of a running cell, beside its checkpoint; gone with it when the cell is committed."""
+    return workspace.scratch(cell_id) / "log.txt"
+
+
+def log_tail(workspace: Workspace, cell_id: str) -> str:
+    """The end of that log, empty where there is none."""
+    with contextlib.suppress(OSError), log_path(workspace, cell_id).open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
+        return file.read().decode("utf-8", errors="replace")
+    return ""

@@ -1,0 +1,34 @@
+"""200 short cells on two local Ray nodes while workers, nodes and drivers are killed, against an undisturbed run."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
+from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
+
+CELLS, KILLS, SECONDS = 200, 9, 1500
+
+
+@pytest.mark.benchmark
+def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, cells=CELLS)
+    chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "node", "driver"), kills=KILLS)
+    began = time.monotonic()
+    chaos.run(SECONDS)
+    disturbed = time.monotonic() - began
+    assert sum(chaos.killed.values()) == KILLS
+    assert min(chaos.killed[kind] for kind in chaos.kinds) >= KILLS // len(chaos.kinds)
+    cells = sorted(path.name for path in (tmp_path / "work" / "cells").iterdir())
+    assert len(cells) == CELLS
+    assert runs_in_mlflow(tmp_path / "work") == dict.fromkeys(cells, 1)
+    expected = undisturbed(sweep, tmp_path / "alone")
+    assert expected
+    assert tables(sweep, tmp_path / "work") == expected
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{CELLS} cells through {dict(chaos.killed)} kills and {chaos.launches} drivers in {disturbed:.0f} s: "
+            f"each once, {len(expected)} tables as undisturbed\n"
+        )

@@ -1,0 +1,158 @@
+"""Twenty optimisation steps of every system under every recipe of a paper, frozen, in double precision.
+
+What a recipe says is kept: optimiser, schedule, loss, head, encoders, labels of clips, the frames it drops. Its sizes
+are not: windows, batches, widths and epochs are cut to `SMALL`, features stand in for backbones, and rates below 1e-3
+are raised to it, so that twenty steps move more than rounding. Regenerate with `python tests/golden/regenerate.py`.
+"""
+
+import itertools
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossfold.datasets.windows import WindowSource
+from crossfold.fusion_models.catalogue import find_system, system_names
+from crossfold.platform.arithmetic import arithmetic
+from crossfold.platform.cell_data import open_data
+from crossfold.platform.contracts import Cell, Silent
+from crossfold.platform.seeds import weight_seed
+from crossfold.platform.training import train
+from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
+
+GOLDEN = Path(__file__).parent / "recipe_curves.json"
+TOLERANCE = 1e-6
+RECIPES = [name for name in shipped_recipes() if not name.endswith("+features") and name != "demo"]
+SMALL = {
+    "backbones": {},
+    "window": 8,
+    "batch": 4,
+    "epochs": 2,
+    "temporal.width": 4,
+    "temporal.widths": {},
+    "temporal.levels": 2,
+    "temporal.kernel": 2,
+    "head.hidden": 4,
+    "optimizer.plateau_patience": 0,
+}
+STEPS = 20
+
+
+def recipe_of(name):
+    """The recipe at the size of a test."""
+    whole = load_recipe(name)
+    changes = {
+        **SMALL,
+        "optimizer.lr": max(whole.optimizer.lr, 1e-3),
+        "optimizer.warmup_epochs": min(whole.optimizer.warmup_epochs, 1),
+        "clip.frames": min(whole.clip.frames, 2),
+        "hop": 2 if whole.clip.frames > 1 else 5,
+    }
+    if whole.head.recurrent_width:
+        changes["head.recurrent_width"] = 4
+    return load_recipe(name, changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, small_store):
+    """Six clips of audio, visual and text, with gaps in the labels of one target and of both."""
+    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.synthetic import synthetic_clips
+
+    clips = []
+    for index, clip in enumerate(synthetic_clips(clips=6, frames=62, widths={"audio": 5, "visual": 6, "text": 4})):
+        labels = clip.labels.copy()
+        labels[10 + index : 13 + index] = -5
+        labels[30 + index : 32 + index, index % 2] = -5
+        present = {m: np.ones(len(labels), bool) for m in clip.features}
+        clips.append({**vars(clip), "labels": labels, "present": present, "spans": ()})
+    return FeatureStore(small_store(tmp_path_factory.mktemp("golden") / "stores", clips))
+
+
+@pytest.fixture(autouse=True)
+def in_double_precision(monkeypatch):
+    """As for the other golden curves: processors agree in double precision only."""
+    gathered = WindowSource._tensor
+
+    def widened(source, array):
+        tensor = gathered(source, array)
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(WindowSource, "_tensor", widened)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def systems_of(name):
+    """All systems, or the one that a recipe for a separately trained net is for."""
+    alone = {"ca2021_audio": ["unimodal_audio"], "ca2021_visual": ["unimodal_visual"]}
+    return alone.get(name, system_names())
+
+
+def curves_of(name, store, tmp_path):
+    """Training loss and CCC of each epoch, by system."""
+    recipe = recipe_of(name)
+    found = {}
+    for system in systems_of(name):
+        known = find_system(system)
+        cell = Cell(
+            system=system,
+            params=known.params().model_dump(mode="json"),
+            corpus=store.corpus,
+            store="golden",
+            fold=0,
+            targets=("valence", "arousal"),
+            seed=0,
+            recipe=recipe,
+            revision=known.revision,
+        )
+        with arithmetic(recipe, weight_seed(cell)):
+            data = open_data(cell, store.path, "cpu")
+            assert math.ceil(len(data.training.source) / recipe.batch) * recipe.epochs >= STEPS
+            model = data.new_model()
+            progress = train(cell, model, data.training.source, data.validate, Silent(), tmp_path / "none").progress
+        columns = ("train_loss", "ccc_valence", "ccc_arousal")
+        found[system] = [[round(row[column], 9) for column in columns] for row in progress.curve]
+    return found
+
+
+def by_line(curves):
+    """JSON with a line a system, for diffs that people read."""
+    recipes = [
+        f"{json.dumps(recipe)}: {{\n"
+        + ",\n".join(f" {json.dumps(s)}: {json.dumps(c)}" for s, c in found.items())
+        + "\n}"
+        for recipe, found in sorted(curves.items())
+    ]
+    return "{\n" + ",\n".join(recipes) + "\n}\n"
+
+
+@pytest.mark.skipif("CROSSFOLD_REGENERATE" not in os.environ, reason="run by tests/golden/regenerate.py only")
+def test_regenerate_recipes(store, tmp_path):
+    GOLDEN.write_text(by_line({name: curves_of(name, store, tmp_path) for name in RECIPES}))
+
+
+@pytest.mark.skipif("CROSSFOLD_REGENERATE" in os.environ, reason="the numbers are being regenerated")
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_curves_of_a_recipe_are_the_golden_ones(name, store, tmp_path):
+    golden = json.loads(GOLDEN.read_text())
+    assert name in golden, "a new recipe: run `python tests/golden/regenerate.py`"
+    found = curves_of(name, store, tmp_path)
+    assert set(found) == set(golden[name])
+    for system, curve in found.items():
+        assert np.asarray(curve) == pytest.approx(np.asarray(golden[name][system]), abs=TOLERANCE), system
+
+
+@pytest.mark.skipif("CROSSFOLD_REGENERATE" in os.environ, reason="the numbers are being regenerated")
+def test_curves_differ_where_recipes_do():
+    """Equal curves of two recipes that differ at this size too would mean a field that nothing reads."""
+    golden = json.loads(GOLDEN.read_text())
+    names = [name for name in RECIPES if "rjca" in golden[name]]
+    for left, right in itertools.combinations(names, 2):
+        alike = recipe_of(left).identity() == recipe_of(right).identity()
+        assert (golden[left]["rjca"] == golden[right]["rjca"]) == alike, (left, right)
