@@ -111,7 +111,10 @@ def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:
     """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing."""
     if origin.seed is not None:
         if extractor.backbone is None:
-            raise UserError(f"{extractor.name} cannot have random weights", "leave it out, or give its weights")
+            raise UserError(
+                f"--random-weights {origin.seed}: {extractor.name} reads words and cannot have random weights",
+                "give --text none, or leave out --random-weights and put all weights into the folder of --weights",
+            )
         return {"random": origin.seed}
     folder = Path(origin.folder)
     name: str | None = BERT

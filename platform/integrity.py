@@ -2,13 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossfold.platform.results import Workspace
 
+LEFTOVER_SECONDS = 3600.0
+"""A commit takes a second; a worker of another machine may be slow, but not that slow."""
+_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-[a-z0-9_]{8}")
 CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
 """What the folder of a finished cell holds."""
 RECORD = "files"
@@ -27,28 +33,59 @@ def describe_files(folder: Path) -> dict[str, Any]:
 
 def damage_of(folder: Path) -> str | None:
     """What is wrong with the folder of a finished cell, in words; None if nothing is."""
+    name = "env.json"
     try:
-        env = json.loads((folder / "env.json").read_bytes())
-        expected: dict[str, Any] = dict(env[RECORD]) if RECORD in env else {}
-        digest = expected.pop("sha256", None)
-        numbers = (folder / HASHED).read_bytes()
-        if digest is None:
+        env = json.loads((folder / name).read_bytes())
+        name = HASHED
+        numbers = (folder / name).read_bytes()
+        if RECORD in env:
+            expected = dict(env[RECORD])
+            if hashlib.sha256(numbers).hexdigest() != expected.pop("sha256"):
+                return f"{name} is not what was committed"
+            for name, size in expected.items():
+                if (found := (folder / name).stat().st_size) != size:
+                    return f"{name} has {found} of {size} bytes"
+        else:
             # Of a version that wrote no sizes down.
-            json.loads(numbers)
-            json.loads((folder / "cell.json").read_bytes())
-        elif hashlib.sha256(numbers).hexdigest() != digest:
-            return f"{HASHED} is not what was committed"
-        for name in CELL_FILES:
-            size = (folder / name).stat().st_size
-            if name in expected and size != expected[name]:
-                return f"{name} has {size} of {expected[name]} bytes"
-            if size == 0:
-                return f"{name} is empty"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"a file of it cannot be read: {error}"
+            for name, whole in _WHOLE.items():
+                if not whole((folder / name).read_bytes()):
+                    return f"{name} breaks off"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{name} cannot be read: {error}"
     return None
+
+
+def _whole_weights(content: bytes) -> bool:
+    """A safetensors file names its length: 8 bytes for that of a header, which says where the last tensor ends."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return len(content) == 8 + length + max(ends, default=0)
+
+
+_WHOLE: dict[str, Callable[[bytes], bool]] = {
+    "result.json": lambda content: isinstance(json.loads(content), dict),
+    "cell.json": lambda content: isinstance(json.loads(content), dict),
+    "best.safetensors": _whole_weights,
+    "curve.parquet": lambda content: content.endswith(b"PAR1"),
+    # The end record of a zip file without a comment.
+    "predictions.npz": lambda content: content[-22:-18] == b"PK\x05\x06",
+}
+
+
+def remove_leftovers(workspace: "Workspace") -> int:
+    """Removes half-written cell folders of processes that were killed in a commit; returns how many there were."""
+    oldest = time.time() - LEFTOVER_SECONDS
+    left = [
+        folder
+        for folder in workspace.cells.glob(".*-*")
+        if _HALF_WRITTEN.fullmatch(folder.name) and folder.stat().st_mtime < oldest
+    ]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(left)
 
 
 def damaged_cells(workspace: "Workspace", cell_ids: Iterable[str]) -> list[str]:

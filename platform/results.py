@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from crossfold.platform.contracts import Cell, Failure, FailureClass
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.errors import DataError, UserError, nearest
 from crossfold.platform.integrity import CELL_FILES as CELL_FILES
-from crossfold.platform.integrity import RECORD, describe_files
+from crossfold.platform.integrity import RECORD, damage_of, describe_files
 
 GATE = "gate:"
 """Begins the names of gate weights in `predictions.npz`: `gate:<gate>:<modality>`."""
@@ -67,6 +67,7 @@ class CellRecord:
     def env(self) -> dict[str, Any]:
         """Machine, versions and wall times: what may differ between two runs of one cell."""
         env: dict[str, Any] = json.loads((self.path / "env.json").read_text())
+        env.pop(RECORD, None)
         return env
 
     @cached_property
@@ -212,8 +213,17 @@ class Workspace:
     def read_exactly(self, cell_id: str) -> CellRecord:
         """One finished cell by its full id, without a listing."""
         path = self.cell_path(cell_id)
-        cell = Cell.model_validate_json((path / "cell.json").read_text())
-        return CellRecord(path, cell, json.loads((path / "result.json").read_text()))
+        try:
+            cell = Cell.model_validate_json((path / "cell.json").read_text())
+            return CellRecord(path, cell, json.loads((path / "result.json").read_text()))
+        except (OSError, ValueError) as error:
+            damage = damage_of(path)
+            if damage is None:
+                raise
+            raise DataError(
+                f"the finished cell {cell_id} is damaged: {damage}",
+                "`crossfold run` with its sweep sets it aside and computes it again",
+            ) from error
 
     def committed_evaluation(self, cell_id: str) -> dict[str, Any] | None:
         """`post` and `stress` that a finished cell was committed under; None from before there were any."""
@@ -248,6 +258,9 @@ class Workspace:
             write_json(beside / "cell.json", cell.model_dump(mode="json"))
             write_json(beside / "result.json", result)
             curve.to_parquet(beside / "curve.parquet", index=False)
+            gates: dict[str, Any] = {
+                f"{GATE}{':'.join(key)}": weight_N.astype(np.float16) for key, weight_N in predictions.gates.items()
+            }
             np.savez_compressed(
                 beside / "predictions.npz",
                 clips=np.array(predictions.clips),
@@ -257,7 +270,7 @@ class Workspace:
                 label=predictions.label,
                 valid=predictions.valid,
                 targets=np.array(predictions.targets),
-                **{f"{GATE}{':'.join(key)}": each.astype(np.float16) for key, each in predictions.gates.items()},
+                **gates,
             )
             (beside / "best.safetensors").write_bytes(weights)
             write_json(beside / "env.json", dict(env) | {RECORD: describe_files(beside)})

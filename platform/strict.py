@@ -33,9 +33,32 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
     if problem["type"] != "extra_forbidden":
-        return f"{path} = {problem['input']!r}: {problem['msg']}"
+        return f"{path} = {problem['input']!r}: {_rule(problem)}"
     known = _known_keys(cls, problem["loc"][:-1])
     return f"unknown key {path!r}" + nearest(str(problem["loc"][-1]), known)
+
+
+_RULES = {
+    "tuple_type": "give a list, such as [0, 1]",
+    "list_type": "give a list, such as [0, 1]",
+    "dict_type": "give a mapping, such as {key: value}",
+    "int_parsing": "give a whole number",
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "string_type": "give a word",
+}
+"""In plain words what pydantic says in those of Python."""
+
+
+def _rule(problem: Any) -> str:
+    """The rule that a value breaks."""
+    if problem["type"] == "string_pattern_mismatch":
+        return f"does not match {problem['ctx']['pattern']}"
+    return _RULES.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
 
 
 def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -143,8 +143,8 @@ def optimism_chart(results: Results, setting: Setting) -> Figure | None:
     return Figure(
         id="optimism",
         title="Optimism of picking the epoch on the reported split",
-        caption="Mean CCC of the cells that pick their epoch on the reported split, as in the papers, minus that of the "
-        "same cells that pick it on held-out training videos; whiskers are the 95% paired interval over videos. The "
+        caption="Mean CCC of the cells that pick their epoch on the reported split, as in papers, minus that of "
+        "the same cells that pick it on held-out training videos; whiskers: the 95% paired interval over videos. The "
         "held-out cells train on fewer clips, so the difference bounds the optimism from above.",
         panels=(Panel(spec, f"Optimism of selection, CCC: {words}."),),
     )
@@ -220,9 +220,9 @@ def fold_chart(results: Results, setting: Setting) -> Figure | None:
     return Figure(
         id="folds",
         title="How hard each fold is",
-        caption="A dot is a system: its mean CCC over targets and seeds in that fold, in the colour of its family; the bar "
-        "is the mean of the systems. A difference between folds says nothing about systems, and averages over other "
-        "folds are no comparison.",
+        caption="A dot is a system: its mean CCC over targets and seeds in that fold, in the colour of its family; the "
+        "bar is the mean of the systems. A difference between folds says nothing about systems, and averages over "
+        "other folds are no comparison.",
         panels=(Panel(spec, f"Mean CCC of all systems: {words}."),),
     )
 

@@ -5,33 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossfold.datasets.store import FeatureStore
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
-from crossfold.reports.budget import setting_targets, setting_variants
-from crossfold.reports.cells import Results, Setting, load_results
+from crossfold.reports.cells import Results, load_results
 from crossfold.reports.claims import Verdict, count_words, judge
 from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
-from crossfold.reports.comparison import corpus_name
-from crossfold.reports.figures import Figure, gain_bars, gate_pairs, learning_curve
-from crossfold.reports.html import Page, render
+from crossfold.reports.html import render
 from crossfold.reports.leaderboard import build_leaderboard
-from crossfold.reports.measure import measure, provenance, runs_of
+from crossfold.reports.measure import provenance
+from crossfold.reports.page import DATE, Page, make_page
 from crossfold.reports.specs import LEADERBOARD, check_tables, table_spec
-from crossfold.reports.statistics import Gain, paired_gain
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown
-from crossfold.reports.traces import choose_example, clip_trace
 from crossfold.reports.values import MEAN, NOT_MEASURABLE, Table, listing
 
 FORMATS = ("html", "md", "tex", "csv")
-TITLE = "Crossfold report"
-DATE = "%Y-%m-%d %H:%M %Z"
 
-_SELECTION = {
-    "reported": "best epoch picked on the reported split",
-    "held_out": "best epoch picked on held-out training videos",
-}
 CLAIMS = "claims"
 """Name of the files with the verdicts on the papers' claims."""
 _CLAIM_WRITERS: Mapping[str, Callable[[Sequence[Verdict]], str]] = {
@@ -50,6 +39,8 @@ class Report:
     """The page first, where one was asked for; then each table in each format."""
     summary: str
     """A few lines for a terminal."""
+    page: Page | None = None
+    """What the HTML page was made from, where one was asked for."""
 
 
 def build_report(
@@ -59,10 +50,13 @@ def build_report(
     formats: Sequence[str] = FORMATS,
     out: Path | None = None,
     now: datetime.datetime | None = None,
+    figures: bool = True,
+    live: bool = False,
 ) -> Report:
     """Writes `report.html` and one file a table and format into `out`, by default the workspace's `reports`.
 
     tables: ids such as `dca-t1`; none means all. The same workspace gives the same bytes, but for the date `now`.
+    figures: whether the page has charts, with the library that draws them. live: whether it asks its server for news.
     Raises `UserError` for an unknown table or format, and where nothing has run yet.
     """
     wanted = check_tables(tables)
@@ -81,8 +75,10 @@ def build_report(
     out = out or workspace.reports
     out.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
+    page = None
     if "html" in formats:
-        texts["report.html"] = render(_page(workspace, results, built, verdicts, moment), results)
+        page = make_page(workspace, results, built, verdicts, moment, figures=figures)
+        texts["report.html"] = render(page, results, workspace, live=live)
     for table in built:
         for name in (name for name in FORMATS if name in formats and name in _WRITERS):
             texts[f"{table.id}.{name}"] = _WRITERS[name](table)
@@ -90,7 +86,7 @@ def build_report(
         texts[f"{CLAIMS}.{name}"] = _CLAIM_WRITERS[name](verdicts)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
-    return Report(tuple(out / name for name in texts), summary(built, verdicts))
+    return Report(tuple(out / name for name in texts), summary(built, verdicts), page)
 
 
 def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
@@ -108,121 +104,6 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
             built.append(build(spec, results, choose_setting(spec, results)))
     date = made.strftime(DATE).strip() if made else ""
     return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)
-
-
-def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, Gain]]:
-    """Variant name, system, target and gain of every complete pair of a base and its gated version."""
-    systems = setting_variants(results, setting)
-    gains = []
-    for base, gated in gate_pairs(results, setting):
-        for target in setting_targets(results, setting):
-            pair = [measure(results, setting, variant, target) for variant in (gated, base)]
-            if all(entry.mean is not None for entry in pair):
-                ours, theirs = (runs_of(results, setting, variant, target) for variant in (gated, base))
-                gain = paired_gain(ours, theirs)
-                if gain:
-                    gains.append((results.variants[gated], systems[gated], target, gain))
-    return gains
-
-
-def _page(
-    workspace: Workspace,
-    results: Results,
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    moment: datetime.datetime,
-) -> Page:
-    setting = next(iter(results.settings.values()))
-    store, notices = _open_store(workspace, setting)
-    notices += _notices(results)
-    return Page(
-        title=f"{TITLE}: {corpus_name(setting.corpus)}",
-        date=moment.strftime(DATE).strip(),
-        summary=_measured(results, setting, store),
-        facts=_facts(results, setting, store),
-        tables=tables,
-        verdicts=verdicts,
-        figures=_figures(results, setting, store),
-        notices=notices,
-        setting=setting,
-    )
-
-
-def _figures(results: Results, setting: Setting, store: FeatureStore | None) -> list[Figure]:
-    targets = setting_targets(results, setting)
-    gains = gate_gains(results, setting)
-    figures = [learning_curve(results, setting, target) for target in targets]
-    figures += [gain_bars(gains, target) for target in targets]
-    example = choose_example(results, setting, store) if store else None
-    if store and example:
-        figures += [clip_trace(results, setting, store, example, target) for target in targets]
-    return [figure for figure in figures if figure]
-
-
-def _open_store(workspace: Workspace, setting: Setting) -> tuple[FeatureStore | None, list[str]]:
-    """The store that was measured; a report does without it, as after a merge from another machine."""
-    try:
-        return FeatureStore(workspace.find_store(setting.corpus, setting.store)), []
-    except UserError:
-        return None, [f"Feature store {setting.corpus}-{setting.store} is not in this workspace, so no clip is shown."]
-
-
-def _measured(results: Results, setting: Setting, store: FeatureStore | None) -> str:
-    """What was measured, in one sentence."""
-    cells = results.cells[results.cells["setting"] == setting.key].drop_duplicates("cell_id")
-    done = int((cells["status"] == "done").sum())
-    corpus = corpus_name(setting.corpus)
-    if store:
-        corpus += f" ({_count(len({clip.video for clip in store.clips}), 'video')}, {store.frames:,} frames)"
-    return (
-        f"{listing(setting_targets(results, setting)).capitalize()} of {corpus}: "
-        f"{_count(cells['variant'].nunique(), 'system')}, {_count(cells['fold'].nunique(), 'fold')}, "
-        f"{_count(cells['seed'].nunique(), 'seed')}; {done} of {_count(len(cells), 'training run')} finished; "
-        f"recipe {setting.recipe}, {_SELECTION.get(setting.selection, setting.selection)}."
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")
-
-
-def _facts(results: Results, setting: Setting, store: FeatureStore | None) -> list[tuple[str, str]]:
-    cells = results.cells[results.cells["setting"] == setting.key].drop_duplicates("cell_id")
-    done = cells[cells["status"] == "done"]
-    versions: dict[str, set[str]] = {}
-    for cell_id in done["cell_id"]:
-        for name, version in results.records[cell_id].env.get("versions", {}).items():
-            versions.setdefault(name, set()).add(str(version))
-    corpus = setting.corpus
-    if store:
-        corpus += f", {len({clip.video for clip in store.clips})} videos, {store.frames:,} frames"
-    counts = cells["status"].value_counts()
-    return [
-        ("Corpus", corpus),
-        ("Feature store", setting.store),
-        ("Recipe", f"{setting.recipe} ({setting.recipe_hash})" if setting.recipe_hash else setting.recipe),
-        ("Protocol", str(setting.protocol)),
-        ("Selection", _SELECTION.get(setting.selection, setting.selection)),
-        ("Post-processing", "none"),
-        ("Folds", listing(tuple(sorted(int(fold) for fold in cells["fold"].unique())))),
-        ("Seeds", listing(tuple(sorted(int(seed) for seed in cells["seed"].unique())))),
-        (
-            "Cells",
-            ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "planned") if status in counts),
-        ),
-        ("Versions", ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))),
-    ]
-
-
-def _notices(results: Results) -> list[str]:
-    notices = []
-    others = list(results.settings.values())[1:]
-    if others:
-        named = "; ".join(f"{s.corpus} {s.store}, recipe {s.recipe} ({s.recipe_hash or 'unknown'})" for s in others)
-        notices.append(f"Also in this workspace, and never mixed with the above: {named}.")
-    if results.superseded:
-        notices.append(f"{results.superseded} cells of earlier revisions of a system are left out.")
-    return notices
 
 
 def summary(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:

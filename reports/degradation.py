@@ -9,8 +9,8 @@ from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, pl
 from crossfold.reports.values import number
 
 KINDS = {
-    "missing": ("gone", "Share of time that is gone"),
-    "noisy": ("noisy", "Noise, standard deviations"),
+    "missing": ("gone", "Share of time"),
+    "noisy": ("noisy", "Noise, sd"),
     "frozen": ("frozen", "Held for, s"),
     "shifted": ("late", "Lag, s"),
 }
@@ -54,7 +54,8 @@ def stress_scores(results: Results, setting: Setting) -> dict[str, float]:
     runs = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
     wanted = runs.groupby("variant").size() * len(battery)
     found = table.groupby("variant")["ccc"].agg(["size", "mean"])
-    return {str(v): float(row["mean"]) for v, row in found.iterrows() if row["size"] == wanted[v]}
+    whole = found[found["size"] == wanted.reindex(found.index)]
+    return {str(variant): float(mean) for variant, mean in whole["mean"].items()}
 
 
 def degradation_chart(results: Results, setting: Setting) -> Figure | None:

@@ -1,4 +1,4 @@
-"""The three kinds of figures: learning curves, gains over the base, and one clip against its truth.
+"""Learning curves, gains over the base, and what every figure is made of.
 
 A chart is plain plotly JSON. It has no background and no legend of its own: the page draws the keys, and sets the
 colours of text and grid with its theme.
@@ -18,12 +18,11 @@ import plotly.graph_objects as go
 
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.palette import DCA, Style, system_family, system_style, translucent
+from crossfold.reports.media import Media
+from crossfold.reports.palette import DCA, GATED, Style, system_family, system_label, system_style, translucent
 from crossfold.reports.statistics import Gain
 from crossfold.reports.values import gain_text, number
 
-MAX_POINTS = 400
-"""Points of one line; more cannot be told apart on a page."""
 TRUTH = "#7a7f87"
 MUTED = "muted"
 
@@ -63,6 +62,12 @@ class Figure:
     """What means the same in every panel."""
     wide: bool = False
     """Whether it takes the width of the page, for it has several panels."""
+    media: Media | None = None
+    """Faces and sound of the clip that it shows."""
+    choice: str = ""
+    """What a reader chooses it by, where several like it stand in one place."""
+    note: str = ""
+    """Where its numbers come from: store, recipe, protocol, selection, seeds, versions."""
 
 
 def plain(name: str) -> str:
@@ -161,7 +166,7 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
     }
     return Figure(
         id=f"gain-{target}",
-        title=f"Gain of dynamic cross-attention over its base, {target}",
+        title=f"Gain of a gate over its base, {target}",
         caption="Mean over folds and seeds of the difference in CCC; whiskers are the 95% paired interval over videos.",
         panels=(Panel(figure, f"Gain in {target} CCC: {words}."),),
     )
@@ -172,13 +177,22 @@ def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
     systems = setting_variants(results, setting)
     params = {row["variant"]: row["params"] for row in results.cells[["variant", "params"]].to_dict("records")}
     parsed = {variant: json.loads(params[variant]) for variant in systems}
-    return [
-        (base, gated)
-        for gated, system in systems.items()
-        if system.endswith(DCA)
-        for base, name in systems.items()
-        if name == system.removesuffix(DCA) and parsed[base].items() <= parsed[gated].items()
-    ]
+    pairs = []
+    for gated, system in systems.items():
+        bases = (system.removesuffix(DCA),) if system.endswith(DCA) else GATED.get(system, ())
+        found = [
+            [v for v, name in systems.items() if name == base and parsed[v].items() <= parsed[gated].items()]
+            for base in bases
+        ]
+        pairs += [(base, gated) for base in next(filter(None, found), [])]
+    return pairs
+
+
+def gain_name(results: Results, setting: Setting, base: str, gated: str) -> str:
+    """A pair as people read it: DCA names its base already."""
+    systems = setting_variants(results, setting)
+    name = results.variants[gated]
+    return name if systems[gated].endswith(DCA) else f"{name} over {system_label(systems[base])}"
 
 
 def _curves(results: Results, setting: Setting, variant: str, target: str) -> pd.DataFrame | None:

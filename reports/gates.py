@@ -137,8 +137,9 @@ def _weights(whole: pd.DataFrame, results: Results, setting: Setting) -> Figure:
     names = [plain(name) for name in rows["name"]]
     dots = [
         go.Scatter(
-            x=rounded(points), y=at, mode="markers", text=names, hovertemplate=f"%{{text}}, {what}: %{{x:.3f}}<extra></extra>",
-            marker={"color": colours, "size": 10, "symbol": symbol, "line": {"width": 2}},
+            x=rounded(points), y=at, mode="markers", text=names,
+            hovertemplate=f"%{{text}}, {what}: %{{x:.3f}}<extra></extra>",
+            marker={"color": colours, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colours}},
         )
         for points, what, symbol in ((clean, "clean", "circle-open"), (damaged, "damaged", "circle"))
     ]  # fmt: skip

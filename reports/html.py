@@ -10,34 +10,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from crossfold.reports.budget import setting_targets, setting_variants
-from crossfold.reports.cells import Results, Setting
+from crossfold.platform.results import Workspace
+from crossfold.reports.budget import same_budget
+from crossfold.reports.cells import Results
 from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
 from crossfold.reports.claims_text import TITLE, labels
-from crossfold.reports.figures import Figure
-from crossfold.reports.layout import Grid, further_grids, main_grid
-from crossfold.reports.values import Table, number
+from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
+from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.leaderboard import UNIMODAL
+from crossfold.reports.media import COLUMNS
+from crossfold.reports.page import Block, Page
+from crossfold.reports.palette import is_gated
+from crossfold.reports.values import DASH, MEAN, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
+KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
 
 
 @dataclass(frozen=True)
-class Page:
-    """Everything the page shows, already computed."""
+class _Row:
+    """What a reader filters a row of a leaderboard by."""
 
-    title: str
-    date: str
-    summary: str
-    """What was measured, in one sentence."""
-    facts: Sequence[tuple[str, str]]
-    """How it was run, as term and description."""
-    tables: Sequence[Table]
-    figures: Sequence[Figure]
-    notices: Sequence[str]
-    setting: Setting
-    """The one that the figures are made from."""
-    verdicts: Sequence[Verdict] = ()
-    """On the papers' claims."""
+    kind: str
+    """A key of `KINDS`."""
+    rest: bool
+    """Not complete, or with other folds and seeds than most: not shown at first."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,10 @@ class _CellGroup:
     anchor: str
     label: str
     count: str
-    cells: Sequence[Mapping[str, Any]]
 
 
-def render(page: Page, results: Results) -> str:
-    """The page as text."""
+def render(page: Page, results: Results, workspace: Workspace | None = None, *, live: bool = False) -> str:
+    """The page as text. live: it asks its server for news, and loads again when there are any."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -59,27 +55,76 @@ def render(page: Page, results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    anchors = _anchors(results)
-    shown = {table.setting.key: table.setting for table in page.tables}
+    anchors = group_anchors(results)
+    boards = {block.number: block.leaderboard for block in page.blocks if block.leaderboard}
+    shown = {setting.key: setting for setting in (*(b.setting for b in page.blocks), *(t.setting for t in page.tables))}
     return environment.get_template("report.html.j2").render(
         page=page,
+        boards={number: (main_grid(table), further_grids(table)) for number, table in boards.items()},
+        rows={number: _rows(table, results) for number, table in boards.items()},
+        overview=_overview(page.blocks),
+        kinds=KINDS,
+        columns=COLUMNS,
         sections=[(table, main_grid(table), further_grids(table)) for table in page.tables if not _folded(table, page)],
         folded=[(table, main_grid(table)) for table in page.tables if _folded(table, page)],
         claims=_claims(page.verdicts),
-        groups=[group for setting in shown.values() for group in _groups(results, setting, anchors)],
+        groups={block.number: _groups(results, block, anchors) for block in page.blocks},
+        drill=drill_data(results, list(shown.values()), workspace),
         failures=results.failures,
-        anchor_of=lambda table, link: anchors.get((table.setting.key, *link), ""),
+        anchor_of=lambda table, link: _anchor(anchors, table, *link),
         numeric=_numeric,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         js=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()) if page.figures else "",
         script_json=script_json,
+        live=live,
     )
+
+
+def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: str, target: str) -> str:
+    """Where a number leads; a mean over targets leads to the first of them."""
+    targets = [target] if target != MEAN else [entry.target for entry in table.entries if entry.variant == variant]
+    return next((anchors[key] for each in targets if (key := (table.setting.key, variant, each)) in anchors), "")
 
 
 def _folded(table: Table, page: Page) -> bool:
     """Whether a table stands folded below the others, because nothing of it has run."""
-    return table.idle and len(page.tables) > 1
+    return table.idle and len(page.tables) + sum(block.leaderboard is not None for block in page.blocks) > 1
+
+
+def _rows(table: Table, results: Results) -> list[_Row]:
+    """What each line of a leaderboard is filtered by, in order."""
+    budget = same_budget(results, table.setting).variants
+    return [
+        _Row(
+            "unimodal" if line.system.startswith(UNIMODAL) else "gated" if is_gated(line.system) else "fusion",
+            not any(entry.variant in budget for entry in line.entries),
+        )
+        for line in table.lines
+    ]
+
+
+def _overview(blocks: Sequence[Block]) -> Grid | None:
+    """Systems x settings, by the first column of each leaderboard; None where there are not several."""
+    boards = [(block, block.leaderboard) for block in blocks if block.leaderboard]
+    if len(boards) < 2:
+        return None
+    found = [{line.label: line.entries[0] for line in table.lines} for _, table in boards]
+    rows = []
+    for label in dict.fromkeys(line.label for _, table in boards for line in table.lines):
+        cells = [GridCell(label, sort=label.lower(), kind="label")]
+        for entries in found:
+            entry = entries.get(label)
+            if entry is None:
+                cells.append(GridCell(DASH, kind="missing"))
+            else:
+                best = max((each.mean for each in entries.values() if each.mean is not None), default=None)
+                kind = "missing" if entry.mean is None else "measured"
+                strong = entry.mean is not None and entry.mean == best
+                cells.append(GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong))
+        rows.append(tuple(cells))
+    heads = ("System", *(block.name for block, _ in boards))
+    return Grid((), heads, tuple(rows))
 
 
 def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
@@ -103,47 +148,18 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _anchors(results: Results) -> dict[tuple[str, str, str], str]:
-    """(setting, variant, target) -> the id of its block of cells; numbered, so that names never reach an id."""
-    keys = results.cells[["setting", "variant", "target"]].drop_duplicates().to_numpy()
-    return {(str(s), str(v), str(t)): f"cells-{index}" for index, (s, v, t) in enumerate(keys, start=1)}
-
-
-def _groups(results: Results, setting: Setting, anchors: Mapping[tuple[str, str, str], str]) -> Sequence[_CellGroup]:
+def _groups(results: Results, block: Block, anchors: Mapping[tuple[str, str, str], str]) -> Sequence[_CellGroup]:
     groups = []
-    for variant in setting_variants(results, setting):
-        for target in setting_targets(results, setting):
-            anchor = anchors.get((setting.key, variant, target))
-            if anchor is None:
-                continue
-            cells = results.cells
-            chosen = cells[
-                (cells["setting"] == setting.key) & (cells["variant"] == variant) & (cells["target"] == target)
-            ]
-            done = int((chosen["status"] == "done").sum())
-            groups.append(
-                _CellGroup(
-                    anchor=anchor,
-                    label=f"{results.variants[variant]}, {target}",
-                    count=f"{done} cell{'s' if done != 1 else ''}"
-                    if done == len(chosen)
-                    else f"{done}/{len(chosen)} cells",
-                    cells=[_cell(row) for row in chosen.to_dict("records")],
-                )
-            )
+    for variant, target in group_keys(results, block.setting):
+        anchor = anchors.get((block.setting.key, variant, target))
+        if anchor is None:
+            continue
+        chosen = results.groups[block.setting.key, variant, target]
+        done = int((chosen["status"] == "done").sum())
+        few = f"{done} cell{'s' if done != 1 else ''}"
+        count = few if done == len(chosen) else f"{done}/{len(chosen)} cells"
+        groups.append(_CellGroup(anchor, f"{results.variants[variant]}, {target}", count))
     return groups
-
-
-def _cell(row: Mapping[Any, Any]) -> dict[str, Any]:
-    done = row["status"] == "done"
-    return {
-        "fold": int(row["fold"]),
-        "seed": int(row["seed"]),
-        "ccc": number(row["ccc"]) if done else f"failed: {row['failure']}" if row["status"] == "failed" else "not run",
-        "video_mean": number(row["ccc_video_mean"]) if done else "",
-        "epochs": f"{int(row['best_epoch'])} of {int(row['epochs'])}" if done else "",
-        "id": row["cell_id"],
-    }
 
 
 def _numeric(grid: Grid, column: int) -> bool:

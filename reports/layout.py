@@ -80,7 +80,7 @@ def main_grid(table: Table) -> Grid:
             row += _against_cells(entry, table.rivals if index == 0 else ())
         row += [GridCell(_whole(value), sort=value) for value in line.extra]
         rows.append(tuple(row))
-    return Grid(tuple(groups), tuple(heads), tuple(rows), ranked=None if printed else 1)
+    return Grid(tuple(groups), tuple(heads), tuple(rows), ranked=None if printed else 1 + len(table.word_heads))
 
 
 def further_grids(table: Table) -> list[tuple[str, Grid]]:

@@ -79,6 +79,15 @@ def system_rank(system: str) -> tuple[int, int, str]:
     return (order.index(base) if base in order else len(order), int(bool(gate)), system)
 
 
+GATED = {"grjca": ("rjca",), "hgrjca": ("grjca", "rjca")}
+"""Systems with a gate of their own, and the systems they are without it, the nearest first."""
+
+
+def is_gated(system: str) -> bool:
+    """Whether the system chooses between attended and unattended features."""
+    return system.endswith(DCA) or system in GATED
+
+
 def translucent(colour: str, alpha: float) -> str:
     """A `#rrggbb` colour as `rgba(...)`."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))

@@ -73,7 +73,8 @@ def win_matrix(results: Results, budget: Budget) -> Figure | None:
     scores = budget.scores
     if scores.shape[1] < 2:
         return None
-    order = sorted(budget.variants, key=lambda variant: -float(scores[variant].mean()))
+    means = scores.mean()
+    order = sorted(budget.variants, key=lambda variant: -float(means[variant]))
     values = scores[order].to_numpy()
     wins = (values[:, :, None] > values[:, None, :]).mean(axis=0) + 0.5 * (
         values[:, :, None] == values[:, None, :]
@@ -104,14 +105,16 @@ def win_matrix(results: Results, budget: Budget) -> Figure | None:
     )
     spec = figure_of([heat], x="", y="", height=150 + 26 * len(order))
     ticks = {"tickvals": at, "ticktext": [plain(name) for name in names], "ticks": "", "showgrid": False}
-    spec["layout"]["xaxis"] |= ticks | {"tickangle": -60, "side": "bottom"}
+    few = len(order) <= MOST_NUMBERS
+    spec["layout"]["xaxis"] |= ticks | {"tickangle": -60, "showticklabels": few}
     spec["layout"]["yaxis"] |= ticks | {"autorange": "reversed", "ticksuffix": " "}
     best = int(np.nanargmax(np.nanmean(share, axis=1)))
     return Figure(
         id="wins",
         title="Who beats whom",
-        caption=f"Percent of {len(values)} blocks (target x fold x seed) in which the system of the row has a higher CCC than "
-        "that of the column; a tie counts half. The pointer shows the mean difference.",
+        caption=f"Percent of {len(values)} blocks (target x fold x seed) in which the system of the row has a higher "
+        "CCC than that of the column; a tie counts half. The pointer shows the mean difference."
+        + ("" if few else " Columns stand in the order of the rows."),
         panels=(
             Panel(
                 spec,
@@ -156,6 +159,17 @@ def _family_colour(family: str, systems: Mapping[str, str]) -> str:
     return system_style(first).colour
 
 
+_ROUND = [digit * 10.0**power for power in range(-2, 11) for digit in (1, 2, 5)]
+
+
+def _short(value: float) -> str:
+    """A round number as an axis has room for: 20k, 5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
 def _pareto(
     known: Sequence[str],
     means: "pd.Series[float]",
@@ -176,7 +190,7 @@ def _pareto(
             "color": [system_style(systems[variant]).colour for variant in known],
             "symbol": ["circle" if "+dca" in systems[v] or "grjca" in systems[v] else "circle-open" for v in known],
             "size": 10,
-            "line": {"width": 2},
+            "line": {"width": 2, "color": [system_style(systems[variant]).colour for variant in known]},
         },
         text=[plain(names[variant]) for variant in known],
         hovertemplate="%{text}: CCC %{y:.3f}, %{x:,}<extra></extra>",
@@ -189,13 +203,18 @@ def _pareto(
         hoverinfo="skip",
     )
     spec = figure_of([line, dots], x=title, y="Mean CCC", height=330)
-    spec["layout"]["xaxis"] |= {"type": "log", "dtick": "D2" if max(costs[known]) / min(costs[known]) > 8 else "D1"}
+    low, high = float(min(costs[list(known)])), float(max(costs[list(known)]))
+    ticks = [value for value in _ROUND if low / 1.5 <= value <= high * 1.5]
+    spec["layout"]["xaxis"] |= {
+        "type": "log", "tickvals": ticks, "ticktext": [_short(value) for value in ticks],
+        "range": rounded([np.log10(low) - 0.08, np.log10(high) + 0.08]),
+    }  # fmt: skip
     # Names of the ends of the front only: between them they would run into each other.
     for variant, side in {front[0]: "left", front[-1]: "right"}.items():
         spec["layout"].setdefault("annotations", []).append(
             {
-                "x": float(np.log10(costs[variant])), "y": round(float(means[variant]), 4), "text": plain(names[variant]),
-                "showarrow": False, "xanchor": side, "yanchor": "bottom", "yshift": 6,
+                "x": float(np.log10(costs[variant])), "y": round(float(means[variant]), 4),
+                "text": plain(names[variant]), "showarrow": False, "xanchor": side, "yanchor": "bottom", "yshift": 6,
             }
         )  # fmt: skip
     words = "; ".join(f"{names[v]} {number(float(means[v]))} at {float(costs[v]):,.0f}" for v in front)

@@ -13,7 +13,6 @@ from crossfold.platform.metrics import ccc_of, moments
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import (
-    MAX_POINTS,
     TRUTH,
     Figure,
     Key,
@@ -24,7 +23,8 @@ from crossfold.reports.figures import (
     variant_styles,
 )
 from crossfold.reports.leaderboard import UNIMODAL
-from crossfold.reports.palette import DCA, Style, translucent
+from crossfold.reports.media import Media
+from crossfold.reports.palette import Style, is_gated, translucent
 from crossfold.reports.values import number
 
 SPAN_COLOURS = {
@@ -35,71 +35,68 @@ SPAN_COLOURS = {
     "unlabelled": "#7a7f87",
 }
 
+MODALITY_COLOURS = {"audio": "#c2701e", "visual": "#3b6fc4", "text": "#1b9e77"}
+POINTS = 300
+"""Points of one line: a page may show many clips."""
+
 
 @dataclass(frozen=True)
 class Example:
-    """The clip that is shown, and the variants beside its truth."""
+    """A clip that is shown, and the variants beside its truth."""
 
     clip: str
     fold: int
     variants: tuple[str, ...]
 
 
-def choose_example(results: Results, setting: Setting, store: FeatureStore) -> Example | None:
-    """The reported clip with the most kinds of planted spans, and the best system of each kind.
+def choose_examples(results: Results, setting: Setting, store: FeatureStore, count: int = 1) -> list[Example]:
+    """The reported clips with the most kinds of planted spans, and the best system of each kind.
 
     Kinds: unimodal, fusion without gate, fusion with gate; by mean CCC over the targets of the first fold that ran.
     """
     cells = results.cells
     done = cells[(cells["setting"] == setting.key) & (cells["status"] == "done")]
     if done.empty:
-        return None
+        return []
     fold = int(done["fold"].min())
     scores = done[done["fold"] == fold].groupby("variant")["ccc"].mean().sort_values(ascending=False)
     systems = setting_variants(results, setting)
     kinds: dict[int, str] = {}
     for variant in scores.index:
         system = systems[str(variant)]
-        kinds.setdefault(0 if system.startswith(UNIMODAL) else 2 if system.endswith(DCA) else 1, str(variant))
+        kinds.setdefault(0 if system.startswith(UNIMODAL) else 2 if is_gated(system) else 1, str(variant))
     planted = store.spans.groupby("clip")[["kind", "modality"]].apply(lambda spans: len(spans.drop_duplicates()))
     clips = sorted(store.fold(fold).validation, key=lambda name: (-int(planted.get(name, 0)), name))
-    return Example(clips[0], fold, tuple(kinds[kind] for kind in sorted(kinds)))
+    chosen = tuple(kinds[kind] for kind in sorted(kinds))
+    return [Example(clip, fold, chosen) for clip in clips[:count]]
 
 
-def clip_trace(results: Results, setting: Setting, store: FeatureStore, example: Example, target: str) -> Figure | None:
-    """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel a system."""
+def clip_figure(
+    results: Results,
+    setting: Setting,
+    store: FeatureStore,
+    example: Example,
+    targets: Sequence[str],
+    media: Media | None = None,
+) -> Figure | None:
+    """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel a system.
+
+    Below them the weights of the gates over time, where the cells have kept them.
+    """
     clip = store.clip(example.clip)
-    rows = store.rows(example.clip)
-    column = store.targets.index(target)
-    label, valid = np.asarray(store.labels[rows, column]), np.asarray(store.valid[rows, column])
-    shown = np.unique(np.linspace(0, clip.frames - 1, min(clip.frames, MAX_POINTS)).astype(int))
-    seconds = [round(float(frame) / clip.fps, 3) for frame in shown]
     spans = store.spans[store.spans["clip"] == example.clip].sort_values("start").to_dict("records")
-    predictions = {v: _seed_mean(results, setting, example, v, target) for v in example.variants}
-    drawn = {variant: values for variant, values in predictions.items() if values is not None}
-    if not drawn:
+    panels = [panel for target in targets for panel in _trace_panels(results, setting, store, example, target, spans)]
+    if not panels:
         return None
-    truth = rounded(np.where(valid, label, np.nan)[shown])
-    ends = np.concatenate([label[valid], *(values[shown] for values in drawn.values())])
-    margin = 0.04 * float(np.ptp(ends)) or 0.01
-    styles, panels = variant_styles(results, setting), []
-    for variant, values in drawn.items():
-        name, colour = results.variants[variant], styles[variant].colour
-        annotation = line_of(seconds, truth, "annotation", Style(TRUTH, "solid"), width=2)
-        annotation.meta = "truth"
-        prediction = line_of(seconds, rounded(values[shown]), name, Style(colour, "solid"))
-        spec = figure_of([annotation, prediction], x="Time, s", y=target.capitalize(), height=260)
-        spec["layout"] |= _shading(spans, clip.fps)
-        spec["layout"]["margin"]["t"] = 38 if spans else 10
-        spec["layout"]["xaxis"]["range"] = [0, round(clip.frames / clip.fps, 3)]
-        spec["layout"]["yaxis"]["range"] = rounded([ends.min() - margin, ends.max() + margin])
-        score = f"{name}, CCC {number(float(ccc_of(moments(values, label, valid))))} on this clip"
-        panels.append(Panel(spec, f"Annotated and predicted {target} of one clip. {score}.", key=(Key(score, colour),)))
+    gates = _gate_panels(results, setting, store, example, spans)
+    gated = bool(gates)
+    panels += gates
     return Figure(
-        id=f"trace-{target}",
-        title=f"One clip, {target}: {example.clip}",
-        caption=f"Annotation against prediction, mean over seeds, fold {example.fold}; "
-        "chosen as the reported clip with the most kinds of planted spans, with the best system of each kind.",
+        id="clip",
+        title=f"One clip: {example.clip}",
+        caption=f"Annotation against prediction, mean over seeds, fold {example.fold}; reported clips with the most "
+        "kinds of planted spans come first, with the best system of each kind."
+        + (" Gates: weight of the unattended features (column 0, B2), mean over seeds and over one second." * gated),
         panels=tuple(panels),
         key=(
             Key("annotation", ""),
@@ -109,7 +106,103 @@ def clip_trace(results: Results, setting: Setting, store: FeatureStore, example:
             ),
         ),
         wide=True,
+        media=media,
+        choice=example.clip,
     )
+
+
+def _trace_panels(
+    results: Results,
+    setting: Setting,
+    store: FeatureStore,
+    example: Example,
+    target: str,
+    spans: Sequence[dict[Any, Any]],
+) -> list[Panel]:
+    clip = store.clip(example.clip)
+    rows = store.rows(example.clip)
+    column = store.targets.index(target)
+    label, valid = np.asarray(store.labels[rows, column]), np.asarray(store.valid[rows, column])
+    shown = _shown(clip.frames)
+    seconds = [round(float(frame) / clip.fps, 2) for frame in shown]
+    predictions = {v: _seed_mean(results, setting, example, v, target) for v in example.variants}
+    drawn = {variant: values for variant, values in predictions.items() if values is not None}
+    if not drawn:
+        return []
+    truth = rounded(np.where(valid, label, np.nan)[shown])
+    ends = np.concatenate([label[valid], *(values[shown] for values in drawn.values())])
+    margin = 0.04 * float(np.ptp(ends)) or 0.01
+    styles, panels = variant_styles(results, setting), []
+    for variant, values in drawn.items():
+        name, colour = results.variants[variant], styles[variant].colour
+        annotation = line_of(seconds, truth, "annotation", Style(TRUTH, "solid"), width=2)
+        annotation.meta = "truth"
+        prediction = line_of(seconds, rounded(values[shown]), name, Style(colour, "solid"))
+        spec = figure_of([annotation, prediction], x="Time, s", y=target.capitalize(), height=240)
+        _mark(spec, spans, clip.fps, clip.frames)
+        spec["layout"]["yaxis"]["range"] = rounded([ends.min() - margin, ends.max() + margin])
+        score = f"{name}, CCC {number(float(ccc_of(moments(values, label, valid))))} on this clip"
+        panels.append(Panel(spec, f"Annotated and predicted {target} of one clip. {score}.", key=(Key(score, colour),)))
+    return panels
+
+
+def _gate_panels(
+    results: Results, setting: Setting, store: FeatureStore, example: Example, spans: Sequence[dict[Any, Any]]
+) -> list[Panel]:
+    """The weight of the unattended features over time, a panel a gate, a line a modality."""
+    clip, shown = store.clip(example.clip), _shown(store.clip(example.clip).frames)
+    seconds = [round(float(frame) / clip.fps, 2) for frame in shown]
+    panels = []
+    second = np.ones(max(1, round(clip.fps)))
+    for variant in example.variants:
+        weights = _gate_mean(results, setting, example, variant)
+        for gate in dict.fromkeys(gate for gate, _ in weights):
+            lines, keys, words = [], [], []
+            for modality, values in ((m, each) for (g, m), each in weights.items() if g == gate):
+                # Over one second, because a gate that jumps from frame to frame would be a block of ink.
+                smooth = np.convolve(values, second, "same") / np.convolve(np.ones(len(values)), second, "same")
+                style = Style(MODALITY_COLOURS.get(modality, TRUTH), "solid")
+                lines.append(line_of(seconds, rounded(smooth[shown]), modality, style))
+                keys.append(Key(f"gate of {modality}", style.colour))
+                words.append(f"{modality} mean {number(float(values.mean()))}")
+            spec = figure_of(lines, x="Time, s", y="Weight of unattended", height=240)
+            _mark(spec, spans, clip.fps, clip.frames)
+            spec["layout"]["yaxis"]["range"] = [-0.02, 1.02]
+            step = f", step {gate.removeprefix('gate.')}" if gate != "gate" else ""
+            title = f"Gates of {results.variants[variant]}{step}"
+            panels.append(Panel(spec, f"{title} over time: {'; '.join(words)}.", title, tuple(keys)))
+    return panels
+
+
+def _mark(spec: dict[str, Any], spans: Sequence[dict[Any, Any]], fps: float, frames: int) -> None:
+    """Shades the spans in a chart over time."""
+    spec["layout"] |= _shading(spans, fps)
+    spec["layout"]["margin"]["t"] = 38 if spans else 10
+    spec["layout"]["xaxis"]["range"] = [0, round(frames / fps, 3)]
+
+
+def _shown(frames: int) -> npt.NDArray[np.int_]:
+    return np.unique(np.linspace(0, frames - 1, min(frames, POINTS)).astype(int))
+
+
+def _gate_mean(
+    results: Results, setting: Setting, example: Example, variant: str
+) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+    """(gate, modality) -> float64 [frames]: mean over the cells of the fold that kept their gates."""
+    cells = results.cells
+    chosen = cells[
+        (cells["setting"] == setting.key)
+        & (cells["variant"] == variant)
+        & (cells["fold"] == example.fold)
+        & (cells["status"] == "done")
+    ]
+    found: dict[tuple[str, str], list[Any]] = {}
+    for cell_id in chosen["cell_id"].unique():
+        kept = results.records[str(cell_id)].predictions
+        if example.clip in kept.clips:
+            for key, values in kept.gates.items():
+                found.setdefault(key, []).append(values[kept.clip(example.clip)])
+    return {key: np.mean(np.asarray(values, np.float64), axis=0) for key, values in sorted(found.items())}
 
 
 def _seed_mean(

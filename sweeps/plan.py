@@ -1,6 +1,7 @@
 """From a sweep file to cells. Pure: reads files and a store's manifest, runs nothing."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from crossfold.platform.errors import UserError, nearest
 from crossfold.sweeps.recipe_files import load_recipe, read_yaml
 
 HERE = Path(__file__).parent
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Variant(Strict):
@@ -42,7 +44,7 @@ def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class _Common(Strict):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str
     corpus: str
     store: str | None = None
     """Content hash, where a workspace has several stores of the corpus."""
@@ -54,10 +56,24 @@ class _Common(Strict):
     """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("use letters of a to z, digits, . _ - and no spaces")
+        return value
+
     @field_validator("targets", "seeds")
     @classmethod
     def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         return _some_and_distinct(value)
+
+    @field_validator("set")
+    @classmethod
+    def _selection_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(value.get("selection"), list):
+            raise ValueError("several selections are a key of the sweep: write `selection: [...]` beside `set`")
+        return value
 
 
 class Sweep(_Common):

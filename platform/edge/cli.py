@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge import cli_data, cli_explain, cli_export, cli_look, cli_merge, cli_rescore, cli_run
+from crossfold.platform.edge import (
+    cli_check,
+    cli_data,
+    cli_explain,
+    cli_export,
+    cli_look,
+    cli_merge,
+    cli_rescore,
+    cli_run,
+)
 from crossfold.platform.edge.console import tell_error
 from crossfold.platform.errors import UserError
 
@@ -42,6 +51,7 @@ app.command()(cli_rescore.rescore)
 app.command()(cli_merge.merge)
 app.command()(cli_export.export)
 app.command()(cli_export.folds)
+app.command()(cli_check.check)
 app.command()(cli_look.cite)
 app.command()(cli_look.doctor)
 mlflow.command("ui")(cli_run.mlflow_ui)
@@ -67,6 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         tell_error(error)
         sys.exit(2)
+    except RuntimeError as error:
+        fleet = sys.modules.get("crossfold.platform.edge.local_fleet")
+        if fleet is None or not isinstance(error, fleet.FleetError):
+            raise
+        tell_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise

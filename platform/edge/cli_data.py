@@ -1,6 +1,7 @@
 """Commands about data: make an embedded corpus, check a folder, build the feature store."""
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +57,7 @@ def corpus_puppets(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it appears whole or not at all.")],
     clips: Annotated[int, typer.Option(min=4, help="Annotated clips.")] = 24,
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of each clip.")] = 20.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Another seed makes other clips.")] = 0,
     layout: Annotated[str, typer.Option(help="How files lie: affwild2, recola or manifest.")] = "affwild2",
 ) -> None:
     """Rendered faces and synthesised speech with known valence and arousal, in the layout of a real corpus."""
@@ -65,34 +66,38 @@ def corpus_puppets(
     with Bars() as bars:
         write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, progress=bars.clips)
     out.print(f"puppets: {clips} clips of {seconds:g} s in {folder}", soft_wrap=True)
-    out.print(f"next: crossfold prepare puppets --root {folder}", soft_wrap=True)
+    out.print(f"next: crossfold prepare puppets --root {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def corpus_synthetic(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it appears whole or not at all.")],
     clips: Annotated[int, typer.Option(min=4, help="Clips.")] = 12,
     frames: Annotated[int, typer.Option(min=50, help="Frames of each clip.")] = 400,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Another seed makes other clips.")] = 0,
 ) -> None:
     """Features without media, with the same planted spans as puppets; for tests and first steps."""
     from crossfold.datasets.synthetic import write_synthetic
 
     write_synthetic(folder, clips=clips, frames=frames, seed=seed)
     out.print(f"synthetic: {clips} clips of {frames} frames in {folder}", soft_wrap=True)
-    out.print(f"next: crossfold prepare synthetic --root {folder}", soft_wrap=True)
+    out.print(f"next: crossfold prepare synthetic --root {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def validate(
     corpus: Annotated[str, typer.Argument(help="Layout of the folder; `crossfold list corpora` shows them.")],
     root: RootOption,
     set_: CorpusSetOption = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What is wrong with a data folder, in plain words, before any work. Exits with 2 if anything must be mended."""
     from crossfold.datasets.corpora import find_reader
     from crossfold.datasets.validation import findings_table
     from crossfold.platform.errors import UserError
+    from crossfold.platform.registry import load_plugin
 
+    for path in plugin or ():
+        load_plugin(path)
     entry = find_reader(corpus, root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
@@ -173,9 +178,12 @@ def prepare(
         "processes": processes,
         "folds": folds,
     }
-    store = build_store(
-        Workspace.locate(workspace), corpus, root, plan=plan, address=address, options=_options(set_), **work
-    )
+    space, options = Workspace.locate(workspace), _options(set_)
+    try:
+        store = build_store(space, corpus, root, plan=plan, address=address, options=options, **work)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command continues")
+        raise typer.Exit(130) from None
     out.print(f"store: {store}", soft_wrap=True)
     for note in _notes(store):
         out.print(note, soft_wrap=True)

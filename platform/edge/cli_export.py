@@ -153,6 +153,11 @@ def _one_variant(cells: Sequence["Cell"], targets: Sequence[str]) -> list["Cell"
     systems = sorted({cell.system for cell in cells})
     if len(systems) > 1:
         raise UserError(f"{len(systems)} systems: {', '.join(systems)}", "a submission is of one: give --system")
+    selections = sorted({cell.recipe.selection for cell in cells})
+    if len(selections) > 1:
+        raise UserError(
+            f"cells of {' and '.join(selections)} selection", "a submission is of one: give --set selection=reported"
+        )
     spelled = [{key: json.dumps(value) for key, value in cell.params.items()} for cell in cells]
     differ = {key: sorted({params[key] for params in spelled}) for key in spelled[0]}
     differ = {key: values for key, values in differ.items() if len(values) > 1}
@@ -177,13 +182,17 @@ def folds(
     out_: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,
     check: Annotated[Path | None, typer.Option(help="A file of folds to check against the corpus.")] = None,
     workspace: WorkspaceOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
     from crossfold.datasets.corpora import find_reader
     from crossfold.datasets.partitions import fold_file, make_folds, read_fold_file
     from crossfold.datasets.store import FeatureStore
     from crossfold.datasets.validation import refuse_errors
+    from crossfold.platform.registry import load_plugin
 
+    for path in plugin or ():
+        load_plugin(path)
     if root is not None:
         if not root.is_dir():
             raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")

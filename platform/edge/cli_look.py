@@ -21,6 +21,7 @@ from crossfold.platform.edge.console import (
     spell_seconds,
 )
 from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
+from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
@@ -50,7 +51,7 @@ def list_(
     for path in plugin or ():
         load_plugin(path)
     if kind not in KINDS:
-        raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", "crossfold list systems")
+        raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", f"one of {', '.join(KINDS)}")
     if diff is not None:
         if kind != "recipes":
             raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
@@ -118,11 +119,6 @@ _LISTERS = {
 }
 
 
-def cores() -> int:
-    """Cores this process may use; macOS does not say which."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def plan(
     sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
     workspace: WorkspaceOption = None,
@@ -141,7 +137,8 @@ def plan(
     seconds = forecast(prepared.missing, space, prepared.store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
     slots = workers or cores()
-    hours = sum(seconds.values()) / slots / 3600
+    # The longest cell takes its time however many workers there are.
+    hours = max(sum(seconds.values()) / slots, *seconds.values(), 0.0) / 3600
     variants: dict[str, dict[str, Any]] = {}
     named = _variant_names(prepared.plan.cells)
     for cell in prepared.plan.cells:
@@ -281,17 +278,51 @@ def report(
     workspace: WorkspaceOption = None,
     format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = "html,md,tex,csv",
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
+    charts: Annotated[bool, typer.Option("--charts/--no-figures", help="The page with charts, or small.")] = True,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write each chart as a file into this folder.", metavar="DIR")
+    ] = None,
+    figure_format: Annotated[str, typer.Option(help="Comma-separated: svg, png, pdf.")] = "svg",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any.")] = 8765,
 ) -> None:
     """Build the tables and the leaderboard from finished cells. Never trains, never needs a GPU."""
     from crossfold.reports.build import build_report
+    from crossfold.reports.export import check_export, export_figures
 
+    space = Workspace.locate(workspace)
+    if serve:
+        _serve(space, port, tuple(tables or ()), charts)
+        return
     formats = tuple(part.strip() for part in format_.split(",") if part.strip())
     if not formats:
         raise UserError(f"--format {format_!r} names no format", "give some of html, md, tex, csv")
-    built = build_report(Workspace.locate(workspace), tables=tuple(tables or ()), formats=formats, out=out_folder)
+    kinds = tuple(part.strip() for part in figure_format.split(",") if part.strip())
+    if figures is not None:
+        if "html" not in formats or not charts:
+            raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
+        check_export(kinds)
+    built = build_report(space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts)
     out.print(built.summary, markup=False)
     for path in built.paths:
         out.print(str(path), markup=False, soft_wrap=True)
+    if figures is not None and built.page is not None:
+        written = export_figures(built.page, figures, kinds, built.page.date)
+        out.print(f"{len(written)} figures in {figures}", markup=False, soft_wrap=True)
+
+
+def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool) -> None:
+    from crossfold.reports.serve import ReportServer
+    from crossfold.reports.specs import check_tables
+
+    check_tables(tables)
+    server = ReportServer(space, port, tables, figures=charts)
+    out.print(f"report of {space.root}: {server.url}", markup=False, soft_wrap=True)
+    out.print("It looks for finished cells every few seconds. Ctrl-C ends it.")
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
 
 
 def cite(

@@ -42,7 +42,9 @@ WeightsOption = Annotated[
 ]
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="A Python file that registers a system of your own.", show_default=False),
+    typer.Option(
+        "--plugin", help="A Python file that registers a system, backbone or corpus of your own.", show_default=False
+    ),
 ]
 
 

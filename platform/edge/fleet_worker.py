@@ -206,7 +206,9 @@ def _heard_in(log: Path) -> Iterator[None]:
             opened.callback(os.close, kept)
             opened.callback(os.dup2, kept, 2)
             os.dup2(file.fileno(), 2)
-            faulthandler.enable(2)
+            # Ray puts handlers of its own in its place, and a second call alone would leave them.
+            faulthandler.disable()
+            faulthandler.enable(2, all_threads=False)
         yield
 
 

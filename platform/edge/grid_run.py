@@ -11,12 +11,12 @@ from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.console import out, spell_seconds
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.launch import Prepared, remember_sweep
-from crossfold.platform.edge.mlflow_tracker import MlflowTracker
+from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
 from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
 from crossfold.platform.forecast import forecast, kind_of, remember
-from crossfold.platform.integrity import damaged_cells, set_damaged_aside
+from crossfold.platform.integrity import damaged_cells, remove_leftovers, set_damaged_aside
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import Tracker
 
@@ -85,9 +85,11 @@ def run_sweeps(
             if not silent:
                 what = f"all {len(prepared.plan.cells)} cells" if not conditions else "the chosen cells"
                 out.print(f"{prepared.sweep.name}: {what} are done; nothing to run")
+            _tell_the_rest(prepared, space)
             look_again(prepared, space, silent=silent)
         return FleetSummary()
     with driver_lock(space):
+        remove_leftovers(space)
         for prepared, cells in zip(sweeps, todo, strict=True):
             remember_sweep(prepared, space)
             if not silent:
@@ -168,6 +170,16 @@ def _launched(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
         tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
         by_cell |= dict.fromkeys((cell.cell_id for cell in cells), tracker)
     return Trackers(by_cell)
+
+
+def _tell_the_rest(prepared: Prepared, space: Workspace) -> None:
+    """What the last driver of a sweep did not live, or could not reach MLflow, to tell; else nothing is loaded."""
+    if untold(space, prepared.sweep.name).exists():
+        with driver_lock(space):
+            tracker = MlflowTracker(space)
+            tracker.launch(prepared.sweep.name, ())
+            tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
+            tracker.close()
 
 
 def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space: Workspace) -> Forecast:

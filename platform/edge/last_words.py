@@ -18,6 +18,8 @@ def log_path(workspace: Workspace, cell_id: str) -> Path:
 def log_tail(workspace: Workspace, cell_id: str) -> str:
     """The end of that log, empty where there is none."""
     with contextlib.suppress(OSError), log_path(workspace, cell_id).open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
-        return file.read().decode("utf-8", errors="replace")
+        file.seek(max(file.seek(0, os.SEEK_END) - 4 * TAIL, 0))
+        said = file.read().decode("utf-8", errors="replace")
+        # Python ends the stack of a crash with a list of all that is loaded, which would push the stack out.
+        return "\n".join(line for line in said.splitlines() if not line.startswith("Extension modules:"))[-TAIL:]
     return ""

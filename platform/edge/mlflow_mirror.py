@@ -167,10 +167,10 @@ class Mirror:
         self._client.log_batch(run.run_id, tags=_tags(tags))
         self._client.set_terminated(run.run_id, "FAILED")
 
-    def cell_runs(self, experiments: Iterable[str] | None = None, status: str = "") -> dict[str, Any]:
+    def cell_runs(self, experiments: Iterable[str] | None = None, where: str = "") -> dict[str, Any]:
         """Runs of this workspace's cells by cell id; of several the oldest."""
         found: dict[str, Any] = {}
-        for run in self._search(experiments, status):
+        for run in self._search(experiments, where):
             cell_id = run.data.tags.get("cell_id")
             mine = run.data.tags.get("workspace") == self._identity or self._runs.get(str(cell_id)) == run.info.run_id
             if cell_id and mine:
@@ -190,22 +190,22 @@ class Mirror:
         return cell_id in self._runs
 
     def _settle_stale(self, experiment: str) -> None:
-        stale = self.cell_runs([experiment], "RUNNING")
+        # A failed or killed try may have been followed by a good one that its driver did not live to tell of.
+        stale = self.cell_runs([experiment], "attributes.status != 'FINISHED'")
         self.remember_all(stale)
         finished = self.workspace.finished()
         for cell_id, found in stale.items():
             if cell_id in finished:
                 self.settle(self._reopened(found), self.workspace.read_exactly(cell_id))
-            else:
+            elif found.info.status == "RUNNING":
                 self.close(found.info.run_id, "KILLED")
-        for run in self._search([experiment], "RUNNING"):
+        for run in self._search([experiment], "attributes.status = 'RUNNING'"):
             if run.data.tags.get("kind") == "launch" and run.data.tags.get("workspace") == self._identity:
                 self.close(run.info.run_id, "KILLED")
 
-    def _search(self, experiments: Iterable[str] | None, status: str) -> Iterator[Any]:
+    def _search(self, experiments: Iterable[str] | None, where: str) -> Iterator[Any]:
         if experiments is None:
             experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
-        where = f"attributes.status = '{status}'" if status else ""
         token = None
         while True:
             page = self._client.search_runs(list(experiments), where, max_results=1000, page_token=token)

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import logging
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure
 from crossfold.platform.edge.driver_lease import driver_lock
@@ -74,6 +76,10 @@ class MlflowTracker:
         self.close()
         self.prepare()
         self._sweep, self._cells, self._parent, self._unwatch = sweep, len(cells), "", None
+        # Left behind by a driver that does not come to its end, or not to MLflow's.
+        with contextlib.suppress(OSError):
+            untold(self._workspace, sweep).parent.mkdir(parents=True, exist_ok=True)
+            untold(self._workspace, sweep).touch()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -117,6 +123,8 @@ class MlflowTracker:
             thread.join(0.1)
         if thread.is_alive():
             self._trouble("MLflow does not answer; `crossfold mlflow sync` writes the rest later")
+        elif not self.troubles and not self._pending:
+            untold(self._workspace, self._sweep).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _note(self, cell: Cell) -> Iterator[_Pending]:
@@ -204,6 +212,11 @@ class MlflowTracker:
         self.troubles += 1
         level = logging.WARNING if self.troubles == 1 else logging.DEBUG
         logger.log(level, "%s (further troubles are counted, not shown)", message)
+
+
+def untold(workspace: Workspace, sweep: str) -> Path:
+    """A file that is there while MLflow may lack something of a sweep that the workspace has."""
+    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', sweep)}.untold"
 
 
 @dataclass(frozen=True)

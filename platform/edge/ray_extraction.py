@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.edge.ray_fleet import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 from crossfold.platform.errors import UserError
 from crossfold.platform.workers import Work
 

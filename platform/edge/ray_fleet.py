@@ -25,6 +25,15 @@ from crossfold.platform.edge.fleet_worker import Trial, train_worker
 from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
 from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, interruptions, keep_driving
 from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
+from crossfold.platform.edge.ray_start import (
+    MOST_WORKERS,
+    OBJECT_STORE_BYTES,
+    OWN_CLUSTER_SETTINGS,
+    RAY_SETTINGS,
+    cluster_resources,
+    cores,
+    fitting_workers,
+)
 from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.edge.wide_cell import WideTrial
 from crossfold.platform.errors import UserError
@@ -34,30 +43,6 @@ from crossfold.platform.tracking import NullTracker, Tracker
 __all__ = ["Fleet", "FleetError", "FleetSummary", "LocalFleet", "run_cells"]
 
 TRIAL = "crossfold.platform.trial:attempt_cell"
-
-OBJECT_STORE_BYTES = 150 * 2**20
-"""For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
-
-MOST_WORKERS = 1024
-"""Of one fleet; one queue actor serves them all."""
-
-RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # Ray reports dead workers on the driver's standard output, which belongs to our own view or to JSON.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-"""Read by Ray when it is imported; what a user has set stays."""
-
-OWN_CLUSTER_SETTINGS = {
-    # Reached from this machine only; a token would be written into the user's home.
-    "RAY_AUTH_MODE": "disabled",
-    # Under `uv run`, Ray would otherwise start every worker through uv, which resolves the project anew.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -193,7 +178,7 @@ class Fleet:
         if silence > self._patience:
             raise FleetError(
                 f"no worker was heard for {silence:.0f} s; {self.workers} x {self._resources} were asked of a cluster "
-                f"that has {self._cluster_resources()}; Ray's logs tell more"
+                f"that has {cluster_resources()}; Ray's logs tell more"
             )
         return events
 
@@ -217,11 +202,13 @@ class Fleet:
                 self.dashboard = ray.init(address=self._address, **quiet).dashboard_url or ""
             else:
                 # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
-                own = {"num_cpus": max(cores(), (self._asked or 0) * self._threads) + 1}
-                gpus = {"num_gpus": 0} if self._use_gpu is False else {}
-                memory = {"object_store_memory": OBJECT_STORE_BYTES}
-                ray.init(address="local", include_dashboard=False, **own, **gpus, **memory, **quiet)
-        there = self._cluster_resources()
+                own = {
+                    "num_cpus": max(cores(), (self._asked or 0) * self._threads) + 1,
+                    "num_gpus": 0 if self._use_gpu is False else None,
+                    "object_store_memory": OBJECT_STORE_BYTES,
+                }
+                ray.init(address="local", include_dashboard=False, **(own | quiet))
+        there = cluster_resources()
         if self._use_gpu is None:
             self._use_gpu = there.get("GPU", 0.0) >= 1.0
         if self._use_gpu:
@@ -237,10 +224,10 @@ class Fleet:
 
     def _affordable(self) -> int:
         """How many workers to have now: as asked, else as many as fit; never more than there are cells."""
-        there = self._cluster_resources()
+        there = cluster_resources()
         if not self._address:
             there["CPU"] = min(there.get("CPU", 0.0), float(max(cores(), (self._asked or 0) * self._threads)))
-        fitting = _fitting(there, self._resources)
+        fitting = fitting_workers(there, self._resources)
         wanted = min(self._asked, fitting) if self._asked and (self._address or self._sharing) else self._asked
         return min(wanted or fitting, self._at_most or MOST_WORKERS)
 
@@ -254,12 +241,6 @@ class Fleet:
         self.workers = self._affordable()
         self._again.set()
         self._ask("regroup")
-
-    def _cluster_resources(self) -> dict[str, float]:
-        import ray
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return {key: value for key, value in resources.items() if key in ("CPU", "GPU")}
 
     def _start_queue(self) -> None:
         import ray
@@ -282,11 +263,14 @@ class Fleet:
             self._fit_error = error
 
     def _trainer(self) -> Any:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        import ray.train
+        from ray.train import FailureConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         from crossfold.platform.edge.worker_deaths import DeathNotes
 
+        # Their types are those of an earlier Ray Train.
+        library: Any = ray.train
         self._fits += 1
         # On a cluster of others nodes come and go; on our own there is one.
         elastic = bool(self._address)
@@ -303,13 +287,13 @@ class Fleet:
             },
             # The workers never speak to each other; gloo, unlike nccl, lets several share a GPU.
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(
+            scaling_config=library.ScalingConfig(
                 num_workers=(1, self._most) if elastic else self.workers,
                 elastic_resize_monitor_interval_s=self._resize_seconds,
                 use_gpu=bool(self._use_gpu),
                 resources_per_worker=self._resources,
             ),
-            run_config=RunConfig(
+            run_config=library.RunConfig(
                 # A name of its own: Ray Train would take up the group that ended.
                 name=f"group-{self._fits}",
                 storage_path=str(self._storage),
@@ -411,22 +395,6 @@ def run_cells(
             monitor.write_status()
     summary = _summary(monitor.progress, fleet.workers, began, interrupted=interrupted.is_set())
     return replace(summary, time_up=time_up and not summary.interrupted)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _fitting(available: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    # A hair more: two halves must fit into one.
-    fitting = int(1e-6 + min(available.get(name, 0.0) / share for name, share in resources.items() if share > 0))
-    if fitting < 1:
-        raise UserError(
-            f"a worker needs {dict(resources)}, and there is {dict(available)}",
-            "ask for fewer threads, or run without GPU",
-        )
-    return fitting
 
 
 def _drive(

@@ -66,7 +66,7 @@ class WideTrial:
         return Outcome(said["status"], time.monotonic() - began, failure)
 
     def _start_ray(self, devices: int, opened: contextlib.ExitStack) -> None:
-        from crossfold.platform.edge.ray_fleet import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+        from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
         if "ray" not in sys.modules:
             settings = RAY_SETTINGS if self._address else RAY_SETTINGS | OWN_CLUSTER_SETTINGS

@@ -15,7 +15,7 @@ SHORT_OF_MEMORY = ("low on memory", "memory pressure")
 """What Ray says of a process that it ended to save the node; of any other dead one it says that it might have been."""
 LOST_NODE = "its node has died"
 ANSWER_SECONDS = 5.0
-STALE_SECONDS = 45.0
+STALE_SECONDS = 45
 """Ray keeps what the workers of a killed driver had asked for reserved for 180 s, and gives the next driver none of it.
 Requests are renewed every 20 s, so less does. The controller reads it when it asks, and loads this module before."""
 requests.AUTOSCALING_REQUESTS_EXPIRE_TIME_S = STALE_SECONDS

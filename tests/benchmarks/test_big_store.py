@@ -127,7 +127,5 @@ def test_frames_per_second_of_prepare(tmp_path, capsys):
     prepare(Workspace(tmp_path / "ws"), "puppets", tmp_path / "puppets", processes=1)
     again = time.perf_counter() - began
     with capsys.disabled():
-        print(
-            f"\nprepare, one process: {store.frames / took:,.0f} frames/s; asked again {took / again:,.0f} x faster"
-        )
+        print(f"\nprepare, one process: {store.frames / took:,.0f} frames/s; asked again {took / again:,.0f} x faster")
     assert again < took / 5

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.platform.results import Workspace
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
 from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
 
@@ -15,13 +17,15 @@ CELLS, KILLS, SECONDS = 200, 9, 1500
 @pytest.mark.benchmark
 def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, capsys):
     sweep = write_sweep(tmp_path, cells=CELLS)
-    chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "node", "driver"), kills=KILLS)
+    chaos = Chaos(
+        sweep, tmp_path / "work", kinds=("worker", "node", "driver"), kills=KILLS, stride=CELLS // (2 * KILLS)
+    )
     began = time.monotonic()
     chaos.run(SECONDS)
     disturbed = time.monotonic() - began
     assert sum(chaos.killed.values()) == KILLS
     assert min(chaos.killed[kind] for kind in chaos.kinds) >= KILLS // len(chaos.kinds)
-    cells = sorted(path.name for path in (tmp_path / "work" / "cells").iterdir())
+    cells = sorted(Workspace(tmp_path / "work").finished())
     assert len(cells) == CELLS
     assert runs_in_mlflow(tmp_path / "work") == dict.fromkeys(cells, 1)
     expected = undisturbed(sweep, tmp_path / "alone")

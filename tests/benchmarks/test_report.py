@@ -67,7 +67,7 @@ def fill(workspace, lab, count):
     for cell in cells:
         key = (cell.fold, cell.target)
         if key not in first:
-            lab.finish(workspace, store, cell, 0.4)
+            lab.finish(workspace, store, cell, 0.4, looked=True)
             first[key] = workspace.cells / cell.cell_id
             continue
         folder = workspace.cells / cell.cell_id
@@ -95,13 +95,19 @@ def test_seconds_of_a_report(count, tmp_path, capsys):
     report = build_report(workspace, out=tmp_path / "report")
     built = time.process_time()
     page = report.paths[0].stat().st_size / 1e6
+    small = (
+        build_report(workspace, formats=["html"], out=tmp_path / "small", figures=False).paths[0].stat().st_size / 1e6
+    )
     with capsys.disabled():
         sys.stdout.write(
             f"\n{cells} cells, CPU time: read in {loaded - start:.1f} s, papers' tables and claims in "
             f"{judged - loaded:.1f} s, the whole report in {built - judged:.1f} s "
-            f"({(built - judged) / cells * 1e3:.1f} ms a cell), page {page:.1f} MB\n"
+            f"({(built - judged) / cells * 1e3:.1f} ms a cell), page {page:.2f} MB, without figures "
+            f"{small:.2f} MB\n"
         )
     assert len(results.records) == cells
+    assert page < (6 if count == 1_000 else 10)
+    assert small < 0.5 or count > 1_000
 
 
 @pytest.mark.benchmark

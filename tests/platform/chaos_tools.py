@@ -1,7 +1,7 @@
 """A sweep that is run by its own command while a script kills its workers, its nodes and its driver.
 
-The script kills as soon as the sweep has got any further since the last time, so that it neither spares a fast machine
-nor starves a slow one.
+The script kills when the sweep has got so many cells further since the last time, so that it neither spares a fast
+machine nor starves a slow one.
 """
 
 import contextlib
@@ -73,6 +73,8 @@ class Chaos:
     work: Path
     kinds: tuple[str, ...]
     kills: int
+    stride: int = 1
+    """Cells that end between two kills."""
     seed: int = 0
     killed: Counter = field(default_factory=Counter)
     launches: int = 0
@@ -95,7 +97,7 @@ class Chaos:
                         assert code != 2, self.log.read_text()[-3000:]
                         assert self.launches < 20, self.log.read_text()[-3000:]
                         driver = self._launch()
-                    elif sum(self.killed.values()) < self.kills and self._finished() > before:
+                    elif sum(self.killed.values()) < self.kills and self._finished() >= before + self.stride:
                         time.sleep(rng.uniform(0.1, 2.0))
                         if self._kill(self.kinds[sum(self.killed.values()) % len(self.kinds)], driver):
                             before = self._finished()

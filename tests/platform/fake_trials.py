@@ -42,6 +42,7 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
                 ccc={"valence": epoch / 100},
                 best_ccc=epoch / 100,
                 seconds=0.0,
+                gpu_bytes=int(cell.params.get("gib", 0)) * 2**30,
             )
             reporter.epoch(cell.cell_id, report)
     except Cancelled:
@@ -78,12 +79,21 @@ def _trouble(trouble: str, cell: Cell, attempt: int) -> None:
         faulthandler._sigsegv()
     if trouble == "quits once" and attempt == 1:
         os._exit(7)
+    if trouble == "needs a GPU alone" and ray_share() < 1:
+        raise MemoryError("CUDA out of memory")
     if trouble == "oom" or (trouble == "oom once" and attempt == 1):
         raise MemoryError(f"too large: seed {cell.seed}")
     if trouble == "hangs once" and attempt == 1:
         time.sleep(600)
     if trouble == "bug":
         raise ZeroDivisionError("a bug in the trial")
+
+
+def ray_share() -> float:
+    """Of a GPU, as Ray gave it to this worker."""
+    import ray
+
+    return ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
 
 
 def _log(workspace: Workspace, line: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome
-from crossfold.platform.edge.cell_queue import ENDED, CellQueue, Event
+from crossfold.platform.edge.cell_queue import ENDED, INNOCENT, CellQueue, Event
 
 
 class Clock:
@@ -418,3 +418,60 @@ def test_an_unknown_cell_may_take_an_hour_for_its_first_epoch(clock):
     assert kinds(queue.drain_events()) == ["queued", "started"]
     clock.now += 10
     assert kinds(queue.drain_events()) == ["requeued"]
+
+
+def test_only_the_worker_that_died_answers_for_it(queue):
+    """Its neighbours go down with it, and their cells come back without a strike, first in line."""
+    queue.submit(JSON[:3])
+    for rank in (0, 1):
+        queue.register(rank, "a", 2)
+    first, second = taken(queue, 0), taken(queue, 1)
+    queue.drain_events()
+    queue.died({1: (FailureClass.OOM, "its machine ran out of memory")})
+    blamed = {event.cell_id: event.failure for event in queue.drain_events() if event.kind == "requeued"}
+    assert blamed[first] is None
+    assert (blamed[second].kind, blamed[second].message) == (FailureClass.OOM, "its machine ran out of memory")
+    assert taken(queue, 0) is None
+    assert queue.dismissed(0, "a"), "what is left of the group may go"
+    queue.register(0, "b", 2)
+    assert taken(queue, 0, "b") in (first, second)
+
+
+def test_a_group_that_grows_or_shrinks_blames_nobody(queue):
+    queue.submit(JSON[:3])
+    for rank in (0, 1):
+        queue.register(rank, "a", 2)
+    first, second = taken(queue, 0), taken(queue, 1)
+    queue.drain_events()
+    queue.register(0, "b", 1)
+    events = queue.drain_events()
+    assert {(event.kind, event.cell_id, event.failure) for event in events} == {
+        ("requeued", first, None),
+        ("requeued", second, None),
+    }
+    assert queue.workers == 1
+    assert {taken(queue, 0, "b")} <= {first, second}
+
+
+def test_a_cell_whose_workers_always_end_is_suspected_after_all(queue):
+    queue.submit(JSON[:1])
+    failures = []
+    for generation in range(INNOCENT + 5):
+        queue.register(0, str(generation), 1)
+        taken(queue, 0, str(generation))
+        failures += [event for event in queue.drain_events() if event.failure is not None]
+    assert [event.kind for event in failures] == ["requeued", "requeued", "failed"]
+    assert {event.cell_id for event in failures} == {IDS[0]}
+
+
+def test_regrouped_workers_end_their_epoch_and_their_cells_go_on_with_the_next(queue):
+    queue.submit(JSON[:1])
+    first = taken(queue, 0)
+    queue.regroup()
+    assert queue.beat(first, 1) == "cancel"
+    queue.finish(first, 1, Outcome("cancelled", 1.0))
+    assert queue.dismissed(0, "a")
+    queue.register(0, "b", 1)
+    assert taken(queue, 0, "b") == first
+    queue.finish(first, 2, DONE)
+    assert "failed" not in kinds(queue.drain_events(), first)

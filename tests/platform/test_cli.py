@@ -75,7 +75,7 @@ def test_wrong_names_answer_with_the_right_one(crossfold, workspace, sweep):
         (("plan", "search-demo", "-w", workspace), "crossfold search search-demo"),
         (("search", sweep, "-w", workspace), "crossfold run"),
         (("run", sweep, "-w", workspace / "empty"), "crossfold prepare synthetic"),
-        (("report", "dca-t9", "-w", workspace), "dca-t1"),
+        (("report", "dca-t9", "-w", workspace), "dca-t"),
         (("status", "smal", "-w", workspace), "no sweep 'smal'"),
         (("why", "zzzz", "-w", workspace), "'zzzz' begins no cells"),
         (("rerun", "zzzz", "-w", workspace), "no cell 'zzzz'"),

@@ -3,12 +3,16 @@
 import datetime
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from crossfold.platform.config import Recipe
 from crossfold.reports.build import build_report
+from crossfold.reports.serve import ReportServer
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +51,6 @@ def open_page(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
         page.goto(url)
-        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length > 0")
         opened.append((url, page, requests, complaints))
         return page
 
@@ -70,21 +73,41 @@ def column(page, table, index):
     )[:10]
 
 
-def test_figures_are_drawn(page):
+def draw_all(page):
+    """Charts are drawn when they come near; those of other clips and settings are not shown. Returns how many are."""
+    page.evaluate("window.dispatchEvent(new Event('draw-all'))")
+    shown = "[...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent)"
+    for _ in range(100):
+        if page.evaluate(f"{shown}.every(plot => plot.querySelector('.main-svg'))"):
+            break
+        # The page forbids the polling of `wait_for_function`, which needs `eval`.
+        page.wait_for_timeout(100)
+    return page.evaluate(f"{shown}.filter(plot => plot.querySelector('.main-svg')).length")
+
+
+def test_figures_are_drawn_when_they_come_near(page):
+    drawn = "document.querySelectorAll('.plot .main-svg').length"
     plots = page.locator(".plot").count()
-    assert plots == page.locator("script[data-plot]").count() == 16
-    assert page.locator(".plot .main-svg").count() >= plots
+    assert plots == page.locator("script[data-plot]").count() > 20
+    page.locator("#figures").scroll_into_view_if_needed()
+    before = page.evaluate(drawn)
+    # Of three clips one is shown.
+    hidden = page.locator("#clips figure[hidden] .plot").count()
+    assert hidden > 0
+    assert draw_all(page) == plots - hidden
+    assert page.evaluate(drawn) > before
+    assert page.evaluate("document.querySelectorAll('#clips figure:not([hidden])').length") == 1
 
 
 def test_tables_sort_by_press_and_by_key(page):
-    head = page.locator("#leaderboard th[aria-sort]").nth(1)
+    head = page.locator("#leaderboard th[aria-sort]").nth(2)
     assert head.get_attribute("aria-sort") == "descending"
-    means = [float(text.split()[0]) for text in column(page, "leaderboard", 1)]
+    means = [float(text.split()[0]) for text in column(page, "leaderboard", 2)]
     assert means == sorted(means, reverse=True)
     head.locator("button").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    means = [float(text.split()[0]) for text in column(page, "leaderboard", 1)]
+    means = [float(text.split()[0]) for text in column(page, "leaderboard", 2)]
     assert means == sorted(means)
 
 
@@ -97,6 +120,7 @@ def test_what_is_missing_sorts_last_either_way(page):
 
 def test_the_theme_follows_the_system_and_the_switch(page):
     background = "getComputedStyle(document.body).backgroundColor"
+    draw_all(page)
     white, black = "rgb(255, 255, 255)", "rgb(21, 24, 27)"
     assert page.evaluate(background) == white
     page.emulate_media(color_scheme="dark")
@@ -121,7 +145,139 @@ def test_a_number_opens_its_cells(page):
     assert "crossfold rerun" in block.inner_text()
 
 
+def test_a_cell_shows_its_configuration_environment_and_command(page):
+    block = page.locator("details.cells").nth(3)
+    block.locator("summary").first.click()
+    assert block.locator("circle.dot").count() == block.locator("path.line").count() == 6
+    dot = block.locator("circle.dot").nth(2)
+    dot.focus()
+    page.keyboard.press("Enter")
+    words = block.locator(".cell").inner_text()
+    assert "crossfold rerun" in words
+    assert "crossfold why" in words
+    assert block.locator("tr.chosen").count() == block.locator("path.line.chosen").count() == 1
+    assert block.locator("tr.chosen code").first.inner_text() in words
+    block.get_by_text("Recipe", exact=True).click()
+    assert '"epochs": 30' in block.locator("pre").nth(1).inner_text()
+    block.get_by_text("Environment", exact=True).click()
+    assert "2.13.0" in block.locator("pre").nth(2).inner_text()
+    block.get_by_role("link", name="Clips").click()
+    assert page.evaluate("location.hash") == "#clips"
+
+
+def test_a_leaderboard_is_searched_filtered_and_narrowed(page):
+    tools = page.locator("[data-tools=leaderboard]")
+    rows = page.locator("#leaderboard table").first.locator("tbody tr:not([hidden])")
+    assert rows.count() == 10
+    tools.get_by_label("Search").fill("DCA")
+    assert {text.split("\t")[0] for text in rows.all_inner_texts()} == {"CA + DCA", "JCA + DCA", "RJCA + DCA"}
+    assert tools.locator("[data-shown]").inner_text() == "3 of 10 systems"
+    assert page.locator("#leaderboard table").nth(1).locator("tbody tr:not([hidden])").count() == 3
+    tools.get_by_label("Search").fill("")
+    tools.get_by_label("Systems").select_option("unimodal")
+    assert rows.count() == 2
+    tools.get_by_label("Systems").select_option("")
+    heads = page.locator("#leaderboard table").first.locator("thead tr:last-child th")
+    shown = heads.evaluate_all("heads => heads.filter(head => !head.hidden).map(head => head.innerText)")
+    assert "Group" in shown
+    tools.locator(".columns summary").click()
+    tools.get_by_label("Group", exact=True).uncheck()
+    after = heads.evaluate_all("heads => heads.filter(head => !head.hidden).map(head => head.innerText)")
+    assert after == [head for head in shown if head != "Group"]
+    widths = page.evaluate(
+        """() => { const [groups, heads] = document.querySelector('#leaderboard table').tHead.rows;
+        const wide = [...groups.cells].filter(cell => !cell.hidden).reduce((sum, cell) => sum + cell.colSpan, 0);
+        return [wide, [...heads.cells].filter(cell => !cell.hidden).length]; }"""
+    )
+    assert widths[0] == widths[1]
+    page.keyboard.press("Escape")
+    assert tools.locator(".columns").get_attribute("open") is None
+
+
+def test_rows_of_another_budget_wait_behind_a_switch(open_page, lab, workspace):
+    store = lab.make_store(workspace.root)
+    some = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
+    other = lab.cells_of(store, lab.VARIANTS[3:4], folds=(0,), seeds=(0,))
+    for cell, noise in [*some, *other]:
+        lab.finish(workspace, store, cell, noise)
+    page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri())
+    rows = page.locator("#leaderboard table").first.locator("tbody tr:not([hidden])")
+    assert rows.count() == 3
+    page.get_by_label("also rows that are unfinished or ran other folds or seeds (1)").check()
+    assert rows.count() == 4
+
+
+def test_settings_and_clips_are_switched(open_page, lab, workspace):
+    store = lab.make_store(workspace.root)
+    for selection in ("reported", "held_out"):
+        recipe = Recipe(name="demo", epochs=30, selection=selection)
+        for cell, noise in lab.cells_of(store, lab.VARIANTS[5:7], folds=(0,), seeds=(0, 1), recipe=recipe):
+            lab.finish(workspace, store, cell, noise, looked=True)
+    page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri())
+    assert page.locator("#leaderboard").is_visible()
+    assert not page.locator("#leaderboard-2").is_visible()
+    page.get_by_label("Setting", exact=True).select_option("2")
+    assert page.locator("#leaderboard-2").is_visible()
+    assert not page.locator("#leaderboard").is_visible()
+    page.get_by_label("Setting", exact=True).select_option("1")
+    second = page.get_by_label("Clip", exact=True).locator("option").nth(1)
+    page.get_by_label("Clip", exact=True).select_option(second.get_attribute("value"))
+    shown = page.locator("#clips figure:not([hidden])")
+    assert shown.count() == 1
+    assert second.inner_text() in shown.inner_text()
+    shown.scroll_into_view_if_needed()
+    shown.locator(".main-svg").first.wait_for()
+    assert "Gates of CA + DCA" in shown.inner_text()
+    page.goto(page.url.split("#")[0] + "#leaderboard-2")
+    page.reload()
+    assert page.locator("#leaderboard-2").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(open_page, url, scheme):
+    page = open_page(url, color_scheme=scheme, viewport={"width": 1200, "height": 900})
+    page.locator("details.cells > summary").first.click()
+    page.locator("details.cells circle.dot").first.click()
+    draw_all(page)
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    serious = [
+        (each["id"], each["nodes"][0]["target"], each["nodes"][0].get("failureSummary", "")[:200])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_a_served_page_loads_again_as_the_reader_left_it(browser, lab, workspace):
+    store = lab.make_store(workspace.root)
+    cells = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
+    for cell, noise in cells[:-1]:
+        lab.finish(workspace, store, cell, noise)
+    server = ReportServer(workspace, 0, figures=False)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        page = browser.new_context(viewport={"width": 1000, "height": 600}).new_page()
+        page.goto(server.url)
+        page.locator("[data-tools=leaderboard]").get_by_label("Search").fill("only")
+        page.locator("details.cells > summary").first.click()
+        page.wait_for_timeout(300)
+        where = page.evaluate("window.scrollY")
+        assert where > 0
+        with page.expect_navigation(timeout=20_000):
+            lab.finish(workspace, store, *cells[-1])
+        page.wait_for_load_state()
+        assert page.locator("[data-tools=leaderboard]").get_by_label("Search").input_value() == "only"
+        assert page.locator("details.cells").first.get_attribute("open") is not None
+        assert abs(page.evaluate("window.scrollY") - where) < 40
+        page.context.close()
+    finally:
+        server.close()
+        thread.join(timeout=20)
+
+
 def test_a_panel_shows_its_family_before_all_others(page):
+    draw_all(page)
     strokes = page.eval_on_selector_all(
         "#plot-curve-valence-2 .scatterlayer .js-line", "lines => lines.map(line => getComputedStyle(line).stroke)"
     )
@@ -144,10 +300,12 @@ def test_the_first_key_skips_to_the_results(page):
 
 def test_a_phone_scrolls_tables_and_not_the_page(open_page, url):
     page = open_page(url, viewport={"width": 390, "height": 844})
+    draw_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     overlaps = page.evaluate(
         """() => [...document.querySelectorAll('.plot')].flatMap(plot => {
             const boxes = [...plot.querySelectorAll('.annotation-text, .xtick text, .ytick text')]
+                .filter(text => !/rotate\\(-/.test(text.getAttribute('transform')))
                 .map(text => text.getBoundingClientRect()).filter(box => box.width);
             return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>
                 a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom));
@@ -157,7 +315,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(open_page, url):
 
 
 def test_hostile_names_do_nothing(open_page, lab, workspace):
-    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    evil = '<script>alert(1)</script><img src=x onerror=alert(2)>\u202e$\\frac{1}{2}$"'
     store = lab.make_store(workspace.root, first_clip="<script>alert(1)</script>")
     variants = (*lab.VARIANTS[:2], lab.Fake(evil, {}, 0.3))
     for cell, noise in lab.cells_of(store, variants, folds=(0,), seeds=(0, 1)):
@@ -165,3 +323,8 @@ def test_hostile_names_do_nothing(open_page, lab, workspace):
     page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri())
     assert "<script>alert(1)</script>" in page.inner_text("#leaderboard")
     assert "<script>alert(1)</script>" in page.inner_text("#figures")
+    draw_all(page)
+    page.locator("details.cells > summary").last.click()
+    page.locator("details.cells").last.locator("td button").first.click()
+    assert "<script>alert(1)</script>" in page.locator("details.cells > summary").last.inner_text()
+    assert "<script>alert(1)</script>" in page.inner_text("#clips")

@@ -9,10 +9,11 @@ import pytest
 from crossfold.platform.contracts import Failure, FailureClass
 from crossfold.platform.errors import UserError
 from crossfold.reports.architecture import recomputed_sizes
-from crossfold.reports.build import build_tables, gate_gains
+from crossfold.reports.build import build_tables
 from crossfold.reports.cells import load_results
 from crossfold.reports.comparison import order_sentences
 from crossfold.reports.leaderboard import build_leaderboard
+from crossfold.reports.page import gate_gains
 from crossfold.reports.specs import check_tables, declared, table_ids, table_spec
 from crossfold.reports.tables import build, choose_setting
 from crossfold.sweeps.recipe_files import load_recipe

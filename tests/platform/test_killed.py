@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.platform.results import Workspace
+
 sys.path.insert(0, str(Path(__file__).parent))
 from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
 
@@ -12,11 +14,11 @@ from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
 @pytest.mark.slow
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
     sweep = write_sweep(tmp_path, cells=24)
-    chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "driver"), kills=2)
+    chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "driver"), kills=2, stride=6)
     chaos.run(seconds=300)
     assert chaos.killed == {"worker": 1, "driver": 1}
     assert chaos.launches >= 2
-    cells = sorted(path.name for path in (tmp_path / "work" / "cells").iterdir())
+    cells = sorted(Workspace(tmp_path / "work").finished())
     assert len(cells) == 24
     assert runs_in_mlflow(tmp_path / "work") == dict.fromkeys(cells, 1)
     expected = undisturbed(sweep, tmp_path / "alone")

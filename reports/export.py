@@ -1,0 +1,132 @@
+"""Single figures as svg, png or pdf, through kaleido and an installed Chrome or Chromium."""
+
+import copy
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from crossfold.platform.errors import UserError, nearest
+from crossfold.reports.figures import Figure, Panel
+from crossfold.reports.page import Page
+
+FIGURE_FORMATS = ("svg", "png", "pdf")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+WIDTH = 760
+INK, SOFT, RULE, MUTED = "#1c1f23", "#5d646d", "#d9dce0", "#cfd3d8"
+NOTE_WIDTH = 130
+"""Characters of one line of the note below a figure."""
+
+
+def check_export(formats: Sequence[str]) -> None:
+    """Raises `UserError` for an unknown format, and where kaleido or a browser is missing. Before any work."""
+    for name in formats:
+        if name not in FIGURE_FORMATS:
+            raise UserError(
+                f"unknown figure format {name!r}{nearest(name, FIGURE_FORMATS)}",
+                "give some of " + ", ".join(FIGURE_FORMATS),
+            )
+    if importlib.util.find_spec("kaleido") is None:
+        raise UserError("single figures need kaleido, which is not installed", "pip install 'crossfold[figures]'")
+    if find_browser() is None:
+        raise UserError(
+            "single figures need Chrome or Chromium, and none was found on PATH",
+            "install one, or name its file in BROWSER_PATH; the HTML report needs none",
+        )
+
+
+def find_browser() -> str | None:
+    """`BROWSER_PATH`, else the first known browser on PATH."""
+    given = os.environ.get("BROWSER_PATH")
+    if given:
+        return given if Path(given).is_file() else None
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def export_figures(page: Page, folder: Path, formats: Sequence[str], date: str) -> list[Path]:
+    """Writes every panel of every figure into `folder`, named by the ids of the page; returns the files.
+
+    Each carries its title, its key, the label of an embedded corpus, and the line that says where it comes from.
+    """
+    check_export(formats)
+    folder.mkdir(parents=True, exist_ok=True)
+    specs, files = [], []
+    for block in page.blocks:
+        for figure in block.drawn:
+            for index, panel in enumerate(figure.panels, start=1):
+                for extension in formats:
+                    specs.append(standalone(figure, panel, block.setting.label, date))
+                    files.append(folder / f"{figure.id}-{index}.{extension}")
+    import kaleido  # an extra, and slow to import
+
+    # One browser for all of them; without the address of a script for formulas, so that nothing asks the network.
+    options = {"path": find_browser(), "mathjax": False, "n": 1}
+    jobs = [
+        {
+            "fig": spec.to_dict(),
+            "path": str(path),
+            "opts": {"format": path.suffix[1:], "scale": 2 if path.suffix == ".png" else 1},
+        }
+        for spec, path in zip(specs, files, strict=True)
+    ]
+    kaleido.write_fig_from_object_sync(jobs, kopts=options)
+    return files
+
+
+def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure:
+    """One chart with everything the page would say around it."""
+    spec: dict[str, Any] = copy.deepcopy({"data": list(panel.spec["data"]), "layout": dict(panel.spec["layout"])})
+    layout = spec["layout"]
+    for trace in spec["data"]:
+        colour = {"truth": INK, "muted": MUTED}.get(str(trace.get("meta")))
+        if colour:
+            trace["line"] = {**(trace.get("line") or {}), "color": colour}
+        trace["showlegend"] = bool(trace.get("name"))
+    title = figure.title + (f", {panel.title}" if panel.title and panel.title not in figure.title else "")
+    words = [f"<b>{_inert(title)}</b>", *([_inert(label)] if label else [])]
+    drawn = {str(trace.get("name")) for trace in spec["data"] if trace.get("showlegend")}
+    keys = [
+        f'<span style="color:{key.colour or INK}">■</span> {_inert(key.name)}'
+        for key in (*figure.key, *panel.key)
+        if key.name and key.name not in drawn
+    ]
+    small = [
+        *_wrapped(f"{figure.note} Made {date}."),
+        *("   ".join(keys[at : at + 4]) for at in range(0, len(keys), 4)),
+    ]
+    words += [f'<span style="font-size:10px">{line}</span>' for line in small]
+    above = 40 + 19 * len(words)
+    margin = layout["margin"]
+    height = int(layout["height"]) + above - int(margin["t"])
+    wide = sum(bool(trace["showlegend"]) for trace in spec["data"]) > 1
+    layout |= {
+        "height": height,
+        "width": WIDTH + (180 if wide else 0),
+        "margin": margin | {"t": above + (24 if layout.get("annotations") else 0)},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "showlegend": wide,
+        "font": {"color": SOFT, "size": 12, "family": "sans-serif"},
+        "title": {"text": "<br>".join(words), "x": 0.01, "xanchor": "left", "y": 1 - 14 / height, "yanchor": "top",
+                  "font": {"size": 14, "color": INK}},
+        "xaxis": layout["xaxis"] | {"gridcolor": RULE},
+        "yaxis": layout["yaxis"] | {"gridcolor": RULE},
+    }  # fmt: skip
+    return go.Figure(spec)
+
+
+def _inert(text: str) -> str:
+    return text.replace("<", "&lt;")
+
+
+def _wrapped(text: str) -> list[str]:
+    lines: list[str] = [""]
+    for word in _inert(text).split():
+        if len(lines[-1]) + len(word) > NOTE_WIDTH:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

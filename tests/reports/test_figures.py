@@ -1,0 +1,209 @@
+"""Figures that say what a choice does: each from planted numbers, and none where there is nothing to show."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crossfold.platform.config import Recipe
+from crossfold.reports.ablations import (
+    fold_chart,
+    optimism_chart,
+    parameter_curves,
+    seed_noise_chart,
+    selection_pairs,
+)
+from crossfold.reports.budget import group_letters, ranks_of, same_budget
+from crossfold.reports.cells import load_results
+from crossfold.reports.degradation import degradation_chart, stress_scores, stress_table
+from crossfold.reports.figures import gain_name, gate_pairs
+from crossfold.reports.gates import gate_charts, gate_table
+from crossfold.reports.leaderboard import build_leaderboard
+from crossfold.reports.media import clip_media
+from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
+
+BOTH = (("valence", "arousal"),)
+
+
+def fill(lab, workspace, variants, *, looked=False, **options):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, variants, **options):
+        lab.finish(workspace, store, cell, noise, looked=looked)
+    results = load_results(workspace)
+    return results, next(iter(results.settings.values())), store
+
+
+@pytest.fixture(scope="module")
+def planted(finished):
+    results = load_results(finished)
+    return results, next(iter(results.settings.values()))
+
+
+def test_a_budget_is_what_most_complete_systems_ran(lab, workspace):
+    results, setting, store = fill(lab, workspace, lab.VARIANTS[:3], folds=(0, 1), seeds=(0,))
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    budget = same_budget(results, setting)
+    assert [results.variants[v] for v in budget.variants] == ["Audio only", "Visual only", "Concatenation"]
+    assert len(budget.scores) == 4
+    # One owed cell, and a system is no longer complete.
+    owed = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(2,), seeds=(0,))]
+    lab.launch(workspace, store, owed, recipe=Recipe(name="demo", epochs=30))
+    results = load_results(workspace)
+    assert "Audio only" not in [results.variants[v] for v in same_budget(results, setting).variants]
+
+
+def test_letters_are_shared_by_what_cannot_be_told_apart(planted):
+    results, setting = planted
+    ranks = ranks_of(same_budget(results, setting))
+    letters = group_letters(ranks)
+    for a in ranks.mean.index:
+        for b in ranks.mean.index:
+            near = abs(ranks.mean[a] - ranks.mean[b]) <= ranks.critical_difference
+            shared = bool(set(letters.get(a, "").split()) & set(letters.get(b, "").split()))
+            assert a == b or near == shared
+    table = build_leaderboard(results, setting)
+    assert table.word_heads == ("Group",)
+    assert {line.label: line.words[0] for line in table.lines}["Audio only"] == letters[ranks.mean.index[-1]]
+    assert table.extra == ("Mean rank", "Parameters", "Training, s")
+    assert rank_chart(results, setting, None) is None
+
+
+def test_who_wins_is_counted_in_blocks(planted):
+    results, setting = planted
+    budget = same_budget(results, setting)
+    heat = win_matrix(results, budget).panels[0].spec["data"][0]
+    z = np.array(heat["z"], float)
+    off = ~np.eye(len(z), dtype=bool)
+    np.testing.assert_allclose((z + z.T)[off], 1)
+    order = sorted(budget.variants, key=lambda v: -budget.scores[v].mean())
+    assert z[0, -1] == (budget.scores[order[0]] > budget.scores[order[-1]]).mean()
+
+
+def test_no_cheaper_system_reaches_the_front(planted):
+    results, setting = planted
+    figure = pareto_chart(results, setting, same_budget(results, setting))
+    line, dots = figure.panels[0].spec["data"]
+    points = list(zip(dots["x"], dots["y"], strict=True))
+    for x, y in zip(line["x"], line["y"], strict=True):
+        assert not any(cost <= x and score > y for cost, score in points)
+    assert list(line["y"]) == sorted(line["y"])
+
+
+def test_recursions_have_a_curve_of_their_own(lab, workspace):
+    steps = tuple(lab.Fake("rjca", {"axis": "time", "iterations": m}, 0.5 - 0.1 * m) for m in (1, 2, 3))
+    results, setting, _ = fill(lab, workspace, (*steps, lab.VARIANTS[0]), folds=(0,), seeds=(0, 1), targets=BOTH)
+    (figure,) = parameter_curves(results, setting, same_budget(results, setting))
+    (line,) = figure.panels[0].spec["data"]
+    assert figure.id == "by-iterations"
+    assert list(line["x"]) == [1, 2, 3]
+    scores = same_budget(results, setting).scores.mean()
+    expected = [scores[v] for v in sorted(scores.index) if v.startswith("rjca")]
+    np.testing.assert_allclose(list(line["y"]), expected, atol=1e-4)
+
+
+def test_without_a_parameter_that_varies_alone_there_is_no_curve(planted):
+    results, setting = planted
+    assert parameter_curves(results, setting, same_budget(results, setting)) == []
+
+
+def test_the_stress_score_is_the_mean_over_the_battery(lab, workspace):
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], looked=True, folds=(0,), seeds=(0, 1))
+    scores = stress_scores(results, setting)
+    raw = results.cells.groupby("variant")["ccc"].mean()
+    # Strengths 0.5, 1 and 3 take 5, 10 and 30%; one of two modalities is used by the first, both by the last.
+    kept = {"Audio only": (0.95 + 0.9 + 0.7 + 3) / 6, "Concatenation": (0.95 + 0.9 + 0.7) / 3}
+    for variant, score in scores.items():
+        if results.variants[variant] in kept:
+            assert score == pytest.approx(kept[results.variants[variant]] * raw[variant])
+    table = stress_table(results, setting)
+    assert (table.loc[table["strength"] == 0, "ccc"] >= 0).all()
+    figure = degradation_chart(results, setting)
+    assert [panel.title for panel in figure.panels] == ["Audio gone", "Visual gone", "Audio noisy", "Visual noisy"]
+    # Only systems that read the modality stand in its panel.
+    names = [[trace.get("name") for trace in panel.spec["data"]] for panel in figure.panels]
+    assert "Visual only" not in names[0]
+    assert "Visual only" in names[1]
+
+
+def test_a_partly_scored_system_has_no_stress_score(lab, workspace):
+    results, setting, store = fill(lab, workspace, lab.VARIANTS[:2], looked=True, folds=(0,), seeds=(0,))
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(1,)):
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    assert [results.variants[v] for v in stress_scores(results, setting)] == ["Visual only"]
+
+
+def test_gates_are_averaged_and_an_undefined_auroc_is_left_out(lab, workspace):
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[5:8], looked=True, folds=(0,), seeds=(0, 1))
+    table = gate_table(results, setting)
+    variants = {str(v) for v in table.index.get_level_values("variant")}
+    assert {results.variants[v] for v in variants} == {"CA + DCA", "JCA + DCA"}
+    assert table.xs("any", level="damage")["auroc"].unique().tolist() == pytest.approx([0.6])
+    figures = {figure.id: figure for figure in gate_charts(results, setting)}
+    assert set(figures) == {"gate-spans", "gate-stress", "gate-weight"}
+    assert list(figures["gate-spans"].panels[0].spec["layout"]["xaxis"]["ticktext"]) == ["any", "audio missing"]
+
+
+def test_nothing_is_drawn_where_nothing_was_looked_at(planted):
+    results, setting = planted
+    assert degradation_chart(results, setting) is None
+    assert gate_charts(results, setting) == []
+    assert optimism_chart(results, setting) is None
+
+
+def test_optimism_is_reported_minus_held_out_of_the_same_cell(lab, workspace):
+    store = lab.make_store(workspace.root)
+    for selection, noise in (("reported", 0.3), ("held_out", 0.6)):
+        recipe = Recipe(name="demo", epochs=30, selection=selection)
+        for cell, _ in lab.cells_of(store, lab.VARIANTS[2:3], folds=(0, 1), seeds=(0, 1), recipe=recipe):
+            lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    settings = {setting.selection: setting for setting in results.settings.values()}
+    (gain,) = selection_pairs(results, settings["reported"]).values()
+    means = results.cells.groupby("selection")["ccc"].mean()
+    assert gain.mean == pytest.approx(means["reported"] - means["held_out"])
+    assert gain.n == 4
+    assert gain.low <= gain.mean <= gain.high
+    assert selection_pairs(results, settings["held_out"]) == {}
+    assert "Concatenation" in optimism_chart(results, settings["reported"]).panels[0].alt
+
+
+def test_folds_and_seeds(planted):
+    results, setting = planted
+    scores = same_budget(results, setting).scores
+    folds = fold_chart(results, setting)
+    assert f"fold 0 {scores.xs(0, level='fold').mean().mean():.3f}" in folds.panels[0].alt
+    chart = seed_noise_chart(results, setting, [0.01, -0.01, 0.5])
+    bars, strokes = chart.panels[0].spec["data"]
+    assert list(strokes["x"]) == [0.01, 0.5]
+    first = scores.columns[0]
+    by_seed = scores[first].groupby(["fold", "seed"]).mean()
+    expected = np.sqrt(by_seed.groupby("fold").var(ddof=1).mean())
+    assert bars["x"][0] == pytest.approx(expected, abs=1e-4)
+    assert len(seed_noise_chart(results, setting, []).panels[0].spec["data"]) == 1
+
+
+def test_one_seed_says_nothing_of_seeds_and_one_fold_nothing_of_folds(lab, workspace):
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:2], folds=(0,), seeds=(0,))
+    assert fold_chart(results, setting) is None
+    assert seed_noise_chart(results, setting, [0.01]) is None
+
+
+def test_gates_of_their_own_gain_over_the_system_without(lab, workspace):
+    common = {"axis": "time", "iterations": 3}
+    fakes = tuple(lab.Fake(name, common, 0.4) for name in ("rjca", "rjca+dca", "grjca", "hgrjca"))
+    results, setting, _ = fill(lab, workspace, fakes, folds=(0,), seeds=(0,))
+    names = [gain_name(results, setting, *pair) for pair in gate_pairs(results, setting)]
+    assert names == ["RJCA + DCA", "GRJCA over RJCA", "HGRJCA over GRJCA"]
+
+
+def test_faces_and_sound_come_from_the_workspace(workspace, media_corpus, lab):
+    media_corpus(workspace.root / "corpora" / "mine")
+    clip = next(iter(lab.make_store(workspace.root, first_clip="alma").clips))
+    media = clip_media(workspace, clip)
+    assert len(media.faces) == 8
+    assert all(uri.startswith("data:image/jpeg;base64,") for _, uri in media.faces)
+    assert media.outline.count("M") == 240
+    elsewhere = pd.Series({"name": "../alma", "video": "../alma"})
+    assert clip_media(workspace, type(clip)(**{**vars(clip), **elsewhere.to_dict()})) is None
