@@ -35,8 +35,12 @@ def cell_tags(cell: Cell) -> dict[str, str]:
 
 
 def cell_params(cell: Cell) -> dict[str, str]:
-    """Every parameter of the system by name, every field of the recipe as `recipe.<dotted name>`."""
-    flat = dict(_flatten("", cell.params)) | dict(_flatten("recipe.", cell.recipe.model_dump(mode="json")))
+    """Every parameter of the system by name, every field of the recipe as `recipe.<dotted name>`.
+
+    Fields outside the cell's identity, such as the stress battery, are left out: MLflow holds a parameter for ever, and
+    the same cell may be looked at in another way later.
+    """
+    flat = dict(_flatten("", cell.params)) | dict(_flatten("recipe.", cell.recipe.identity()))
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
 
 

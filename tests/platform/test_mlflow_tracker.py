@@ -178,6 +178,22 @@ def test_a_launch_is_told_completely(workspace):
     }  # fmt: skip
 
 
+def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
+    """The stress battery is no part of a cell, and MLflow lets no parameter change."""
+    cell = make_cell(0)
+    again = cell.model_copy(update={"recipe": Recipe.parse({"epochs": EPOCHS, "stress": "none"}, "a test")})
+    assert again.cell_id == cell.cell_id
+    assert again.recipe.stress != cell.recipe.stress
+    for asked in (cell, again):
+        tracker = MlflowTracker(workspace)
+        tracker.launch("tiny", [asked])
+        tracker.started(asked, 1)
+        tracker.epoch(asked, report_of(asked, 1))
+        tracker.close()
+        assert tracker.troubles == 0
+    assert "recipe.stress" not in story(workspace)[cell.cell_id]["params"]
+
+
 def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
     cells = [make_cell(seed) for seed in range(3)]
     run_live(workspace, MlflowTracker(workspace), cells)
