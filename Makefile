@@ -23,8 +23,12 @@ venv: .venv/.installed
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
+# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute.
 test: venv  ## every test that needs no GPU
-	$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/platform >.test-platform.log 2>&1 & platform=$$!; \
+	$(BIN)/python -m pytest -q tests --ignore=tests/platform; rest=$$?; \
+	wait $$platform; code=$$?; echo "== tests/platform"; cat .test-platform.log; \
+	exit $$((rest > code ? rest : code))
 
 lint: venv
 	$(BIN)/ruff check .

@@ -64,8 +64,24 @@ def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
             groups[canonical_json(record.cell.identity() | {"seed": None})].append(record)
     stores: dict[str, FeatureStore] = {}
     for members in groups.values():
-        if len(members) > 1:
+        # A store that is elsewhere, as after a merge, cannot say which frames make a video.
+        here = workspace.store_path(members[0].cell.corpus, members[0].cell.store).is_dir()
+        if len(members) > 1 and here:
             yield _scored(sorted(members, key=lambda record: record.cell.seed), workspace, stores)
+
+
+def keep_seed_ensembles(workspace: Workspace) -> int:
+    """Scores what `seed_ensembles` yields, so that reports find it; returns how many there are."""
+    return sum(1 for _ in seed_ensembles(workspace))
+
+
+def kept_ensembles(workspace: Workspace) -> dict[frozenset[str], dict[str, Any]]:
+    """Metrics per target of every ensemble that was scored, by the ids of its members."""
+    found = {}
+    for path in sorted(workspace.ensembles.glob("*.json")):
+        kept = json.loads(path.read_text())
+        found[frozenset(kept["members"])] = kept["metrics"]
+    return found
 
 
 def _scored(members: Sequence[CellRecord], workspace: Workspace, stores: dict[str, FeatureStore]) -> Ensemble:

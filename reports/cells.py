@@ -14,6 +14,7 @@ import pandas as pd
 
 from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import PROTOCOL, Cell, Failure, canonical_json
+from crossfold.platform.ensembles import kept_ensembles
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord, Workspace
 from crossfold.reports.palette import system_label, system_rank
@@ -101,6 +102,9 @@ class Results:
     looks: Mapping[str, Look] = field(default_factory=dict)
     """Finished cell_id -> its stress battery and gates (docs/results.md); cells without either are left out."""
 
+    ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
+    """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
+
     @cached_property
     def groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
         """(setting, variant, target) -> its rows of `cells`, cut out once."""
@@ -156,6 +160,7 @@ def load_results(workspace: Workspace) -> Results:
             for key, run in _processed(record, seen[cell_id])
         },
         looks={cell_id: look for cell_id, found in seen.items() if (look := _look(found)) != Look()},
+        ensembles=kept_ensembles(workspace),
     )
 
 

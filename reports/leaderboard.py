@@ -23,6 +23,7 @@ GAIN_NOTE = (
 ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
+ENSEMBLE = "Seed ensemble CCC"
 GROUP_NOTE = (
     "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
     "system without a letter can be told from all others."
@@ -30,6 +31,8 @@ GROUP_NOTE = (
 FURTHER_NOTES = {
     RANK: "Mean rank: over target x fold x seed, among the complete systems that ran the same of them; 1 is the best.",
     SECONDS: "Training: median over cells; it depends on the machine and on what else ran there.",
+    ENSEMBLE: "Seed ensemble CCC: of the mean prediction of all seeds of a fold, mean over folds and targets; it has "
+    "more than the budget of a row, so compare it with other ensembles only.",
     STRESS: "Stress CCC: mean over the entries of the stress battery, targets, folds and seeds; what a system does not "
     "read cannot be damaged for it.",
 }
@@ -228,8 +231,28 @@ def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> 
     }
     found: dict[str, Mapping[str, float]] = {
         RANK: ranks,
+        ENSEMBLE: ensemble_scores(results, setting),
         STRESS: stress_scores(results, setting),
         PARAMETERS: medians["parameters"],
         SECONDS: medians["train_seconds"],
     }
     return {head: values for head, values in found.items() if values}
+
+
+def ensemble_scores(results: Results, setting: Setting) -> dict[str, float]:
+    """Variant -> CCC of the mean prediction of its seeds, mean over folds and targets.
+
+    Only variants of which every planned run has finished, and whose seeds of every fold were put together.
+    """
+    found: dict[str, float] = {}
+    for variant in setting_variants(results, setting):
+        scores: list[float | None] = []
+        for target in setting_targets(results, setting):
+            rows = results.groups.get((setting.key, variant, target))
+            for _, runs in rows.groupby("fold") if rows is not None else ():
+                metrics = results.ensembles.get(frozenset(runs["cell_id"]), {}).get(target, {})
+                scores.append(metrics.get("ccc") if (runs["status"] == "done").all() else None)
+        whole = [score for score in scores if score is not None]
+        if whole and len(whole) == len(scores):
+            found[variant] = sum(whole) / len(whole)
+    return found

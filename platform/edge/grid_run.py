@@ -15,6 +15,7 @@ from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
 from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
+from crossfold.platform.ensembles import keep_seed_ensembles
 from crossfold.platform.forecast import forecast, kind_of, remember
 from crossfold.platform.integrity import damaged_cells, remove_leftovers, set_damaged_aside
 from crossfold.platform.results import Workspace
@@ -119,6 +120,7 @@ def run_sweeps(
     if not (summary.interrupted or summary.time_up):
         for prepared in sweeps:
             look_again(prepared, space, silent=silent)
+        keep_seed_ensembles(space)
     return summary
 
 

@@ -78,7 +78,7 @@ def test_cells_on_raw_frames_or_clips_say_why_not(finished):
 
 def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, synthetic_store, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from mlflow import pyfunc, set_tracking_uri
+    from mlflow import pyfunc
 
     from crossfold.platform.edge.mlflow_mirror import Mirror
     from crossfold.platform.edge.mlflow_tracker import sync
@@ -87,12 +87,9 @@ def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, sy
     mirror = Mirror(workspace)
     mirror.prepare()
     run = mirror.cell_runs()[finished.cell_id]
-    before = pyfunc.mlflow.get_tracking_uri()
-    set_tracking_uri(workspace.mlflow_uri)
-    try:
-        model = pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    finally:
-        set_tracking_uri(before)
+    # Not `set_tracking_uri`: it would outlive this test in the environment.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
+    model = pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     features, _, _ = clip_of(synthetic_store, finished, finished.predictions.clips[0])
     by_name = model.predict(features)
     columns = {f"{m}_{i}": values[:, i] for m, values in features.items() for i in range(values.shape[1])}

@@ -1,4 +1,7 @@
-"""A small sweep whose worker and driver are killed; the large one, with nodes, is in tests/benchmarks/test_chaos.py."""
+"""A small sweep whose worker and driver are killed; the large one, with nodes, is in tests/benchmarks/test_chaos.py.
+
+Run with `--benchmarks`: whether the sweep is still running when a kill is due depends on the machine.
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
     sweep = write_sweep(tmp_path, cells=24)
     chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "driver"), kills=2, stride=6)

@@ -1,8 +1,15 @@
 """What a workspace says, as rows."""
 
+import numpy as np
+import pytest
+
 from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import Failure, FailureClass, Inner
+from crossfold.platform.ensembles import keep_seed_ensembles
+from crossfold.platform.metrics import ccc
+from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import COLUMNS, load_results
+from crossfold.reports.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores
 
 
 def fail(workspace, cell, kind=FailureClass.DIVERGED):
@@ -151,3 +158,31 @@ def test_what_one_recipe_owes_never_makes_another_look_unfinished(workspace, lab
     cells = load_results(workspace).cells
     assert cells.groupby("setting")["status"].unique().map(list).tolist().count(["done"]) == 1
     assert cells["setting"].nunique() == 2
+
+
+def test_the_ensemble_of_seeds_is_a_column_once_every_fold_is_complete(workspace, lab):
+    store = lab.make_store(workspace.root)
+    asked = lab.cells_of(store, lab.VARIANTS[:2], folds=(0, 1), seeds=(0, 1))
+    for cell, noise in asked[:-1]:
+        lab.finish(workspace, store, cell, noise)
+    lab.launch(workspace, store, [cell for cell, _ in asked], recipe=asked[0][0].recipe)
+    assert load_results(workspace).ensembles == {}
+    assert keep_seed_ensembles(workspace) == 7, "2 variants x 2 folds x 2 targets, one without its second seed"
+
+    results = load_results(workspace)
+    (setting,) = results.settings.values()
+    whole, unfinished = setting_variants(results, setting)
+    scores = ensemble_scores(results, setting)
+    assert scores.keys() == {whole}, f"{unfinished} still owes a cell"
+    members = [cell for cell, _ in asked if cell.system == "unimodal_audio"]
+    expected = []
+    for fold in (0, 1):
+        for target in ("valence", "arousal"):
+            pair = [c.cell_id for c in members if (c.fold, c.target) == (fold, target)]
+            predictions = [workspace.read_exactly(cell_id).predictions for cell_id in pair]
+            mean = (predictions[0].prediction + predictions[1].prediction) / 2
+            expected.append(float(ccc(mean[:, 0], predictions[0].label[:, 0], predictions[0].valid[:, 0])))
+    assert scores[whole] == pytest.approx(np.mean(expected), abs=1e-6)
+    singles = results.cells[(results.cells["variant"] == whole) & (results.cells["status"] == "done")]["ccc"]
+    assert scores[whole] > singles.mean(), "noise of seeds averages out"
+    assert ENSEMBLE in build_leaderboard(results, setting).extra
