@@ -14,6 +14,7 @@ from safetensors.torch import save as to_safetensors
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.contracts import Cell, Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.cost import flops_of_window
 from crossfold.platform.end_to_end import load_weights
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.evaluation_options import Evaluation
@@ -103,9 +104,10 @@ def run_cell(
         # Nobody looks more closely at the inner cells of a search than the search does.
         evaluation = cell.recipe.evaluation if cell.inner is None else Evaluation()
         seen, parts = examine(data, evaluation, model)
+        flops = flops_of_window(model, data.reported.source)
     committed = workspace.commit(
         cell,
-        result=_result(cell, trained, model, weights) | score(seen.predictions, data.store) | parts,
+        result=_result(cell, trained, model, weights, flops) | score(seen.predictions, data.store) | parts,
         curve=pd.DataFrame(trained.progress.curve),
         predictions=seen.predictions,
         env=_environment(cell, device, attempt, trained.progress.seconds, monotonic() - started),
@@ -115,7 +117,10 @@ def run_cell(
         logger.info("cell %s was finished by another attempt first", cell.cell_id)
 
 
-def _result(cell: Cell, trained: Trained, model: EmotionModel, weights: dict[str, Any]) -> dict[str, object]:
+def _result(
+    cell: Cell, trained: Trained, model: EmotionModel, weights: dict[str, Any], flops: int | None
+) -> dict[str, object]:
+    costs = {"parameters": sum(p.numel() for p in model.parameters()), "flops_per_window": flops}
     return {
         "status": "done",
         "cell_id": cell.cell_id,
@@ -125,7 +130,7 @@ def _result(cell: Cell, trained: Trained, model: EmotionModel, weights: dict[str
             "best_ccc": trained.progress.best_ccc,
             "end": trained.end,
         },
-        "model": {"parameters": sum(p.numel() for p in model.parameters())} | ({"weights": weights} if weights else {}),
+        "model": costs | ({"weights": weights} if weights else {}),
     }
 
 

@@ -32,7 +32,7 @@ MAX_KEYS = 3
 COLUMNS = (
     "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
     "recipe", "protocol", "revision", "selection", "ccc", "ccc_video_mean", "pcc", "rmse", "best_epoch", "epochs",
-    "train_seconds", "parameters", "failure",
+    "train_seconds", "parameters", "flops", "failure",
 )  # fmt: skip
 
 
@@ -207,6 +207,7 @@ def _finished_rows(record: CellRecord, setting: str) -> Iterator[dict[str, Any]]
             "epochs": result["selection"]["epochs"],
             "train_seconds": record.env.get("train_seconds"),
             "parameters": result["model"]["parameters"],
+            "flops": result["model"].get("flops_per_window"),
         }
 
 

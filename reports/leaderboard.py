@@ -23,7 +23,7 @@ GAIN_NOTE = (
 ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
-ENSEMBLE = "Seed ensemble CCC"
+ENSEMBLE, FLOPS = "Seed ensemble CCC", "MFLOPs a window"
 GROUP_NOTE = (
     "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
     "system without a letter can be told from all others."
@@ -33,6 +33,8 @@ FURTHER_NOTES = {
     SECONDS: "Training: median over cells; it depends on the machine and on what else ran there.",
     ENSEMBLE: "Seed ensemble CCC: of the mean prediction of all seeds of a fold, mean over folds and targets; it has "
     "more than the budget of a row, so compare it with other ensembles only.",
+    FLOPS: "MFLOPs: millions of operations of one prediction; not counted for models with LSTMs, whose kernels torch's "
+    "counter does not see.",
     STRESS: "Stress CCC: mean over the entries of the stress battery, targets, folds and seeds; what a system does not "
     "read cannot be damaged for it.",
 }
@@ -224,7 +226,7 @@ def _order(entries: Sequence[Entry], system: str, variant: str) -> tuple[bool, f
 def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
     """The columns beside the scores, each by variant; without those that nothing is known for."""
     cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
-    numbers = {column: cells[["variant", column]].dropna() for column in ("parameters", "train_seconds")}
+    numbers = {column: cells[["variant", column]].dropna() for column in ("parameters", "flops", "train_seconds")}
     medians = {
         column: {str(variant): float(value) for variant, value in rows.groupby("variant")[column].median().items()}
         for column, rows in numbers.items()
@@ -234,6 +236,7 @@ def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> 
         ENSEMBLE: ensemble_scores(results, setting),
         STRESS: stress_scores(results, setting),
         PARAMETERS: medians["parameters"],
+        FLOPS: {variant: flops / 1e6 for variant, flops in medians["flops"].items()},
         SECONDS: medians["train_seconds"],
     }
     return {head: values for head, values in found.items() if values}

@@ -15,6 +15,11 @@ from crossfold.reports.values import listing, number
 
 GROUP_LINE = "#7a7f87"
 MOST_NUMBERS = 14
+COSTS = (
+    ("parameters", "Parameters"),
+    ("flops", "Operations of one window"),
+    ("train_seconds", "Training of one cell, s (median)"),
+)
 """A matrix of more systems has no room for a number in each square."""
 
 
@@ -133,7 +138,7 @@ def pareto_chart(results: Results, setting: Setting, budget: Budget) -> Figure |
     systems = setting_variants(results, setting)
     means = budget.scores.mean()
     panels = []
-    for column, title in (("parameters", "Parameters"), ("train_seconds", "Training of one cell, s (median)")):
+    for column, title in COSTS:
         costs = pd.to_numeric(cells[column], errors="coerce").groupby(cells["variant"]).median()
         known = [variant for variant in budget.variants if costs.get(variant, np.nan) > 0]
         if len({round(float(costs[variant]), 6) for variant in known}) < 2:

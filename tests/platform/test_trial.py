@@ -314,3 +314,19 @@ def test_a_modality_the_store_lacks_is_refused_as_data(tmp_path_factory, small_s
     store = FeatureStore(small_store(tmp_path_factory.mktemp("mute") / "stores", clips))
     outcome = attempt_cell(tiny_cell("ca", store=store), new_workspace(store.path))
     assert outcome.failure.kind == FailureClass.DATA, outcome.failure.message
+
+
+def test_the_cost_of_a_window_is_counted_but_not_that_of_lstms(workspace, tiny_cell, synthetic_store):
+    """A frame-wise map costs twice its weights a frame; `concat` with linear encoders and heads is nothing else."""
+    linear = {"temporal__kind": "none", "head__layers": 0}
+    counted = {}
+    for system, changes in {"concat": linear, "rjca": linear, "lstm": linear}.items():
+        cell = tiny_cell(system, **changes)
+        assert attempt_cell(cell, workspace).status == "done"
+        counted[system] = workspace.read(cell.cell_id).result["model"]["flops_per_window"]
+        if system == "concat":
+            model = build_model(cell, {m: synthetic_store.width(m) for m in ("audio", "visual")})
+            matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+            assert counted[system] == 2 * matrices * cell.recipe.window
+    assert counted["rjca"] > counted["concat"]
+    assert counted["lstm"] is None

@@ -1,0 +1,24 @@
+"""What a trained model costs to use, beside what it scores."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from crossfold.platform.model import EmotionModel
+from crossfold.platform.sources import Source
+
+
+@torch.no_grad()
+def flops_of_window(model: EmotionModel, source: Source) -> int | None:
+    """Floating-point operations of one prediction of the first window, backbones and heads included.
+
+    None for models with recurrent layers, whose kernels torch's counter does not see.
+    """
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return None
+    model.eval()
+    batch = source.batch(np.zeros(1, np.int64))
+    with FlopCounterMode(display=False) as counter:
+        model(batch.x, batch.real)
+    return int(counter.get_total_flops())
