@@ -86,9 +86,10 @@
     });
     tools.hidden = false;
     filter();
-    // Where a table is wider than the page, p values wait in the menu: the intervals say more.
-    if (table.offsetWidth > table.parentElement.clientWidth) {
-      all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === "p (Holm)").forEach((box) => {
+    // Where a table is wider than the page, what says least waits in the menu: p values first, intervals say more.
+    for (const least of ["p (Holm)", "MFLOPs a window", "Training, s", "Mean rank"]) {
+      if (table.offsetWidth <= table.parentElement.clientWidth) break;
+      all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === least).forEach((box) => {
         box.checked = false;
         hideColumn(table, Number(box.dataset.column), true);
       });
