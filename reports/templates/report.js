@@ -87,7 +87,7 @@
     tools.hidden = false;
     filter();
     // Where a table is wider than the page, what says least waits in the menu: p values first, intervals say more.
-    for (const least of ["p (Holm)", "MFLOPs a window", "Training, s", "Mean rank"]) {
+    for (const least of ["p (Holm)", "MFLOPs a window", "Training, s", "Mean rank", "Parameters"]) {
       if (table.offsetWidth <= table.parentElement.clientWidth) break;
       all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === least).forEach((box) => {
         box.checked = false;
