@@ -261,6 +261,25 @@ def tiny_cell(synthetic_store, tiny_recipe):
     return make
 
 
+@pytest.fixture
+def in_double_precision(monkeypatch):
+    """Gates at T = 0.1 amplify rounding: in float32 two processors disagree in the third digit, here in none."""
+    import torch
+
+    from crossfold.datasets.windows import WindowSource
+
+    gathered = WindowSource._tensor
+
+    def widened(source, array):
+        tensor = gathered(source, array)
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(WindowSource, "_tensor", widened)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def pytest_addoption(parser):
     parser.addoption("--benchmarks", action="store_true", help="run tests/benchmarks, which measure ratios")
 

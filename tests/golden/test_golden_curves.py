@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from crossfold.datasets.windows import WindowSource
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.trial import attempt_cell
+
+pytestmark = pytest.mark.usefixtures("in_double_precision")
 
 GOLDEN = Path(__file__).parent / "curves.json"
 TOLERANCE = 1e-6
@@ -36,21 +36,6 @@ def store(tmp_path_factory, small_store):
                 present[span.modality][span.start : span.end] = False
         clips.append({**vars(clip), "present": present, "spans": ()})
     return FeatureStore(small_store(tmp_path_factory.mktemp("synthetic") / "stores", clips))
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision(monkeypatch):
-    """Gates at T = 0.1 amplify rounding: in float32 two processors disagree in the third digit, here in none."""
-    gathered = WindowSource._tensor
-
-    def widened(source, array):
-        tensor = gathered(source, array)
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(WindowSource, "_tensor", widened)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

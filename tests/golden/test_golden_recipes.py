@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from crossfold.datasets.windows import WindowSource
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
@@ -23,6 +21,8 @@ from crossfold.platform.contracts import Cell, Silent
 from crossfold.platform.seeds import weight_seed
 from crossfold.platform.training import train
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
+
+pytestmark = pytest.mark.usefixtures("in_double_precision")
 
 GOLDEN = Path(__file__).parent / "recipe_curves.json"
 TOLERANCE = 1e-6
@@ -71,21 +71,6 @@ def store(tmp_path_factory, small_store):
         present = {m: np.ones(len(labels), bool) for m in clip.features}
         clips.append({**vars(clip), "labels": labels, "present": present, "spans": ()})
     return FeatureStore(small_store(tmp_path_factory.mktemp("golden") / "stores", clips))
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision(monkeypatch):
-    """As for the other golden curves: processors agree in double precision only."""
-    gathered = WindowSource._tensor
-
-    def widened(source, array):
-        tensor = gathered(source, array)
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(WindowSource, "_tensor", widened)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def systems_of(name):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.datasets.windows import WindowSource
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.results import CELL_FILES
 from crossfold.platform.trial import attempt_cell
@@ -74,21 +73,6 @@ def one_and_two(shared, in_double_precision):
     alone = cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"devices": 1})})
     assert attempt_cell(alone, workspace).status == "done"
     return workspace.read(alone.cell_id), two.read(cell.cell_id)
-
-
-@pytest.fixture
-def in_double_precision(monkeypatch):
-    """As the two processes compute."""
-    gathered = WindowSource._tensor
-
-    def widened(source, array):
-        tensor = gathered(source, array)
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(WindowSource, "_tensor", widened)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def test_two_processes_give_the_numbers_of_one(one_and_two):
