@@ -38,19 +38,18 @@ from crossfold.datasets.affwild2_files import (
 )
 from crossfold.datasets.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora import CORPORA, Corpus, Inspection
+from crossfold.datasets.corpus_files import sound_of_video
 from crossfold.datasets.labels import read_labels
 from crossfold.datasets.media import VideoFacts, probe
 from crossfold.datasets.truth import read_spans, read_subjects
 from crossfold.datasets.validation import (
     Finding,
+    attempt,
     check_crops,
     check_targets,
     check_wav,
-    from_error,
-    refuse_errors,
     relative,
 )
-from crossfold.platform.errors import DataError
 
 TOLERANCE = 5
 """Frames by which labels, pictures and crops may differ in length."""
@@ -64,23 +63,8 @@ class _Truth:
     subjects: Mapping[str, str]
 
 
-def load_affwild2(root: Path) -> list[MediaClip]:
-    """The clips of a data folder, training part first, each in order of name.
-
-    Raises one `DataError` that lists everything found wrong without decoding pictures.
-    """
-    inspection = inspect_affwild2(root, deep=False)
-    refuse_errors(inspection.findings, root)
-    return [clip for clip in inspection.clips if isinstance(clip, MediaClip)]
-
-
-def validate_affwild2(root: Path) -> list[Finding]:
-    """Everything that is wrong with a data folder, pictures included."""
-    return list(inspect_affwild2(root, deep=True).findings)
-
-
 def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
-    """Clips and findings of a data folder; `deep` also reads every crop."""
+    """Clips of a data folder, training part first, each in order of name; `deep` also reads every crop."""
     root = root.resolve()
     corpus = "puppets" if (root / "puppets.json").is_file() else "affwild2"
     listing = list_files(root)
@@ -114,7 +98,7 @@ def _examine(
     labels, findings = (_no_labels(0), []) if partition == TEST else read_labels(file, root)
     crops = find_crops(root, listing, file, findings)
     path = find_video(root, listing, file, findings)
-    facts = _probe(path, root, findings) if path is not None else None
+    facts = attempt(probe, path, "video-readable", root, findings)
     if partition == TEST and facts is not None:
         labels = _no_labels(facts.frames)
     if crops is not None and len(labels):
@@ -126,8 +110,7 @@ def _examine(
     audio = _find_sound(root, listing, file, path, facts, findings)
     if len(labels):
         findings += _check_length(file, path, len(labels), facts.frames, root)
-    seconds = float(facts.times[-1]) + 1 / facts.fps
-    transcript = find_transcript(root, listing, name, seconds, findings)
+    transcript = find_transcript(root, listing, name, facts.seconds, findings)
     if any(finding.severity == "error" for finding in findings):
         return None, findings
     labels[facts.frames :] = UNLABELLED
@@ -157,14 +140,6 @@ def _no_labels(frames: int) -> np.ndarray:
     return np.full((frames, 2), UNLABELLED, np.float32)
 
 
-def _probe(path: Path, root: Path, findings: list[Finding]) -> VideoFacts | None:
-    try:
-        return probe(path)
-    except DataError as error:
-        findings.append(from_error(error, path, root, "video-readable"))
-        return None
-
-
 def _find_sound(
     root: Path, listing: Listing, file: Path, video: Path, facts: VideoFacts, findings: list[Finding]
 ) -> Path | None:
@@ -173,19 +148,7 @@ def _find_sound(
     if wavs:
         findings += check_wav(wavs[0], root)
         return wavs[0]
-    if facts.has_sound:
-        if listing.sounds:
-            remedy = "nothing to do: the sound of the video is taken"
-            findings.append(Finding(relative(video, root), "sound-there", "has no wav file", remedy, "warning"))
-        return video
-    problem = "has no wav file, and no sound track of its own"
-    if listing.sounds:
-        remedy = f"put {video_name(file.stem)}.wav beside the others (one without samples if it truly is mute)"
-        findings.append(Finding(relative(video, root), "sound-there", problem, remedy))
-    else:
-        remedy = "audio is marked absent in this clip"
-        findings.append(Finding(relative(video, root), "sound-there", problem, remedy, "warning"))
-    return None
+    return sound_of_video(video, facts, f"{video_name(file.stem)}.wav", bool(listing.sounds), root, findings)
 
 
 def _check_length(file: Path, video: Path, labels: int, pictures: int, root: Path) -> list[Finding]:

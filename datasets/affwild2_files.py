@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from crossfold.datasets.corpus_files import take_crops, take_transcript, walk
 from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
-from crossfold.datasets.transcripts import check_transcript
 from crossfold.datasets.validation import Finding, relative
 
 _PARTITIONS = {
@@ -55,14 +55,7 @@ def source_files(root: Path) -> list[Path]:
 def list_files(root: Path) -> Listing:
     """One walk; crop folders are entered only where a clip's crops are needed: there are millions of them."""
     listing = Listing()
-    seen: set[str] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder = Path(name)
-        # Data are often linked in, and a link may lead back up.
-        real = os.path.realpath(name)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        files = [] if real in seen else sorted(files)
-        seen.add(real)
+    for folder, folders, files in walk(root):
         if folder.name.lower() == "va_estimation_challenge":
             listing.annotations.append(folder)
         if folder.name.startswith("cropped_aligned"):
@@ -203,14 +196,7 @@ def video_name(clip: str) -> str:
 def find_crops(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
     """The folder of crops of the clip whose label file is `file`; adds to `findings`."""
     folders = listing.crops.get(file.stem, [])
-    if not folders and listing.crops:
-        remedy = f"unpack the crops of {file.stem} into cropped_aligned/{file.stem}"
-        findings.append(Finding(relative(file, root), "crops-there", "its clip has no folder of crops", remedy))
-    if len(folders) > 1:
-        names = " and ".join(relative(folder, root) for folder in folders)
-        remedy = f"{relative(folders[0], root)} is taken; remove the other"
-        findings.append(Finding(relative(file, root), "crops-once", f"crops in {names}", remedy, "warning"))
-    return folders[0] if folders else None
+    return take_crops(file.stem, folders, bool(listing.crops), relative(file, root), root, findings)
 
 
 def find_video(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
@@ -231,9 +217,4 @@ def find_video(root: Path, listing: Listing, file: Path, findings: list[Finding]
 def find_transcript(root: Path, listing: Listing, clip: str, seconds: float, findings: list[Finding]) -> Path | None:
     """The transcript of a clip or else of its video, if there is one; adds to `findings`."""
     paths = listing.transcripts.get(clip) or listing.transcripts.get(video_name(clip), [])
-    if not paths:
-        return None
-    # Of several, json comes first: tables are often made from it.
-    path = min(paths, key=lambda path: (TRANSCRIPTS.index(path.suffix.lower()), str(path)))
-    findings += check_transcript(path, seconds, root)
-    return path
+    return take_transcript(paths, seconds, root, findings)

@@ -7,7 +7,6 @@ track has none: its crop is black and marked absent, never taken from a neighbou
 T pictures, S side of a crop.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,8 +140,8 @@ def follow(found: Sequence[Sequence[Box]], fps: float) -> np.ndarray:
     """One face a picture, float64 [T, 3], of all that were found in each.
 
     Boxes that overlap from picture to picture, with gaps of at most half a second, are one track; tracks of a few
-    pictures, or without one sure detection, are none. The track with the
-    largest total area is the subject's; where it does not reach, the next largest that is not there at the same time.
+    pictures, or without one sure detection, are none. The track with the largest total area is the subject's; where it
+    does not reach, the next largest that is not there at the same time.
     """
     tracks: list[dict[int, Box]] = []
     for index, boxes in enumerate(found):
@@ -209,11 +208,3 @@ def crop_face(picture: np.ndarray, box: np.ndarray, colour: Colour, size: int) -
     edges = [round(edge) for edge in (across - half, down - half, across + half, down + half)]
     cut = Image.fromarray(picture).crop((edges[0], edges[1], edges[2], edges[3])).convert(colour)
     return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
-
-
-def lost_runs(track: np.ndarray) -> list[tuple[int, int]]:
-    """Pictures [start, end) without a face, run by run."""
-    lost = np.isnan(track[:, 0])
-    groups = itertools.groupby(range(len(lost)), key=lambda index: bool(lost[index]))
-    runs = [list(group) for is_lost, group in groups if is_lost]
-    return [(run[0], run[-1] + 1) for run in runs]

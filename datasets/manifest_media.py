@@ -3,23 +3,18 @@
 A video gives the frames and their times. Without one, column `rate` does, and the sound or the last crop says how many.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from crossfold.datasets.manifest_labels import TOLERANCE, Axis
 from crossfold.datasets.media import VideoFacts, crop_files, probe, sound_seconds
-from crossfold.datasets.validation import Finding, check_crops, from_error, relative
-from crossfold.platform.errors import DataError
+from crossfold.datasets.validation import Finding, attempt, check_crops, relative
 
 _APART = 1.0
 """Seconds by which sound and pictures may differ in length before it is worth a word."""
 _SAME_RATE = 0.01
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,10 @@ class Media:
 
 def look(files: MediaFiles, root: Path, findings: list[Finding], *, deep: bool) -> Media | None:
     """The frames and the sound of a clip; nothing, and findings, where a file is of no use."""
-    facts = _read(probe, files.video, "video-readable", root, findings)
+    facts = attempt(probe, files.video, "video-readable", root, findings)
     # A damaged video that is also named as the sound is one finding.
     audio = None if files.audio == files.video and facts is None else files.audio
-    seconds = _read(sound_seconds, audio, "sound-readable", root, findings)
+    seconds = attempt(sound_seconds, audio, "sound-readable", root, findings)
     if (files.video and not facts) or any(finding.severity == "error" for finding in findings):
         return None
     if files.audio is not None and seconds is None:
@@ -70,18 +65,6 @@ def look(files: MediaFiles, root: Path, findings: list[Finding], *, deep: bool) 
         findings.append(Finding("manifest.csv", "crops-there", problem, remedy, "warning"))
     sound = files.audio or (files.video if facts is not None and facts.has_sound else None)
     return Media(axis, facts.times if facts is not None else None, sound)
-
-
-def _read(
-    reader: Callable[[Path], Read], path: Path | None, rule: str, root: Path, findings: list[Finding]
-) -> Read | None:
-    if path is None:
-        return None
-    try:
-        return reader(path)
-    except DataError as error:
-        findings.append(from_error(error, path, root, rule))
-        return None
 
 
 def _of_video(facts: VideoFacts, files: MediaFiles, findings: list[Finding]) -> Axis:

@@ -7,6 +7,7 @@ its column of the spectrogram hears exactly that, so no rate, however odd, makes
 import functools
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse
 from PIL import Image
 
@@ -23,14 +23,16 @@ from crossfold.platform.errors import DataError, UserError
 RATE = 16_000
 """Samples a second of all sound (D2)."""
 MELS = 64
+BAND_HZ = (125.0, 7500.0)
+"""VGGish's mel bands, and the ends of the lowest and the highest (spec 3.3)."""
 CROP = 48
 """Side of a face crop in pixels (spec 3.3)."""
 _WINDOW = 400
 _FFT = 512
-_BAND_HZ = (125.0, 7500.0)
 _FLOOR = 0.01
 _LOOKS = 4
 _CHUNK = 2048
+_SOUND_REMEDY = "the file is damaged; fetch or extract it again"
 
 AUDIO_FRONT_END = {
     "kind": "log-mel",
@@ -39,7 +41,7 @@ AUDIO_FRONT_END = {
     "mels": MELS,
     "window": _WINDOW,
     "fft": _FFT,
-    "band_hz": list(_BAND_HZ),
+    "band_hz": list(BAND_HZ),
     "floor": _FLOOR,
     "windows_a_frame": _LOOKS,
 }
@@ -62,6 +64,11 @@ class VideoFacts:
         """Pictures in the file."""
         return len(self.times)
 
+    @property
+    def seconds(self) -> float:
+        """From the begin of the first picture to the end of the last."""
+        return float(self.times[-1]) + 1 / self.fps
+
 
 def probe(path: Path) -> VideoFacts:
     """Reads a video from end to end without decoding it.
@@ -69,22 +76,18 @@ def probe(path: Path) -> VideoFacts:
     Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
     """
     remedy = "the file is damaged or was not copied whole; fetch it again"
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
-            stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-            if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
-                raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            if not packets or fps <= 0:
-                raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
-            times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
-            return VideoFacts(fps, times, bool(container.streams.audio))
-    except av.error.FFmpegError as error:
-        raise DataError(f"{path}: cannot be read as video ({_reason(error)})", remedy) from None
+    with _opened(path, "cannot be read as video", remedy) as container:
+        if not container.streams.video:
+            raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
+            raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if not packets or fps <= 0:
+            raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
+        times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
+        return VideoFacts(fps, times, bool(container.streams.audio))
 
 
 def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
@@ -100,48 +103,39 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
     Sample 0 is the moment of the first picture, or of the first sample where there are no pictures.
     """
     check_wav_length(path)
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                return None
-            origin = 0.0
-            if container.streams.video:
-                video = container.streams.video[0]
-                origin = float((video.start_time or 0) * video.time_base)
-            stream = container.streams.audio[0]
-            sound = _decode_sound(av, container, stream, origin)
-            own = int(stream.rate)
-    except av.error.FFmpegError as error:
-        raise DataError(
-            f"{path}: its sound cannot be decoded ({_reason(error)})", "the file is damaged; fetch or extract it again"
-        ) from None
+    with _opened(path, "its sound cannot be decoded", _SOUND_REMEDY) as container:
+        if not container.streams.audio:
+            return None
+        origin = 0.0
+        if container.streams.video:
+            video = container.streams.video[0]
+            origin = float((video.start_time or 0) * video.time_base)
+        stream = container.streams.audio[0]
+        sound = _decode_sound(container, stream, origin)
+        own = int(stream.rate)
     if own != rate:
+        from scipy.signal import resample_poly
+
         common = int(np.gcd(own, rate))
-        sound = scipy.signal.resample_poly(sound, rate // common, own // common)
+        sound = resample_poly(sound, rate // common, own // common)
     return np.ascontiguousarray(sound, np.float32)
 
 
 def sound_seconds(path: Path) -> float | None:
     """How long the sound of a file lasts, nothing decoded; None where it has no sound track. Raises `DataError`."""
     check_wav_length(path)
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                return None
-            stream = container.streams.audio[0]
-            if stream.duration is not None:
-                return float(stream.duration * stream.time_base)
-            return float(container.duration or 0) / 1e6
-    except av.error.FFmpegError as error:
-        remedy = "the file is damaged; fetch or extract it again"
-        raise DataError(f"{path}: its sound cannot be read ({_reason(error)})", remedy) from None
+    with _opened(path, "its sound cannot be read", _SOUND_REMEDY) as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        if stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        return float(container.duration or 0) / 1e6
 
 
-def _decode_sound(av: Any, container: Any, stream: Any, origin: float) -> np.ndarray:
+def _decode_sound(container: Any, stream: Any, origin: float) -> np.ndarray:
     """Mono samples at the stream's own rate, each packet where its time stamp says, gaps filled with silence."""
-    resampler = av.AudioResampler(format="fltp")
+    resampler = _av().AudioResampler(format="fltp")
     parts: list[np.ndarray] = []
     written = 0
     for frame in container.decode(stream):
@@ -165,23 +159,17 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
     times = probe(path).times
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            first: float | None = None
-            for order, frame in enumerate(container.decode(stream)):
-                number = order
-                if frame.pts is not None:
-                    moment = float(frame.pts * stream.time_base)
-                    first = moment if first is None else first
-                    number = int(np.abs(times - (moment - first)).argmin())
-                yield number, frame.to_ndarray(format="rgb24")
-    except av.error.FFmpegError as error:
-        raise DataError(
-            f"{path}: its pictures cannot be decoded ({_reason(error)})", "the file is damaged; fetch it again"
-        ) from None
+    with _opened(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        first: float | None = None
+        for order, frame in enumerate(container.decode(stream)):
+            number = order
+            if frame.pts is not None:
+                moment = float(frame.pts * stream.time_base)
+                first = moment if first is None else first
+                number = int(np.abs(times - (moment - first)).argmin())
+            yield number, frame.to_ndarray(format="rgb24")
 
 
 def crop_chunks(
@@ -231,6 +219,12 @@ def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:
     return lengths
 
 
+def heard(samples: int, times: np.ndarray, fps: float, rate: int = RATE) -> np.ndarray:
+    """bool [frames]: whether sound of so many samples covers at least half of each frame."""
+    there: np.ndarray = (times + 0.5 / fps) * rate <= samples
+    return there
+
+
 def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
     """Log-mel spectrum of each frame: float32 [frames, 64], and bool [frames] where there is sound at all.
 
@@ -246,7 +240,7 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     looks = times[:, None] + spare[:, None] * np.linspace(0, 1, _LOOKS)
     starts = np.rint(looks * RATE).astype(np.int64)
     padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + window - len(sound))))
-    taper = scipy.signal.get_window("hann", window).astype(np.float32)
+    taper = hann(window)
     columns = np.empty((len(times), MELS), np.float32)
     for begin in range(0, len(times), _CHUNK):
         rows = slice(begin, begin + _CHUNK)
@@ -255,9 +249,18 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
             windows[row, :, round(lengths[begin + row] * RATE) :] = 0
         power = (np.abs(scipy.fft.rfft(windows, _FFT)) ** 2).mean(1)
         columns[rows] = np.log(np.sqrt(power) @ mel_bank_of_vggish() + _FLOOR)
-    present = (times + 0.5 / fps) * RATE <= len(sound)
+    present = heard(len(sound), times, fps)
     columns[~present] = 0
     return columns, present
+
+
+def hann(length: int) -> np.ndarray:
+    """float32 [length]: the periodic Hann window that spectrograms are tapered by."""
+    # Takes longer to import than anything else here, and every command imports this module.
+    from scipy.signal import get_window
+
+    taper: np.ndarray = get_window("hann", length).astype(np.float32)
+    return taper
 
 
 @functools.cache
@@ -266,7 +269,7 @@ def mel_bank_of_vggish() -> Any:
 
     Sparse, so that no BLAS decides the last bit.
     """
-    low, high = 1127 * np.log1p(np.array(_BAND_HZ) / 700)
+    low, high = 1127 * np.log1p(np.array(BAND_HZ) / 700)
     edges = np.linspace(low, high, MELS + 2)
     bins = 1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -300,6 +303,17 @@ def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
 def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
     """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
     return next(crop_chunks(folder, frames, colour, size, frames))
+
+
+@contextmanager
+def _opened(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
+    """The container of a media file; an error of FFmpeg inside becomes a `DataError` with this trouble and remedy."""
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise DataError(f"{path}: {trouble} ({_reason(error)})", remedy) from None
 
 
 def _reason(error: BaseException) -> str:

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfold.datasets.performance import OTHER_SPEAKER, Array, Performance
+from crossfold.datasets.transcripts import Word
 
 SAMPLE_RATE = 16_000
 """Samples a second of everything this module returns."""
@@ -74,14 +75,6 @@ _POSITIVE = (
     "The sea was warm and we swam for hours.",
     "Thank you, that is very kind and lovely.",
 )
-
-
-class Word(NamedTuple):
-    """One spoken word; start and end in seconds from the beginning of the clip."""
-
-    word: str
-    start: float
-    end: float
 
 
 @dataclass(frozen=True)

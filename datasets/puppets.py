@@ -43,8 +43,9 @@ from crossfold.datasets.performance import (
     write_spans,
 )
 from crossfold.datasets.puppet_face import SCENE, Pixels, Shot, cast_looks, film
-from crossfold.datasets.puppet_layouts import Role, find_layout, write_text
-from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, Word, speak
+from crossfold.datasets.puppet_layouts import Role, find_layout
+from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, speak
+from crossfold.datasets.transcripts import Word, write_transcript
 from crossfold.platform.errors import UserError
 
 VERSION = 2
@@ -202,8 +203,7 @@ def _make_video(job: _Job) -> list[Performance]:
         layout.annotate(job.root, role, performance, ratings)
     samples, words = _mix(job, speeches)
     _write_wav(job.root / layout.sound.format(job.video), samples)
-    transcript = {"words": [word._asdict() for word in words]}
-    write_text(job.root / "transcripts" / f"{job.video}.json", json.dumps(transcript, indent=1) + "\n")
+    write_transcript(job.root / "transcripts" / f"{job.video}.json", words)
     _write_pictures(job, films, samples)
     return performances
 

@@ -30,6 +30,7 @@ from pydantic import Field
 
 from crossfold.datasets.clips import ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora import CORPORA, Corpus, Inspection
+from crossfold.datasets.corpus_files import sound_of_video, take_crops, take_transcript
 from crossfold.datasets.media import VideoFacts, probe, sound_seconds
 from crossfold.datasets.ratings import RATE
 from crossfold.datasets.recola_files import (
@@ -43,12 +44,9 @@ from crossfold.datasets.recola_files import (
     source_files,
 )
 from crossfold.datasets.recola_labels import SPARE, compare_ends, labels_at, read_labels, where
-from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
-from crossfold.datasets.transcripts import check_transcript
 from crossfold.datasets.truth import read_spans, read_subjects
-from crossfold.datasets.validation import Finding, check_crops, from_error, relative
+from crossfold.datasets.validation import Finding, attempt, check_crops, relative
 from crossfold.platform.config import Strict
-from crossfold.platform.errors import DataError
 
 
 class RecolaOptions(Strict):
@@ -119,17 +117,15 @@ def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]
         findings.append(
             Finding(where(root, listing, key), "video-there", f"no video {key} anywhere under the root", remedy)
         )
-    facts = _probe(video, root, findings) if video is not None else None
+    facts = attempt(probe, video, "video-readable", root, findings)
     crops = _find_crops(folder, key, facts, findings)
     if facts is None or video is None:
         return None, findings
-    ends = float(facts.times[-1]) + 1 / facts.fps
-    audio = _find_sound(folder, key, video, facts, ends, findings)
-    # Of several, json comes first: tables are often made from it.
-    words = sorted(listing.transcripts.get(key, []), key=lambda path: TRANSCRIPTS.index(path.suffix.lower()))
-    findings += check_transcript(words[0], ends, root) if words else []
+    audio = _find_sound(folder, key, video, facts, findings)
+    transcript = take_transcript(listing.transcripts.get(key, []), facts.seconds, root, findings)
     if grid is not None:
-        findings += compare_ends(where(root, listing, key), "labels", len(grid) / RATE, "video", ends, "label-length")
+        named = where(root, listing, key)
+        findings += compare_ends(named, "labels", len(grid) / RATE, "video", facts.seconds, "label-length")
     if grid is None or key not in folder.parts or any(finding.severity == "error" for finding in findings):
         return None, findings
     frames = int(np.searchsorted(facts.times, (len(grid) - SPARE) / RATE))
@@ -152,7 +148,7 @@ def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]
         video=video,
         spans=spans,
         times=times,
-        transcript=words[0] if words else None,
+        transcript=transcript,
     )
     return clip, findings
 
@@ -184,57 +180,25 @@ def _origin(
     }
 
 
-def _probe(path: Path, root: Path, findings: list[Finding]) -> VideoFacts | None:
-    try:
-        return probe(path)
-    except DataError as error:
-        findings.append(from_error(error, path, root, "video-readable"))
-        return None
-
-
 def _find_crops(folder: _Folder, key: str, facts: VideoFacts | None, findings: list[Finding]) -> Path | None:
     root, listing = folder.root, folder.listing
-    folders = listing.crops.get(key, [])
-    if not folders and listing.crops:
-        remedy = f"put its crops into cropped_aligned/{key}"
-        findings.append(Finding(where(root, listing, key), "crops-there", f"{key} has no folder of crops", remedy))
-    if len(folders) > 1:
-        names = " and ".join(relative(path, root) for path in folders)
-        remedy = f"{relative(folders[0], root)} is taken; remove the other"
-        findings.append(Finding(where(root, listing, key), "crops-once", f"crops in {names}", remedy, "warning"))
-    if folders and facts is not None:
-        findings += check_crops(folders[0], facts.frames, 0, root, decode=folder.deep)
-    return folders[0] if folders else None
+    folders, named = listing.crops.get(key, []), where(root, listing, key)
+    crops = take_crops(key, folders, bool(listing.crops), named, root, findings)
+    if crops is not None and facts is not None:
+        findings += check_crops(crops, facts.frames, 0, root, decode=folder.deep)
+    return crops
 
 
-def _find_sound(
-    folder: _Folder, key: str, video: Path, facts: VideoFacts, ends: float, findings: list[Finding]
-) -> Path | None:
+def _find_sound(folder: _Folder, key: str, video: Path, facts: VideoFacts, findings: list[Finding]) -> Path | None:
     """The wav of the recording, else the video if it has sound, else nothing."""
-    root = folder.root
-    wav = find_one(key, "sound", folder.listing.sounds.get(key, []), root, findings)
-    if wav is not None:
-        try:
-            seconds = sound_seconds(wav)
-        except DataError as error:
-            findings.append(from_error(error, wav, root, "sound-readable"))
-            return None
-        if seconds is not None:
-            findings += compare_ends(relative(wav, root), "sound", seconds, "video", ends, "sound-length")
-        return wav
-    where = relative(video, root)
-    if facts.has_sound:
-        if folder.listing.sounds and not folder.listing.sounds.get(key):
-            remedy = "nothing to do: the sound of the video is taken"
-            findings.append(Finding(where, "sound-there", "has no wav file", remedy, "warning"))
-        return video
-    if not folder.listing.sounds.get(key):
-        problem = "has no wav file, and no sound track of its own"
-        if folder.listing.sounds:
-            findings.append(Finding(where, "sound-there", problem, f"put {key}.wav beside the others"))
-        else:
-            findings.append(Finding(where, "sound-there", problem, "audio is marked absent in this clip", "warning"))
-    return None
+    root, wavs = folder.root, folder.listing.sounds.get(key, [])
+    if not wavs:
+        return sound_of_video(video, facts, f"{key}.wav", bool(folder.listing.sounds), root, findings)
+    wav = find_one(key, "sound", wavs, root, findings)
+    seconds = attempt(sound_seconds, wav, "sound-readable", root, findings)
+    if wav is not None and seconds is not None:
+        findings += compare_ends(relative(wav, root), "sound", seconds, "video", facts.seconds, "sound-length")
+    return wav
 
 
 CORPORA.register("recola", origin=__name__)(

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from crossfold.datasets.affwild2_files import VIDEOS
+from crossfold.datasets.corpus_files import walk
 from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
 from crossfold.datasets.truth import read_rows
 from crossfold.datasets.validation import Finding, Severity, relative
@@ -59,28 +60,17 @@ def recording(stem: str) -> str | None:
 def list_files(root: Path) -> Listing:
     """One walk; folders of crops, physiology and features are not entered."""
     listing = Listing()
-    seen: set[str] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder = Path(name)
-        # Data are often linked in, and a link may lead back up.
-        real = os.path.realpath(name)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        for inside in list(folders):
-            if inside.startswith(".") or (folder == root and inside == "truth"):
-                folders.remove(inside)
-            elif _IGNORED.fullmatch(inside.lower()):
-                listing.ignored.append(folder / inside)
-                folders.remove(inside)
-        folders.sort()
+    for folder, folders, files in walk(root):
+        if folder == root and "truth" in folders:
+            folders.remove("truth")
+        listing.ignored += [folder / inside for inside in folders if _IGNORED.fullmatch(inside.lower())]
+        folders[:] = [inside for inside in folders if not _IGNORED.fullmatch(inside.lower())]
         if folder.name.startswith("cropped_aligned"):
             for clip in folders:
                 if key := recording(clip):
                     listing.crops[key].append(folder / clip)
             folders[:] = [inside for inside in folders if inside.startswith("cropped_aligned")]
-        for file in sorted(files):
+        for file in files:
             _place(listing, root, folder / file)
     return listing
 

@@ -8,7 +8,7 @@ Three families, each as its source computes it:
 - MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
 
 Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,
-and its example is zero. T frames, M mel bands, C columns, S samples.
+and its example is zero (`media.heard`). T frames, M mel bands, C columns, S samples.
 """
 
 import functools
@@ -17,13 +17,20 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse
 
-from crossfold.datasets.media import RATE, mel_bank_of_vggish
+from crossfold.datasets.media import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish
 
 _CHUNK = 128
 """Examples that are transformed at a time."""
+_WINDOW, _HOP, _FFT = 400, 160, 512
+"""Samples of 25 ms and of 10 ms, and of the DFT, of VGGish's and the cepstra's windows at 16 kHz."""
+_LOOKS = 96
+"""Columns of an example of VGGish, 0.96 s."""
+_FLOOR = 0.01
+_MFCC_MELS, _CEPSTRA, _MFCC_FLOOR = 40, 13, 1e-6
+_REACH = 2
+"""Neighbours on each side that a difference of cepstra is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,13 @@ VGGISH = {
     "kind": "vggish log-mel",
     "version": 1,
     "rate": RATE,
-    "fft": 512,
-    "window": 400,
-    "hop": 160,
-    "mels": 64,
-    "band_hz": [125.0, 7500.0],
-    "floor": 0.01,
-    "columns": 96,
+    "fft": _FFT,
+    "window": _WINDOW,
+    "hop": _HOP,
+    "mels": MELS,
+    "band_hz": list(BAND_HZ),
+    "floor": _FLOOR,
+    "columns": _LOOKS,
     "place": "begins at the column of 10 ms nearest to the frame",
 }
 
@@ -77,22 +84,16 @@ MFCC = {
     "kind": "mfcc",
     "version": 1,
     "rate": RATE,
-    "fft": 512,
-    "window": 400,
-    "hop": 160,
-    "mels": 40,
-    "floor": 1e-6,
-    "cepstra": 13,
+    "fft": _FFT,
+    "window": _WINDOW,
+    "hop": _HOP,
+    "mels": _MFCC_MELS,
+    "floor": _MFCC_FLOOR,
+    "cepstra": _CEPSTRA,
     "differences": 2,
-    "reach": 2,
+    "reach": _REACH,
 }
-MFCC_WIDTH = 39
-
-
-def heard(samples: int, times: np.ndarray, fps: float, rate: int = RATE) -> np.ndarray:
-    """bool [T]: whether sound of `samples` covers at least half of each frame."""
-    there: np.ndarray = (times + 0.5 / fps) * rate <= samples
-    return there
+MFCC_WIDTH = 3 * _CEPSTRA
 
 
 class VggishSpectrum:
@@ -100,20 +101,20 @@ class VggishSpectrum:
 
     def __init__(self, sound: np.ndarray) -> None:
         """`sound`: float32 [S] at 16 kHz. The columns are AudioSet's: whole windows only, magnitude, log(x + 0.01)."""
-        count = max(0, 1 + (len(sound) - 400) // 160)
-        taper = scipy.signal.get_window("hann", 400).astype(np.float32)
-        self.columns = np.empty((count, 64), np.float32)
+        count = max(0, 1 + (len(sound) - _WINDOW) // _HOP)
+        taper = hann(_WINDOW)
+        self.columns = np.empty((count, MELS), np.float32)
         """float32 [C, 64], one every 10 ms."""
         for begin in range(0, count, _CHUNK * 16):
             rows = np.arange(begin, min(count, begin + _CHUNK * 16))
-            windows = sound[rows[:, None] * 160 + np.arange(400)] * taper
-            self.columns[rows] = np.log(np.abs(scipy.fft.rfft(windows, 512)) @ mel_bank_of_vggish() + 0.01)
+            windows = sound[rows[:, None] * _HOP + np.arange(_WINDOW)] * taper
+            self.columns[rows] = np.log(np.abs(scipy.fft.rfft(windows, _FFT)) @ mel_bank_of_vggish() + _FLOOR)
 
     def examples(self, times: np.ndarray) -> np.ndarray:
         """float16 [T, 96, 64] for frames shown at `times` seconds; what lies beyond the sound is silence."""
-        picks = np.rint(times * 100).astype(np.int64)[:, None] + np.arange(96)
+        picks = np.rint(times * (RATE / _HOP)).astype(np.int64)[:, None] + np.arange(_LOOKS)
         inside = (picks >= 0) & (picks < len(self.columns))
-        cut = np.full((*picks.shape, 64), np.log(np.float32(0.01)), np.float32)
+        cut = np.full((*picks.shape, MELS), np.log(np.float32(_FLOOR)), np.float32)
         cut[inside] = self.columns[picks[inside]]
         return cut.astype(np.float16)
 
@@ -128,7 +129,7 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
     spare = kind.samples
     beyond = max(0, int(stops.max(initial=0)) - len(sound))
     padded = np.pad(sound, (spare, beyond))
-    taper = scipy.signal.get_window("hann", kind.window).astype(np.float32)
+    taper = hann(kind.window)
     # The window stands in the middle of the DFT, as in torch's stft.
     lead = (kind.fft - kind.window) // 2
     starts = np.arange(kind.columns) * kind.hop + lead
@@ -148,23 +149,23 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
 def mfcc(sound: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
     """float32 [T, 39]: 13 cepstra, the mean of the windows that begin in a frame, and two differences over frames."""
     looks = max(1, int(round(1e6 / fps) // 10_000))
-    starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(looks) * 160
-    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + 400 - len(sound))))
-    taper = scipy.signal.get_window("hann", 400).astype(np.float32)
-    bank = _hertz_bank(RATE, 512, 40)
-    static = np.empty((len(times), 13), np.float64)
+    starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(looks) * _HOP
+    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + _WINDOW - len(sound))))
+    taper = hann(_WINDOW)
+    bank = _hertz_bank(RATE, _FFT, _MFCC_MELS)
+    static = np.empty((len(times), _CEPSTRA), np.float64)
     for begin in range(0, len(times), _CHUNK * 16):
         rows = slice(begin, begin + _CHUNK * 16)
-        windows = padded[starts[rows, :, None] + np.arange(400)] * taper
-        power = np.abs(scipy.fft.rfft(windows, 512)) ** 2
-        mel = np.log(power.reshape(-1, power.shape[-1]) @ bank + 1e-6)
-        cepstra = scipy.fft.dct(mel, norm="ortho", axis=-1)[:, :13]
-        static[rows] = cepstra.reshape(-1, looks, 13).mean(1)
+        windows = padded[starts[rows, :, None] + np.arange(_WINDOW)] * taper
+        power = np.abs(scipy.fft.rfft(windows, _FFT)) ** 2
+        mel = np.log(power.reshape(-1, power.shape[-1]) @ bank + _MFCC_FLOOR)
+        cepstra = scipy.fft.dct(mel, norm="ortho", axis=-1)[:, :_CEPSTRA]
+        static[rows] = cepstra.reshape(-1, looks, _CEPSTRA).mean(1)
     first = differences(static)
     return np.concatenate([static, first, differences(first)], axis=1).astype(np.float32)
 
 
-def differences(rows: np.ndarray, reach: int = 2) -> np.ndarray:
+def differences(rows: np.ndarray, reach: int = _REACH) -> np.ndarray:
     """Slope of the line through 2 reach + 1 neighbours, of [T, D]; the ends repeat."""
     if not len(rows):
         return rows

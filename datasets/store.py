@@ -23,10 +23,10 @@ from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Tar
 from crossfold.datasets.inputs import standardised
 from crossfold.datasets.partitions import Fold, make_folds
 from crossfold.datasets.sums import ROWS_A_LOOK, Sums
+from crossfold.platform.contracts import MODALITIES
 from crossfold.platform.errors import DataError, UserError
 
 FORMAT = 1
-MODALITY_ORDER = ("audio", "visual", "text")
 _RAW_TYPES = ("uint8", "float16", "float32")
 
 
@@ -267,7 +267,7 @@ def _write_arrays(
 
 def _modality_rank(key: str) -> tuple[int, str]:
     modality = key.partition("@")[0]
-    return (MODALITY_ORDER.index(modality) if modality in MODALITY_ORDER else len(MODALITY_ORDER), key)
+    return (MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES), key)
 
 
 def _entry(modality: str, array: np.ndarray, kind: str | None) -> dict[str, Any]:

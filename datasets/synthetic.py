@@ -26,10 +26,8 @@ from crossfold.datasets.performance import (
     write_rows,
     write_spans,
 )
+from crossfold.platform.contracts import MODALITIES
 from crossfold.platform.errors import UserError
-
-MODALITIES = ("audio", "visual", "text")
-"""Modalities that can be asked for, in this order everywhere."""
 
 DEFAULT_WIDTHS: Mapping[str, int] = MappingProxyType({"audio": 16, "visual": 24})
 

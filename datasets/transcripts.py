@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold.datasets.validation import Finding, relative
+from crossfold.datasets.validation import Finding, attempt, relative
 from crossfold.platform.errors import DataError
 
 SUFFIXES = (".json", ".csv")
@@ -68,17 +68,18 @@ def write_transcript(path: Path, words: Sequence[Word]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     entries = [{"word": word.text, "start": word.start, "end": word.end} for word in words]
-    beside.write_text(json.dumps({"words": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.write_text(
+        json.dumps({"words": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+    )
     beside.replace(path)
 
 
 def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:
     """A transcript can be read, and is one of a recording of this length."""
-    try:
-        words = read_transcript(path)
-    except DataError as error:
-        problem = error.problem.removeprefix(f"{path}: ")
-        return [Finding(relative(path, root), "transcript-readable", problem, error.remedy)]
+    findings: list[Finding] = []
+    words = attempt(read_transcript, path, "transcript-readable", root, findings)
+    if words is None:
+        return findings
     beyond = [word for word in words if word.start > seconds + _BEYOND_SECONDS]
     if not beyond:
         return []

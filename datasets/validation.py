@@ -1,10 +1,10 @@
 """What is wrong with a data folder: findings in plain words, all at once, before any work."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from crossfold.datasets.media import check_wav_length, crop_files
 from crossfold.platform.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
+Read = TypeVar("Read")
 _LISTED = 10
 
 
@@ -68,6 +69,19 @@ def from_error(error: DataError, path: Path, root: Path, rule: str) -> Finding:
     return Finding(relative(path, root), rule, error.problem.removeprefix(f"{path}: "), error.remedy)
 
 
+def attempt(
+    reader: Callable[[Path], Read], path: Path | None, rule: str, root: Path, findings: list[Finding]
+) -> Read | None:
+    """What `reader` makes of a file; nothing where there is none, or where its `DataError` became a finding."""
+    if path is None:
+        return None
+    try:
+        return reader(path)
+    except DataError as error:
+        findings.append(from_error(error, path, root, rule))
+        return None
+
+
 def check_targets(labels: Sequence[np.ndarray], targets: Sequence[Target]) -> list[Finding]:
     """Every target has a labelled frame somewhere; `labels`: float32 [frames, targets] of each clip."""
     there = np.zeros(len(targets), np.bool_)
@@ -83,11 +97,9 @@ def check_targets(labels: Sequence[np.ndarray], targets: Sequence[Target]) -> li
 
 def check_wav(path: Path, root: Path) -> list[Finding]:
     """A wav file is a wav file, and whole."""
-    try:
-        check_wav_length(path)
-    except DataError as error:
-        return [from_error(error, path, root, "sound-readable")]
-    return []
+    findings: list[Finding] = []
+    attempt(check_wav_length, path, "sound-readable", root, findings)
+    return findings
 
 
 def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode: bool) -> list[Finding]:

@@ -87,7 +87,9 @@ def starts(frames: int, length: int, hop: int) -> list[int]:
 class Frames(Protocol):
     """The rows of a modality, read when they are asked for: an array, or something that answers like one."""
 
-    def take(self, indices: np.ndarray, axis: int) -> np.ndarray: ...
+    def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
+        """Rows [*indices.shape, *frame shape] of int `indices`, as `np.take`; `axis` is 0."""
+        ...
 
 
 class WindowSource:
@@ -111,7 +113,7 @@ class WindowSource:
         self.windows = windows
         self.device = device
         self._features: dict[str, Frames] = {m: store.features(m, fold) for m in modalities}
-        self._clips = {m: kind for m in modalities if (kind := _clips_of(store, m, (inputs or {}).get(m))) is not None}
+        self._clips = {m: kind for m in modalities if (kind := clips_of(store, m, (inputs or {}).get(m))) is not None}
         self._first_rows = store.first_rows
         self._present = {m: store.present(m) for m in modalities}
         self._statistics = {m: store.normalisation(m, fold) for m in modalities}
@@ -167,10 +169,14 @@ class WindowSource:
         return scaled.reshape(*real.shape, *raw.shape[1:]).astype(raw.dtype, copy=False)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.startswith("cuda"):
+            # From pinned memory the copy runs beside what the GPU computes.
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
 
-def _clips_of(store: FeatureStore, modality: str, wanted: str | None) -> ClipKind | None:
+def clips_of(store: FeatureStore, modality: str, wanted: str | None) -> ClipKind | None:
     """How to gather the wanted clips of a modality; None where it is used as it is stored."""
     stored = store.input_kind(modality)
     if wanted is None or wanted == stored:

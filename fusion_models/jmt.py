@@ -3,6 +3,8 @@
 A joint token J = FC([X_a ; X_v]) stands beside the modalities; each of the three is encoded by itself and queries the
 other two, and the six results are concatenated and mapped. Departs from the cited work: sizes; positions are added.
 Read: the abstract of arXiv 2403.10488 and the published code of the form without J.
+
+Legend: B batch, L frames, D features of one modality, Z features of the readout.
 """
 
 from itertools import permutations
@@ -50,8 +52,7 @@ class JointTransformer(nn.Module):
         tokens = {**x, "joint": self.joint(concatenated(x))}
         encoded = {m: self.encoders[m](x_BLD, mask_BL, notes, m) for m, x_BLD in tokens.items()}
         crossed = [
-            self.cross[f"{m}_{n}"](encoded[m], encoded[n], mask_BL, notes, f"{m}_{n}")
-            for m, n in permutations(tokens, 2)
+            self.cross[f"{m}_{n}"](encoded[m], encoded[n], mask_BL, notes, (m, n)) for m, n in permutations(tokens, 2)
         ]
         z_BLZ: Tensor = self.out(torch.cat(crossed, dim=-1)) * mask_BL.unsqueeze(-1)
         return z_BLZ

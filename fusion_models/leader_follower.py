@@ -2,17 +2,22 @@
 
 This is our reading of arXiv 2107.01175 and of its published successor with text (facts in spec 1.15). Departs from the
 release: weights start as torch's, not as ones; TCN widths and the batch norms behind the TCNs belong to the recipe.
+
+Legend: B batch, L frames, N = B x L frames of a batch, M modalities of a frame, D features of one modality, H heads,
+E features of a head, I those of query, key and value side by side, F follower features.
 """
 
+from itertools import product
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths, note
+from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths
 from crossfold.platform.config import Strict
 
 BIBTEX = """\
@@ -37,7 +42,7 @@ class LeaderFollowerParams(Strict):
 class LeaderFollower(nn.Module):
     """Z = [X_v ; LayerNorm(Dropout(W_o F + b))], F = [softmax(Q K' / sqrt(E)) V + V] over the modalities of a frame.
 
-    W_q,m, W_k,m, W_v,m : d_m x HE, W_o : nHE x nHE, n modalities.
+    W_q,m, W_k,m, W_v,m : d_m x HE, W_o : MHE x MHE.
     """
 
     def __init__(self, params: LeaderFollowerParams, widths: Widths) -> None:
@@ -51,18 +56,21 @@ class LeaderFollower(nn.Module):
         self.width = widths["visual"] + follower
 
     def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
-        """Z : B x L x (d_v + nHE). Frames do not see each other."""
+        """Z : B x L x (d_v + MHE). Frames do not see each other."""
         x, mask_BL1 = trajectory.x[-1], trajectory.mask_BL.unsqueeze(-1)
         batch, frames = trajectory.mask_BL.shape
-        # One small sequence a frame: B x L frames become the batch N, the modalities the sequence.
-        tokens = torch.stack([self.qkv[m](x_BLD) for m, x_BLD in x.items()], dim=2)
-        heads_NHnE = tokens.reshape(batch * frames, len(x), self.heads, -1).transpose(1, 2)
-        q, k, v = heads_NHnE.chunk(3, dim=-1)
-        all_seen = torch.ones(batch * frames, len(x), len(x), dtype=torch.bool, device=mask_BL1.device)
-        read, weights = attention(q, k, v, all_seen)
-        note(notes, "attention.modalities", weights.reshape(batch, frames, *weights.shape[1:]))
-        follower = self.out((read + v).transpose(1, 2).reshape(batch, frames, -1))
-        return torch.cat([x["visual"], follower * mask_BL1], dim=-1)
+        # One small sequence a frame: B x L frames become the batch N, the M modalities the sequence.
+        tokens_BLMI = torch.stack([self.qkv[m](x_BLD) for m, x_BLD in x.items()], dim=2)
+        tokens_NHMI = tokens_BLMI.reshape(batch * frames, len(x), self.heads, -1).transpose(1, 2)
+        q_NHME, k_NHME, v_NHME = tokens_NHMI.chunk(3, dim=-1)
+        seen_NMM = torch.ones(batch * frames, len(x), len(x), dtype=torch.bool, device=mask_BL1.device)
+        read_NHME, weights_NHMM = attention(q_NHME, k_NHME, v_NHME, seen_NMM)
+        for query, key in product(range(len(x)), repeat=2) if notes is not None else ():
+            names = list(x)[query], list(x)[key]
+            note_map(notes, "modal_attention", names, weights_NHMM[:, :, query, key].reshape(batch, frames, -1))
+        # F = [softmax(Q K' / sqrt(E)) V + V], follower = LayerNorm(Dropout(W_o F + b))    release, spec 1.15
+        follower_BLF = self.out((read_NHME + v_NHME).transpose(1, 2).reshape(batch, frames, -1))
+        return torch.cat([x["visual"], follower_BLF * mask_BL1], dim=-1)
 
 
 LEADER_FOLLOWER = register(

@@ -2,6 +2,8 @@
 
 Departs from print: sizes are not printed. The release declares 512 units in 2 layers with dropout 0.5; the default
 here is of the size of our features.
+
+Legend: B batch, L frames, Z features of the readout.
 """
 
 from pydantic import Field

@@ -15,12 +15,12 @@ from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory
 from crossfold.platform.config import Strict
 
 BIBTEX = """\
-@inproceedings{meng2022multimodal,
-  title     = {Multi-modal Emotion Estimation for in-the-wild Videos},
-  author    = {Meng, Liyu and Liu, Yuchen and Liu, Xiaolong and Huang, Zhaopei and Cheng, Yuan and Wang, Meng and
-               Liu, Chuanhe and Jin, Qin},
-  booktitle = {arXiv preprint arXiv:2203.13032},
-  year      = {2022}
+@article{meng2022multimodal,
+  title   = {Multi-modal Emotion Estimation for in-the-wild Videos},
+  author  = {Meng, Liyu and Liu, Yuchen and Liu, Xiaolong and Huang, Zhaopei and Cheng, Yuan and Wang, Meng and
+             Liu, Chuanhe and Jin, Qin},
+  journal = {arXiv preprint arXiv:2203.13032},
+  year    = {2022}
 }"""
 
 

@@ -2,6 +2,8 @@
 
 Per modality one scaled dot-product layer with a residual, then concatenation: intra-modal only, which is the
 contrast that 004 draws. W_q, W_k, W_v : d_m x d_m. Read: 004 sec. IV-C and the abstract of the cited work.
+
+Legend: B batch, L frames, D features of one modality.
 """
 
 from torch import nn
@@ -34,7 +36,9 @@ class SelfAttention(nn.Module):
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
         """Attended features, one B x L x d_m a modality."""
         mask_BL = features.mask_BL
-        return {m: (x + self.heads[m](x, x, mask_BL, notes, m)) * mask_BL.unsqueeze(-1) for m, x in features.x.items()}
+        return {
+            m: (x + self.heads[m](x, x, mask_BL, notes, (m, m))) * mask_BL.unsqueeze(-1) for m, x in features.x.items()
+        }
 
 
 SELF_ATTENTION = register(

@@ -3,10 +3,13 @@
 000 re-ran the cited system (Parthasarathy SLT'21) without equations. Each modality queries the other in one
 transformer block, B x L x d_m; the concatenated outputs pass a self-attention layer. `+dca` gates between X_m and
 the block outputs, before the concatenation. Read: 000 sec. 2 and 4, 004 sec. II, 002 sec. 2.
+
+Legend: B batch, L frames, Z features of the readout.
 """
 
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.attention_maps import JOINT
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.blocks.transformer import Block, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import register
@@ -33,7 +36,9 @@ class CrossBlocks(nn.Module):
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
         """Attended features, one B x L x d_m a modality."""
         x, mask_BL = features.x, features.mask_BL
-        return {m: self.blocks[m](x[m], x[self.other[m]], mask_BL, notes, m) * mask_BL.unsqueeze(-1) for m in x}
+        return {
+            m: self.blocks[m](x[m], x[n], mask_BL, notes, (m, n)) * mask_BL.unsqueeze(-1) for m, n in self.other.items()
+        }
 
 
 class SelfReadout(nn.Module):
@@ -48,7 +53,7 @@ class SelfReadout(nn.Module):
         """Z : B x L x (d_a + d_v)."""
         z_BLZ = concatenated(trajectory.x[-1])
         for layer, block in enumerate(self.blocks, start=1):
-            z_BLZ = block(z_BLZ, z_BLZ, trajectory.mask_BL, notes, f"joint.{layer}")
+            z_BLZ = block(z_BLZ, z_BLZ, trajectory.mask_BL, notes, (JOINT, JOINT, str(layer)))
         return z_BLZ * trajectory.mask_BL.unsqueeze(-1)
 
 

@@ -3,6 +3,8 @@
 Nothing of crossfold is imported before a fixture asks for it, so that a broken module fails its own tests only.
 """
 
+import gc
+import importlib
 import os
 import wave
 from collections.abc import Callable, Mapping
@@ -266,18 +268,42 @@ def in_double_precision(monkeypatch):
     """Gates at T = 0.1 amplify rounding: in float32 two processors disagree in the third digit, here in none."""
     import torch
 
-    from crossfold.datasets.windows import WindowSource
+    from tests.platform.double_precision import compute_in_double
 
-    gathered = WindowSource._tensor
-
-    def widened(source, array):
-        tensor = gathered(source, array)
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(WindowSource, "_tensor", widened)
-    torch.set_default_dtype(torch.float64)
+    compute_in_double(monkeypatch.setattr)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def crossfold(capsys):
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        from crossfold.platform.edge.cli import main
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def by_name(monkeypatch):
+    """Imports a module of tests/platform by its bare name, as every process started from here then can, too."""
+    folder = Path(__file__).parent / "platform"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(folder.parents[1] / ".pkg")]))
+    return importlib.import_module
+
+
+def pytest_collection_finish(session):
+    """All that was imported stays: the garbage collector need not look through it again, a quarter second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):

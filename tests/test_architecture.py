@@ -201,6 +201,74 @@ def test_every_module_and_public_class_says_what_it_is():
     assert not silent, "\n".join(silent)
 
 
+def public_functions(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """(where, function) of every public function and method; a protocol's docstring speaks for its methods."""
+    classes = [node for node in tree_of(path).body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    spoken_for = {node.name for node in classes if "Protocol" in map(ast.unparse, node.bases)}
+    inside = [("", tree_of(path).body), *((node.name, node.body) for node in classes if node.name not in spoken_for)]
+    return [
+        (f"{name_of(path)}:{node.lineno} {owner}.{node.name}".replace(" .", " "), node)
+        for owner, body in inside
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def test_every_public_function_is_typed_and_says_what_it_does():
+    found = [entry for path in MODULES for entry in public_functions(path)]
+    assert len(found) > 500
+    broken = [f"{where} has no docstring" for where, node in found if not ast.get_docstring(node)]
+    for where, node in found:
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        bare = [a.arg for a in arguments if a is not None and a.annotation is None and a.arg not in ("self", "cls")]
+        broken += [f"{where}: {name} has no type" for name in bare]
+        broken += [f"{where} says not what it returns"] if node.returns is None else []
+    assert not broken, "\n".join(broken)
+
+
+def test_shape_suffixes_are_in_the_legend_of_their_file():
+    """Every letter of a name such as `x_BLD` is explained at the top of the file (fusion_models only)."""
+    broken = []
+    for path in (path for path in MODULES if name_of(path).startswith("fusion_models/")):
+        legend = re.search(r"Legend:(.*?)(?:\n\n|\Z)", ast.get_docstring(tree_of(path)) or "", re.DOTALL)
+        explained = set(re.findall(r"\b[A-Z]\b", legend[1])) if legend else set()
+        names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+        names |= {node.arg for node in ast.walk(tree_of(path)) if isinstance(node, ast.arg)}
+        suffixes = {name: re.fullmatch(r"[a-z]\w*?_([A-Z][A-Z0-9]*)", name) for name in names}
+        broken += [
+            f"{name_of(path)}: {letter} of {name}"
+            for name, suffix in sorted(suffixes.items())
+            if suffix
+            for letter in re.findall("[A-Z]", suffix[1])
+            if letter not in explained
+        ]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_committed_file_names_a_package_registry_or_a_folder_of_one_machine():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    # The brackets keep the patterns from finding themselves.
+    places = re.compile(r"(?:files\.)?[p]ypi\.org|[p]ythonhosted\.org|[-]-index-url|/[r]oot/|/[h]ome/\w|/[U]sers/\w")
+    broken = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.is_symlink():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        broken += [f"{name}:{text.count(chr(10), 0, hit.start()) + 1} {hit[0]}" for hit in places.finditer(text)]
+    assert not broken, "\n".join(broken)
+
+
 def test_every_system_cites_its_paper():
     from crossfold.fusion_models.catalogue import find_system, system_names
 

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
+from crossfold.fusion_models.blocks.attention_maps import note_map
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths
 from crossfold.platform.config import Strict
 
 
@@ -57,9 +58,10 @@ class CrossAttention(nn.Module):
         x_BLA, x_BLV, mask_BL = features.x["audio"], features.x["visual"], features.mask_BL
         corr_BLL = torch.einsum("bia,av,bjv->bij", x_BLA, self.w, x_BLV)  # Z = X_a' W X_v  # 004 eq 1
         attended: Modal = {}
-        for m, logits_BLL in (("audio", corr_BLL), ("visual", corr_BLL.transpose(1, 2))):
+        for m, other, logits_BLL in (("audio", "visual", corr_BLL), ("visual", "audio", corr_BLL.transpose(1, 2))):
             weights_BLL = attention_weights(logits_BLL, mask_BL, self.temperature)  # 004 eq 2
-            note(notes, f"attention.{m}", weights_BLL)
+            # A[i, j] reads frame i for the output at frame j, which the other modality chose: rows i are the keys.
+            note_map(notes, "cross_attention", (other, m), weights_BLL.transpose(1, 2))
             summed_BLD = features.x[m] + attend(weights_BLL, features.x[m])  # X + Xh  # 004 eqs 3-5; 000 sec 3B
             for skip in skips:
                 summed_BLD = summed_BLD + skip[m]

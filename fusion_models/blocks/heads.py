@@ -1,6 +1,6 @@
 """From Z to one value per frame (spec 1.17).
 
-Legend: B batch, L frames, Z features of the readout, H hidden features.
+Legend: B batch, L frames, N real frames of a batch, Z features of the readout, H hidden features.
 """
 
 from itertools import pairwise

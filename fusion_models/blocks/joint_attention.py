@@ -16,8 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated, note
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
 from crossfold.platform.config import Strict
 
 
@@ -127,12 +128,14 @@ class Form:
 
     spaces: Mapping[str, str]
     step: Step
+    correlation: str
+    """The kind of map that C is: between frames, or between channels."""
 
 
 FORMS = {
-    "time": Form({"w_j": "DJ", "w_c": "LL", "w_h": "LL"}, time_axis_step),
-    "feature": Form({"w_j": "LL", "w_c": "DD", "w_h": "JD"}, feature_axis_step),
-    "additive": Form({"w_j": "LL", "w_x": "LK", "w_c": "JK", "w_h": "KL"}, additive_step),
+    "time": Form({"w_j": "DJ", "w_c": "LL", "w_h": "LL"}, time_axis_step, "joint_correlation"),
+    "feature": Form({"w_j": "LL", "w_c": "DD", "w_h": "JD"}, feature_axis_step, "channel_correlation"),
+    "additive": Form({"w_j": "LL", "w_x": "LK", "w_c": "JK", "w_h": "KL"}, additive_step, "channel_correlation"),
 }
 
 
@@ -189,5 +192,6 @@ class JointAttention(nn.Module):
         for m, x_BLD in features.x.items():
             stepped_BLD, corr = self.form.step(x_BLD, joint_BLJ, self.weights_of(m, frames), self.released, scale)
             attended[m] = stepped_BLD * mask_BL1
-            note(notes, f"correlation.{m}", corr)
+            # H[k] sums over the frames (or channels) i of the modality with C[i, k]: rows i are the keys.
+            note_map(notes, self.form.correlation, (JOINT, m), corr.transpose(1, 2))
         return attended

@@ -1,7 +1,7 @@
 """Scaled dot-product attention and the transformer block around it, with masks.
 
 Legend: B batch, L (also q) frames of the queries, K (also k) frames of the memory, H heads, E features of a head,
-D features of the queries, M features of the memory.
+D features of the queries, M features of the memory, I features of all heads, Z features of the readout.
 """
 
 import math
@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated, note
+from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
+from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
 from crossfold.platform.config import Strict
 
 
@@ -59,9 +60,9 @@ class MultiHead(nn.Module):
         self.o = nn.Linear(inner, width) if project else nn.Identity()
 
     def forward(
-        self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None = None, name: str = ""
+        self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None, axes: tuple[str, ...]
     ) -> Tensor:
-        """B x L x D. `mask_BK`: the real frames of the memory."""
+        """B x L x D. `mask_BK`: the real frames of the memory; `axes`: who queries whom, for the notes."""
         queries, frames = x_BLD.shape[1], memory_BKM.shape[1]
         seen_BLK = mask_BK.unsqueeze(1).expand(-1, queries, -1)
         if self.causal:
@@ -69,7 +70,7 @@ class MultiHead(nn.Module):
         q_BHLE, k_BHKE = self._split(self.q(x_BLD)), self._split(self.k(memory_BKM))
         v_BHKE = self._split(self.v(memory_BKM))
         read_BHLE, weights_BHLK = attention(q_BHLE, k_BHKE, v_BHKE, seen_BLK)
-        note(notes, f"attention.{name}", weights_BHLK)
+        note_map(notes, "dot_attention", axes, weights_BHLK)
         out_BLD: Tensor = self.o(read_BHLE.transpose(1, 2).flatten(2))
         return out_BLD
 
@@ -92,10 +93,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(params.transformer_dropout)
 
     def forward(
-        self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None = None, name: str = ""
+        self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None, axes: tuple[str, ...]
     ) -> Tensor:
         """B x L x D."""
-        y_BLD = self.norms[0](x_BLD + self.dropout(self.attention(x_BLD, memory_BKM, mask_BK, notes, name)))
+        y_BLD = self.norms[0](x_BLD + self.dropout(self.attention(x_BLD, memory_BKM, mask_BK, notes, axes)))
         z_BLD: Tensor = self.norms[1](y_BLD + self.dropout(self.feedforward(y_BLD)))
         return z_BLD
 
@@ -109,11 +110,11 @@ class Encoder(nn.Module):
         self.input = nn.Linear(inputs, self.width)
         self.blocks = nn.ModuleList(Block(self.width, self.width, params) for _ in range(params.layers))
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor, notes: Notes | None = None, name: str = "encoder") -> Tensor:
-        """B x L x width, zero on padded frames."""
+    def forward(self, x_BLD: Tensor, mask_BL: Tensor, notes: Notes | None = None, of: str = JOINT) -> Tensor:
+        """B x L x width, zero on padded frames; `of`: what is encoded, for the notes."""
         h_BLD = self.input(x_BLD) + positions(x_BLD.shape[1], self.width, x_BLD)
         for layer, block in enumerate(self.blocks, start=1):
-            h_BLD = block(h_BLD, h_BLD, mask_BL, notes, f"{name}.{layer}")
+            h_BLD = block(h_BLD, h_BLD, mask_BL, notes, (of, of, str(layer)))
         encoded_BLD: Tensor = h_BLD * mask_BL.unsqueeze(-1)
         return encoded_BLD
 

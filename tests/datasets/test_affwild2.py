@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.datasets.affwild2 import TOLERANCE, load_affwild2, validate_affwild2
+from crossfold.datasets.affwild2 import TOLERANCE, inspect_affwild2
 from crossfold.datasets.affwild2_files import Listing, check_split, find_split, list_files
-from crossfold.datasets.clips import UNLABELLED
+from crossfold.datasets.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora import CORPORA
-from crossfold.datasets.validation import findings_table
+from crossfold.datasets.validation import Finding, findings_table, refuse_errors
 from crossfold.platform.errors import DataError
+from tests.datasets.damage import put, rewrite, truncate
 
 ANNOTATIONS = Path("annotations") / "VA_Estimation_Challenge"
 FRAMES = 40
@@ -29,21 +30,25 @@ def root(tmp_path, sound_corpus):
     return Path(shutil.copytree(sound_corpus, tmp_path / "data"))
 
 
+def load(root: Path) -> list[MediaClip]:
+    """The clips of a folder in which nothing is wrong but, perhaps, pictures."""
+    inspection = inspect_affwild2(root, deep=False)
+    refuse_errors(inspection.findings, root)
+    return list(inspection.clips)
+
+
+def validate(root: Path) -> list[Finding]:
+    """Everything that is wrong with a folder, pictures included."""
+    return list(inspect_affwild2(root, deep=True).findings)
+
+
 def label_file(root: Path, clip: str = "alma") -> Path:
     return next((root / ANNOTATIONS).glob(f"*/{clip}.txt"))
 
 
-def rewrite(path: Path, change) -> None:
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-
-
-def put(line: int, text: str):
-    return lambda lines: [*lines[:line], text, *lines[line + 1 :]]
-
-
 def test_a_sound_folder_has_no_findings(sound_corpus):
-    assert validate_affwild2(sound_corpus) == []
-    clips = load_affwild2(sound_corpus)
+    assert validate(sound_corpus) == []
+    clips = load(sound_corpus)
     assert [(clip.info.name, clip.info.partition) for clip in clips] == [
         ("alma", "train"),
         ("bert", "train"),
@@ -55,10 +60,6 @@ def test_a_sound_folder_has_no_findings(sound_corpus):
         assert (clip.info.frames, clip.info.fps, clip.labels.shape) == (FRAMES, 25.0, (FRAMES, 2))
         np.testing.assert_allclose(clip.times, np.arange(FRAMES) / 25, atol=1e-9)
         np.testing.assert_allclose(clip.labels[:, 0], np.linspace(-0.5, 0.5, FRAMES), atol=1e-6)
-
-
-def truncate(path: Path, keep: float = 0.6) -> None:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
 
 
 DAMAGE = {
@@ -130,7 +131,7 @@ DAMAGE = {
 def test_each_damage_is_named_with_file_rule_and_remedy(root, name):
     damage, file, rule = DAMAGE[name]
     damage(root)
-    found = [finding for finding in validate_affwild2(root) if finding.severity == "error"]
+    found = [finding for finding in validate(root) if finding.severity == "error"]
     assert [(f.file.endswith(file), f.rule) for f in found] == [(True, rule)], found
     assert found[0].problem
     assert found[0].remedy
@@ -144,7 +145,7 @@ def test_everything_is_reported_at_once_and_the_list_is_capped(root):
     rewrite(label_file(root, "cleo"), lambda lines: lines[:-9])
     for number in range(1, 15):
         truncate(root / f"cropped_aligned/dora/{number:05d}.jpg", 0.3)
-    table = findings_table(validate_affwild2(root))
+    table = findings_table(validate(root))
     assert table["rule"].value_counts().to_dict() == {
         "crop-readable": 14,
         "video-readable": 1,
@@ -152,18 +153,18 @@ def test_everything_is_reported_at_once_and_the_list_is_capped(root):
         "label-length": 1,
     }
     with pytest.raises(DataError) as error:
-        load_affwild2(root)
+        load(root)
     assert all(name in str(error.value) for name in ("videos/alma.mp4", "videos/bert.mp4", "cleo.txt"))
 
 
 @pytest.mark.parametrize("by", [1, TOLERANCE])
 def test_a_short_tail_is_left_out_and_nothing_moves(root, by):
-    before = {clip.info.name: clip for clip in load_affwild2(root)}
+    before = {clip.info.name: clip for clip in load(root)}
     rewrite(label_file(root, "alma"), lambda lines: lines[:-by])
     rewrite(label_file(root, "bert"), lambda lines: lines + ["0.5,0.5"] * by)
-    findings = validate_affwild2(root)
+    findings = validate(root)
     assert [(f.rule, f.severity) for f in findings] == [("label-length", "warning")] * 2
-    clips = {clip.info.name: clip for clip in load_affwild2(root)}
+    clips = {clip.info.name: clip for clip in load(root)}
     np.testing.assert_array_equal(clips["alma"].labels, before["alma"].labels[:-by])
     assert clips["bert"].info.frames == FRAMES + by == len(clips["bert"].times)
     np.testing.assert_array_equal(clips["bert"].labels[:FRAMES], before["bert"].labels)
@@ -172,21 +173,21 @@ def test_a_short_tail_is_left_out_and_nothing_moves(root, by):
 
 def test_one_more_than_the_tolerance_is_an_error(root):
     rewrite(label_file(root), lambda lines: lines + ["0.5,0.5"] * (TOLERANCE + 1))
-    assert [f.rule for f in validate_affwild2(root)] == ["label-length"]
+    assert [f.rule for f in validate(root)] == ["label-length"]
 
 
 def test_unlabelled_frames_stay_where_they_are(root):
     rewrite(label_file(root), lambda lines: [*lines[:11], "-5,-5", "-5,0.2", "0.1,-5.0", *lines[14:]])
-    labels = load_affwild2(root)[0].labels
+    labels = load(root)[0].labels
     assert np.flatnonzero((labels == UNLABELLED).any(1)).tolist() == [10, 11, 12]
     assert labels[11, 1] == np.float32(0.2)
 
 
 def test_missing_header_is_taken_as_frame_one_and_said(root):
-    expected = load_affwild2(root)[0].labels
+    expected = load(root)[0].labels
     rewrite(label_file(root), lambda lines: lines[1:])
-    assert [(f.rule, f.severity) for f in validate_affwild2(root)] == [("label-header", "warning")]
-    np.testing.assert_array_equal(load_affwild2(root)[0].labels, expected)
+    assert [(f.rule, f.severity) for f in validate(root)] == [("label-header", "warning")]
+    np.testing.assert_array_equal(load(root)[0].labels, expected)
 
 
 def test_two_people_of_one_video_share_it_and_its_sound(tmp_path, media_corpus):
@@ -194,12 +195,12 @@ def test_two_people_of_one_video_share_it_and_its_sound(tmp_path, media_corpus):
     root = media_corpus(tmp_path / "data", clips=clips, frames=20)
     shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right_2")
     shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right_2.txt"))
-    left, right = (clip for clip in load_affwild2(root) if clip.info.video == "duo")
+    left, right = (clip for clip in load(root) if clip.info.video == "duo")
     assert (left.info.name, right.info.name) == ("duo_left", "duo_right_2")
     assert left.info.subject == right.info.subject == "duo"
     assert left.audio == right.audio == root.resolve() / "audio" / "duo.wav"
     shutil.move(label_file(root, "duo_right_2"), root / ANNOTATIONS / "Validation_Set")
-    assert [f.rule for f in validate_affwild2(root)] == ["partitions-apart"]
+    assert [f.rule for f in validate(root)] == ["partitions-apart"]
 
 
 def test_the_owners_folder_names_are_found_wherever_they_are(tmp_path, sound_corpus):
@@ -215,20 +216,20 @@ def test_the_owners_folder_names_are_found_wherever_they_are(tmp_path, sound_cor
     (root / "batch2").symlink_to(sound_corpus / "videos")
     shutil.copytree(sound_corpus / "audio", root / "audio")
     (root / "loop").symlink_to(root)
-    assert validate_affwild2(root) == []
-    assert len(load_affwild2(root)) == 4
+    assert validate(root) == []
+    assert len(load(root)) == 4
 
 
 def test_sound_of_the_video_is_taken_where_there_is_no_wav(tmp_path, media_corpus):
     root = media_corpus(tmp_path / "data", frames=20, sound="video", sound_rate=48_000)
-    assert validate_affwild2(root) == []
-    assert {clip.audio.suffix for clip in load_affwild2(root)} == {".mp4"}
+    assert validate(root) == []
+    assert {clip.audio.suffix for clip in load(root)} == {".mp4"}
 
 
 def test_a_corpus_without_any_sound_is_said_and_kept(tmp_path, media_corpus):
     root = media_corpus(tmp_path / "data", frames=20, sound="none")
-    assert {(f.rule, f.severity) for f in validate_affwild2(root)} == {("sound-there", "warning")}
-    assert {clip.audio for clip in load_affwild2(root)} == {None}
+    assert {(f.rule, f.severity) for f in validate(root)} == {("sound-there", "warning")}
+    assert {clip.audio for clip in load(root)} == {None}
 
 
 def test_embedded_data_never_pass_for_the_real(root):
@@ -257,10 +258,10 @@ def test_corpora_are_listed_with_what_they_need():
 def test_a_target_that_nobody_labelled_is_said(root):
     for file in (root / ANNOTATIONS).glob("*/*.txt"):
         rewrite(file, lambda lines: [lines[0], *(f"{line.split(',')[0]},-5" for line in lines[1:])])
-    rules = [(f.rule, f.severity) for f in validate_affwild2(root)]
+    rules = [(f.rule, f.severity) for f in validate(root)]
     assert rules.count(("target-none", "warning")) == 1
     assert rules.count(("label-none", "warning")) == 4
-    (finding,) = [f for f in validate_affwild2(root) if f.rule == "target-none"]
+    (finding,) = [f for f in validate(root) if f.rule == "target-none"]
     assert "arousal" in finding.problem
 
 
@@ -270,7 +271,7 @@ def test_a_damaged_video_of_two_people_is_one_finding(tmp_path, media_corpus):
     shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right")
     shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right.txt"))
     truncate(root / "videos/duo.mp4")
-    assert [(f.file, f.rule) for f in validate_affwild2(root)] == [("videos/duo.mp4", "video-readable")]
+    assert [(f.file, f.rule) for f in validate(root)] == [("videos/duo.mp4", "video-readable")]
 
 
 def annotations_only(root: Path, train: int, validation: int, pairs: int = 0) -> Listing:
@@ -319,17 +320,17 @@ def test_clips_of_the_test_part_have_pictures_and_no_labels(root):
     names.mkdir()
     (names / "Valence_Arousal_Estimation_Challenge_test_set_release.txt").write_text("fred\nfred\n\n")
     (names / "Expression_Recognition_Challenge_test_set_release.txt").write_text("someone\n")
-    assert validate_affwild2(root) == []
-    clips = load_affwild2(root)
+    assert validate(root) == []
+    clips = load(root)
     assert [(clip.info.name, clip.info.partition) for clip in clips][-2:] == [("dora", "validation"), ("fred", "test")]
     assert (clips[-1].labels == UNLABELLED).all()
     assert clips[-1].info.frames == FRAMES
     shutil.rmtree(root / "cropped_aligned/fred")
     (root / "videos/fred.mp4").unlink()
-    found = {(f.rule, f.severity) for f in validate_affwild2(root) if "fred" in f.file}
+    found = {(f.rule, f.severity) for f in validate(root) if "fred" in f.file}
     assert found == {("crops-there", "error"), ("video-there", "error")}
 
 
 def test_a_test_clip_that_is_also_trained_on_is_refused(root):
     (root / "Valence_Arousal_Estimation_Challenge_test_set_release.txt").write_text("alma\n")
-    assert [f.rule for f in validate_affwild2(root)] == ["partitions-apart"]
+    assert [f.rule for f in validate(root)] == ["partitions-apart"]

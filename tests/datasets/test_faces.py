@@ -13,7 +13,6 @@ from crossfold.datasets.faces import (
     face_chunks,
     find_track,
     follow,
-    lost_runs,
     side_of_clip,
     smooth,
 )
@@ -23,6 +22,11 @@ from crossfold.platform.errors import UserError
 FPS = 25.0
 
 
+def lost(track: np.ndarray) -> list[int]:
+    """Pictures without a face."""
+    return np.flatnonzero(np.isnan(track[:, 0])).tolist()
+
+
 def box(x: float, y: float = 100.0, side: float = 60.0) -> Box:
     return Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
@@ -30,7 +34,7 @@ def box(x: float, y: float = 100.0, side: float = 60.0) -> Box:
 def test_a_face_that_is_lost_is_lost_and_not_guessed():
     found = [[box(100.0)]] * 10 + [[]] * 3 + [[box(100.0)]] * 10
     track = smooth(follow(found, FPS), FPS)
-    assert lost_runs(track) == [(10, 13)]
+    assert lost(track) == [10, 11, 12]
     assert (track[:10, 0] == 100).all()
 
 
@@ -46,14 +50,14 @@ def test_the_subject_is_the_face_that_is_largest_and_longest():
     found = [[box(300.0, side=40.0), box(100.0)] for _ in range(30)]
     found[10:14] = [[box(300.0, side=40.0)]] * 4
     track = follow(found, FPS)
-    assert lost_runs(track) == [(10, 14)]
+    assert lost(track) == [10, 11, 12, 13]
     assert set(track[~np.isnan(track[:, 0]), 0]) == {100.0}
 
 
 def test_a_face_that_comes_back_elsewhere_is_followed_again():
     found = [[box(100.0)]] * 20 + [[]] * 30 + [[box(400.0)]] * 10
     track = smooth(follow(found, FPS), FPS)
-    assert lost_runs(track) == [(20, 50)]
+    assert lost(track) == list(range(20, 50))
     assert set(track[50:, 0]) == {400.0}
 
 

@@ -25,6 +25,7 @@ from crossfold.platform.errors import DataError, UserError
 from crossfold.platform.metrics import ccc
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace
+from tests.datasets.damage import put, rewrite, truncate
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")
@@ -71,22 +72,10 @@ def gold(root: Path, key: str = "train_1", dimension: str = "valence", kind: str
     return root / GOLD / dimension / f"{key}.{kind}"
 
 
-def rewrite(path: Path, change) -> None:
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-
-
 def both(root: Path, change, dimension: str = "valence") -> None:
     """The same change of the ratings, below their header, in arff and csv."""
     for kind, header in (("arff", 8), ("csv", 1)):
         rewrite(gold(root, dimension=dimension, kind=kind), lambda ls, n=header: ls[:n] + change(ls[n:]))
-
-
-def put(line: int, text: str):
-    return lambda lines: [*lines[:line], text, *lines[line + 1 :]]
-
-
-def truncate(path: Path, keep: float = 0.6) -> None:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
 
 
 def only_raters(root: Path) -> None:

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torchaudio
 
+from crossfold.datasets.media import heard
 from crossfold.datasets.spectrograms import (
     DECIBELS,
     VggishSpectrum,
     decibels,
     differences,
-    heard,
     mfcc,
 )
 

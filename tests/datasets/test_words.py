@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.datasets.affwild2 import inspect_affwild2, load_affwild2
+from crossfold.datasets.affwild2 import inspect_affwild2
 from crossfold.datasets.text import punctuated, sentences, text_features, words_on_frames
 from crossfold.datasets.transcripts import Word, check_transcript, read_transcript, write_transcript
 from crossfold.platform.errors import DataError
@@ -224,7 +224,7 @@ def test_a_corpus_in_the_wild_finds_its_transcripts(tmp_path, media_corpus):
     write_transcript(root / "batch1" / "transcripts" / "t0.json", WORDS[:1])
     (root / "transcripts").mkdir()
     (root / "transcripts" / "v0.csv").write_text("word,start,end\nhm,0.1,0.2\n")
-    found = {clip.info.name: clip.transcript for clip in load_affwild2(root)}
+    found = {clip.info.name: clip.transcript for clip in inspect_affwild2(root, deep=False).clips}
     assert found == {
         "t0_left": root / "batch1" / "transcripts" / "t0.json",
         "t1": None,

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfold.fusion_models.blocks.attention_maps import KINDS, maps_over_time
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.fusion_models.system import Features
 from crossfold.platform.config import Recipe
@@ -18,7 +19,9 @@ from crossfold.platform.model import EmotionModel
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 L = 6
 SYSTEMS = system_names()
-NOTED = {"ca": "attention"} | dict.fromkeys(("jca", "rjca", "grjca", "hgrjca", "hgrjca_v1", "rjcma"), "correlation")
+NOTED = dict.fromkeys(("jca", "rjca", "grjca", "hgrjca", "rjcma"), "joint_correlation")
+NOTED |= {"ca": "cross_attention", "hgrjca_v1": "channel_correlation"}
+WITHOUT_MAPS = {"concat", "lstm", "unimodal_audio", "unimodal_visual", "unimodal_text"}
 everything = pytest.mark.parametrize("name", SYSTEMS)
 
 
@@ -185,7 +188,8 @@ def test_notes_hold_intermediates_and_change_nothing(name):
     names = {f"x.{m}.{t}" for m in fusion.modalities for t in range(steps + 1)}
     kind = NOTED.get(base)
     if kind:
-        names |= {f"{kind}.{m}.{t + 1}" for m in fusion.modalities for t in range(steps)}
+        queries = {"audio": "visual", "visual": "audio"} if base == "ca" else dict.fromkeys(fusion.modalities, "joint")
+        names |= {f"{kind}.{queries[m]}.{m}.{t + 1}" for m in fusion.modalities for t in range(steps)}
     if name.endswith("+dca") or base == "grjca":
         names |= {f"gate.{m}" for m in fusion.modalities}
     if base in {"hgrjca", "hgrjca_v1"}:
@@ -193,6 +197,40 @@ def test_notes_hold_intermediates_and_change_nothing(name):
     assert names <= set(notes)
     if base in {*NOTED, "concat", "unimodal_audio", "unimodal_visual", "unimodal_text"}:
         assert set(notes) == names
+
+
+@everything
+@pytest.mark.parametrize("real", [None, [6, 4, 1]])
+def test_attention_maps_are_what_their_names_say(name, real):
+    """Axes, shapes, sums and signs of every map that a system hands out when asked, with and without padding."""
+    fusion, given, notes = build(name), features(7, real=real), {}
+    fusion(given, notes)
+    known = {*fusion.modalities, "joint"}
+    handed = [each for each in notes if each.split(".")[0] in KINDS]
+    assert bool(handed) == (name.removesuffix("+dca") not in WITHOUT_MAPS)
+    for each in handed:
+        kind, query, key, *step = each.split(".")
+        assert {query, key} <= known
+        assert all(part.isdigit() for part in step)
+        assert notes[each].ndim == len(KINDS[kind].axes.split())
+        if kind == "channel_correlation":
+            assert notes[each].shape == (3, sum(WIDTHS[m] for m in fusion.modalities), WIDTHS[key])
+    maps = maps_over_time(notes)
+    assert len(maps) == sum(not each.startswith("channel_correlation") for each in handed)
+    for each in maps:
+        assert torch.isfinite(each.values).all()
+        assert each.values.shape == ((3, L) if each.kind == "modal_attention" else (3, L, L))
+        if KINDS[each.kind].softmax:
+            assert (each.values >= 0).all()
+        else:
+            assert (each.values.abs() <= 1).all()
+        if each.kind in ("cross_attention", "dot_attention"):
+            torch.testing.assert_close(each.values.sum(-1), torch.ones(3, L))
+            padded = ~given.mask_BL.unsqueeze(1).expand_as(each.values)
+            assert (each.values[padded] == 0).all(), "nothing reads padding"
+    for query in {each.query for each in maps if each.kind == "modal_attention"}:
+        total = sum(each.values for each in maps if each.query == query)
+        torch.testing.assert_close(total, torch.ones(3, L))
 
 
 @everything

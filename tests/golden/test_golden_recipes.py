@@ -79,22 +79,35 @@ def systems_of(name):
     return alone.get(name, system_names())
 
 
-def curves_of(name, store, tmp_path):
+@pytest.fixture(scope="module")
+def known():
+    """Curves by recipe: some are the same one at this size, and are trained once."""
+    return {}
+
+
+def curves_of(name, store, tmp_path, known):
     """Training loss and CCC of each epoch, by system."""
     recipe = recipe_of(name)
+    key = (recipe.identity_json, tuple(systems_of(name)))
+    if key not in known:
+        known[key] = trained_curves(recipe, systems_of(name), store, tmp_path)
+    return known[key]
+
+
+def trained_curves(recipe, systems, store, tmp_path):
     found = {}
-    for system in systems_of(name):
-        known = find_system(system)
+    for system in systems:
+        entry = find_system(system)
         cell = Cell(
             system=system,
-            params=known.params().model_dump(mode="json"),
+            params=entry.params().model_dump(mode="json"),
             corpus=store.corpus,
             store="golden",
             fold=0,
             targets=("valence", "arousal"),
             seed=0,
             recipe=recipe,
-            revision=known.revision,
+            revision=entry.revision,
         )
         with arithmetic(recipe, weight_seed(cell)):
             data = open_data(cell, store.path, "cpu")
@@ -118,16 +131,16 @@ def by_line(curves):
 
 
 @pytest.mark.skipif("CROSSFOLD_REGENERATE" not in os.environ, reason="run by tests/golden/regenerate.py only")
-def test_regenerate_recipes(store, tmp_path):
-    GOLDEN.write_text(by_line({name: curves_of(name, store, tmp_path) for name in RECIPES}))
+def test_regenerate_recipes(store, tmp_path, known):
+    GOLDEN.write_text(by_line({name: curves_of(name, store, tmp_path, known) for name in RECIPES}))
 
 
 @pytest.mark.skipif("CROSSFOLD_REGENERATE" in os.environ, reason="the numbers are being regenerated")
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_curves_of_a_recipe_are_the_golden_ones(name, store, tmp_path):
+def test_the_curves_of_a_recipe_are_the_golden_ones(name, store, tmp_path, known):
     golden = json.loads(GOLDEN.read_text())
     assert name in golden, "a new recipe: run `python tests/golden/regenerate.py`"
-    found = curves_of(name, store, tmp_path)
+    found = curves_of(name, store, tmp_path, known)
     assert set(found) == set(golden[name])
     for system, curve in found.items():
         assert np.asarray(curve) == pytest.approx(np.asarray(golden[name][system]), abs=TOLERANCE), system
