@@ -31,8 +31,8 @@ def describe_files(folder: Path) -> dict[str, Any]:
     }
 
 
-def damage_of(folder: Path) -> str | None:
-    """What is wrong with the folder of a finished cell, in words; None if nothing is."""
+def damage_of(folder: Path, elsewhere: Iterable[str] = ()) -> str | None:
+    """What is wrong with the folder of a finished cell, in words; None if nothing is. `elsewhere`: may be missing."""
     name = "env.json"
     try:
         env = json.loads((folder / name).read_bytes())
@@ -43,11 +43,15 @@ def damage_of(folder: Path) -> str | None:
             if hashlib.sha256(numbers).hexdigest() != expected.pop("sha256"):
                 return f"{name} is not what was committed"
             for name, size in expected.items():
+                if name in elsewhere and not (folder / name).exists():
+                    continue
                 if (found := (folder / name).stat().st_size) != size:
                     return f"{name} has {found} of {size} bytes"
         else:
             # Of a version that wrote no sizes down.
             for name, whole in _WHOLE.items():
+                if name in elsewhere and not (folder / name).exists():
+                    continue
                 if not whole((folder / name).read_bytes()):
                     return f"{name} breaks off"
     except FileNotFoundError:
@@ -76,7 +80,10 @@ _WHOLE: dict[str, Callable[[bytes], bool]] = {
 
 
 def remove_leftovers(workspace: "Workspace") -> int:
-    """Removes half-written cell folders of processes that were killed in a commit; returns how many there were."""
+    """Removes what processes that were killed left; returns how many half-written cell folders there were.
+
+    Called by a driver, before its own workers: whatever an earlier fleet kept for itself is nobody's any more.
+    """
     oldest = time.time() - LEFTOVER_SECONDS
     left = [
         folder
@@ -85,12 +92,29 @@ def remove_leftovers(workspace: "Workspace") -> int:
     ]
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in (workspace.root / "fleet").glob("*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    finished = workspace.finished()
+    for note in (workspace.root / "unfinished").glob("[!.]*.json"):
+        if note.stem in finished:
+            note.unlink(missing_ok=True)
     return len(left)
 
 
 def damaged_cells(workspace: "Workspace", cell_ids: Iterable[str]) -> list[str]:
-    """Those of some finished cells that are damaged, in the order of their identities."""
-    return [cell_id for cell_id in sorted(cell_ids) if damage_of(workspace.cell_path(cell_id)) is not None]
+    """Those of some finished cells that are damaged, in the order of their identities.
+
+    Of a workspace at a URL a damaged copy is fetched again first, and files that were never asked for are no damage.
+    """
+    mirror = workspace.mirror
+    if mirror is None:
+        return [cell_id for cell_id in sorted(cell_ids) if damage_of(workspace.cell_path(cell_id)) is not None]
+    return [
+        cell_id
+        for cell_id in sorted(cell_ids)
+        if (place := workspace.cell_path(cell_id)).is_dir() and damage_of(place, mirror.large) is not None
+        if not mirror.fetch_again(cell_id)
+    ]
 
 
 def set_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[str, tuple[str, Path]]:
@@ -98,7 +122,7 @@ def set_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[s
     found = {}
     for cell_id in cell_ids:
         folder = workspace.cell_path(cell_id)
-        damage = damage_of(folder)
+        damage = damage_of(folder, workspace.mirror.large if workspace.mirror is not None else ())
         if damage is None or not folder.is_dir():
             continue
         number = 1
@@ -106,5 +130,7 @@ def set_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[s
             number += 1
         place.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(place)
+        if workspace.mirror is not None:
+            workspace.mirror.withdraw(cell_id)
         found[cell_id] = (damage, place)
     return found

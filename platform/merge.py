@@ -61,9 +61,9 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
     """
     for source in sources:
         if source.root == target.root:
-            raise UserError(f"{source.root} cannot be joined to itself", "name the other workspaces")
+            raise UserError(f"{source} cannot be joined to itself", "name the other workspaces")
         if not any(folder.is_dir() for folder in (source.cells, source.stores, source.sweeps, source.failures)):
-            raise UserError(f"{source.root} is no workspace", "give the folder that holds cells/ and stores/")
+            raise UserError(f"{source} is no workspace", "give the folder that holds cells/ and stores/")
     merged = Merged()
     for source, name in zip(sources, _names(sources), strict=True):
         _stores(target, source, merged)
@@ -93,6 +93,7 @@ def _cells(target: Workspace, source: Workspace, name: str, merged: Merged) -> N
         if wrong := _wrong(theirs):
             merged.damaged.append(f"{theirs}: {wrong}")
         elif not ours.is_dir():
+            target.expect(cell_id)
             _take(theirs, ours)
             merged.cells += 1
         elif differs := _differing(ours, theirs):

@@ -1,7 +1,8 @@
 """The store as a node sees it: in the workspace, or copied once to a local disk and checked.
 
 `CROSSFOLD_CACHE` names a folder on each node's own disk; `CROSSFOLD_STORES` where stores are fetched from, a path or
-any fsspec URL (`s3://bucket/stores`), by default the workspace's. Without either, the workspace's own files are mapped.
+any fsspec URL (`s3://bucket/stores`), by default the workspace's. Without either, the workspace's own files are mapped;
+those of a workspace at a URL are its copy on this machine.
 """
 
 import os
@@ -26,6 +27,9 @@ def node_store(workspace: Workspace, corpus: str, content_hash: str) -> Path:
     """
     place = workspace.store_path(corpus, content_hash)
     cache, source = os.environ.get(CACHE), os.environ.get(STORES)
+    if workspace.mirror is not None:
+        # Its folder lies in the cache itself.
+        cache, source = None, source or f"{workspace.mirror.files.url}/stores"
     if cache is None and (source is None or place.is_dir()):
         return place
     stores = Path(cache) if cache is not None else workspace.stores
@@ -64,4 +68,6 @@ def _copy(url: str, folder: Path) -> None:
     except FileNotFoundError:
         raise DataError(f"there is no store at {url}", f"put it there, or set {STORES} to where stores are") from None
     for name in names:
-        files.get_file(name, str(folder / name.rstrip("/").rpartition("/")[2]))
+        # Some name the whole path, some the last part of it.
+        last = name.rstrip("/").rpartition("/")[2]
+        files.get_file(f"{root.rstrip('/')}/{last}", str(folder / last))

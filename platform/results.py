@@ -7,47 +7,25 @@ import os
 import platform as host
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from crossfold.platform.contracts import Cell, Failure, FailureClass
 from crossfold.platform.errors import DataError, UserError, nearest
 from crossfold.platform.integrity import CELL_FILES as CELL_FILES
 from crossfold.platform.integrity import RECORD, damage_of, describe_files
+from crossfold.platform.predictions import Predictions as Predictions
+from crossfold.platform.predictions import read_predictions, write_predictions
+from crossfold.platform.remote_files import is_url
 
-GATE = "gate:"
-"""Begins the names of gate weights in `predictions.npz`: `gate:<gate>:<modality>`."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Frame-level predictions of the reported split, in frame order, clip after clip.
-
-    prediction, label: float32 [N, targets]; valid: bool [N, targets], false where the annotators gave no
-    value or no window reached the frame; frame: int32 [N], the frame's index in its clip; clips: names;
-    offsets: int64 [clips + 1], so clip i is rows offsets[i]:offsets[i+1]; gates: (gate, modality) ->
-    float [N], the weight of column 0 (B2) at each frame, kept with two bytes, for systems that have any.
-    """
-
-    clips: tuple[str, ...]
-    offsets: np.ndarray
-    frame: np.ndarray
-    prediction: np.ndarray
-    label: np.ndarray
-    valid: np.ndarray
-    targets: tuple[str, ...]
-    gates: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
-
-    def clip(self, name: str) -> slice:
-        """The rows of one clip."""
-        index = self.clips.index(name)
-        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+if TYPE_CHECKING:
+    from crossfold.platform.workspace_mirror import Mirror
 
 
 @dataclass(frozen=True)
@@ -57,6 +35,15 @@ class CellRecord:
     path: Path
     cell: Cell
     result: dict[str, Any]
+    fetch: Callable[[str, str], None] | None = field(default=None, compare=False, repr=False)
+    """Brings a file of the cell that is not here yet, where the workspace lies at a URL."""
+
+    def file(self, name: str) -> Path:
+        """One file of the cell, here."""
+        path = self.path / name
+        if self.fetch is not None and not path.is_file():
+            self.fetch(self.cell_id, name)
+        return path
 
     @property
     def cell_id(self) -> str:
@@ -78,35 +65,95 @@ class CellRecord:
     @cached_property
     def predictions(self) -> Predictions:
         """Frame-level predictions of the reported split."""
-        with np.load(self.path / "predictions.npz") as data:
-            return Predictions(
-                clips=tuple(str(name) for name in data["clips"]),
-                offsets=data["offsets"],
-                frame=data["frame"],
-                prediction=data["prediction"],
-                label=data["label"],
-                valid=data["valid"],
-                targets=tuple(str(name) for name in data["targets"]),
-                gates={
-                    (gate, modality): data[key]
-                    for key in sorted(data.files)
-                    if key.startswith(GATE)
-                    for gate, modality in [key.removeprefix(GATE).split(":")]
-                },
-            )
+        return read_predictions(self.file("predictions.npz"))
 
 
 class Workspace:
-    """Stores, cells, failures, trackers and reports under one folder (architecture, section 3)."""
+    """Stores, cells, failures, trackers and reports under one folder (architecture, section 3).
 
-    def __init__(self, root: Path) -> None:
+    One at a URL has its folder on this machine, which follows the place (`workspace_mirror`).
+    """
+
+    def __init__(self, root: Path, mirror: "Mirror | None" = None) -> None:
         """`root` need not exist yet; folders are made when something is written."""
         self.root = root.resolve()
+        self.mirror = mirror
 
     @classmethod
-    def locate(cls, given: Path | None) -> "Workspace":
-        """`--workspace`, else `CROSSFOLD_HOME`, else `./.crossfold`."""
-        return cls(given or Path(os.environ.get("CROSSFOLD_HOME", ".crossfold")))
+    def at(cls, place: Path | str | None = None) -> "Workspace":
+        """A folder or a URL, else `CROSSFOLD_HOME`, else `./.crossfold`. Nothing is contacted or brought here."""
+        named = str(place or os.environ.get("CROSSFOLD_HOME") or ".crossfold")
+        if not is_url(named):
+            return cls(Path(named))
+        from crossfold.platform.workspace_mirror import Mirror
+
+        mirror = Mirror(named)
+        return cls(mirror.root, mirror)
+
+    @classmethod
+    def locate(cls, given: Path | str | None = None) -> "Workspace":
+        """`--workspace`, else `CROSSFOLD_HOME`, else `./.crossfold`; from a URL, what is new there is here after it.
+
+        What an earlier command could not send is sent. Raises `UserError` where a URL cannot be used.
+        """
+        space = cls.at(given)
+        if space.mirror is not None:
+            space.mirror.open()
+        return space
+
+    @property
+    def address(self) -> str:
+        """What `--workspace` takes to come here, on any machine: the folder, or the URL."""
+        return str(self.root) if self.mirror is None else self.mirror.files.url
+
+    def __str__(self) -> str:
+        """For people: the folder, or the URL without a password."""
+        return str(self.root) if self.mirror is None else self.mirror.files.shown
+
+    @property
+    def _fetch(self) -> Callable[[str, str], None] | None:
+        return None if self.mirror is None else self.mirror.fetch_file
+
+    def refresh(self) -> None:
+        """Brings what is new at the URL; a folder is always as new as it can be."""
+        if self.mirror is not None:
+            self.mirror.refresh()
+
+    def bring_all(self) -> None:
+        """Has everything here that is at the URL: stores, and cells with their large files. Raises `UserError`."""
+        if self.mirror is not None:
+            self.mirror.files.check()
+            self.mirror.pull()
+            self.bring_cells(self.finished())
+            for name in sorted(self.mirror.store_names()):
+                self.find_store(*name.rsplit("-", 1))
+
+    def bring_cells(self, cell_ids: Iterable[str]) -> None:
+        """Has the large files of some finished cells here."""
+        for cell_id in sorted(cell_ids) if self.mirror is not None else ():
+            record = self.read_exactly(cell_id)
+            for name in CELL_FILES:
+                record.file(name)
+
+    def arrived(self, cell_ids: Iterable[str]) -> set[str]:
+        """Those of some cells that are finished; a URL is not asked for the others all the time."""
+        asked = set(cell_ids)
+        here = {cell_id for cell_id in asked if self.cell_path(cell_id).is_dir()}
+        return here if self.mirror is None else here | self.mirror.arrived(asked - here)
+
+    def expect(self, cell_id: str) -> None:
+        """A finished cell will be put into `cells/` by other means than `commit`."""
+        if self.mirror is not None:
+            self.mirror.expect(cell_id)
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Before a worker leaves: waits until a URL has what it wrote, so long at most; it stays here anyway."""
+        if self.mirror is not None:
+            self.mirror.settle(seconds)
+
+    def carrying(self, cell_id: str, *, send: bool = True) -> AbstractContextManager[None]:
+        """While a cell runs: its checkpoint comes from the URL and goes there; `send` is false for a helper."""
+        return nullcontext() if self.mirror is None else self.mirror.carrying(cell_id, send=send)
 
     @property
     def stores(self) -> Path:
@@ -159,6 +206,8 @@ class Workspace:
     def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
         """The one store of a corpus; with several, the hash must say which."""
         stores = sorted(path for path in self.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
+        if self.mirror is not None:
+            stores = sorted({*stores, *(self.stores / name for name in self.mirror.store_names())})
         found = [path for path in stores if path.name.rpartition("-")[0] == corpus]
         if content_hash is not None:
             found = [path for path in found if path.name.rpartition("-")[2].startswith(content_hash)]
@@ -167,15 +216,19 @@ class Workspace:
             raise UserError(
                 f"no feature store of corpus {corpus!r}"
                 + (f" with hash {content_hash!r}" if content_hash else "")
-                + f" in {self.stores}{nearest(corpus, known - {corpus}) if known else ''}",
-                f"run `crossfold prepare {corpus} --root DIR` first",
+                + f" in {self}/stores{nearest(corpus, known - {corpus}) if known else ''}",
+                f"correct its name, or run `crossfold prepare {corpus} --root DIR` first",
             )
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise UserError(
-                f"corpus {corpus!r} has {len(found)} feature stores in {self.stores}: {names}",
+                f"corpus {corpus!r} has {len(found)} feature stores in {self}/stores: {names}",
                 "say which with `store: <hash>` in the sweep, or `--set store=<hash>`",
             )
+        if self.mirror is not None:
+            from crossfold.platform.node_stores import node_store
+
+            return node_store(self, *found[0].name.rsplit("-", 1))
         return found[0]
 
     def cell_path(self, cell_id: str) -> Path:
@@ -203,6 +256,7 @@ class Workspace:
             path,
             Cell.model_validate_json((path / "cell.json").read_text()),
             json.loads((path / "result.json").read_text()),
+            self._fetch,
         )
 
     def records(self) -> Iterator[CellRecord]:
@@ -213,9 +267,12 @@ class Workspace:
     def read_exactly(self, cell_id: str) -> CellRecord:
         """One finished cell by its full id, without a listing."""
         path = self.cell_path(cell_id)
+        if self.mirror is not None and not path.is_dir():
+            self.mirror.fetch_cells([cell_id])
         try:
             cell = Cell.model_validate_json((path / "cell.json").read_text())
-            return CellRecord(path, cell, json.loads((path / "result.json").read_text()))
+            result = json.loads((path / "result.json").read_text())
+            return CellRecord(path, cell, result, self._fetch)
         except (OSError, ValueError) as error:
             damage = damage_of(path)
             if damage is None:
@@ -258,23 +315,12 @@ class Workspace:
             write_json(beside / "cell.json", cell.model_dump(mode="json"))
             write_json(beside / "result.json", result)
             curve.to_parquet(beside / "curve.parquet", index=False)
-            gates: dict[str, Any] = {
-                f"{GATE}{':'.join(key)}": weight_N.astype(np.float16) for key, weight_N in predictions.gates.items()
-            }
-            np.savez_compressed(
-                beside / "predictions.npz",
-                clips=np.array(predictions.clips),
-                offsets=predictions.offsets,
-                frame=predictions.frame,
-                prediction=predictions.prediction,
-                label=predictions.label,
-                valid=predictions.valid,
-                targets=np.array(predictions.targets),
-                **gates,
-            )
+            write_predictions(beside / "predictions.npz", predictions)
             (beside / "best.safetensors").write_bytes(weights)
             write_json(beside / "env.json", dict(env) | {RECORD: describe_files(beside)})
             beside.chmod(0o755)
+            if self.mirror is not None:
+                self.mirror.expect(cell.cell_id)
             try:
                 beside.rename(self.cell_path(cell.cell_id))
             except OSError:
@@ -284,6 +330,8 @@ class Workspace:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(self.scratch(cell.cell_id), ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.send_soon(cell.cell_id)
         return True
 
     def forget(self, cell_id: str) -> None:
@@ -295,8 +343,10 @@ class Workspace:
             doomed.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(self.scratch(cell_id), ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.withdraw(cell_id)
         for record in (*self.failures.glob(f"{cell_id}-*.json"), *self.rescored.glob(f"*/{cell_id}.json")):
-            record.unlink(missing_ok=True)
+            self._drop(record)
 
     def set_aside(self, cell_id: str) -> Path | None:
         """Moves a finished cell out of the way for a re-run; `put_back` returns it if the re-run does not finish."""
@@ -304,6 +354,8 @@ class Workspace:
         if not place.is_dir():
             return None
         shutil.rmtree(aside, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.withdraw(cell_id)
         place.rename(aside)
         return aside
 
@@ -312,9 +364,16 @@ class Workspace:
         if self.cell_path(cell_id).is_dir():
             shutil.rmtree(aside, ignore_errors=True)
             for stale in self.rescored.glob(f"*/{cell_id}.json"):
-                stale.unlink(missing_ok=True)
+                self._drop(stale)
         else:
             aside.rename(self.cell_path(cell_id))
+        if self.mirror is not None:
+            self.mirror.replace(cell_id)
+
+    def _drop(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.files.remove(path.relative_to(self.root).as_posix())
 
     def record_failure(self, failure: Failure) -> Path:
         """Adds one failed try to the ledger. A failure is never a result."""
@@ -322,6 +381,8 @@ class Workspace:
         stamp = failure.at.replace(":", "").replace("-", "")
         path = self.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
         write_json(path, asdict(failure))
+        if self.mirror is not None:
+            self.mirror.send_notes()
         return path
 
     def failures_of(self, cell_id: str = "") -> list[Failure]:
@@ -343,6 +404,10 @@ def write_json(path: Path, value: Any) -> None:
             file.write("\n")
         Path(beside).chmod(0o644)
         Path(beside).replace(path)
+    except OSError as error:
+        # A full disk is told by the write, which does not say where.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         Path(beside).unlink(missing_ok=True)
 

@@ -4,6 +4,8 @@ The lock keeps processes of one machine apart and is gone with its process. It d
 driver also keeps `driver.json` with its machine, its process and a moment until which it is alive, and puts that off
 again and again. A driver that finds the lease of another machine before that moment is refused; after it, it takes
 over, and the other one, should it wake up, notices and stops. Clocks must agree to within half of `LEASE_SECONDS`.
+
+Of a workspace at a URL the lock keeps apart what uses one folder here, and `driver.json` lies at the URL.
 """
 
 import contextlib
@@ -17,11 +19,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from crossfold.platform.errors import UserError
+from crossfold.platform.remote_files import Away, RemoteFiles
 from crossfold.platform.results import Workspace, utc_now, write_json
 
 LEASE_SECONDS = 120.0
@@ -30,13 +33,91 @@ _BEATS_A_LEASE = 8
 _CLAIM_SECONDS = 10.0
 
 
+class Place(Protocol):
+    """Where a lease is written down."""
+
+    def read(self) -> dict[str, Any]: ...
+
+    def write(self, holder: dict[str, Any]) -> None: ...
+
+    def remove(self) -> None: ...
+
+    def claim(self) -> contextlib.AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """`driver.json` in a folder that drivers share."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self) -> dict[str, Any]:
+        """See `read_holder`."""
+        return read_holder(self.path)
+
+    def write(self, holder: dict[str, Any]) -> None:
+        """Replaces it whole."""
+        write_json(self.path, holder)
+
+    def remove(self) -> None:
+        """Removes it if it is there."""
+        self.path.unlink(missing_ok=True)
+
+    def claim(self) -> contextlib.AbstractContextManager[None]:
+        """A short exclusive section."""
+        return _claim(self.path.with_name("driver.claim"))
+
+
+@dataclass(frozen=True)
+class UrlPlace:
+    """`driver.json` at a URL."""
+
+    files: RemoteFiles
+    name: str = "driver.json"
+
+    def __str__(self) -> str:
+        return f"{self.files.shown}/{self.name}"
+
+    def read(self) -> dict[str, Any]:
+        """See `read_holder`."""
+        return _parsed(self.files.read([self.name]).get(self.name, b""))
+
+    def write(self, holder: dict[str, Any]) -> None:
+        """Replaces it whole."""
+        self.files.write(self.name, json.dumps(holder, indent=1, sort_keys=True).encode())
+
+    def remove(self) -> None:
+        """Removes it if it is there."""
+        self.files.remove(self.name)
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """A short exclusive section: whoever has the name is in it. How sure that is, `RemoteFiles.claim` says."""
+        name, since = "driver.claim", time.monotonic()
+        while not self.files.claim(name, uuid.uuid4().hex.encode()):
+            # Clocks of others say nothing here: one that was there all the time we watched is of a dead process.
+            if time.monotonic() - since > _CLAIM_SECONDS:
+                self.files.remove(name)
+                since = time.monotonic()
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            self.files.remove(name)
+
+
 @dataclass
 class Lease:
     """The right to drive a workspace, as one process holds it."""
 
-    path: Path
-    """`driver.json` of the workspace."""
+    place: Place
+    """Of `driver.json`."""
     machine: str
+    root: str
+    """The workspace, for people."""
     seconds: float = LEASE_SECONDS
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     since: str = field(default_factory=utc_now)
@@ -44,13 +125,14 @@ class Lease:
     """Set when another driver took over, after this one was silent for too long."""
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _until: float = 0.0
 
     def take(self) -> None:
         """Takes the lease, if it is free, expired, or of a process of this machine, which the lock says is dead."""
-        with _claim(self.path.with_name("driver.claim")):
-            holder = read_holder(self.path)
+        with self.place.claim():
+            holder = self.place.read()
             if holder and holder.get("machine") != self.machine and alive(holder):
-                raise in_use(self.path.parent, holder)
+                raise in_use(self.root, holder)
             self._write()
 
     @contextlib.contextmanager
@@ -63,14 +145,18 @@ class Lease:
         finally:
             self._over.set()
             self._thread.join()
-            if read_holder(self.path).get("token") == self.token:
-                self.path.unlink(missing_ok=True)
+            # A place that is away cannot be told; there the lease runs out.
+            with contextlib.suppress(Away):
+                if self.place.read().get("token") == self.token:
+                    self.place.remove()
 
     def _renew(self) -> None:
         while not self._over.wait(self.seconds / _BEATS_A_LEASE):
             # A file system that is away or full for a moment is no reason to stop; the lease says how long it may be.
-            with contextlib.suppress(OSError):
-                if read_holder(self.path).get("token", self.token) != self.token:
+            # One that ran out may be anybody's by now, between a look and a word.
+            ran_out = time.monotonic() > self._until
+            with contextlib.suppress(OSError), self.place.claim() if ran_out else contextlib.nullcontext():
+                if self.place.read().get("token", self.token) != self.token:
                     self.lost.set()
                     return
                 self._write()
@@ -80,7 +166,8 @@ class Lease:
         until = now + datetime.timedelta(seconds=self.seconds)
         mine = {"pid": os.getpid(), "host": host.node(), "machine": self.machine, "token": self.token}
         times = {"since": self.since, "heartbeat": now.isoformat(), "expires": until.isoformat()}
-        write_json(self.path, mine | times)
+        self._until = time.monotonic() + self.seconds
+        self.place.write(mine | times)
 
 
 _HELD: dict[Path, Lease] = {}
@@ -95,18 +182,22 @@ def driver_lock(workspace: Workspace, *, lease_seconds: float = LEASE_SECONDS) -
     """
     workspace.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workspace.root / "driver.lock", is_singleton=True, thread_local=False)
-    path = workspace.root / "driver.json"
+    mirror, place, machine = workspace.mirror, _place_of(workspace), machine_id()
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise in_use(workspace.root, read_holder(path)) from None
+        raise in_use(str(workspace), place.read()) from None
     try:
         if lock.lock_counter > 1:
             yield _HELD[workspace.root]
             return
-        lease = Lease(path, machine_id(), lease_seconds)
+        if mirror is not None:
+            mirror.files.check(write=True)
+            # The lock speaks for one folder of this machine only.
+            machine = f"{machine}:{workspace.root}"
+        lease = Lease(place, machine, str(workspace), lease_seconds)
         lease.take()
-        with lease.kept():
+        with lease.kept(), mirror.following() if mirror is not None else contextlib.nullcontext():
             _HELD[workspace.root] = lease
             try:
                 yield lease
@@ -116,11 +207,31 @@ def driver_lock(workspace: Workspace, *, lease_seconds: float = LEASE_SECONDS) -
         lock.release()
 
 
+def _place_of(workspace: Workspace) -> Place:
+    mirror = workspace.mirror
+    return FilePlace(workspace.root / "driver.json") if mirror is None else UrlPlace(mirror.files)
+
+
+def driver_of(workspace: Workspace) -> dict[str, Any]:
+    """Who drives a workspace, as `read_holder` says it; empty also where the place cannot be asked now."""
+    try:
+        return _place_of(workspace).read()
+    except Away:
+        return {}
+
+
 def read_holder(path: Path) -> dict[str, Any]:
     """What `driver.json` says: pid, host, machine, since, heartbeat, expires; empty if nobody drives."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return _parsed(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(content)
+    except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -133,7 +244,7 @@ def alive(holder: dict[str, Any]) -> bool:
         return False
 
 
-def in_use(root: Path, holder: dict[str, Any]) -> UserError:
+def in_use(root: str, holder: dict[str, Any]) -> UserError:
     """The error for a workspace that another driver holds."""
     who = {key: holder.get(key, "?") for key in ("pid", "host", "since", "expires")}
     return UserError(

@@ -1,16 +1,14 @@
 """One driver a workspace: on this machine by a lock, across machines by a lease that runs out."""
 
 import datetime
-import importlib
 import json
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from crossfold.platform.edge.driver_lease import Lease, alive, driver_lock, machine_id, read_holder
+from crossfold.platform.edge.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
 from crossfold.platform.edge.ray_fleet import FleetError, run_cells
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace, write_json
@@ -77,7 +75,7 @@ def test_of_many_machines_one_gets_the_lease(workspace):
     ready, won, refused = threading.Barrier(12), [], []
 
     def drive(number):
-        lease = Lease(path, f"machine-{number}")
+        lease = Lease(FilePlace(path), f"machine-{number}", "ws")
         ready.wait()
         try:
             lease.take()
@@ -102,8 +100,8 @@ def test_a_claim_left_by_a_killed_process_is_removed(workspace):
         assert not claim.exists()
 
 
-def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(workspace):
-    fake_trials = importlib.import_module("fake_trials")
+def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(workspace, by_name):
+    fake_trials = by_name("fake_trials")
     cells = [fake_trials.make_cell(seed, epochs=200, seconds=0.02) for seed in range(3)]
     with driver_lock(workspace, lease_seconds=0.4) as lease:
         theirs = stranger(workspace, 60)
@@ -111,11 +109,6 @@ def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(work
             run_cells(cells, workspace, workers=0, trial=fake_trials.sleepy)
         assert lease.lost.is_set()
     assert json.loads((workspace.root / "driver.json").read_text()) == theirs
-
-
-@pytest.fixture(autouse=True)
-def _fakes(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
 @pytest.fixture

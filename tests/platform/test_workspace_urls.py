@@ -1,0 +1,510 @@
+"""A workspace at a URL: machines that share nothing but it hold the same cells, whatever breaks on the way.
+
+A machine here is a cache folder. The place is a real FTP server on loopback, or a `file://` URL where the wire is not
+what is tested.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from crossfold.platform import remote_files, workspace_mirror
+from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.edge.driver_lease import Lease, UrlPlace, driver_lock
+from crossfold.platform.edge.local_fleet import FleetError, keep_driving
+from crossfold.platform.errors import Cancelled, DataError, UserError
+from crossfold.platform.integrity import CELL_FILES, damaged_cells, set_damaged_aside
+from crossfold.platform.merge import merge
+from crossfold.platform.remote_files import Away, RemoteFiles, is_url
+from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.trial import attempt_cell
+from crossfold.reports.build import build_report
+
+SAME = tuple(name for name in CELL_FILES if name != "env.json")
+
+
+@pytest.fixture(scope="module")
+def ftp(tmp_path_factory):
+    """The URL of an FTP server on loopback, and the folder behind it."""
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.servers import ThreadedFTPServer
+
+    folder = tmp_path_factory.mktemp("ftp")
+    authorizer = DummyAuthorizer()
+    authorizer.add_user("lab", "secret", str(folder), perm="elradfmwMT")
+    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
+    server = ThreadedFTPServer(("127.0.0.1", 0), handler)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.05}, daemon=True)
+    serving.start()
+    yield f"ftp://lab:secret@127.0.0.1:{server.socket.getsockname()[1]}", folder
+    server.close_all()
+    serving.join(5)
+
+
+@pytest.fixture(params=["file", "ftp"])
+def place(request, tmp_path):
+    """A URL of each kind, and the folder in which its files lie."""
+    if request.param == "file":
+        return f"file://{tmp_path}/place/lab", tmp_path / "place" / "lab"
+    url, folder = request.getfixturevalue("ftp")
+    return f"{url}/{tmp_path.name}/lab", folder / tmp_path.name / "lab"
+
+
+@pytest.fixture
+def url(tmp_path):
+    """A `file://` URL."""
+    return f"file://{tmp_path}/place/lab"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(workspace_mirror, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(workspace_mirror, "_OPENED", [])
+    for name in ("CROSSFOLD_STORES", "CROSSFOLD_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Opens a workspace as another machine would: with a cache of its own."""
+
+    def open_on(name, where, *, contact=True):
+        monkeypatch.setenv("CROSSFOLD_CACHE", str(tmp_path / name))
+        return Workspace.locate(where) if contact else Workspace.at(where)
+
+    return open_on
+
+
+@pytest.fixture
+def with_store(synthetic_store):
+    """Puts the store where a workspace prepared it, and sends it."""
+
+    def put(space):
+        shutil.copytree(synthetic_store.path, space.stores / synthetic_store.path.name)
+        space.mirror.push()
+        return space
+
+    return put
+
+
+def same_cell(one, other, cell_id):
+    """Whether two workspaces hold the same cell, byte by byte."""
+    a, b = one.read_exactly(cell_id), other.read_exactly(cell_id)
+    return all(a.file(name).read_bytes() == b.file(name).read_bytes() for name in SAME)
+
+
+def test_two_machines_share_a_sweep_and_report_what_one_alone_reports(place, machine, with_store, workspace, tiny_cell):
+    where, folder = place
+    cells = [tiny_cell("concat", seed=seed) for seed in range(3)]
+    for cell in cells:
+        assert attempt_cell(cell, workspace).status == "done"
+
+    first = with_store(machine("a", where))
+    with driver_lock(first):
+        for cell in cells[:2]:
+            assert attempt_cell(cell, first).status == "done"
+        asked = {cell.cell_id for cell in cells}
+        write_json(first.sweeps / "small.json", {"name": "small", "cells": sorted(asked)})
+    second = machine("b", where)
+    assert second.finished() == {cell.cell_id for cell in cells[:2]}
+    assert json.loads((second.sweeps / "small.json").read_text())["cells"] == sorted(asked)
+    assert second.find_store("synthetic").parent == second.stores
+    assert attempt_cell(cells[2], second).status == "done"
+    first.refresh()
+    third = machine("c", where)
+    for space in (first, second, third):
+        assert space.finished() == asked
+        assert all(same_cell(space, workspace, cell_id) for cell_id in asked)
+    layout = sorted(path.relative_to(folder).parts[1] for path in (folder / "cells").rglob("*.json"))
+    assert layout == sorted([*asked] * 3)
+    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob("driver.*"))
+
+    if where.startswith("ftp"):
+        return
+    shutil.rmtree(third.sweeps)
+    for record in third.records():
+        # Times and memory of another run are the only difference.
+        shutil.copyfile(workspace.cell_path(record.cell_id) / "env.json", record.path / "env.json")
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    pages = [build_report(space, figures=False, now=now).paths for space in (workspace, third)]
+    assert [path.name for path in pages[0]] == [path.name for path in pages[1]]
+    differs = [(str(a), str(b)) for a, b in zip(*pages, strict=True) if a.read_bytes() != b.read_bytes()]
+    assert differs == []
+
+
+def test_large_files_come_when_they_are_asked_for(url, machine, with_store, tiny_cell, tmp_path):
+    cell = tiny_cell("concat")
+    first = with_store(machine("a", url))
+    attempt_cell(cell, first)
+    second = machine("b", url)
+    record = second.read(cell.cell_id)
+    assert sorted(path.name for path in record.path.iterdir()) == sorted({*CELL_FILES} - {*workspace_mirror.LARGE})
+    assert damaged_cells(second, second.finished()) == []
+    assert record.predictions.clips == first.read(cell.cell_id).predictions.clips
+    (tmp_path / "place/lab/cells" / cell.cell_id / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"not at file://.* as it was committed"):
+        record.file("best.safetensors")
+
+
+def test_a_cell_that_was_sent_by_half_does_not_count_and_is_mended(place, machine, with_store, tiny_cell, monkeypatch):
+    where, folder = place
+    cell = tiny_cell("concat")
+    first = with_store(machine("a", where))
+    send, sent = RemoteFiles.send, []
+
+    def break_off(files, source, name):
+        sent.append(name)
+        if len(sent) == 3:
+            raise Away("the line is cut")
+        send(files, source, name)
+
+    monkeypatch.setattr(RemoteFiles, "send", break_off)
+    monkeypatch.setattr(workspace_mirror, "SYNC_SECONDS", 60.0)
+    assert attempt_cell(cell, first).status == "done"
+    assert first.finished() == first.mirror.waiting() == {cell.cell_id}
+    assert len(list((folder / "cells" / cell.cell_id).iterdir())) == 2
+
+    other = machine("b", where)
+    assert other.finished() == set()
+    # Any command of the first machine mends it, and so does another machine that computes it again.
+    again = machine("a", where) if sent[0] and where.startswith("file") else other
+    if again is other:
+        assert attempt_cell(cell, other).status == "done"
+    assert not again.mirror.waiting()
+    third = machine("c", where)
+    assert third.finished() == {cell.cell_id}
+    assert same_cell(first, third, cell.cell_id)
+
+
+def test_a_place_that_is_away_for_a_while_stops_no_work_and_loses_nothing(
+    url, machine, with_store, tiny_cell, tmp_path
+):
+    first = with_store(machine("a", url))
+    place = tmp_path / "place"
+    place.rename(tmp_path / "unplugged")
+    place.write_text("in the way, so that nothing can be made here")
+    cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
+    for cell in cells:
+        assert attempt_cell(cell, first).status == "done"
+    failure = Failure("0" * 16, "x", FailureClass.CODE, 1, "a bug", "", "2026-01-01T00:00:00")
+    first.record_failure(failure)
+    assert first.mirror.waiting() == {cell.cell_id for cell in cells}
+    assert not first.mirror.settle(0.1)
+    with pytest.raises(UserError, match="cannot be read"):
+        machine("b", url)
+    place.unlink()
+    (tmp_path / "unplugged").rename(place)
+    assert first.mirror.settle(60.0)
+    second = machine("b", url)
+    assert second.finished() == {cell.cell_id for cell in cells}
+    assert second.failures_of() == [failure]
+
+
+def test_what_a_killed_process_could_not_send_is_sent_by_the_next_command(
+    url, machine, with_store, tiny_cell, monkeypatch
+):
+    cell = tiny_cell("concat")
+    first = with_store(machine("a", url))
+    with monkeypatch.context() as killed:
+        killed.setattr(workspace_mirror.Mirror, "send_soon", lambda mirror, cell_id: None)
+        attempt_cell(cell, first)
+    assert machine("b", url).finished() == set()
+    machine("a", url)
+    assert machine("c", url).finished() == {cell.cell_id}
+
+
+def test_an_empty_place_does_not_empty_the_machine(url, machine, with_store, tiny_cell, tmp_path):
+    cell = tiny_cell("concat")
+    first = with_store(machine("a", url))
+    attempt_cell(cell, first)
+    shutil.rmtree(tmp_path / "place")
+    with pytest.raises(UserError, match="has no cells, and this machine knows 1 of it"):
+        machine("a", url)
+    assert first.finished() == {cell.cell_id}
+
+
+def test_a_cell_that_was_removed_there_counts_no_longer_and_is_kept(url, machine, with_store, tiny_cell, tmp_path):
+    cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
+    first = with_store(machine("a", url))
+    for cell in cells:
+        attempt_cell(cell, first)
+    shutil.rmtree(tmp_path / "place/lab/cells" / cells[0].cell_id)
+    again = machine("a", url)
+    assert again.finished() == {cells[1].cell_id}
+    assert (again.root / "gone" / cells[0].cell_id / "best.safetensors").is_file()
+
+
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_cell_computed(url, machine, with_store, tiny_cell, tmp_path):
+    cell = tiny_cell("concat")
+    attempt_cell(cell, with_store(machine("a", url)))
+    second = machine("b", url)
+    whole = (second.cell_path(cell.cell_id) / "result.json").read_bytes()
+    (second.cell_path(cell.cell_id) / "result.json").write_bytes(whole[:-9])
+    assert damaged_cells(second, second.finished()) == []
+    assert (second.cell_path(cell.cell_id) / "result.json").read_bytes() == whole
+
+    there = tmp_path / "place/lab/cells" / cell.cell_id / "result.json"
+    for path in (there, second.cell_path(cell.cell_id) / "result.json"):
+        path.write_bytes(whole[:-9])
+    assert machine("c", url).finished() == set()
+    assert damaged_cells(second, second.finished()) == [cell.cell_id]
+    assert set(set_damaged_aside(second, [cell.cell_id])) == {cell.cell_id}
+    assert attempt_cell(cell, second).status == "done"
+    assert there.read_bytes() == whole
+
+
+def test_a_rerun_reaches_the_other_machines(url, machine, with_store, tiny_cell):
+    cell = tiny_cell("concat")
+    first = with_store(machine("a", url))
+    attempt_cell(cell, first)
+    second = machine("b", url)
+    stale = second.rescored / "look" / f"{cell.cell_id}.json"
+    write_json(stale, {"cell_id": cell.cell_id})
+    second.mirror.push()
+    first.refresh()
+    before = second.read(cell.cell_id).env["finished_at"]
+    aside = first.set_aside(cell.cell_id)
+    assert machine("c", url).finished() == set()
+    attempt_cell(cell, first)
+    first.put_back(cell.cell_id, aside)
+    first.mirror.push()
+    second = machine("b", url)
+    after = second.read(cell.cell_id).env["finished_at"]
+    assert before < after == first.read(cell.cell_id).env["finished_at"]
+    assert not stale.exists()
+
+    # One that fails leaves the old result.
+    first.put_back(cell.cell_id, first.set_aside(cell.cell_id))
+    assert machine("d", url).read(cell.cell_id).env["finished_at"] == after
+
+
+def test_two_machines_do_not_drive_at_once(place, machine):
+    where, folder = place
+    first, second = machine("a", where), machine("b", where)
+    with driver_lock(first):
+        with pytest.raises(UserError, match=f"lab is in use by process {os.getpid()} on .* lease runs until"):
+            driver_lock(second).__enter__()
+        with driver_lock(first):
+            assert json.loads((folder / "driver.json").read_text())["pid"] == os.getpid()
+    with driver_lock(second):
+        pass
+    assert not list(folder.glob("driver.*"))
+
+
+def test_of_many_machines_one_gets_the_lease_of_a_url(place):
+    where, _ = place
+    ready, won, refused = threading.Barrier(4), [], []
+
+    def drive(number):
+        lease = Lease(UrlPlace(RemoteFiles(where)), f"machine-{number}", where)
+        ready.wait()
+        try:
+            lease.take()
+            won.append(lease.token)
+        except UserError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=drive, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 3)
+    assert UrlPlace(RemoteFiles(where)).read()["token"] == won[0]
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_late_driver_stops(url, machine):
+    second = machine("b", url)
+    late = Lease(UrlPlace(RemoteFiles(url)), "another", url, seconds=0.2)
+    late.take()
+    time.sleep(0.3)
+    with driver_lock(second) as lease:
+        # It wakes up, and would renew.
+        with late.kept():
+            assert late.lost.wait(60)
+        with pytest.raises(FleetError, match="another driver took over"):
+            keep_driving(late)
+        assert lease.place.read()["token"] == lease.token
+    assert second.mirror.files.read(["driver.json"]) == {}
+
+
+def test_a_checkpoint_goes_on_on_another_machine(url, machine, with_store, workspace, tiny_cell, monkeypatch):
+    cell = tiny_cell("concat", epochs=4)
+    assert attempt_cell(cell, workspace).status == "done"
+    monkeypatch.setattr("crossfold.platform.training.CHECKPOINT_SECONDS", 0.0)
+
+    class Epochs:
+        def __init__(self, last):
+            self.last, self.seen = last, []
+
+        def epoch(self, cell_id, report):
+            self.seen.append(report.epoch)
+            if report.epoch == self.last:
+                raise Cancelled("enough")
+
+    first = with_store(machine("a", url))
+    assert attempt_cell(cell, first, reporter=Epochs(2)).status == "cancelled"
+    second, rest = machine("b", url), Epochs(99)
+    assert attempt_cell(cell, second, reporter=rest).status == "done"
+    assert rest.seen == [3, 4]
+    assert same_cell(second, workspace, cell.cell_id)
+    assert second.mirror.files.listed("running") == {}
+
+
+def test_merging_from_and_into_a_url(url, machine, with_store, workspace, tiny_cell, new_workspace):
+    cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
+    far = with_store(machine("a", url))
+    attempt_cell(cells[0], far)
+    attempt_cell(cells[1], workspace)
+    attempt_cell(cells[0], workspace)
+    with driver_lock(far):
+        far.bring_cells(far.finished())
+        merged = merge(far, [workspace])
+    assert (merged.cells, merged.same, merged.conflicts) == (1, 1, [])
+    assert machine("b", url).finished() == {cell.cell_id for cell in cells}
+
+    source, target = machine("c", url, contact=False), new_workspace()
+    source.bring_all()
+    assert merge(target, [source]).cells == 2
+    assert all(same_cell(target, workspace, cell.cell_id) for cell in cells)
+
+
+def test_thousands_of_cells_are_one_listing(url, machine, tmp_path, monkeypatch):
+    names = [f"{number:016x}" for number in range(2_000)]
+    space = machine("a", url)
+    for name in names:
+        (space.cells / name).mkdir(parents=True)
+        (tmp_path / "place/lab/cells" / name).mkdir(parents=True)
+    asked = []
+    call = RemoteFiles._call
+    monkeypatch.setattr(RemoteFiles, "_call", lambda *given, **how: asked.append(1) or call(*given, **how))
+    again = machine("a", url)
+    assert again.finished() == set(names)
+    assert len(asked) < 8
+
+
+@pytest.mark.parametrize(
+    ("where", "problem", "remedy"),
+    [
+        ("s4://bucket/lab", "no protocol is called 's4', did you mean", "such as s3://bucket/folder"),
+        ("ftp://lab:secret@127.0.0.1:9/lab", "ftp://127.0.0.1:9/lab cannot be read: ConnectionRefused", "doctor"),
+        ("s3:/bucket/lab", "is neither a path nor a URL", "write s3://bucket/lab"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_before_work(machine, where, problem, remedy):
+    with pytest.raises(UserError) as told:
+        machine("a", where)
+    assert problem in told.value.problem
+    assert remedy in told.value.remedy
+    assert "secret" not in str(told.value)
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "smbclient", None)
+    with pytest.raises(UserError, match="smb needs the package smbprotocol") as told:
+        Workspace.at("smb://host/share")
+    assert told.value.remedy == "pip install smbprotocol"
+
+
+def test_a_place_that_may_only_be_read_is_told_before_work(ftp, machine, tmp_path):
+    _, folder = ftp
+    place = folder / tmp_path.name
+    (place / "lab").mkdir(parents=True)
+    space = machine("a", f"{ftp[0]}/{tmp_path.name}/lab")
+    shutil.rmtree(place)
+    place.write_text("no folder")
+    with pytest.raises(UserError, match="cannot be written"), driver_lock(space):
+        raise AssertionError("work began")
+
+
+@pytest.mark.parametrize(
+    ("place", "url"),
+    [("s3://b/lab", True), ("memory://x", True), ("simplecache::s3://b", True), ("/mnt/lab", False), ("./a:b", False)],
+)
+def test_what_counts_as_a_url(place, url):
+    assert is_url(place) is url
+
+
+def test_a_claim_without_exclusive_names_settles_by_reading_back(monkeypatch, tmp_path):
+    """As on a place that can neither create a file nor a folder exclusively."""
+    monkeypatch.setattr(remote_files, "CREATE_ONCE", frozenset())
+    monkeypatch.setattr(remote_files, "SETTLE_SECONDS", 0.3)
+    ends = [RemoteFiles(f"file://{tmp_path}/lab") for _ in range(3)]
+    ready, won = threading.Barrier(3), []
+
+    def take(number):
+        ready.wait()
+        if ends[number].claim("driver.claim", str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert not ends[0].claim("driver.claim", b"late")
+
+
+RUN = """
+import sys
+from crossfold.platform.contracts import Cell
+from crossfold.platform.results import Workspace
+from crossfold.platform.edge.ray_fleet import run_cells
+import crossfold.platform.workspace_mirror as mirror
+mirror.SYNC_SECONDS = 0.2
+space = Workspace.locate(sys.argv[1])
+cells = [Cell.model_validate_json(line) for line in sys.stdin]
+run_cells([cell for cell in cells if cell.cell_id not in space.finished()], space, workers=0)
+"""
+
+
+def test_a_sweep_whose_driver_was_killed_goes_on_on_another_machine(
+    ftp, machine, with_store, workspace, tiny_cell, tmp_path
+):
+    where, folder = f"{ftp[0]}/{tmp_path.name}/lab", ftp[1] / tmp_path.name / "lab"
+    cells = [tiny_cell("concat", seed=seed, epochs=60 if seed == 2 else 2) for seed in range(3)]
+    for cell in cells:
+        assert attempt_cell(cell, workspace).status == "done"
+    with_store(machine("a", where))
+    asked = "".join(cell.model_dump_json() + "\n" for cell in cells)
+    command = [sys.executable, "-c", RUN, where]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=dict(os.environ)) as driver:
+        assert driver.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            driver.stdin.write(asked)
+            driver.stdin.close()
+        until = time.monotonic() + 60
+        while not list(folder.glob("cells/*/env.json")):
+            assert time.monotonic() < until
+            assert driver.poll() is None
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGKILL)
+    done = {path.parent.name for path in folder.glob("cells/*/env.json")}
+    assert done
+    second = machine("b", where)
+    with pytest.raises(UserError, match="in use by process"):
+        driver_lock(second).__enter__()
+    holder = json.loads((folder / "driver.json").read_text())
+    (folder / "driver.json").write_text(json.dumps(holder | {"expires": "2026-01-01T00:00:00+00:00"}))
+    assert second.finished() == done
+    with driver_lock(second):
+        for cell in cells:
+            if cell.cell_id not in second.finished():
+                assert attempt_cell(cell, second).status == "done"
+    third = machine("c", where)
+    assert third.finished() == {cell.cell_id for cell in cells}
+    assert all(same_cell(third, workspace, cell.cell_id) for cell in cells)
+    assert Path(third.root).is_relative_to(tmp_path)
