@@ -13,6 +13,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Stitcher
 from crossfold.fusion_models.system import Notes
 from crossfold.platform.contracts import MODALITIES
+from crossfold.platform.map_collector import MapCollector
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.results import Predictions
 from crossfold.platform.sources import Source
@@ -44,22 +45,36 @@ def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Seq
 
 @torch.no_grad()
 def look(
-    model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int, *, gates: bool = False
+    model: EmotionModel,
+    split: Split,
+    store: FeatureStore,
+    targets: Sequence[str],
+    batch: int,
+    *,
+    gates: bool = False,
+    maps: Sequence[str] = (),
 ) -> Seen:
-    """Predictions of every frame, and with `gates` the weights of the gates too, stitched alike."""
+    """Predictions of every frame; with `gates` the weights of the gates, stitched alike; attention maps of some clips.
+
+    maps: the clips. Only batches that hold a window of them are asked for their maps.
+    """
     model.eval()
     windows = split.source.windows
     stitcher = Stitcher(store.frames, len(targets))
     beside: dict[tuple[str, str], Stitcher] = {}
     watching = gates
+    collector = MapCollector(store, maps, windows.rows.shape[1])
     for start in range(0, len(split.source), batch):
         chosen = np.arange(start, min(start + batch, len(split.source)))
         gathered = split.source.batch(chosen)
-        notes: Notes | None = {} if watching else None
-        y_BLT = model(gathered.x, gathered.real, notes)
         rows, real = windows.rows[chosen], windows.real[chosen]
+        mapped = collector.wants(rows)
+        notes: Notes | None = {} if watching or mapped else None
+        y_BLT = model(gathered.x, gathered.real, notes)
         stitcher.add(rows, real, _each_frame(y_BLT, rows.shape[1]))
-        weights = _first_columns(notes or {})
+        if mapped:
+            collector.add(rows, real, notes or {})
+        weights = _first_columns(notes or {}) if watching else {}
         for key, weight_BL1 in weights.items():
             beside.setdefault(key, Stitcher(store.frames, 1)).add(rows, real, _each_frame(weight_BL1, rows.shape[1]))
         # A system without gates notes none in its first batch either.
@@ -79,6 +94,7 @@ def look(
         valid=np.asarray(store.valid[rows])[:, columns] & reached[rows][:, None],
         targets=tuple(targets),
         gates=gates_N,
+        maps=collector.maps(),
     )
     return Seen(predictions, reached[rows], gates_N)
 

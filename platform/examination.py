@@ -7,6 +7,7 @@ from crossfold.platform.cell_data import CellData
 from crossfold.platform.evaluation import Seen, look, predict
 from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.gate_scores import gate_entries
+from crossfold.platform.kept_maps import shown_clips
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.postprocessing import post_part
 from crossfold.platform.scoring import DAMAGE, span_masks, span_scores
@@ -20,7 +21,8 @@ def examine(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tupl
     """The pass over the reported split, and the four parts (docs/results.md). `model` has the weights of the cell."""
     cell, store = data.cell, data.store
     batch = cell.recipe.batch
-    seen = look(model, data.reported, store, cell.targets, batch, gates=True)
+    shown = shown_clips(store, data.reported.clips) if cell.inner is None else ()
+    seen = look(model, data.reported, store, cell.targets, batch, gates=True, maps=shown)
     parts: dict[str, Any] = dict.fromkeys(PARTS)
     parts["spans"] = span_scores(seen.predictions, store.spans)
     parts["post"] = post_part(

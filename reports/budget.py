@@ -18,8 +18,7 @@ def setting_targets(results: Results, setting: Setting) -> tuple[str, ...]:
 
 def setting_variants(results: Results, setting: Setting) -> dict[str, str]:
     """Variant -> system of everything that ran or was asked for, in the order of tables and figures."""
-    cells = results.cells[results.cells["setting"] == setting.key]
-    systems = {str(v): str(s) for v, s in zip(cells["variant"], cells["system"], strict=True)}
+    systems = {v: system for (key, system), of in results.variants_of.items() if key == setting.key for v in of}
     return dict(sorted(systems.items(), key=lambda item: (system_rank(item[1]), item[0])))
 
 

@@ -1,10 +1,11 @@
 """`crossfold report`: a workspace becomes tables, figures and one page. Never trains, needs no GPU."""
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from crossfold.platform.contracts import Failure
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 from crossfold.reports.cells import Results, load_results
@@ -21,6 +22,8 @@ from crossfold.reports.values import MEAN, NOT_MEASURABLE, Table, listing
 
 FORMATS = ("html", "md", "tex", "csv")
 
+FAILED_SHOWN = 10
+"""The most failed cells that the terminal names."""
 CLAIMS = "claims"
 """Name of the files with the verdicts on the papers' claims."""
 _CLAIM_WRITERS: Mapping[str, Callable[[Sequence[Verdict]], str]] = {
@@ -52,11 +55,13 @@ def build_report(
     now: datetime.datetime | None = None,
     figures: bool = True,
     live: bool = False,
+    media: Path | None = None,
 ) -> Report:
     """Writes `report.html` and one file a table and format into `out`, by default the workspace's `reports`.
 
     tables: ids such as `dca-t1`; none means all. The same workspace gives the same bytes, but for the date `now`.
     figures: whether the page has charts, with the library that draws them. live: whether it asks its server for news.
+    media: folder of a corpus whose faces and sound the page shall show, people included; embedded ones need no asking.
     Raises `UserError` for an unknown table or format, and where nothing has run yet.
     """
     wanted = check_tables(tables)
@@ -66,7 +71,7 @@ def build_report(
     results = load_results(workspace)
     if results.cells.empty:
         raise UserError(
-            f"nothing to report: workspace {workspace.root} has no finished cell",
+            f"nothing to report: workspace {workspace} has no finished cell",
             "run `crossfold demo`, or `crossfold run SWEEP` with --workspace, first",
         )
     moment = now or datetime.datetime.now(datetime.UTC)
@@ -77,7 +82,7 @@ def build_report(
     texts: dict[str, str] = {}
     page = None
     if "html" in formats:
-        page = make_page(workspace, results, built, verdicts, moment, figures=figures)
+        page = make_page(workspace, results, built, verdicts, moment, figures=figures, media=media)
         texts["report.html"] = render(page, results, workspace, live=live)
     for table in built:
         for name in (name for name in FORMATS if name in formats and name in _WRITERS):
@@ -86,7 +91,7 @@ def build_report(
         texts[f"{CLAIMS}.{name}"] = _CLAIM_WRITERS[name](verdicts)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
-    return Report(tuple(out / name for name in texts), summary(built, verdicts), page)
+    return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), page)
 
 
 def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
@@ -106,13 +111,26 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
     return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)
 
 
-def summary(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
-    """A few lines for a terminal: what each table has, the claims, and which tables nothing has run for."""
+def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
+    """A few lines for a terminal: what each table has, the claims, which tables nothing has run for, what failed."""
     lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
     idle = [table.id for table in tables if table.idle]
     if idle and len(tables) > 1:
         lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
-    return "\n".join([*lines, *filter(None, [count_words(verdicts)])])
+    return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
+
+
+def _failed(failures: Sequence[Failure]) -> Iterator[str]:
+    """The cells that no number stands for because they failed, each with its reason."""
+    if failures:
+        counted = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
+        yield f"{counted} failed and count as unfinished:"
+    for failure in failures[:FAILED_SHOWN]:
+        reason = (failure.message.splitlines() or [""])[0]
+        tries = f", try {failure.attempt}" if failure.attempt > 1 else ""
+        yield f"  {failure.label} ({failure.kind}{tries}): {reason}; crossfold why {failure.cell_id}"
+    if len(failures) > FAILED_SHOWN:
+        yield f"  and {len(failures) - FAILED_SHOWN} more, all in report.html"
 
 
 def _summary(table: Table) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from crossfold.platform.contracts import PROTOCOL, Cell, Failure, canonical_json
 from crossfold.platform.ensembles import kept_ensembles
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord, Workspace
+from crossfold.reports.curves import Curves
 from crossfold.reports.palette import system_label, system_rank
 from crossfold.reports.statistics import Run, moments_of
 
@@ -29,10 +31,13 @@ RANDOM_WEIGHTS = "-random-weights"
 MAX_KEYS = 3
 """More parameters than this make no name that can be read."""
 
+MEMORIES = ("device", "process")
+"""Where memory is measured: a number of one says nothing beside a number of the other."""
+
 COLUMNS = (
     "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
     "recipe", "protocol", "revision", "selection", "ccc", "ccc_video_mean", "pcc", "rmse", "best_epoch", "epochs",
-    "train_seconds", "parameters", "flops", "failure",
+    "train_seconds", "parameters", "flops", "memory_device", "memory_process", "failure",
 )  # fmt: skip
 
 
@@ -102,8 +107,15 @@ class Results:
     looks: Mapping[str, Look] = field(default_factory=dict)
     """Finished cell_id -> its stress battery and gates (docs/results.md); cells without either are left out."""
 
+    swept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Name of a launched sweep -> the ids of the cells that it asked for."""
     ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
     """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Learning curves of the finished cells."""
+        return Curves(self.records)
 
     @cached_property
     def groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
@@ -127,9 +139,12 @@ def load_results(workspace: Workspace) -> Results:
     records = {record.cell_id: record for record in workspace.records() if record.cell.inner is None}
     settings = {cell_id: _setting(record.cell) for cell_id, record in records.items()}
     rows = [row for record in records.values() for row in _finished_rows(record, settings[record.cell_id].key)]
+    sweeps = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(workspace.sweeps.glob("*.json"))
+    }
     last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in records}
     known = {setting.key: setting for setting in settings.values()}
-    for owed, setting in _owed(workspace, settings, last):
+    for owed, setting in _owed(list(sweeps.values()), settings, last):
         known.setdefault(setting.key, setting)
         rows.append(owed | {"setting": setting.key})
     cells = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["cell_id", "target"], ignore_index=True)
@@ -137,7 +152,12 @@ def load_results(workspace: Workspace) -> Results:
     sizes = Counter(cells["setting"])
     done = Counter(cells.loc[cells["status"] == "done", "setting"])
     kept = set(cells["cell_id"])
-    seen = {cell_id: list(workspace.evaluations(record)) for cell_id, record in records.items() if cell_id in kept}
+    rescored = _rescored(workspace)
+    seen = {
+        cell_id: [*_committed(record), *(json.loads(path.read_text()) for path in rescored.get(cell_id, ()))]
+        for cell_id, record in records.items()
+        if cell_id in kept
+    }
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
         runs={
@@ -161,6 +181,7 @@ def load_results(workspace: Workspace) -> Results:
         },
         looks={cell_id: look for cell_id, found in seen.items() if (look := _look(found)) != Look()},
         ensembles=kept_ensembles(workspace),
+        swept={name: frozenset(sweep["cells"]) for name, sweep in sweeps.items()},
     )
 
 
@@ -208,12 +229,32 @@ def _finished_rows(record: CellRecord, setting: str) -> Iterator[dict[str, Any]]
             "train_seconds": record.env.get("train_seconds"),
             "parameters": result["model"]["parameters"],
             "flops": result["model"].get("flops_per_window"),
+            **memory_of(record.env),
         }
+
+
+def memory_of(env: Mapping[str, Any]) -> dict[str, float | None]:
+    """Peak of a cell in MiB, of its GPU (`memory_device`) or of its process; cells of before it was kept have none."""
+    peak = env.get("peak_memory") or {}
+    return {f"memory_{kind}": peak["bytes"] / 2**20 if peak.get("kind") == kind else None for kind in MEMORIES}
 
 
 def _run(record: CellRecord, target: str) -> Run:
     videos, moments = moments_of(record.result["videos"][target])
     return Run(record.cell.fold, record.cell.seed, record.result["metrics"][target]["ccc"], videos, moments)
+
+
+def _committed(record: CellRecord) -> Sequence[Mapping[str, Any]]:
+    """What the cell says of itself beyond its score; cells from before there was any of it say nothing."""
+    return (record.result,) if "stress" in record.result else ()
+
+
+def _rescored(workspace: Workspace) -> dict[str, list[Path]]:
+    """Cell id -> the files of its later scorings, from one listing: to ask for each of many cells takes seconds."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(workspace.rescored.glob("*/*.json")):
+        found.setdefault(path.stem, []).append(path)
+    return found
 
 
 def _look(evaluations: Sequence[Mapping[str, Any]]) -> Look:
@@ -240,11 +281,10 @@ def _processed(
 
 
 def _owed(
-    workspace: Workspace, settings: Mapping[str, Setting], failed: Mapping[str, Failure]
+    sweeps: Sequence[Mapping[str, Any]], settings: Mapping[str, Setting], failed: Mapping[str, Failure]
 ) -> Iterator[tuple[dict[str, Any], Setting]]:
     """Rows of cells that a launched sweep asked for and that have not finished, each with its setting."""
-    for path in sorted(workspace.sweeps.glob("*.json")):
-        sweep = json.loads(path.read_text(encoding="utf-8"))
+    for sweep in sweeps:
         asked = [cell_id for cell_id in sweep["cells"] if cell_id not in settings]
         for cell_id in asked:
             label = sweep["labels"][cell_id]

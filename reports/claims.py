@@ -14,7 +14,7 @@ from pydantic import Field
 
 from crossfold.platform.config import Strict
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.comparison import entry_gain
+from crossfold.reports.comparison import entry_gain, further_gain
 from crossfold.reports.inference import ALPHA, MARGIN, equivalence, paired_effect
 from crossfold.reports.layout import Grid, GridCell
 from crossfold.reports.specs import MEAN, Column, TableSpec, declared, table_spec
@@ -36,11 +36,19 @@ METHOD = (
 )
 
 
-class Comparison(Strict):
+class Pair(Strict):
     """Two cells: `row`, or `row | column` where columns name systems or streams."""
 
     better: str
     base: str
+
+
+class Comparison(Strict):
+    """A pair whose first cell is said to be the better one; or to gain more than another pair does."""
+
+    better: str
+    base: str
+    more_than: Pair | None = None
 
 
 class Claim(Strict):
@@ -127,10 +135,12 @@ def all_claims() -> tuple[Claim, ...]:
             raise KeyError(f"claim {claim.id}: give comparisons, or say why it is untestable")
         for comparison in claim.comparisons:
             places(claim, comparison)
+            if comparison.more_than:
+                places(claim, comparison.more_than)
     return claims
 
 
-def places(claim: Claim, comparison: Comparison) -> tuple[tuple[str, int, str, int], ...]:
+def places(claim: Claim, comparison: "Pair | Comparison") -> tuple[tuple[str, int, str, int], ...]:
     """Row and column of the better and of the base cell, one tuple a target.
 
     Raises `KeyError` for what is not printed.
@@ -217,12 +227,20 @@ def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
     lines = {line.label: line.entries for line in table.lines}
     found: list[tuple[str, str, float | None, Gain | None, str]] = []
     for comparison in claim.comparisons:
-        for row, column, base_row, base_column in places(claim, comparison):
-            ours, theirs = lines[row][column], lines[base_row][base_column]
-            printed = None if ours.value is None or theirs.value is None else round(ours.value - theirs.value, 6)
-            gain = entry_gain(results, table.setting, ours, theirs)
-            label = f"{comparison.better} over {comparison.base}".replace(" | ", " ")
-            found.append((label, table.columns[column], printed, gain, _absent(ours, theirs)))
+        than = places(claim, comparison.more_than) if comparison.more_than else ()
+        for index, (row, column, base_row, base_column) in enumerate(places(claim, comparison)):
+            pair = lines[row][column], lines[base_row][base_column]
+            label, printed = _pair_words(comparison), _printed(*pair)
+            if comparison.more_than:
+                other_row, other_column, other_base, other_base_column = than[index]
+                other = lines[other_row][other_column], lines[other_base][other_base_column]
+                gain = further_gain(results, table.setting, pair, other)
+                less = _printed(*other)
+                printed = None if printed is None or less is None else round(printed - less, 6)
+                label, absent = f"{label}, more than {_pair_words(comparison.more_than)}", _absent(*pair, *other)
+            else:
+                gain, absent = entry_gain(results, table.setting, *pair), _absent(*pair)
+            found.append((label, table.columns[column], printed, gain, absent))
     corrected = holm([gain.p if gain else None for *_, gain, _ in found])
     comparisons = tuple(
         _judged(label, target, printed, gain, p, absent)
@@ -237,6 +255,15 @@ def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
         says=_verdict(claim, comparisons),
         provenance=table.provenance,
     )
+
+
+def _pair_words(pair: "Pair | Comparison") -> str:
+    return f"{pair.better} over {pair.base}".replace(" | ", " ")
+
+
+def _printed(ours: Entry, theirs: Entry) -> float | None:
+    """The gain in print."""
+    return None if ours.value is None or theirs.value is None else round(ours.value - theirs.value, 6)
 
 
 def _judged(label: str, target: str, printed: float | None, gain: Gain | None, p: float | None, absent: str) -> Judged:

@@ -95,9 +95,9 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
     return out.getvalue()
 
 
-def origins(verdicts: Sequence[Verdict]) -> list[str]:
-    """Where the numbers come from, one line a setting."""
-    told = ("corpus", "store", "recipe", "protocol", "selection", "versions", "made")
+def origins(verdicts: Sequence[Verdict], *, dated: bool = True) -> list[str]:
+    """Where the numbers come from, one line a setting; not `dated` on a page that gives its date once."""
+    told = ("corpus", "store", "recipe", "protocol", "selection", "versions", *(("made",) if dated else ()))
     lines = [
         "; ".join(f"{term}: {value}" for term, value in verdict.provenance if term in told and value) + "."
         for verdict in verdicts

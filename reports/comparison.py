@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from crossfold.platform.errors import UserError
 from crossfold.reports.cells import Results, Setting, setting_of
 from crossfold.reports.measure import RAW, runs_of
 from crossfold.reports.specs import UNIMODAL, TableSpec
-from crossfold.reports.statistics import Gain, holm, paired_mean_gain, rank_agreement
+from crossfold.reports.statistics import Gain, Run, holm, paired_mean_gain, rank_agreement
 from crossfold.reports.values import MEAN, MINUS, NOT_COMPARABLE, Entry, GainLine, Line, listing
 from crossfold.sweeps.recipe_files import load_recipe
 
@@ -90,18 +91,44 @@ def entry_gain(results: Results, setting: Setting, ours: Entry, theirs: Entry) -
 
     Entries of `MEAN` gain in the mean over all targets of the setting.
     """
-    if ours.mean is None or theirs.mean is None:
+    groups = _groups(results, setting, (ours, theirs))
+    return paired_mean_gain(groups[0], groups[1]) if groups else None
+
+
+def further_gain(
+    results: Results, setting: Setting, pair: tuple[Entry, Entry], other: tuple[Entry, Entry]
+) -> Gain | None:
+    """How much more the first of `pair` gains over its second than the first of `other` does; None as above.
+
+    (a - b) - (c - d) is twice the gain of the mean of a and d over that of b and c: the same runs, the same draws.
+    """
+    groups = _groups(results, setting, (*pair, *other))
+    if groups is None:
         return None
-    post = ours.post if ours.post == theirs.post else RAW
-    targets = [ours.target]
-    if ours.target == MEAN:
+    a, b, c, d = groups
+    half = paired_mean_gain([*a, *d], [*b, *c])
+    return half and replace(
+        half,
+        mean=2 * half.mean,
+        low=None if half.low is None else 2 * half.low,
+        high=None if half.high is None else 2 * half.high,
+        differences=tuple(2 * difference for difference in half.differences),
+    )
+
+
+def _groups(results: Results, setting: Setting, entries: Sequence[Entry]) -> list[list[list[Run]]] | None:
+    """The runs of each entry, a group a target, on folds and after post-processing that all have."""
+    if any(entry.mean is None for entry in entries):
+        return None
+    post = entries[0].post if len({entry.post for entry in entries}) == 1 else RAW
+    targets = [entries[0].target]
+    if targets == [MEAN]:
         targets = sorted({target for key, _, target in results.groups if key == setting.key})
-    folds = sorted({*ours.folds} & {*theirs.folds})
-    groups = [
-        [runs_of(results, setting, entry.variant, target, folds, post) for target in targets]
-        for entry in (ours, theirs)
+    folds = sorted(set.intersection(*({*entry.folds} for entry in entries)))
+    return [
+        [runs_of(results, entry.elsewhere or setting, entry.variant, target, folds, post) for target in targets]
+        for entry in entries
     ]
-    return paired_mean_gain(groups[0], groups[1])
 
 
 def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:

@@ -4,18 +4,25 @@ The page builds the tables when a reader opens them; written out, the cells of a
 """
 
 import contextlib
+import hashlib
 import json
+import os
+import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from crossfold.platform.results import CellRecord, Workspace
+from crossfold.platform.tracking import public_address
 from crossfold.reports.budget import setting_targets, setting_variants
-from crossfold.reports.cells import Results, Setting
+from crossfold.reports.cells import Results, Setting, memory_of
+from crossfold.reports.curves import Floats
 
 POINTS = 16
 """Epochs of a curve that are kept, the first and the last among them."""
+DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RUNS = "mlflow-runs.jsonl"
 """Which run mirrors which cell; written by the mirror, beside the cells."""
 
@@ -24,11 +31,12 @@ def drill_data(results: Results, settings: Sequence[Setting], workspace: Workspa
     """Everything the page needs below the groups of cells.
 
     groups: anchor -> rows `[fold, seed, CCC, mean per video, best epoch, epochs, id, why not, when, seconds,
-    environment, curve]`, with `params` and `setting`; environments and recipes are listed once.
+    environment, curve, MiB of memory, tracked run]`, with `params` and `setting`; environments and recipes are listed
+    once.
     """
     anchors = group_anchors(results)
     environments: dict[str, int] = {}
-    runs = _runs(workspace)
+    runs = mlflow_runs(workspace)
     recipes: dict[str, Any] = {}
     groups = {}
     for setting in settings:
@@ -45,16 +53,25 @@ def drill_data(results: Results, settings: Sequence[Setting], workspace: Workspa
                 "setting": setting.key,
                 "params": json.loads(rows["params"].iloc[0]),
                 "rows": [
-                    _row(row, record, target, environments)
+                    [
+                        *_row(row, record, results.curves.of(record.cell_id, target) if record else None, environments),
+                        runs.get(str(row["cell_id"]), ("", ""))[0],
+                    ]
                     for row, record in zip(rows.to_dict("records"), records, strict=True)
                 ],
             }
     shown = {row[6] for group in groups.values() for row in group["rows"]}
+    # The commonest first: only runs elsewhere say where.
+    pages = [page for page, _ in Counter(page for cell_id, (_, page) in runs.items() if cell_id in shown).most_common()]
     return {
         "groups": groups,
         "environments": [json.loads(text) for text in environments],
         "recipes": recipes,
-        "runs": {cell_id: run for cell_id, run in runs.items() if cell_id in shown},
+        "labels": {setting.key: setting.label for setting in settings if setting.label},
+        "run_pages": {
+            cell_id: pages.index(page) for cell_id, (_, page) in runs.items() if cell_id in shown and page != pages[0]
+        },
+        "pages": pages,
     }
 
 
@@ -70,10 +87,26 @@ def group_keys(results: Results, setting: Setting) -> list[tuple[str, str]]:
     return [(variant, target) for variant in setting_variants(results, setting) for target in targets]
 
 
-def _row(row: Mapping[Any, Any], record: CellRecord | None, target: str, environments: dict[str, int]) -> list[Any]:
-    if record is None:
+def _row(
+    row: Mapping[Any, Any], record: CellRecord | None, curve: Floats | None, environments: dict[str, int]
+) -> list[Any]:
+    if record is None or curve is None:
         state = f"failed: {row['failure']}" if row["status"] == "failed" else "not run"
-        return [int(row["fold"]), int(row["seed"]), None, None, None, None, row["cell_id"], state, "", None, None, []]
+        return [
+            int(row["fold"]),
+            int(row["seed"]),
+            None,
+            None,
+            None,
+            None,
+            row["cell_id"],
+            state,
+            "",
+            None,
+            None,
+            "",
+            None,
+        ]
     env = record.env
     facts = {
         **env.get("machine", {}),
@@ -93,24 +126,36 @@ def _row(row: Mapping[Any, Any], record: CellRecord | None, target: str, environ
         str(env.get("finished_at", ""))[:16],
         round(float(env.get("train_seconds") or 0), 1),
         environments.setdefault(text, len(environments)),
-        _curve(record, target),
+        _packed(curve),
+        next((round(size) for size in memory_of(env).values() if size is not None), None),
     ]
 
 
-def _curve(record: CellRecord, target: str) -> list[int | None]:
-    """CCC by epoch in thousandths, thinned to `POINTS` at equal steps."""
-    values = record.curve[f"ccc_{target}"].to_numpy()
+def _packed(values: Floats) -> str:
+    """CCC by epoch, thinned to `POINTS` at equal steps: two digits of base 62 each, of thousandths above -1.
+
+    As lists of numbers, the curves would be half of a page without charts. `..` is no number.
+    """
     chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), POINTS)).round().astype(int))
-    return [round(float(value) * 1000) if np.isfinite(value) else None for value in values[chosen]]
+    thousandths = [round(float(value) * 1000) + 1000 if np.isfinite(value) else None for value in values[chosen]]
+    return "".join(".." if n is None else DIGITS[n // 62] + DIGITS[n % 62] for n in thousandths)
 
 
-def _runs(workspace: Workspace | None) -> dict[str, str]:
-    """Cell -> its run in the MLflow mirror, the last one where it was mirrored to several stores."""
+def mlflow_runs(workspace: Workspace | None) -> dict[str, tuple[str, str]]:
+    """Cell -> its run in the MLflow mirror and its page there, the last one where it was mirrored to several stores.
+
+    The page is empty where the server is not known: the mirror is then a file, or was written before servers were kept.
+    """
     path = workspace.root / RUNS if workspace else None
+    here = os.environ.get("MLFLOW_TRACKING_URI", "")
+    # Of a store that may hold a password the mirror keeps a hash.
+    servers = {hashlib.sha256(here.encode()).hexdigest()[:12]: here}
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else ():
         # A driver that was killed may have left half a line.
         with contextlib.suppress(ValueError, KeyError):
             entry = json.loads(line)
-            found[str(entry["cell"])] = str(entry["run"])
+            run = str(entry["run"])
+            server = public_address(str(entry.get("server") or servers.get(entry.get("store"), "")))
+            found[str(entry["cell"])] = (run, f"{server}/#/runs/" if server else "")
     return found

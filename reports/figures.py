@@ -48,6 +48,8 @@ class Panel:
     """What the chart shows, in words and numbers, for those who cannot see it."""
     title: str = ""
     key: tuple[Key, ...] = ()
+    breaks: bool = False
+    """Whether it begins a new row."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def learning_curve(results: Results, setting: Setting, target: str) -> Figure | 
     One panel a family, with all other systems in grey behind it: ten lines in one chart cannot be told apart.
     """
     styles, systems = variant_styles(results, setting), setting_variants(results, setting)
-    curves = {variant: _curves(results, setting, variant, target) for variant in systems}
-    summaries = {variant: _by_epoch(curve) for variant, curve in curves.items() if curve is not None}
+    found = {variant: by_epoch(results, setting, variant, target) for variant in systems}
+    summaries = {variant: summary for variant, summary in found.items() if summary is not None}
     if not summaries:
         return None
     families: dict[str, list[str]] = {}
@@ -195,26 +197,33 @@ def gain_name(results: Results, setting: Setting, base: str, gated: str) -> str:
     return name if systems[gated].endswith(DCA) else f"{name} over {system_label(systems[base])}"
 
 
-def _curves(results: Results, setting: Setting, variant: str, target: str) -> pd.DataFrame | None:
-    """Columns fold, seed, epoch (counted from 1), ccc of the finished cells of one variant."""
-    cells = results.cells
-    chosen = (cells["setting"] == setting.key) & (cells["variant"] == variant) & (cells["target"] == target)
-    frames = [
-        pd.DataFrame({"epoch": curve["epoch"] + 1, "ccc": curve[f"ccc_{target}"], "fold": fold, "seed": seed})
-        for cell_id, fold, seed in cells.loc[chosen & (cells["status"] == "done"), ["cell_id", "fold", "seed"]].values
-        for curve in [results.records[cell_id].curve]
-    ]
-    return pd.concat(frames, ignore_index=True) if frames else None
+def by_epoch(results: Results, setting: Setting, variant: str, target: str) -> pd.DataFrame | None:
+    """Columns epoch (from 1), mean over runs and sd over seeds, as long as half of the runs of a variant still train.
+
+    The spread is the root of the mean over folds of the variance over seeds. None without a finished run.
+    """
+    cells = results.groups.get((setting.key, variant, target))
+    done = cells[cells["status"] == "done"] if cells is not None else None
+    if done is None or done.empty:
+        return None
+    curves = results.curves.stacked([str(cell_id) for cell_id in done["cell_id"]], target)
+    training = np.isfinite(curves).sum(axis=0)
+    kept = training * 2 >= len(curves)
+    folds = done["fold"].to_numpy()
+    variances = np.stack([_variance(curves[folds == fold]) for fold in np.unique(folds)])
+    known = np.isfinite(variances).sum(axis=0)
+    spread = np.sqrt(np.nansum(variances, axis=0) / np.maximum(known, 1))
+    mean = np.nansum(curves, axis=0) / np.maximum(training, 1)
+    table = pd.DataFrame({"epoch": 1 + np.arange(curves.shape[1]), "mean": mean, "sd": spread})
+    return table.loc[kept].reset_index(drop=True)
 
 
-def _by_epoch(curves: pd.DataFrame) -> pd.DataFrame:
-    """Mean over runs and spread over seeds per epoch, as long as half of the runs still train."""
-    runs = curves.groupby(["fold", "seed"]).ngroups
-    counts = curves.groupby("epoch")["ccc"].count().to_numpy()
-    mean = curves.groupby("epoch")["ccc"].mean()
-    variance = curves.groupby(["epoch", "fold"])["ccc"].var(ddof=1).groupby("epoch").mean()
-    table = pd.DataFrame({"epoch": mean.index, "mean": mean.to_numpy(), "sd": variance.fillna(0).to_numpy() ** 0.5})
-    return table[counts * 2 >= runs].reset_index(drop=True)
+def _variance(curves: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Variance (n - 1) of each column over its finite values; NaN where it has fewer than two."""
+    count = np.isfinite(curves).sum(axis=0)
+    mean = np.nansum(curves, axis=0) / np.maximum(count, 1)
+    squares = np.nansum((curves - mean) ** 2, axis=0)
+    return np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)
 
 
 def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Scatter]:

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from crossfold.platform.results import Workspace
+from crossfold.reports.attention import packed
 from crossfold.reports.budget import same_budget
 from crossfold.reports.cells import Results
 from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
-from crossfold.reports.claims_text import TITLE, labels
+from crossfold.reports.claims_text import TITLE, labels, origins
 from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
 from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
 from crossfold.reports.leaderboard import UNIMODAL
@@ -73,18 +74,22 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         failures=results.failures,
         anchor_of=lambda table, link: _anchor(anchors, table, *link),
         numeric=_numeric,
+        sort_key=_sort_key,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         js=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()) if page.figures else "",
         script_json=script_json,
+        packed=packed,
         live=live,
     )
 
 
-def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: str, target: str) -> str:
+def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: str, target: str, setting: str) -> str:
     """Where a number leads; a mean over targets leads to the first of them."""
     targets = [target] if target != MEAN else [entry.target for entry in table.entries if entry.variant == variant]
-    return next((anchors[key] for each in targets if (key := (table.setting.key, variant, each)) in anchors), "")
+    return next(
+        (anchors[key] for each in targets if (key := (setting or table.setting.key, variant, each)) in anchors), ""
+    )
 
 
 def _folded(table: Table, page: Page) -> bool:
@@ -137,6 +142,7 @@ def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
         "grid": claims_grid(verdicts),
         "comparisons": comparisons_grid(verdicts),
         "method": METHOD,
+        "origins": origins(verdicts, dated=False),
     }
 
 
@@ -160,6 +166,17 @@ def _groups(results: Results, block: Block, anchors: Mapping[tuple[str, str, str
         count = few if done == len(chosen) else f"{done}/{len(chosen)} cells"
         groups.append(_CellGroup(anchor, f"{results.variants[variant]}, {target}", count))
     return groups
+
+
+def _sort_key(cell: GridCell) -> Markup:
+    """The attribute that a column is sorted by, with no more digits than tell numbers apart; an empty one sorts last.
+
+    None where it would repeat the text of the cell: a large page repeats thousands of words.
+    """
+    if isinstance(cell.sort, str) and cell.sort.lower() == cell.text.lower() and not cell.marks:
+        return Markup()
+    value = "" if cell.sort is None else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else cell.sort
+    return Markup(' data-sort="{}"').format(value)
 
 
 def _numeric(grid: Grid, column: int) -> bool:

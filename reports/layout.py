@@ -34,8 +34,8 @@ class GridCell:
     """The best of its column."""
     unclear: bool = False
     """A gain whose interval does not exclude zero."""
-    link: tuple[str, str] | None = None
-    """Variant and target whose cells stand behind the number."""
+    link: tuple[str, str, str] | None = None
+    """Variant, target and setting (empty: the table's) whose cells stand behind the number."""
     marks: tuple[str, ...] = ()
 
 
@@ -78,7 +78,10 @@ def main_grid(table: Table) -> Grid:
             cells = _entry_cells(entry, best[index])
             row += [cells[name] for name in shown[index]]
             row += _against_cells(entry, table.rivals if index == 0 else ())
-        row += [GridCell(_whole(value), sort=value) for value in line.extra]
+        row += [
+            GridCell(value, kind="missing") if isinstance(value, str) else GridCell(_whole(value), sort=value)
+            for value in line.extra
+        ]
         rows.append(tuple(row))
     return Grid(tuple(groups), tuple(heads), tuple(rows), ranked=None if printed else 1 + len(table.word_heads))
 
@@ -240,8 +243,8 @@ def _difference(entry: Entry) -> GridCell:
     return GridCell(f"{signed(entry.difference)} {entry.verdict}", sort=entry.difference, kind="words")
 
 
-def _link(entry: Entry) -> tuple[str, str] | None:
-    return (entry.variant, entry.target) if entry.planned else None
+def _link(entry: Entry) -> tuple[str, str, str] | None:
+    return (entry.variant, entry.target, entry.elsewhere.key if entry.elsewhere else "") if entry.planned else None
 
 
 def _best(table: Table, index: int) -> float | None:

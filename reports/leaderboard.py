@@ -23,6 +23,9 @@ GAIN_NOTE = (
 ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
+MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
+"""One kind a column: what a GPU holds and what a process holds cannot be compared."""
+NOT_MEASURED = "not measured"
 ENSEMBLE, FLOPS = "Seed ensemble CCC", "MFLOPs a window"
 GROUP_NOTE = (
     "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
@@ -31,6 +34,9 @@ GROUP_NOTE = (
 FURTHER_NOTES = {
     RANK: "Mean rank: over target x fold x seed, among the complete systems that ran the same of them; 1 is the best.",
     SECONDS: "Training: median over cells; it depends on the machine and on what else ran there.",
+    MEMORY["memory_device"]: "GPU memory: largest share of the GPU that a cell held at once, mean over cells.",
+    MEMORY["memory_process"]: "Memory: largest private memory that a cell added to its process on a CPU, mean over "
+    "cells; it depends on the machine.",
     ENSEMBLE: "Seed ensemble CCC: of the mean prediction of all seeds of a fold, mean over folds and targets; it has "
     "more than the budget of a row, so compare it with other ensembles only.",
     FLOPS: "MFLOPs: millions of operations of one prediction; not counted for models with LSTMs, whose kernels torch's "
@@ -74,7 +80,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
                 systems[variant],
                 rows[variant],
                 words=(letters.get(variant, ""),) if letters else (),
-                extra=tuple(values.get(variant) for values in further.values()),
+                extra=tuple(_value(head, variant, values, rows[variant][0]) for head, values in further.items()),
             )
             for variant in sorted(rows, key=lambda variant: _order(rows[variant], systems[variant], variant))
         ),
@@ -226,7 +232,8 @@ def _order(entries: Sequence[Entry], system: str, variant: str) -> tuple[bool, f
 def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
     """The columns beside the scores, each by variant; without those that nothing is known for."""
     cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
-    numbers = {column: cells[["variant", column]].dropna() for column in ("parameters", "flops", "train_seconds")}
+    columns = ("parameters", "flops", "train_seconds", *MEMORY)
+    numbers = {column: cells[["variant", column]].dropna() for column in columns}
     medians = {
         column: {str(variant): float(value) for variant, value in rows.groupby("variant")[column].median().items()}
         for column, rows in numbers.items()
@@ -238,8 +245,18 @@ def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> 
         PARAMETERS: medians["parameters"],
         FLOPS: {variant: flops / 1e6 for variant, flops in medians["flops"].items()},
         SECONDS: medians["train_seconds"],
+        **{
+            head: {str(v): float(size) for v, size in numbers[column].groupby("variant")[column].mean().items()}
+            for column, head in MEMORY.items()
+        },
     }
     return {head: values for head, values in found.items() if values}
+
+
+def _value(head: str, variant: str, values: Mapping[str, float], first: Entry) -> float | str | None:
+    """What stands in a further column; a finished row says so where nobody measured its memory."""
+    absent = NOT_MEASURED if head in MEMORY.values() and first.done else None
+    return values.get(variant, absent)
 
 
 def ensemble_scores(results: Results, setting: Setting) -> dict[str, float]:

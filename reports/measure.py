@@ -206,10 +206,11 @@ def provenance(results: Results, setting: Setting, entries: Sequence[Entry], mad
         for name, version in results.records[cell_id].env.get("versions", {}).items():
             versions.setdefault(name, set()).add(str(version))
     measured = [entry for entry in entries if entry.mean is not None]
+    elsewhere = [entry.elsewhere for entry in measured if entry.elsewhere]
     posts = sorted({entry.post for entry in measured}) or [RAW]
     return (
         ("corpus", setting.corpus + (f" ({setting.label})" if setting.label else "")),
-        ("store", setting.store),
+        ("store", ", ".join(dict.fromkeys(each.store for each in (setting, *elsewhere)))),
         ("recipe", f"{setting.recipe} ({setting.recipe_hash or 'unknown'})"),
         ("protocol", str(setting.protocol)),
         ("selection", setting.selection),

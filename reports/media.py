@@ -1,92 +1,155 @@
 """What a clip looks and sounds like, small enough for a page: a few faces and the outline of the sound.
 
-Media are looked for in the workspace's `corpora` folder; a report does without where there are none.
+A page is passed on, and most corpora are not to be: pictures of people stand in it only where `--media` asked for them.
+Those of an embedded corpus show nobody, and are shown wherever its folder is found.
 """
 
 import base64
 import io
-import wave
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from crossfold.datasets.clips import ClipInfo
+from crossfold.datasets.clips import ClipInfo, MediaClip
+from crossfold.datasets.corpora import EMBEDDED as PUPPETS
+from crossfold.datasets.corpora import find_reader
+from crossfold.datasets.media import crop_files, read_sound
+from crossfold.datasets.store import FeatureStore
+from crossfold.platform.errors import DataError, UserError
 from crossfold.platform.results import Workspace
+from crossfold.reports.cells import EMBEDDED, RANDOM_WEIGHTS
 
 FACES, PIXELS, QUALITY = 8, 56, 60
 COLUMNS = 240
 """Columns of the outline of the sound."""
+RATE = 8000
 
 
 @dataclass(frozen=True)
 class Media:
     """The pictures of a clip, in order of time, and its sound."""
 
-    faces: Sequence[tuple[str, str]] = ()
+    faces: tuple[tuple[str, str], ...] = ()
     """Second, as people write it, and a data URI."""
     outline: str = ""
     """An SVG path in a box of `COLUMNS` x 2; empty without sound."""
     seconds: float = 0.0
 
 
-def clip_media(workspace: Workspace, clip: ClipInfo) -> Media | None:
-    """The faces and the sound of one clip, from folders laid out as Aff-Wild2; None where there is neither."""
-    faces = _faces(workspace.root / "corpora", clip)
-    outline = _outline(workspace.root / "corpora", clip)
-    return Media(faces, outline, clip.frames / clip.fps) if faces or outline else None
+@dataclass(frozen=True)
+class Album:
+    """Where the media of a corpus lie, clip by clip; empty where they are not shown."""
+
+    clips: Mapping[str, MediaClip] = field(default_factory=dict)
+    note: str = ""
+    """Whose pictures the page holds, or why it holds none."""
+    private: bool = False
+    """Whether it holds pictures of people, which `note` then warns of."""
+
+    def of(self, clip: ClipInfo) -> Media | None:
+        """The faces and the sound of one clip; None where there is neither."""
+        found = self.clips.get(clip.name)
+        if found is None:
+            return None
+        faces, outline = _faces(found.crops, clip), _outline(found.audio, clip)
+        return Media(faces, outline, clip.frames / clip.fps) if faces or outline else None
 
 
-def _faces(corpora: Path, clip: ClipInfo) -> list[tuple[str, str]]:
-    folder = next((path for path in _named(corpora, "*/cropped_aligned*", clip.name) if path.is_dir()), None)
-    if folder is None:
-        return []
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png"))
-    if not files:
-        return []
-    chosen = np.unique(np.linspace(0, len(files) - 1, FACES).astype(int))
-    found = []
-    for index in chosen:
+def open_album(workspace: Workspace, store: FeatureStore, asked: Path | None = None) -> Album:
+    """The media of a store's corpus: from `asked`, else, where it shows nobody, from where it was prepared.
+
+    asked: the folder of the corpus, as `crossfold prepare --root` had it.
+    """
+    known = list(dict.fromkeys(_roots(workspace, store)))
+    here = [root for root in known if root.is_dir()]
+    embedded = store.corpus.startswith(EMBEDDED)
+    if asked is None and not embedded:
+        where = f" {here[0]}" if here else " DIR"
+        return Album(
+            note=f"Faces and sound are left out: crossfold report --media{where} embeds them, people included."
+        )
+    roots = [asked] if asked is not None else here
+    for root in roots:
+        clips = _read(store, root)
+        if clips:
+            told = f"Faces and sound are those of {root}, as --media asked: this page shows people, so pass it on only "
+            told += "where the licence of the corpus allows it."
+            return Album(clips, "" if embedded else told, private=not embedded)
+    lost = next((root for root in known if not root.is_dir()), None)
+    if asked is not None:
+        return Album(note=f"No media of these clips were found in {asked}, so no face and no sound is shown.")
+    if lost is not None:
+        return Album(
+            note=f"{lost}, where the media were, is not on this machine: crossfold report --media DIR names it."
+        )
+    return Album()
+
+
+def _roots(workspace: Workspace, store: FeatureStore) -> Iterator[Path]:
+    """Folders that the store was prepared from, by the notes of `crossfold prepare`, then those of the workspace."""
+    for path in sorted((workspace.stores / ".prepared").glob("*.json")):
         try:
-            with Image.open(files[index]) as picture:
+            memo = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if memo.get("store") == store.path.name and memo.get("root"):
+            yield Path(memo["root"])
+    if store.corpus.startswith(EMBEDDED):
+        yield from sorted(path for path in (workspace.root / "corpora").glob("*") if path.is_dir())
+
+
+def _read(store: FeatureStore, root: Path) -> dict[str, MediaClip]:
+    """The media of the store's clips in a folder; a folder that cannot be read as its corpus has none."""
+    embedded = store.corpus.startswith(EMBEDDED)
+    wanted = {clip.name for clip in store.clips}
+    # A manifest may give its corpus any name.
+    for name in (PUPPETS,) if embedded else (store.corpus.removesuffix(RANDOM_WEIGHTS), "manifest"):
+        try:
+            found = find_reader(name, root).read(root, deep=False)
+        except (UserError, DataError, OSError):
+            continue
+        clips = [clip for clip in found.clips if isinstance(clip, MediaClip) and clip.info.name in wanted]
+        # Another corpus may have clips of the same names, and show people.
+        if clips and embedded == found.corpus.startswith(EMBEDDED):
+            return {clip.info.name: clip for clip in clips}
+    return {}
+
+
+def _faces(folder: Path | None, clip: ClipInfo) -> tuple[tuple[str, str], ...]:
+    try:
+        files = crop_files(folder) if folder is not None else {}
+    except (DataError, OSError):
+        return ()
+    frames = sorted(files)
+    found = []
+    for index in np.unique(np.linspace(0, len(frames) - 1, FACES).astype(int)) if frames else ():
+        try:
+            with Image.open(files[frames[index]]) as picture:
                 small = picture.convert("RGB").resize((PIXELS, PIXELS))
         except OSError:
             # A broken picture is no reason to have no report.
             continue
         data = io.BytesIO()
         small.save(data, "JPEG", quality=QUALITY)
-        # Crops are numbered by the frame that they show, from 1.
-        frame = int(files[index].stem) - 1 if files[index].stem.isdigit() else int(index)
         text = base64.b64encode(data.getvalue()).decode()
-        found.append((f"{frame / clip.fps:.1f} s", f"data:image/jpeg;base64,{text}"))
-    return found
+        found.append((f"{(frames[index] - 1) / clip.fps:.1f} s", f"data:image/jpeg;base64,{text}"))
+    return tuple(found)
 
 
-def _outline(corpora: Path, clip: ClipInfo) -> str:
-    """The largest and smallest sample of each column, of 16-bit sound; empty where the file cannot be read so."""
-    path = next((path for path in _named(corpora, "*/audio", f"{clip.video}.wav") if path.is_file()), None)
-    if path is None:
-        return ""
+def _outline(path: Path | None, clip: ClipInfo) -> str:
+    """The largest and smallest sample of each column; empty where the file cannot be read."""
     try:
-        with wave.open(str(path), "rb") as sound:
-            if sound.getsampwidth() != 2:
-                return ""
-            wanted = round(clip.frames / clip.fps * sound.getframerate())
-            samples = np.frombuffer(sound.readframes(wanted), "<i2").reshape(-1, sound.getnchannels())
-    except (OSError, EOFError, wave.Error):
+        sound = read_sound(path, RATE) if path is not None else None
+    except (DataError, UserError, OSError):
         return ""
+    samples = (np.zeros(0) if sound is None else sound.astype(float))[: round(clip.frames / clip.fps * RATE)]
     if len(samples) < COLUMNS:
         return ""
-    columns = np.array_split(samples.astype(float).mean(axis=1), COLUMNS)
-    loudest = max(1.0, max(float(np.abs(column).max()) for column in columns))
+    columns = np.array_split(samples, COLUMNS)
+    loudest = max(1e-6, float(np.abs(samples).max()))
     ends = [(float(column.max()) / loudest, float(column.min()) / loudest) for column in columns]
     return "".join(f"M{at} {1 - high:.2f}V{1 - low + 0.02:.2f}" for at, (high, low) in enumerate(ends))
-
-
-def _named(corpora: Path, folders: str, name: str) -> list[Path]:
-    """Every `<folder>/<name>`; a name from data never leaves the folder it is looked for in."""
-    if Path(name).name != name:
-        return []
-    return [path for folder in sorted(corpora.glob(folders)) if (path := folder / name).exists()]

@@ -2,7 +2,8 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.errors import UserError
@@ -16,7 +17,7 @@ from crossfold.reports.degradation import degradation_chart
 from crossfold.reports.figures import Figure, gain_bars, gain_name, gate_pairs, learning_curve
 from crossfold.reports.gates import gate_charts
 from crossfold.reports.measure import measure, provenance, runs_of
-from crossfold.reports.media import clip_media
+from crossfold.reports.media import Album, open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.specs import LEADERBOARD
 from crossfold.reports.statistics import Gain, paired_gain
@@ -56,6 +57,8 @@ class Block:
     figures: Sequence[Figure] = ()
     clips: Sequence[Figure] = ()
     """One clip each; the reader chooses."""
+    album: Album = field(default_factory=Album)
+    """Where their faces and sound come from, or why there are none."""
 
     @property
     def suffix(self) -> str:
@@ -95,8 +98,12 @@ def make_page(
     moment: datetime.datetime,
     *,
     figures: bool = True,
+    media: Path | None = None,
 ) -> Page:
-    """The page of the tables that were built. Without `figures` nothing is drawn and no prediction is read."""
+    """The page of the tables that were built. Without `figures` nothing is drawn and no prediction is read.
+
+    media: folder of a corpus whose faces and sound the clips shall show, people included (`open_album`).
+    """
     papers = [table for table in tables if not table.id.startswith(LEADERBOARD)]
     names = setting_names(list(results.settings.values()))
     boards = {table.setting.key: table for table in tables if table.id.startswith(LEADERBOARD)}
@@ -117,7 +124,8 @@ def make_page(
             leaderboard=boards.get(setting.key),
         )
         if figures and len(blocks) < MOST_DRAWN:
-            block = _draw(block, workspace, results, store, printed)
+            album = open_album(workspace, store, media) if store else Album()
+            block = _draw(replace(block, album=album), results, store, printed)
         blocks.append(block)
     one = {block.setting.corpus for block in blocks}
     return Page(
@@ -168,9 +176,7 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
     return gains
 
 
-def _draw(
-    block: Block, workspace: Workspace, results: Results, store: FeatureStore | None, printed: Sequence[float]
-) -> Block:
+def _draw(block: Block, results: Results, store: FeatureStore | None, printed: Sequence[float]) -> Block:
     setting = block.setting
     targets = setting_targets(results, setting)
     budget = same_budget(results, setting)
@@ -194,7 +200,7 @@ def _draw(
     examples = choose_examples(results, setting, store, CLIPS if block.number == 1 else 1) if store else []
     for example in examples:
         if store:
-            media = clip_media(workspace, store.clip(example.clip))
+            media = block.album.of(store.clip(example.clip))
             clips.append(clip_figure(results, setting, store, example, targets, media))
     note = _note(results, setting)
     return replace(

@@ -15,12 +15,14 @@ from crossfold.reports.values import listing, number
 
 GROUP_LINE = "#7a7f87"
 MOST_NUMBERS = 14
+"""A matrix of more systems has no room for a number in each square."""
 COSTS = (
     ("parameters", "Parameters"),
     ("flops", "Operations of one window"),
     ("train_seconds", "Training of one cell, s (median)"),
+    ("memory_device", "GPU memory of one cell, MiB"),
+    ("memory_process", "Memory of one cell, MiB"),
 )
-"""A matrix of more systems has no room for a number in each square."""
 
 
 def rank_chart(results: Results, setting: Setting, ranks: Ranks | None) -> Figure | None:

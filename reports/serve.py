@@ -29,10 +29,18 @@ WATCHED = ("cells", "failures", "sweeps", "rescored", "stores", "ensembles")
 class ReportServer:
     """Serves the newest page of a workspace; `close` ends it. The page may be asked for before anything has run."""
 
-    def __init__(self, workspace: Workspace, port: int, tables: Sequence[str] = (), *, figures: bool = True) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        port: int,
+        tables: Sequence[str] = (),
+        *,
+        figures: bool = True,
+        media: Path | None = None,
+    ) -> None:
         """Binds the port; the first `look` builds the page. 0 takes any. Raises `UserError` for one that is taken."""
         self._workspace = workspace
-        self._tables, self._figures = tables, figures
+        self._tables, self._figures, self._media = tables, figures, media
         self._page, self._version, self._seen = _WAITING.format(words="The page is being built.").encode(), "", ""
         self._stop = threading.Event()
         try:
@@ -57,6 +65,7 @@ class ReportServer:
 
     def look(self) -> bool:
         """Builds the page again where the workspace has changed since the last look; whether its content is new."""
+        self._workspace.refresh()
         seen = fingerprint(self._workspace)
         if seen == self._seen:
             return False
@@ -96,6 +105,7 @@ class ReportServer:
                     out=Path(folder),
                     figures=self._figures,
                     live=True,
+                    media=self._media,
                 )
             except (UserError, DataError, OSError, ValueError) as error:
                 # A cell that is being replaced while it is read is whole again at the next look.

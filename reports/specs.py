@@ -37,8 +37,8 @@ class _RowMapping(Strict):
     params: dict[str, Any] = Field(default_factory=dict)
     cited: bool = False
     """The number is quoted from another paper, so from another pipeline: measured, but no verdict."""
-    other_features: str = ""
-    """The visual features that the row needs, where they are not those of the table's other rows."""
+    sweep: str = ""
+    """The sweep that runs the row, where it needs a store of other features than the table's other rows."""
     notes: tuple[str, ...] = ()
 
 
@@ -109,7 +109,8 @@ class Row:
     ours: bool = True
     """Crossfold can run it."""
     cited: bool = False
-    other_features: str = ""
+    sweep: str = ""
+    """The sweep of its own that it has, because it needs a store of other features."""
     fold: int | None = None
     """The one fold of this row, where rows are folds."""
     extra: tuple[str, ...] = ()
@@ -185,8 +186,6 @@ class TableSpec:
         params = {**self.systems.get(system, {}), **(row.where if column.stream not in UNIMODAL else {})}
         folds = self.folds if row.fold is None else (row.fold,)
         why = "" if column.measurable else "not measurable"
-        if row.other_features:
-            why = f"needs {row.other_features} features"
         return Asked(system, params, folds, why, judged=not row.cited)
 
     def recomputed(self, row: Row, column: Column) -> float | None:
@@ -276,7 +275,7 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
                 values=row["cells"],
                 ours=row["measurable"],
                 cited=own.cited,
-                other_features=own.other_features,
+                sweep=own.sweep,
                 fold=row.get("fold"),
                 extra=words,
                 footnotes=own.notes,

@@ -107,12 +107,13 @@ def mean_sd(cells: pd.DataFrame) -> MeanSd:
 
     cells: one row a finished run, columns `fold`, `seed`, `ccc`. Each fold weighs the same, whatever its seeds.
     """
-    folds = cells.groupby("fold")["ccc"]
-    variances = folds.var(ddof=1).dropna()
+    fold, ccc = cells["fold"].to_numpy(), cells["ccc"].to_numpy(np.float64)
+    inside = [ccc[fold == each] for each in np.unique(fold)]
+    variances = [float(np.var(values, ddof=1)) for values in inside if len(values) > 1]
     return MeanSd(
-        mean=float(folds.mean().mean()),
-        sd=float(np.sqrt(variances.mean())) if len(variances) else None,
-        folds=int(folds.ngroups),
+        mean=float(np.mean([values.mean() for values in inside])),
+        sd=float(np.sqrt(np.mean(variances))) if variances else None,
+        folds=len(inside),
         runs=len(cells),
     )
 
@@ -214,7 +215,7 @@ def on_common_ground(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
     """Columns fold, seed and ccc: the mean over targets, one group a target, of each fold and seed that all have."""
     columns = zip(*on_common_ground(groups), strict=True)
-    scores = [(runs[0].fold, runs[0].seed, float(np.mean([run.ccc for run in runs]))) for runs in columns]
+    scores = [(runs[0].fold, runs[0].seed, sum(run.ccc for run in runs) / len(runs)) for runs in columns]
     return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
 
 

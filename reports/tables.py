@@ -33,7 +33,7 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     A setting without any system of the table is taken last; of equal ones, that which ran more of its rows is first.
     """
     systems = set(spec.systems)
-    ran = {key for key, system in results.variants_of if system in systems}
+    ran = {key for key, system in results.variants_of if system in systems} - lent(spec, results)
 
     wanted = {(each.system, canonical_json(each.params)): each for row in spec.rows for each in
               (spec.asked(row, column) for column in spec.columns) if not each.why_not}  # fmt: skip
@@ -56,13 +56,19 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     comparable = not departures(spec, setting)
     spec, stand_in = _with_targets(spec, results, setting)
     asked = [[spec.asked(row, column) for column in spec.columns] for row in spec.rows]
-    folds = _folds(spec, asked, results, setting)
+    places = [_place(spec, row, results, setting) for row in spec.rows]
+    folds = _folds(spec, asked, results, setting, places)
     marks = _marks(spec.rows)
     lines: list[Line] = []
     several: dict[str, None] = {}
-    for row, cells in zip(spec.rows, asked, strict=True):
-        variants = [_variant(each, results, setting) for each in cells]
-        entries = _entries(spec, row, cells, [first for first, _ in variants], results, setting, folds, comparable)
+    other: dict[str, None] = {}
+    for row, cells, place in zip(spec.rows, asked, places, strict=True):
+        variants = [_variant(each, results, place) if place else ("", []) for each in cells]
+        names = [first for first, _ in variants]
+        entries = _entries(spec, row, cells, names, results, place or setting, folds, comparable)
+        if place and place != setting:
+            entries = tuple(replace(entry, elsewhere=place) for entry in entries)
+            other[f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own."] = None
         lines.append(
             Line(row.label, row.system, entries, tuple(sorted(marks[note] for note in row.footnotes)), words=row.extra)
         )
@@ -93,10 +99,37 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
             *((_NO_POST,) if lacking else ()),
             *stand_in,
             *several,
+            *other,
         ),
         footnotes=tuple((mark, footnotes()[note]) for note, mark in marks.items()),
         gains=gains,
     )
+
+
+def lent(spec: TableSpec, results: Results) -> set[str]:
+    """Settings in which nothing ran but the sweeps of single rows: no other row may take its numbers from them."""
+    single: set[str] = set()
+    single = single.union(*(results.swept.get(row.sweep, ()) for row in spec.rows if row.sweep))
+    if not single:
+        return set()
+    inside = results.cells["cell_id"].isin(single)
+    return set(results.cells.loc[inside, "setting"]) - set(results.cells.loc[~inside, "setting"])
+
+
+def _place(spec: TableSpec, row: Row, results: Results, setting: Setting) -> Setting | None:
+    """Where a row is measured: with the table, or in what its own sweep ran, which differs in the store alone."""
+    borrowed = lent(spec, results)
+    if not row.sweep:
+        return None if setting.key in borrowed else setting
+    ran = set(results.cells.loc[results.cells["cell_id"].isin(results.swept.get(row.sweep, ())), "setting"])
+    alike = [
+        found
+        for key, found in results.settings.items()
+        if key in ran
+        and (key in borrowed or found.store != setting.store)
+        and replace(found, store=setting.store) == setting
+    ]
+    return alike[0] if alike else None
 
 
 def _entries(
@@ -132,16 +165,25 @@ def _variant(asked: Asked, results: Results, setting: Setting) -> tuple[str, lis
     return ("", []) if asked.why_not else find_variant(results, setting, asked.system, asked.params, asked.folds)
 
 
-def _folds(spec: TableSpec, asked: Sequence[Sequence[Asked]], results: Results, setting: Setting) -> tuple[int, ...]:
+def _folds(
+    spec: TableSpec,
+    asked: Sequence[Sequence[Asked]],
+    results: Results,
+    setting: Setting,
+    places: Sequence[Setting | None],
+) -> tuple[int, ...]:
     """The folds that count: the printed ones on the paper's corpus, elsewhere those that all rows of the table have."""
     if setting.corpus == spec.corpus:
         return spec.folds
     having = []
-    for each, column in ((each, column) for row in asked for each, column in zip(row, spec.columns, strict=True)):
-        variant = _variant(each, results, setting)[0]
-        cells = results.groups.get((setting.key, variant, column.target))
-        if cells is not None:
-            having.append({int(fold) for fold in cells["fold"]})
+    for row, place in zip(asked, places, strict=True):
+        if place is None:
+            continue
+        for each, column in zip(row, spec.columns, strict=True):
+            variant = _variant(each, results, place)[0]
+            cells = results.groups.get((place.key, variant, column.target))
+            if cells is not None:
+                having.append({int(fold) for fold in cells["fold"]})
     common = set.intersection(*having) if having else set()
     return tuple(sorted(common))
 

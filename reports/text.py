@@ -109,6 +109,7 @@ def to_csv(table: Table) -> str:
     """One line a row and target, with numbers as numbers; for other programs.
 
     Lines of kind `gain` hold a gain instead of a score: of one printed component, or over the row in `against`.
+    Lines of kind `further` hold what the columns behind the scores do, such as parameters and memory.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
@@ -116,7 +117,7 @@ def to_csv(table: Table) -> str:
     for line in table.lines:
         for entry in line.entries:
             writer.writerow({key: csv_value(value) for key, value in _record(table, line, entry).items()})
-    for record in _gain_records(table):
+    for record in (*_gain_records(table), *_further_records(table)):
         writer.writerow({key: csv_value(value) for key, value in record.items()})
     return out.getvalue()
 
@@ -231,6 +232,7 @@ def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
         "folds": " ".join(str(fold) for fold in entry.folds),
         "seeds": " ".join(str(seed) for seed in entry.seeds),
         **_setting_record(table),
+        **({"store": entry.elsewhere.store} if entry.elsewhere else {}),
         "cells": " ".join(entry.cell_ids),
     }
 
@@ -255,6 +257,22 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
                     "against": against.rival,
                     **_gain_record(table, against.gain, against.p),
                 }
+
+
+def _further_records(table: Table) -> Iterator[dict[str, object]]:
+    for line in table.lines:
+        for head, value in zip(table.extra, line.extra, strict=True):
+            known: dict[str, object] = {"measured": value} if isinstance(value, float) else {"verdict": value}
+            yield {
+                "table": table.id,
+                "kind": "further",
+                "row": line.label,
+                "column": head,
+                "system": line.system,
+                "variant": next((entry.variant for entry in line.entries if entry.variant), ""),
+                **known,
+                **_setting_record(table),
+            }
 
 
 def _gain_record(table: Table, gain: Gain | None, p: float | None) -> dict[str, object]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.kept_maps import shown_clips
 from crossfold.platform.metrics import ccc_of, moments
+from crossfold.reports.attention import map_panels
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import (
@@ -24,20 +25,9 @@ from crossfold.reports.figures import (
 )
 from crossfold.reports.leaderboard import UNIMODAL
 from crossfold.reports.media import Media
-from crossfold.reports.palette import Style, is_gated, translucent
+from crossfold.reports.palette import Style, is_gated
+from crossfold.reports.timeline import MODALITY_COLOURS, SPAN_COLOURS, Spans, in_words, shade, shown_frames
 from crossfold.reports.values import number
-
-SPAN_COLOURS = {
-    "conflict": "#d5443a",
-    "missing": "#7a7f87",
-    "corrupted": "#c2a400",
-    "complementary": "#1b9e77",
-    "unlabelled": "#7a7f87",
-}
-
-MODALITY_COLOURS = {"audio": "#c2701e", "visual": "#3b6fc4", "text": "#1b9e77"}
-POINTS = 300
-"""Points of one line: a page may show many clips."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +55,8 @@ def choose_examples(results: Results, setting: Setting, store: FeatureStore, cou
     for variant in scores.index:
         system = systems[str(variant)]
         kinds.setdefault(0 if system.startswith(UNIMODAL) else 2 if is_gated(system) else 1, str(variant))
-    planted = store.spans.groupby("clip")[["kind", "modality"]].apply(lambda spans: len(spans.drop_duplicates()))
-    clips = sorted(store.fold(fold).validation, key=lambda name: (-int(planted.get(name, 0)), name))
     chosen = tuple(kinds[kind] for kind in sorted(kinds))
-    return [Example(clip, fold, chosen) for clip in clips[:count]]
+    return [Example(clip, fold, chosen) for clip in shown_clips(store, store.fold(fold).validation, count)]
 
 
 def clip_figure(
@@ -81,7 +69,7 @@ def clip_figure(
 ) -> Figure | None:
     """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel a system.
 
-    Below them the weights of the gates over time, where the cells have kept them.
+    Below them the weights of the gates over time and attention maps, where the cells have kept them.
     """
     clip = store.clip(example.clip)
     spans = store.spans[store.spans["clip"] == example.clip].sort_values("start").to_dict("records")
@@ -90,18 +78,20 @@ def clip_figure(
         return None
     gates = _gate_panels(results, setting, store, example, spans)
     gated = bool(gates)
-    panels += gates
+    maps, words = map_panels(results, setting, store, example.clip, example.fold, example.variants, targets, spans)
+    panels += [*gates, *maps]
     return Figure(
         id="clip",
         title=f"One clip: {example.clip}",
         caption=f"Annotation against prediction, mean over seeds, fold {example.fold}; reported clips with the most "
         "kinds of planted spans come first, with the best system of each kind."
-        + (" Gates: weight of the unattended features (column 0, B2), mean over seeds and over one second." * gated),
+        + (" Gates: weight of the unattended features (column 0, B2), mean over seeds and over one second." * gated)
+        + words,
         panels=tuple(panels),
         key=(
             Key("annotation", ""),
             *(
-                Key(f"{index} {_in_words(span, clip.fps)}", SPAN_COLOURS.get(str(span["kind"]), TRUTH), "fill")
+                Key(f"{index} {in_words(span, clip.fps)}", SPAN_COLOURS.get(str(span["kind"]), TRUTH), "fill")
                 for index, span in enumerate(spans, start=1)
             ),
         ),
@@ -117,13 +107,13 @@ def _trace_panels(
     store: FeatureStore,
     example: Example,
     target: str,
-    spans: Sequence[dict[Any, Any]],
+    spans: Spans,
 ) -> list[Panel]:
     clip = store.clip(example.clip)
     rows = store.rows(example.clip)
     column = store.targets.index(target)
     label, valid = np.asarray(store.labels[rows, column]), np.asarray(store.valid[rows, column])
-    shown = _shown(clip.frames)
+    shown = shown_frames(clip.frames)
     seconds = [round(float(frame) / clip.fps, 2) for frame in shown]
     predictions = {v: _seed_mean(results, setting, example, v, target) for v in example.variants}
     drawn = {variant: values for variant, values in predictions.items() if values is not None}
@@ -139,7 +129,7 @@ def _trace_panels(
         annotation.meta = "truth"
         prediction = line_of(seconds, rounded(values[shown]), name, Style(colour, "solid"))
         spec = figure_of([annotation, prediction], x="Time, s", y=target.capitalize(), height=240)
-        _mark(spec, spans, clip.fps, clip.frames)
+        shade(spec, spans, clip.fps, clip.frames)
         spec["layout"]["yaxis"]["range"] = rounded([ends.min() - margin, ends.max() + margin])
         score = f"{name}, CCC {number(float(ccc_of(moments(values, label, valid))))} on this clip"
         panels.append(Panel(spec, f"Annotated and predicted {target} of one clip. {score}.", key=(Key(score, colour),)))
@@ -147,10 +137,10 @@ def _trace_panels(
 
 
 def _gate_panels(
-    results: Results, setting: Setting, store: FeatureStore, example: Example, spans: Sequence[dict[Any, Any]]
+    results: Results, setting: Setting, store: FeatureStore, example: Example, spans: Spans
 ) -> list[Panel]:
     """The weight of the unattended features over time, a panel a gate, a line a modality."""
-    clip, shown = store.clip(example.clip), _shown(store.clip(example.clip).frames)
+    clip, shown = store.clip(example.clip), shown_frames(store.clip(example.clip).frames)
     seconds = [round(float(frame) / clip.fps, 2) for frame in shown]
     panels = []
     second = np.ones(max(1, round(clip.fps)))
@@ -166,23 +156,12 @@ def _gate_panels(
                 keys.append(Key(f"gate of {modality}", style.colour))
                 words.append(f"{modality} mean {number(float(values.mean()))}")
             spec = figure_of(lines, x="Time, s", y="Weight of unattended", height=240)
-            _mark(spec, spans, clip.fps, clip.frames)
+            shade(spec, spans, clip.fps, clip.frames)
             spec["layout"]["yaxis"]["range"] = [-0.02, 1.02]
             step = f", step {gate.removeprefix('gate.')}" if gate != "gate" else ""
             title = f"Gates of {results.variants[variant]}{step}"
             panels.append(Panel(spec, f"{title} over time: {'; '.join(words)}.", title, tuple(keys)))
     return panels
-
-
-def _mark(spec: dict[str, Any], spans: Sequence[dict[Any, Any]], fps: float, frames: int) -> None:
-    """Shades the spans in a chart over time."""
-    spec["layout"] |= _shading(spans, fps)
-    spec["layout"]["margin"]["t"] = 38 if spans else 10
-    spec["layout"]["xaxis"]["range"] = [0, round(frames / fps, 3)]
-
-
-def _shown(frames: int) -> npt.NDArray[np.int_]:
-    return np.unique(np.linspace(0, frames - 1, min(frames, POINTS)).astype(int))
 
 
 def _gate_mean(
@@ -222,34 +201,3 @@ def _seed_mean(
         p.prediction[p.clip(example.clip), p.targets.index(target)] for p in predictions if example.clip in p.clips
     ]
     return np.mean(np.asarray(found, np.float64), axis=0) if found else None
-
-
-def _shading(spans: Sequence[dict[Any, Any]], fps: float) -> dict[str, Any]:
-    """Rectangles behind the lines, and their numbers above, on two levels so that neighbours never overlap."""
-    shapes, annotations = [], []
-    for index, span in enumerate(spans, start=1):
-        colour = SPAN_COLOURS.get(str(span["kind"]), TRUTH)
-        start, end = float(span["start"]) / fps, float(span["end"]) / fps
-        shapes.append(
-            {
-                "type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1,
-                "fillcolor": translucent(colour, 0.16), "line": {"width": 0}, "layer": "below",
-            }
-        )  # fmt: skip
-        annotations.append(
-            {
-                "x": (start + end) / 2, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
-                "yshift": 2 + 13 * (index % 2), "text": str(index), "font": {"size": 11},
-            }
-        )  # fmt: skip
-    return {"shapes": shapes, "annotations": annotations}
-
-
-def _kind(span: dict[Any, Any]) -> str:
-    modality = "" if span["modality"] == "both" else f"{span['modality']} "
-    return f"{modality}{span['kind']}"
-
-
-def _in_words(span: dict[Any, Any], fps: float) -> str:
-    detail = f" ({span['detail']})" if pd.notna(span["detail"]) and span["detail"] else ""
-    return f"{_kind(span)}{detail}, {span['start'] / fps:.1f}–{span['end'] / fps:.1f} s"

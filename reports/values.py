@@ -59,6 +59,8 @@ class Entry:
     """Reported videos of each fold."""
     gains: tuple[Against, ...] = ()
     cell_ids: tuple[str, ...] = ()
+    elsewhere: Setting | None = None
+    """Where it was measured, for a row that has another store than its table."""
 
     @property
     def difference(self) -> float | None:
@@ -80,8 +82,8 @@ class Line:
     """Footnote marks."""
     words: tuple[str, ...] = ()
     """Printed words under `Table.word_heads`."""
-    extra: tuple[float | None, ...] = ()
-    """Values under `Table.extra`."""
+    extra: tuple[float | str | None, ...] = ()
+    """Values under `Table.extra`, or why there is none."""
 
 
 @dataclass(frozen=True)

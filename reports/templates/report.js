@@ -27,7 +27,7 @@
         const order = head.getAttribute("aria-sort") === first ? other : first;
         heads.forEach((each) => each.setAttribute("aria-sort", each === head ? order : "none"));
         const body = table.tBodies[0];
-        const value = (row) => row.cells[column].dataset.sort;
+        const value = ({ cells: { [column]: cell } }) => cell.dataset.sort ?? cell.textContent.trim().toLowerCase();
         const rows = [...body.rows].sort((a, b) => {
           if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
           return compare(value(a), value(b)) * (order === "ascending" ? 1 : -1);
@@ -54,6 +54,7 @@
       at += width;
     }
   };
+  all("td a[href^='#cells-']").forEach((link) => { link.title = "the cells behind this number"; });
   all("[data-tools]").forEach((tools) => {
     const section = document.getElementById(tools.dataset.tools);
     const search = tools.querySelector("[data-search]");
@@ -87,7 +88,7 @@
     tools.hidden = false;
     filter();
     // Where a table is wider than the page, what says least waits in the menu: p values first, intervals say more.
-    for (const least of ["p (Holm)", "MFLOPs a window", "Training, s", "Mean rank", "Parameters"]) {
+    for (const least of ["p (Holm)", "MFLOPs a window", "Memory, MiB", "GPU memory, MiB", "Training, s", "Mean rank", "Parameters"]) {
       if (table.offsetWidth <= table.parentElement.clientWidth) break;
       all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === least).forEach((box) => {
         box.checked = false;
@@ -146,6 +147,10 @@
     }
     return { svg, y };
   };
+  // Two digits of base 62 each: thousandths above -1.
+  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  const unpacked = (text) => (text.match(/../g) || []).map((pair) => pair === ".." ? null
+    : (digits.indexOf(pair[0]) * 62 + digits.indexOf(pair[1]) - 1000) / 1000);
   const bounds = (values) => {
     const low = Math.min(...values), high = Math.max(...values), margin = (high - low) * 0.08 || 0.01;
     return [low - margin, high + margin];
@@ -154,6 +159,7 @@
     const group = drill.groups[block.id];
     if (!group || block.querySelector(".drill")) return;
     const panel = make("div", { class: "drill" });
+    if (drill.labels[group.setting]) panel.append(make("p", {}, make("span", { class: "badge" }, drill.labels[group.setting])));
     const done = group.rows.filter((row) => row[7] === "");
     const marks = new Map(group.rows.map((row) => [row[6], []]));
     const detail = make("div");
@@ -186,14 +192,16 @@
         });
       });
       pair.append(make("div", {}, make("h4", {}, "Folds and seeds, CCC"), strip.svg));
-      const values = done.flatMap((row) => row[11].filter((value) => value !== null).map((value) => value / 1000));
+      const curveOf = new Map(done.map((row) => [row, unpacked(row[11])]));
+      const values = [...curveOf.values()].flat().filter((value) => value !== null);
       if (values.length) {
         const most = Math.max(...done.map((row) => row[5]), 2);
         const curves = chart("Learning curves", ...bounds(values), width, height);
         const x = (epoch) => 50 + (width - 60) * (epoch - 1) / (most - 1);
         done.forEach((row) => {
-          const points = row[11].map((value, index) => value === null ? null
-            : `${x(1 + index * (row[5] - 1) / Math.max(1, row[11].length - 1)).toFixed(1)} ${curves.y(value / 1000).toFixed(1)}`);
+          const curve = curveOf.get(row);
+          const points = curve.map((value, index) => value === null ? null
+            : `${x(1 + index * (row[5] - 1) / Math.max(1, curve.length - 1)).toFixed(1)} ${curves.y(value).toFixed(1)}`);
           const line = draw2("path", { class: "line", d: `M${points.filter((point) => point).join("L")}` }, draw2("title", {}, `fold ${row[0]}, seed ${row[1]}`));
           marks.get(row[6]).push(line);
           curves.svg.append(line);
@@ -225,11 +233,14 @@
   const folded = (title, value) => make("details", { class: "method" }, make("summary", {}, title), make("pre", { tabindex: 0 }, JSON.stringify(value, null, 2)));
   const cell = (group, row) => {
     const box = make("div", { class: "cell", role: "status" }, make("h4", {}, `Cell ${row[6]}: fold ${row[0]}, seed ${row[1]}`));
-    const run = drill.runs[row[6]];
-    const tracked = run && ["run ", make("code", {}, run), ", shown by ", make("code", {}, "crossfold mlflow ui"), " at ", make("code", {}, `#/runs/${run}`)];
+    const run = row[13];
+    const server = run && drill.pages[drill.run_pages[row[6]] ?? 0];
+    const tracked = run && (server ? ["run ", make("a", { href: server + encodeURIComponent(run), rel: "noreferrer" }, run)]
+      : ["run ", make("code", {}, run), ", shown by ", make("code", {}, "crossfold mlflow ui"), " at ", make("code", {}, `#/runs/${run}`)]);
     box.append(facts([
       ["State", row[7] || "done"], ["CCC", row[2] === null ? "" : three(row[2])], ["Finished", row[8] ? `${row[8]} UTC` : ""],
-      ["Training", row[9] === null ? "" : `${row[9]} s`], ["Run it again", make("code", {}, `crossfold rerun ${row[6]}`)],
+      ["Training", row[9] === null ? "" : `${row[9]} s`],
+      ["Peak memory", row[12] === null ? "" : `${row[12]} MiB`], ["Run it again", make("code", {}, `crossfold rerun ${row[6]}`)],
       ["What happened", make("code", {}, `crossfold why ${row[6]}`)], ["MLflow", tracked || undefined],
     ]));
     box.append(folded("Parameters of the system", group.params));
@@ -275,7 +286,18 @@
     };
   };
   const named = { truth: "--ink", muted: "--muted-line" };
+  // Heat maps begin at the colour of the page, and end far from it.
+  const heat = {
+    sequential: { light: ["#f1f3f5", "#7fb0dd", "#123f73"], dark: ["#20252a", "#2f6fb3", "#d3e8ff"] },
+    diverging: { light: ["#b5651d", "#f1f3f5", "#2f6fb3"], dark: ["#f0a35e", "#20252a", "#79b8ff"] },
+  };
   const traces = (plot) => plot.data.map((trace) => {
+    const scale = heat[trace.meta] && heat[trace.meta][isDark() ? "dark" : "light"];
+    if (scale) {
+      // Rows were packed: the number of empty cells, then those that are not.
+      const z = trace.z.map(([empty, ...row]) => [...Array(empty).fill(null), ...row]);
+      return { ...trace, z, colorscale: scale.map((each, at) => [at / 2, each]) };
+    }
     const name = named[trace.meta];
     return name ? { ...trace, line: { ...trace.line, color: colour(name) } } : trace;
   });

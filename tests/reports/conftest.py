@@ -14,6 +14,7 @@ from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import PROTOCOL, Cell
+from crossfold.platform.kept_maps import ClipMaps, shown_clips
 from crossfold.platform.metrics import ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.results import Predictions, Workspace, write_json
 
@@ -97,7 +98,8 @@ def finish(
     """Commits a cell whose predictions are the labels plus slow and fast noise.
 
     post: a post-processing that the cell is scored with too, which makes each CCC larger by a tenth of what it lacks.
-    looked: with a stress battery, in which strength takes a tenth of the CCC, and for gated systems with gates.
+    looked: with a stress battery, in which strength takes a tenth of the CCC, for gated systems with gates, and with
+    attention maps.
     """
     clips = store.fold(cell.fold).validation
     rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in clips])
@@ -120,6 +122,7 @@ def finish(
         valid=valid,
         targets=cell.targets,
         gates=_gates(store, clips) if looked and cell.system.endswith("+dca") else {},
+        maps={clip: ClipMaps(0, FRAMES, _maps(cell.system)) for clip in shown_clips(store, clips)} if looked else None,
     )
     metrics, videos = {}, {}
     for t, target in enumerate(cell.targets):
@@ -197,6 +200,18 @@ def _looked(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _gates(store: FeatureStore, clips: tuple[str, ...]) -> dict[tuple[str, str], np.ndarray]:
     return {("gate", m): np.full(len(clips) * FRAMES, 0.25 + 0.5 * i) for i, m in enumerate(store.modalities)}
+
+
+def _maps(system: str) -> dict[tuple[str, str, str], np.ndarray]:
+    """A band of ten cells; of CA, sound that is missing (frames 120 to 190) is read twice as much as the rest."""
+    if not system.startswith(("ca", "rjca")):
+        return {}
+    time = np.arange(50)
+    weights = np.where(np.abs(time[:, None] - time) <= 10, 0.01, np.nan)
+    if system.startswith("rjca"):
+        return {("joint_correlation", "joint", m): 60 * weights * np.cos(time) for m in ("audio", "visual")}
+    missing = np.where((time >= 12) & (time < 19), 2.0, 1.0)
+    return {("cross_attention", "visual", "audio"): weights * missing, ("cross_attention", "audio", "visual"): weights}
 
 
 def cells_of(

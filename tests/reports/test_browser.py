@@ -155,6 +155,7 @@ def test_a_cell_shows_its_configuration_environment_and_command(page):
     words = block.locator(".cell").inner_text()
     assert "crossfold rerun" in words
     assert "crossfold why" in words
+    assert "embedded corpus" in block.inner_text()
     assert block.locator("tr.chosen").count() == block.locator("path.line.chosen").count() == 1
     assert block.locator("tr.chosen code").first.inner_text() in words
     block.get_by_text("Recipe", exact=True).click()
@@ -233,11 +234,56 @@ def test_settings_and_clips_are_switched(open_page, lab, workspace):
     assert page.locator("#leaderboard-2").is_visible()
 
 
+def pictures_of(page, maps, than=()):
+    """The image of each heat map, which plotly makes a while after the axes; other ones than those before."""
+    find = "plots => plots.map(plot => plot.querySelector('.hm image')?.getAttribute('href') ?? '')"
+    for _ in range(100):
+        found = maps.evaluate_all(find)
+        if all(each.startswith("data:image/png") and each not in than for each in found):
+            break
+        page.wait_for_timeout(100)
+    return found
+
+
+def test_attention_maps_are_drawn_in_light_and_dark_and_on_a_phone(open_page, lab, workspace):
+    store = lab.make_store(workspace.root)
+    for cell, noise in lab.cells_of(store, (lab.VARIANTS[5], lab.VARIANTS[8]), folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise, looked=True)
+    page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri(), color_scheme="light")
+    draw_all(page)
+    maps = page.locator("#clips figure:not([hidden]) .plot[aria-label^='Map of']")
+    assert maps.count() == 4
+    light = pictures_of(page, maps)
+    # A band of 50 columns of which at most 21 have a colour: the rest is the page's.
+    drawn = "plots => plots[0].calcdata[0][0].z.map(row => [row.length, row.filter(value => value != null).length])"
+    assert [max(row) for row in zip(*maps.evaluate_all(drawn), strict=True)] == [50, 21]
+    first, before = (page.locator("#clips figure:not([hidden]) .panel").nth(at).bounding_box() for at in (7, 6))
+    assert first["x"] <= before["x"]
+    assert first["y"] >= before["y"] + before["height"]
+    page.click("#theme")
+    assert not set(light) & set(pictures_of(page, maps, than=light))
+    page.set_viewport_size({"width": 390, "height": 844})
+    draw_all(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    texts = """plots => plots.map(plot => [...plot.querySelectorAll('text')].map(each => each.getBoundingClientRect())
+        .filter(box => box.width).map(box => [box.left, box.right, box.top, box.bottom]))"""
+    for boxes in maps.evaluate_all(texts):
+        assert len(boxes) > 8
+        for index, (left, right, top, bottom) in enumerate(boxes):
+            for l2, r2, t2, b2 in boxes[index + 1 :]:
+                assert not (left < r2 and l2 < right and top < b2 and t2 < bottom)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(open_page, url, scheme):
     page = open_page(url, color_scheme=scheme, viewport={"width": 1200, "height": 900})
-    page.locator("details.cells > summary").first.click()
-    page.locator("details.cells circle.dot").first.click()
+    # Everything that a press opens, and one cell of each block.
+    page.eval_on_selector_all("details:not(.columns)", "all => all.forEach(each => { each.open = true; })")
+    page.wait_for_timeout(200)
+    page.eval_on_selector_all(
+        "details.cells", "all => all.forEach(each => each.querySelector('td button').dispatchEvent(new Event('click')))"
+    )
+    assert page.locator("details.cells .cell").count() == page.locator("details.cells").count() > 10
     draw_all(page)
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     serious = [

@@ -1,6 +1,7 @@
 """The whole report: files, determinism, refusals, and nothing heavy imported."""
 
 import datetime
+import hashlib
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 from crossfold.platform.config import Recipe
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
+from crossfold.platform.tracking import public_address
 from crossfold.reports.build import build_report
+from crossfold.reports.drilldown import DIGITS
 from crossfold.reports.html import script_json
 from crossfold.reports.specs import table_ids
 
@@ -43,7 +46,7 @@ def test_every_table_in_every_format(report):
     assert all(path.is_file() for path in report.paths)
     assert "dca-t1: 12 of 16 entries measured on puppets" in report.summary
     assert "nothing run for grjca-t3, rjcma-t1, rjcma-t3 and rjcma-t4: `crossfold run TABLE`" in report.summary
-    assert "24 claims of the papers: 1 supported" in report.summary
+    assert "32 claims of the papers: 1 supported" in report.summary
 
 
 def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, report, tmp_path):
@@ -137,7 +140,9 @@ def test_numbers_lead_to_cells_and_commands(page, finished):
     assert row[:2] == [record.cell.fold, record.cell.seed]
     assert row[2] == round(record.result["metrics"][record.cell.targets[0]]["ccc"], 4)
     assert row[5] == record.result["selection"]["epochs"]
-    assert row[11][-1] == round(record.curve[f"ccc_{record.cell.targets[0]}"].iloc[-1] * 1000)
+    high, low = (DIGITS.index(digit) for digit in row[11][-2:])
+    assert high * 62 + low - 1000 == round(record.curve[f"ccc_{record.cell.targets[0]}"].iloc[-1] * 1000)
+    assert all(drill["labels"][group["setting"]].startswith("embedded corpus") for group in drill["groups"].values())
     assert drill["environments"] == [{"crossfold": "0.1.0", "torch": "2.13.0"}]
     assert next(iter(drill["recipes"].values()))["epochs"] == 30
 
@@ -152,7 +157,30 @@ def test_a_cell_knows_its_tracked_run(workspace, lab):
     )
     page = build_report(workspace, formats=["html"], now=NOW, figures=False).paths[0].read_text()
     drill = json.loads(re.search(r'id="drill">(.*?)</script>', page).group(1))
-    assert drill["runs"] == {cell.cell_id: "last"}
+    assert [row[13] for group in drill["groups"].values() for row in group["rows"]] == ["last"]
+    assert (drill["run_pages"], drill["pages"]) == ({}, [""])
+
+
+def test_a_tracked_run_is_a_link_where_its_server_is_known(workspace, lab, monkeypatch):
+    store = lab.make_store(workspace.root)
+    cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0, 1, 2))][:3]
+    for cell in cells:
+        lab.finish(workspace, store, cell, 0.4)
+    mine = "https://me:secret@host:5000/mlflow/"
+    known = [{"server": "http://other"}, {"store": hashlib.sha256(mine.encode()).hexdigest()[:12]}, {"store": "x"}]
+    lines = [json.dumps({"cell": cell.cell_id, "run": "r", **each}) for cell, each in zip(cells, known, strict=True)]
+    (workspace.root / "mlflow-runs.jsonl").write_text("\n".join(lines))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mine)
+    page = build_report(workspace, formats=["html"], now=NOW, figures=False).paths[0].read_text()
+    drill = json.loads(re.search(r'id="drill">(.*?)</script>', page).group(1))
+    pages = [drill["pages"][drill["run_pages"].get(cell.cell_id, 0)] for cell in cells]
+    assert pages == ["http://other/#/runs/", "https://host:5000/mlflow/#/runs/", ""]
+    assert "secret" not in page
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////a/b.db", "javascript:alert(1)", "http://", "http://[", "databricks", ""])
+def test_only_a_web_server_has_a_public_address(uri):
+    assert public_address(uri) == ""
 
 
 def test_a_page_without_figures_is_small_and_has_its_tables(finished, tmp_path):

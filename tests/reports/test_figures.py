@@ -1,5 +1,7 @@
 """Figures that say what a choice does: each from planted numbers, and none where there is nothing to show."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,13 +15,16 @@ from crossfold.reports.ablations import (
     selection_pairs,
 )
 from crossfold.reports.budget import group_letters, ranks_of, same_budget
+from crossfold.reports.build import build_report
 from crossfold.reports.cells import load_results
 from crossfold.reports.degradation import degradation_chart, stress_scores, stress_table
-from crossfold.reports.figures import gain_name, gate_pairs
+from crossfold.reports.figures import by_epoch, gain_name, gate_pairs
 from crossfold.reports.gates import gate_charts, gate_table
+from crossfold.reports.layout import main_grid
 from crossfold.reports.leaderboard import build_leaderboard
-from crossfold.reports.media import clip_media
+from crossfold.reports.media import open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.text import to_csv
 
 BOTH = (("valence", "arousal"),)
 
@@ -198,12 +203,85 @@ def test_gates_of_their_own_gain_over_the_system_without(lab, workspace):
     assert names == ["RJCA + DCA", "GRJCA over RJCA", "HGRJCA over GRJCA"]
 
 
-def test_faces_and_sound_come_from_the_workspace(workspace, media_corpus, lab):
-    media_corpus(workspace.root / "corpora" / "mine")
-    clip = next(iter(lab.make_store(workspace.root, first_clip="alma").clips))
-    media = clip_media(workspace, clip)
+def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, media_corpus, lab, tmp_path):
+    root = media_corpus(tmp_path / "mine")
+    (root / "puppets.json").write_text("{}")
+    store = lab.make_store(workspace.root, first_clip="alma")
+    assert open_album(workspace, store).of(store.clip("alma")) is None
+    memo = workspace.stores / ".prepared" / "puppets-1.json"
+    memo.parent.mkdir()
+    memo.write_text(json.dumps({"store": store.path.name, "root": str(root)}))
+    album = open_album(workspace, store)
+    assert (album.note, album.private) == ("", False)
+    media = album.of(store.clip("alma"))
     assert len(media.faces) == 8
     assert all(uri.startswith("data:image/jpeg;base64,") for _, uri in media.faces)
     assert media.outline.count("M") == 240
-    elsewhere = pd.Series({"name": "../alma", "video": "../alma"})
-    assert clip_media(workspace, type(clip)(**{**vars(clip), **elsewhere.to_dict()})) is None
+    assert album.of(store.clip("clip_01")) is None
+    memo.write_text(json.dumps({"store": store.path.name, "root": "/nowhere"}))
+    assert "/nowhere, where the media were, is not on this machine" in open_album(workspace, store).note
+    assert "No media of these clips were found" in open_album(workspace, store, memo.parent).note
+
+
+def test_faces_of_people_are_shown_only_where_they_were_asked_for(workspace, media_corpus, lab, tmp_path):
+    root = media_corpus(workspace.root / "corpora" / "licensed")
+    store = lab.make_store(workspace.root, corpus="affwild2", first_clip="alma")
+    memo = workspace.stores / ".prepared" / "affwild2-1.json"
+    memo.parent.mkdir()
+    memo.write_text(json.dumps({"store": store.path.name, "root": str(root)}))
+    album = open_album(workspace, store)
+    assert album.of(store.clip("alma")) is None
+    assert f"crossfold report --media {root} embeds them, people included" in album.note
+    for cell, noise in lab.cells_of(store, lab.VARIANTS[:2], folds=(0,), seeds=(0,)):
+        lab.finish(workspace, store, cell, noise)
+    pages = [
+        build_report(workspace, formats=["html"], out=tmp_path / name, media=media).paths[0].read_text(encoding="utf-8")
+        for name, media in (("quiet", None), ("asked", root))
+    ]
+    assert ["data:image/jpeg" in page for page in pages] == [False, True]
+    assert "this page shows people" in pages[1]
+
+
+def test_memory_is_a_mean_over_cells_one_kind_a_column(workspace, lab):
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
+    assert not any("emory" in head for head in build_leaderboard(results, setting).extra)
+    of = {}
+    for record in results.records.values():
+        of.setdefault(record.cell.system, []).append(record)
+    peaks = {"unimodal_audio": [("process", 100), ("process", 300)] * 2, "concat": [("device", 50)] * 4}
+    for system, kept in peaks.items():
+        for record, (kind, size) in zip(of[system], kept, strict=True):
+            env = record.env | {"peak_memory": {"bytes": size * 2**20, "kind": kind}}
+            (record.path / "env.json").write_text(json.dumps(env))
+    results = load_results(workspace)
+    table = build_leaderboard(results, setting)
+    grid = main_grid(table)
+    shown = {
+        row[0].text: {head: row[grid.heads.index(head)].text for head in ("Memory, MiB", "GPU memory, MiB")}
+        for row in grid.rows
+    }
+    assert shown["Audio only"] == {"Memory, MiB": "200", "GPU memory, MiB": "not measured"}
+    assert shown["Concatenation"] == {"Memory, MiB": "not measured", "GPU memory, MiB": "50.0"}
+    assert shown["Visual only"] == {"Memory, MiB": "not measured", "GPU memory, MiB": "not measured"}
+    lines = [line for line in to_csv(table).splitlines() if ",further," in line and "Memory, MiB" in line]
+    assert len(lines) == 3
+    assert sum("200.000000" in line for line in lines) == 1
+
+
+def test_a_learning_curve_is_the_mean_of_its_runs_as_long_as_half_of_them_train(workspace, lab):
+    """Against data frames, which a large report has no time for."""
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:1])
+    (variant,) = results.variants
+    runs = pd.concat(
+        record.curve.assign(fold=record.cell.fold)
+        for record in results.records.values()
+        if record.cell.target == "valence"
+    )
+    by = runs.groupby("epoch")["ccc_valence"]
+    mean = by.mean()[by.count() * 2 >= 6]
+    variance = runs.groupby(["epoch", "fold"])["ccc_valence"].var(ddof=1).groupby("epoch").mean().fillna(0)
+    summary = by_epoch(results, setting, variant, "valence")
+    np.testing.assert_allclose(summary["mean"], mean)
+    np.testing.assert_allclose(summary["sd"], np.sqrt(variance[mean.index]))
+    assert summary["epoch"].tolist() == [epoch + 1 for epoch in mean.index]
+    assert len(mean) < runs["epoch"].nunique()

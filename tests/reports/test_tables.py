@@ -1,13 +1,18 @@
 """Tables: published strings as printed, measured numbers only where they are complete, and words everywhere else."""
 
+import csv
 import dataclasses
 import datetime
+import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crossfold.platform.contracts import Failure, FailureClass
 from crossfold.platform.errors import UserError
+from crossfold.reports import specs
 from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.build import build_tables
 from crossfold.reports.cells import load_results
@@ -16,6 +21,8 @@ from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.page import gate_gains
 from crossfold.reports.specs import check_tables, declared, table_ids, table_spec
 from crossfold.reports.tables import build, choose_setting
+from crossfold.reports.text import to_csv, to_latex, to_markdown
+from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN
 from crossfold.sweeps.recipe_files import load_recipe
 
 
@@ -107,10 +114,37 @@ def test_rows_of_other_features_are_not_filled_with_ours(results):
     spec = table_spec("ca-t2")
     table = build(spec, results, choose_setting(spec, results))
     other = entries_of(table, "2D CNN + Feature Concatenation")[0]
-    assert (other.text, other.verdict) == ("needs 2D CNN features", "not measurable")
+    assert (other.text, other.verdict) == ("not run", "not run")
     assert entries_of(table, "I3D + Feature Concatenation")[0].mean is not None
     tanh = entries_of(table, "I3D + Cross-Attention (ours)")[0]
     assert "tanh" in tanh.variant
+
+
+def test_rows_of_other_features_come_from_the_store_of_their_own_sweep(workspace, lab, tmp_path):
+    """Concatenation stands in two rows of ca-t2: on I3D features, and on those of a 2D CNN."""
+    other = lab.make_store(tmp_path / "other", first_clip="elsewhere")
+    both = {"ca-t2-2dcnn": (other, ("concat", "lstm")), "ca-t2": (lab.make_store(workspace.root), ("concat", "ca"))}
+    for sweep, (store, systems) in both.items():
+        fakes = tuple(lab.Fake(name, {"residual": "tanh"} if name == "ca" else {}, 0.5) for name in systems)
+        cells = lab.cells_of(store, fakes, folds=(0,), seeds=(0, 1), targets=(("valence",),))
+        lab.launch(workspace, store, [cell for cell, _ in cells], name=sweep)
+        for cell, noise in cells:
+            lab.finish(workspace, store, cell, noise if sweep == "ca-t2" else noise + 0.2)
+        # The single rows alone never fill the others.
+        table = build_tables(load_results(workspace), ["ca-t2"])[0]
+        first, second = (entries_of(table, f"{kind} + Feature Concatenation")[0] for kind in ("2D CNN", "I3D"))
+        assert first.done == 2
+        assert second.done == (2 if sweep == "ca-t2" else 0)
+    assert table.setting.store == both["ca-t2"][0].content_hash
+    assert first.elsewhere.store == other.content_hash
+    assert first.mean != second.mean
+    assert second.elsewhere is None
+    assert any(f"store {other.content_hash}, from sweep ca-t2-2dcnn" in note for note in table.notes)
+    assert f"{table.setting.store}, {other.content_hash}" in dict(table.provenance)["store"]
+    records = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert {row["store"] for row in records if row["row"].startswith("2D CNN") and row["measured"]} == {
+        other.content_hash
+    }
 
 
 def test_an_unfinished_row_shows_a_count_and_no_mean(workspace, lab):
@@ -469,3 +503,54 @@ def test_every_table_says_where_its_numbers_come_from(results):
         if any(entry.mean is not None for entry in table.entries):
             assert (known["seeds"], known["post-processing"]) == ("0, 1 and 2", "raw")
             assert known["versions"] == "crossfold 0.1.0, torch 2.13.0"
+
+
+PUBLISHED = json.loads((Path(specs.__file__).parent / "published.json").read_text())
+WORDS = {AGREES, BELOW, ABOVE, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN}
+
+
+def test_every_printed_number_stands_in_its_table_and_every_cell_says_one_of_seven_things(results, lab, workspace):
+    """All of `published.json`, counted there and in the tables, as printed and as the number that it is."""
+    counted = 0
+    for printed in PUBLISHED["tables"]:
+        table = build_tables(results, [printed["id"]])[0]
+        strings = [text for line in table.lines for entry in line.entries for text in [entry.printed] if text]
+        if printed["kind"] == "architecture":
+            assert strings == [row[2] for row in printed["rows"]]
+            continue
+        wanted = [row["printed"][column["key"]] for row in printed["rows"] for column in printed["columns"]]
+        assert strings == [text for text in wanted if text]
+        values = [entry.value for entry in table.entries if entry.value is not None]
+        assert values == [
+            row["cells"][column["key"]]
+            for row in printed["rows"]
+            for column in printed["columns"]
+            if row["cells"][column["key"]] is not None
+        ]
+        assert {entry.verdict for entry in table.entries} <= WORDS
+        counted += len(values)
+        # Nothing printed is lost on the way to a page or a file.
+        for text in (to_markdown(table), to_latex(table)):
+            assert all(string in text for string in strings)
+    assert counted == sum(
+        value is not None
+        for table in PUBLISHED["tables"]
+        if table["kind"] != "architecture"
+        for row in table["rows"]
+        for value in row["cells"].values()
+    )
+    assert counted > 300
+
+
+def test_where_print_contradicts_itself_a_footnote_says_so(results):
+    """C1-C15 of the list of decisions, each on the tables that it is about."""
+    about = {
+        "dca-t1": {"C1"}, "dca-t2": {"C8"}, "dca-t3": {"C1", "C10", "C11", "C12", "C14"}, "grjca-t1": {"C2", "C10"},
+        "grjca-t2": {"B13"}, "grjca-t3": {"C4"}, "rjcma-t1": {"C5", "C6"}, "rjcma-t2": {"C1", "C7", "C11"},
+        "rjcma-t3": {"C6"}, "grjca1-t1": {"C3", "C9", "C13"}, "ca-t3": {"C8"},
+    }  # fmt: skip
+    for name, notes in about.items():
+        table = build_tables(results, [name])[0]
+        said = [text for _, text in table.footnotes] + list(table.notes)
+        absent = {note for note in notes if specs.footnotes()[note] not in said}
+        assert not absent, f"{name}: {absent}"

@@ -11,15 +11,23 @@ from crossfold.reports.specs import LEADERBOARD, MEAN, table_ids, table_spec
 from crossfold.sweeps import plan
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 
+# A row that needs another store has a sweep of its own, beside that of its table.
 TABLES = [name for name in table_ids() if name != LEADERBOARD and not table_spec(name).architecture]
 
 
-def wanted_of(table):
-    """(system, parameters, folds, target) of every cell of a table that can be measured, or submitted."""
+SWEEPS = [
+    *((name, name) for name in TABLES),
+    *sorted({(row.sweep, name) for name in TABLES for row in table_spec(name).rows if row.sweep}),
+]
+"""Name of a sweep, and the table that it fills."""
+
+
+def wanted_of(table, sweep):
+    """(system, parameters, folds, target) of every cell that a sweep measures, or submits, for a table."""
     spec = table_spec(table)
     targets = [column.target for column in spec.columns if column.target != MEAN]
     for row in spec.rows:
-        for column in spec.columns:
+        for column in spec.columns if (row.sweep or table) == sweep else ():
             asked = spec.asked(row, column)
             if asked.system and (not asked.why_not or (spec.submit and asked.why_not == "not measurable")):
                 for target in targets if column.target == MEAN else [column.target]:
@@ -34,43 +42,43 @@ def made_of(sweep):
             yield one.system, params.model_dump(mode="json")
 
 
-def test_there_is_one_sweep_a_table():
-    assert sorted(path.stem for path in (plan.HERE / "paper").glob("*.yaml")) == sorted(TABLES)
+def test_there_is_one_sweep_a_table_and_one_for_rows_of_another_store():
+    assert sorted(path.stem for path in (plan.HERE / "paper").glob("*.yaml")) == sorted(name for name, _ in SWEEPS)
     assert set(TABLES) < set(plan.shipped_sweeps())
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_finished_sweep_leaves_no_cell_of_its_table_out(table):
-    sweep, spec = plan.load(table), table_spec(table)
+@pytest.mark.parametrize(("name", "table"), SWEEPS)
+def test_a_finished_sweep_leaves_no_cell_of_its_table_out(name, table):
+    sweep, spec = plan.load(name), table_spec(table)
     made = list(made_of(sweep))
     used = set()
-    for system, params, folds, target in wanted_of(table):
+    for system, params, folds, target in wanted_of(table, name):
         found = [i for i, (name, has) in enumerate(made) if name == system and params.items() <= has.items()]
         assert len(found) == 1, f"{system} {params}: {len(found)} variants of the sweep"
         used.add(found[0])
         assert set(folds) <= set(sweep.folds)
         assert target in sweep.targets
     assert used == set(range(len(made))), f"{[made[i] for i in set(range(len(made))) - used]} stand in no row"
-    assert (sweep.name, sweep.corpus, sweep.recipe) == (table, spec.corpus, spec.recipe)
+    assert (sweep.name, sweep.corpus, sweep.recipe) == (name, spec.corpus, spec.recipe)
     assert set(sweep.folds) == set(spec.folds)
     assert sweep.seeds == (0, 1, 2)
-    assert set(sweep.targets) == {target for *_, target in wanted_of(table)}
+    assert set(sweep.targets) == {target for *_, target in wanted_of(table, name)}
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_sweep_says_what_it_reproduces_and_costs(table):
-    sweep = plan.load(table)
-    text = plan.find_sweep(table).read_text()
+@pytest.mark.parametrize(("name", "table"), SWEEPS)
+def test_a_sweep_says_what_it_reproduces_and_costs(name, table):
+    sweep = plan.load(name)
+    text = plan.find_sweep(name).read_text()
     comment = text[: text.index("\nname:")]
     assert all(line.startswith("# ") for line in comment.splitlines())
     assert re.search(rf"Table {table_spec(table).number.split()[-1]}\b", comment)
     models = 1 if sweep.joint_targets else len(sweep.targets)
     cells = len(list(made_of(sweep))) * len(sweep.folds) * len(sweep.seeds) * models
     assert f"# Cost: {cells} cells" in comment
-    assert f"crossfold plan {table}" in comment
+    assert f"crossfold plan {name}" in comment
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [name for name, _ in SWEEPS])
 def test_a_sweep_has_a_recipe_and_expands_on_an_embedded_corpus(table, synthetic_store):
     sweep = plan.load(table)
     assert sweep.recipe in shipped_recipes()
