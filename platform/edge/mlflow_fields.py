@@ -2,15 +2,18 @@
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossfold.platform.contracts import Cell
+from crossfold.platform.contracts import Cell, Failure
 from crossfold.platform.results import CellRecord
 
 FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")
 SETTLED = "best_ccc"
 """A run that has this metric has all final ones: they come in one batch."""
+
+FAILURE_TAGS = frozenset({"failure", "failure_message", "attempt", "failed_tries"})
+"""Of a try that failed; a finished cell keeps those that still hold."""
 
 Epochs = Mapping[int, Mapping[str, float]]
 """Metrics by step; step n is the n-th finished epoch."""
@@ -75,14 +78,31 @@ def final_metrics(record: CellRecord) -> dict[str, float]:
 def environment_tags(record: CellRecord) -> dict[str, str]:
     """Where the cell ran, and with which versions."""
     versions = {f"version.{name}": str(version) for name, version in record.env.get("versions", {}).items()}
-    facts = {"host": record.env.get("machine", {}).get("host"), "device": record.env.get("device")}
+    machine = record.env.get("machine", {})
+    facts = {"host": machine.get("host"), "device": record.env.get("device"), "attempt": record.env.get("attempt")}
     return versions | {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def failure_tags(tries: Sequence[Failure], *, finished: bool = False) -> dict[str, str]:
+    """The failed tries of a cell: how many, and of one that is not finished why the last one failed."""
+    counted = {"failed_tries": str(len(tries))} if tries else {}
+    if finished or not tries:
+        return counted
+    last = tries[-1]
+    return counted | {"failure": str(last.kind), "failure_message": last.message, "attempt": str(last.attempt)}
 
 
 def finished_at(record: CellRecord) -> int | None:
     """When the cell was committed, in milliseconds since 1970."""
-    at = record.env.get("finished_at")
-    return int(datetime.datetime.fromisoformat(at).timestamp() * 1000) if at else None
+    return milliseconds(record.env.get("finished_at"))
+
+
+def milliseconds(at: str | None) -> int | None:
+    """A time, ISO 8601, as MLflow has it: since 1970."""
+    try:
+        return int(datetime.datetime.fromisoformat(at).timestamp() * 1000) if at else None
+    except ValueError:
+        return None
 
 
 def _flatten(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -8,13 +8,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.mlflow_mirror import CellRun, Mirror
-from crossfold.platform.results import Workspace
+from crossfold.platform.launch_notes import (
+    Launch,
+    LaunchBook,
+    Unfinished,
+    forget_unfinished,
+    keep_launch,
+    keep_unfinished,
+    launches,
+    unfinished_cell,
+    unfinished_cells,
+)
+from crossfold.platform.results import Workspace, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +51,8 @@ class _Pending:
     finished: bool = False
     failure: Failure | None = None
     tries: int = 0
+    began: bool = False
+    """Whether this launch works on it, instead of telling what an earlier one did."""
 
     def add(self, epoch: int, metrics: dict[str, float]) -> None:
         self.epochs[epoch] = metrics
@@ -60,7 +73,9 @@ class MlflowTracker:
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self._open: dict[str, CellRun] = {}
-        self._sweep, self._cells, self._parent = "", 0, ""
+        self._notes: dict[str, Unfinished] = {}
+        self._launch, self._parent = Launch("", 0, ()), ""
+        self._asked: set[str] = set()
         self._unwatch: Callable[[], None] | None = None
         self._in_a_row, self._paused_until, self._progress = 0, 0.0, time.monotonic()
         self._closing = threading.Event()
@@ -74,12 +89,16 @@ class MlflowTracker:
     def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
         """Opens the experiment and a parent run, in the background."""
         self.close()
-        self.prepare()
-        self._sweep, self._cells, self._parent, self._unwatch = sweep, len(cells), "", None
+        self._launch = Launch(sweep, len(cells), tuple(cell.cell_id for cell in cells))
+        self._asked = set(self._launch.cells)
+        self._parent, self._unwatch = "", None
         # Left behind by a driver that does not come to its end, or not to MLflow's.
         with contextlib.suppress(OSError):
+            keep_launch(self._workspace, self._launch)
+            self._mirror.look_up_launches()
             untold(self._workspace, sweep).parent.mkdir(parents=True, exist_ok=True)
             untold(self._workspace, sweep).touch()
+        self.prepare()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -87,7 +106,7 @@ class MlflowTracker:
     def started(self, cell: Cell, attempt: int) -> None:
         """Notes that the cell runs; its run appears with the next flush."""
         with self._note(cell) as pending:
-            pending.failure = None
+            pending.failure, pending.began = None, True
 
     def epoch(self, cell: Cell, report: EpochReport) -> None:
         """Notes the epoch's metrics."""
@@ -124,7 +143,7 @@ class MlflowTracker:
         if thread.is_alive():
             self._trouble("MLflow does not answer; `crossfold mlflow sync` writes the rest later")
         elif not self.troubles and not self._pending:
-            untold(self._workspace, self._sweep).unlink(missing_ok=True)
+            untold(self._workspace, self._launch.sweep).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _note(self, cell: Cell) -> Iterator[_Pending]:
@@ -137,9 +156,12 @@ class MlflowTracker:
             self._flush()
         self._paused_until = 0.0
         self._flush()
+        self._launch = replace(self._launch, ended=utc_now())
+        with contextlib.suppress(OSError):
+            keep_launch(self._workspace, self._launch)
         for cell_id in list(self._open):
             with self._kept("a run could not be ended"):
-                self._mirror.close(self._open.pop(cell_id).run_id, "KILLED")
+                self._mirror.leave(cell_id, self._open.pop(cell_id).run_id)
             if self._resting():
                 return
         if self._unwatch is not None:
@@ -147,15 +169,17 @@ class MlflowTracker:
                 self._unwatch()
         if self._parent:
             with self._kept("the launch could not be ended"):
-                self._mirror.close(self._parent, "FINISHED")
+                self._mirror.close_launch(self._launch)
 
     def _flush(self) -> None:
         with self._lock:
             batch, self._pending = self._pending, {}
+        with self._kept("what a rebuilt mirror needs could not be kept"):
+            self._write_down(batch.values())
         if not self._resting() and not self._parent:
             with self._kept("the launch could not be written"):
                 self._mirror.prepare()
-                self._parent = self._mirror.open_launch(self._sweep, self._cells)
+                self._parent = self._mirror.open_launch(self._launch)
                 self._unwatch = self._mirror.watch_machine(self._parent)
         for pending in batch.values():
             written = False
@@ -171,7 +195,7 @@ class MlflowTracker:
         cell_id = pending.cell.cell_id
         run = self._open.get(cell_id)
         if run is None:
-            run = self._open[cell_id] = self._mirror.attach(pending.cell, self._sweep, self._parent)
+            run = self._open[cell_id] = self._mirror.attach(pending.cell, self._launch)
         if pending.finished:
             record = self._workspace.read_exactly(cell_id)
             self._mirror.settle(run, record)
@@ -179,8 +203,29 @@ class MlflowTracker:
             return
         self._mirror.write_epochs(run, pending.epochs)
         if pending.failure is not None:
-            self._mirror.fail(run, pending.failure)
+            self._mirror.fail(run, cell_id, pending.failure)
             del self._open[cell_id]
+
+    def _write_down(self, batch: Iterable[_Pending]) -> None:
+        """Keeps in the workspace what else only MLflow would know: who ran what, and epochs of unfinished cells."""
+        with contextlib.suppress(OSError):
+            new = tuple(told.cell.cell_id for told in batch if told.began and told.cell.cell_id not in self._asked)
+            if new:
+                self._asked.update(new)
+                self._launch = replace(self._launch, cells=self._launch.cells + new)
+                keep_launch(self._workspace, self._launch)
+                self._mirror.look_up_launches()
+            self._launch = self._mirror.adopt(self._launch, (told.cell.cell_id for told in batch if told.finished))
+            for told in batch:
+                cell_id = told.cell.cell_id
+                if told.finished:
+                    self._notes.pop(cell_id, None)
+                    forget_unfinished(self._workspace, [cell_id])
+                    continue
+                before = self._notes.get(cell_id) or unfinished_cell(self._workspace, cell_id)
+                sweep, epochs = (before.sweep, before.epochs) if before else (self._launch.sweep, {})
+                self._notes[cell_id] = Unfinished(told.cell, sweep, self._launch.launch_id, {**epochs, **told.epochs})
+                keep_unfinished(self._workspace, self._notes[cell_id])
 
     def _put_back(self, old: _Pending) -> None:
         """Keeps what could not be written, behind what came since."""
@@ -189,7 +234,7 @@ class MlflowTracker:
         with self._note(old.cell) as new:
             new.epochs = old.epochs | new.epochs
             new.finished = old.finished or new.finished
-            new.failure = new.failure or old.failure
+            new.failure, new.began = new.failure or old.failure, old.began or new.began
             new.tries = old.tries
 
     def _resting(self) -> bool:
@@ -229,38 +274,71 @@ class SyncSummary:
     """Runs that were missing."""
     completed: int
     """Runs that were there but not complete."""
+    unfinished: int = 0
+    """Cells that were begun and not finished: they failed, or were interrupted."""
 
     def __str__(self) -> str:
-        present = self.cells - self.created - self.completed
-        return f"{self.cells} finished cells: {present} present, {self.completed} completed, {self.created} created"
+        present = self.cells + self.unfinished - self.created - self.completed
+        others = f" and {self.unfinished} that failed or were interrupted" if self.unfinished else ""
+        return (
+            f"{self.cells} finished cells{others}: "
+            f"{present} present, {self.completed} completed, {self.created} created"
+        )
 
 
 def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
     """Brings MLflow to what the workspace holds; what is complete is left alone. Here troubles are raised.
 
-    A cell of several sweeps has its run in the experiment that first ran it; a rebuilt one in the first by name.
-    Failed tries are told by the ledger of the workspace only.
+    A rebuilt store equals the one that was written live, but for what the workspace cannot know: the identities of
+    runs, when a cell was begun, when each metric was written, and the readings of the machine.
     """
     with driver_lock(workspace):
         mirror = Mirror(workspace, uri)
         mirror.prepare()
         runs = mirror.cell_runs()
         mirror.remember_all(runs)
-        cells = sorted(workspace.finished())
-        complete = {cell_id for cell_id, run in runs.items() if run.info.status == "FINISHED"}
-        missing = [cell_id for cell_id in cells if cell_id not in complete]
-        for sweep, members in _by_sweep(workspace, missing).items():
-            _rebuild(mirror, sweep, members)
-    completed = sum(cell_id in runs for cell_id in missing)
-    return SyncSummary(len(cells), len(missing) - completed, completed)
+        finished = sorted(workspace.finished())
+        left = {each.cell.cell_id: each for each in [*_failed_before_notes(workspace), *unfinished_cells(workspace)]}
+        status = {cell_id: run.info.status for cell_id, run in runs.items()}
+        missing = [cell_id for cell_id in finished if status.get(cell_id) != "FINISHED"]
+        failed = {failure.cell_id for failure in workspace.failures_of()}
+        stopped = [cell_id for cell_id in left if status.get(cell_id) != ("FAILED" if cell_id in failed else "KILLED")]
+        _adopt(mirror, [*missing, *stopped])
+        known, closed = {launch.launch_id: launch for launch in launches(workspace)}, mirror.closed_launches()
+        for launch in known.values():
+            if launch.launch_id not in closed:
+                mirror.close_launch(launch)
+        first = LaunchBook(list(known.values()))
+        for cell_id in missing:
+            record = workspace.read_exactly(cell_id)
+            mirror.settle(mirror.attach(record.cell, first.having(cell_id)), record)
+        for cell_id in stopped:
+            last = known.get(left[cell_id].launch_id) or first.having(cell_id)
+            run = mirror.attach(left[cell_id].cell, last)
+            mirror.write_epochs(run, left[cell_id].epochs)
+            mirror.leave(cell_id, run.run_id)
+    completed = sum(cell_id in runs for cell_id in (*missing, *stopped))
+    return SyncSummary(len(finished), len(missing) + len(stopped) - completed, completed, len(left))
 
 
-def _rebuild(mirror: Mirror, sweep: str, cells: Sequence[str]) -> None:
-    parent = mirror.open_launch(sweep, len(cells))
-    for cell_id in cells:
-        record = mirror.workspace.read_exactly(cell_id)
-        mirror.settle(mirror.attach(record.cell, sweep, parent), record)
-    mirror.close(parent, "FINISHED")
+def _adopt(mirror: Mirror, cells: Sequence[str]) -> None:
+    """Gives cells that no launch has one for each sweep, over as soon as it began."""
+    homeless = [cell_id for cell_id in cells if mirror.launch_of(cell_id) is None]
+    for sweep, members in _by_sweep(mirror.workspace, homeless).items():
+        now = utc_now()
+        keep_launch(mirror.workspace, Launch(sweep, len(members), tuple(members), at=now, ended=now))
+    mirror.look_up_launches()
+
+
+def _failed_before_notes(workspace: Workspace) -> Iterator[Unfinished]:
+    """Failed cells of which only the ledger tells, as after a merge: found again in the sweeps that were launched."""
+    from crossfold.platform.edge.launch import planned_cells
+
+    finished = workspace.finished()
+    wanted = {failure.cell_id for failure in workspace.failures_of()} - finished
+    wanted -= {each.cell.cell_id for each in unfinished_cells(workspace)}
+    for sweep, cell in planned_cells(workspace, wanted) if wanted else ():
+        yield Unfinished(cell, sweep)
 
 
 def ui_command(workspace: Workspace, port: int, uri: str | None = None) -> list[str]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,15 +31,15 @@ QUICK_TO_NOTICE = {
 }  # fmt: skip
 
 
-def write_sweep(folder: Path, cells: int) -> Path:
-    """A sweep of `cells` cells, a multiple of 4, and beside it a workspace `work` with their store."""
+def write_sweep(folder: Path, cells: int, targets: Sequence[str] = ("valence", "arousal")) -> Path:
+    """A sweep of `cells` cells of two systems, and beside it a workspace `work` with their store."""
     from crossfold.platform.edge import cli_data
 
     cli_data.corpus_synthetic(folder / "corpus", clips=8, frames=120, seed=3)
     cli_data.build_store(cli_data.Workspace(folder / "work"), "synthetic", folder / "corpus")
     sweep = {
         "name": "chaos", "corpus": "synthetic", "recipe": "demo", "set": TINY, "systems": ["concat", "jca"],
-        "targets": ["valence", "arousal"], "folds": [0], "seeds": list(range(cells // 4)),
+        "targets": list(targets), "folds": [0], "seeds": list(range(cells // (2 * len(targets)))),
     }  # fmt: skip
     path = folder / "chaos.yaml"
     path.write_text(yaml.safe_dump(sweep))
@@ -51,7 +52,7 @@ def command(*arguments: object) -> list[str]:
 
 def tables(sweep: Path, work: Path) -> dict[str, bytes]:
     """Every table of the report as CSV, by file name."""
-    subprocess.run(command("report", "--format", "csv", "-w", work), check=True, capture_output=True, timeout=300)
+    subprocess.run(command("report", "--format", "csv", "-w", work), check=True, capture_output=True, timeout=900)
     return {str(path.relative_to(work)): path.read_bytes() for path in sorted((work / "reports").rglob("*.csv"))}
 
 
@@ -60,7 +61,7 @@ def undisturbed(sweep: Path, work: Path) -> dict[str, bytes]:
     work.mkdir()
     (work / "stores").symlink_to(sweep.parent / "work" / "stores")
     subprocess.run(
-        command("run", sweep, "-w", work, "--workers", "0"), check=True, capture_output=True, timeout=1200, cwd=HERE
+        command("run", sweep, "-w", work, "--workers", "0"), check=True, capture_output=True, timeout=3600, cwd=HERE
     )
     return tables(sweep, work)
 

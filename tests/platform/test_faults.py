@@ -1,6 +1,5 @@
 """Every fault really injected: classed, tried again only where that makes sense, told, no trouble to other cells."""
 
-import importlib
 import json
 import os
 import resource
@@ -17,8 +16,6 @@ from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.errors import UserError
 from crossfold.platform.integrity import CELL_FILES, damage_of, damaged_cells, remove_leftovers, set_damaged_aside
 from crossfold.platform.trial import attempt_cell
-
-HERE = Path(__file__).parent
 
 RUN = """
 import pickle, resource, sys
@@ -57,10 +54,8 @@ def run_limited(cells, workspace, kind, limit) -> tuple[int, int]:
 
 
 @pytest.fixture
-def fakes(monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
-    return importlib.import_module("fake_trials")
+def fakes(by_name):
+    return by_name("fake_trials")
 
 
 @pytest.mark.parametrize("limit", [2_500, 100], ids=["results do not fit", "not even failures fit"])
@@ -85,6 +80,56 @@ def test_memory_that_is_refused_is_oom_and_the_others_go_on(workspace, tiny_cell
     assert workspace.finished() == {small.cell_id}
     failures = workspace.failures_of(large.cell_id)
     assert [(failure.kind, failure.attempt) for failure in failures] == [(FailureClass.OOM, n) for n in (1, 2, 3)]
+
+
+def test_a_gpu_that_is_full_is_oom_and_the_next_try_ends_in_the_same_bytes(workspace, new_workspace, tiny_cell):
+    """As CUDA tells it, from the middle of training: torch's own error out of the third step."""
+    import torch
+
+    from crossfold.platform.model import EmotionModel
+
+    cell = tiny_cell("concat")
+    steps, forward = [], EmotionModel.forward
+
+    def full(model, *args, **keywords):
+        steps.append(1)
+        if len(steps) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 79 GiB")
+        return forward(model, *args, **keywords)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(EmotionModel, "forward", full)
+        assert run_cells([cell], workspace, workers=0).done == 1
+    (failure,) = workspace.failures_of()
+    assert (failure.kind, failure.attempt) == (FailureClass.OOM, 1)
+    assert "CUDA out of memory" in failure.message
+    assert "in full" in failure.log_tail
+    alone = new_workspace()
+    assert attempt_cell(cell, alone).status == "done"
+    for name in set(CELL_FILES) - {"env.json"}:
+        assert (workspace.cell_path(cell.cell_id) / name).read_bytes() == (
+            alone.cell_path(cell.cell_id) / name
+        ).read_bytes()
+
+
+def test_a_bug_is_code_told_with_its_traceback_and_not_repeated(workspace, tiny_cell, monkeypatch):
+    from crossfold.platform.model import EmotionModel
+
+    ill, well = (tiny_cell("concat", seed=seed) for seed in range(2))
+    forward, broken = EmotionModel.forward, []
+
+    def buggy(model, *args, **keywords):
+        if not broken:
+            broken.append(1)
+            raise IndexError("a bug in a system")
+        return forward(model, *args, **keywords)
+
+    monkeypatch.setattr(EmotionModel, "forward", buggy)
+    summary = run_cells([ill, well], workspace, workers=0)
+    assert (summary.done, summary.failed) == (1, 1)
+    (failure,) = workspace.failures_of()
+    assert (failure.cell_id, failure.kind, failure.attempt) == (ill.cell_id, FailureClass.CODE, 1)
+    assert "IndexError: a bug in a system" in failure.log_tail
 
 
 def test_a_store_that_disappears_fails_the_rest_as_data_once_and_they_run_when_it_is_back(workspace, tiny_cell):
@@ -266,3 +311,41 @@ def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, 
     assert remove_leftovers(workspace) == 1
     assert {path.name for path in workspace.cells.glob(".*")} == {fresh.name, aside.name}
     assert workspace.finished() == {cell.cell_id for cell in finished}
+
+
+def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspace, capsys):
+    """Through `crossfold report` as its reader sees it: on the terminal, in the table and on the page."""
+    from crossfold.platform.edge import cli
+    from crossfold.platform.edge.launch import prepare_cells, remember_sweep
+    from crossfold.sweeps.plan import Sweep
+
+    sweep = Sweep.parse(
+        {
+            "name": "ill", "corpus": "synthetic", "recipe": "demo", "systems": ["concat"], "targets": ["valence"],
+            "folds": [0], "seeds": [0, 1], "set": {"epochs": 1, "window": 20, "hop": 20, "stress": "none"},
+        },
+        "ill",
+    )  # fmt: skip
+    prepared = prepare_cells(sweep, workspace)
+    _, poisoned = prepared.plan.cells
+
+    def trial(cell, workspace, **keywords):
+        if cell.cell_id == poisoned.cell_id:
+            raise OSError(5, "Input/output error")
+        return attempt_cell(cell, workspace, **keywords)
+
+    remember_sweep(prepared, workspace)
+    summary = run_cells(prepared.plan.cells, workspace, workers=0, trial=trial)
+    assert (summary.done, summary.failed) == (1, 1)
+    assert [failure.attempt for failure in workspace.failures_of(poisoned.cell_id)] == [1, 2, 3]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "leaderboard", "-w", str(workspace.root), "--format", "md,html"])
+    assert not end.value.code
+    said = " ".join(capsys.readouterr().out.split())
+    reason = "the trial itself broke: OSError: [Errno 5] Input/output error"
+    assert f"1 cell failed and count as unfinished: {poisoned.label} (infra, try 3): {reason}" in said
+    assert f"crossfold why {poisoned.cell_id}" in said
+    assert "failed: infra (1/2 cells)" in (workspace.reports / "leaderboard.md").read_text()
+    page = (workspace.reports / "report.html").read_text()
+    assert f'<td>infra</td><td class="num">3</td><td class="message">{reason}</td>' in page

@@ -1,29 +1,58 @@
-"""A small sweep whose worker and driver are killed; the large one, with nodes, is in tests/benchmarks/test_chaos.py.
+"""A sweep whose worker and driver are killed, by what happened and not by the clock.
 
-Run with `--benchmarks`: whether the sweep is still running when a kill is due depends on the machine.
+The large one, with nodes, is in tests/benchmarks/test_chaos.py.
 """
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.contracts import FailureClass
+from crossfold.platform.results import CELL_FILES, Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
+from chaos_tools import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep
 
 
-@pytest.mark.benchmark
+@pytest.mark.slow
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
-    sweep = write_sweep(tmp_path, cells=24)
-    chaos = Chaos(sweep, tmp_path / "work", kinds=("worker", "driver"), kills=2, stride=6)
-    chaos.run(seconds=300)
-    assert chaos.killed == {"worker": 1, "driver": 1}
-    assert chaos.launches >= 2
-    cells = sorted(Workspace(tmp_path / "work").finished())
-    assert len(cells) == 24
-    assert runs_in_mlflow(tmp_path / "work") == dict.fromkeys(cells, 1)
-    expected = undisturbed(sweep, tmp_path / "alone")
+    sweep, work, gate = write_sweep(tmp_path, cells=8, targets=["valence"]), Workspace(tmp_path / "work"), tmp_path
+    run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", Path(__file__).with_name("gated.py"))
+    settings = {**os.environ, **SETTINGS, "CROSSFOLD_TEST_GATE": str(gate)}
+    with (tmp_path / "first.log").open("w") as log:
+        driver = subprocess.Popen(run, env=settings, stdout=log, stderr=log)
+        until = time.monotonic() + 900
+        while not ((gate / "held").exists() and len(work.finished()) == 7):
+            assert driver.poll() is None, (tmp_path / "first.log").read_text()
+            assert time.monotonic() < until, (tmp_path / "first.log").read_text()
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert (gate / "killed").exists()
+    holder = int((gate / "held").read_text())
+    while psutil.pid_exists(holder):
+        assert time.monotonic() < until, "the worker outlives its driver"
+        time.sleep(0.05)
+    (gate / "open").touch()
+    again = subprocess.run(run, env=settings, capture_output=True, text=True, timeout=900, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "chaos: 8 cells, 7 done, 1 to run" in again.stdout, "nothing finished runs again"
+
+    cells = sorted(work.finished())
+    assert len(cells) == 8
+    assert runs_in_mlflow(work.root) == dict.fromkeys(cells, 1)
+    (killed,) = [failure for failure in work.failures_of() if "concat valence fold 0 seed 1" in failure.label]
+    assert (killed.kind, killed.attempt) == (FailureClass.INFRA, 1)
+    alone = Workspace(tmp_path / "alone")
+    expected = undisturbed(sweep, alone.root)
     assert expected
-    assert tables(sweep, tmp_path / "work") == expected
+    assert tables(sweep, work.root) == expected
+    for cell in cells:
+        for name in set(CELL_FILES) - {"env.json"}:
+            assert (work.cell_path(cell) / name).read_bytes() == (alone.cell_path(cell) / name).read_bytes()

@@ -18,6 +18,7 @@ from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClas
 from crossfold.platform.edge import mlflow_tracker
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
 from crossfold.platform.results import Predictions, Workspace, utc_now, write_json
+from tests.waiting import wait_for
 
 EPOCHS = 5
 
@@ -51,7 +52,7 @@ def report_of(cell: Cell, epoch: int) -> EpochReport:
     )
 
 
-def commit(workspace: Workspace, cell: Cell) -> None:
+def commit(workspace: Workspace, cell: Cell, **env) -> None:
     """What a finished cell leaves, without training."""
     reports = [report_of(cell, epoch) for epoch in range(1, EPOCHS + 1)]
     curve = pd.DataFrame(
@@ -87,7 +88,8 @@ def commit(workspace: Workspace, cell: Cell) -> None:
             "train_seconds": 1.5,
             "machine": {"host": "node"},
             "versions": {"torch": "2.11"},
-        },
+        }
+        | env,
         weights=b"weights",
     )
 
@@ -280,7 +282,7 @@ time.sleep(60)
 def test_killed_driver_resumes_into_the_same_runs(workspace):
     script = KILLED.format(here=str(Path(__file__).parent), root=str(workspace.root))
     child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ""})
-    wait_for((workspace.root / "ready").exists, 30)
+    wait_for((workspace.root / "ready").exists, 120)
     child.send_signal(signal.SIGKILL)
     child.wait()
     finished, left = make_cell(0), make_cell(1)
@@ -449,10 +451,3 @@ def test_ui_command_serves_this_workspace_from_few_processes(workspace):
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
     assert workspace.mlflow_uri in command
     assert command[command.index("--workers") + 1] == "1"
-
-
-def wait_for(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -1,0 +1,45 @@
+"""A worker that Ray ends because the machine runs out of memory. Not for a busy machine: others' memory counts too."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from crossfold.platform.contracts import FailureClass
+
+GIB = 3
+
+DRIVER = """
+import sys
+from pathlib import Path
+from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.results import Workspace
+from fake_trials import make_cell
+
+hungry = make_cell(0, trouble="eats once", gib=int(sys.argv[2]))
+others = [make_cell(seed, epochs=10, seconds=0.05) for seed in (1, 2)]
+summary = run_cells([hungry, *others], Workspace(Path(sys.argv[1])), workers=1, trial="fake_trials:sleepy")
+print(summary.done, summary.failed)
+"""
+
+
+@pytest.mark.benchmark
+def test_what_rays_memory_monitor_ends_is_oom_and_tried_again(workspace, by_name, monkeypatch):
+    by_name("fake_trials")
+    memory = psutil.virtual_memory()
+    # The fleet itself takes about 1.5 GiB.
+    limit = (memory.total - memory.available + 2.5 * 2**30) / memory.total
+    if limit > 0.9:
+        pytest.skip(f"{memory.available / 2**30:.1f} GiB are free, too few to eat {GIB} of them")
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{limit:.3f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(workspace.root), str(GIB)],
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split()[-2:] == ["3", "0"]
+    (failure,) = workspace.failures_of()
+    assert (failure.kind, failure.attempt) == (FailureClass.OOM, 1)
+    assert "its machine ran out of memory" in failure.message

@@ -1,0 +1,207 @@
+"""Disks that are full before a launch, and that fill up while one runs."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.edge import driver_lease
+from crossfold.platform.edge.cell_queue import CellQueue
+from crossfold.platform.edge.progress import SilentView
+from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.errors import UserError
+from crossfold.platform.results import Workspace
+from crossfold.platform.room import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
+from crossfold.platform.trial import attempt_cell
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB of its own, where this machine lets us have one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    try:
+        allowed = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mounting a file system is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """A file that takes all that is left."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+def failure(message: str) -> Failure:
+    return Failure("a", "a", FailureClass.INFRA, 1, message, "", "2026")
+
+
+def test_room_is_looked_for_once_a_second_and_after_a_failure_for_want_of_it_more_is_asked():
+    now, free, looks = [0.0], [2 * LEAST], []
+
+    def ask(place):
+        looks.append(place)
+        return free[0]
+
+    room = Room(Path("/x"), clock=lambda: now[0], free=ask)
+    assert room()
+    free[0] = LEAST - 1
+    assert room(), "the last look was a moment ago"
+    now[0] = 1.0
+    assert not room()
+    assert len(looks) == 2
+
+    free[0], now[0] = 5 * LEAST, 2.0
+    assert room()
+    room.heard(failure("ValueError: not about room"))
+    assert room()
+    room.heard(failure("OSError: [Errno 28] No space left on device: 'x'"))
+    assert not room(), "that much was there when it failed"
+    free[0], now[0] = 6 * LEAST, 3.0
+    assert room()
+    free[0], now[0] = 5 * LEAST, 2.0 + PATIENCE_SECONDS
+    assert room(), "a quota shows in no such number, so it is tried again"
+
+
+def test_a_disk_that_does_not_say_is_never_full(tmp_path):
+    room = Room(tmp_path, free=lambda place: None)
+    room.heard(failure(f"OSError: [Errno {errno.EDQUOT}] Disk quota exceeded"))
+    assert room()
+    assert Room(None)()
+
+
+def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
+    fakes = by_name("fake_trials")
+    now, free = [0.0], [0]
+    queue = CellQueue(clock=lambda: now[0], room=Room(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
+    queue.submit([fakes.make_cell(0).model_dump_json()])
+    queue.register(0, "a")
+    for now[0] in (1.0, 1000.0):
+        assert queue.take(0, "a") is None
+        assert not queue.dismissed(0, "a")
+        assert queue.silence() == 0
+    free[0], now[0] = LEAST, 1001.0
+    assert queue.take(0, "a") is not None
+
+
+def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, tmp_path, capsys, monkeypatch):
+    from crossfold.platform.edge import cli, cli_data, grid_run
+
+    cli_data.corpus_synthetic(tmp_path / "corpus", clips=8, frames=60, seed=3)
+    cli_data.build_store(cli_data.Workspace(small_disk / "work"), "synthetic", tmp_path / "corpus")
+    sweep = tmp_path / "s.yaml"
+    sweep.write_text("{name: s, corpus: synthetic, recipe: demo, systems: [concat], targets: [valence], folds: [0]}")
+    fill(small_disk)
+    before = sorted(path for path in small_disk.rglob("*"))
+    capsys.readouterr()
+
+    def start() -> str:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["run", str(sweep), "-w", str(small_disk / "work"), "--workers", "0"])
+        assert end.value.code == 1
+        return " ".join(capsys.readouterr().err.split())
+
+    said = start()
+    assert f"{small_disk / 'work'}: No space left on device, 0.0 MiB are free there" in said
+    assert "make room" in said
+    assert sorted(path for path in small_disk.rglob("*")) == before
+
+    # A quota, of which the system tells no number: then the first write says so.
+    monkeypatch.setattr(grid_run, "need_room", lambda place: None)
+    assert f"{small_disk / 'work' / 'driver.json'}: No space left on device" in start()
+    left = {path.name for path in small_disk.rglob("*")} - {path.name for path in before}
+    assert left <= {"driver.lock"}, "nothing half-written"
+
+
+def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_room(
+    small_disk, synthetic_store, tiny_cell
+):
+    """The system itself refuses the commit of the second cell; who watches makes room when told."""
+    space = Workspace(small_disk / "work")
+    space.stores.mkdir(parents=True)
+    (space.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
+    cells = [tiny_cell("concat", seed=seed) for seed in range(4)]
+    filler, begun, seen, notes = [], [], [], []
+
+    def trial(cell, workspace, *, attempt, **keywords):
+        begun.append((cell.seed, attempt))
+        if (cell.seed, attempt) == (1, 1):
+            filler.append(fill(small_disk))
+        return attempt_cell(cell, workspace, attempt=attempt, **keywords)
+
+    def make_room() -> None:
+        seen.append(list(begun))
+        filler[0].unlink()
+
+    class Caretaker:
+        """A person who looks in a while after a try failed."""
+
+        def __init__(self) -> None:
+            self.showing, self.note = SilentView().showing, notes.append
+
+        def event(self, event, label, progress) -> None:
+            if event.kind == "requeued":
+                threading.Timer(1.5, make_room).start()
+
+    summary = run_cells(cells, space, workers=0, trial=trial, view=Caretaker())
+    assert (summary.done, summary.failed) == (4, 0)
+    assert seen == [[(0, 1), (1, 1)]], "nothing began while there was no room"
+    assert begun == [(0, 1), (1, 1), (1, 2), (2, 1), (3, 1)]
+    assert notes == [f"the disk of {space.root} is full: no cell begins until there is room"]
+    (told,) = space.failures_of()
+    assert (told.cell_id, told.kind, told.attempt) == (cells[1].cell_id, FailureClass.INFRA, 1)
+    assert "No space left on device" in told.message
+    assert "OSError" in told.log_tail
+    assert not list(space.cells.glob(".*")), "nothing half-written"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_refused_write_is_named_wherever_it_happens(tmp_path, monkeypatch, number, capsys):
+    """As above, on machines that mount nothing: the write of the lease is refused by hand."""
+    from crossfold.platform.edge import cli
+    from crossfold.platform.edge.driver_lease import driver_lock
+
+    written = os.fdopen
+
+    class Refusing:
+        def __init__(self, file) -> None:
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error) -> None:
+            self.file.close()
+
+        def write(self, text) -> int:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fdopen", lambda *a, **k: Refusing(written(*a, **k)))
+    monkeypatch.setattr(cli, "app", lambda *a, **k: driver_lock(Workspace(tmp_path / "work")).__enter__())
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"driver.json: {os.strerror(number)}" in said
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"driver.lock"}
+    assert driver_lease._HELD == {}
+
+
+def test_words_for_a_full_disk_without_a_name(tmp_path):
+    need_room(tmp_path)
+    said = tell_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert isinstance(said, UserError)
+    assert said.problem == "No space left on device"

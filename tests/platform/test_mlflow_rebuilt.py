@@ -1,0 +1,266 @@
+"""A tracking store that `sync` rebuilds, against the one that was written live, run by run."""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.edge.launch import prepare_cells
+from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync
+from crossfold.platform.integrity import remove_leftovers
+from crossfold.platform.launch_notes import Launch, LaunchBook, Unfinished, keep_unfinished, launches, unfinished_cells
+from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.sweeps.plan import Sweep
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_mlflow_tracker import commit, make_cell, report_of, wait_for
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory) -> bytes:
+    """A fresh database: migrating one costs seconds, copying it nothing."""
+    workspace = Workspace(tmp_path_factory.mktemp("migrated"))
+    MlflowTracker(workspace).prepare()
+    return (workspace.root / "mlflow.db").read_bytes()
+
+
+@pytest.fixture
+def workspace(tmp_path, migrated, monkeypatch) -> Workspace:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    space = Workspace(tmp_path / "space")
+    space.root.mkdir()
+    (space.root / "mlflow.db").write_bytes(migrated)
+    return space
+
+
+@pytest.fixture
+def rebuilt(workspace, migrated) -> str:
+    """Another, empty database for the same workspace."""
+    path = workspace.root.parent / "rebuilt.db"
+    path.write_bytes(migrated)
+    return f"sqlite:///{path}"
+
+
+def everything(uri: str) -> dict[str, dict]:
+    """All that a store holds, by cell or launch, but for ids of runs, times of metrics, and readings of the machine."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiments = {e.experiment_id: e.name for e in client.search_experiments()}
+    runs = list(client.search_runs(list(experiments), max_results=1000))
+    names = {run.info.run_id: run.data.tags.get("launch") for run in runs}
+    told: dict[str, dict] = {}
+    for run in runs:
+        tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"}
+        key = tags.get("cell_id") or tags["launch"]
+        assert key not in told, f"two runs of {key}"
+        metrics = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+        told[key] = {
+            "experiment": experiments[run.info.experiment_id],
+            "parent": names.get(run.data.tags.get("mlflow.parentRunId", ""), "none"),
+            "name": run.info.run_name,
+            "status": run.info.status,
+            # Nobody but MLflow knows when a killed one ended, or when a cell was begun.
+            "ended": None if run.info.status == "KILLED" else run.info.end_time,
+            "began": run.info.start_time if tags["kind"] == "launch" else None,
+            "tags": tags,
+            "params": run.data.params,
+            "metrics": metrics,
+            "history": {
+                name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] for name in metrics
+            },
+            "artifacts": artifacts(Path(unquote(urlparse(run.info.artifact_uri).path))),
+        }
+    return told
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Driver:
+    """A launch as the fleet tells it; `stop` is its orderly end, without it the driver was killed."""
+
+    def __init__(self, workspace, sweep, cells, known=()) -> None:
+        known_before = [cell.cell_id for cell in known]
+        write_json(
+            workspace.sweeps / f"{sweep}.json", {"name": sweep, "cells": [c.cell_id for c in cells] + known_before}
+        )
+        self.workspace, self.tracker = workspace, MlflowTracker(workspace, flush_seconds=0.02)
+        self.flushed, flush = 0, self.tracker._flush
+
+        def counted() -> None:
+            flush()
+            self.flushed += 1
+
+        self.tracker._flush = counted
+        self.tracker.launch(sweep, cells)
+        self.tracker.catch_up(known)
+
+    def run(self, cell, epochs, *, attempt=1, first=1) -> None:
+        self.tracker.started(cell, attempt)
+        for epoch in range(first, epochs + 1):
+            self.tracker.epoch(cell, report_of(cell, epoch))
+        self.told()
+
+    def finish(self, cell) -> None:
+        commit(self.workspace, cell)
+        self.tracker.finished(cell)
+        self.told()
+
+    def fail(self, cell, kind, attempt, message) -> None:
+        failure = Failure(cell.cell_id, cell.label, kind, attempt, message, "its log", utc_now())
+        self.workspace.record_failure(failure)
+        self.tracker.failed(cell, failure)
+        self.told()
+
+    def told(self) -> None:
+        """Waits until all lies in MLflow, so that a kill now loses nothing."""
+        before = self.flushed
+        # One may be under way that began before.
+        wait_for(lambda: self.tracker._parent and self.flushed >= before + 2, 60)
+
+    def stop(self) -> None:
+        self.tracker.close()
+        assert self.tracker.troubles == 0
+
+
+def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
+    done, late, wild, stopped, orphan, shared, poisoned = (make_cell(seed) for seed in range(7))
+    first = Driver(workspace, "night", [done, late, wild, stopped])
+    first.run(done, 5)
+    first.finish(done)
+    first.run(late, 2)
+    first.fail(late, FailureClass.OOM, 1, "too large")
+    first.run(late, 5, attempt=2, first=2)
+    first.finish(late)
+    first.run(wild, 3)
+    first.fail(wild, FailureClass.DIVERGED, 1, "the loss is not finite")
+    first.run(stopped, 2)
+    first.stop()
+
+    killed = Driver(workspace, "night", [stopped, orphan, poisoned])
+    killed.run(stopped, 3, first=3)
+    killed.run(orphan, 4)
+    commit(workspace, orphan)
+    killed.run(poisoned, 1)
+    killed.fail(poisoned, FailureClass.INFRA, 1, "worker 0 died")
+    killed.run(poisoned, 2, attempt=2, first=2)
+
+    last = Driver(workspace, "morning", [shared, poisoned], known=[orphan])
+    last.run(shared, 5)
+    last.finish(shared)
+    last.run(poisoned, 3, first=3)
+    for attempt in (1, 2, 3):
+        last.fail(poisoned, FailureClass.INFRA, attempt, f"worker 1 died, try {attempt}")
+    last.stop()
+
+    again = Driver(workspace, "night", [])
+    again.stop()
+
+    live = everything(workspace.mlflow_uri)
+    assert len(live) == 7 + 4
+    launched = {told["tags"]["launch"]: told["name"] for told in live.values() if told["tags"]["kind"] == "launch"}
+    assert [live[cell.cell_id]["status"] for cell in (done, late, wild, stopped, orphan, shared, poisoned)] == [
+        "FINISHED", "FINISHED", "FAILED", "KILLED", "FINISHED", "FINISHED", "FAILED",
+    ]  # fmt: skip
+    assert launched[live[orphan.cell_id]["parent"]].startswith("night "), "the killed launch computed it"
+    assert "failure" not in live[late.cell_id]["tags"], "it is finished"
+    assert live[late.cell_id]["tags"]["failed_tries"] == "1"
+    assert live[poisoned.cell_id]["tags"]["failure_message"] == "worker 1 died, try 3"
+
+    summary = sync(workspace, rebuilt)
+    assert (summary.cells, summary.unfinished, summary.created, summary.completed) == (4, 3, 7, 0)
+    again = everything(rebuilt)
+    assert again.keys() == live.keys()
+    for key, told in live.items():
+        assert again[key] == told, key
+    for uri in (rebuilt, workspace.mlflow_uri):
+        assert (sync(workspace, uri).created, sync(workspace, uri).completed) == (0, 0)
+        assert everything(uri) == live
+
+
+def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(workspace, rebuilt):
+    cell = make_cell(0)
+    first = Driver(workspace, "night", [cell])
+    first.finish(cell)
+    first.stop()
+    shutil.rmtree(workspace.cell_path(cell.cell_id))
+    again = Driver(workspace, "rerun", [cell])
+    commit(workspace, cell, train_seconds=99.0, attempt=2)
+    again.tracker.finished(cell)
+    again.stop()
+    sync(workspace, rebuilt)
+    live, new = (everything(uri)[cell.cell_id] for uri in (workspace.mlflow_uri, rebuilt))
+    # MLflow keeps the value of the first result too; a rebuilt run has only the last one.
+    assert [live.pop("history")["train_seconds"], new.pop("history")["train_seconds"]] == [
+        [(0, 1.5), (0, 99.0)], [(0, 99.0)],
+    ]  # fmt: skip
+    assert live == new
+    assert (live["metrics"]["train_seconds"], live["tags"]["attempt"], live["experiment"]) == (99.0, "2", "night")
+
+
+def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(new_workspace, rebuilt, monkeypatch):
+    """As in a workspace of an earlier version, or a merged one."""
+    from crossfold.platform.edge.grid_run import run_sweeps
+
+    space = new_workspace()
+    sweep = Sweep.parse(
+        {
+            "name": "wild", "corpus": "synthetic", "recipe": "demo", "systems": ["concat"], "targets": ["valence"],
+            "folds": [0], "seeds": [0],
+            "set": {"epochs": 1, "window": 20, "hop": 20, "stress": "none", "optimizer.lr": 1e30},
+        },
+        "wild",
+    )  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", rebuilt)
+    assert run_sweeps([prepare_cells(sweep, space)], space, workers=0).failed == 1
+    (live,) = [told for told in everything(rebuilt).values() if told["tags"]["kind"] == "cell"]
+    assert (live["status"], live["tags"]["failure"]) == ("FAILED", "diverged")
+
+    for folder in ("unfinished", "launches"):
+        shutil.rmtree(space.root / folder)
+    (space.root / "mlflow-runs.jsonl").unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert (
+        str(sync(space)) == "0 finished cells and 1 that failed or were interrupted: 0 present, 0 completed, 1 created"
+    )
+    (again,) = [told for told in everything(space.mlflow_uri).values() if told["tags"]["kind"] == "cell"]
+    for differs in ("parent", "history", "metrics"):
+        live.pop(differs), again.pop(differs)
+    assert again == live
+    assert sync(space).created == 0
+
+
+def test_what_happened_belongs_to_the_last_launch_before_it():
+    early, late = (Launch("s", 1, ("a",), at=f"2026-01-0{day}T00:00:00+00:00") for day in (1, 3))
+    other = Launch("s", 1, ("b",), at="2026-01-02T00:00:00+00:00")
+    book = LaunchBook([early, other, late])
+    assert book.of("a", "2026-01-02T12:00:00+00:00") is early
+    assert book.of("a", "2026-01-03T00:00:00+00:00") is late
+    assert book.of("a", "2025-12-31T00:00:00+00:00") is early, "by the clock of another machine"
+    assert book.of("c", "2026-01-03T00:00:00+00:00") is None
+
+
+def test_notes_of_unfinished_cells_keep_any_number_and_go_when_the_cell_is_finished(workspace):
+    cells = [make_cell(seed) for seed in range(3)]
+    for cell in cells:
+        keep_unfinished(workspace, Unfinished(cell, "night", "x", {1: {"train_loss": float("inf")}, 2: {"a": 0.1}}))
+    commit(workspace, cells[0])
+    (workspace.root / "unfinished" / f"{cells[1].cell_id}.json").write_text('{"cell": {"sys')
+    (left,) = unfinished_cells(workspace)
+    assert left == Unfinished(cells[2], "night", "x", {1: {"train_loss": float("inf")}, 2: {"a": 0.1}})
+    remove_leftovers(workspace)
+    assert {path.stem for path in (workspace.root / "unfinished").iterdir()} == {c.cell_id for c in cells[1:]}
+
+
+def test_half_a_launch_is_passed_over(workspace):
+    (workspace.root / "launches").mkdir()
+    (workspace.root / "launches" / "a.json").write_text('{"sweep": "x"}')
+    (workspace.root / "launches" / "b.json").write_text('{"sweep')
+    assert launches(workspace) == []
