@@ -13,6 +13,7 @@ from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inp
 from crossfold.platform.errors import DataError
 from crossfold.platform.evaluation import Split, predict
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.resident import Resident, place
 from crossfold.platform.scoring import pooled_ccc
 from crossfold.platform.sources import window_source
 
@@ -42,8 +43,11 @@ def open_data(cell: Cell, store_path: Path, device: str) -> CellData:
     check_inputs(cell.recipe, store, modalities_of(cell))
     fold, selecting = splits(cell, store)
     statistics = {m: statistics_of(store, m, cell.fold, fold.train) for m in modalities_of(cell)}
+    resident = None
+    if device.startswith("cuda"):
+        resident = place(store, cell.fold, modalities_of(cell), cell.targets, device)
     training, selection, reported = (
-        _split(cell, store, clips, statistics, device) for clips in (fold.train, selecting, fold.validation)
+        _split(cell, store, clips, statistics, device, resident) for clips in (fold.train, selecting, fold.validation)
     )
     _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
     for split in (training, selection, reported):
@@ -72,10 +76,11 @@ def _split(
     clips: tuple[str, ...],
     statistics: Mapping[str, Normalisation | None],
     device: str,
+    resident: Resident | None,
 ) -> Split:
     modalities = modalities_of(cell)
     inputs = wanted_inputs(cell.recipe, modalities)
-    source = window_source(cell, store, clips, modalities, device=device, inputs=inputs)
+    source = window_source(cell, store, clips, modalities, device=device, inputs=inputs, resident=resident)
     return Split(clips, source.with_statistics(statistics))
 
 

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 from crossfold.datasets.clips import MediaClip
 from crossfold.datasets.faces import dlib_detector, face_chunks, find_track, side_of_clip
 from crossfold.datasets.inputs import ClipKind, clip_kind
-from crossfold.datasets.media import CROP, RATE, Colour, crop_chunks, frame_seconds, log_mel, read_sound
-from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, heard, mfcc
+from crossfold.datasets.media import CROP, RATE, Colour, crop_chunks, frame_seconds, heard, log_mel, read_sound
+from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.text import text_features
 from crossfold.platform.errors import UserError
 from crossfold.platform.extractors import Extractor, Origin, side_of

@@ -82,32 +82,37 @@ class Cell(BaseModel):
     @cached_property
     def cell_id(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`; computed once a cell."""
-        return hashlib.sha256(self._canonical(self.recipe.identity_json).encode()).hexdigest()[:16]
+        before, after = self.around_seed
+        return _first_digits(f"{before}{self.seed}{after}")
+
+    @cached_property
+    def around_seed(self) -> tuple[str, str]:
+        """The canonical JSON of `identity()` before and after the seed."""
+        return self._spelled(self.recipe.identity_json)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic has it, without the id of the original: a copy with changes is another cell."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("cell_id", None)
+        for cached in ("cell_id", "around_seed"):
+            copied.__dict__.pop(cached, None)
         return copied
 
-    def _canonical(self, recipe_json: str) -> str:
-        """The canonical JSON of `identity()`, with the recipe spelled once for all cells that share it."""
-        rest = {
-            "corpus": self.corpus,
-            "fold": self.fold,
-            "params": self.params,
-            "protocol": self.protocol,
-            "revision": self.revision,
-            "seed": self.seed,
-            "store": self.store,
-            "system": self.system,
-            "targets": list(self.targets),
-        }
+    def with_seed(self, seed: int) -> Self:
+        """The same cell with another seed; what the two share is checked and spelled once."""
+        shared = self.around_seed
+        copied = self.model_copy(update={"seed": seed})
+        copied.__dict__["around_seed"] = shared
+        return copied
+
+    def _spelled(self, recipe_json: str) -> tuple[str, str]:
+        """`around_seed`, with the recipe spelled once for all cells that share it."""
+        before: dict[str, Any] = {"corpus": self.corpus, "fold": self.fold, "params": self.params}
+        before["protocol"] = self.protocol
         if self.inner is not None:
-            rest["inner"] = self.inner.model_dump(mode="json")
-        before = {key: value for key, value in rest.items() if key < "recipe"}
-        after = {key: value for key, value in rest.items() if key > "recipe"}
-        return f'{canonical_json(before)[:-1]},"recipe":{recipe_json},{canonical_json(after)[1:]}'
+            before["inner"] = self.inner.model_dump(mode="json")
+        after = {"store": self.store, "system": self.system, "targets": list(self.targets)}
+        middle = f'"recipe":{recipe_json},"revision":{self.revision},"seed":'
+        return f"{canonical_json(before)[:-1]},{middle}", f",{canonical_json(after)[1:]}"
 
     @property
     def target(self) -> str:
@@ -117,14 +122,24 @@ class Cell(BaseModel):
     @property
     def label(self) -> str:
         """A name people can read, with the first digits of the id: two variants of a system differ in nothing else."""
+        return self.label_of(self.system)
+
+    def label_of(self, variant: str) -> str:
+        """The label under another name for the system, such as one that tells its variants apart."""
         inner = f" inner {self.inner.index + 1}/{self.inner.of}" if self.inner else ""
-        return f"{self.system} {self.target} fold {self.fold}{inner} seed {self.seed} [{self.cell_id[:6]}]"
+        held_out = " held out" if self.recipe.selection == "held_out" and not self.inner else ""
+        return f"{variant} {self.target} fold {self.fold}{inner} seed {self.seed}{held_out} [{self.cell_id[:6]}]"
 
 
 def pair_key(cell: Cell) -> str:
     """Equal for two cells that differ in `recipe.selection` only: the two sides of the papers' optimism."""
     unselected = canonical_json({k: v for k, v in cell.recipe.identity().items() if k != "selection"})
-    return hashlib.sha256(cell._canonical(unselected).encode()).hexdigest()[:16]
+    before, after = cell._spelled(unselected)
+    return _first_digits(f"{before}{cell.seed}{after}")
+
+
+def _first_digits(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class EpochReport(BaseModel):

@@ -157,5 +157,5 @@ def write_deployment(record: CellRecord, store: FeatureStore, folder: Path) -> N
         }
     targets = {name: [store.target(name).low, store.target(name).high] for name in cell.targets}
     for name in _COPIED:
-        shutil.copyfile(record.path / name, folder / name)
+        shutil.copyfile(record.file(name), folder / name)
     write_json(folder / INPUTS, {"modalities": modalities, "targets": targets})

@@ -56,6 +56,14 @@ def mean_of(predictions: Sequence[Predictions]) -> Predictions:
     return replace(first, prediction=mean, valid=np.logical_and.reduce([p.valid for p in predictions]))
 
 
+def means_of(predictions: Iterable[Predictions]) -> list[tuple[Predictions, int]]:
+    """The mean of each group that predicts the same clips and targets, and of how many members it is."""
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Predictions]] = defaultdict(list)
+    for member in predictions:
+        groups[member.clips, member.targets].append(member)
+    return [(mean_of(members), len(members)) for members in groups.values()]
+
+
 def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
     """One ensemble for each two or more finished cells that differ in the seed only; scores are kept once made."""
     groups: dict[str, list[CellRecord]] = defaultdict(list)

@@ -108,13 +108,11 @@ def own_weights(backbone: Backbone, folder: Path) -> Path | None:
 
 
 def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:
-    """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing."""
-    if origin.seed is not None:
-        if extractor.backbone is None:
-            raise UserError(
-                f"--random-weights {origin.seed}: {extractor.name} reads words and cannot have random weights",
-                "give --text none, or leave out --random-weights and put all weights into the folder of --weights",
-            )
+    """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing.
+
+    BERT comes with the words it knows, so it is read from its folder also where backbones have random weights.
+    """
+    if origin.seed is not None and extractor.backbone is not None:
         return {"random": origin.seed}
     folder = Path(origin.folder)
     name: str | None = BERT

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,10 +86,13 @@ def prepare(
     memo = workspace.stores / ".prepared" / f"{corpus}-{key}.json"
     if (done := _remembered(memo)) is not None:
         return done
+    _check_place(workspace)
     progress("check", 0, 1)
     inspection = entry.read(root, deep=True, options=options)
     _check_name(corpus, inspection, entry, root)
     refuse_errors(inspection.findings, root)
+    if not inspection.clips:
+        raise UserError(f"{root} holds no clip that {corpus} reads", f"`crossfold validate {corpus} --root {root}`")
     _check_plan(inspection, making, root)
     if folds is not None:
         inspection = replace(inspection, folds=read_fold_file(folds, [clip.info for clip in inspection.clips]))
@@ -142,7 +146,14 @@ class Making:
 
     def files(self) -> list[Path]:
         """Folders that workers read weights from."""
-        return [Path(self.weights.folder)] if self.weights is not None and self.weights.seed is None else []
+        read = [e for e in self.extractors.values() if e.needs_weights and (e.backbone is None or not self.random)]
+        return [Path(self.weights.folder)] if self.weights is not None and read else []
+
+    @property
+    def random(self) -> bool:
+        """Whether a backbone starts from random weights; the words of BERT are never random."""
+        seeded = self.weights is not None and self.weights.seed is not None
+        return seeded and any(extractor.backbone is not None for extractor in self.extractors.values())
 
     @property
     def digest(self) -> str:
@@ -186,7 +197,7 @@ class _Job:
             self.progress("write", written, len(infos))
             return brought
 
-        random = bool(media) and self.making.weights is not None and self.making.weights.seed is not None
+        random = bool(media) and self.making.random
         # One thread, because the number of threads decides the last bit of a matrix product.
         with threadpool_limits(1):
             return write_store(
@@ -315,6 +326,17 @@ def _remembered(memo: Path) -> Path | None:
     except (OSError, ValueError, KeyError):
         return None
     return store if (store / "manifest.json").is_file() else None
+
+
+def _check_place(workspace: Workspace) -> None:
+    """Raises `UserError` where nothing can be written, before hours go by."""
+    there = next(path for path in (workspace.stores, *workspace.stores.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        problem = f"the workspace {workspace.root} cannot be written: {there}: {error.strerror}"
+        raise UserError(problem, "give a folder that you may write as --workspace") from None
 
 
 def _check_name(asked: str, inspection: Inspection, entry: Corpus, root: Path) -> None:

@@ -4,6 +4,7 @@ The processes hold the same weights and take the same steps: gradients are summe
 reports and commits, and what it finds out, errors included, reaches the others. Alone, nothing of this costs anything.
 """
 
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -63,12 +64,21 @@ class Replica:
             try:
                 said[0] = compute()
             except Exception as error:  # whatever it is, the others must stop with it
-                said[1] = error
+                said[1] = _sendable(error)
         dist.broadcast_object_list(said, src=0)
         if said[1] is not None:
             raise said[1]
         shared: T = said[0]
         return shared
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or its words where it cannot travel: the others wait for something."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error may break in any way when it is taken apart
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 ALONE = Replica()

@@ -1,6 +1,7 @@
 """Looks at finished cells in another way, from their stored weights. The committed cell never changes."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from safetensors.torch import load as from_safetensors
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import DataError
+from crossfold.platform.errors import DataError, UserError
 from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.examination import examine
+from crossfold.platform.node_stores import node_store
+from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
 from crossfold.platform.seeds import weight_seed
 
@@ -35,6 +38,29 @@ def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspa
             yield cell
 
 
+@dataclass(frozen=True)
+class RescoreTask:
+    """One finished cell to be scored in another way, by whichever process takes it."""
+
+    cell_id: str
+    evaluation: Evaluation
+    workspace: str
+    """As `Workspace.at` takes it."""
+    device: str
+    plugins: tuple[Path, ...] = ()
+
+
+def rescore_task(task: RescoreTask) -> UserError | None:
+    """`rescore` as work for `platform/workers.py`; returns, rather than raises, what is wrong with the cell."""
+    try:
+        for plugin in task.plugins:
+            load_plugin(plugin)
+        rescore(task.cell_id, task.evaluation, Workspace.at(task.workspace), task.device)
+    except UserError as error:
+        return error
+    return None
+
+
 def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: str = "cpu") -> Path:
     """Scores a finished cell under this evaluation, and returns the file; one that is there is kept.
 
@@ -45,10 +71,10 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
         return path
     record = workspace.read_exactly(cell_id)
     cell = record.cell
-    with arithmetic(cell.recipe, weight_seed(cell)):
-        data = open_data(cell, workspace.store_path(cell.corpus, cell.store), device)
+    with arithmetic(cell.recipe, weight_seed(cell), device):
+        data = open_data(cell, node_store(workspace, cell.corpus, cell.store), device)
         model = data.new_model().to(device)
-        model.load_state_dict(from_safetensors((record.path / "best.safetensors").read_bytes()))
+        model.load_state_dict(from_safetensors(record.file("best.safetensors").read_bytes()))
         seen, parts = examine(data, evaluation, model)
     drift = float(np.abs(seen.predictions.prediction - record.predictions.prediction).max())
     if not drift <= DRIFT:

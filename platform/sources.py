@@ -5,7 +5,7 @@ Legend: W windows, B batch, L indices of a window, F frames of a clip, T targets
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from crossfold.datasets.store import FeatureStore, Normalisation
 from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, cut
 from crossfold.platform.config import Clip
 from crossfold.platform.contracts import Cell
+from crossfold.platform.resident import Resident, ResidentSource
 
 
 class Source(Protocol):
@@ -24,11 +25,17 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, chosen: np.ndarray) -> Batch: ...
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """The windows of these indices, int [B]."""
+        ...
 
-    def with_frames(self, modality: str, frames: Frames, present: np.ndarray) -> "Source": ...
+    def with_frames(self, modality: str, frames: Frames, present: np.ndarray) -> "Source":
+        """The same windows with other content of one modality."""
+        ...
 
-    def with_statistics(self, statistics: Mapping[str, Normalisation | None]) -> "Source": ...
+    def with_statistics(self, statistics: Mapping[str, Normalisation | None]) -> "Source":
+        """The same windows, normalised by other statistics than those of the fold."""
+        ...
 
 
 class ClipSource:
@@ -45,15 +52,15 @@ class ClipSource:
         targets: Sequence[str],
         device: str = "cpu",
         inputs: Mapping[str, str] | None = None,
+        resident: Resident | None = None,
     ) -> None:
-        """`windows`: of L x F frames each."""
+        """`windows`: of L x F frames each; `resident`: see `window_source`."""
         self.windows = windows
         self._clip = clip
         shown = windows if clip.feature == "mean" else _one_frame(windows, clip)
-        self._labels = WindowSource(store, windows, fold=fold, modalities=(), targets=targets, device=device)
-        self._inputs = WindowSource(
-            store, shown, fold=fold, modalities=modalities, targets=targets, device=device, inputs=inputs
-        )
+        where: _Where = {"fold": fold, "targets": targets, "device": device, "resident": resident}
+        self._labels = _gathered(store, windows, modalities=(), inputs=None, **where)
+        self._inputs = _gathered(store, shown, modalities=modalities, inputs=inputs, **where)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -90,30 +97,46 @@ def window_source(
     *,
     device: str = "cpu",
     inputs: Mapping[str, str] | None = None,
+    resident: Resident | None = None,
 ) -> Source:
-    """The windows of some clips of the store, as the recipe of a cell cuts and labels them."""
+    """The windows of some clips of the store, as the recipe of a cell cuts and labels them.
+
+    resident: what of the store lies on the device already, for the fold, the modalities and the targets of the cell.
+    """
     recipe = cell.recipe
     frames = recipe.clip.frames
     windows = cut(store, clips, length=recipe.window * frames, hop=recipe.hop * frames, invalid=recipe.invalid)
+    where: _Where = {"fold": cell.fold, "targets": cell.targets, "device": device, "resident": resident}
     if frames == 1:
+        return _gathered(store, windows, modalities=modalities, inputs=inputs, **where)
+    return ClipSource(store, windows, recipe.clip, modalities=modalities, inputs=inputs, **where)
+
+
+class _Where(TypedDict):
+    fold: int
+    targets: Sequence[str]
+    device: str
+    resident: Resident | None
+
+
+def _gathered(
+    store: FeatureStore,
+    windows: Windows,
+    *,
+    fold: int,
+    modalities: Sequence[str],
+    targets: Sequence[str],
+    device: str,
+    inputs: Mapping[str, str] | None,
+    resident: Resident | None,
+) -> Source:
+    """Windows of frames, gathered on the device where the store lies there."""
+    if resident is None:
         return WindowSource(
-            store,
-            windows,
-            fold=cell.fold,
-            modalities=modalities,
-            targets=cell.targets,
-            device=device,
-            inputs=inputs,
+            store, windows, fold=fold, modalities=modalities, targets=targets, device=device, inputs=inputs
         )
-    return ClipSource(
-        store,
-        windows,
-        recipe.clip,
-        fold=cell.fold,
-        modalities=modalities,
-        targets=cell.targets,
-        device=device,
-        inputs=inputs,
+    return ResidentSource(
+        store, windows, fold=fold, modalities=modalities, targets=targets, resident=resident, inputs=inputs
     )
 
 

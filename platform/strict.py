@@ -49,7 +49,10 @@ _RULES = {
     "float_type": "give a number",
     "bool_parsing": "give true or false",
     "bool_type": "give true or false",
-    "string_type": "give a word",
+    "string_type": "give a word; one that looks like a number or a date goes in quotes",
+    "model_type": "give a mapping, such as {key: value}",
+    "model_attributes_type": "give a mapping, such as {key: value}",
+    "invalid_key": "give a word; one that looks like a number or a date goes in quotes",
 }
 """In plain words what pydantic says in those of Python."""
 

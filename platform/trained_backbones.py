@@ -28,7 +28,7 @@ def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:
             f"{cell.label} has no backbone: recipe {cell.recipe.name} trains on ready features",
             "choose a recipe with `backbones`, such as ca2021_audio",
         )
-    state = load_file(record.path / "best.safetensors")
+    state = load_file(record.file("best.safetensors"))
     folder.mkdir(parents=True, exist_ok=True)
     about = {"cell_id": cell.cell_id, "cell": cell.label, "corpus": cell.corpus, "fold": str(cell.fold)}
     written = []

@@ -21,7 +21,9 @@ from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.examination import examine
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.node_stores import node_store
+from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
+from crossfold.platform.resident import forget
 from crossfold.platform.results import Workspace, describe_machine, utc_now
 from crossfold.platform.scoring import score
 from crossfold.platform.seeds import weight_seed
@@ -46,7 +48,8 @@ def attempt_cell(
     """Runs a cell; trouble becomes a classed entry of the failure ledger, never an exception."""
     started = monotonic()
     try:
-        run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, replica=replica)
+        with workspace.carrying(cell.cell_id, send=replica.first):
+            run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, replica=replica)
     except Cancelled:
         return Outcome("cancelled", monotonic() - started)
     except Exception as error:  # every class of trouble ends in the ledger
@@ -55,14 +58,19 @@ def attempt_cell(
             label=cell.label,
             kind=classify(error),
             attempt=attempt,
-            message=f"{type(error).__name__}: {error}",
+            message=f"{type(error).__name__}: {error}{_hint(error)}",
             log_tail=traceback.format_exc()[-LOG_TAIL:],
             at=utc_now(),
         )
-        if replica.first:
-            workspace.record_failure(failure)
-        return Outcome("failed", monotonic() - started, failure)
-    return Outcome("done", monotonic() - started)
+    else:
+        return Outcome("done", monotonic() - started)
+    # Only now that nothing refers to the cell's tensors; others on this GPU may wait for their memory.
+    if failure.kind == FailureClass.OOM:
+        forget()
+    let_go(device)
+    if replica.first:
+        workspace.record_failure(failure)
+    return Outcome("failed", monotonic() - started, failure)
 
 
 def classify(error: BaseException) -> FailureClass:
@@ -74,9 +82,16 @@ def classify(error: BaseException) -> FailureClass:
         return FailureClass.OOM
     if isinstance(error, DataError | UserError):
         return FailureClass.DATA
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | torch.AcceleratorError):
         return FailureClass.INFRA
     return FailureClass.CODE
+
+
+def _hint(error: Exception) -> str:
+    """What to do about a refusal of torch's that says nothing of our recipes."""
+    if "deterministic implementation" in str(error) or "deterministic behavior was enabled" in str(error).lower():
+        return "; on this device the cell cannot be `determinism: strict`: use `--set determinism=fast`"
+    return ""
 
 
 def run_cell(
@@ -92,7 +107,7 @@ def run_cell(
             f"the recipe shares each batch over {cell.recipe.devices} devices, and {replica.world} are at work",
             "run it with `crossfold run` and workers, or with `--set devices=1`",
         )
-    with arithmetic(cell.recipe, weight_seed(cell)):
+    with peak_memory(device) as measured, arithmetic(cell.recipe, weight_seed(cell), device):
         data = open_data(cell, node_store(workspace, cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
@@ -105,12 +120,14 @@ def run_cell(
         evaluation = cell.recipe.evaluation if cell.inner is None else Evaluation()
         seen, parts = examine(data, evaluation, model)
         flops = flops_of_window(model, data.reported.source)
+        peak = measured()
     committed = workspace.commit(
         cell,
         result=_result(cell, trained, model, weights, flops) | score(seen.predictions, data.store) | parts,
         curve=pd.DataFrame(trained.progress.curve),
         predictions=seen.predictions,
-        env=_environment(cell, device, attempt, trained.progress.seconds, monotonic() - started),
+        env=_environment(cell, device, attempt, trained.progress.seconds, monotonic() - started)
+        | ({"peak_memory": peak} if peak is not None else {}),
         weights=to_safetensors({name: t.cpu().contiguous() for name, t in trained.best_state.items()}),
     )
     if not committed:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.results import utc_now
+from crossfold.platform.room import Room
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["go", "cancel", "die"]
@@ -130,8 +131,9 @@ class CellQueue:
         max_attempts: int = 3,
         event_limit: int = EVENT_LIMIT,
         hang_seconds: float = HANG_SECONDS,
+        room: Room | None = None,
     ) -> None:
-        """`lease_seconds`: silence after which a worker counts as gone.
+        """`lease_seconds`: silence after which a worker counts as gone. `room`: of the disk that cells are written to.
 
         A try hangs when no epoch ended for `hang_seconds` and for `HANG_EPOCHS` times what one takes: as forecast for
         the cell or as long as its longest; where neither is known, as long as the longest of any cell here.
@@ -149,6 +151,7 @@ class CellQueue:
         self._outbox = _Outbox(event_limit)
         self._closed = False
         self._heard = clock()
+        self._room = room or Room(None)
 
     def submit(self, cells_json: Sequence[str], epoch_seconds: Mapping[str, float] | None = None) -> None:
         """Adds cells at the end. A known cell is left alone, unless it was cancelled: then it runs after all.
@@ -225,7 +228,7 @@ class CellQueue:
         self._expire()
         if self._generations.get(rank) != generation:
             return None
-        entry = self._held_by(rank) or self._next()
+        entry = self._held_by(rank) or (self._next() if self._room() else None)
         if entry is None:
             return None
         if entry.state == "queued":
@@ -371,6 +374,7 @@ class CellQueue:
     def _try_failed(self, entry: _Entry, failure: Failure, *, recorded: bool, seconds: float = 0.0) -> None:
         entry.strikes += 1
         entry.message = failure.message
+        self._room.heard(failure)
         if failure.kind not in RETRIED or entry.strikes >= self._max_attempts:
             self._settle(entry, "failed", failure=failure, recorded=recorded, seconds=seconds)
             return

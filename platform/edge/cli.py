@@ -1,7 +1,11 @@
-"""The command line. The only module that ends the process: 0 ok, 1 some cells failed, 2 wrong use."""
+"""The command line. The only module that ends the process: 0 ok, 1 some cells failed, 2 wrong use, 130 stopped."""
 
+import contextlib
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -15,9 +19,12 @@ from crossfold.platform.edge import (
     cli_merge,
     cli_rescore,
     cli_run,
+    cli_why,
 )
-from crossfold.platform.edge.console import tell_error
+from crossfold.platform.edge.console import err, tell_error
 from crossfold.platform.errors import UserError
+from crossfold.platform.remote_files import Away
+from crossfold.platform.room import FULL, tell_full
 
 app = typer.Typer(
     name="crossfold",
@@ -45,7 +52,7 @@ app.command()(cli_run.search)
 app.command()(cli_run.submit)
 app.command()(cli_look.status)
 app.command()(cli_look.report)
-app.command()(cli_look.why)
+app.command()(cli_why.why)
 app.command()(cli_run.rerun)
 app.command()(cli_rescore.rescore)
 app.command()(cli_merge.merge)
@@ -69,11 +76,30 @@ def _version(
         raise typer.Exit
 
 
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, stops a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     try:
-        app(arguments, prog_name="crossfold")
+        with _stopped_by_sigterm():
+            _run(arguments)
+    except SystemExit as end:
+        # Typer makes this of an interrupt that no command took for itself.
+        if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
+            err.print("stopped; the same command continues")
+        raise
     except UserError as error:
         tell_error(error)
         sys.exit(2)
@@ -83,11 +109,27 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         tell_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))
         sys.exit(1)
+    except Away as error:
+        tell_error(UserError(f"the workspace is away: {error}", "nothing is lost, and the same command continues"))
+        sys.exit(1)
     except OSError as error:
+        if error.errno in FULL:
+            tell_error(tell_full(error))
+            sys.exit(1)
         if error.filename is None:
             raise
         tell_error(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"))
         sys.exit(2)
+
+
+def _run(arguments: list[str] | None) -> None:
+    """Runs the command; whatever its end, what it wrote for a workspace at a URL is sent."""
+    try:
+        app(arguments, prog_name="crossfold")
+    finally:
+        mirrors = sys.modules.get("crossfold.platform.workspace_mirror")
+        if mirrors is not None:
+            mirrors.leave()
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def validate(
 ) -> None:
     """What is wrong with a data folder, in plain words, before any work. Exits with 2 if anything must be mended."""
     from crossfold.datasets.corpora import find_reader
-    from crossfold.datasets.validation import findings_table
+    from crossfold.datasets.validation import Finding, findings_table
     from crossfold.platform.errors import UserError
     from crossfold.platform.registry import load_plugin
 
@@ -103,14 +103,22 @@ def validate(
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
     inspection = entry.read(root.resolve(), deep=True, options=_options(set_))
     errors = sum(finding.severity == "error" for finding in inspection.findings)
-    rows = findings_table(inspection.findings).to_dict("records")
+    findings = list(inspection.findings)
+    if not inspection.clips and not errors:
+        errors = 1
+        findings.append(
+            Finding(str(root), "clips", f"holds no clip that {corpus} reads", "give another folder, or mend the reader")
+        )
+    # Without a clip nobody knows what the folder holds.
+    name = inspection.corpus if inspection.clips else corpus
+    rows = findings_table(findings).to_dict("records")
     if as_json:
-        emit({"corpus": inspection.corpus, "clips": len(inspection.clips), "findings": rows}, True)
+        emit({"corpus": name, "clips": len(inspection.clips), "findings": rows}, True)
     else:
         if rows:
             emit([{str(key): value for key, value in row.items()} for row in rows], False, "Findings")
-        warnings = sum(finding.severity == "warning" for finding in inspection.findings)
-        out.print(f"{inspection.corpus}: {len(inspection.clips)} usable clips, {errors} errors, {warnings} warnings")
+        warnings = sum(finding.severity == "warning" for finding in findings)
+        out.print(f"{name}: {len(inspection.clips)} usable clips, {errors} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(2)
 
@@ -179,11 +187,7 @@ def prepare(
         "folds": folds,
     }
     space, options = Workspace.locate(workspace), _options(set_)
-    try:
-        store = build_store(space, corpus, root, plan=plan, address=address, options=options, **work)
-    except KeyboardInterrupt:
-        err.print("stopped; the same command continues")
-        raise typer.Exit(130) from None
+    store = build_store(space, corpus, root, plan=plan, address=address, options=options, **work)
     out.print(f"store: {store}", soft_wrap=True)
     for note in _notes(store):
         out.print(note, soft_wrap=True)
@@ -208,6 +212,8 @@ def build_store(workspace: Workspace, corpus: str, root: Path, *, address: str |
     """Prepares a corpus under progress bars and returns the folder of its store. `how`: as `prepare` takes it."""
     from crossfold.platform import prepare as preparing
 
+    if workspace.mirror is not None:
+        workspace.mirror.files.check(write=True)
     with Bars() as bars, contextlib.ExitStack() as opened:
         if address is not None:
             how["open_workers"] = lambda paths, device: opened.enter_context(

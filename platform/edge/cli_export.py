@@ -33,6 +33,12 @@ def export(
     params: Annotated[list[str] | None, typer.Option(help="key=value of the system, where variants differ.")] = None,
     fold: Annotated[list[int] | None, typer.Option(help="Folds, each by its own --fold.", show_default="all")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; several are averaged.", show_default="all")] = None,
+    best_folds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only so many folds: those with the best score on the split that chose their epochs (E13)."
+        ),
+    ] = None,
     sample: Annotated[
         Path | None, typer.Option(help="abaw: the organisers' sample file, whose lines are filled in its order.")
     ] = None,
@@ -49,6 +55,7 @@ def export(
 ) -> None:
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.platform.ensembles import best_folds as choose_folds
     from crossfold.platform.export import (
         ABAW_TARGETS,
         JOINT_FILE,
@@ -66,6 +73,9 @@ def export(
     if format_ == "abaw":
         cells = _one_variant(cells, ABAW_TARGETS)
     records = _finished(space, cells, prepared.finished, sweep)
+    if best_folds is not None:
+        kept = choose_folds(records, best_folds)
+        records = [record for record in records if record.cell.fold in kept]
     if format_ == "backbone":
         _export_backbones(records, out_, as_json)
         return
@@ -74,16 +84,47 @@ def export(
         path = out_ / JOINT_FILE
         written = write_abaw(out_, join(members, ABAW_TARGETS), sample)
         told: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
+        told |= {"averaged": _labels(records), "scores": _scores(members)}
     else:
         path = out_ if out_.suffix == f".{format_}" else out_ / f"predictions.{format_}"
         table = tidy([(record.cell, predictions) for record, predictions in zip(records, members, strict=True)])
         write_table(path, table)
-        told = {"file": str(path), "cells": len(records), "rows": len(table)}
+        told = {"file": str(path), "cells": len(records), "rows": len(table), "averaged": {}, "scores": []}
     if as_json:
         emit(told, True)
         return
-    counts = ", ".join(f"{value} {name}" for name, value in told.items() if name != "file")
+    counts = ", ".join(f"{value} {name}" for name, value in told.items() if isinstance(value, int))
     out.print(f"{path}: {counts}", markup=False, soft_wrap=True)
+    for label in told["averaged"].values():
+        out.print(f"  of {label}", markup=False, soft_wrap=True)
+    for score in told["scores"]:
+        out.print(
+            f"{score['target']} CCC {score['ccc']:.4f}: the mean of {score['cells']} cells on {score['clips']} clips, "
+            f"{score['frames']} labelled frames",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _labels(records: Sequence["CellRecord"]) -> dict[str, str]:
+    """The cells that an export is made of, by identity."""
+    return {record.cell_id: record.cell.label for record in records}
+
+
+def _scores(members: Sequence["Predictions"]) -> list[dict[str, Any]]:
+    """The score of each mean over cells that predict the same clips, where these have labels."""
+    from crossfold.platform.ensembles import means_of
+    from crossfold.platform.scoring import pooled_ccc
+
+    scores = []
+    for mean, cells in means_of(members):
+        labelled = mean.valid.sum(axis=0)
+        if not labelled.any():
+            continue
+        for (target, ccc), frames in zip(pooled_ccc(mean).items(), labelled, strict=True):
+            row = {"target": target, "ccc": ccc, "cells": cells, "clips": len(mean.clips), "frames": int(frames)}
+            scores.append(row)
+    return scores
 
 
 def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bool) -> None:

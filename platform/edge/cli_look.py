@@ -1,12 +1,10 @@
 """Commands that only look: what there is, what would run, how far it is, what came out."""
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,9 +23,6 @@ from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
-
-if TYPE_CHECKING:
-    from crossfold.platform.contracts import Cell
 
 WATCH_SECONDS = 2.0
 """Between two looks of `status --watch`."""
@@ -125,27 +120,33 @@ def plan(
     set_: SetOption = None,
     plugin: PluginOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time, for the prediction.")] = None,
+    weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a sweep would run: cells in all, done, to run, the time they will take, and what is skipped and why."""
-    from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep
-    from crossfold.platform.forecast import forecast
+    """What a sweep would run: cells in all, done, to run, their time and peak memory, and what is skipped and why.
+
+    Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
+    """
+    from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep, variant_names
+    from crossfold.platform.forecast import forecast, kind_of
+    from crossfold.platform.peak_memory import known_peaks, spell_peaks
 
     space = Workspace.locate(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
-    check_before_work(prepared, space)
+    check_before_work(prepared, space, weights)
     seconds = forecast(prepared.missing, space, prepared.store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
     slots = workers or cores()
     # The longest cell takes its time however many workers there are.
     hours = max(sum(seconds.values()) / slots, *seconds.values(), 0.0) / 3600
     variants: dict[str, dict[str, Any]] = {}
-    named = _variant_names(prepared.plan.cells)
+    named, peaks = variant_names(prepared.plan.cells), known_peaks(space)
     for cell in prepared.plan.cells:
-        row = variants.setdefault(
-            named[cell.cell_id],
-            {"variant": named[cell.cell_id], "cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0},
-        )
+        name = named[cell.cell_id]
+        if name not in variants:
+            counts = {"cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0}
+            variants[name] = {"variant": name, **counts, "memory": dict(peaks.get(kind_of(cell), {}))}
+        row = variants[name]
         row["cells"] += 1
         row["done" if cell.cell_id in prepared.finished else "to_run"] += 1
         row["failed"] += cell.cell_id in failed
@@ -164,28 +165,16 @@ def plan(
     if as_json:
         emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
         return
-    emit([{**row, "each": spell_seconds(row["each"])} for row in variants.values()], False, f"Plan of {total['sweep']}")
+    shown = [
+        row | {"each": spell_seconds(row["each"]), "memory": spell_peaks(row["memory"])} for row in variants.values()
+    ]
+    emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:
         emit(skipped, False, "Skipped")
     out.print(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
         f"about {spell_seconds(hours * 3600)} with {slots} workers"
     )
-
-
-def _variant_names(cells: "Sequence[Cell]") -> dict[str, str]:
-    """Of each cell, by identity: its system, with the parameters in which the variants of that system differ."""
-    params: dict[str, dict[str, set[str]]] = {}
-    for cell in cells:
-        seen = params.setdefault(cell.system, {})
-        for key, value in cell.params.items():
-            seen.setdefault(key, set()).add(str(value))
-    return {
-        cell.cell_id: " ".join(
-            [cell.system, *(f"{k}={v}" for k, v in cell.params.items() if len(params[cell.system][k]) > 1)]
-        )
-        for cell in cells
-    }
 
 
 def status(
@@ -205,7 +194,7 @@ def status(
         emit(state.sweeps, True)
         return
     if not state.sweeps:
-        out.print(f"no sweep was launched in {space.root} yet", soft_wrap=True)
+        out.print(f"no sweep was launched in {space} yet", soft_wrap=True)
         return
     if not watch:
         out.print(picture(state))
@@ -215,62 +204,6 @@ def status(
             time.sleep(WATCH_SECONDS)
             state = read_status(space, sweep)
             live.update(picture(state), refresh=True)
-
-
-def why(
-    cell: Annotated[str, typer.Argument(help="A cell id, or its first digits.")],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Why a cell is done, failed or missing: its identity, its result, and every failed try with its log."""
-    space = Workspace.locate(workspace)
-    facts: dict[str, Any]
-    failures = space.failures_of(cell)
-    known = {failure.cell_id for failure in failures}
-    if any(name.startswith(cell) for name in space.finished()):
-        record = space.read(cell)
-        env = record.env
-        facts = {
-            "cell": record.cell_id,
-            "label": record.cell.label,
-            "status": "done",
-            "when": f"{env['finished_at'][:19]} UTC, try {env['attempt']}, {spell_seconds(env['seconds'])}",
-            "identity": record.cell.identity(),
-            "result": {"metrics": record.result["metrics"], "selection": record.result["selection"]},
-            "folder": str(record.path),
-        }
-    elif len(known) == 1:
-        facts = {"cell": known.pop(), "label": failures[-1].label, "status": f"failed: {failures[-1].kind}"}
-    else:
-        planned = {cell_id: label for cell_id, label in _planned(space).items() if cell_id.startswith(cell)}
-        if len(planned) != 1:
-            raise UserError(
-                f"{cell!r} begins {len(planned) or 'no'} cells of {space.root}"
-                + nearest(cell, planned or space.finished()),
-                "crossfold status, or the ids in the report",
-            )
-        ((cell_id, label),) = planned.items()
-        facts = {"cell": cell_id, "label": label, "status": "not run yet: no result and no failure on record"}
-    tries = [vars(failure) | {"kind": str(failure.kind)} for failure in failures]
-    if as_json:
-        emit({**facts, "failures": tries}, True)
-        return
-    for key, value in facts.items():
-        out.print(f"[bold]{key}[/]: ", end="")
-        out.print(value, markup=False, soft_wrap=True)
-    for failure in failures:
-        out.print(f"[bold red]try {failure.attempt}[/] at {failure.at[:19]} UTC, class {failure.kind}:")
-        out.print(failure.message, markup=False)
-        out.print(failure.log_tail, markup=False, style="dim")
-
-
-def _planned(space: Workspace) -> dict[str, str]:
-    import json
-
-    labels: dict[str, str] = {}
-    for path in space.sweeps.glob("*.json"):
-        labels |= {key: value["label"] for key, value in json.loads(path.read_text())["labels"].items()}
-    return labels
 
 
 def report(
@@ -283,6 +216,12 @@ def report(
         Path | None, typer.Option(help="Also write each chart as a file into this folder.", metavar="DIR")
     ] = None,
     figure_format: Annotated[str, typer.Option(help="Comma-separated: svg, png, pdf.")] = "svg",
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            help="A corpus's folder: embed faces and sound of the clips shown, people included.", metavar="DIR"
+        ),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
     ] = False,
@@ -293,8 +232,12 @@ def report(
     from crossfold.reports.export import check_export, export_figures
 
     space = Workspace.locate(workspace)
+    if media is not None and not media.is_dir():
+        raise UserError(
+            f"--media {media}: no such folder", "give the folder of the corpus, as --root of prepare had it"
+        )
     if serve:
-        _serve(space, port, tuple(tables or ()), charts)
+        _serve(space, port, tuple(tables or ()), charts, media)
         return
     formats = tuple(part.strip() for part in format_.split(",") if part.strip())
     if not formats:
@@ -304,7 +247,9 @@ def report(
         if "html" not in formats or not charts:
             raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
         check_export(kinds)
-    built = build_report(space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts)
+    built = build_report(
+        space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
+    )
     out.print(built.summary, markup=False)
     for path in built.paths:
         out.print(str(path), markup=False, soft_wrap=True)
@@ -313,13 +258,13 @@ def report(
         out.print(f"{len(written)} figures in {figures}", markup=False, soft_wrap=True)
 
 
-def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool) -> None:
+def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
     from crossfold.reports.serve import ReportServer
     from crossfold.reports.specs import check_tables
 
     check_tables(tables)
-    server = ReportServer(space, port, tables, figures=charts)
-    out.print(f"report of {space.root}: {server.url}", markup=False, soft_wrap=True)
+    server = ReportServer(space, port, tables, figures=charts, media=media)
+    out.print(f"report of {space}: {server.url}", markup=False, soft_wrap=True)
     out.print("It looks for finished cells every few seconds. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
@@ -335,15 +280,32 @@ def cite(
     for path in plugin or ():
         load_plugin(path)
     from crossfold.fusion_models.catalogue import find_system, system_names
-    from crossfold.sweeps.plan import Search, load
+    from crossfold.sweeps.plan import Search, load, shipped_sweeps
 
     if what in system_names():
         names = [what]
     else:
-        asked = load(what)
+        try:
+            asked = load(what)
+        except UserError as error:
+            if Path(what).is_file() or what in shipped_sweeps():
+                raise
+            hint = nearest(what, [*system_names(), *shipped_sweeps()])
+            raise UserError(f"{what!r} is no system and no sweep{hint}", error.remedy) from None
         names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
     for entry in dict.fromkeys(find_system(name).bibtex for name in names):
         typer.echo(entry + "\n")
+
+
+def look_at_place(given: str | None) -> tuple[Workspace, UserError | None]:
+    """A workspace, and what is wrong with its URL; then the workspace is only the folder that would be used here."""
+    try:
+        space = Workspace.at(given)
+        if space.mirror is not None:
+            space.mirror.files.check(write=True)
+    except UserError as error:
+        return Workspace(Path(".crossfold")), error
+    return space, None
 
 
 def doctor(workspace: WorkspaceOption = None, weights: WeightsOption = None, as_json: JsonOption = False) -> None:
@@ -351,31 +313,13 @@ def doctor(workspace: WorkspaceOption = None, weights: WeightsOption = None, as_
 
     Pretrained weights are needed by recipes with backbones only, so missing ones are optional, damaged ones are not.
     """
-    import importlib.metadata
-    import importlib.util
+    from crossfold.platform.edge.doctor import machine_rows, row
 
-    import torch
-
-    space = Workspace.locate(workspace)
-    rows: list[dict[str, Any]] = []
-
-    def check(what: str, good: bool, found: str, remedy: str, *, needed: bool = True) -> None:
-        state = "ok" if good else "missing" if needed else "optional"
-        rows.append({"check": what, "state": state, "found": found, "what to do": "" if good else remedy})
-
-    for name in ("torch", "ray", "optuna", "mlflow"):
-        check(name, True, importlib.metadata.version(name), "")
-    for name, extra in (("av", "media"), ("espeakng_loader", "media"), ("transformers", "text")):
-        there = importlib.util.find_spec(name) is not None
-        remedy = f"pip install 'crossfold[{extra}]'"
-        check(name, there, "installed" if there else "not installed", remedy, needed=extra == "media")
-    gpus = torch.cuda.device_count()
-    check("GPU", gpus > 0, f"{gpus} CUDA devices", "cells run on CPU cores", needed=False)
-    where = next(path for path in (space.root, *space.root.parents) if path.exists())
-    free = shutil.disk_usage(where).free / 2**30
-    check("disk", free > 2, f"{free:.0f} GiB free for {space.root}", "free some, or choose another --workspace")
-    writable = where.is_dir() and os.access(where, os.W_OK)
-    check("workspace", writable, f"{space.root}", "choose a --workspace that is a folder you may write")
+    space, trouble = look_at_place(workspace)
+    rows = machine_rows(space.root)
+    if trouble is not None or space.mirror is not None:
+        found = trouble.problem if trouble is not None else f"{space} can be read and written"
+        rows.append(row("workspace URL", trouble is None, found, trouble.remedy if trouble is not None else ""))
     rows += doctor_rows(space, weights)
     emit(rows, as_json, "Doctor")
     if any(row["state"] in ("missing", "damaged") for row in rows):

@@ -1,7 +1,6 @@
 """`crossfold merge`: workspaces of several people become one."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,9 @@ from crossfold.platform.results import Workspace
 
 
 def merge(
-    others: Annotated[list[Path], typer.Argument(metavar="WORKSPACE...", help="Workspaces to take over from.")],
+    others: Annotated[
+        list[str], typer.Argument(metavar="WORKSPACE...", help="Workspaces to take over from: folders or URLs.")
+    ],
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,8 +24,13 @@ def merge(
     from crossfold.platform.merge import merge as join
 
     space = Workspace.locate(workspace)
+    sources = [Workspace.at(other) for other in others]
+    for source in sources:
+        source.bring_all()
+        # What both have is compared byte by byte.
+        space.bring_cells(space.finished() & source.finished())
     with driver_lock(space):
-        merged = join(space, [Workspace(path) for path in others])
+        merged = join(space, sources)
     if as_json:
         emit(asdict(merged), True)
     else:

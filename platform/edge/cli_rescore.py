@@ -1,20 +1,36 @@
 """`crossfold rescore`: finished cells under another chain of post-processing or battery of stress."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import track
 
-from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out, tell_error
+from crossfold.platform.edge.console import (
+    JsonOption,
+    OnlyOption,
+    PluginOption,
+    SetOption,
+    WorkspaceOption,
+    emit,
+    out,
+    tell_error,
+)
+from crossfold.platform.edge.ray_start import cores
+from crossfold.platform.edge.turns import only as choose
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
+from crossfold.platform.workers import LocalWorkers, Workers
 
 if TYPE_CHECKING:
     from crossfold.platform.contracts import Cell
     from crossfold.platform.edge.launch import Prepared
     from crossfold.platform.evaluation_options import Evaluation
+
+CELLS_A_PROCESS = 4
+"""Under which another process costs more than it saves."""
 
 
 def rescore(
@@ -30,20 +46,32 @@ def rescore(
     workspace: WorkspaceOption = None,
     set_: SetOption = None,
     plugin: PluginOption = None,
+    only: OnlyOption = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time.", show_default="cores, as far as it pays")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that does it, as auto, ray://head:10001, or local.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score finished cells of a sweep in another way, without training. Their committed results never change."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
 
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device!r} is neither cpu nor cuda", "choose one")
     space = Workspace.locate(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
-    cells = prepared.plan.cells
+    cells = choose(prepared.plan.cells, only or ())
     if not cells:
         raise UserError(f"{prepared.sweep.name} has no cells", "see what `crossfold plan` skips")
     evaluation = _asked(cells[0].recipe.evaluation, post, stress)
     done = sum(cell.cell_id in prepared.finished for cell in cells)
-    computed, failed = rescore_cells(cells, evaluation, space, device=device, silent=as_json)
+    with _workers(address, device, processes, space) as work:
+        computed, failed = rescore_cells(
+            cells, evaluation, space, device=device, workers=work, plugins=tuple(plugin or ()), silent=as_json
+        )
     folder = space.rescored / evaluation.key
     if as_json:
         spelled = {"evaluation": evaluation.key, "folder": str(folder), "finished": done}
@@ -60,27 +88,64 @@ def rescore(
 
 
 def rescore_cells(
-    cells: "Sequence[Cell]", evaluation: "Evaluation", space: Workspace, *, device: str = "cpu", silent: bool = False
+    cells: "Sequence[Cell]",
+    evaluation: "Evaluation",
+    space: Workspace,
+    *,
+    device: str = "cpu",
+    workers: Workers | None = None,
+    plugins: tuple[Path, ...] = (),
+    silent: bool = False,
 ) -> tuple[int, int]:
-    """Scores those finished cells that this evaluation has not seen; returns how many it did and how many failed."""
-    from crossfold.platform.rescoring import rescore as rescore_cell
-    from crossfold.platform.rescoring import to_rescore
+    """Scores those finished cells that this evaluation has not seen; returns how many it did and how many failed.
 
-    waiting, failed = list(to_rescore(cells, evaluation, space)), 0
-    for cell in track(waiting, "scoring finished cells in another way", console=out, disable=silent or not waiting):
-        try:
-            rescore_cell(cell.cell_id, evaluation, space, device)
-        except UserError as error:
+    workers: who does it; else as many processes of this machine as pay.
+    """
+    from crossfold.platform.rescoring import RescoreTask, rescore_task, to_rescore
+
+    tasks = [
+        RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)
+        for cell in to_rescore(cells, evaluation, space)
+    ]
+    if not tasks:
+        return 0, 0
+    failed = 0
+    work = workers or LocalWorkers(_worthwhile(len(tasks), device))
+    said = "scoring finished cells in another way"
+    for _, error in track(work(rescore_task, tasks), said, total=len(tasks), console=out, disable=silent):
+        if error is not None:
             failed += 1
             tell_error(error)
-    return len(waiting) - failed, failed
+    return len(tasks) - failed, failed
 
 
-def look_again(prepared: "Prepared", space: Workspace, *, silent: bool) -> None:
-    """The end of a run: cells finished earlier, under another chain or battery, are scored as this sweep says."""
-    before = [cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished]
+def look_again(
+    prepared: "Prepared", space: Workspace, chosen: Set[str], *, plugins: Sequence[Path] = (), silent: bool
+) -> None:
+    """The end of a run: cells finished earlier, under another chain or battery, are scored as this sweep says.
+
+    chosen: identities of the cells that the run is about.
+    """
+    before = [cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished & chosen]
     if before:
-        rescore_cells(before, before[0].recipe.evaluation, space, silent=silent)
+        rescore_cells(before, before[0].recipe.evaluation, space, plugins=tuple(plugins), silent=silent)
+
+
+def _worthwhile(cells: int, device: str) -> int:
+    """Processes that pay: one takes seconds to start, in which this one scores a few cells. A GPU serves one."""
+    return max(1, min(cores(), cells // CELLS_A_PROCESS)) if device == "cpu" else 1
+
+
+@contextlib.contextmanager
+def _workers(address: str | None, device: str, processes: int | None, space: Workspace) -> Iterator[Workers | None]:
+    if address is None:
+        yield LocalWorkers(processes) if processes is not None else None
+        return
+    from crossfold.platform.edge.ray_extraction import RayWorkers
+
+    seen = [space.root] if space.mirror is None else []
+    with RayWorkers(address, seen, gpus=float(device == "cuda"), processes=processes) as workers:
+        yield workers
 
 
 def _asked(own: "Evaluation", post: str | None, stress: str | None) -> "Evaluation":

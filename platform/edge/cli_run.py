@@ -17,6 +17,7 @@ from crossfold.platform.edge.console import (
     JsonOption,
     PluginOption,
     SetOption,
+    WeightsOption,
     WorkspaceOption,
     emit,
     out,
@@ -117,6 +118,7 @@ def run(
     lasting: Annotated[
         str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
     ] = None,
+    weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Execute what is missing. The same command continues whatever was interrupted; nothing finished runs again.
@@ -124,8 +126,11 @@ def run(
     Exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and 130
     when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
+    from crossfold.platform.edge.launch import check_address, use_weights
     from crossfold.platform.edge.turns import budget_seconds
 
+    use_weights(weights)
+    check_address(address)
     # `--only system=hgrjca fold=0` leaves the second condition among the sweeps.
     loose = [text for text in sweeps if "=" in text and not Path(text).exists()]
     if loose and not only:
@@ -193,6 +198,7 @@ def search(
     address: AddressOption = None,
     only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
     plugin: PluginOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
 
@@ -201,16 +207,20 @@ def search(
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.edge.driver_lease import driver_lock
     from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import prepare_cells, read_search
+    from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
     from crossfold.platform.edge.tune_search import run_search
-    from crossfold.sweeps.plan import check_space, winner_sweep
+    from crossfold.platform.room import need_room
+    from crossfold.sweeps.plan import winner_sweep
 
     for path in plugin or ():
         load_plugin(path)
     space = Workspace.locate(workspace)
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
-    check_space(asked, store)
+    use_weights(weights)
+    check_address(address)
+    check_search(asked, store, space)
+    need_room(space.root)
     with driver_lock(space):
         result = run_search(
             asked,
@@ -240,17 +250,20 @@ def submit(
     set_: SetOption = None,
     workers: WorkersOption = None,
     plugin: PluginOption = None,
+    weights: WeightsOption = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; `crossfold status` tells the rest.")
     ] = False,
 ) -> None:
     """The same as `run`, as a Ray job: the code travels as a wheel, the results land in the workspace."""
     from crossfold.platform.edge import ray_jobs
+    from crossfold.platform.edge.launch import use_weights
 
+    use_weights(weights)
     code = ray_jobs.submit(
         sweep,
         address,
-        Workspace.locate(workspace).root,
+        Workspace.at(workspace).address,
         wait=not no_wait,
         overrides=tuple(set_ or ()),
         workers=workers,
@@ -317,7 +330,7 @@ def _find_cell(space: Workspace, cell: str) -> "tuple[Cell, dict[str, dict[str, 
     planned = find_launched(space, cell)
     if planned is not None:
         return planned, None
-    raise UserError(f"no cell {cell!r} in {space.root}", "crossfold status, or the ids in the report")
+    raise UserError(f"no cell {cell!r} in {space}", "crossfold status, or the ids in the report")
 
 
 def mlflow_ui(

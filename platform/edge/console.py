@@ -18,9 +18,12 @@ out = Console(highlight=False, width=_width)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 WorkspaceOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--workspace", "-w", help="The workspace folder; else CROSSFOLD_HOME, else ./.crossfold.", show_default=False
+        "--workspace",
+        "-w",
+        help="The workspace: a folder, or a URL such as s3://bucket/lab; else CROSSFOLD_HOME, else ./.crossfold.",
+        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
@@ -39,6 +42,10 @@ WeightsOption = Annotated[
         help="Folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
         show_default=False,
     ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="axis=value: only such cells, as --only system=hgrjca,rjca.", show_default=False),
 ]
 PluginOption = Annotated[
     list[Path] | None,

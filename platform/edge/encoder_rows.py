@@ -51,12 +51,12 @@ def extractor_rows() -> list[dict[str, Any]]:
     ]
 
 
-def weights_rows(workspace: Path | None, given: Path | None) -> list[dict[str, Any]]:
+def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, Any]]:
     """What `list weights` shows."""
     from crossfold.platform.weights import weights_folder, weights_state
     from crossfold.platform.weights_table import WEIGHTS
 
-    folder = weights_folder(given, Workspace.locate(workspace))
+    folder = weights_folder(given, Workspace.at(workspace))
     return [
         {
             "name": entry.name,

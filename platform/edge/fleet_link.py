@@ -5,16 +5,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from crossfold.platform.contracts import EpochReport, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event, Ticket, Verdict
+from crossfold.platform.edge.ray_start import NAMESPACE as NAMESPACE
+from crossfold.platform.room import Room
 
 Answer = Ticket | Literal["wait", "leave"]
 """What a worker that asks for a cell is told."""
-
-NAMESPACE = "crossfold"
-"""Ray namespace of the queue actors."""
 
 
 class QueueLost(ConnectionError):
@@ -33,6 +33,8 @@ class Link(Protocol):
     def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict: ...
 
     def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None: ...
+
+    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer: ...
 
     def refuse(self, rank: int, message: str) -> None: ...
 
@@ -77,6 +79,11 @@ class LocalLink:
         """See `CellQueue.finish`."""
         with self.lock:
             self._queue.finish(cell_id, attempt, outcome, recorded=recorded)
+
+    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
+        """`finish`, then `take`."""
+        self.finish(cell_id, attempt, outcome)
+        return self.take(rank, generation)
 
     def refuse(self, rank: int, message: str) -> None:
         """See `CellQueue.refuse`."""
@@ -132,6 +139,14 @@ class RayLink:
         self._sent.clear()
         self._ask(lambda: self._actor.finish.remote(cell_id, attempt, outcome, recorded=recorded))
 
+    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
+        """See `QueueActor.finish_and_take`."""
+        self._sent.clear()
+        answer: Answer = self._ask(
+            lambda: self._actor.finish_and_take.remote(rank, generation, cell_id, attempt, outcome)
+        )
+        return answer
+
     def refuse(self, rank: int, message: str) -> None:
         """See `CellQueue.refuse`."""
         self._ask(lambda: self._actor.refuse.remote(rank, message))
@@ -168,10 +183,17 @@ class QueueActor:
     """`CellQueue` as an async Ray actor without a CPU. All methods run on one event loop, so nothing is locked."""
 
     def __init__(
-        self, lease_seconds: float, max_attempts: int, poll_seconds: float = 1.0, hang_seconds: float = HANG_SECONDS
+        self,
+        lease_seconds: float,
+        max_attempts: int,
+        poll_seconds: float = 1.0,
+        hang_seconds: float = HANG_SECONDS,
+        place: Path | None = None,
     ) -> None:
-        """`poll_seconds`: how long a worker without work is kept waiting for an answer."""
-        self._queue = CellQueue(lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds)
+        """`poll_seconds`: how long a worker without work is kept waiting for an answer. `place`: of the workspace."""
+        self._queue = CellQueue(
+            lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds, room=Room(place)
+        )
         self._poll_seconds = poll_seconds
         self._news = asyncio.Event()
 
@@ -233,6 +255,11 @@ class QueueActor:
         """See `CellQueue.finish`."""
         self._queue.finish(cell_id, attempt, outcome, recorded=recorded)
         self._tell()
+
+    async def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
+        """`finish`, then `take`: one way to the queue and back for a cell, not two."""
+        await self.finish(cell_id, attempt, outcome)
+        return await self.take(rank, generation)
 
     async def refuse(self, rank: int, message: str) -> None:
         """See `CellQueue.refuse`."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import gc
 import importlib
 import os
 import signal
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.edge.cell_queue import Ticket
 from crossfold.platform.edge.fleet_link import NAMESPACE, Link, QueueLost, RayLink
 from crossfold.platform.edge.last_words import log_path
 from crossfold.platform.errors import Cancelled
@@ -129,10 +127,22 @@ def work(
             return count
         generation = uuid.uuid4().hex
         link.register(rank, generation, world)
-        while (answer := link.take(rank, generation)) != "leave":
-            if isinstance(answer, Ticket):
-                _run(link, run, workspace, answer, device, end_process or partial(link.refuse, rank), own_process)
-                count += 1
+        end_process = end_process or partial(link.refuse, rank)
+        answer = link.take(rank, generation)
+        while answer != "leave":
+            if answer == "wait":
+                answer = link.take(rank, generation)
+                continue
+            cell = Cell.model_validate_json(answer.cell)
+            outcome, recorded = _run(link, run, workspace, cell, answer.attempt, device, end_process, own_process)
+            count += 1
+            if outcome.failure is None:
+                answer = link.finish_and_take(rank, generation, cell.cell_id, answer.attempt, outcome)
+                continue
+            link.finish(cell.cell_id, answer.attempt, outcome, recorded=recorded)
+            if not _computes(device):
+                end_process(f"cell {cell.cell_id} left {device} unusable")
+            answer = link.take(rank, generation)
     return count
 
 
@@ -148,42 +158,45 @@ def _with_memory(report: EpochReport) -> EpochReport:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return report
-    return report.model_copy(update={"gpu_bytes": torch.cuda.max_memory_allocated()})
+    return report.model_copy(update={"gpu_bytes": torch.cuda.max_memory_reserved()})
 
 
 def _run(
     link: Link,
     trial: Trial,
     workspace: Workspace,
-    ticket: Ticket,
+    cell: Cell,
+    attempt: int,
     device: str,
     end_process: EndProcess,
     own_process: bool,
-) -> None:
-    cell = Cell.model_validate_json(ticket.cell)
-    pulse = Pulse(link, cell.cell_id, ticket.attempt, end_process)
-    began, recorded = time.monotonic(), True
+) -> tuple[Outcome, bool]:
+    """How a try ended, and whether its failure lies in the ledger already."""
+    pulse = Pulse(link, cell.cell_id, attempt, end_process)
+    began = time.monotonic()
     heard = _heard_in(log_path(workspace, cell.cell_id)) if own_process else contextlib.nullcontext()
-    _measure_memory(device)
     with pulse.beating(), heard:
         try:
-            outcome = trial(cell, workspace, reporter=pulse, attempt=ticket.attempt, device=device)
+            return trial(cell, workspace, reporter=pulse, attempt=attempt, device=device), True
         except Cancelled:
-            outcome = Outcome("cancelled", time.monotonic() - began)
+            return Outcome("cancelled", time.monotonic() - began), True
         except Exception as error:
-            recorded = False
-            outcome = Outcome("failed", time.monotonic() - began, _unforeseen(cell, ticket.attempt, error))
-    link.finish(cell.cell_id, ticket.attempt, outcome, recorded=recorded)
+            return Outcome("failed", time.monotonic() - began, _unforeseen(cell, attempt, error)), False
 
 
-def _measure_memory(device: str) -> None:
-    """Each cell begins with a GPU that holds nothing of the one before, and with a peak of its own."""
-    if device.startswith("cuda"):
-        import torch
+def _computes(device: str) -> bool:
+    """Whether this process can still use its device: after some errors of CUDA it never can again."""
+    if not device.startswith("cuda"):
+        return True
+    import torch
 
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        torch.ones(1, device=device).item()
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+    return True
 
 
 def _unforeseen(cell: Cell, attempt: int, error: Exception) -> Failure:
@@ -221,10 +234,11 @@ def train_worker(config: dict[str, Any]) -> None:
     device = config["device"] or (str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu")
     link = RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))
     rank = ray.train.get_context().get_world_rank()
+    workspace = Workspace.at(config["workspace"])
     work(
         link,
         config["trial"],
-        Workspace(Path(config["workspace"])),
+        workspace,
         rank=rank,
         device=device,
         threads=config["threads"],
@@ -233,6 +247,7 @@ def train_worker(config: dict[str, Any]) -> None:
         world=ray.train.get_context().get_world_size(),
         own_process=True,
     )
+    workspace.settle()
 
 
 def _kill_this_worker(why: str) -> None:

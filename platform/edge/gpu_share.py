@@ -59,6 +59,11 @@ def share_for(
     return GpuShare(min(max(fitting, 1), most))
 
 
+def too_much_for(total_bytes: int, k: int) -> int:
+    """The smallest peak of which `share_for` says that k workers do not fit; 0 for one worker, who has all there is."""
+    return int(total_bytes * (1 - HEADROOM) / k) - CONTEXT_BYTES + 1 if k > 1 and total_bytes > 0 else 0
+
+
 class Sharing:
     """The share of a launch: begins with what earlier launches measured, follows what its own cells need."""
 
@@ -92,7 +97,11 @@ class Sharing:
                 self._peaks[kind] = max(self._peaks.get(kind, 0), event.report.gpu_bytes)
             elif event.failure is not None and event.failure.kind == FailureClass.OOM:
                 # Several cells that ran out of memory together lower it once.
-                self._most = min(self._most, max(self._tries.get(event.cell_id, self.share.k) - 1, 1))
+                held = self._tries.get(event.cell_id, self.share.k)
+                self._most = min(self._most, max(held - 1, 1))
+                if kind is not None:
+                    # The next launch shall know too that so many did not fit.
+                    self._peaks[kind] = max(self._peaks.get(kind, 0), too_much_for(self._total, held))
         wanted = self._wanted()
         changed, self.share = wanted != self.share, wanted
         return changed

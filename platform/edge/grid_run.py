@@ -16,9 +16,11 @@ from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
 from crossfold.platform.ensembles import keep_seed_ensembles
-from crossfold.platform.forecast import forecast, kind_of, remember
+from crossfold.platform.forecast import Learner, forecast, kinds_of
 from crossfold.platform.integrity import damaged_cells, remove_leftovers, set_damaged_aside
+from crossfold.platform.peak_memory import remember_peaks
 from crossfold.platform.results import Workspace
+from crossfold.platform.room import need_room
 from crossfold.platform.tracking import Tracker
 
 
@@ -87,8 +89,9 @@ def run_sweeps(
                 what = f"all {len(prepared.plan.cells)} cells" if not conditions else "the chosen cells"
                 out.print(f"{prepared.sweep.name}: {what} are done; nothing to run")
             _tell_the_rest(prepared, space)
-            look_again(prepared, space, silent=silent)
+            look_again(prepared, space, chosen, plugins=plugins, silent=silent)
         return FleetSummary()
+    need_room(space.root)
     with driver_lock(space):
         remove_leftovers(space)
         for prepared, cells in zip(sweeps, todo, strict=True):
@@ -97,8 +100,8 @@ def run_sweeps(
                 _announce(prepared, cells, space, bool(conditions))
         if not silent:
             server = os.environ.get("MLFLOW_TRACKING_URI")
-            out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space.root}'}", markup=False, soft_wrap=True)
-        tracker = _launched(sweeps, todo, space)
+            out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space}'}", markup=False, soft_wrap=True)
+        tracker, learner = _launched(sweeps, todo, space), Learner(space)
         try:
             summary = run_cells(
                 missing,
@@ -111,15 +114,17 @@ def run_sweeps(
                 view=choose_view(json=silent),
                 forecast=_forecast(sweeps, todo, space),
                 stop_after=stop_after,
+                finished=learner.finished,
             )
         finally:
+            learner.keep()
             tracker.close()
-        remember(space, missing)
+        remember_peaks(space, missing)
     if not silent:
         _tell(name, summary, space, {cell.cell_id for cell in missing})
     if not (summary.interrupted or summary.time_up):
         for prepared in sweeps:
-            look_again(prepared, space, silent=silent)
+            look_again(prepared, space, chosen, plugins=plugins, silent=silent)
         keep_seed_ensembles(space)
     return summary
 
@@ -159,7 +164,7 @@ def _announce(prepared: Prepared, cells: Sequence[Cell], space: Workspace, narro
     total, left = len(prepared.plan.cells), len(prepared.missing)
     chosen = f", {len(cells)} of them chosen" if narrowed else ""
     out.print(
-        f"{prepared.sweep.name}: {total} cells, {total - left} done, {left} to run{chosen} in {space.root}",
+        f"{prepared.sweep.name}: {total} cells, {total - left} done, {left} to run{chosen} in {space}",
         soft_wrap=True,
     )
 
@@ -190,9 +195,11 @@ def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
     by_store: dict[Path, tuple[FeatureStore, list[Cell]]] = {}
     for prepared, cells in zip(sweeps, todo, strict=True):
         by_store.setdefault(prepared.store.path, (prepared.store, []))[1].extend(cells)
-    alike = len({kind_of(cell) for cells in todo for cell in cells}) == 1
+    alike = len({kind for cells in todo for kind in kinds_of(cells).values()}) == 1
     for store, cells in by_store.values():
-        seconds |= forecast(cells, space, store, probe=not alike)
+        # An epoch of a backbone may be longer than one that hangs.
+        probe = not alike or any(cell.recipe.backbones for cell in cells[:1])
+        seconds |= forecast(cells, space, store, probe=probe)
     priority = {cell.cell_id: place for place, cells in enumerate(todo) for cell in cells}
     return Forecast(seconds, priority)
 

@@ -1,7 +1,10 @@
 """What `run`, `search` and `demo` have in common: from a sweep to finished cells."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
-from crossfold.sweeps.plan import Plan, Search, Sweep, expand, load
+from crossfold.sweeps.plan import Plan, Search, Sweep, check_space, corners, expand, load, trial_cells, winner_sweep
 from crossfold.sweeps.recipe_files import load_recipe
 
 
@@ -56,16 +59,52 @@ def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False)
     return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)
 
 
-def check_before_work(prepared: Prepared, workspace: Workspace) -> None:
+def use_weights(folder: Path | None) -> None:
+    """What `--weights` names, for this process and every worker it starts, as `CROSSFOLD_WEIGHTS`."""
+    if folder is not None:
+        os.environ["CROSSFOLD_WEIGHTS"] = str(folder.resolve())
+
+
+def check_address(address: str | None) -> None:
+    """Ray waits for minutes for what is no address at all; a dashboard's is for `submit`."""
+    if address is None or address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("http") or not (host and colon and port.isdecimal()):
+        what = "the address of a dashboard" if address.startswith("http") else "no address of a Ray cluster"
+        remedy = "give auto, head:6379 or ray://head:10001"
+        raise UserError(
+            f"--address {address!r} is {what}", remedy + (", or use `crossfold submit`" if "http" in address else "")
+        )
+
+
+def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:
     """Raises `UserError` where the store lacks what the cells feed on, or weights they start from are not there."""
+    check_cells(prepared.missing, prepared.store, workspace, weights)
+
+
+def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> None:
+    """The same for all that a search may choose, and for the cells of its winner; and that its space is sound."""
+    check_space(search, store)
+    cells: list[Cell] = []
+    for chosen in corners(search):
+        cells += trial_cells(search, store, chosen)
+        cells += expand(winner_sweep(search, chosen), store).cells
+    check_cells(cells, store, workspace)
+
+
+def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace, weights: Path | None = None) -> None:
+    """Raises `UserError` where `store` lacks what one of these feeds on, or weights it starts from are not there."""
     from crossfold.platform.end_to_end import check_inputs, check_weights
     from crossfold.platform.model import modalities_of
     from crossfold.platform.weights import weights_folder
 
-    asked = {(cell.recipe.identity_json, modalities_of(cell)): cell.recipe for cell in prepared.missing}
+    folder = weights_folder(weights, workspace)
+    variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}
+    asked = {(cell.recipe.identity_json, modalities_of(cell)): cell.recipe for cell in variants.values()}
     for (_, modalities), recipe in asked.items():
-        check_inputs(recipe, prepared.store, modalities)
-        check_weights(recipe, modalities, weights_folder(workspace=workspace))
+        check_inputs(recipe, store, modalities)
+        check_weights(recipe, modalities, folder)
 
 
 def find_launched(workspace: Workspace, cell: str) -> Cell | None:
@@ -78,6 +117,22 @@ def find_launched(workspace: Workspace, cell: str) -> Cell | None:
                 if planned.cell_id.startswith(cell):
                     return planned
     return None
+
+
+def planned_cells(workspace: Workspace, wanted: AbstractSet[str]) -> Iterator[tuple[str, Cell]]:
+    """Those of the wanted cells that launched sweeps plan, each with the name of the first such sweep.
+
+    A sweep that cannot be expanded any more, as when its store or a plugin is gone, is passed over.
+    """
+    left = set(wanted)
+    for path in sorted(workspace.sweeps.glob("[!.]*.json")):
+        launched = json.loads(path.read_text())
+        if left & set(launched["cells"]):
+            with contextlib.suppress(UserError):
+                for cell in prepare_cells(Sweep.parse(launched["sweep"], path.name), workspace).plan.cells:
+                    if cell.cell_id in left:
+                        left.remove(cell.cell_id)
+                        yield str(launched["name"]), cell
 
 
 def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
@@ -95,7 +150,24 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
     write_json(path, asked)
 
 
+def variant_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Of each cell, by identity: its system, with the parameters in which the variants of that system differ."""
+    params: dict[str, dict[str, set[str]]] = {}
+    # Cells of one variant share their parameters.
+    variants = {(cell.system, id(cell.params)): cell for cell in cells}
+    for cell in variants.values():
+        seen = params.setdefault(cell.system, {})
+        for key, value in cell.params.items():
+            seen.setdefault(key, set()).add(str(value))
+    names = {
+        key: " ".join([cell.system, *(f"{k}={v}" for k, v in cell.params.items() if len(params[cell.system][k]) > 1)])
+        for key, cell in variants.items()
+    }
+    return {cell.cell_id: names[cell.system, id(cell.params)] for cell in cells}
+
+
 def _asked(prepared: Prepared) -> dict[str, Any]:
+    named = variant_names(prepared.plan.cells)
     return {
         "name": prepared.sweep.name,
         "corpus": prepared.store.corpus,
@@ -112,7 +184,7 @@ def _asked(prepared: Prepared) -> dict[str, Any]:
                 "target": cell.target,
                 "seed": cell.seed,
                 "selection": cell.recipe.selection,
-                "label": cell.label,
+                "label": cell.label_of(named[cell.cell_id]),
             }
             for cell in prepared.plan.cells
         },

@@ -12,6 +12,7 @@ from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import Trial, work
 from crossfold.platform.results import Workspace
+from crossfold.platform.room import Room
 
 
 class FleetError(RuntimeError):
@@ -22,7 +23,7 @@ def keep_driving(lease: Lease | None) -> None:
     """Raises `FleetError` if another machine drives the workspace by now."""
     if lease is not None and lease.lost.is_set():
         raise FleetError(
-            f"another driver took over: nothing was heard of this one for {lease.seconds:.0f} s; see {lease.path}"
+            f"another driver took over: nothing was heard of this one for {lease.seconds:.0f} s; see {lease.place}"
         )
 
 
@@ -48,7 +49,7 @@ def interruptions() -> Iterator[threading.Event]:
 
 
 class LocalFleet:
-    """The queue of a fleet worked off by one thread of this process, without Ray: for tests and debugging."""
+    """The queue of a fleet worked off by threads of this process: for tests, debugging, and cells that are groups."""
 
     poll_seconds = 0.05
     """Between two looks of the driver at the queue."""
@@ -59,31 +60,38 @@ class LocalFleet:
         *,
         trial: str | Trial,
         threads: int = 1,
+        workers: int = 1,
         max_attempts: int = 3,
         hang_seconds: float = HANG_SECONDS,
     ) -> None:
-        """Nothing runs before the context is entered."""
-        self.workers = 1
+        """Nothing runs before the context is entered. `workers`: threads, for trials that only wait for other
+        processes."""
+        self.workers = workers
         self._workspace = workspace
         self._trial = trial
         self._threads = threads
-        self._queue = CellQueue(max_attempts=max_attempts, hang_seconds=hang_seconds)
+        self._queue = CellQueue(max_attempts=max_attempts, hang_seconds=hang_seconds, room=Room(workspace.root))
         self._link = LocalLink(self._queue)
         self._lease: Lease | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="local-worker", daemon=True)
+        self._workers = [
+            threading.Thread(target=self._work, args=(rank,), name=f"local-worker-{rank}", daemon=True)
+            for rank in range(workers)
+        ]
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> "LocalFleet":
         self._lease = self._closing.enter_context(driver_lock(self._workspace))
-        self._thread.start()
+        for thread in self._workers:
+            thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         with self._link.lock:
             self._queue.cancel()
             self._queue.close()
-        self._thread.join(0 if error[0] is not None else None)
+        for thread in self._workers:
+            thread.join(0 if error[0] is not None else None)
         self._closing.close()
 
     def submit(self, cells: Sequence[Cell], epoch_seconds: Mapping[str, float] | None = None) -> None:
@@ -104,12 +112,12 @@ class LocalFleet:
         broken = next((event.failure for event in events if event.kind == "broken"), None)
         if broken is not None:
             raise FleetError(broken.message)
-        if not self._thread.is_alive():
+        if not all(thread.is_alive() for thread in self._workers):
             raise FleetError(f"the worker thread ended: {self._error!r}")
         return events
 
-    def _work(self) -> None:
+    def _work(self, rank: int) -> None:
         try:
-            work(self._link, self._trial, self._workspace, rank=0, threads=self._threads)
+            work(self._link, self._trial, self._workspace, rank=rank, threads=self._threads)
         except BaseException as error:
             self._error = error

@@ -5,7 +5,7 @@ import math
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from crossfold.platform.contracts import Cell, EpochReport, Failure
 from crossfold.platform.edge.cell_queue import Event, State
 from crossfold.platform.edge.last_words import log_tail
 from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.room import Room
 from crossfold.platform.tracking import Tracker
 
 STATUS_SECONDS = 1.0
@@ -248,14 +249,21 @@ class Monitor:
         *,
         workers: int = 1,
         cells: Iterable[Cell] = (),
+        finished: Callable[[Cell, float], None] | None = None,
     ) -> None:
-        """`workers` count for the ETA; `cells` may hold those that will be submitted, others are learnt from events."""
+        """`workers` count for the ETA; `cells` may hold those that will be submitted, others are learnt from events.
+
+        finished: called with each finished cell and the seconds of its last try.
+        """
+        self._finished = finished or (lambda cell, seconds: None)
         self.progress = Progress(sweep, workers)
         self._workspace = workspace
         self._tracker = tracker
         self._view = view
         self._cells = {cell.cell_id: cell for cell in cells}
         self._written = -math.inf
+        self._room, self._short = Room(workspace.root), False
+        self._owed: deque[Failure] = deque(maxlen=1000)
 
     def feed(self, events: Iterable[Event]) -> None:
         """Passes events on, in order; call it again and again, also without events."""
@@ -278,12 +286,23 @@ class Monitor:
         with contextlib.suppress(OSError):
             write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
         self._written = time.monotonic()
+        self._write_owed()
+        if not self._room() and not self._short:
+            self._view.note(f"the disk of {self._workspace.root} is full: no cell begins until there is room")
+        self._short = not self._room()
 
     def _record(self, failure: Failure) -> None:
         """Adds a try that could not speak for itself to the ledger, with its worker's last words."""
         tail = failure.log_tail or log_tail(self._workspace, failure.cell_id)
+        self._owed.append(replace(failure, log_tail=tail))
+        self._write_owed()
+
+    def _write_owed(self) -> None:
+        """What a full disk did not take waits until there is room."""
         with contextlib.suppress(OSError):
-            self._workspace.record_failure(replace(failure, log_tail=tail))
+            while self._owed:
+                self._workspace.record_failure(self._owed[0])
+                self._owed.popleft()
 
     def _track(self, event: Event, cell: Cell) -> None:
         if event.kind == "started":
@@ -292,6 +311,7 @@ class Monitor:
             self._tracker.epoch(cell, event.report)
         elif event.kind == "finished":
             self._tracker.finished(cell)
+            self._finished(cell, event.seconds)
         elif event.failure is not None:
             self._tracker.failed(cell, event.failure)
 

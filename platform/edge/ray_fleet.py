@@ -5,15 +5,13 @@ Ray is imported when a fleet starts, so that planning and listing stay fast.
 """
 
 import contextlib
-import logging
 import os
-import shutil
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,14 @@ from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, interrup
 from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
 from crossfold.platform.edge.ray_start import (
     MOST_WORKERS,
-    OBJECT_STORE_BYTES,
-    OWN_CLUSTER_SETTINGS,
-    RAY_SETTINGS,
     cluster_resources,
+    connect,
     cores,
     fitting_workers,
 )
+from crossfold.platform.edge.train_storage import clear_train_storage, train_storage
 from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.edge.wide_cell import WideTrial
+from crossfold.platform.edge.wide_cell import WideTrial, ground_for
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
@@ -60,6 +57,8 @@ class FleetSummary:
     wall_seconds: float = 0.0
     startup_seconds: float = 0.0
     """Until the first worker took a cell."""
+    steady_seconds: float = 0.0
+    """From then until the last cell ended."""
     cell_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each finished cell, by identity."""
 
@@ -93,6 +92,7 @@ class Fleet:
         patience_seconds: float = 180.0,
         resize_seconds: float = 30.0,
         hang_seconds: float = HANG_SECONDS,
+        cells: Sequence[Cell] = (),
     ) -> None:
         """`workers`: by default one a core, or one a share of a GPU; never more than `at_most`.
 
@@ -104,17 +104,21 @@ class Fleet:
         `address`: a running cluster; by default that of the Ray job this process is part of, else a cluster of our own.
         `patience_seconds`: without a sign of any worker for so long, the fleet gives up.
         `lease_seconds`, `max_attempts`, `hang_seconds`: see `CellQueue`.
+        `cells`: some that will be submitted; what is known of their memory sets the share of a GPU from the start.
         """
         if workers is not None and workers < 1:
             raise UserError(f"a fleet of {workers} workers cannot work", "give at least 1")
         self.queue_name = f"cells-{uuid.uuid4().hex[:8]}"
         self.workers = workers or 0
         """Known when the fleet was entered."""
+        self.present = 0
+        """Workers that had registered when the queue was drained last."""
         self.dashboard = ""
         """Address of the dashboard of the cluster that was joined, without `http://`."""
         self._at_most = at_most
+        self._cells = cells
         self._workspace = workspace
-        self._address = address or os.environ.get("RAY_ADDRESS")
+        self.address = address or os.environ.get("RAY_ADDRESS")
         self._use_gpu = use_gpu
         self._gpu_bytes = gpu_bytes
         self._device = device
@@ -127,7 +131,7 @@ class Fleet:
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
         # A cluster's nodes may take their time.
-        self._patience = patience_seconds * (3 if self._address else 1)
+        self._patience = patience_seconds * (3 if self.address else 1)
         self._hang_seconds = hang_seconds
         self._closing = contextlib.ExitStack()
         self._hurried = False
@@ -172,9 +176,9 @@ class Fleet:
             self._regroup()
         if not self._fit.is_alive():
             raise FleetError(f"the Ray Train worker group ended: {self._fit_error or 'without a reason'}")
-        silence, present = self._ask("presence")
-        if self._address and present:
-            self.workers = present
+        silence, self.present = self._ask("presence")
+        if self.address and self.present:
+            self.workers = self.present
         if silence > self._patience:
             raise FleetError(
                 f"no worker was heard for {silence:.0f} s; {self.workers} x {self._resources} were asked of a cluster "
@@ -188,32 +192,17 @@ class Fleet:
         self._closing.close()
 
     def _start_ray(self, opened: contextlib.ExitStack) -> None:
-        if "ray" not in sys.modules:
-            settings = RAY_SETTINGS if self._address else RAY_SETTINGS | OWN_CLUSTER_SETTINGS
-            os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
-        import ray
-
-        for name in ("ray.train", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": NAMESPACE}
-        if not ray.is_initialized():
-            opened.callback(ray.shutdown)
-            if self._address:
-                self.dashboard = ray.init(address=self._address, **quiet).dashboard_url or ""
-            else:
-                # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
-                own = {
-                    "num_cpus": max(cores(), (self._asked or 0) * self._threads) + 1,
-                    "num_gpus": 0 if self._use_gpu is False else None,
-                    "object_store_memory": OBJECT_STORE_BYTES,
-                }
-                ray.init(address="local", include_dashboard=False, **(own | quiet))
+        # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
+        cpus = max(cores(), (self._asked or 0) * self._threads) + 1
+        self.dashboard = connect(self.address, opened, cpus=cpus, gpus=0 if self._use_gpu is False else None)
         there = cluster_resources()
         if self._use_gpu is None:
             self._use_gpu = there.get("GPU", 0.0) >= 1.0
         if self._use_gpu:
             self._sharing = Sharing(self._gpu_bytes or ask_gpu_bytes(), self._workspace)
             opened.callback(self._sharing.keep)
+            self._sharing.expect(self._cells)
+            self._sharing.listen(())
         self.workers = self._affordable()
 
     @property
@@ -225,10 +214,10 @@ class Fleet:
     def _affordable(self) -> int:
         """How many workers to have now: as asked, else as many as fit; never more than there are cells."""
         there = cluster_resources()
-        if not self._address:
+        if not self.address:
             there["CPU"] = min(there.get("CPU", 0.0), float(max(cores(), (self._asked or 0) * self._threads)))
         fitting = fitting_workers(there, self._resources)
-        wanted = min(self._asked, fitting) if self._asked and (self._address or self._sharing) else self._asked
+        wanted = min(self._asked, fitting) if self._asked and (self.address or self._sharing) else self._asked
         return min(wanted or fitting, self._at_most or MOST_WORKERS)
 
     @property
@@ -251,7 +240,8 @@ class Fleet:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": self.queue_name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
         actor = ray.remote(QueueActor).options(**options)
-        self._actor = actor.remote(self._lease_seconds, self._max_attempts, hang_seconds=self._hang_seconds)
+        limits = {"hang_seconds": self._hang_seconds, "place": self._workspace.root}
+        self._actor = actor.remote(self._lease_seconds, self._max_attempts, **limits)
 
     def _run_fit(self) -> None:
         try:
@@ -273,12 +263,12 @@ class Fleet:
         library: Any = ray.train
         self._fits += 1
         # On a cluster of others nodes come and go; on our own there is one.
-        elastic = bool(self._address)
+        elastic = bool(self.address)
         return TorchTrainer(
             train_worker,
             train_loop_config={
                 "queue": self.queue_name,
-                "workspace": str(self._workspace.root),
+                "workspace": self._workspace.address,
                 "trial": self._trial,
                 "plugins": self._plugins,
                 "threads": self._threads,
@@ -296,7 +286,7 @@ class Fleet:
             run_config=library.RunConfig(
                 # A name of its own: Ray Train would take up the group that ended.
                 name=f"group-{self._fits}",
-                storage_path=str(self._storage),
+                **train_storage(self._workspace, self.queue_name, cluster=elastic),
                 callbacks=[DeathNotes(self.queue_name)],
                 # The queue decides when a cell that kills workers is given up.
                 failure_config=FailureConfig(max_failures=-1),
@@ -313,14 +303,7 @@ class Fleet:
             self._fit.join(0 if self._hurried else 30)
         with contextlib.suppress(RayError):
             ray.kill(self._actor)
-        shutil.rmtree(self._storage, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._storage.parent.rmdir()
-
-    @property
-    def _storage(self) -> Path:
-        """Where Ray Train keeps its notes on the group; nothing that outlives the launch."""
-        return self._workspace.root / "fleet" / self.queue_name
+        clear_train_storage(self._workspace, self.queue_name, cluster=bool(self.address))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
@@ -342,6 +325,7 @@ def run_cells(
     workers: int | None = None,
     address: str | None = None,
     use_gpu: bool | None = None,
+    device: str | None = None,
     threads_per_worker: int = 1,
     trial: str | Trial = TRIAL,
     plugins: Sequence[Path] = (),
@@ -349,6 +333,7 @@ def run_cells(
     forecast: Forecast | None = None,
     stop_after: float | None = None,
     hang_seconds: float = HANG_SECONDS,
+    finished: Callable[[Cell, float], None] | None = None,
 ) -> FleetSummary:
     """Runs cells to their ends. The caller leaves out finished ones, and launches and closes the tracker.
 
@@ -357,44 +342,66 @@ def run_cells(
 
     forecast: decides the order of the cells once the number of workers is known; by default they go as given.
     stop_after: seconds after which no cell is launched any more and running ones end their epoch.
-    hang_seconds: see `CellQueue`.
+    hang_seconds: see `CellQueue`. finished: see `Monitor`.
     """
     if not cells:
         return FleetSummary()
-    fleet: Fleet | LocalFleet
-    if workers == 0:
-        fleet = LocalFleet(workspace, trial=trial, threads=threads_per_worker, hang_seconds=hang_seconds)
-    elif any(cell.recipe.devices > 1 for cell in cells):
-        # One cell after the other, each with a worker group of its own.
-        wide = WideTrial(address=address, use_gpu=bool(use_gpu), threads=threads_per_worker, plugins=plugins)
-        fleet = LocalFleet(workspace, trial=wide, threads=threads_per_worker, hang_seconds=hang_seconds)
-    else:
-        fleet = Fleet(
-            workspace,
-            workers=workers,
-            at_most=len(cells),
-            address=address,
-            use_gpu=use_gpu,
-            threads_per_worker=threads_per_worker,
-            trial=trial,
-            plugins=plugins,
-            hang_seconds=hang_seconds,
-        )
-    view = view or SilentView()
-    began = time.monotonic()
-    monitor = Monitor(sweep, workspace, tracker or NullTracker(), view, cells=cells)
-    with interruptions() as interrupted, view.showing(monitor.progress):
+    view, forecast = view or SilentView(), forecast or Forecast()
+    wide = [cell for cell in cells if cell.recipe.devices > 1 and workers != 0]
+    narrow = [cell for cell in cells if cell.recipe.devices == 1 or workers == 0]
+    began, time_up = time.monotonic(), False
+    monitor = Monitor(sweep, workspace, tracker or NullTracker(), view, cells=cells, finished=finished)
+    local = partial(LocalFleet, workspace, threads=threads_per_worker, hang_seconds=hang_seconds)
+    with interruptions() as interrupted, view.showing(monitor.progress), contextlib.ExitStack() as opened:
+        turns: list[tuple[Fleet | LocalFleet, list[Cell]]] = []
+        if wide:
+            joined = address or os.environ.get("RAY_ADDRESS")
+            ground = opened.enter_context(
+                ground_for(wide, address=joined, workers=workers, use_gpu=use_gpu, threads=threads_per_worker)
+            )
+            group = WideTrial(use_gpu=ground.use_gpu, device=device, threads=threads_per_worker, plugins=plugins)
+            turns.append((local(trial=group, workers=min(ground.groups, len(wide))), wide))
+            _tell_dashboard(ground.dashboard, joined, view)
+        if narrow:
+            fleet = Fleet(
+                workspace,
+                workers=workers or None,
+                at_most=len(narrow),
+                address=address,
+                use_gpu=use_gpu,
+                device=device,
+                threads_per_worker=threads_per_worker,
+                trial=trial,
+                plugins=plugins,
+                hang_seconds=hang_seconds,
+                cells=narrow,
+            )
+            # Never beside each other: a fleet holds all GPUs, and a group that waits for some of them holds others.
+            first = 0 if not wide or forecast.before(narrow, wide) else 1
+            turns.insert(first, (local(trial=trial) if workers == 0 else fleet, narrow))
         try:
-            with fleet:
-                monitor.progress.workers = fleet.workers
-                if isinstance(fleet, Fleet) and fleet.dashboard:
-                    view.note(f"Ray dashboard: http://{fleet.dashboard}")
-                ends = None if stop_after is None else began + stop_after
-                time_up = _drive(fleet, cells, monitor, interrupted, view, forecast or Forecast(), ends)
+            for crew, mine in turns:
+                if time_up or interrupted.is_set():
+                    monitor.feed(Event(kind, cell.cell_id) for cell in mine for kind in ("queued", "cancelled"))
+                    continue
+                with crew:
+                    monitor.progress.workers = crew.workers
+                    if isinstance(crew, Fleet) and not wide:
+                        _tell_dashboard(crew.dashboard, crew.address, view)
+                    ends = None if stop_after is None else began + stop_after
+                    time_up = _drive(crew, mine, monitor, interrupted, view, forecast, ends)
         finally:
             monitor.write_status()
-    summary = _summary(monitor.progress, fleet.workers, began, interrupted=interrupted.is_set())
+    most, _ = max(turns, key=lambda turn: len(turn[1]))
+    summary = _summary(monitor.progress, most.workers, began, interrupted=interrupted.is_set())
     return replace(summary, time_up=time_up and not summary.interrupted)
+
+
+def _tell_dashboard(dashboard: str, address: str | None, view: View) -> None:
+    if dashboard:
+        view.note(f"Ray dashboard: http://{dashboard}")
+    elif not address:
+        view.note("Ray: a cluster for this launch alone, without a dashboard; `ray start --head` and --address auto")
 
 
 def _drive(
@@ -436,5 +443,6 @@ def _summary(progress: Progress, workers: int, began: float, *, interrupted: boo
         workers=workers,
         wall_seconds=now - began,
         startup_seconds=(progress.first_start or now) - began,
+        steady_seconds=(progress.last_end or now) - (progress.first_start or now),
         cell_seconds=dict(progress.seconds),
     )

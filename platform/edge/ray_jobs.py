@@ -34,6 +34,8 @@ import yaml
 
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
+from crossfold.platform.remote_files import without_password
+from crossfold.platform.results import Workspace
 
 START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
 """What starts a head that takes jobs."""
@@ -49,7 +51,7 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 def submit(
     sweep: str | Path,
     address: str,
-    workspace: Path,
+    workspace: str | Path,
     *,
     wait: bool = True,
     overrides: Sequence[str] = (),
@@ -60,6 +62,7 @@ def submit(
 ) -> int:
     """Submits `crossfold run` (or `search`) of a sweep to the head at `address`; returns its exit code.
 
+    `workspace`: a folder that the cluster sees under the same path, or a URL that it can read and write.
     `wait` follows the log to the end; without, 0 is returned at once. Either way the job outlives this process.
     plugins: files that register systems; they travel with the code.
     tell: receives the log, line by line. entrypoint: another command, for tests.
@@ -69,6 +72,7 @@ def submit(
     for plugin in plugins:
         load_plugin(plugin)
     asked = load(sweep, overrides)
+    place = Workspace.at(workspace).address
     client = _connect(address)
     with tempfile.TemporaryDirectory(prefix="crossfold-job-") as folder:
         code = Path(folder) / "code"
@@ -77,14 +81,14 @@ def submit(
         carried = _ship_plugins(plugins, code)
         verb = "search" if isinstance(asked, Search) else "run"
         job = client.submit_job(
-            entrypoint=entrypoint or _command(verb, shipped, workspace, overrides, workers, carried),
+            entrypoint=entrypoint or _command(verb, shipped, place, overrides, workers, carried),
             # Waits for workers; a core for it would be one less for them.
             entrypoint_num_cpus=0,
             submission_id=submission_id(asked.name),
             runtime_env={"working_dir": str(code), "env_vars": _environment()},
-            metadata={"crossfold_sweep": asked.name, "crossfold_workspace": str(workspace.resolve())},
+            metadata={"crossfold_sweep": asked.name, "crossfold_workspace": without_password(place)},
         )
-    tell(f"submitted {job}; `crossfold status --workspace {workspace}` shows how it goes")
+    tell(f"submitted {job}; `crossfold status --workspace {without_password(place)}` shows how it goes")
     return _follow(client, job, tell) if wait else 0
 
 
@@ -179,13 +183,13 @@ def _ship_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
 def _command(
     verb: str,
     sweep: str,
-    workspace: Path,
+    workspace: str,
     overrides: Sequence[str],
     workers: int | None,
     plugins: Sequence[str] = (),
 ) -> str:
     words = ["python", "-m", "crossfold.platform.edge.cli", verb, sweep]
-    words += ["--workspace", str(workspace.resolve()), "--address", "auto"]
+    words += ["--workspace", workspace, "--address", "auto"]
     words += [word for override in overrides for word in ("--set", override)]
     words += [word for plugin in plugins for word in ("--plugin", plugin)]
     words += ["--workers", str(workers)] if workers is not None else []

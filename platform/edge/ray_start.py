@@ -1,7 +1,12 @@
 """What Ray is told when it starts, and what it offers: settings, cores, how many workers fit."""
 
+import contextlib
+import json
+import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from crossfold.platform.errors import UserError
 
@@ -32,6 +37,67 @@ OWN_CLUSTER_SETTINGS = {
 }
 
 
+STARTS = 3
+"""How often a cluster of our own is started before a launch is given up."""
+SLOW_NODE = "timed out during startup"
+"""What Ray says of a node that took too long."""
+NAMESPACE = "crossfold"
+"""Ray namespace of the queue actors."""
+
+
+def connect(address: str | None, opened: contextlib.ExitStack, *, cpus: int, gpus: int | None = None) -> str:
+    """Joins the cluster at `address`, or starts one of our own, until `opened` closes; returns its dashboard or "".
+
+    Within a connection it does nothing. cpus, gpus: of a cluster of our own; None: the GPUs that Ray finds.
+    """
+    if "ray" not in sys.modules:
+        settings = RAY_SETTINGS if address else RAY_SETTINGS | OWN_CLUSTER_SETTINGS
+        os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+    import ray
+
+    for name in ("ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return ""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": NAMESPACE}
+    opened.callback(ray.shutdown)
+    if address:
+        return ray.init(address=address, **quiet, **_weights_there()).dashboard_url or ""
+    own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": OBJECT_STORE_BYTES}
+    start(ray.init, ray.shutdown, own | quiet)
+    return ""
+
+
+def start(init: Callable[..., Any], shutdown: Callable[[], Any], options: Mapping[str, Any]) -> None:
+    """Starts a cluster of our own. Ray waits 30 s for its node, which a very busy machine may exceed: tried again.
+
+    Raises `FleetError` when the last of `STARTS` was in vain.
+    """
+    from crossfold.platform.edge.local_fleet import FleetError
+
+    for remaining in reversed(range(STARTS)):
+        try:
+            init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:
+            # Ray raises no class of its own here.
+            if SLOW_NODE not in str(error):
+                raise
+            shutdown()
+            if not remaining:
+                busy = f"Ray did not start in {STARTS} tries: the machine is too busy, or short of memory"
+                raise FleetError(f"{busy}; `--workers 0` runs without Ray") from error
+
+
+def _weights_there() -> dict[str, Any]:
+    """Tells the workers of a cluster where weights are; what a Ray job was given already, Ray refuses to hear twice."""
+    folder = os.environ.get("CROSSFOLD_WEIGHTS")
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    if folder is None or "CROSSFOLD_WEIGHTS" in (job.get("env_vars") or {}):
+        return {}
+    return {"runtime_env": {"env_vars": {"CROSSFOLD_WEIGHTS": folder}}}
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -55,3 +121,23 @@ def fitting_workers(available: Mapping[str, float], resources: Mapping[str, floa
             "ask for fewer threads, or run without GPU",
         )
     return fitting
+
+
+def places(nodes: Iterable[Mapping[str, float]], resources: Mapping[str, float]) -> int:
+    """How many workers that need `resources` each fit on the nodes, each whole on one of them."""
+    # A hair more: two halves must fit into one.
+    return sum(
+        int(1e-6 + min(node.get(name, 0.0) / share for name, share in resources.items() if share > 0)) for node in nodes
+    )
+
+
+def node_resources() -> list[dict[str, float]]:
+    """CPUs and GPUs of each living node of the cluster that this process is connected to."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [
+        {key: value for key, value in node["Resources"].items() if key in ("CPU", "GPU")}
+        for node in nodes
+        if node["Alive"]
+    ]

@@ -6,7 +6,6 @@ It runs in a process of its own that needs neither torch nor a core; the trainin
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from crossfold.platform.contracts import Cell
@@ -86,7 +85,7 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
 
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)
-    space = Workspace(Path(workspace))
+    space = Workspace.at(workspace)
     board = Scoreboard(list(texts))
     _collect(board, space)
     ray.get(actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
@@ -110,6 +109,5 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
 
 
 def _collect(board: Scoreboard, workspace: Workspace) -> None:
-    for cell_id in board.waiting():
-        if workspace.cell_path(cell_id).is_dir():
-            board.finish(workspace.read_exactly(cell_id))
+    for cell_id in workspace.arrived(board.waiting()):
+        board.finish(workspace.read_exactly(cell_id))

@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from crossfold.platform.contracts import Failure
 from crossfold.platform.edge.console import spell_seconds
-from crossfold.platform.edge.driver_lease import alive, read_holder
+from crossfold.platform.edge.driver_lease import alive, driver_of
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
 FRESH_SECONDS = 30.0
 """Age above which the live state of a driver is of one that is gone; it is written every second."""
+WIDE = 120
+"""Columns from which a running cell has a line to itself."""
 _ROWS = 24
 _FAILED = 5
 
@@ -48,11 +50,12 @@ class Status:
 
 def read_status(space: Workspace, sweep: str | None = None) -> Status:
     """The state of one launched sweep, or of all. Raises `UserError` with the nearest name for an unknown one."""
+    space.refresh()
     names = sorted(path.stem for path in space.sweeps.glob("*.json"))
     if sweep is not None:
         sweep = Path(sweep).stem
         if sweep not in names:
-            raise UserError(f"no sweep {sweep!r} was launched in {space.root}{nearest(sweep, names)}", "crossfold run")
+            raise UserError(f"no sweep {sweep!r} was launched in {space}{nearest(sweep, names)}", "crossfold run")
         names = [sweep]
     asked = {name: json.loads((space.sweeps / f"{name}.json").read_text()) for name in names}
     launches = [state for state in _launches(space) if set(state["sweep"].split("+")) & set(names)]
@@ -69,7 +72,7 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
         )
     owed = {cell_id for launched in asked.values() for cell_id in launched["cells"]}
     failures = [failure for cell_id, failure in last.items() if cell_id in owed]
-    return Status(rows, launches, failures, read_holder(space.root / "driver.json"))
+    return Status(rows, launches, failures, driver_of(space))
 
 
 def _launches(space: Workspace) -> list[dict[str, Any]]:
@@ -85,28 +88,35 @@ def _launches(space: Workspace) -> list[dict[str, Any]]:
 
 def picture(status: Status) -> RenderableType:
     """Sweeps with bars, running cells, the last failures, and who drives."""
-    parts: list[RenderableType] = [_sweeps(status)]
+    parts: list[RenderableType] = [_Sweeps(status)]
     for state in status.launches:
         if state["running"]:
-            parts += [Text(_headline(state)), _running(state)]
+            parts += [Text(_headline(state)), _Running(state)]
     if status.failures:
         parts.append(Text(f"{len(status.failures)} failed, the last ones:", style="bold red"))
-        parts += [Text(f"  {_failed(failure)}") for failure in status.failures[-_FAILED:]]
+        parts += [_one_line(f"  {_failed(failure)}") for failure in status.failures[-_FAILED:]]
+        parts.append(Text("  crossfold why CELL tells the rest", style="dim"))
     parts.append(Text(driver_line(status.driver), style="dim"))
     return Group(*parts)
 
 
-def _sweeps(status: Status) -> Table:
-    table = Table(title="Sweeps", title_justify="left", header_style="bold")
-    for column in ("sweep", "corpus", "cells", "done", "running", "failed", "to run"):
-        table.add_column(column, justify="left" if column in ("sweep", "corpus") else "right")
-    table.add_column("", min_width=16)
-    for row in status.sweeps:
-        ended = row["done"] + row["failed"]
-        bar = ProgressBar(total=max(row["cells"], 1), completed=ended, width=16)
-        values = (row[key] for key in ("sweep", "corpus", "cells", "done", "running", "failed", "to_run"))
-        table.add_row(*map(str, values), bar)
-    return table
+@dataclass(frozen=True)
+class _Sweeps:
+    """A row a sweep; its bar is shorter where the terminal is narrow."""
+
+    status: Status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = ("sweep", "corpus", "cells", "done", "running", "failed", "to_run")
+        table = Table(title="Sweeps", title_justify="left", header_style="bold")
+        for column in columns:
+            table.add_column(column.replace("_", " "), justify="left" if column in ("sweep", "corpus") else "right")
+        width = 16 if options.max_width >= WIDE else 6
+        table.add_column("", min_width=width)
+        for row in self.status.sweeps:
+            bar = ProgressBar(total=max(row["cells"], 1), completed=row["done"] + row["failed"], width=width)
+            table.add_row(*(str(row[column]) for column in columns), bar)
+        yield table
 
 
 def _headline(state: dict[str, Any]) -> str:
@@ -118,20 +128,42 @@ def _headline(state: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _running(state: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    held = sorted(state["running"], key=lambda row: row["worker"])
-    for row in held[:_ROWS]:
-        epochs = f"epoch {row['epoch']}/{row['epochs']}" if row["epochs"] else "loading"
-        now = ", ".join(f"{target} {value:.3f}" for target, value in (row.get("ccc") or {}).items())
-        best = f"best {row['best_ccc']:.3f}" if row["best_ccc"] is not None else ""
-        memory = f"GPU {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
-        spent = spell_seconds(row["seconds"]) if "seconds" in row else ""
-        worker = f"  worker {row['worker']}"
-        table.add_row(*map(Text, (worker, row["label"], epochs, f"CCC {now}" if now else "", best, spent, memory)))
-    if len(held) > _ROWS:
-        table.add_row(Text(f"  and {len(held) - _ROWS} more"))
-    return table
+@dataclass(frozen=True)
+class _Running:
+    """A line for each running cell, two where the terminal is narrow."""
+
+    state: dict[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        held = sorted(self.state["running"], key=lambda row: row["worker"])
+        wide = options.max_width >= WIDE
+        shown = held[: _ROWS if wide else _ROWS // 2]
+        if wide:
+            table = Table.grid(padding=(0, 2))
+            for row in shown:
+                table.add_row(f"  worker {row['worker']}", Text(row["label"]), *_now(row))
+            yield table
+        else:
+            for row in shown:
+                epochs, score, best, spent, memory = _now(row)
+                yield _one_line(f"  worker {row['worker']}  {row['label']}  {spent}")
+                yield _one_line("    " + "  ".join(filter(None, (epochs, score, best, memory))))
+        if len(held) > len(shown):
+            yield Text(f"  and {len(held) - len(shown)} more")
+
+
+def _now(row: dict[str, Any]) -> tuple[str, ...]:
+    """Where a running cell stands: epoch, CCC, best CCC, time, GPU memory; empty where there is none yet."""
+    epochs = f"epoch {row['epoch']}/{row['epochs']}" if row["epochs"] else "loading"
+    now = ", ".join(f"{target} {value:.3f}" for target, value in (row.get("ccc") or {}).items())
+    best = f"best {row['best_ccc']:.3f}" if row["best_ccc"] is not None else ""
+    spent = spell_seconds(row["seconds"]) if "seconds" in row else ""
+    memory = f"GPU {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
+    return epochs, f"CCC {now}" if now else "", best, spent, memory
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _failed(failure: Failure) -> str:

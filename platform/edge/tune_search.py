@@ -196,7 +196,7 @@ def _tune(
         tell(f"trial {before + ended}/{before + missing} {state}{score}")
 
     judge = functools.partial(
-        search_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=str(workspace.root)
+        search_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
     )
     name = f"search-{fleet.queue_name}"
     tuner = tune.Tuner(

@@ -46,6 +46,11 @@ class Forecast:
                 begun += own
         return [cells[index] for _, _, index in sorted(turns)]
 
+    def before(self, some: Sequence[Cell], others: Sequence[Cell]) -> bool:
+        """Whether `some` go first where they cannot run beside `others`: unless their sweeps stand behind."""
+        first, second = (min(self.priority.get(cell.cell_id, 0) for cell in cells) for cells in (some, others))
+        return first <= second
+
     def epoch_seconds(self, cells: Sequence[Cell]) -> dict[str, float]:
         """How long an epoch of each cell should take, by identity."""
         known = ((cell.cell_id, self.seconds.get(cell.cell_id, 0.0) / cell.recipe.epochs) for cell in cells)

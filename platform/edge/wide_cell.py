@@ -6,34 +6,83 @@ which every machine of a run reaches, and the driver passes them on; a stop trav
 
 import contextlib
 import json
-import logging
-import os
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.errors import Cancelled
+from crossfold.platform.edge.ray_start import connect, cores, node_resources, places
+from crossfold.platform.errors import Cancelled, UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, utc_now
 
 POLL_SECONDS = 0.2
 
+GPU_BACKEND = "cpu:gloo,cuda:nccl"
+"""Sums of gradients go from GPU to GPU; words between the workers stay on their hosts."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The cluster on which the wide cells of a launch run."""
+
+    use_gpu: bool
+    groups: int
+    """How many worker groups of the widest cell fit at once."""
+    dashboard: str
+
+
+def share_of(threads: int, use_gpu: bool) -> dict[str, float]:
+    """What each worker of a group asks Ray for. A GPU is never shared here: nccl refuses two workers on one."""
+    return {"CPU": float(threads)} | ({"GPU": 1.0} if use_gpu else {})
+
+
+@contextlib.contextmanager
+def ground_for(
+    cells: Sequence[Cell], *, address: str | None, workers: int | None, use_gpu: bool | None, threads: int
+) -> Iterator[Ground]:
+    """Joins or starts Ray for a launch that has wide cells among `cells`, and stays for all of it.
+
+    use_gpu: by default, if there is one. Raises `UserError` where the widest cell does not fit even alone.
+    """
+    widest = max(cells, key=lambda cell: cell.recipe.devices)
+    devices = widest.recipe.devices
+    with contextlib.ExitStack() as opened:
+        cpus = max(cores(), max(workers or 0, devices) * threads) + 1
+        dashboard = connect(address, opened, cpus=cpus, gpus=0 if use_gpu is False else None)
+        nodes = node_resources()
+        gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
+        on_gpu = gpus > 0 if use_gpu is None else use_gpu
+        share = share_of(threads, on_gpu)
+        fitting = places(nodes, share)
+        if fitting < devices:
+            has = f"{gpus} GPUs" if on_gpu else f"{sum(node.get('CPU', 0.0) for node in nodes):g} CPUs"
+            raise UserError(
+                f"{widest.label} shares each batch over {devices} devices (`devices` of its recipe); with {share} for "
+                f"each of them {fitting} fit into a cluster with {has} on {len(nodes)} nodes",
+                f"`--set devices={fitting}`, which makes other cells of them, or give a larger cluster with --address"
+                if fitting
+                else "give a cluster that has them with --address",
+            )
+        # The cores of a cluster of our own are only a number to Ray: there, one group after the other.
+        at_once = min(fitting, max(workers, devices)) // devices if workers else fitting // devices
+        yield Ground(on_gpu, at_once if on_gpu or address else 1, dashboard)
+
 
 class WideTrial:
-    """Runs a cell on `devices` workers, and only then returns. What `attempt_cell` is to one process."""
+    """Runs a cell on `devices` workers of the connected cluster, and only then returns. What `attempt_cell` is to one
+    process."""
 
     def __init__(
-        self, *, address: str | None = None, use_gpu: bool = False, threads: int = 1, plugins: Sequence[Path] = ()
+        self, *, use_gpu: bool = False, device: str | None = None, threads: int = 1, plugins: Sequence[Path] = ()
     ) -> None:
-        """address: a running cluster; by default one of our own, for as long as the cell runs."""
-        self._address = address or os.environ.get("RAY_ADDRESS")
+        """use_gpu: each worker has a GPU of its own. device: of the tensors; by default that GPU, or the CPU."""
         self._use_gpu = use_gpu
+        self._device = device
         self._threads = threads
         self._plugins = [str(plugin.resolve()) for plugin in plugins]
 
@@ -48,65 +97,37 @@ class WideTrial:
         errors: list[BaseException] = []
         with contextlib.ExitStack() as opened:
             opened.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._start_ray(cell.recipe.devices, opened)
             trainer = self._trainer(cell, workspace, folder, attempt)
             fit = threading.Thread(target=_fit, args=(trainer, errors), name="wide-fit", daemon=True)
             fit.start()
             wanted = _relay(fit, folder, cell, reporter)
-            said = json.loads((folder / "outcome.json").read_text()) if (folder / "outcome.json").is_file() else None
+            said, others = _said(folder)
         if said is None:
-            lost = _lost(cell, attempt, errors)
+            # What stopped one of the others tells more than that the group ended.
+            lost = others[0] if others else _lost(cell, attempt, errors)
             workspace.record_failure(lost)
             return Outcome("failed", time.monotonic() - began, lost)
         if not wanted and said["status"] == "cancelled":
             raise Cancelled(f"cell {cell.cell_id} was stopped")
-        failure = (
-            Failure(**said["failure"] | {"kind": FailureClass(said["failure"]["kind"])}) if said["failure"] else None
-        )
-        return Outcome(said["status"], time.monotonic() - began, failure)
-
-    def _start_ray(self, devices: int, opened: contextlib.ExitStack) -> None:
-        from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
-
-        if "ray" not in sys.modules:
-            settings = RAY_SETTINGS if self._address else RAY_SETTINGS | OWN_CLUSTER_SETTINGS
-            os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
-        import ray
-
-        for name in ("ray.train", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        if ray.is_initialized():
-            return
-        opened.callback(ray.shutdown)
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if self._address:
-            ray.init(address=self._address, **quiet)
-        else:
-            cores = devices * self._threads + 1
-            own: dict[str, Any] = {
-                "num_cpus": cores,
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "include_dashboard": False,
-            }
-            ray.init(address="local", **own, **quiet)
+        return Outcome(said["status"], time.monotonic() - began, _failure(said))
 
     def _trainer(self, cell: Cell, workspace: Workspace, folder: Path, attempt: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        share = {"CPU": float(self._threads)} | ({"GPU": 1.0} if self._use_gpu else {})
+        share = share_of(self._threads, self._use_gpu)
         return TorchTrainer(
             share_cell,
             train_loop_config={
                 "cell": cell.model_dump_json(),
-                "workspace": str(workspace.root),
+                "workspace": workspace.address,
                 "folder": str(folder),
                 "attempt": attempt,
                 "plugins": self._plugins,
                 "threads": self._threads,
-                "use_gpu": self._use_gpu,
+                "device": self._device or ("" if self._use_gpu else "cpu"),
             },
-            torch_config=TorchConfig(backend="nccl" if self._use_gpu else "gloo"),
+            torch_config=TorchConfig(backend=GPU_BACKEND if self._use_gpu and self._device != "cpu" else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=cell.recipe.devices, use_gpu=self._use_gpu, resources_per_worker=share
             ),
@@ -131,16 +152,20 @@ def share_cell(config: dict[str, Any]) -> None:
     replica = Replica(context.get_world_rank(), context.get_world_size())
     outcome = attempt_cell(
         Cell.model_validate_json(config["cell"]),
-        Workspace(Path(config["workspace"])),
+        Workspace.at(config["workspace"]),
         reporter=EpochFile(folder),
         attempt=config["attempt"],
-        device=str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu",
+        device=config["device"] or str(ray.train.torch.get_device()),
         replica=replica,
     )
-    if replica.first:
-        beside = folder / "outcome.new"
+    if replica.first or outcome.failure is not None:
+        name = "outcome" if replica.first else f"other-{replica.rank}"
+        beside = folder / f"{name}.new"
         beside.write_text(json.dumps(asdict(outcome)))
-        beside.replace(folder / "outcome.json")
+        beside.replace(folder / f"{name}.json")
+    if outcome.failure is not None:
+        # The others may wait for this one's part of a sum for ever; an error ends the whole group.
+        raise RuntimeError(outcome.failure.message)
 
 
 class EpochFile:
@@ -183,6 +208,19 @@ def _relay(fit: threading.Thread, folder: Path, cell: Cell, reporter: Reporter) 
         if over:
             return wanted
         fit.join(POLL_SECONDS)
+
+
+def _said(folder: Path) -> tuple[dict[str, Any] | None, list[Failure]]:
+    """The outcome as the first worker told it, and the failures of the others, by rank."""
+    first = folder / "outcome.json"
+    others = [_failure(json.loads(path.read_text())) for path in sorted(folder.glob("other-*.json"))]
+    told = [failure for failure in others if failure is not None]
+    return (json.loads(first.read_text()) if first.is_file() else None), told
+
+
+def _failure(said: dict[str, Any]) -> Failure | None:
+    told = said["failure"]
+    return Failure(**told | {"kind": FailureClass(told["kind"])}) if told else None
 
 
 def _lost(cell: Cell, attempt: int, errors: list[BaseException]) -> Failure:

@@ -1,21 +1,14 @@
 """Workers that come and go with the nodes of a cluster, while a sweep runs."""
 
-import importlib
-import os
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parents[1] / "platform"
-
 
 @pytest.fixture
-def fakes(monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
-    return importlib.import_module("fake_trials")
+def fakes(by_name):
+    return by_name("fake_trials")
 
 
 @pytest.fixture

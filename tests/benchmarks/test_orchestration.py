@@ -1,69 +1,83 @@
-"""What it costs to run many short cells: one long-lived worker group against one TorchTrainer.fit per cell.
+"""What it costs to run many cells: one long-lived worker group against a TorchTrainer a cell, with and without Tune.
 
-Both run in one session on the same cluster size. Cells sleep, so that the ideal is known: cells x seconds / workers.
+All run in one session on clusters of the same size, as many cells at a time. Cells sleep their epochs away, so that the
+ideal is known, cells x seconds / workers, and what is beyond it is orchestration. A rival costs the same for every
+cell, so a few tell it. The rivals get our settings of Ray, which make a fit three seconds shorter than its defaults.
 """
 
+import importlib
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-CELLS, SECONDS, EPOCHS, WORKERS = 24, 1.0, 5, 2
-FITS = 3
-"""Fits of the rival; each costs the same, so three tell what one costs."""
+SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
+"""For whoever works on this file: the same in two minutes, and only the bounds that hold for short cells."""
+
+CELLS, SECONDS, EPOCHS, WORKERS = (16, 4.0, 4, 2) if SHORT else (48, 30.0, 30, 2)
+RIVALS = 4
+"""Cells of each rival; each sleeps for a second, since only what is beyond it is counted."""
+RIVAL_SECONDS = 1.0
+WHOLE, STEADY, LESS = 0.05, 0.01, 10
+"""Bounds: overhead with the start, overhead without it, and how many times less than a rival's."""
 
 
 @pytest.fixture
 def trials(monkeypatch):
-    folder = Path(__file__).parents[1] / "platform"
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(folder.parents[1] / ".pkg")]))
-    import fake_trials
+    tests = Path(__file__).parents[1]
+    folders = [str(tests / "platform"), str(tests / "benchmarks")]
+    for folder in folders:
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, str(tests.parent / ".pkg")]))
+    return importlib.import_module("fake_trials")
 
-    return fake_trials
+
+@pytest.fixture
+def rivals(trials, monkeypatch):
+    """Starts a cluster for the rivals, and gives their module."""
+    from crossfold.platform.edge.ray_start import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+
+    for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS).items():
+        monkeypatch.setenv(name, value)
+    import ray
+
+    def start():
+        ray.init(num_cpus=WORKERS + 1, include_dashboard=False, logging_level="error", log_to_driver=False)
+        return importlib.import_module("rival_trainers")
+
+    yield start
+    ray.shutdown()
 
 
 @pytest.mark.benchmark
-def test_overhead_of_a_cell_against_one_fit_per_cell(trials, tmp_path, capsys):
+def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tmp_path, capsys):
     from crossfold.platform.edge.ray_fleet import run_cells
     from crossfold.platform.results import Workspace
 
     cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]
-    summary = run_cells(cells, Workspace(tmp_path), workers=WORKERS, trial="fake_trials:sleepy")
+    summary = run_cells(cells, Workspace(tmp_path / "ours"), workers=WORKERS, trial="fake_trials:sleepy")
     assert summary.done == CELLS
-    ours = (summary.wall_seconds - CELLS * SECONDS / WORKERS) / CELLS
-    rival = seconds_of_a_fit(tmp_path) - SECONDS
+    ideal = CELLS * SECONDS / WORKERS
+    whole = summary.wall_seconds / ideal - 1
+    steady = summary.steady_seconds / ideal - 1
+    ours = (summary.wall_seconds - ideal) * WORKERS / CELLS
+    rival, storage = rivals(), tmp_path / "rivals"
+    fit, tuned = (
+        run(storage, RIVALS, WORKERS, RIVAL_SECONDS) * WORKERS / RIVALS - RIVAL_SECONDS
+        for run in (rival.run_fits, rival.run_tuned_fits)
+    )
     with capsys.disabled():
         sys.stdout.write(
-            f"\noverhead a cell, start-up included: fleet {ours:.2f} s, one fit per cell {rival:.2f} s: "
-            f"{rival / ours:.1f} times less; start-up {summary.startup_seconds:.1f} s once\n"
+            f"\n{CELLS} cells of {SECONDS:.0f} s on {WORKERS} workers: overhead {whole:.2%} in all, {steady:.2%} "
+            f"between the first start and the last end, start-up {summary.startup_seconds:.1f} s once\n"
+            f"beyond a cell's own seconds, on its worker: fleet {ours:.2f}, a TorchTrainer.fit a cell {fit:.2f} "
+            f"({fit / ours:.1f} times as much), a Tune trial around one {tuned:.2f} ({tuned / ours:.1f} times)\n"
         )
-    assert rival / ours > 3, "start-up is paid once a worker, not once a cell"
-
-
-def seconds_of_a_fit(folder):
-    """Mean seconds of a TorchTrainer.fit whose loop sleeps as long as a cell."""
-    import ray
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    def loop(config):
-        time.sleep(config["seconds"])
-
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
-    ray.init(num_cpus=WORKERS, include_dashboard=False, logging_level="error", log_to_driver=False)
-    try:
-        began = time.monotonic()
-        for index in range(FITS):
-            TorchTrainer(
-                loop,
-                train_loop_config={"seconds": SECONDS},
-                scaling_config=ScalingConfig(num_workers=1),
-                torch_config=TorchConfig(backend="gloo"),
-                run_config=RunConfig(name=f"fit{index}", storage_path=str(folder / "fits")),
-            ).fit()
-        return (time.monotonic() - began) / FITS
-    finally:
-        ray.shutdown()
+    assert tuned > ours
+    assert fit > ours
+    if not SHORT:
+        assert whole < WHOLE
+        assert steady < STEADY
+        assert fit / ours >= LESS
+        assert tuned / ours >= LESS

@@ -83,6 +83,9 @@ def _trouble(trouble: str, cell: Cell, attempt: int) -> None:
         raise MemoryError("CUDA out of memory")
     if trouble == "oom" or (trouble == "oom once" and attempt == 1):
         raise MemoryError(f"too large: seed {cell.seed}")
+    if trouble == "eats once" and attempt == 1:
+        eaten = b"x" * (int(cell.params["gib"]) * 2**30)
+        time.sleep(600 if eaten else 0)
     if trouble == "hangs once" and attempt == 1:
         time.sleep(600)
     if trouble == "bug":

@@ -7,22 +7,6 @@ import yaml
 
 
 @pytest.fixture
-def crossfold(capsys):
-    """Runs a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        from crossfold.platform.edge.cli import main
-
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
 def sweep(tmp_path, workspace, tiny_cell):
     """Two finished cells without post-processing and stress, and the sweep file that names them."""
     from crossfold.platform.trial import attempt_cell

@@ -18,7 +18,10 @@ SWEEP = {"name": "mine", "corpus": "puppets", "recipe": "demo", "systems": ["con
     [
         ({"seeds": "zero"}, "seeds = 'zero': give a list"),
         ({"seeds": ["one"]}, "seeds.0 = 'one': give a whole number"),
-        ({"systems": [{"concat": 3}]}, "systems.0.params = 3: give a mapping"),
+        (
+            {"systems": [{"concat": 3}]},
+            "{'concat': 3} is no system: write its name, as rjca, or one as rjca: {iterations",
+        ),
         ({"name": "two words"}, "name = 'two words': use letters"),
         ({"set": {"selection": ["reported", "held_out"]}}, "beside `set`"),
     ],

@@ -81,10 +81,19 @@ def test_cells_are_frozen_and_strict():
         cell(colour="red")
 
 
+def test_a_cell_of_another_seed_is_the_cell_made_anew():
+    made = cell(inner=Inner(index=1, of=3)).with_seed(7)
+    assert made == cell(inner=Inner(index=1, of=3), seed=7)
+    assert made.cell_id == cell(inner=Inner(index=1, of=3), seed=7).cell_id
+    assert made.model_copy(update={"fold": 2}).cell_id == cell(inner=Inner(index=1, of=3), seed=7, fold=2).cell_id
+
+
 def test_names_for_people():
     assert cell().label == f"rjca valence fold 0 seed 0 [{cell().cell_id[:6]}]"
     made = cell(inner=Inner(index=1, of=3), targets=("valence", "arousal"))
     assert made.label == f"rjca valence+arousal fold 0 inner 2/3 seed 0 [{made.cell_id[:6]}]"
+    other = cell().model_copy(update={"recipe": cell().recipe.model_copy(update={"selection": "held_out"})})
+    assert other.label == f"rjca valence fold 0 seed 0 held out [{other.cell_id[:6]}]"
     assert made.target == "valence+arousal"
 
 

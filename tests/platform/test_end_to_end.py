@@ -18,14 +18,14 @@ from crossfold.platform import checkpoints, training
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.contracts import Silent
 from crossfold.platform.end_to_end import FrameEncoder, check_inputs, find_backbone
-from crossfold.platform.errors import Cancelled, Diverged, UserError
+from crossfold.platform.errors import Diverged, UserError
 from crossfold.platform.extractors import Origin
 from crossfold.platform.frozen import frozen
-from crossfold.platform.results import CELL_FILES
+from crossfold.platform.probe import Prober, Work
 from crossfold.platform.trained_backbones import write_backbones
 from crossfold.platform.trial import attempt_cell
+from tests.platform.interruption import StopAfter, bytes_of
 
-SAME_BYTES = tuple(name for name in CELL_FILES if name != "env.json")
 END_TO_END = {
     "backbones": {"visual": "tiny"},
     "weights": "random",
@@ -118,10 +118,6 @@ def cell_of(tiny_cell, raw_store):
         return tiny_cell(system, store=raw_store, window=10, hop=5, **(END_TO_END | changes))
 
     return make
-
-
-def bytes_of(workspace, cell):
-    return {name: (workspace.cell_path(cell.cell_id) / name).read_bytes() for name in SAME_BYTES}
 
 
 def test_end_to_end_learns_and_stores_its_backbone(workspace, cell_of):
@@ -264,15 +260,6 @@ def test_a_frozen_backbone_gets_no_gradient(backbone):
     assert not encoder(x, mask, [5, 6]).requires_grad
 
 
-class StopAfter:
-    def __init__(self, epoch):
-        self.at = epoch
-
-    def epoch(self, cell_id, report):
-        if report.epoch == self.at:
-            raise Cancelled
-
-
 RESUMED = {"epochs": 6, "patience": 20, "optimizer__min_lr": 0.006, "reload_best": True}
 
 
@@ -394,3 +381,22 @@ def test_a_cell_on_ready_features_has_no_backbone_to_leave(new_workspace, synthe
     assert attempt_cell(cell, space).status == "done"
     with pytest.raises(UserError, match="trains on ready features"):
         write_backbones(space.read(cell.cell_id), tmp_path)
+
+
+def test_a_forecast_charges_every_frame_that_passes_a_backbone(workspace, raw_store, cell_of, monkeypatch):
+    cell = cell_of("concat", epochs=3, thaw={"at_once": True}, optimizer__plateau_patience=50, stress="quick")
+    passed = {True: 0, False: 0}
+    through = FrameEncoder._pass
+
+    def counted(self, x_NF):
+        passed[torch.is_grad_enabled()] += len(x_NF)
+        return through(self, x_NF)
+
+    monkeypatch.setattr(FrameEncoder, "_pass", counted)
+    assert attempt_cell(cell, workspace).status == "done"
+    data = open_data(cell, raw_store.path, "cpu")
+    work = Work.of(data)
+    assert passed[True] == sum(work.epochs.values()) * work.training.frames
+    counted_window = int(data.reported.source.windows.real[0].sum())
+    assert passed[False] == work.looked.frames + counted_window
+    assert Prober().seconds(cell, raw_store.path) > 0

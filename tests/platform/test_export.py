@@ -1,6 +1,7 @@
 """What is handed to others: an ABAW submission that reads back equal, tables of predictions, and folds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -174,6 +175,10 @@ def test_targets_are_joined_seeds_averaged_and_gaps_filled(workspace, synthetic_
     says = run("export", sweep, "--out", tmp_path / "abaw", "--fold", 0, "--workspace", workspace.root)
     clips = synthetic_store.fold(0).validation
     assert f"{len(clips)} clips, {90 * len(clips)} frames, {len(gaps) * len(clips)} filled" in says
+    for cell in cells:
+        assert (f"  of {cell.label}\n" in says) == (cell.fold == 0)
+    labelled = (90 - len(gaps)) * len(clips)
+    assert f"the mean of 2 cells on {len(clips)} clips, {labelled} labelled frames" in says.replace("\n", " ")
     back = read_abaw(tmp_path / "abaw" / JOINT_FILE)
     assert list(back) == sorted(clips)
     for clip in clips:
@@ -183,6 +188,31 @@ def test_targets_are_joined_seeds_averaged_and_gaps_filled(workspace, synthetic_
             mean = np.mean([p.prediction[p.clip(clip), 0].astype(np.float64) for p in each], axis=0)
             expected = [mean[max([f for f in range(frame + 1) if f not in gaps], default=2)] for frame in range(90)]
             np.testing.assert_allclose(back[clip][1][:, t], np.clip(expected, -1, 1), atol=1e-7)
+
+
+def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finished):
+    from crossfold.platform.edge.cli_export import _scores
+    from crossfold.platform.metrics import ccc
+
+    _, cells = finished()
+    mine = [cell for cell in cells if cell.targets == ("arousal",)]
+    rng = np.random.default_rng(0)
+    members = [
+        replace(p, label=rng.normal(size=p.label.shape).astype(np.float32))
+        for p in (invent(cell, synthetic_store) for cell in mine)
+    ]
+    same_labels = {p.clips: p.label for p in members}
+    members = [replace(p, label=same_labels[p.clips]) for p in members]
+    found = {(row["clips"], row["frames"], round(row["ccc"], 6)) for row in _scores(members)}
+    expected = set()
+    for clips, label in same_labels.items():
+        each = [p.prediction[:, 0].astype(np.float64) for p in members if p.clips == clips]
+        mean = np.mean(each, axis=0).astype(np.float32)
+        expected.add((len(clips), len(label), round(float(ccc(mean, label[:, 0], np.ones(len(label), bool))), 6)))
+    assert len(found) == 2, "two folds report other clips"
+    assert found == expected
+    unlabelled = [replace(p, valid=np.zeros_like(p.valid)) for p in members]
+    assert _scores(unlabelled) == []
 
 
 def test_all_folds_together_cover_all_their_clips(workspace, synthetic_store, finished, tmp_path):

@@ -255,7 +255,7 @@ def test_missing_weights_and_wrong_names_stop_it_before_any_work(tmp_path, corpu
     assert "did you mean 'vggish'" in fails(audio="vgish")
     assert "which is for visual" in fails(audio="resnet50")
     assert "makes no modality" in fails(audio=None, visual=None)
-    assert "cannot have random weights" in fails(text="bert", random_weights=1)
+    assert "weights 'bert-base-uncased'" in fails(text="bert", random_weights=1)
     with pytest.raises(UserError, match="device 'tpu' is none of auto, cpu, cuda"):
         make(tmp_path / "ws", corpus, visual="resnet50", device="tpu")
 

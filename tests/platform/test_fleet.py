@@ -1,6 +1,5 @@
 """The fleet as a whole: in this process, and with real Ray Train workers of which one is killed on the way."""
 
-import importlib
 import io
 import json
 import os
@@ -22,8 +21,8 @@ from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import RecordingTracker
+from tests.waiting import wait_for
 
-HERE = Path(__file__).parent
 TRIAL = "fake_trials:sleepy"
 
 DRIVER = """
@@ -43,23 +42,13 @@ print(summary.interrupted, summary.cancelled, summary.done)
 
 
 @pytest.fixture
-def fakes(monkeypatch):
-    """The module of fake trials, importable by name here and in every process started from here."""
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
-    return importlib.import_module("fake_trials")
+def fakes(by_name):
+    return by_name("fake_trials")
 
 
 def trial_log(workspace: Workspace) -> list[list[str]]:
     path = workspace.root / "trials.log"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for(condition, seconds=20.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def calls_of(tracker: RecordingTracker, cell_id: str) -> list[str]:

@@ -1,11 +1,9 @@
 """How many workers share a GPU: the arithmetic, what events do to it, and Ray with GPUs that are only numbers."""
 
-import importlib
 import os
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,15 @@ from hypothesis import strategies as st
 
 from crossfold.platform.contracts import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.edge.gpu_share import CONTEXT_BYTES, MOST, GpuShare, Sharing, known_peaks, share_for
+from crossfold.platform.edge.gpu_share import (
+    CONTEXT_BYTES,
+    MOST,
+    GpuShare,
+    Sharing,
+    known_peaks,
+    share_for,
+    too_much_for,
+)
 
 GIB = 2**30
 
@@ -40,6 +46,13 @@ def test_the_hungriest_variant_fits_k_times_and_k_is_the_largest(total, peaks, h
     assert 1 <= k <= most
     assert k == 1 or k * need <= usable
     assert k == most or not any(peaks) or (k + 1) * need > usable * (1 - 1e-9)
+
+
+@given(total=st.integers(2 * GIB, 200 * GIB), k=st.integers(2, 16))
+def test_a_peak_of_which_k_did_not_fit_makes_one_less(total, k):
+    peak = too_much_for(total, k)
+    assert peak <= 0 or share_for(total, [peak], most=16).k == k - 1
+    assert too_much_for(total, 1) == too_much_for(0, k) == 0
 
 
 def test_without_a_measurement_a_worker_has_its_gpu_alone():
@@ -71,6 +84,10 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     sharing.keep()
     assert sorted(known_peaks(workspace).values()) == [GIB, 4 * GIB]
 
+    first = Sharing(24 * GIB, workspace)
+    first.expect([large])
+    assert first.listen(()), "without any event: the group of the next launch begins so"
+
     again = Sharing(24 * GIB, workspace)
     again.expect([small, large.model_copy(update={"seed": 5})])
     assert again.listen([])
@@ -89,6 +106,11 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
     assert sharing.listen(failing[:1])
     assert sharing.share.k == before - 1
     assert not sharing.listen(failing[1:]), "it began under the old share"
+    sharing.keep()
+    next_launch = Sharing(10 * GIB, workspace)
+    next_launch.expect(cells)
+    next_launch.listen(())
+    assert next_launch.share.k == before - 1, "what did not fit is not tried again by the next launch"
     infra = replace(oom(cells[2]), kind=FailureClass.INFRA)
     assert not sharing.listen([Event("requeued", cells[2].cell_id, 1, failure=infra)])
     for _ in range(10):
@@ -99,11 +121,8 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
 
 
 @pytest.fixture
-def fakes(monkeypatch):
-    here = Path(__file__).parent
-    monkeypatch.syspath_prepend(str(here))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parents[1] / ".pkg")]))
-    return importlib.import_module("fake_trials")
+def fakes(by_name):
+    return by_name("fake_trials")
 
 
 @pytest.mark.benchmark
@@ -117,7 +136,15 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     cells = [fakes.make_cell(0, epochs=30, seconds=0.1, gib=3, trouble="needs a GPU alone")]
     cells += [fakes.make_cell(seed, epochs=30, seconds=0.1, gib=3) for seed in range(1, 6)]
     os.environ.update(RAY_SETTINGS)
-    ray.init(num_cpus=5, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", namespace="t")
+    ray.init(
+        address="local",
+        num_cpus=5,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        namespace="t",
+    )
     shares, ended, failures = [], Counter(), []
     try:
         fleet = Fleet(workspace, workers=4, use_gpu=True, gpu_bytes=10 * GIB, device="cpu", trial="fake_trials:sleepy")

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from crossfold.platform.edge import ray_jobs
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,13 +220,6 @@ def answers(port: int) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=1):
         return True
     return False
-
-
-def wait_for(condition, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

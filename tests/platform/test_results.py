@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.platform import results
 from crossfold.platform.contracts import Failure, FailureClass
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import CELL_FILES, Predictions, Workspace, write_json
@@ -99,7 +98,7 @@ def test_a_crash_inside_a_commit_leaves_nothing(empty, cells, monkeypatch, where
         raise error
 
     target = {
-        "savez": (results.np, "savez_compressed"),
+        "savez": (np, "savez_compressed"),
         "to_parquet": (pd.DataFrame, "to_parquet"),
         "last_write": (Path, "write_bytes"),
         "rename": (Path, "rename"),

@@ -47,9 +47,9 @@ def space(tmp_path, tiny_cell):
     return space
 
 
-def drawn(status):
+def drawn(status, width=160):
     out = io.StringIO()
-    Console(file=out, width=160).print(picture(status))
+    Console(file=out, width=width).print(picture(status))
     return out.getvalue()
 
 
@@ -78,6 +78,15 @@ def test_running_cells_show_epoch_ccc_memory_and_what_is_left(space):
     assert "1 failed, the last ones" in text
     assert "(oom, try 3): too big" in text
     assert "nobody drives this workspace now" in text
+
+
+def test_a_narrow_terminal_has_the_same_words_on_two_lines(space):
+    status = read_status(space)
+    narrow = drawn(status, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    (line,) = [line for line in narrow.splitlines() if "epoch 3/9" in line]
+    assert line.strip() == "epoch 3/9  CCC valence 0.250  best 0.375  GPU 3.0 GiB"
+    assert len(drawn(status).splitlines()) == len(narrow.splitlines()) - 1
 
 
 def test_a_cell_that_failed_before_and_runs_again_counts_as_running(space):

@@ -11,7 +11,7 @@ from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.contracts import Silent
 from crossfold.platform.errors import UserError
 from crossfold.platform.extractors import FeaturePlan
-from crossfold.platform.prepare import prepare
+from crossfold.platform.prepare import Making, prepare
 from crossfold.platform.results import Workspace
 from crossfold.platform.text_encoder import BertWords
 from crossfold.platform.trial import attempt_cell
@@ -64,6 +64,17 @@ def test_words_stand_on_their_frames_in_the_store(prepared, weights):
             expected[begin:end] = encoded
         np.testing.assert_array_equal(features, expected)
         np.testing.assert_array_equal(present, expected.any(axis=1))
+
+
+def test_bert_is_read_beside_backbones_of_random_weights(tmp_path, weights):
+    plan = FeaturePlan(text="bert", audio="resnet18", random_weights=3)
+    making = Making.of(plan, Workspace(tmp_path), weights, "cpu")
+    assert making.origin["audio"]["weights"] == {"random": 3}
+    assert making.origin["text"]["weights"]["name"] == "bert-base-uncased"
+    assert (making.random, making.files()) == (True, [weights])
+    words_only = Making.of(FeaturePlan(text="bert", random_weights=3), Workspace(tmp_path), weights, "cpu")
+    assert not words_only.random
+    assert not Making.of(FeaturePlan(audio="resnet18", random_weights=3), Workspace(tmp_path), weights, "cpu").files()
 
 
 def test_frames_without_a_word_stay_zero_and_the_statistics_are_of_training_words(prepared):

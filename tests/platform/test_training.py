@@ -15,14 +15,12 @@ from crossfold.datasets.windows import Batch, WindowSource, cut
 from crossfold.platform import checkpoints, training
 from crossfold.platform.config import Loss, Optimizer
 from crossfold.platform.contracts import FailureClass, Silent
-from crossfold.platform.errors import Cancelled, Diverged
+from crossfold.platform.errors import Diverged
 from crossfold.platform.losses import Whole
 from crossfold.platform.metrics import ccc
 from crossfold.platform.model import build_model
-from crossfold.platform.results import CELL_FILES
 from crossfold.platform.trial import attempt_cell
-
-SAME_BYTES = tuple(name for name in CELL_FILES if name != "env.json")
+from tests.platform.interruption import StopAfter, bytes_of
 
 
 def batch_of(y, valid):
@@ -397,21 +395,6 @@ def test_a_diverging_cell_is_a_failure_of_that_class(workspace, tiny_cell, chang
 
 EPOCHS = 4
 RECIPE = {"epochs": EPOCHS, "optimizer__plateau_patience": 0, "temporal__dropout": 0.3, "reload_best": True}
-
-
-def bytes_of(workspace, cell):
-    return {name: (workspace.cell_path(cell.cell_id) / name).read_bytes() for name in SAME_BYTES}
-
-
-class StopAfter:
-    """Cancels the run when one of these epochs has ended."""
-
-    def __init__(self, *epochs):
-        self.epochs = epochs
-
-    def epoch(self, cell_id, report):
-        if report.epoch in self.epochs:
-            raise Cancelled(f"epoch {report.epoch}")
 
 
 @pytest.fixture(scope="module")

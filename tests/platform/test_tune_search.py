@@ -1,7 +1,6 @@
 """Searches: the objective, the study over restarts, and a whole search on real Ray workers, killed on the way."""
 
 import functools
-import importlib
 import json
 import os
 import signal
@@ -23,8 +22,6 @@ from crossfold.platform.edge.tune_search import run_search, trials_at_once
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.sweeps.plan import Search, check_space, trial_cells
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -208,12 +205,9 @@ def test_a_trial_process_needs_no_torch():
 
 
 @pytest.fixture
-def fakes(monkeypatch):
-    """The module of fake trials, importable by name here and in every process started from here."""
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
+def fakes(monkeypatch, by_name):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return importlib.import_module("fake_search")
+    return by_name("fake_search")
 
 
 DRIVER = """

@@ -2,7 +2,6 @@
 
 import datetime
 import heapq
-import threading
 from collections import Counter
 
 import numpy as np
@@ -10,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.datasets.store import FeatureStore
 from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import Cell, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.turns import Forecast, budget_seconds, only
 from crossfold.platform.errors import UserError
-from crossfold.platform.forecast import _keep, forecast, kind_of
 
 SYSTEMS = ("ca", "rjca", "hgrjca", "hgrjca+dca")
 RECIPES = [Recipe(selection="reported"), Recipe(selection="held_out")]
@@ -236,36 +233,3 @@ def test_time_budgets(until, lasting, seconds):
 def test_budgets_that_are_none(until, lasting, problem):
     with pytest.raises(UserError, match=problem):
         budget_seconds(until, lasting, NOW)
-
-
-def test_predictions_of_several_processes_are_kept_together_and_what_was_measured_wins(workspace, tiny_cell):
-    cells = [tiny_cell("concat", seed=seed, window=10 + seed) for seed in range(6)]
-    measured = {kind_of(cell): float(seed) for seed, cell in enumerate(cells)}
-    ready = threading.Barrier(6)
-
-    def keep(item):
-        ready.wait()
-        _keep(workspace, dict([item]), over_known=True)
-        _keep(workspace, dict.fromkeys(measured, 99.0), over_known=False)
-
-    threads = [threading.Thread(target=keep, args=(item,)) for item in measured.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    _keep(workspace, measured, over_known=True)
-    store = FeatureStore(workspace.find_store("synthetic"))
-    assert forecast(cells, workspace, store, probe=False) == {
-        cell.cell_id: float(seed) for seed, cell in enumerate(cells)
-    }
-    _keep(workspace, dict.fromkeys(measured, 99.0), over_known=False)
-    assert forecast(cells, workspace, store, probe=False)[cells[3].cell_id] == 3.0
-
-
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": "b"}'])
-def test_damaged_predictions_are_made_anew(workspace, tiny_cell, content):
-    (workspace.root / "forecast.json").write_text(content)
-    cell = tiny_cell("concat")
-    store = FeatureStore(workspace.find_store("synthetic"))
-    assert forecast([cell], workspace, store, probe=False) == {cell.cell_id: 0.0}
-    assert forecast([cell], workspace, store)[cell.cell_id] > 0

@@ -419,33 +419,18 @@ def test_a_wrong_name_and_a_name_that_is_taken():
     assert WEIGHTS["vggish-audioset"] is taken
 
 
-@pytest.fixture
-def crossfold(capsys):
-    """Runs a command in this process: (exit code, standard output)."""
-
-    def run(*arguments):
-        from crossfold.platform.edge.cli import main
-
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return end.value.code or 0, capsys.readouterr().out
-
-    return run
-
-
 def test_doctor_and_list_say_which_are_present(crossfold, tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "vggish-10086976.pth").write_bytes(b"some file")
     (folder / "googlenet-1378be20.pth").write_bytes(b"not GoogLeNet")
-    code, said = crossfold("list", "weights", "--weights", folder, "--json")
+    code, said, _ = crossfold("list", "weights", "--weights", folder, "--json")
     assert code == 0
     states = {row["name"]: row["state"] for row in json.loads(said)}
     assert states["vggish-audioset"] == "present"
     assert states["googlenet-imagenet"] == "damaged"
     assert states["r3d-18-kinetics400"] == "missing"
-    code, said = crossfold("doctor", "--workspace", tmp_path, "--json")
+    code, said, _ = crossfold("doctor", "--workspace", tmp_path, "--json")
     assert code == 2, "damaged weights"
     rows = {row["check"]: row for row in json.loads(said)}
     assert rows["weights vggish-audioset"]["state"] == "ok"
@@ -458,7 +443,7 @@ def test_doctor_and_list_say_which_are_present(crossfold, tmp_path):
 
 
 def test_list_backbones(crossfold):
-    code, said = crossfold("list", "backbones", "--json")
+    code, said, _ = crossfold("list", "backbones", "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(said)}
     assert rows.keys() == set(BACKBONES)

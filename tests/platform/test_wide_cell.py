@@ -2,29 +2,103 @@
 
 import json
 import threading
+from dataclasses import asdict
 
 import pytest
 
-from crossfold.platform.contracts import EpochReport
+from crossfold.platform.contracts import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.edge.wide_cell import EpochFile, WideTrial, _relay
-from crossfold.platform.errors import Cancelled
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.edge.ray_start import RAY_SETTINGS, places
+from crossfold.platform.edge.turns import Forecast
+from crossfold.platform.edge.wide_cell import EpochFile, WideTrial, _relay, share_of
+from crossfold.platform.errors import Cancelled, UserError
 
 EXACT = {"loss__scope": "window", "temporal__dropout": 0.0, "head__dropout": 0.0, "batch": 6}
 
 
+BURSTING = """
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from crossfold.fusion_models.baselines import CONCAT
+from crossfold.fusion_models.catalogue import register
+
+
+class Bursting(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.width = inner, inner.width
+
+    def forward(self, trajectory, notes=None):
+        shared = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        last = shared and torch.distributed.get_rank() == torch.distributed.get_world_size() - 1
+        once = Path(os.environ["BURST"]) / ("shared" if shared else "alone")
+        if self.training and (last or not shared) and not once.exists():
+            once.touch()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+        return self.inner(trajectory, notes)
+
+
+register(replace(CONCAT, name="bursting", readout=lambda *how: Bursting(CONCAT.readout(*how))))
+"""
+"""A system that runs out of memory once alone, and once in the last worker of a group, as if on a GPU."""
+
+
 @pytest.mark.slow
-def test_two_ray_workers_share_a_cell(workspace, tiny_cell):
-    cell = tiny_cell("concat", devices=2, **EXACT)
-    summary = run_cells([cell], workspace, workers=2)
-    assert (summary.done, summary.failed) == (1, 0)
-    shared = workspace.read(cell.cell_id)
+def test_narrow_and_wide_cells_take_turns_on_the_gpus(workspace, tiny_cell, tmp_path, monkeypatch):
+    """Two GPUs, as Ray counts them, and cells that need one and cells that need both; each runs out of memory once.
+
+    The fleet holds every GPU as long as it lives, so a group beside it would wait for ever.
+    """
+    import ray
+
+    monkeypatch.setenv("BURST", str(tmp_path))
+    for name, value in RAY_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    plugin = tmp_path / "bursting.py"
+    plugin.write_text(BURSTING)
+    narrow = [tiny_cell("concat", **EXACT).model_copy(update={"system": "bursting"}), tiny_cell("concat", **EXACT)]
+    wide = tiny_cell("concat", devices=2, **EXACT).model_copy(update={"system": "bursting"})
+    ray.init(
+        address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
+    try:
+        summary = run_cells([wide, *narrow], workspace, plugins=[plugin], device="cpu")
+        with pytest.raises(UserError, match=r"shares each batch over 3 devices .* 2 fit into a cluster with 2 GPUs"):
+            run_cells([tiny_cell("ca"), tiny_cell("concat", devices=3, **EXACT)], workspace)
+    finally:
+        ray.shutdown()
+    assert (summary.done, summary.failed) == (3, 0)
+    assert workspace.finished() == {cell.cell_id for cell in (wide, *narrow)}, "and nothing of what cannot fit began"
+    for cell in (narrow[0], wide):
+        (failure,) = workspace.failures_of(cell.cell_id)
+        assert (failure.kind, failure.attempt) == ("oom", 1), failure
+        assert workspace.read(cell.cell_id).env["attempt"] == 2
     assert list((workspace.root / "fleet").iterdir()) == []
-    alone = tiny_cell("concat", **EXACT)
-    assert attempt_cell(alone, workspace).status == "done"
-    expected = workspace.read(alone.cell_id).curve.train_loss.tolist()
-    assert shared.curve.train_loss.tolist() == pytest.approx(expected, abs=1e-4)
+    shared, alone = (workspace.read(cell.cell_id).curve.train_loss.tolist() for cell in (wide, narrow[1]))
+    assert shared == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "fitting"),
+    [
+        ([{"CPU": 4.0, "GPU": 2.0}], 1, 2),
+        ([{"CPU": 4.0, "GPU": 2.0}], 4, 1),
+        ([{"CPU": 1.0, "GPU": 8.0}, {"CPU": 64.0}], 1, 1),
+        ([{"CPU": 8.0, "GPU": 1.0}] * 3, 2, 3),
+        ([{"CPU": 8.0}], 1, 0),
+    ],
+)
+def test_a_worker_is_whole_on_one_node(nodes, threads, fitting):
+    assert places(nodes, share_of(threads, use_gpu=True)) == fitting
+
+
+def test_wide_cells_go_first_only_where_their_sweep_does(tiny_cell):
+    wide, narrow = tiny_cell("concat", devices=2, **EXACT), tiny_cell("concat")
+    assert Forecast().before([narrow], [wide])
+    assert not Forecast(priority={wide.cell_id: 0, narrow.cell_id: 1}).before([narrow], [wide])
 
 
 def report_of(epoch):
@@ -71,13 +145,29 @@ def test_a_group_that_is_lost_is_a_failure_of_the_machines(workspace, tiny_cell,
             raise RuntimeError("worker 1 died\nmore")
 
     trial = WideTrial()
-    monkeypatch.setattr(trial, "_start_ray", lambda devices, opened: None)
     monkeypatch.setattr(trial, "_trainer", lambda *arguments: Broken())
     cell = tiny_cell("concat", devices=2, **EXACT)
     outcome = trial(cell, workspace, reporter=Keep(), attempt=2)
     assert (outcome.status, outcome.failure.kind, outcome.failure.attempt) == ("failed", "infra", 2)
     assert outcome.failure.message == "the 2 workers of the cell were lost: worker 1 died"
     assert workspace.failures_of(cell.cell_id) == [outcome.failure]
+
+
+def test_what_stopped_another_worker_is_the_reason(workspace, tiny_cell, monkeypatch):
+    """The first one, killed with its group, had no words."""
+    cell = tiny_cell("concat", devices=2, **EXACT)
+    told = Failure(cell.cell_id, cell.label, FailureClass.OOM, 1, "CUDA out of memory", "tail", "2026")
+
+    class Group:
+        def fit(self):
+            said = {"status": "failed", "seconds": 1.0, "failure": asdict(told)}
+            (workspace.root / "fleet" / f"wide-{cell.cell_id}" / "other-1.json").write_text(json.dumps(said))
+            raise RuntimeError("the group ended")
+
+    trial = WideTrial()
+    monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
+    assert trial(cell, workspace, reporter=Keep()).failure == told
+    assert workspace.failures_of(cell.cell_id) == [told]
 
 
 @pytest.mark.parametrize(("status", "asked"), [("done", False), ("cancelled", True)])
@@ -93,7 +183,6 @@ def test_what_the_first_worker_said_is_the_outcome(workspace, tiny_cell, monkeyp
             (folder / "outcome.json").write_text(json.dumps({"status": status, "seconds": 1.0, "failure": None}))
 
     trial = WideTrial()
-    monkeypatch.setattr(trial, "_start_ray", lambda devices, opened: None)
     monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
     if asked:
         with pytest.raises(Cancelled):

@@ -3,43 +3,20 @@
 import sys
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
+from double_precision import compute_in_double
+from interruption import StopAfter
 
-from crossfold.datasets.windows import WindowSource
 from crossfold.platform import training
 from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import Cancelled
 from crossfold.platform.replica import Replica
 from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 
 
-class StopAfter:
-    """Cancels after an epoch; 0 never does."""
-
-    def __init__(self, epoch):
-        self.at = epoch
-
-    def epoch(self, cell_id, report):
-        if report.epoch == self.at:
-            raise Cancelled
-
-
-def in_double_precision():
-    gathered = WindowSource._tensor
-
-    def widened(source, array):
-        tensor = gathered(source, array)
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    WindowSource._tensor = widened
-    torch.set_default_dtype(torch.float64)
-
-
 def main(rank, world, meeting, workspace, *jobs):
-    """A job: the file of a cell, and after which epoch each try at it is stopped, as in `cell.json:1,0`."""
-    in_double_precision()
+    """A job: the file of a cell, and after which epoch each try at it is stopped, as in `cell.json:1,0`; 0 is never."""
+    compute_in_double(setattr)
     training.CHECKPOINT_SECONDS = -1.0
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
     replica = Replica(int(rank), int(world))

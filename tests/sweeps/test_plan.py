@@ -171,6 +171,21 @@ def test_systems_without_their_modality_are_skipped_with_a_reason(sweep_file, sy
         ({"sistems": ["ca"]}, r"unknown key 'sistems', did you mean 'systems'\?"),
         ({"systems": []}, "systems"),
         ({"systems": None}, "systems"),
+        ({"systems": "ca"}, r"give a list of systems, such as \[ca\]"),
+        ({"systems": [3]}, "3 is no system"),
+        ({"systems": [{"ca": None, "rjca": None}]}, "is no system: write its name"),
+        ({"systems": [{"system": "rjca", "iterations": 2}]}, r"unknown key 'systems\.0\.iterations'\n"),
+        ({"seeds": "0..3"}, r"seeds = '0\.\.3': give a list, such as \[0, 1, 2\]"),
+        ({"seeds": 3}, r"seeds = 3: give a list"),
+        ({"seeds": [True]}, r"seeds = \[True\]: give a list"),
+        ({"seeds": [-1]}, r"seeds\.0 = -1: .*greater than or equal to 0"),
+        ({"seeds": [2**63]}, r"seeds\.0 = 9223372036854775808: .*less than"),
+        ({"folds": "all"}, "folds = 'all': give a list"),
+        ({"folds": [-1]}, r"fold -1 of synthetic, which has folds 0-\d"),
+        ({"targets": "valence"}, r"give a list, such as \[valence, arousal\]"),
+        ({"selection": 3}, r"selection = 3: give a list"),
+        ({"store": 61}, "store = 61: .* goes in quotes"),
+        ({"set": {"optimizer": "fast"}}, "optimizer = 'fast': give a mapping"),
         ({"seeds": [1, 1]}, "each once"),
         ({"targets": []}, "at least one"),
         ({"folds": []}, "at least one"),
@@ -200,14 +215,64 @@ def test_wrong_sweeps(tmp_path):
         plan.load("dmeo")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(UserError, match=r"broken\.yaml is not YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml, line 1: did not find expected"):
         plan.load(broken)
     broken.write_text("- 1\n")
-    with pytest.raises(UserError, match="holds list, not a mapping"):
+    with pytest.raises(UserError, match="holds a list, not a mapping"):
         plan.load(broken)
     broken.write_text("")
-    with pytest.raises(UserError, match="not a mapping"):
+    with pytest.raises(UserError, match="is empty, not a mapping") as told:
         plan.load(broken)
+    # The example that the error shows is a sweep.
+    broken.write_text(told.value.remedy.partition("\n")[2])
+    assert plan.load(broken).systems[1].system == "rjca"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "remedy"),
+    [
+        ("systems:\n\t- concat\n", "line 2: it is indented by a tab", "spaces"),
+        ("name: a\nrecipe: demo\nname: b\n", "line 3: key 'name' stands twice", "leave one"),
+        ("set: {epochs: 2, batch: 3, epochs: 4}\n", "line 1: key 'epochs' stands twice", "leave one"),
+        ("set: *nothing\n", "line 1: found undefined alias", "correct this line"),
+        ("hello\n", "holds one line of text", "a sweep looks like this"),
+        ("3\n", "holds 3", "a sweep looks like this"),
+    ],
+)
+def test_a_file_that_is_no_sweep_says_which_line(tmp_path, text, problem, remedy):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as told:
+        plan.load(path)
+    assert str(path) in told.value.problem
+    assert problem in told.value.problem
+    assert "\n" not in told.value.problem
+    assert remedy in told.value.remedy
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        plan.load(path)
+
+
+def test_a_huge_grid_is_refused_before_it_fills_memory(sweep_file, synthetic_store):
+    systems = [{"rjca": {"iterations": list(range(1, 300))}}, "ca"]
+    path = sweep_file(systems=systems, seeds=list(range(20_000)))
+    with pytest.raises(UserError, match=r"12,000,000 cells: 300 variants x 2 targets x 20,000 seeds; the most is"):
+        expand(path, synthetic_store)
+
+
+def test_labels_tell_the_cells_of_one_sweep_apart(sweep_file, synthetic_store):
+    from crossfold.platform.edge.launch import variant_names
+
+    systems = ["concat", {"rjca": {"iterations": [1, 2]}}]
+    made = expand(sweep_file(systems=systems, seeds=[0, 1], selection=["reported", "held_out"]), synthetic_store)
+    names = variant_names(made.cells)
+    labels = {cell.label_of(names[cell.cell_id]).partition(" [")[0] for cell in made.cells}
+    assert len(labels) == len(made.cells) == 3 * 2 * 2 * 2
+    assert {"concat valence fold 0 seed 0", "rjca iterations=2 arousal fold 0 seed 1 held out"} <= labels
 
 
 def test_a_path_that_is_not_there_is_not_a_shipped_sweep(tmp_path):

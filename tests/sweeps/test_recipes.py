@@ -13,7 +13,6 @@ from crossfold.sweeps.recipe_files import (
     differences,
     flat,
     load_recipe,
-    read_yaml,
     shipped_recipes,
     source_of_field,
     sources_of,
@@ -188,7 +187,7 @@ def test_a_file_of_ones_own_is_a_recipe_with_its_own_sources(tmp_path):
     assert source_of_field(said, "batch").note == "a default of Crossfold"
     with pytest.raises(UserError, match="not a mapping"):
         (tmp_path / "list.yaml").write_text("[1]")
-        read_yaml(tmp_path / "list.yaml")
+        load_recipe(str(tmp_path / "list.yaml"))
 
 
 def test_the_command_compares_recipes(capsys):

@@ -1,0 +1,181 @@
+"""How much memory a cell needs at most: of its GPU, or, on a CPU, of the process that it adds to.
+
+A worker runs many cells, so the peak of its whole life says nothing of one of them. On a GPU torch counts anew for
+each cell. On a CPU the kernel does, where it is Linux; elsewhere a thread looks twenty times a second.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import psutil
+import torch
+from filelock import FileLock
+
+from crossfold.platform.contracts import Cell
+from crossfold.platform.forecast import kind_of
+from crossfold.platform.results import Workspace, write_json
+
+Kind = Literal["device", "process"]
+
+LOOK_SECONDS = 0.05
+"""Between two looks at the process where the kernel keeps no peak."""
+_FIELDS = re.compile(r"(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB")
+
+
+class Peak(TypedDict):
+    """`peak_memory` of `env.json`."""
+
+    bytes: int
+    kind: Kind
+
+
+Measured = Callable[[], Peak | None]
+"""The peak since the measurement began; None where it cannot be known."""
+
+
+@contextlib.contextmanager
+def peak_memory(device: str) -> Iterator[Measured]:
+    """Measures while the block runs; what it yields may be asked at any time within.
+
+    `device`: what torch's tensors took of that GPU, the features that stay there included; without the driver's context
+    and without what the allocator keeps in reserve, which depend on the cells before. `process`: private memory beyond
+    that of the process when the block began. Mapped pages of a store are shared by all workers and do not count.
+    """
+    if device.startswith("cuda"):
+        # Until then torch keeps no count that could begin anew.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        let_go(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: {"bytes": int(torch.cuda.max_memory_allocated(device)), "kind": "device"}
+        return
+    let_go(device)
+    if _reset_high_water():
+        before = _private(_status())
+        yield lambda: _process(_high_water(), before)
+        return
+    with _Looking() as looking:
+        yield looking.peak
+
+
+def let_go(device: str) -> None:
+    """Returns what nobody uses any more, to the GPU for its other processes, or to the operating system."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        return
+    # What the heap keeps of earlier cells would otherwise hide what this one needs.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def remember_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
+    """Adds the peaks of the finished ones among `cells` to what `known_peaks` answers."""
+    fresh: dict[str, dict[Kind, int]] = {}
+    for cell in cells:
+        try:
+            env = json.loads((workspace.cell_path(cell.cell_id) / "env.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(peak := env.get("peak_memory"), dict):
+            peaks = fresh.setdefault(kind_of(cell), {})
+            peaks[peak["kind"]] = max(peaks.get(peak["kind"], 0), int(peak["bytes"]))
+    if not fresh:
+        return
+    path = _path(workspace)
+    with contextlib.suppress(OSError), FileLock(path.with_suffix(".lock")):
+        known = {kind: dict(peaks) for kind, peaks in known_peaks(workspace).items()}
+        for kind, peaks in fresh.items():
+            held = known.setdefault(kind, {})
+            for where, found in peaks.items():
+                held[where] = max(held.get(where, 0), found)
+        write_json(path, known)
+
+
+def known_peaks(workspace: Workspace) -> Mapping[str, Mapping[Kind, int]]:
+    """The highest peaks of finished cells, in bytes, by `forecast.kind_of` and by where: `device`, `process`."""
+    try:
+        kept = json.loads(_path(workspace).read_text())
+        return {str(kind): {where: int(peak) for where, peak in peaks.items()} for kind, peaks in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        # Measured anew; nothing else depends on the file.
+        return {}
+
+
+def spell_peaks(peaks: Mapping[Kind, int]) -> str:
+    """Peaks of one variant for people, such as `1.2 GiB GPU`; `not measured` where there are none."""
+    words: dict[Kind, str] = {"device": "GPU", "process": "process"}
+    told = [f"{_spell(peak)} {words[where]}" for where, peak in sorted(peaks.items())]
+    return ", ".join(told) or "not measured"
+
+
+def _spell(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.root / "memory.json"
+
+
+def _reset_high_water() -> bool:
+    """Makes the kernel forget this process's peak; False where there is no such thing."""
+    try:
+        # 5: of the peak resident set size only.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return {"VmHWM", "RssAnon", "RssFile"} <= _status().keys()
+
+
+def _status() -> dict[str, int]:
+    """Bytes, from /proc/self/status."""
+    return {name: int(size) * 1024 for name, size in _FIELDS.findall(Path("/proc/self/status").read_text())}
+
+
+def _private(status: Mapping[str, int]) -> int:
+    return status["RssAnon"] + status.get("RssShmem", 0)
+
+
+def _high_water() -> int:
+    """Private memory at the peak. The kernel includes mapped files, of which pages come and hardly go."""
+    status = _status()
+    return max(status["VmHWM"] - status["RssFile"], _private(status))
+
+
+def _process(peak: int, before: int) -> Peak:
+    return {"bytes": max(peak - before, 0), "kind": "process"}
+
+
+class _Looking:
+    """Looks at the resident memory of this process again and again; mapped files count here, short peaks are missed."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._before = self._most = self._now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> "_Looking":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def peak(self) -> Peak | None:
+        self._most = max(self._most, self._now())
+        return _process(self._most, self._before)
+
+    def _now(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            self._most = max(self._most, self._now())

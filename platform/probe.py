@@ -1,0 +1,273 @@
+"""A few timed steps of a cell, and how often the whole cell takes each of them: its length before it ran.
+
+Legend: B batch, L indices of a window, N real indices (frames) that pass a backbone, F shape of one.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import monotonic, thread_time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossfold.datasets.windows import Batch
+from crossfold.platform.arithmetic import arithmetic
+from crossfold.platform.cell_data import CellData, open_data
+from crossfold.platform.config import Recipe
+from crossfold.platform.contracts import Cell
+from crossfold.platform.end_to_end import FrameEncoder, input_widths, release
+from crossfold.platform.evaluation_options import Evaluation, strengths_of
+from crossfold.platform.losses import loss_of
+from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.seeds import weight_seed
+from crossfold.platform.sources import Source
+from crossfold.platform.training import make_optimizer
+
+REPEATS = 3
+"""Timed calls of a step; the one in the middle counts."""
+LONG_ENOUGH = 0.4
+"""Seconds from which on one call tells enough: a step is not repeated, nor are more frames tried."""
+
+BESIDES = 0.25
+"""Seconds of any cell that no step of it tells: scores, the count of operations, files; as measured on one core."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One pass over a split."""
+
+    windows: int
+    frames: int
+    """Real indices of all windows, overlaps counted again: what passes the backbones."""
+
+    @classmethod
+    def of(cls, source: Source, recipe: Recipe) -> "Extent":
+        """Of the windows that a recipe cuts."""
+        real = source.windows.real
+        return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.frames).any(axis=2).sum()))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell does if it uses all its epochs; `training.train` and `trial.run_cell` do it."""
+
+    epochs: Mapping[int, int]
+    """Groups of backbone layers that are released -> epochs that train so."""
+    training: Extent
+    selection: Extent
+    """Looked at once an epoch."""
+    reported: Extent
+    looks: int
+    """At the reported split: one, and one an entry of the stress battery that can change anything."""
+    fits: int
+    """Looks at the training split, for post-processing that is fitted."""
+
+    @classmethod
+    def of(cls, data: CellData) -> "Work":
+        """Of a cell with its data opened."""
+        cell, recipe = data.cell, data.cell.recipe
+        evaluation = recipe.evaluation if cell.inner is None else Evaluation()
+        used = modalities_of(cell)
+        stress = strengths_of(evaluation.stress, data.store.modalities)
+        return cls(
+            epochs=released_epochs(recipe),
+            training=Extent.of(data.training.source, recipe),
+            selection=Extent.of(data.selection.source, recipe),
+            reported=Extent.of(data.reported.source, recipe),
+            looks=1 + sum(modality in used and strength != 0 for _, modality, strength in stress),
+            fits=int(evaluation.post.fitted),
+        )
+
+    @property
+    def trained(self) -> int:
+        """Windows of all training steps."""
+        return sum(self.epochs.values()) * self.training.windows
+
+    @property
+    def looked(self) -> Extent:
+        """All that is predicted without training."""
+        passes = (
+            (sum(self.epochs.values()), self.selection),
+            (self.looks, self.reported),
+            (self.fits, self.training),
+        )
+        return Extent(
+            sum(times * extent.windows for times, extent in passes),
+            sum(times * extent.frames for times, extent in passes),
+        )
+
+    def seconds(self, costs: "Costs") -> float:
+        """How long all of it takes."""
+        looked = self.looked
+        return (
+            BESIDES
+            + costs.setup
+            + self.trained * costs.step
+            + looked.windows * costs.look
+            + looked.frames * costs.look_frame
+            + sum(n * self.training.frames * costs.step_frame[groups] for groups, n in self.epochs.items())
+        )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one core, measured."""
+
+    setup: float
+    """Of the data and the model."""
+    step: float
+    """A window of a training step, optimiser included, backbones excluded."""
+    look: float
+    """A window that is only predicted, backbones excluded."""
+    look_frame: float = 0.0
+    """A frame through all backbones without training."""
+    step_frame: Mapping[int, float] = field(default_factory=lambda: Counter[int]())
+    """A frame through all backbones in training, by released groups."""
+
+
+def released_epochs(recipe: Recipe) -> dict[int, int]:
+    """Groups of layers -> epochs that train with so many: when a stage ends is the scores' to say; here all are alike.
+
+    A recipe of fewer epochs than stages sees the first ones only.
+    """
+    stages = recipe.groups_to_thaw()
+    if not stages:
+        return {0: recipe.epochs}
+    long = -(-recipe.epochs // stages)
+    return dict(Counter(1 + epoch // long for epoch in range(recipe.epochs)))
+
+
+class Prober:
+    """Times cells. What several of them share, their backbones, is timed once."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[tuple[object, ...], float] = {}
+
+    def seconds(self, cell: Cell, store_path: Path) -> float:
+        """Predicted seconds of the whole cell on one core. Raises what the cell itself would raise."""
+        threads = torch.get_num_threads()
+        try:
+            with arithmetic(cell.recipe, weight_seed(cell)):
+                torch.set_num_threads(1)
+                began = monotonic()
+                data = open_data(cell, store_path, "cpu")
+                model = data.new_model()
+                setup = monotonic() - began
+                costs = self._costs(data, model, setup)
+        finally:
+            torch.set_num_threads(threads)
+        return Work.of(data).seconds(costs)
+
+    def _costs(self, data: CellData, model: EmotionModel, setup: float) -> Costs:
+        recipe, source = data.cell.recipe, data.training.source
+        size = min(recipe.batch, len(source))
+        if not model.frames:
+            chosen = np.arange(size)
+            step, look = _of_a_step(data, model, lambda: source.batch(chosen))
+            return Costs(setup, step / size, look / size)
+        window = int(source.windows.real.sum(axis=1).argmax())
+        began = monotonic()
+        one = source.batch(np.array([window]))
+        gather = monotonic() - began
+        bare = data.cell.model_copy(update={"recipe": recipe.model_copy(update={"backbones": {}})})
+        widths = input_widths(recipe, data.store, modalities_of(data.cell))
+        batch = _of_features(one, widths, size)
+        step, look = _of_a_step(data, build_model(bare, widths), lambda: batch)
+        return Costs(
+            setup,
+            step / size + gather,
+            look / size + gather,
+            self._frame(data, model, one, None),
+            {groups: self._frame(data, model, one, groups) for groups in released_epochs(recipe)},
+        )
+
+    def _frame(self, data: CellData, model: EmotionModel, one: Batch, groups: int | None) -> float:
+        """Seconds of a frame through all backbones of the model; `groups` released in training, None: only looked."""
+        if groups is not None:
+            release(model.frames, data.cell.recipe, groups)
+        return sum(self._through(data, m, encoder, one, groups) for m, encoder in model.frames.items())
+
+    def _through(self, data: CellData, m: str, encoder: FrameEncoder, one: Batch, groups: int | None) -> float:
+        recipe, training = data.cell.recipe, groups is not None
+        what = (encoder.backbone.name, encoder.chunk, encoder.pretrained, training and encoder.groups, training)
+        key = (*what, data.store.content_hash, recipe.precision, recipe.determinism)
+        if key not in self._encoders:
+            x_NF = one.x[m][0][one.real[0]]
+            self._encoders[key] = _of_a_frame(encoder, x_NF, training, recipe.precision == "bf16")
+        return self._encoders[key]
+
+
+def _of_features(one: Batch, widths: Mapping[str, int], size: int) -> Batch:
+    """A batch of `size` windows like the given one, with features of the backbones' widths in place of raw frames."""
+    real_BL = one.real.expand(size, -1)
+    x = {m: torch.rand(*real_BL.shape, width) for m, width in widths.items()}
+    return Batch(x=x, y=one.y.expand(size, -1, -1), valid=one.valid.expand(size, -1, -1), real=real_BL)
+
+
+def _of_a_step(data: CellData, model: EmotionModel, gather: Callable[[], Batch]) -> tuple[float, float]:
+    """Seconds of one training step and of one prediction of a batch, gathering included."""
+    recipe = data.cell.recipe
+    optimizer = make_optimizer(list(model.parameters()), recipe.optimizer)
+
+    def step() -> None:
+        batch = gather()
+        optimizer.zero_grad(set_to_none=True)
+        loss_of(model(batch.x, batch.real), batch, recipe.loss).backward()  # type: ignore[no-untyped-call]
+        if recipe.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
+        optimizer.step()
+
+    @torch.no_grad()
+    def look() -> None:
+        batch = gather()
+        model(batch.x, batch.real).float().numpy()
+
+    model.train()
+    trained = _timed(step)
+    model.eval()
+    return trained, _timed(look)
+
+
+def _of_a_frame(encoder: FrameEncoder, x_NF: Tensor, training: bool, narrow: bool) -> float:
+    """Seconds of one frame through a backbone, from as few frames as tell it."""
+    encoder.train(training)
+    encoder.train_released(training)
+    seeds = [0] if training else None
+
+    def through(frames: int) -> float:
+        began = thread_time()
+        mask_1L = torch.ones(1, frames, dtype=torch.bool)
+        with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            y_1LW = encoder(x_NF[:frames].unsqueeze(0), mask_1L, seeds)
+            if y_1LW.requires_grad:
+                y_1LW.float().square().mean().backward()
+        return thread_time() - began
+
+    most = min(len(x_NF), encoder.chunk)
+    # Batch normalisation that learns refuses a single frame; the first call also finds its kernels.
+    frames = min(2, most)
+    through(frames)
+    took = through(frames)
+    while took < LONG_ENOUGH and frames < most:
+        frames = min(2 * frames, most)
+        took = through(frames)
+    encoder.zero_grad(set_to_none=True)
+    return took / frames
+
+
+def _timed(act: Callable[[], None]) -> float:
+    """Processor seconds of a call that is not the first, which also finds memory and kernels.
+
+    One thread works, so they are those of the clock on a core of its own, whatever else this machine does now.
+    """
+    act()
+    taken: list[float] = []
+    while len(taken) < REPEATS and not (taken and taken[-1] > LONG_ENOUGH):
+        began = thread_time()
+        act()
+        taken.append(thread_time() - began)
+    return median(taken)

@@ -1,0 +1,97 @@
+"""Thousands of cells on a cluster of many nodes: the real fleet, queue and workers, on GPUs that nobody has.
+
+All nodes are processes of this machine, each with a raylet of its own, and claim GPUs; cells sleep for durations drawn
+from a log-normal distribution. What is left of a cell when it sleeps is what the engine does: leases, reports, events,
+the driver's books. Every worker, the queue and the driver share the few cores that are here, which a cluster's do not,
+so a cell costs milliseconds of them, and cells that last milliseconds would measure these cores. The mean of half a
+second is chosen so that the engine needs well under half of two cores with 16 workers; real cells last minutes, and
+the same engine then serves a hundred times as many workers.
+"""
+
+import importlib
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
+"""For whoever works on this file: the same in a tenth of the time, and no bound."""
+
+CELLS = 1_000 if SHORT else 10_000
+NODES, GPUS = 4, 4
+MEDIAN, SIGMA, LONGEST = 0.35, 0.8, 8.0
+"""Of the drawn seconds: log-normal, cut off at the longest."""
+ERROR = 0.25
+"""By which a forecast is wrong, at most."""
+ABOVE_BOUND = 0.05
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
+    return importlib.import_module("drawn_trials")
+
+
+@pytest.fixture
+def cluster(monkeypatch, trials):
+    from crossfold.platform.edge.ray_start import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+
+    for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS | {"OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "object_store_memory": 150 * 2**20, "include_dashboard": False}
+    cluster = Cluster(head_node_args=head, initialize_head=True)
+    for _ in range(NODES):
+        cluster.add_node(num_cpus=GPUS, num_gpus=GPUS, object_store_memory=100 * 2**20, wait=False)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.benchmark
+def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(trials, cluster, workspace, capsys):
+    from crossfold.platform.edge.ray_fleet import Fleet
+    from crossfold.platform.edge.turns import Forecast
+
+    slots = NODES * GPUS
+    rng = random.Random(6)
+    seconds = [min(rng.lognormvariate(0, SIGMA) * MEDIAN, LONGEST) for _ in range(CELLS)]
+    cells = [trials.drawn_cell(seed, value) for seed, value in enumerate(seconds)]
+    known = Forecast({
+        cell.cell_id: value * rng.uniform(1 - ERROR, 1 + ERROR) for cell, value in zip(cells, seconds, strict=True)
+    })  # fmt: skip
+    done: dict[str, int] = {}
+    failed = []
+    began = time.monotonic()
+    with Fleet(
+        workspace, workers=slots, at_most=slots, address=cluster.address, use_gpu=True, gpu_bytes=16 * 2**30,
+        device="cpu", trial="drawn_trials:last", resize_seconds=3,
+    ) as fleet:  # fmt: skip
+        while fleet.present < slots:
+            fleet.drain()
+            time.sleep(0.2)
+        started = time.monotonic()
+        fleet.submit(known.in_turn(cells, slots), known.epoch_seconds(cells))
+        while len(done) + len(failed) < CELLS:
+            for event in fleet.drain():
+                if event.kind == "finished":
+                    done[event.cell_id] = done.get(event.cell_id, 0) + 1
+                failed += [event.failure] if event.kind == "failed" else []
+            time.sleep(fleet.poll_seconds)
+        took = time.monotonic() - started
+    bound = max(sum(seconds) / slots, max(seconds))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{CELLS:,} cells of {sum(seconds) / CELLS:.2f} s in the mean on {NODES} nodes of {GPUS} GPUs: "
+            f"{took:.1f} s, {took / bound - 1:.2%} above the bound of {bound:.1f} s; start-up {started - began:.1f} s\n"
+        )
+    assert not failed
+    assert set(done) == {cell.cell_id for cell in cells}
+    assert set(done.values()) == {1}
+    if not SHORT:
+        assert took <= (1 + ABOVE_BOUND) * bound
