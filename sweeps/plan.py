@@ -1,11 +1,12 @@
 """From a sweep file to cells. Pure: reads files and a store's manifest, runs nothing."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator
@@ -16,10 +17,17 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.config import Recipe, Strict
 from crossfold.platform.contracts import Cell, Inner
 from crossfold.platform.errors import UserError, nearest
-from crossfold.sweeps.recipe_files import load_recipe, read_yaml
+from crossfold.sweeps.recipe_files import load_recipe
+from crossfold.sweeps.yaml_files import read_yaml
 
 HERE = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+EXAMPLE = "name: mine\ncorpus: puppets\nrecipe: demo\nsystems: [concat, rjca]"
+"""The smallest sweep."""
+MOST_CELLS = 2_000_000
+"""Of one sweep: as many as a planner holds in a few GiB."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Variant(Strict):
@@ -28,6 +36,11 @@ class Variant(Strict):
     system: str
     params: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """How many `expand` yields."""
+        return math.prod(len(value) for value in self.params.values() if isinstance(value, list))
+
     def expand(self) -> Iterator["Variant"]:
         """All combinations of the listed values."""
         lists = {key: value for key, value in self.params.items() if isinstance(value, list)}
@@ -35,6 +48,13 @@ class Variant(Strict):
             raise UserError(f"{self.system}: {empty[0]} = [] names no value", "give at least one, or leave it out")
         for values in itertools.product(*lists.values()):
             yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
+
+
+def _listed(value: Any, example: str) -> Any:
+    """Lists only; `0..3` and `3` may mean several things. Numbers only where they are meant: true is no seed."""
+    if not isinstance(value, list | tuple) or any(isinstance(entry, bool) for entry in value):
+        raise ValueError(f"give a list, such as {example}")
+    return value
 
 
 def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -54,7 +74,17 @@ class _Common(Strict):
     targets: tuple[str, ...] = ("valence", "arousal")
     joint_targets: bool | None = None
     """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed_targets(cls, value: Any) -> Any:
+        return _listed(value, "[valence, arousal]")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _listed_seeds(cls, value: Any) -> Any:
+        return _listed(value, "[0, 1, 2]")
 
     @field_validator("name")
     @classmethod
@@ -79,10 +109,15 @@ class _Common(Strict):
 class Sweep(_Common):
     """A grid: systems x folds x targets x seeds."""
 
-    systems: tuple[Variant, ...] = Field(min_length=1)
+    systems: tuple[Variant, ...]
     folds: tuple[int, ...] = (0,)
     selection: tuple[Literal["reported", "held_out"], ...] | None = None
     """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _listed_folds(cls, value: Any) -> Any:
+        return _listed(value, "[0, 1]")
 
     @field_validator("folds")
     @classmethod
@@ -92,13 +127,18 @@ class Sweep(_Common):
     @field_validator("selection", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value if value is None else _some_and_distinct(tuple(value))
+        if value is None or isinstance(value, str):
+            return value if value is None else (value,)
+        return _some_and_distinct(tuple(_listed(value, "[reported, held_out]")))
 
     @field_validator("systems", mode="before")
     @classmethod
     def _spellings(cls, value: Any) -> Any:
         """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are the same kind of thing."""
-        return [_variant(entry) for entry in value] if isinstance(value, list | tuple) else value
+        if not isinstance(value, list | tuple) or not value:
+            named = value if isinstance(value, str) else "concat, rjca"
+            raise ValueError(f"give a list of systems, such as [{named}]")
+        return [_variant(entry) for entry in value]
 
 
 class Winner(Strict):
@@ -165,7 +205,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
     (`epochs=5`, `optimizer.lr=0.01`).
     """
     path = find_sweep(source)
-    data = read_yaml(path)
+    data = read_yaml(path, "a sweep", EXAMPLE)
     kind = Search if "space" in data else Sweep
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -217,15 +257,32 @@ def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     _check_targets(sweep.targets, store)
     for fold in sweep.folds:
         store.fold(fold)
+    _check_size(sweep)
     variants, skipped = _resolve(sweep.systems, store)
     revisions = {name: find_system(name).revision for name in {variant.system for variant in variants}}
-    cells = [
-        _cell(variant, store, chosen, fold, target, seed, revisions[variant.system])
-        for seed, fold, target, variant, chosen in itertools.product(
-            sweep.seeds, sweep.folds, _targets(sweep, recipe), variants, recipes
-        )
+    first = [
+        _cell(variant, store, chosen, fold, target, sweep.seeds[0], revisions[variant.system])
+        for fold, target, variant, chosen in itertools.product(sweep.folds, _targets(sweep, recipe), variants, recipes)
     ]
+    cells = [cell.with_seed(seed) for seed in sweep.seeds for cell in first]
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
+
+
+def _check_size(sweep: Sweep) -> None:
+    """A slip in a list can ask for more cells than memory holds; the product is known before."""
+    axes = {
+        "variants": sum(variant.count for variant in sweep.systems),
+        "folds": len(sweep.folds),
+        "targets": len(sweep.targets),
+        "seeds": len(sweep.seeds),
+        "selections": len(sweep.selection or (0,)),
+    }
+    if (cells := math.prod(axes.values())) > MOST_CELLS:
+        product = " x ".join(f"{count:,} {name}" for name, count in axes.items() if count > 1)
+        raise UserError(
+            f"sweep {sweep.name} asks for {cells:,} cells: {product}; the most is {MOST_CELLS:,}",
+            "shorten a list, make several sweeps of it, or search (`crossfold list sweeps` shows one)",
+        )
 
 
 def _targets(asked: _Common, recipe: Recipe) -> list[tuple[str, ...]]:
@@ -272,11 +329,15 @@ def check_space(search: Search, store: FeatureStore) -> None:
     listed = [key for key, value in search.params.items() if isinstance(value, list)]
     if listed:
         raise UserError(f"params.{listed[0]} is a list: a search varies what stands in `space`", "give one value")
+    for chosen in corners(search):
+        trial_cells(search, store, chosen)
+
+
+def corners(search: Search) -> Iterator[dict[str, Any]]:
+    """Configurations in which each end of a range and each choice stands once. Raises `UserError` for a bad range."""
     values = {key: _values(key, dimension) for key, dimension in search.space.items()}
     first = {key: given[0] for key, given in values.items()}
-    for key, given in values.items():
-        for value in given:
-            trial_cells(search, store, {**first, key: value})
+    return ({**first, key: value} for key, given in values.items() for value in given)
 
 
 def _yaml_value(text: str, override: str) -> Any:
@@ -289,10 +350,13 @@ def _yaml_value(text: str, override: str) -> Any:
 def _variant(entry: Any) -> Any:
     if isinstance(entry, str):
         return {"system": entry}
-    if isinstance(entry, dict) and len(entry) == 1 and "system" not in entry:
+    if isinstance(entry, Variant) or (isinstance(entry, dict) and "system" in entry):
+        return entry
+    if isinstance(entry, dict) and len(entry) == 1:
         ((system, params),) = entry.items()
-        return {"system": system, "params": params or {}}
-    return entry
+        if params is None or isinstance(params, dict):
+            return {"system": system, "params": params or {}}
+    raise ValueError(f"{entry!r} is no system: write its name, as rjca, or one as rjca: {{iterations: [2, 3]}}")
 
 
 def _values(key: str, dimension: Range) -> tuple[Any, ...]:

@@ -10,8 +10,12 @@ from pydantic import BaseModel
 
 from crossfold.platform.config import Recipe
 from crossfold.platform.errors import UserError, nearest
+from crossfold.sweeps.yaml_files import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
+
+EXAMPLE = "window: 100  # choice: frames\nhop: 60\nepochs: 30\nbatch: 16"
+"""How a recipe file begins."""
 
 SOURCES = ("printed", "release", "choice")
 """Where a value comes from: a paper prints it, only public code tells it, or it is ours."""
@@ -56,7 +60,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """
     data: dict[str, Any] = {}
     for path in _files(name):
-        _overlay(data, read_yaml(path))
+        _overlay(data, read_yaml(path, "a recipe", EXAMPLE))
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
         inside = data
@@ -118,17 +122,6 @@ def source_of_field(said: Mapping[str, Source], field: str) -> Source:
     if not inner:
         return Source("", "a default of Crossfold")
     return Source(inner[0].kind, "; ".join(source.note for source in inner))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; anything else is an error that names the file."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not YAML: {error}", "mend the file") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds {type(data).__name__}, not a mapping", "see sweeps/demo.yaml")
-    return data
 
 
 def _files(name: str) -> list[Path]:
