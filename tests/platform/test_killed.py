@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chaos_tools import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
     sweep, work, gate = write_sweep(tmp_path, cells=8, targets=["valence"]), Workspace(tmp_path / "work"), tmp_path
     run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", Path(__file__).with_name("gated.py"))
