@@ -215,7 +215,8 @@ def by_epoch(results: Results, setting: Setting, variant: str, target: str) -> p
     spread = np.sqrt(np.nansum(variances, axis=0) / np.maximum(known, 1))
     mean = np.nansum(curves, axis=0) / np.maximum(training, 1)
     table = pd.DataFrame({"epoch": 1 + np.arange(curves.shape[1]), "mean": mean, "sd": spread})
-    return table.loc[kept].reset_index(drop=True)
+    trained: pd.DataFrame = table[kept].reset_index(drop=True)
+    return trained
 
 
 def _variance(curves: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
