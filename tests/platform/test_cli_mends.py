@@ -196,9 +196,14 @@ def test_a_signal_stops_a_command_in_order(number, tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(cli_data, "build_store", waits)
     before = signal.getsignal(signal.SIGTERM)
+    # `make test` runs this in a background job.
+    deaf = signal.signal(signal.SIGINT, signal.default_int_handler)
     (tmp_path / "data").mkdir()
-    with pytest.raises(SystemExit) as end:
-        cli.main(["prepare", "puppets", "--root", str(tmp_path / "data"), "-w", str(tmp_path / "work")])
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["prepare", "puppets", "--root", str(tmp_path / "data"), "-w", str(tmp_path / "work")])
+    finally:
+        signal.signal(signal.SIGINT, deaf)
     assert end.value.code == 130
     assert "stopped; the same command continues" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
