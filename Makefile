@@ -23,10 +23,12 @@ venv: .venv/.installed
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
-# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute.
+# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute, and so do these two.
+COMPUTE := tests/platform/test_extraction.py tests/platform/test_end_to_end.py
+OTHERS := $(filter-out tests/platform/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
 test: venv  ## every test that needs no GPU
-	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/platform >.test-platform.log 2>&1 & platform=$$!; \
-	$(BIN)/python -m pytest -q tests --ignore=tests/platform; rest=$$?; \
+	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/platform $(COMPUTE:%=--ignore=%) >.test-platform.log 2>&1 & platform=$$!; \
+	$(BIN)/python -m pytest -q $(OTHERS) $(COMPUTE); rest=$$?; \
 	wait $$platform; code=$$?; echo "== tests/platform"; cat .test-platform.log; \
 	exit $$((rest > code ? rest : code))
 
