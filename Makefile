@@ -23,8 +23,8 @@ venv: .venv/.installed
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
-# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute, and so do these two.
-COMPUTE := tests/platform/test_extraction.py tests/platform/test_end_to_end.py
+# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute, and so do these.
+COMPUTE := $(addprefix tests/platform/test_,extraction.py end_to_end.py workspace_urls.py)
 OTHERS := $(filter-out tests/platform/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
 test: venv  ## every test that needs no GPU
 	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/platform $(COMPUTE:%=--ignore=%) >.test-platform.log 2>&1 & platform=$$!; \
