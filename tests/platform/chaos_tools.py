@@ -50,10 +50,19 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "crossfold.platform.edge.cli", *map(str, arguments)]
 
 
+COSTS = (b',"Training, s",', b',"Memory, MiB",')
+"""Columns of the leaderboard that tell what a run cost, and so differ between any two runs."""
+
+
 def tables(sweep: Path, work: Path) -> dict[str, bytes]:
-    """Every table of the report as CSV, by file name."""
+    """Every table of the report as CSV, by file name, without what the runs cost."""
     subprocess.run(command("report", "--format", "csv", "-w", work), check=True, capture_output=True, timeout=900)
-    return {str(path.relative_to(work)): path.read_bytes() for path in sorted((work / "reports").rglob("*.csv"))}
+    return {
+        str(path.relative_to(work)): b"".join(
+            line for line in path.read_bytes().splitlines(keepends=True) if not any(cost in line for cost in COSTS)
+        )
+        for path in sorted((work / "reports").rglob("*.csv"))
+    }
 
 
 def undisturbed(sweep: Path, work: Path) -> dict[str, bytes]:
