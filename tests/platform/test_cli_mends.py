@@ -21,22 +21,6 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def crossfold(capsys):
-    """Runs a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        from crossfold.platform.edge.cli import main
-
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A workspace with four finished cells of two variants, and the sweep file that names them."""
