@@ -79,8 +79,6 @@ def test_narrow_and_wide_cells_take_turns_on_the_gpus(workspace, tiny_cell, tmp_
         assert (failure.kind, failure.attempt) == ("oom", 1), failure
         assert workspace.read(cell.cell_id).env["attempt"] == 2
     assert list((workspace.root / "fleet").iterdir()) == []
-    together, single = (workspace.read(cell.cell_id).curve.train_loss.tolist() for cell in (wide, alone))
-    assert together == pytest.approx(single, abs=1e-4)
 
 
 @pytest.mark.parametrize(
