@@ -131,11 +131,12 @@ def _switches(system: "System", params: "Strict") -> list[dict[str, Any]]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    out.print(f"[bold]{facts['system']}[/]: {facts['title']} ({facts['source']})", soft_wrap=True)
-    out.print(facts["about"], markup=False, style="dim")
-    out.print("\n[bold]Equations[/]")
+    out.print(facts["system"], style="bold", end="")
+    out.print(f": {facts['title']} ({facts['source']})", soft_wrap=True)
+    out.print(facts["about"], style="dim")
+    out.print("\nEquations", style="bold")
     for line in facts["equations"]:
-        out.print(f"  {line}", markup=False, soft_wrap=True)
+        out.print(f"  {line}", soft_wrap=True)
     rows = [{**row, "shape": " x ".join(map(str, row["shape"]))} for row in facts["shapes"]]
     emit(rows, False, "Shapes of one window")
     note = f" ({facts['flops_note']})" if facts["flops_note"] else ""
@@ -149,17 +150,19 @@ def _print(facts: dict[str, Any]) -> None:
         )
     if facts["released"]:
         listed = ", ".join(f"{key}={value}" for key, value in facts["released"].items())
-        out.print(f"variant=released: {listed}", markup=False, soft_wrap=True)
-    out.print(facts["bibtex"], markup=False, soft_wrap=True)
+        out.print(f"variant=released: {listed}", soft_wrap=True)
+    out.print(facts["bibtex"], soft_wrap=True)
 
 
 def _print_recipe(facts: dict[str, Any]) -> None:
-    out.print(f"[bold]{facts['recipe']}[/]: {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
+    out.print(facts["recipe"], style="bold", end="")
+    out.print(f": {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
     out.print(f"Assumed: {facts['assumption']}.", style="dim")
     emit(facts["schedule"], False, "Schedule")
-    out.print("[bold]Learning rate[/] at the end of each epoch; | where a stage begins")
+    out.print("Learning rate", style="bold", end="")
+    out.print(" at the end of each epoch; | where a stage begins")
     for line in facts["plot"]:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)
     out.print(f"Ends after {len(facts['epochs'])} epochs: {facts['end']}.")
     emit(facts["fields"], False, "Fields, and where their values come from")
 

@@ -94,14 +94,13 @@ def export(
         emit(told, True)
         return
     counts = ", ".join(f"{value} {name}" for name, value in told.items() if isinstance(value, int))
-    out.print(f"{path}: {counts}", markup=False, soft_wrap=True)
+    out.print(f"{path}: {counts}", soft_wrap=True)
     for label in told["averaged"].values():
-        out.print(f"  of {label}", markup=False, soft_wrap=True)
+        out.print(f"  of {label}", soft_wrap=True)
     for score in told["scores"]:
         out.print(
             f"{score['target']} CCC {score['ccc']:.4f}: the mean of {score['cells']} cells on {score['clips']} clips, "
             f"{score['frames']} labelled frames",
-            markup=False,
             soft_wrap=True,
         )
 
@@ -140,8 +139,8 @@ def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bo
         emit({"cell": records[0].cell_id, "files": [str(path) for path in paths]}, True)
         return
     for path in paths:
-        out.print(f"{path}: of {records[0].cell.label}", markup=False, soft_wrap=True)
-    out.print(f"next: crossfold prepare CORPUS --root DIR --weights {folder}", markup=False, soft_wrap=True)
+        out.print(f"{path}: of {records[0].cell.label}", soft_wrap=True)
+    out.print(f"next: crossfold prepare CORPUS --root DIR --weights {folder}", soft_wrap=True)
 
 
 def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":
@@ -247,7 +246,7 @@ def folds(
     if check is not None:
         given = read_fold_file(check, clips)
         same = "the same as" if given == found else "other than"
-        out.print(f"{check}: {len(given)} folds of {name}, no leak; {same} its own", markup=False, soft_wrap=True)
+        out.print(f"{check}: {len(given)} folds of {name}, no leak; {same} its own", soft_wrap=True)
         return
     named = {clip for fold in found for clip in (*fold.train, *fold.validation)}
     text = fold_file(name, found, [clip.name for clip in clips if clip.name not in named])
@@ -256,5 +255,5 @@ def folds(
         return
     out_.parent.mkdir(parents=True, exist_ok=True)
     out_.write_text(text, encoding="utf-8")
-    out.print(f"{out_}: {len(found)} folds of {len(clips)} clips", markup=False, soft_wrap=True)
-    out.print(f"next: crossfold prepare {corpus} --root DIR --folds {out_}", markup=False, soft_wrap=True)
+    out.print(f"{out_}: {len(found)} folds of {len(clips)} clips", soft_wrap=True)
+    out.print(f"next: crossfold prepare {corpus} --root DIR --folds {out_}", soft_wrap=True)

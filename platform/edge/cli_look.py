@@ -17,6 +17,7 @@ from crossfold.platform.edge.console import (
     emit,
     out,
     spell_seconds,
+    spell_workers,
 )
 from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
 from crossfold.platform.edge.ray_start import cores
@@ -24,6 +25,8 @@ from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
+MOST_PATHS = 6
+"""More tables than these are told as a number and a folder."""
 WATCH_SECONDS = 2.0
 """Between two looks of `status --watch`."""
 KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
@@ -173,7 +176,7 @@ def plan(
         emit(skipped, False, "Skipped")
     out.print(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
-        f"about {spell_seconds(hours * 3600)} with {slots} workers"
+        f"about {spell_seconds(hours * 3600)} with {spell_workers(slots)}"
     )
 
 
@@ -181,14 +184,20 @@ def status(
     sweep: Annotated[str | None, typer.Argument(help="A sweep that was launched; all of them if left out.")] = None,
     workspace: WorkspaceOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until all is done.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="A row a cell, with its id, state and CCC.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """How far the launched sweeps are, from any machine that sees the workspace."""
     from rich.live import Live
 
-    from crossfold.platform.edge.status_view import picture, read_status
+    from crossfold.platform.edge.status_view import cell_rows, picture, read_status
 
     space = Workspace.locate(workspace)
+    if cells:
+        if watch:
+            raise UserError("--watch has no list of cells", "leave out --cells or --watch")
+        emit(cell_rows(space, sweep), as_json, "Cells")
+        return
     state = read_status(space, sweep)
     if as_json:
         emit(state.sweeps, True)
@@ -250,12 +259,25 @@ def report(
     built = build_report(
         space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
     )
-    out.print(built.summary, markup=False)
-    for path in built.paths:
-        out.print(str(path), markup=False, soft_wrap=True)
+    out.print(built.summary)
+    _tell_files(built.paths, space, sent=out_folder is None)
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date)
-        out.print(f"{len(written)} figures in {figures}", markup=False, soft_wrap=True)
+        out.print(f"{len(written)} figures in {figures}", soft_wrap=True)
+
+
+def _tell_files(paths: Sequence[Path], space: Workspace, *, sent: bool) -> None:
+    """The page by its path, and tables by theirs unless they are many."""
+    tables = [path for path in paths if path.suffix != ".html"]
+    many = len(tables) > MOST_PATHS
+    for path in paths:
+        if not many or path.suffix == ".html":
+            out.print(str(path), soft_wrap=True)
+    if many:
+        kinds = ", ".join(sorted({path.suffix for path in tables}))
+        out.print(f"{len(tables)} tables ({kinds}) in {tables[0].parent}", soft_wrap=True)
+    if sent and space.mirror is not None:
+        out.print(f"all of it also at {space}/reports", soft_wrap=True)
 
 
 def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
@@ -264,7 +286,7 @@ def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, med
 
     check_tables(tables)
     server = ReportServer(space, port, tables, figures=charts, media=media)
-    out.print(f"report of {space}: {server.url}", markup=False, soft_wrap=True)
+    out.print(f"report of {space}: {server.url}", soft_wrap=True)
     out.print("It looks for finished cells every few seconds. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

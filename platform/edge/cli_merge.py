@@ -52,7 +52,7 @@ def merge(
         if rows:
             emit(rows, False, "Conflicts: what was here stays, the other is kept aside")
         for line in merged.damaged:
-            out.print(f"left out: {line}", markup=False, soft_wrap=True)
+            out.print(f"left out: {line}", soft_wrap=True)
         if merged.cells or merged.failures:
             out.print("next: crossfold mlflow sync, so that MLflow shows them, and crossfold report")
     if merged.conflicts or merged.damaged:

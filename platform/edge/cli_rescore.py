@@ -80,7 +80,6 @@ def rescore(
         out.print(
             f"{prepared.sweep.name}: {done} of {len(cells)} cells finished; {computed} scored now, {failed} failed, "
             f"{done - computed - failed} had been before; in {folder}",
-            markup=False,
             soft_wrap=True,
         )
     if failed:

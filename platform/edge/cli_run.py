@@ -36,7 +36,18 @@ WorkersOption = Annotated[
     typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
 ]
 AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
-
+SweepsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones go first."),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
+]
+UntilOption = Annotated[str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)]
+ForOption = Annotated[
+    str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
+]
 
 TIME_UP = 3
 """Exit code of a run whose `--until` or `--for` came before its end."""
@@ -76,7 +87,7 @@ def demo(
             times[-1] = (times[-1][0], now - began)
         began = now
         times.append((title, 0.0))
-        out.print(f"[bold]{len(times)}. {title}[/]")
+        out.print(f"{len(times)}. {title}", style="bold")
 
     step("Make the corpus: rendered faces and synthesised speech with known valence and arousal")
     with Bars() as bars:
@@ -91,33 +102,23 @@ def demo(
     report = build_report(space)
     times[-1] = (times[-1][0], time.monotonic() - began)
     for title, seconds in times:
-        out.print(f"  {spell_seconds(seconds):>12}  {title}", markup=False)
-    out.print(report.summary, markup=False)
+        out.print(f"  {spell_seconds(seconds):>12}  {title}")
+    out.print(report.summary)
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
-    out.print(f"report: {page}", markup=False, soft_wrap=True)
+    out.print(f"report: {page}", soft_wrap=True)
     _exit_with(summary)
 
 
 def run(
-    sweeps: Annotated[
-        list[str],
-        typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones go first."),
-    ],
+    sweeps: SweepsArgument,
     workspace: WorkspaceOption = None,
     set_: SetOption = None,
     plugin: PluginOption = None,
     workers: WorkersOption = None,
     address: AddressOption = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)
-    ] = None,
-    lasting: Annotated[
-        str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
-    ] = None,
+    only: OnlyOption = None,
+    until: UntilOption = None,
+    lasting: ForOption = None,
     weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,13 +132,7 @@ def run(
 
     use_weights(weights)
     check_address(address)
-    # `--only system=hgrjca fold=0` leaves the second condition among the sweeps.
-    loose = [text for text in sweeps if "=" in text and not Path(text).exists()]
-    if loose and not only:
-        raise UserError(f"{loose[0]!r} is no sweep", "write conditions after --only, settings after --set")
-    sources = list(dict.fromkeys(text for text in sweeps if text not in loose))
-    if not sources:
-        raise UserError("no sweep is named", "crossfold list sweeps")
+    sources, conditions = _sweeps_and_conditions(sweeps, only)
     space = Workspace.locate(workspace)
     summary = _execute(
         sources,
@@ -146,7 +141,7 @@ def run(
         plugin,
         workers,
         address,
-        conditions=[*(only or ()), *loose],
+        conditions=conditions,
         stop_after=budget_seconds(until, lasting),
         silent=as_json,
     )
@@ -155,6 +150,17 @@ def run(
 
         emit(spelled(summary), True)
     _exit_with(summary)
+
+
+def _sweeps_and_conditions(sweeps: Sequence[str], only: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """What is a sweep and what a condition: `--only system=hgrjca fold=0` leaves the second one among the sweeps."""
+    loose = [text for text in sweeps if "=" in text and not Path(text).exists()]
+    if loose and not only:
+        raise UserError(f"{loose[0]!r} is no sweep", "write conditions after --only, settings after --set")
+    sources = list(dict.fromkeys(text for text in sweeps if text not in loose))
+    if not sources:
+        raise UserError("no sweep is named", "crossfold list sweeps")
+    return sources, [*(only or ()), *loose]
 
 
 def _execute(
@@ -197,23 +203,27 @@ def search(
     workers: WorkersOption = None,
     address: AddressOption = None,
     only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
+    until: UntilOption = None,
+    lasting: ForOption = None,
     plugin: PluginOption = None,
     weights: WeightsOption = None,
 ) -> None:
     """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
 
-    A killed search is topped up to the same number of trials by the same command.
+    A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
     """
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.edge.driver_lease import driver_lock
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
     from crossfold.platform.edge.tune_search import run_search
+    from crossfold.platform.edge.turns import budget_seconds
     from crossfold.platform.room import need_room
     from crossfold.sweeps.plan import winner_sweep
 
     for path in plugin or ():
         load_plugin(path)
+    began, stop_after = time.monotonic(), budget_seconds(until, lasting)
     space = Workspace.locate(workspace)
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
@@ -231,25 +241,32 @@ def search(
             address=address,
             tell=_say,
             plugins=tuple(plugin or ()),
+            stop_after=stop_after,
         )
+    if result is None:
+        raise typer.Exit(TIME_UP)
     out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
     if only_search:
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
-    _exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or ()))
+    left = None if stop_after is None else stop_after - (time.monotonic() - began)
+    _exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
 
 
 def _say(text: str) -> None:
-    out.print(text, markup=False)
+    out.print(text)
 
 
 def submit(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    sweeps: SweepsArgument,
     address: Annotated[str, typer.Option(help="The dashboard of the Ray head, such as http://127.0.0.1:8265.")],
     workspace: WorkspaceOption = None,
     set_: SetOption = None,
     workers: WorkersOption = None,
     plugin: PluginOption = None,
+    only: OnlyOption = None,
+    until: UntilOption = None,
+    lasting: ForOption = None,
     weights: WeightsOption = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; `crossfold status` tells the rest.")
@@ -258,16 +275,20 @@ def submit(
     """The same as `run`, as a Ray job: the code travels as a wheel, the results land in the workspace."""
     from crossfold.platform.edge import ray_jobs
     from crossfold.platform.edge.launch import use_weights
+    from crossfold.platform.edge.turns import moment
 
     use_weights(weights)
+    sources, conditions = _sweeps_and_conditions(sweeps, only)
     code = ray_jobs.submit(
-        sweep,
+        sources,
         address,
         Workspace.at(workspace).address,
         wait=not no_wait,
         overrides=tuple(set_ or ()),
         workers=workers,
         plugins=tuple(plugin or ()),
+        conditions=conditions,
+        until=moment(until, lasting),
         tell=_say,
     )
     if code:
@@ -363,4 +384,4 @@ def mlflow_sync(workspace: WorkspaceOption = None) -> None:
     """Rebuild the MLflow mirror from the workspace; only what is missing is written."""
     from crossfold.platform.edge.mlflow_tracker import sync
 
-    out.print(str(sync(Workspace.locate(workspace))), markup=False)
+    out.print(str(sync(Workspace.locate(workspace))))

@@ -38,12 +38,13 @@ def why(
         emit({**facts, "failures": [vars(failure) | {"kind": str(failure.kind)} for failure in failures]}, True)
         return
     for key, value in _words(facts):
-        out.print(f"[bold]{key}[/]: ", end="")
-        out.print(value, markup=False, soft_wrap=True)
+        out.print(f"{key}: ", style="bold", end="")
+        out.print(value, soft_wrap=True)
     for failure in failures:
-        out.print(f"[bold red]try {failure.attempt}[/] at {failure.at[:19]} UTC, class {failure.kind}:")
-        out.print(failure.message, markup=False)
-        out.print(failure.log_tail, markup=False, style="dim")
+        out.print(f"try {failure.attempt}", style="bold red", end="")
+        out.print(f" at {failure.at[:19]} UTC, class {failure.kind}:")
+        out.print(failure.message)
+        out.print(failure.log_tail, style="dim")
 
 
 def _facts(space: Workspace, cell: str, failures: Sequence["Failure"]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _looked(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _again(space: Workspace, cell_id: str) -> dict[str, str]:
-    return {"again": f"crossfold rerun {cell_id} --workspace {shlex.quote(space.address)}"}
+    return {"again": f"crossfold rerun {cell_id} --workspace {shlex.quote(str(space))}"}
 
 
 def _planned(space: Workspace) -> dict[str, tuple[str, str]]:
@@ -131,13 +132,17 @@ def _words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _identity(identity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from crossfold.platform.config import Recipe
+    from crossfold.platform.edge.recipe_rows import nearest_recipe
+
     params = ", ".join(f"{key}={value}" for key, value in identity["params"].items())
     yield "system", identity["system"] + (f": {params}" if params else "")
     inner = f", inner fold {identity['inner']['index']} of {identity['inner']['of']}" if "inner" in identity else ""
     targets = "+".join(identity["targets"])
     yield "data", f"{identity['corpus']}-{identity['store']}, fold {identity['fold']}{inner}, {targets}"
-    recipe = json.dumps(identity["recipe"], separators=(", ", ": "))
-    yield "training", f"seed {identity['seed']}, protocol {identity['protocol']}, recipe {recipe}"
+    yield "training", f"seed {identity['seed']}, protocol {identity['protocol']}"
+    name, changes = nearest_recipe(Recipe.model_validate(identity["recipe"]))
+    yield "recipe", name + (f", but {'; '.join(changes)}" if changes else "")
 
 
 def _result(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,8 +14,9 @@ from crossfold.platform.errors import UserError
 
 # What is piped or logged has no width of its own; tables then take that of a wide terminal.
 _width = None if sys.stdout.isatty() else 140
-out = Console(highlight=False, width=_width)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+# Labels and paths hold brackets, which are no markup.
+out = Console(highlight=False, markup=False, width=_width)
+err = Console(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 140)
 
 WorkspaceOption = Annotated[
     str | None,
@@ -74,10 +75,15 @@ def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, t
 
 def tell_error(error: UserError) -> None:
     """The problem and what to do about it."""
-    err.print("[bold red]error:[/] ", end="")
-    err.print(error.problem, markup=False)
+    err.print("error: ", style="bold red", end="")
+    err.print(error.problem)
     if error.remedy:
-        err.print(f"  -> {error.remedy}", markup=False)
+        err.print(f"  -> {error.remedy}")
+
+
+def spell_workers(count: int) -> str:
+    """1 worker, 2 workers."""
+    return f"{count} worker{'s' * (count != 1)}"
 
 
 def spell_seconds(seconds: float) -> str:

@@ -23,6 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
+from crossfold.platform.edge.console import spell_workers
 from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, cores
 
 Row = dict[str, Any]
@@ -343,7 +344,7 @@ def limit_rows() -> list[Row]:
         rows.append(row("open files", good, said, remedy, needed=files < FEW_FILES))
     there, workers = psutil.virtual_memory().available, cores()
     fitting = max(int(there / WORKER_BYTES), 1)
-    said = f"{there / GIB:.1f} GiB available for {workers} workers, one a core"
+    said = f"{there / GIB:.1f} GiB available for {spell_workers(workers)}, one a core"
     rows.append(row("memory", fitting >= workers, said, f"give --workers {fitting}", needed=False))
     return rows
 

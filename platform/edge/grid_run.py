@@ -8,7 +8,7 @@ from pathlib import Path
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.contracts import Cell, EpochReport, Failure
 from crossfold.platform.edge.cli_rescore import look_again
-from crossfold.platform.edge.console import out, spell_seconds
+from crossfold.platform.edge.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.launch import Prepared, remember_sweep
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
@@ -75,7 +75,7 @@ def run_sweeps(
     """
     for prepared in [] if silent else sweeps:
         for skipped in prepared.plan.skipped:
-            out.print(f"skipped {skipped.label}: {skipped.reason}", markup=False)
+            out.print(f"skipped {skipped.label}: {skipped.reason}")
     sweeps = _without_damaged(sweeps, space, silent)
     asked = {cell.cell_id: cell for prepared in sweeps for cell in prepared.plan.cells}
     chosen = {cell.cell_id for cell in only(list(asked.values()), conditions)}
@@ -100,7 +100,7 @@ def run_sweeps(
                 _announce(prepared, cells, space, bool(conditions))
         if not silent:
             server = os.environ.get("MLFLOW_TRACKING_URI")
-            out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space}'}", markup=False, soft_wrap=True)
+            out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space}'}", soft_wrap=True)
         tracker, learner = _launched(sweeps, todo, space), Learner(space)
         try:
             summary = run_cells(
@@ -146,7 +146,7 @@ def _without_damaged(sweeps: Sequence[Prepared], space: Workspace, silent: bool)
     with driver_lock(space):
         moved = set_damaged_aside(space, damaged)
     for cell_id, (damage, place) in moved.items() if not silent else ():
-        out.print(f"damaged {asked[cell_id]}: {damage}; it is set aside in {place} and runs again", markup=False)
+        out.print(f"damaged {asked[cell_id]}: {damage}; it is set aside in {place} and runs again")
     return [replace(prepared, finished=prepared.finished - moved.keys()) for prepared in sweeps]
 
 
@@ -207,7 +207,7 @@ def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
 def _tell(name: str, summary: FleetSummary, space: Workspace, cells: set[str]) -> None:
     out.print(
         f"{name}: {summary.done} done, {summary.failed} failed in {spell_seconds(summary.wall_seconds)} on "
-        f"{summary.workers} workers; start-up {spell_seconds(summary.startup_seconds)}, "
+        f"{spell_workers(summary.workers)}; start-up {spell_seconds(summary.startup_seconds)}, "
         f"beyond training {spell_seconds(summary.overhead_seconds)}"
     )
     if summary.interrupted:
@@ -217,5 +217,5 @@ def _tell(name: str, summary: FleetSummary, space: Workspace, cells: set[str]) -
     unfinished = cells - space.finished()
     last = {failure.cell_id: failure for failure in space.failures_of() if failure.cell_id in unfinished}
     for failure in list(last.values())[-5:] if summary.failed else []:
-        out.print(f"  failed ({failure.kind}): {failure.label}: {failure.message}", markup=False)
-        out.print(f"    crossfold why {failure.cell_id}", markup=False)
+        out.print(f"  failed ({failure.kind}): {failure.label}: {failure.message}")
+        out.print(f"    crossfold why {failure.cell_id}")

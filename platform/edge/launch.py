@@ -84,11 +84,19 @@ def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | 
 
 
 def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> None:
-    """The same for all that a search may choose, and for the cells of its winner; and that its space is sound."""
+    """The same for all that a search may choose, and for the cells of its winner; and that its space is sound.
+
+    Trials run on the workers of one fleet, which have a device each.
+    """
     check_space(search, store)
     cells: list[Cell] = []
     for chosen in corners(search):
         cells += trial_cells(search, store, chosen)
+        if wide := [cell.recipe.devices for cell in cells if cell.recipe.devices > 1]:
+            raise UserError(
+                f"search {search.name}: devices {wide[0]}, and the cells of a search have one device each",
+                "search with --set devices=1; a sweep of the winner may have more",
+            )
         cells += expand(winner_sweep(search, chosen), store).cells
     check_cells(cells, store, workspace)
 

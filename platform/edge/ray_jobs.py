@@ -44,12 +44,16 @@ PASSED_ON = ("MLFLOW_TRACKING_URI",)
 """Variables that a job gets from here, beside all `CROSSFOLD_*`."""
 
 POLL_SECONDS = 0.5
+NO_AGENT = "No available agent"
+"""What Ray answers until the agent that starts jobs has come up ..."""
+HEAD_SECONDS = 60.0
+"""... and how long that may take."""
 
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 
 
 def submit(
-    sweep: str | Path,
+    sweeps: Sequence[str | Path],
     address: str,
     workspace: str | Path,
     *,
@@ -57,36 +61,49 @@ def submit(
     overrides: Sequence[str] = (),
     workers: int | None = None,
     plugins: Sequence[Path] = (),
+    conditions: Sequence[str] = (),
+    until: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
     entrypoint: str | None = None,
 ) -> int:
-    """Submits `crossfold run` (or `search`) of a sweep to the head at `address`; returns its exit code.
+    """Submits `crossfold run` of sweeps (or `search` of one) to the head at `address`; returns its exit code.
 
     `workspace`: a folder that the cluster sees under the same path, or a URL that it can read and write.
     `wait` follows the log to the end; without, 0 is returned at once. Either way the job outlives this process.
     plugins: files that register systems; they travel with the code.
+    conditions, until: see `crossfold run`; a moment with its time zone, as the head's clock may have another.
     tell: receives the log, line by line. entrypoint: another command, for tests.
     """
     from crossfold.sweeps.plan import Search, load
 
     for plugin in plugins:
         load_plugin(plugin)
-    asked = load(sweep, overrides)
+    asked = [load(sweep, overrides) for sweep in sweeps]
+    name = "-".join(one.name for one in asked)
+    search = next((one.name for one in asked if isinstance(one, Search)), None)
+    if search is not None and len(asked) > 1:
+        raise UserError(f"{search} is a search, and a job holds one search or several grids", "submit it by itself")
+    if search is not None and conditions:
+        raise UserError(f"--only {conditions[0]}: {search} is a search, which chooses its cells", "leave --only out")
     place = Workspace.at(workspace).address
     client = _connect(address)
     with tempfile.TemporaryDirectory(prefix="crossfold-job-") as folder:
         code = Path(folder) / "code"
         unpack_wheel(code)
-        shipped = _ship_sweep(sweep, code)
-        carried = _ship_plugins(plugins, code)
-        verb = "search" if isinstance(asked, Search) else "run"
-        job = client.submit_job(
-            entrypoint=entrypoint or _command(verb, shipped, place, overrides, workers, carried),
+        command = ["run" if search is None else "search", *_ship_sweeps(sweeps, code)]
+        command += ["--workspace", place, "--address", "auto"]
+        command += _each("--set", overrides) + _each("--plugin", _ship_plugins(plugins, code))
+        command += _each("--workers", [] if workers is None else [str(workers)])
+        command += _each("--only", conditions) + _each("--until", [] if until is None else [until])
+        job = _hand_over(
+            client,
+            address,
+            entrypoint=entrypoint or shlex.join(["python", "-m", "crossfold.platform.edge.cli", *command]),
             # Waits for workers; a core for it would be one less for them.
             entrypoint_num_cpus=0,
-            submission_id=submission_id(asked.name),
+            submission_id=submission_id(name),
             runtime_env={"working_dir": str(code), "env_vars": _environment()},
-            metadata={"crossfold_sweep": asked.name, "crossfold_workspace": without_password(place)},
+            metadata={"crossfold_sweep": name, "crossfold_workspace": without_password(place)},
         )
     tell(f"submitted {job}; `crossfold status --workspace {without_password(place)}` shows how it goes")
     return _follow(client, job, tell) if wait else 0
@@ -156,17 +173,18 @@ def _repack(folder: Path) -> Path:
     return path
 
 
-def _ship_sweep(sweep: str | Path, folder: Path) -> str:
-    """Puts a sweep file, and a recipe file it names, beside the code; returns what to call it there."""
-    path = Path(sweep)
-    if not path.is_file():
-        return str(sweep)
-    shutil.copy2(path, folder / path.name)
-    recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
-    if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
-        (folder / recipe).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(recipe, folder / recipe)
-    return path.name
+def _ship_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
+    """Puts sweep files, and recipe files they name, beside the code; returns what to call the sweeps there."""
+    files = [Path(sweep) for sweep in sweeps if Path(sweep).is_file()]
+    for path in files:
+        if len({other.resolve() for other in files if other.name == path.name}) > 1:
+            raise UserError(f"two sweep files are called {path.name}", "rename one of them")
+        shutil.copy2(path, folder / path.name)
+        recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
+        if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
+            (folder / recipe).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(recipe, folder / recipe)
+    return [Path(sweep).name if Path(sweep).is_file() else str(sweep) for sweep in sweeps]
 
 
 def _ship_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
@@ -180,20 +198,8 @@ def _ship_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
     return names
 
 
-def _command(
-    verb: str,
-    sweep: str,
-    workspace: str,
-    overrides: Sequence[str],
-    workers: int | None,
-    plugins: Sequence[str] = (),
-) -> str:
-    words = ["python", "-m", "crossfold.platform.edge.cli", verb, sweep]
-    words += ["--workspace", workspace, "--address", "auto"]
-    words += [word for override in overrides for word in ("--set", override)]
-    words += [word for plugin in plugins for word in ("--plugin", plugin)]
-    words += ["--workers", str(workers)] if workers is not None else []
-    return shlex.join(words)
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
 
 
 def _environment() -> dict[str, str]:
@@ -208,10 +214,9 @@ def _connect(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         with _only_address(address):
-            return JobSubmissionClient(address)
+            client = JobSubmissionClient(address)
     except (AuthenticationError, PermissionError) as error:
         raise UserError(
             f"{address} asks for a token: {_first_line(error)}",
@@ -219,6 +224,9 @@ def _connect(address: str) -> Any:
         ) from None
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"no Ray head answers at {address}: {_first_line(error)}", f"start one: {START}") from None
+    # The client sets up Ray's logging, which would tell of every upload.
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    return client
 
 
 @contextlib.contextmanager
@@ -233,6 +241,25 @@ def _only_address(address: str) -> Iterator[None]:
         del os.environ[name]
         if before is not None:
             os.environ[name] = before
+
+
+def _hand_over(client: Any, address: str, **job: Any) -> str:
+    """Submits the job; a head that has just started takes none for some seconds."""
+    patience = time.monotonic() + HEAD_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            reason = _first_line(error)
+            if NO_AGENT not in reason:
+                raise UserError(f"{address} took no job: {reason}", "look at `ray status` there") from None
+            if time.monotonic() > patience:
+                raise UserError(
+                    f"{address} took no job for {HEAD_SECONDS:.0f} s: {reason}",
+                    "its dashboard agent did not start: another Ray cluster on that machine may hold port 52365; stop "
+                    "that one, or start the head with --dashboard-agent-listen-port of its own",
+                ) from None
+        time.sleep(POLL_SECONDS)
 
 
 def _follow(client: Any, job: str, tell: Callable[[str], None]) -> int:

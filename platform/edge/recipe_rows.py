@@ -1,6 +1,7 @@
 """What the command line says of recipes: the list, the difference of two, and the schedule of one as table and plot."""
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,28 @@ def difference_rows(left: str, right: str) -> list[dict[str, Any]]:
         }
         for found in differences(left, right)
     ]
+
+
+def nearest_recipe(recipe: "Recipe") -> tuple[str, list[str]]:
+    """The shipped recipe that one differs least from, and each difference in words.
+
+    What a cell's identity leaves out (post-processing, stress) is not compared: it does not change the training.
+    """
+    from crossfold.sweeps.recipe_files import flat, load_recipe, shipped_recipes
+
+    mine = flat(recipe)
+    trains = {key for key in mine if key.partition(".")[0] in json.loads(recipe.identity_json)}
+    found: list[tuple[int, str, list[str]]] = []
+    for name in shipped_recipes():
+        theirs = flat(load_recipe(name))
+        words = [
+            f"{key} {_spelled(value, key)} instead of {_spelled(theirs.get(key), key)}"
+            for key, value in mine.items()
+            if key in trains and theirs.get(key) != value
+        ]
+        found.append((len(words), name, words))
+    _, name, words = min(found)
+    return name, words
 
 
 def recipe_facts(name: str, changes: dict[str, Any], windows: int | None, frames: int | None, improves: int) -> Any:

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from crossfold.platform.contracts import Failure
-from crossfold.platform.edge.console import spell_seconds
+from crossfold.platform.edge.console import spell_seconds, spell_workers
 from crossfold.platform.edge.driver_lease import alive, driver_of
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.errors import DataError, UserError, nearest
 from crossfold.platform.results import Workspace
 
 FRESH_SECONDS = 30.0
@@ -75,6 +75,36 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
     return Status(rows, launches, failures, driver_of(space))
 
 
+def cell_rows(space: Workspace, sweep: str | None = None) -> list[dict[str, Any]]:
+    """A row a cell of one launched sweep, or of all: id, label, sweep, state, and epoch and mean CCC where known."""
+    status = read_status(space, sweep)
+    running = {row["cell_id"]: row for state in status.launches for row in state["running"]}
+    failed = {failure.cell_id: failure for failure in status.failures}
+    finished = space.finished()
+    rows: dict[str, dict[str, Any]] = {}
+    for name in (row["sweep"] for row in status.sweeps):
+        launched = json.loads((space.sweeps / f"{name}.json").read_text())
+        for cell_id in launched["cells"]:
+            row = {"cell": cell_id, "label": launched["labels"][cell_id]["label"], "sweep": name}
+            row |= {"state": "to run", "epoch": None, "ccc": None}
+            if cell_id in finished:
+                row |= _chosen(space, cell_id)
+            elif cell_id in running:
+                row |= {"state": "running", "epoch": running[cell_id]["epoch"], "ccc": running[cell_id]["best_ccc"]}
+            elif cell_id in failed:
+                row["state"] = f"failed: {failed[cell_id].kind}"
+            rows.setdefault(cell_id, row)
+    return list(rows.values())
+
+
+def _chosen(space: Workspace, cell_id: str) -> dict[str, Any]:
+    try:
+        chosen = space.read_exactly(cell_id).result["selection"]
+    except DataError:
+        return {"state": "damaged"}
+    return {"state": "done", "epoch": chosen["best_epoch"], "ccc": chosen["best_ccc"]}
+
+
 def _launches(space: Workspace) -> list[dict[str, Any]]:
     states = []
     for path in sorted((space.root / "status").glob("[!.]*.json")):
@@ -120,7 +150,7 @@ class _Sweeps:
 
 
 def _headline(state: dict[str, Any]) -> str:
-    parts = [f"{state['sweep']}: {len(state['running'])} running on {state['workers']} workers"]
+    parts = [f"{state['sweep']}: {len(state['running'])} running on {spell_workers(state['workers'])}"]
     if state.get("throughput_per_minute"):
         parts.append(f"{state['throughput_per_minute']:.1f} cells a minute")
     if state.get("eta_seconds") is not None:

@@ -82,17 +82,22 @@ def run_search(
     tell: Callable[[str], None] = lambda text: None,
     trial: str = TRIAL,
     plugins: Sequence[Path] = (),
-) -> SearchResult:
+    stop_after: float | None = None,
+) -> SearchResult | None:
     """Tops the study of this search up to `trials` trials and returns the best configuration.
 
     A killed search continues by the same call: trials with a verdict are kept, finished cells are read again.
+    stop_after: seconds after which no trial starts and cells end their epoch; if trials are missing then, None is
+    returned and the same call continues.
     tracker: else the MLflow mirror of the workspace. trial: what the fleet's workers run for a cell. Raises
     `KeyboardInterrupt` when a signal stopped the search, `FleetError` when the fleet broke.
     """
     from crossfold.sweeps.plan import trial_cells
 
+    ends = None if stop_after is None else time.monotonic() + stop_after
     study = Study(search, functools.partial(trial_cells, search, store), workspace)
-    missing = (search.trials if trials is None else trials) - study.judged
+    wanted = search.trials if trials is None else trials
+    missing = wanted - study.judged
     if missing > 0:
         _import_ray(address)
         fleet = Fleet(workspace, workers=workers, address=address, trial=trial, plugins=plugins)
@@ -102,10 +107,13 @@ def run_search(
             monitor = Monitor(search.name, workspace, tracker, view)
             with interruptions() as interrupted, view.showing(monitor.progress), fleet:
                 monitor.progress.workers = fleet.workers
-                with _watched(fleet, monitor, interrupted) as stopping:
+                with _watched(fleet, monitor, interrupted, ends) as stopping:
                     _tune(study, workspace, fleet, missing, stopping, tell)
         finally:
             tracker.close()
+        if stopping.is_set():
+            tell(f"the time is up after {study.judged} of {wanted} trials; the same command continues")
+            return None
     return _save(search, store, study, workspace)
 
 
@@ -126,8 +134,13 @@ def _import_ray(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _watched(fleet: Fleet, monitor: Monitor, interrupted: threading.Event) -> Iterator[threading.Event]:
-    """Passes the fleet's events on while the block runs; yields the event that says no more trials."""
+def _watched(
+    fleet: Fleet, monitor: Monitor, interrupted: threading.Event, ends: float | None
+) -> Iterator[threading.Event]:
+    """Passes the fleet's events on while the block runs; yields the event that says no more trials.
+
+    It is set by a signal, by a fleet that broke, and at `ends` of the monotonic clock.
+    """
     stopping, over = threading.Event(), threading.Event()
     broken: list[FleetError] = []
 
@@ -135,7 +148,8 @@ def _watched(fleet: Fleet, monitor: Monitor, interrupted: threading.Event) -> It
         while True:
             last = over.wait(fleet.poll_seconds)
             try:
-                if interrupted.is_set() and not stopping.is_set():
+                over_time = ends is not None and time.monotonic() >= ends
+                if (interrupted.is_set() or over_time) and not stopping.is_set():
                     stopping.set()
                     fleet.cancel()
                 monitor.feed(fleet.drain())

@@ -143,3 +143,11 @@ def budget_seconds(until: str | None, lasting: str | None, now: datetime.datetim
     if end <= now:
         raise UserError(f"--until {until} is over", "give a time that is still to come")
     return (end - now).total_seconds()
+
+
+def moment(until: str | None, lasting: str | None) -> str | None:
+    """The same moment for a clock elsewhere: a date and a time with the time zone of this machine; None: no end."""
+    seconds = budget_seconds(until, lasting)
+    if seconds is None:
+        return None
+    return (datetime.datetime.now().astimezone() + datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")

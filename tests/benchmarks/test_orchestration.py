@@ -43,7 +43,8 @@ def rivals(trials, monkeypatch):
     import ray
 
     def start():
-        ray.init(num_cpus=WORKERS + 1, include_dashboard=False, logging_level="error", log_to_driver=False)
+        quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+        ray.init(address="local", num_cpus=WORKERS + 1, **quiet)
         return importlib.import_module("rival_trainers")
 
     yield start
@@ -62,6 +63,11 @@ def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tm
     whole = summary.wall_seconds / ideal - 1
     steady = summary.steady_seconds / ideal - 1
     ours = (summary.wall_seconds - ideal) * WORKERS / CELLS
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{CELLS} cells of {SECONDS:.0f} s on {WORKERS} workers: overhead {whole:.2%} in all, {steady:.2%} "
+            f"between the first start and the last end, start-up {summary.startup_seconds:.1f} s once\n"
+        )
     rival, storage = rivals(), tmp_path / "rivals"
     fit, tuned = (
         run(storage, RIVALS, WORKERS, RIVAL_SECONDS) * WORKERS / RIVALS - RIVAL_SECONDS
@@ -69,8 +75,6 @@ def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tm
     )
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{CELLS} cells of {SECONDS:.0f} s on {WORKERS} workers: overhead {whole:.2%} in all, {steady:.2%} "
-            f"between the first start and the last end, start-up {summary.startup_seconds:.1f} s once\n"
             f"beyond a cell's own seconds, on its worker: fleet {ours:.2f}, a TorchTrainer.fit a cell {fit:.2f} "
             f"({fit / ours:.1f} times as much), a Tune trial around one {tuned:.2f} ({tuned / ours:.1f} times)\n"
         )

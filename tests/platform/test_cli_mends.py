@@ -20,6 +20,9 @@ TINY = {
     "stress": [{"kind": "missing", "modality": "each", "strengths": [0.5]}],
 }  # fmt: skip
 
+SAME = {"batch"}
+"""Of these, what `demo` has as well."""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
@@ -58,6 +61,11 @@ def test_why_shows_everything_that_a_number_is_made_of(crossfold, lab):
     assert f"again: crossfold rerun {cell.cell_id} --workspace {space.root}" in said
     assert "torch" in said.partition("machine: ")[2].partition("\n")[0]
     assert f"label: rjca+dca iterations=1 valence fold 0 seed 0 [{cell.cell_id[:6]}]" in said
+    (recipe,) = (line for line in said.splitlines() if line.startswith("recipe: "))
+    name, _, changes = recipe.removeprefix("recipe: ").partition(", but ")
+    assert name == "demo"
+    assert {change.partition(" ")[0] for change in changes.split("; ")} == TINY.keys() - {"post", "stress"} - SAME
+    assert "epochs 1 instead of 24" in changes.split("; ")
 
     told = json.loads(crossfold("why", cell.cell_id, "-w", space.root, "--json")[1])
     (look,) = told["evaluations"]
@@ -80,6 +88,31 @@ def test_why_of_a_cell_that_did_not_run_says_how_to(crossfold, lab, tmp_path):
     told = json.loads(crossfold("why", prepared.missing[0].cell_id, "-w", space.root, "--json")[1])
     assert told["status"].startswith("not run yet")
     assert told["run"] == "crossfold run other"
+
+
+def test_every_cell_is_listed_with_its_label_state_and_ccc(crossfold, lab):
+    space, _, cells = lab
+    rows = json.loads(crossfold("status", "small", "--cells", "--json", "-w", space.root)[1])
+    assert {row["cell"] for row in rows} == {cell.cell_id for cell in cells}
+    best = {cell.cell_id: space.read(cell.cell_id).result["selection"]["best_ccc"] for cell in cells}
+    assert all((row["state"], row["ccc"]) == ("done", best[row["cell"]]) for row in rows)
+    code, said, _ = crossfold("status", "small", "--cells", "-w", space.root)
+    # A label in brackets is no markup.
+    assert (code, [cell.cell_id[:6] for cell in cells if f"[{cell.cell_id[:6]}]" not in said]) == (0, [])
+    code, _, err = crossfold("status", "--cells", "--watch", "-w", space.root)
+    assert (code, "leave out --cells or --watch" in err) == (2, True)
+
+
+def test_many_tables_are_told_as_a_folder_and_few_by_their_paths(crossfold, lab):
+    space, _, _ = lab
+    code, said, _ = crossfold("report", "-w", space.root, "--no-figures")
+    assert code == 0
+    paths = [line for line in said.splitlines() if line.startswith(str(space.reports))]
+    assert paths == [str(space.reports / "report.html")]
+    listed = [path for path in space.reports.iterdir() if path.suffix != ".html"]
+    assert f"{len(listed)} tables (.csv, .md, .tex) in {space.reports}" in said
+    few = crossfold("report", "leaderboard", "--format", "md,csv", "-w", space.root)[1]
+    assert all(f"{space.reports}/leaderboard.{ext}" in few for ext in ("md", "csv"))
 
 
 def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab, monkeypatch):

@@ -1,18 +1,22 @@
 """Jobs: what is shipped, what is asked of Ray, and a real head that runs a sweep end to end."""
 
 import contextlib
+import datetime
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from crossfold.platform.edge import ray_jobs
+from crossfold.platform.edge.turns import budget_seconds
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from tests.waiting import wait_for
@@ -88,7 +92,7 @@ def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, mo
     shutil.copy(ROOT / "sweeps" / "recipes" / "demo.yaml", tmp_path / "recipes" / "own.yaml")
     said: list[str] = []
     code = ray_jobs.submit(
-        "mine.yaml", "http://head", Path("space"), overrides=("epochs=3",), workers=2, tell=said.append
+        ["mine.yaml"], "http://head", Path("space"), overrides=("epochs=3",), workers=2, tell=said.append
     )
     job = client.submitted
     assert code == 0
@@ -105,9 +109,87 @@ def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, mo
     assert "SECRET_TOKEN" not in job["runtime_env"]["env_vars"]
 
 
+@pytest.mark.parametrize(
+    ("answers", "patience", "refusal"),
+    [
+        ([ray_jobs.NO_AGENT] * 3, 60.0, ""),
+        (["the disk is full"], 60.0, "http://head took no job: .*the disk is full"),
+        ([ray_jobs.NO_AGENT] * 9, 0.0, "took no job for 0 s.*No available agent"),
+    ],
+)
+def test_a_head_that_has_just_started_is_given_time_and_one_that_refuses_is_told(
+    client, tmp_path, monkeypatch, answers, patience, refusal
+):
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(ray_jobs, "HEAD_SECONDS", patience)
+    left, seen, accept = list(answers), [], client.submit_job
+
+    def submit_job(**job):
+        seen.append(job["submission_id"])
+        if left:
+            raise RuntimeError(f"Request failed with status code 500: {left.pop()}, please try again later..\n")
+        return accept(**job)
+
+    monkeypatch.setattr(client, "submit_job", submit_job)
+    with pytest.raises(UserError, match=refusal) if refusal else contextlib.nullcontext():
+        assert ray_jobs.submit(["demo"], "http://head", tmp_path) == 0
+    assert len(seen) == len(answers) + (not refusal) - len(left)
+    assert len(set(seen)) == 1
+
+
 def test_a_search_is_submitted_as_a_search_and_a_shipped_sweep_by_name(client, tmp_path):
-    ray_jobs.submit("search-demo", "http://head", tmp_path, wait=False)
+    ray_jobs.submit(["search-demo"], "http://head", tmp_path, wait=False)
     assert " search search-demo " in client.submitted["entrypoint"]
+    with pytest.raises(UserError, match="search-demo is a search, and a job holds one search or several grids"):
+        ray_jobs.submit(["demo", "search-demo"], "http://head", tmp_path)
+    with pytest.raises(UserError, match="leave --only out"):
+        ray_jobs.submit(["search-demo"], "http://head", tmp_path, conditions=["fold=0"])
+
+
+def test_a_job_has_the_priorities_the_conditions_and_the_time_of_a_run(client, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from crossfold.platform.edge.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    command = [
+        "submit",
+        "tiny.yaml",
+        "demo",
+        "--address",
+        "http://head",
+        "-w",
+        "/lab",
+        "--only",
+        "system=jca",
+        "fold=0",
+    ]
+    try:
+        told = CliRunner().invoke(app, [*command, "--for", "2h"])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert told.exit_code == 0, told.output
+    words = shlex.split(client.submitted["entrypoint"])
+    assert words[3:6] == ["run", "tiny.yaml", "demo"]
+    assert words[words.index("--only") :][:4] == ["--only", "system=jca", "--only", "fold=0"]
+    until = datetime.datetime.fromisoformat(words[words.index("--until") + 1])
+    assert until.utcoffset() == datetime.timedelta(hours=9)
+    # The head may be in another time zone, and counts the same seconds.
+    assert budget_seconds(until.isoformat(), None) == pytest.approx(7200, abs=60)
+    assert client.submitted["submission_id"].startswith("crossfold-tiny-demo-")
+
+
+def test_two_sweep_files_of_one_name_are_refused(client, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tiny.yaml").write_text(SWEEP)
+    with pytest.raises(UserError, match=r"two sweep files are called tiny\.yaml"):
+        ray_jobs.submit([tmp_path / "a" / "tiny.yaml", tmp_path / "b" / "tiny.yaml"], "http://head", tmp_path)
+    assert client.submitted == {}
 
 
 def test_plugins_travel_along(client, tmp_path, monkeypatch):
@@ -115,25 +197,25 @@ def test_plugins_travel_along(client, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "louder.py").write_text("LOUD = True\n")
     (tmp_path / "louder.py").write_text("LOUD = False\n")
-    ray_jobs.submit("demo", "http://head", tmp_path, wait=False, plugins=(Path("mine/louder.py"),))
+    ray_jobs.submit(["demo"], "http://head", tmp_path, wait=False, plugins=(Path("mine/louder.py"),))
     assert " --plugin plugins/louder.py" in client.submitted["entrypoint"]
     assert "plugins/louder.py" in client.shipped
     with pytest.raises(UserError, match=r"two plugins are called louder\.py"):
-        ray_jobs.submit("demo", "http://head", tmp_path, plugins=(Path("mine/louder.py"), Path("louder.py")))
+        ray_jobs.submit(["demo"], "http://head", tmp_path, plugins=(Path("mine/louder.py"), Path("louder.py")))
     with pytest.raises(UserError, match="is not a Python file"):
-        ray_jobs.submit("demo", "http://head", tmp_path, plugins=(Path("none.py"),))
+        ray_jobs.submit(["demo"], "http://head", tmp_path, plugins=(Path("none.py"),))
 
 
 def test_a_wrong_sweep_is_refused_before_anything_is_sent(client, tmp_path):
     with pytest.raises(UserError, match="demo"):
-        ray_jobs.submit("demoo", "http://head", tmp_path)
+        ray_jobs.submit(["demoo"], "http://head", tmp_path)
     assert client.submitted == {}
 
 
 @pytest.mark.parametrize(("status", "exit_code", "code"), [("FAILED", 1, 1), ("FAILED", 2, 2), ("STOPPED", None, 1)])
 def test_the_exit_code_of_the_job_is_passed_on(monkeypatch, tmp_path, status, exit_code, code):
     monkeypatch.setattr(ray_jobs, "_connect", lambda address: FakeClient(status, exit_code))
-    assert ray_jobs.submit("demo", "http://head", tmp_path) == code
+    assert ray_jobs.submit(["demo"], "http://head", tmp_path) == code
 
 
 def test_submission_ids_differ():
@@ -264,7 +346,7 @@ def test_driver_and_workers_import_the_shipped_code(head, tmp_path):
     script = tmp_path / "where.py"
     script.write_text(WHERE)
     said: list[str] = []
-    code = ray_jobs.submit("demo", head, tmp_path, tell=said.append, entrypoint=f'python -c "$(cat {script})"')
+    code = ray_jobs.submit(["demo"], head, tmp_path, tell=said.append, entrypoint=f'python -c "$(cat {script})"')
     assert code == 0, said
     told = dict(line.split(" ", 1) for line in said if line.startswith(("driver", "task")))
     for place in told.values():
@@ -275,7 +357,9 @@ def test_driver_and_workers_import_the_shipped_code(head, tmp_path):
 def test_a_job_goes_on_without_its_client(head, tmp_path):
     said: list[str] = []
     marker = tmp_path / "done"
-    ray_jobs.submit("demo", head, tmp_path, wait=False, tell=said.append, entrypoint=f"sleep 2; touch {marker}; exit 3")
+    ray_jobs.submit(
+        ["demo"], head, tmp_path, wait=False, tell=said.append, entrypoint=f"sleep 2; touch {marker}; exit 3"
+    )
     job = said[0].split()[1].rstrip(";")
     assert ray_jobs.job_status(head, job) in ("PENDING", "RUNNING")
     wait_for(marker.exists, 30)
@@ -288,9 +372,9 @@ def test_a_job_goes_on_without_its_client(head, tmp_path):
 def test_a_sweep_runs_as_a_job_and_its_cells_land(head, space, tmp_path):
     said: list[str] = []
     sweep = tmp_path / "tiny.yaml"
-    code = ray_jobs.submit(sweep, head, space.root, workers=1, tell=said.append)
+    code = ray_jobs.submit([sweep], head, space.root, workers=1, tell=said.append)
     assert code == 0, "\n".join(said)
     assert len(space.finished()) == 2
     # The same job again finds everything done.
-    assert ray_jobs.submit(sweep, head, space.root, workers=1, tell=said.append) == 0
+    assert ray_jobs.submit([sweep], head, space.root, workers=1, tell=said.append) == 0
     assert any("nothing to run" in line for line in said)

@@ -12,7 +12,7 @@ from crossfold.platform.contracts import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.progress import Monitor, SilentView
-from crossfold.platform.edge.status_view import driver_line, picture, read_status
+from crossfold.platform.edge.status_view import cell_rows, driver_line, picture, read_status
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace, write_json
 from crossfold.platform.tracking import NullTracker
@@ -24,7 +24,10 @@ def space(tmp_path, tiny_cell):
     space = Workspace(tmp_path)
     cells = [tiny_cell("concat", seed=seed) for seed in range(4)]
     for name, mine in (("one", cells[:3]), ("two", cells[3:])):
-        write_json(space.sweeps / f"{name}.json", {"name": name, "corpus": "c", "cells": [c.cell_id for c in mine]})
+        write_json(space.sweeps / f"{name}.json", {
+            "name": name, "corpus": "c", "cells": [c.cell_id for c in mine],
+            "labels": {c.cell_id: {"label": c.label} for c in mine},
+        })  # fmt: skip
     space.cell_path(cells[0].cell_id).mkdir(parents=True)
     failure = Failure(cells[2].cell_id, cells[2].label, FailureClass.OOM, 3, "too big\nmore", "", "2026-01-01")
     monitor = Monitor("one+two", space, NullTracker(), SilentView(), workers=2, cells=cells)
@@ -64,6 +67,15 @@ def test_the_state_of_every_sweep(space):
     assert not status.over
     assert [len(read_status(space, name).launches) for name in ("one", "two.yaml")] == [1, 1]
     json.dumps(status.sweeps)
+
+
+def test_a_row_a_cell(space):
+    rows = cell_rows(space)
+    # The finished one has an empty folder here, as if somebody had emptied it.
+    assert [row["state"] for row in rows] == ["damaged", "running", "failed: oom", "to run"]
+    assert rows[1] | {"epoch": 3, "ccc": 0.375} == rows[1]
+    assert [row["sweep"] for row in rows] == ["one", "one", "one", "two"]
+    assert len(cell_rows(space, "two")) == 1
 
 
 def test_running_cells_show_epoch_ccc_memory_and_what_is_left(space):

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 
 from crossfold.datasets.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.platform.edge import tune_search
+from crossfold.platform.edge.launch import check_search
 from crossfold.platform.edge.search_study import Study
 from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
 from crossfold.platform.edge.tune_search import run_search, trials_at_once
@@ -277,3 +280,36 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace, fakes, mo
         from crossfold.platform.tracking import NullTracker
 
         run_search(search, store, workspace, workers=1, tracker=NullTracker(), trial="fake_search:quick")
+
+
+@pytest.mark.slow
+def test_a_search_whose_time_is_up_keeps_its_verdicts_and_goes_on(store, workspace, fakes):
+    from crossfold.platform.tracking import NullTracker
+
+    said: list[str] = []
+
+    def clock() -> float:
+        # The time is up when the first trial has ended, however long the cluster took to start.
+        return time.monotonic() + 1000 * bool(said)
+
+    def judge(**limit):
+        return run_search(
+            make_search(trials=6), store, workspace, workers=1, tracker=NullTracker(), trial="fake_search:quick",
+            tell=said.append, **limit,
+        )  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune_search, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+        assert judge(stop_after=500) is None
+    assert re.fullmatch(r"the time is up after [1-5] of 6 trials; the same command continues", said[-1])
+    assert not (workspace.root / "searches").exists()
+    before = {path.name for path in workspace.cells.iterdir()}
+    result = judge()
+    assert result.trials["state"].isin(["complete", "pruned"]).sum() == 6
+    ran = Counter((workspace.root / "ran.log").read_text().split())
+    assert all(ran[cell_id] == 1 for cell_id in before)
+
+
+def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, workspace):
+    with pytest.raises(UserError, match=r"devices 2, and the cells of a search have one device each"):
+        check_search(make_search(set={"epochs": 6, "devices": 2}), store, workspace)
