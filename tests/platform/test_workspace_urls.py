@@ -508,3 +508,46 @@ def test_a_sweep_whose_driver_was_killed_goes_on_on_another_machine(
     assert third.finished() == {cell.cell_id for cell in cells}
     assert all(same_cell(third, workspace, cell.cell_id) for cell in cells)
     assert Path(third.root).is_relative_to(tmp_path)
+
+
+ON_RAY = """
+name: tiny
+corpus: synthetic
+recipe: demo
+set: {epochs: 2, window: 20, hop: 10, temporal.width: 8, temporal.levels: 1, head.hidden: 8}
+systems: [concat, jca]
+targets: [valence]
+folds: [0]
+seeds: [0]
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_ray_work_for_a_url_and_other_machines_find_it_done(ftp, machine, with_store, tmp_path, monkeypatch):
+    """The commands as people type them, each on a machine of its own."""
+    where, folder = f"{ftp[0]}/{tmp_path.name}/lab", ftp[1] / tmp_path.name / "lab"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "tiny.yaml").write_text(ON_RAY)
+    with_store(machine("a", where))
+    said = []
+
+    def on(name, *words):
+        command = [sys.executable, "-m", "crossfold.platform.edge.cli", *words, "--workspace", where]
+        env = {**os.environ, "CROSSFOLD_CACHE": str(tmp_path / name)}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        said.append(done.stdout + done.stderr)
+        assert done.returncode == 0, said[-1]
+        return done.stdout
+
+    assert "2 done, 0 failed" in on("b", "run", "tiny.yaml", "--workers", "1")
+    assert "all 2 cells are done" in on("c", "run", "tiny.yaml", "--workers", "1")
+    first, second = sorted(path.name for path in folder.glob("cells/*"))
+    before = (folder / "cells" / first / "result.json").read_bytes()
+    assert "(as before)" in on("c", "rerun", first)
+    assert (folder / "cells" / first / "result.json").read_bytes() == before
+    assert "status: done" in on("d", "why", second)
+    assert "2 finished cells: 0 present, 0 completed, 2 created" in on("d", "mlflow", "sync")
+    assert f"also at ftp://{where.partition('@')[2]}/reports" in on("d", "report", "--no-figures")
+    assert (folder / "reports" / "report.html").is_file()
+    # Nobody reads the password over a shoulder.
+    assert not [text for text in said if "secret" in text]
