@@ -26,12 +26,13 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from crossfold.platform.edge.ray_start import environment
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.remote_files import without_password
@@ -215,7 +216,8 @@ def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     try:
-        with _only_address(address):
+        # Ray lets this variable win over what it is called with; here the caller has said where.
+        with environment({"RAY_API_SERVER_ADDRESS": address}):
             client = JobSubmissionClient(address)
     except (AuthenticationError, PermissionError) as error:
         raise UserError(
@@ -227,20 +229,6 @@ def _connect(address: str) -> Any:
     # The client sets up Ray's logging, which would tell of every upload.
     logging.getLogger("ray").setLevel(logging.WARNING)
     return client
-
-
-@contextlib.contextmanager
-def _only_address(address: str) -> Iterator[None]:
-    """Ray lets this variable win over what it is called with; here the caller has said where."""
-    name = "RAY_API_SERVER_ADDRESS"
-    before = os.environ.get(name)
-    os.environ[name] = address
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
 
 
 def _hand_over(client: Any, address: str, **job: Any) -> str:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from crossfold.platform.errors import UserError
@@ -36,6 +36,10 @@ OWN_CLUSTER_SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 
+NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+"""For processes of a cluster of our own: where its dashboard, which it has not, answers. Ray Train's cleaner of
+placement groups would wait 40 seconds to learn an address, and 12 of them the end of a short launch would wait with it.
+It is not needed: such a cluster ends with its driver."""
 
 STARTS = 3
 """How often a cluster of our own is started before a launch is given up."""
@@ -77,7 +81,8 @@ def start(init: Callable[..., Any], shutdown: Callable[[], Any], options: Mappin
 
     for remaining in reversed(range(STARTS)):
         try:
-            init(address="local", include_dashboard=False, **options)
+            with environment(NO_DASHBOARD):
+                init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:
             # Ray raises no class of its own here.
@@ -87,6 +92,20 @@ def start(init: Callable[..., Any], shutdown: Callable[[], Any], options: Mappin
             if not remaining:
                 busy = f"Ray did not start in {STARTS} tries: the machine is too busy, or short of memory"
                 raise FleetError(f"{busy}; `--workers 0` runs without Ray") from error
+
+
+@contextlib.contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment while the block runs, and of all processes that it starts."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _weights_there() -> dict[str, Any]:

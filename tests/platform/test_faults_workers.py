@@ -1,5 +1,6 @@
 """Deaths of workers as Ray tells them: their class, and what a driver that was killed leaves reserved."""
 
+import os
 import sys
 import types
 
@@ -125,6 +126,22 @@ def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
         start(init, lambda: stops.append(1), {"num_cpus": 2})
     assert calls == [{"address": "local", "include_dashboard": False, "num_cpus": 2}] * min(slow + 1, 3)
     assert len(stops) == slow
+
+
+@pytest.mark.parametrize("before", [None, "http://head:8265"])
+def test_processes_of_our_own_cluster_do_not_look_for_a_dashboard(monkeypatch, before):
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    from crossfold.platform.edge.ray_start import start
+
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    if before:
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", before)
+    # What Ray Train's cleaner asks first; without the variable it would look for a cluster, and then wait.
+    found = []
+    start(lambda **options: found.append(get_address_for_submission_client(None)), lambda: None, {})
+    assert found == ["http://127.0.0.1:1"]
+    assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
 
 
 def test_another_trouble_of_ray_is_told_as_it_is():
