@@ -88,7 +88,7 @@ def _corpora() -> list[dict[str, Any]]:
 
 
 def _sweeps() -> list[dict[str, Any]]:
-    from crossfold.sweeps.plan import Search, load, shipped_sweeps
+    from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
 
     rows = []
     for name in shipped_sweeps():
@@ -302,7 +302,7 @@ def cite(
     for path in plugin or ():
         load_plugin(path)
     from crossfold.fusion_models.catalogue import find_system, system_names
-    from crossfold.sweeps.plan import Search, load, shipped_sweeps
+    from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
 
     if what in system_names():
         names = [what]

@@ -219,7 +219,7 @@ def search(
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.platform.edge.turns import budget_seconds
     from crossfold.platform.room import need_room
-    from crossfold.sweeps.plan import winner_sweep
+    from crossfold.sweeps.trials import winner_sweep
 
     for path in plugin or ():
         load_plugin(path)

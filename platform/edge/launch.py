@@ -14,8 +14,10 @@ from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.errors import UserError
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
-from crossfold.sweeps.plan import Plan, Search, Sweep, check_space, corners, expand, load, trial_cells, winner_sweep
+from crossfold.sweeps.plan import Plan, expand
 from crossfold.sweeps.recipe_files import load_recipe
+from crossfold.sweeps.sweep_files import Search, Sweep, load
+from crossfold.sweeps.trials import check_space, corners, trial_cells, winner_sweep
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ from crossfold.platform.edge.ray_start import (
     connect,
     cores,
     fitting_workers,
+    free_places,
 )
 from crossfold.platform.edge.train_storage import clear_train_storage, train_storage
 from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.edge.wide_cell import WideTrial, ground_for
+from crossfold.platform.edge.worker_group import Causes, WorkerGroup
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
@@ -137,10 +139,12 @@ class Fleet:
         self._hurried = False
         self._lease: Lease | None = None
         self._actor: Any = None
-        self._fits = 0
-        self._again = threading.Event()
-        self._fit_error: BaseException | None = None
-        self._fit = threading.Thread(target=self._run_fit, name="fleet-fit", daemon=True)
+        self._group = WorkerGroup(
+            self._trainer,
+            silence=lambda: float(self._ask("presence")[0]),
+            lost=self._group_lost,
+            ranks=lambda: self._most,
+        )
 
     def __enter__(self) -> "Fleet":
         with contextlib.ExitStack() as opened:
@@ -148,7 +152,7 @@ class Fleet:
             self._start_ray(opened)
             self._start_queue()
             opened.callback(self._dismiss)
-            self._fit.start()
+            self._group.start()
             self._closing = opened.pop_all()
         return self
 
@@ -174,8 +178,8 @@ class Fleet:
             raise FleetError(f"{broken.label}: {broken.message}")
         if self._sharing is not None and self._sharing.listen(events):
             self._regroup()
-        if not self._fit.is_alive():
-            raise FleetError(f"the Ray Train worker group ended: {self._fit_error or 'without a reason'}")
+        if not self._group.alive:
+            raise FleetError(f"the Ray Train worker group ended: {self._group.error or 'without a reason'}")
         silence, self.present = self._ask("presence")
         if self.address and self.present:
             self.workers = self.present
@@ -228,8 +232,12 @@ class Fleet:
     def _regroup(self) -> None:
         """Gives workers another share of a GPU: what runs ends its epoch, keeps it, and goes on in a new group."""
         self.workers = self._affordable()
-        self._again.set()
+        self._group.begin_anew()
         self._ask("regroup")
+
+    def _group_lost(self, causes: Causes) -> None:
+        self._ask("died", causes)
+        free_places(self._resources)
 
     def _start_queue(self) -> None:
         import ray
@@ -243,16 +251,7 @@ class Fleet:
         limits = {"hang_seconds": self._hang_seconds, "place": self._workspace.root}
         self._actor = actor.remote(self._lease_seconds, self._max_attempts, **limits)
 
-    def _run_fit(self) -> None:
-        try:
-            self._trainer().fit()
-            while self._again.is_set():
-                self._again.clear()
-                self._trainer().fit()
-        except BaseException as error:
-            self._fit_error = error
-
-    def _trainer(self) -> Any:
+    def _trainer(self, number: int) -> Any:
         import ray.train
         from ray.train import FailureConfig
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -261,7 +260,6 @@ class Fleet:
 
         # Their types are those of an earlier Ray Train.
         library: Any = ray.train
-        self._fits += 1
         # On a cluster of others nodes come and go; on our own there is one.
         elastic = bool(self.address)
         return TorchTrainer(
@@ -285,7 +283,7 @@ class Fleet:
             ),
             run_config=library.RunConfig(
                 # A name of its own: Ray Train would take up the group that ended.
-                name=f"group-{self._fits}",
+                name=f"group-{number}",
                 **train_storage(self._workspace, self.queue_name, cluster=elastic),
                 callbacks=[DeathNotes(self.queue_name)],
                 # The queue decides when a cell that kills workers is given up.
@@ -297,10 +295,11 @@ class Fleet:
         import ray
         from ray.exceptions import RayError
 
+        self._group.leave()
         with contextlib.suppress(RayError):
             self._actor.cancel.remote()
             ray.get(self._actor.close.remote(), timeout=5)
-            self._fit.join(0 if self._hurried else 30)
+            self._group.join(0 if self._hurried else 30)
         with contextlib.suppress(RayError):
             ray.kill(self._actor)
         clear_train_storage(self._workspace, self.queue_name, cluster=bool(self.address))

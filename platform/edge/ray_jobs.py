@@ -75,7 +75,7 @@ def submit(
     conditions, until: see `crossfold run`; a moment with its time zone, as the head's clock may have another.
     tell: receives the log, line by line. entrypoint: another command, for tests.
     """
-    from crossfold.sweeps.plan import Search, load
+    from crossfold.sweeps.sweep_files import Search, load
 
     for plugin in plugins:
         load_plugin(plugin)

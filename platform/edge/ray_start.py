@@ -150,6 +150,30 @@ def places(nodes: Iterable[Mapping[str, float]], resources: Mapping[str, float])
     )
 
 
+def free_places(resources: Mapping[str, float]) -> int:
+    """Gives back what groups of this driver held for workers that need `resources` each; returns how many groups.
+
+    A controller that dies leaves them behind: Ray frees them when the driver ends, or by a process that needs a
+    dashboard, and until then the next group would wait for places that nobody uses.
+    """
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    # The identity of a group ends with that of the job it belongs to.
+    mine = ray.get_runtime_context().get_job_id()
+    held = [
+        name
+        for name, group in placement_group_table().items()
+        if name.endswith(mine)
+        and group["state"] != "REMOVED"
+        and [dict(bundle) for bundle in group["bundles"].values()] == [dict(resources)] * len(group["bundles"])
+    ]
+    for name in held:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+    return len(held)
+
+
 def node_resources() -> list[dict[str, float]]:
     """CPUs and GPUs of each living node of the cluster that this process is connected to."""
     import ray

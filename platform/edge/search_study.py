@@ -12,7 +12,7 @@ from crossfold.platform.contracts import Cell, canonical_json
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.sweeps.plan import Range, Search
+    from crossfold.sweeps.sweep_files import Range, Search
 
 CellsOf = Callable[[Mapping[str, Any]], Sequence[Cell]]
 """The inner-fold cells of one configuration."""

@@ -35,7 +35,7 @@ from crossfold.platform.tracking import Tracker
 
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore
-    from crossfold.sweeps.plan import Search
+    from crossfold.sweeps.sweep_files import Search
 
 NEVER = 10**6
 """An epoch at which ASHA would end a trial; cells end by themselves."""
@@ -92,7 +92,7 @@ def run_search(
     tracker: else the MLflow mirror of the workspace. trial: what the fleet's workers run for a cell. Raises
     `KeyboardInterrupt` when a signal stopped the search, `FleetError` when the fleet broke.
     """
-    from crossfold.sweeps.plan import trial_cells
+    from crossfold.sweeps.trials import trial_cells
 
     ends = None if stop_after is None else time.monotonic() + stop_after
     study = Study(search, functools.partial(trial_cells, search, store), workspace)

@@ -53,15 +53,20 @@ def kernel_kills(vmstat: Path = VMSTAT) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
+def ended_for_memory(error: BaseException) -> bool:
+    """Whether Ray ended a process to save its node, by an error of Ray's or of a controller that met one."""
+    inner = getattr(error, "controller_failure", getattr(error, "health_check_failure", error))
+    return isinstance(inner, OutOfMemoryError) or any(words in str(inner) for words in SHORT_OF_MEMORY)
+
+
 def cause_of(rank: int, error: BaseException, *, short_of_memory: bool = False) -> tuple[FailureClass, str]:
     """The class of a worker's death, and one line about it.
 
     short_of_memory: whether Linux ended a process here for want of memory lately. To Ray that is a process that is
     suddenly gone, as after any SIGKILL.
     """
-    inner = getattr(error, "health_check_failure", error)
-    said = str(inner)
-    if isinstance(inner, OutOfMemoryError) or any(words in said for words in SHORT_OF_MEMORY):
+    said = str(getattr(error, "health_check_failure", error))
+    if ended_for_memory(error):
         return FailureClass.OOM, f"worker {rank} was ended while it ran this cell: its machine ran out of memory"
     if LOST_NODE in said:
         return FailureClass.INFRA, f"worker {rank} was lost with its machine while it ran this cell"

@@ -42,4 +42,4 @@ def test_what_rays_memory_monitor_ends_is_oom_and_tried_again(workspace, by_name
     assert ended.stdout.split()[-2:] == ["3", "0"]
     (failure,) = workspace.failures_of()
     assert (failure.kind, failure.attempt) == (FailureClass.OOM, 1)
-    assert "its machine ran out of memory" in failure.message
+    assert "machine ran out of memory" in failure.message

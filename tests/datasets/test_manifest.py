@@ -527,7 +527,8 @@ def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root, tiny_reci
     from crossfold.platform.contracts import Silent
     from crossfold.platform.edge.cli import app
     from crossfold.platform.trial import run_cell
-    from crossfold.sweeps.plan import Sweep, expand
+    from crossfold.sweeps.plan import expand
+    from crossfold.sweeps.sweep_files import Sweep
 
     runner, space = CliRunner(), root.parent / "ws"
     checked = runner.invoke(app, ["validate", "manifest", "--root", str(root)])

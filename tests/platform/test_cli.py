@@ -213,7 +213,8 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.results import CELL_FILES, Workspace
     from crossfold.platform.trial import attempt_cell
-    from crossfold.sweeps.plan import expand, load
+    from crossfold.sweeps.plan import expand
+    from crossfold.sweeps.sweep_files import load
 
     alone = Workspace(place / "undisturbed")
     alone.stores.parent.mkdir(parents=True)

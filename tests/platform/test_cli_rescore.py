@@ -10,7 +10,8 @@ import yaml
 def sweep(tmp_path, workspace, tiny_cell):
     """Two finished cells without post-processing and stress, and the sweep file that names them."""
     from crossfold.platform.trial import attempt_cell
-    from crossfold.sweeps.plan import expand, load
+    from crossfold.sweeps.plan import expand
+    from crossfold.sweeps.sweep_files import load
 
     recipe = tiny_cell("concat").recipe.model_dump(mode="json", exclude={"name", "selection"})
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))

@@ -231,7 +231,7 @@ def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(worksp
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import prepare_cells
-    from crossfold.sweeps.plan import Sweep
+    from crossfold.sweeps.sweep_files import Sweep
 
     sweep = Sweep.parse(
         {
@@ -317,7 +317,7 @@ def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspac
     """Through `crossfold report` as its reader sees it: on the terminal, in the table and on the page."""
     from crossfold.platform.edge import cli
     from crossfold.platform.edge.launch import prepare_cells, remember_sweep
-    from crossfold.sweeps.plan import Sweep
+    from crossfold.sweeps.sweep_files import Sweep
 
     sweep = Sweep.parse(
         {

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -249,3 +250,29 @@ def pid_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_killed_takes_no_try_from_any_cell(workspace, fakes):
+    """What holds the workers together dies with all of them; a group takes its place, and its places."""
+    cells = [fakes.make_cell(seed, epochs=30, seconds=0.1) for seed in range(2)]
+    ended, killed = Counter(), []
+    with Fleet(workspace, workers=2, trial=TRIAL) as fleet:
+        fleet.submit(cells)
+        while ended["finished"] + ended["failed"] < len(cells):
+            events = fleet.drain()
+            ended.update(event.kind for event in events)
+            if not killed and any(event.kind == "epoch" and event.report.epoch >= 5 for event in events):
+                killed = [
+                    process
+                    for process in psutil.Process().children(recursive=True)
+                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::TrainController")
+                ]
+                assert len(killed) == 1
+                killed[0].kill()
+            time.sleep(0.05)
+    assert ended["finished"] == 2
+    assert ended["requeued"] == 2
+    assert workspace.failures_of() == []
+    resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
+    assert len(resumed) == 2

@@ -14,7 +14,7 @@ from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync
 from crossfold.platform.integrity import remove_leftovers
 from crossfold.platform.launch_notes import Launch, LaunchBook, Unfinished, keep_unfinished, launches, unfinished_cells
 from crossfold.platform.results import Workspace, utc_now, write_json
-from crossfold.sweeps.plan import Sweep
+from crossfold.sweeps.sweep_files import Sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_mlflow_tracker import commit, make_cell, report_of, wait_for

@@ -19,6 +19,7 @@ from crossfold.platform.edge import ray_jobs
 from crossfold.platform.edge.turns import budget_seconds
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
+from crossfold.platform.trial import attempt_cell
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -378,3 +379,32 @@ def test_a_sweep_runs_as_a_job_and_its_cells_land(head, space, tmp_path):
     # The same job again finds everything done.
     assert ray_jobs.submit([sweep], head, space.root, workers=1, tell=said.append) == 0
     assert any("nothing to run" in line for line in said)
+
+
+@pytest.mark.slow
+def test_a_stopped_job_goes_on_by_the_same_command(head, space, tmp_path):
+    from ray.job_submission import JobSubmissionClient
+
+    epochs = "epochs: 250, patience: 250, optimizer.plateau_patience: 250"
+    sweep = tmp_path / "long.yaml"
+    sweep.write_text(SWEEP.replace("epochs: 2", epochs).replace("[concat, jca]", "[concat]"))
+    said: list[str] = []
+    ray_jobs.submit([sweep], head, space.root, wait=False, tell=said.append)
+    job = said[0].split()[1].rstrip(";")
+    wait_for(lambda: list((space.root / "running").glob("*/*")), 120)
+    assert JobSubmissionClient(head).stop_job(job)
+    wait_for(lambda: ray_jobs.job_status(head, job) == "STOPPED", 60)
+    (checkpoint,) = (space.root / "running").glob("*/*")
+    assert not space.finished()
+
+    code = ray_jobs.submit([sweep], head, space.root, tell=said.append)
+    assert code == 0, "\n".join(said)
+    (record,) = space.records()
+    assert record.cell_id == checkpoint.parent.name
+    # What the first job did stands in the curve as it was.
+    assert list(record.curve["epoch"]) == list(range(250))
+    alone = Workspace(tmp_path / "alone")
+    shutil.copytree(space.stores, alone.stores)
+    assert attempt_cell(record.cell, alone).status == "done"
+    for name in ("result.json", "curve.parquet", "predictions.npz", "best.safetensors"):
+        assert (alone.cell_path(record.cell_id) / name).read_bytes() == (record.path / name).read_bytes()

@@ -24,7 +24,8 @@ from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
 from crossfold.platform.edge.tune_search import run_search, trials_at_once
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
-from crossfold.sweeps.plan import Search, check_space, trial_cells
+from crossfold.sweeps.sweep_files import Search
+from crossfold.sweeps.trials import check_space, trial_cells
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +221,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.edge.tune_search import run_search
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker
-from crossfold.sweeps.plan import Search
+from crossfold.sweeps.sweep_files import Search
 import json
 
 search, store, workspace = Search.parse(json.loads(sys.argv[1]), "argv"), FeatureStore(Path(sys.argv[2])), sys.argv[3]

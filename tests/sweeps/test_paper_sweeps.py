@@ -8,7 +8,7 @@ import pytest
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.errors import UserError
 from crossfold.reports.specs import LEADERBOARD, MEAN, table_ids, table_spec
-from crossfold.sweeps import plan
+from crossfold.sweeps import plan, sweep_files
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 
 # A row that needs another store has a sweep of its own, beside that of its table.
@@ -43,13 +43,15 @@ def made_of(sweep):
 
 
 def test_there_is_one_sweep_a_table_and_one_for_rows_of_another_store():
-    assert sorted(path.stem for path in (plan.HERE / "paper").glob("*.yaml")) == sorted(name for name, _ in SWEEPS)
-    assert set(TABLES) < set(plan.shipped_sweeps())
+    assert sorted(path.stem for path in (sweep_files.HERE / "paper").glob("*.yaml")) == sorted(
+        name for name, _ in SWEEPS
+    )
+    assert set(TABLES) < set(sweep_files.shipped_sweeps())
 
 
 @pytest.mark.parametrize(("name", "table"), SWEEPS)
 def test_a_finished_sweep_leaves_no_cell_of_its_table_out(name, table):
-    sweep, spec = plan.load(name), table_spec(table)
+    sweep, spec = sweep_files.load(name), table_spec(table)
     made = list(made_of(sweep))
     used = set()
     for system, params, folds, target in wanted_of(table, name):
@@ -67,8 +69,8 @@ def test_a_finished_sweep_leaves_no_cell_of_its_table_out(name, table):
 
 @pytest.mark.parametrize(("name", "table"), SWEEPS)
 def test_a_sweep_says_what_it_reproduces_and_costs(name, table):
-    sweep = plan.load(name)
-    text = plan.find_sweep(name).read_text()
+    sweep = sweep_files.load(name)
+    text = sweep_files.find_sweep(name).read_text()
     comment = text[: text.index("\nname:")]
     assert all(line.startswith("# ") for line in comment.splitlines())
     assert re.search(rf"Table {table_spec(table).number.split()[-1]}\b", comment)
@@ -80,11 +82,11 @@ def test_a_sweep_says_what_it_reproduces_and_costs(name, table):
 
 @pytest.mark.parametrize("table", [name for name, _ in SWEEPS])
 def test_a_sweep_has_a_recipe_and_expands_on_an_embedded_corpus(table, synthetic_store):
-    sweep = plan.load(table)
+    sweep = sweep_files.load(table)
     assert sweep.recipe in shipped_recipes()
     assert load_recipe(sweep.recipe).joint_targets == bool(sweep.joint_targets)
     here = ["corpus=synthetic", "recipe=demo", "folds=[0]", f"targets={json.dumps(synthetic_store.targets[:1])}"]
-    made = plan.expand(plan.load(table, here), synthetic_store)
+    made = plan.expand(sweep_files.load(table, here), synthetic_store)
     needs_text = {variant.system for variant in sweep.systems if "text" in str(variant.params)}
     assert {skipped.label for skipped in made.skipped} <= needs_text
     assert made.cells or needs_text == {variant.system for variant in sweep.systems}
@@ -92,10 +94,10 @@ def test_a_sweep_has_a_recipe_and_expands_on_an_embedded_corpus(table, synthetic
 
 def test_a_sweep_is_found_by_name_and_by_its_path_from_anywhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    file = plan.HERE / "paper" / "grjca-t2.yaml"
+    file = sweep_files.HERE / "paper" / "grjca-t2.yaml"
     for source in ("grjca-t2", "grjca-t2.yaml", "sweeps/paper/grjca-t2.yaml", file):
-        assert plan.find_sweep(source) == file
+        assert sweep_files.find_sweep(source) == file
     with pytest.raises(UserError, match="did you mean 'grjca-t2'"):
-        plan.find_sweep("grjca-t22")
+        sweep_files.find_sweep("grjca-t22")
     with pytest.raises(UserError, match="no sweep"):
-        plan.find_sweep("elsewhere/grjca-t2.yaml")
+        sweep_files.find_sweep("elsewhere/grjca-t2.yaml")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crossfold.platform.contracts import Inner, canonical_json, pair_key
 from crossfold.platform.errors import UserError
 from crossfold.platform.seeds import batch_seed
-from crossfold.sweeps import plan
+from crossfold.sweeps import plan, sweep_files, trials
 from crossfold.sweeps.recipe_files import load_recipe
 
 
@@ -42,7 +42,7 @@ def search_file(sweep_file):
 
 
 def expand(path, store, *overrides):
-    return plan.expand(plan.load(path, overrides), store)
+    return plan.expand(sweep_files.load(path, overrides), store)
 
 
 def test_a_grid_is_all_combinations_systems_innermost(sweep_file, synthetic_store):
@@ -115,7 +115,7 @@ def test_overrides_of_sweep_and_recipe(sweep_file, synthetic_store):
 
 
 def test_a_recipe_by_another_name_is_the_same_recipe(sweep_file, synthetic_store, tmp_path):
-    text = (plan.HERE / "recipes" / "demo.yaml").read_text()
+    text = (sweep_files.HERE / "recipes" / "demo.yaml").read_text()
     mine = tmp_path / "renamed.yaml"
     mine.write_text(text)
     shipped = expand(sweep_file(), synthetic_store).cells
@@ -202,7 +202,7 @@ def test_wrong_words_are_refused(sweep_file, synthetic_store, changes, message):
 
 def test_overrides_without_equals(sweep_file):
     with pytest.raises(UserError, match="'seeds' has no '='"):
-        plan.load(sweep_file(), ["seeds"])
+        sweep_files.load(sweep_file(), ["seeds"])
 
 
 def test_a_misspelled_override_answers_with_the_nearest(sweep_file, synthetic_store):
@@ -212,20 +212,20 @@ def test_a_misspelled_override_answers_with_the_nearest(sweep_file, synthetic_st
 
 def test_wrong_sweeps(tmp_path):
     with pytest.raises(UserError, match=r"no sweep 'dmeo', did you mean 'demo'\?"):
-        plan.load("dmeo")
+        sweep_files.load("dmeo")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
     with pytest.raises(UserError, match=r"broken\.yaml, line 1: did not find expected"):
-        plan.load(broken)
+        sweep_files.load(broken)
     broken.write_text("- 1\n")
     with pytest.raises(UserError, match="holds a list, not a mapping"):
-        plan.load(broken)
+        sweep_files.load(broken)
     broken.write_text("")
     with pytest.raises(UserError, match="is empty, not a mapping") as told:
-        plan.load(broken)
+        sweep_files.load(broken)
     # The example that the error shows is a sweep.
     broken.write_text(told.value.remedy.partition("\n")[2])
-    assert plan.load(broken).systems[1].system == "rjca"
+    assert sweep_files.load(broken).systems[1].system == "rjca"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_sweep_says_which_line(tmp_path, text, problem, remedy
     path = tmp_path / "odd.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as told:
-        plan.load(path)
+        sweep_files.load(path)
     assert str(path) in told.value.problem
     assert problem in told.value.problem
     assert "\n" not in told.value.problem
@@ -254,7 +254,7 @@ def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(UserError, match="no text in UTF-8"):
-        plan.load(path)
+        sweep_files.load(path)
 
 
 def test_a_huge_grid_is_refused_before_it_fills_memory(sweep_file, synthetic_store):
@@ -278,35 +278,35 @@ def test_labels_tell_the_cells_of_one_sweep_apart(sweep_file, synthetic_store):
 def test_a_path_that_is_not_there_is_not_a_shipped_sweep(tmp_path):
     """Running another file than the one that was named, because the names are alike, would be a silent mistake."""
     with pytest.raises(UserError, match="no sweep"):
-        plan.find_sweep(tmp_path / "demo.yaml")
+        sweep_files.find_sweep(tmp_path / "demo.yaml")
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in plan.HERE.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in sweep_files.HERE.glob("*.yaml")))
 def test_shipped_sweeps_are_sound(name, synthetic_store):
-    sweep = plan.load(name)
+    sweep = sweep_files.load(name)
     assert sweep.name == name
-    if isinstance(sweep, plan.Search):
-        plan.check_space(sweep, synthetic_store)
+    if isinstance(sweep, sweep_files.Search):
+        trials.check_space(sweep, synthetic_store)
     else:
         assert plan.expand(sweep, synthetic_store).cells
 
 
 def test_the_demo_is_the_whole_spine(synthetic_store):
-    made = plan.expand(plan.load("demo"), synthetic_store)
+    made = plan.expand(sweep_files.load("demo"), synthetic_store)
     assert len(made.cells) == 10 * 2 * 2 * 3
     assert len({c.system for c in made.cells}) == 9
 
 
 def test_a_space_may_count(search_file, synthetic_store):
     """`int`, as in `iterations: {int: [1, 4]}`."""
-    search = plan.load(search_file(space={"iterations": {"int": [1, 4]}}))
+    search = sweep_files.load(search_file(space={"iterations": {"int": [1, 4]}}))
     assert search.space["iterations"].int == (1, 4)
-    plan.check_space(search, synthetic_store)
+    trials.check_space(search, synthetic_store)
 
 
 def test_trial_cells_look_at_inner_folds_only(search_file, synthetic_store):
-    search = plan.load(search_file(seeds=[0, 1], inner_folds=3))
-    cells = plan.trial_cells(search, synthetic_store, {"temperature": 0.5, "recipe.optimizer.lr": 0.001})
+    search = sweep_files.load(search_file(seeds=[0, 1], inner_folds=3))
+    cells = trials.trial_cells(search, synthetic_store, {"temperature": 0.5, "recipe.optimizer.lr": 0.001})
     assert len(cells) == 2 * 3 * 2
     assert all(c.inner is not None and c.inner.of == 3 for c in cells)
     assert {c.inner.index for c in cells} == {0, 1, 2}
@@ -315,7 +315,7 @@ def test_trial_cells_look_at_inner_folds_only(search_file, synthetic_store):
 
 
 def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synthetic_store):
-    search = plan.load(
+    search = sweep_files.load(
         search_file(
             set={"epochs": 2, "batch": 5},
             params={"iterations": 2},
@@ -323,7 +323,7 @@ def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synt
         )
     )
     chosen = {"temperature": 0.5, "recipe.optimizer.lr": 0.001}
-    winner = plan.winner_sweep(search, chosen)
+    winner = trials.winner_sweep(search, chosen)
     cells = plan.expand(winner, synthetic_store).cells
     assert len(cells) == 2 * 2
     for cell in cells:
@@ -333,7 +333,7 @@ def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synt
         assert cell.recipe.optimizer.lr == 0.001
         assert cell.recipe.epochs == 9
         assert cell.recipe.batch == 5, "what the search was run with stays, but for what `winner.set` says"
-    (trial, *_) = plan.trial_cells(search, synthetic_store, chosen)
+    (trial, *_) = trials.trial_cells(search, synthetic_store, chosen)
     assert trial.recipe.epochs == 2
 
 
@@ -364,7 +364,7 @@ def test_the_winner_runs_as_ordinary_cells_of_the_whole_recipe(search_file, synt
 )
 def test_a_wrong_search_is_refused_before_work(search_file, synthetic_store, changes, message):
     with pytest.raises(UserError, match=message):
-        plan.check_space(plan.load(search_file(**changes)), synthetic_store)
+        trials.check_space(sweep_files.load(search_file(**changes)), synthetic_store)
 
 
 @given(
@@ -374,7 +374,7 @@ def test_expansion_is_the_product(params):
     size = 1
     for values in params.values():
         size *= len(values)
-    made = list(plan.Variant(system="rjca", params={**params, "gain": 0.5}).expand())
+    made = list(sweep_files.Variant(system="rjca", params={**params, "gain": 0.5}).expand())
     assert len(made) == size
     assert all(not isinstance(v, list) for variant in made for v in variant.params.values())
     assert all(variant.params["gain"] == 0.5 for variant in made)
@@ -399,7 +399,7 @@ def test_a_selection_may_be_one_word(sweep_file, synthetic_store):
         assert {cell.recipe.selection for cell in made.cells} == {"held_out"}
     for wrong in ("held", [], ["reported", "reported"]):
         with pytest.raises(UserError, match="selection"):
-            plan.load(sweep_file(selection=wrong))
+            sweep_files.load(sweep_file(selection=wrong))
 
 
 def test_shared_parts_of_an_identity_are_spelled_as_they_were(sweep_file, synthetic_store):

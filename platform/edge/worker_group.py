@@ -1,0 +1,98 @@
+"""The Ray Train worker group of a fleet: a thread that runs `fit`, and runs it again when there must be another group.
+
+A group ends for three reasons: all work is done; its workers shall have other shares of a GPU; or what holds it
+together was lost. Ray Train survives the loss of workers by itself, but not that of its controller, nor of the small
+processes beside it, which Ray's memory monitor ends as readily as the one that takes the memory.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crossfold.platform.contracts import FailureClass
+
+IN_VAIN = 3
+"""Groups in a row that end in an error before any of their workers was heard, after which the fleet is broken."""
+
+Causes = Mapping[int, tuple[FailureClass, str]]
+"""Why cells lost their tries, by the rank of the worker; see `CellQueue.died`."""
+
+
+class WorkerGroup:
+    """Runs a group in a thread until it ends in order."""
+
+    def __init__(
+        self,
+        trainer: Callable[[int], Any],
+        *,
+        silence: Callable[[], float],
+        lost: Callable[[Causes], None],
+        ranks: Callable[[], int],
+    ) -> None:
+        """`trainer`: makes the trainer of the n-th group, from 1; only in the thread, as it imports Ray Train.
+
+        silence: seconds since any worker was heard. lost: told when a group was lost, with the cells that answer for
+        it. ranks: the most workers there may have been.
+        """
+        self._trainer = trainer
+        self._silence = silence
+        self._lost = lost
+        self._ranks = ranks
+        self._again = threading.Event()
+        self._leaving = threading.Event()
+        self.error: BaseException | None = None
+        """Why there is no group any more."""
+        self._thread = threading.Thread(target=self._run, name="fleet-fit", daemon=True)
+
+    def start(self) -> None:
+        """Starts the first group, and returns at once."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a group, or there will be one."""
+        return self._thread.is_alive()
+
+    def begin_anew(self) -> None:
+        """When this group has ended, there shall be another. Its workers have to be sent away."""
+        self._again.set()
+
+    def leave(self) -> None:
+        """There shall be no other group, whatever becomes of this one."""
+        self._leaving.set()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the end of the last group."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        groups = in_vain = 0
+        try:
+            while True:
+                groups += 1
+                self._again.clear()
+                began = time.monotonic()
+                try:
+                    self._trainer(groups).fit()
+                except Exception as error:
+                    if self._leaving.is_set():
+                        return
+                    in_vain = in_vain + 1 if self._silence() > time.monotonic() - began else 0
+                    if in_vain == IN_VAIN:
+                        raise
+                    self._lost(self._causes(error))
+                else:
+                    if not self._again.is_set():
+                        return
+        except BaseException as error:
+            self.error = error
+
+    def _causes(self, error: Exception) -> Causes:
+        """If memory ran out, any of the cells may have taken it; otherwise none answers for the loss."""
+        from crossfold.platform.edge.worker_deaths import ended_for_memory
+
+        if not ended_for_memory(error):
+            return {}
+        why = "its worker group was ended while it ran this cell: the machine ran out of memory"
+        return dict.fromkeys(range(self._ranks()), (FailureClass.OOM, why))

@@ -1,0 +1,244 @@
+"""What a sweep file says: grids and searches as checked data, from anybody's YAML or from those that ship."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from crossfold.platform.config import Recipe, Strict
+from crossfold.platform.errors import UserError, nearest
+from crossfold.sweeps.yaml_files import read_yaml
+
+HERE = Path(__file__).parent
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+EXAMPLE = "name: mine\ncorpus: puppets\nrecipe: demo\nsystems: [concat, rjca]"
+"""The smallest sweep."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Variant(Strict):
+    """One system with its parameters; a list as a value expands to one variant an entry."""
+
+    system: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many `expand` yields."""
+        return math.prod(len(value) for value in self.params.values() if isinstance(value, list))
+
+    def expand(self) -> Iterator["Variant"]:
+        """All combinations of the listed values."""
+        lists = {key: value for key, value in self.params.items() if isinstance(value, list)}
+        if empty := [key for key, value in lists.items() if not value]:
+            raise UserError(f"{self.system}: {empty[0]} = [] names no value", "give at least one, or leave it out")
+        for values in itertools.product(*lists.values()):
+            yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
+
+
+def _listed(value: Any, example: str) -> Any:
+    """Lists only; `0..3` and `3` may mean several things. Numbers only where they are meant: true is no seed."""
+    if not isinstance(value, list | tuple) or any(isinstance(entry, bool) for entry in value):
+        raise ValueError(f"give a list, such as {example}")
+    return value
+
+
+def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value or len(set(value)) != len(value):
+        raise ValueError("give at least one, and each once")
+    return value
+
+
+class _Common(Strict):
+    name: str
+    corpus: str
+    store: str | None = None
+    """Content hash, where a workspace has several stores of the corpus."""
+    recipe: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Recipe fields that differ from the named recipe, by dotted name."""
+    targets: tuple[str, ...] = ("valence", "arousal")
+    joint_targets: bool | None = None
+    """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed_targets(cls, value: Any) -> Any:
+        return _listed(value, "[valence, arousal]")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _listed_seeds(cls, value: Any) -> Any:
+        return _listed(value, "[0, 1, 2]")
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("use letters of a to z, digits, . _ - and no spaces")
+        return value
+
+    @field_validator("targets", "seeds")
+    @classmethod
+    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _some_and_distinct(value)
+
+    @field_validator("set")
+    @classmethod
+    def _selection_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(value.get("selection"), list):
+            raise ValueError("several selections are a key of the sweep: write `selection: [...]` beside `set`")
+        return value
+
+
+class Sweep(_Common):
+    """A grid: systems x folds x targets x seeds."""
+
+    systems: tuple[Variant, ...]
+    folds: tuple[int, ...] = (0,)
+    selection: tuple[Literal["reported", "held_out"], ...] | None = None
+    """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _listed_folds(cls, value: Any) -> Any:
+        return _listed(value, "[0, 1]")
+
+    @field_validator("folds")
+    @classmethod
+    def _some_distinct_folds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return _some_and_distinct(value)
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value if value is None else (value,)
+        return _some_and_distinct(tuple(_listed(value, "[reported, held_out]")))
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _spellings(cls, value: Any) -> Any:
+        """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are the same kind of thing."""
+        if not isinstance(value, list | tuple) or not value:
+            named = value if isinstance(value, str) else "concat, rjca"
+            raise ValueError(f"give a list of systems, such as [{named}]")
+        return [_variant(entry) for entry in value]
+
+
+class Winner(Strict):
+    """The ordinary cells that the best configuration of a search runs as."""
+
+    folds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Recipe fields that differ from those of the search, such as a longer budget."""
+
+    @field_validator("folds", "seeds")
+    @classmethod
+    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _some_and_distinct(value)
+
+
+Whole = int
+"""The built-in, under a name that a field called `int` does not hide."""
+
+
+class Range(Strict):
+    """One dimension of a search space: exactly one of the four."""
+
+    int: tuple[Whole, Whole] | None = None
+    log: tuple[float, float] | None = None
+    linear: tuple[float, float] | None = None
+    choice: tuple[Any, ...] | None = None
+
+
+class Search(_Common):
+    """A search space over one system, judged on inner folds of the training clips of `fold`."""
+
+    system: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    fold: int = 0
+    inner_folds: int = Field(3, ge=2)
+    trials: int = Field(ge=1)
+    sampler_seed: int = 0
+    space: dict[str, Range] = Field(min_length=1)
+    """Parameters of the system by name, recipe fields as `recipe.<dotted name>`."""
+    winner: Winner = Winner()
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
+    """A sweep or search by file, or by the name of one that ships; `overrides` are `key=value` of `--set`.
+
+    A key of the sweep is set directly (`seeds=[0]`), any other key is taken as a field of the recipe
+    (`epochs=5`, `optimizer.lr=0.01`).
+    """
+    path = find_sweep(source)
+    data = read_yaml(path, "a sweep", EXAMPLE)
+    kind = Search if "space" in data else Sweep
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override!r} has no '='", "write --set key=value")
+        value = _yaml_value(text, override)
+        if key in kind.model_fields:
+            data[key] = value
+        elif key.partition(".")[0] not in Recipe.model_fields:
+            known = [*kind.model_fields, *Recipe.model_fields]
+            raise UserError(
+                f"--set {override}: unknown key {key!r}{nearest(key, known)}", "a sweep key or recipe field"
+            )
+        else:
+            data["set"] = {**(data.get("set") or {}), key: value}
+    return kind.parse(data, str(source))
+
+
+def find_sweep(source: str | Path) -> Path:
+    """The file itself, or a shipped sweep of that name; else the nearest right name.
+
+    A path such as `sweeps/paper/grjca-t2.yaml` means the shipped file wherever the command is given.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    for shipped in _shipped():
+        inside = shipped.relative_to(HERE.parent)
+        if path.as_posix() in (shipped.stem, shipped.name, inside.as_posix()):
+            return shipped
+    raise UserError(f"no sweep {str(source)!r}{nearest(path.stem, shipped_sweeps())}", "give a YAML file or a name")
+
+
+def shipped_sweeps() -> list[str]:
+    """Names of the sweeps that come with Crossfold; those of papers' tables are called as the tables."""
+    return [path.stem for path in _shipped()]
+
+
+def _shipped() -> list[Path]:
+    """Our own sweeps, then one a table of a paper."""
+    return [*sorted(HERE.glob("*.yaml")), *sorted((HERE / "paper").glob("*.yaml"))]
+
+
+def _yaml_value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not a YAML value", "write it as in a sweep file") from None
+
+
+def _variant(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {"system": entry}
+    if isinstance(entry, Variant) or (isinstance(entry, dict) and "system" in entry):
+        return entry
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((system, params),) = entry.items()
+        if params is None or isinstance(params, dict):
+            return {"system": system, "params": params or {}}
+    raise ValueError(f"{entry!r} is no system: write its name, as rjca, or one as rjca: {{iterations: [2, 3]}}")

@@ -1,0 +1,104 @@
+"""The group of workers behind a fleet: it begins again for a reason, and not for ever."""
+
+import pytest
+
+from crossfold.platform.contracts import FailureClass
+from crossfold.platform.edge.worker_group import IN_VAIN, WorkerGroup
+
+pytest.importorskip("ray")
+
+
+class Script:
+    """A fleet and its trainers: each group ends as the script says, an error being raised."""
+
+    def __init__(self, *endings, heard: bool = True) -> None:
+        self.endings, self.heard = list(endings), heard
+        self.numbers: list[int] = []
+        self.lost: list[dict] = []
+        self.group = WorkerGroup(
+            self.trainer, silence=lambda: 0.0 if self.heard else 1e9, lost=self.lost.append, ranks=lambda: 3
+        )
+
+    def trainer(self, number: int) -> "Script":
+        self.numbers.append(number)
+        return self
+
+    def fit(self) -> None:
+        ending = self.endings.pop(0)
+        if callable(ending):
+            ending = ending(self)
+        if ending is not None:
+            raise ending
+
+    def play(self) -> "Script":
+        self.group.start()
+        self.group.join(20)
+        assert not self.group.alive
+        return self
+
+
+class ControllerError(RuntimeError):
+    """As Ray Train raises it: around what its controller met."""
+
+    def __init__(self, inner: Exception) -> None:
+        super().__init__("Training failed due to controller error")
+        self.controller_failure = inner
+
+
+def test_a_group_that_ends_in_order_is_the_last():
+    played = Script(None).play()
+    assert (played.numbers, played.lost, played.group.error) == ([1], [], None)
+
+
+def test_a_regrouping_is_followed_by_another_group():
+    played = Script(lambda script: script.group.begin_anew(), None).play()
+    assert (played.numbers, played.lost, played.group.error) == ([1, 2], [], None)
+
+
+def test_no_cell_answers_for_a_controller_that_was_lost():
+    played = Script(ControllerError(ConnectionError("the actor died")), RuntimeError("killed"), None).play()
+    assert (played.numbers, played.lost, played.group.error) == ([1, 2, 3], [{}, {}], None)
+
+
+def test_all_cells_answer_when_memory_ran_out():
+    from ray.exceptions import OutOfMemoryError
+
+    played = Script(ControllerError(OutOfMemoryError("4 workers were killed")), None).play()
+    (causes,) = played.lost
+    assert set(causes) == {0, 1, 2}
+    assert {kind for kind, _ in causes.values()} == {FailureClass.OOM}
+    assert "the machine ran out of memory" in causes[0][1]
+
+
+def test_groups_that_never_get_a_worker_are_given_up():
+    troubles = [ValueError(f"trouble {number}") for number in range(1, 9)]
+    played = Script(*troubles, heard=False).play()
+    assert played.numbers == list(range(1, IN_VAIN + 1))
+    assert str(played.group.error) == f"trouble {IN_VAIN}"
+
+
+def test_a_worker_that_is_heard_makes_good_for_groups_in_vain():
+    def heard_once(script):
+        script.heard = len(script.numbers) == IN_VAIN - 1
+        return ConnectionError("lost")
+
+    played = Script(*[heard_once] * 9, heard=False).play()
+    assert len(played.numbers) == IN_VAIN - 1 + IN_VAIN
+
+
+def test_after_leaving_nothing_begins_again():
+    def leave(script):
+        script.group.leave()
+        return ConnectionError("Ray was shut down")
+
+    played = Script(leave, None).play()
+    assert (played.numbers, played.lost, played.group.error) == ([1], [], None)
+
+
+def test_an_end_that_cannot_be_told_is_the_error_of_the_group():
+    def unreachable(causes):
+        raise ConnectionError("the queue is gone")
+
+    script = Script(RuntimeError("lost"), None)
+    script.group._lost = unreachable
+    assert str(script.play().group.error) == "the queue is gone"
