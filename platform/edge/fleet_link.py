@@ -1,8 +1,10 @@
 """The wire between workers and the cell queue: an async Ray actor, or a lock within one process."""
 
 import asyncio
+import contextlib
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -91,14 +93,27 @@ class LocalLink:
             self._queue.refuse(rank, message)
 
 
+RETRIES = 30
+"""Pauses of a second while the queue cannot be reached: a node is slow, or the queue was lost and starts again."""
+
+
+def patiently(call: Callable[[], Any]) -> Any:
+    """The answer to a call of the queue actor. Raises `RayActorError` where it is gone, or away for too long."""
+    import ray
+    from ray.exceptions import ActorUnavailableError
+
+    for _ in range(RETRIES):
+        with contextlib.suppress(ActorUnavailableError):
+            return ray.get(call())
+        time.sleep(1.0)
+    return ray.get(call())
+
+
 class RayLink:
     """The queue actor as a worker sees it. Epochs are sent without waiting; everything else is answered."""
 
     IN_FLIGHT = 16
     """Epochs sent and not yet acknowledged, above which the sender waits."""
-
-    RETRIES = 5
-    """Pauses of a second while the actor cannot be reached, as when a node is slow."""
 
     def __init__(self, actor: Any) -> None:
         """`actor`: handle of a `QueueActor`."""
@@ -164,19 +179,12 @@ class RayLink:
         return verdict
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        import ray
-        from ray.exceptions import ActorUnavailableError, RayActorError
+        from ray.exceptions import RayActorError
 
-        for remaining in reversed(range(self.RETRIES)):
-            try:
-                return ray.get(call())
-            except ActorUnavailableError as error:
-                if not remaining:
-                    raise QueueLost(str(error)) from error
-                time.sleep(1.0)
-            except RayActorError as error:
-                raise QueueLost(str(error)) from error
-        raise AssertionError("unreachable")
+        try:
+            return patiently(call)
+        except RayActorError as error:
+            raise QueueLost(str(error)) from error
 
 
 class QueueActor:
@@ -195,6 +203,7 @@ class QueueActor:
             lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds, room=Room(place)
         )
         self._poll_seconds = poll_seconds
+        self._life = uuid.uuid4().hex
         self._news = asyncio.Event()
 
     async def submit(self, cells_json: list[str], epoch_seconds: dict[str, float] | None = None) -> None:
@@ -265,9 +274,9 @@ class QueueActor:
         """See `CellQueue.refuse`."""
         self._queue.refuse(rank, message)
 
-    async def drain_events(self) -> list[Event]:
-        """See `CellQueue.drain_events`."""
-        return self._queue.drain_events()
+    async def news(self) -> tuple[str, list[Event], float, int]:
+        """A name for this life of the actor, events since the last look, and what `presence` says."""
+        return self._life, self._queue.drain_events(), *await self.presence()
 
     async def presence(self) -> tuple[float, int]:
         """Seconds since any worker was heard, and how many workers of the present group are here."""

@@ -8,7 +8,6 @@ import contextlib
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any
 from crossfold.platform.contracts import Cell
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, Event
 from crossfold.platform.edge.driver_lease import Lease, driver_lock
-from crossfold.platform.edge.fleet_link import NAMESPACE, QueueActor
+from crossfold.platform.edge.driver_queue import DriverQueue
 from crossfold.platform.edge.fleet_worker import Trial, train_worker
 from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
 from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, interruptions, keep_driving
@@ -110,7 +109,8 @@ class Fleet:
         """
         if workers is not None and workers < 1:
             raise UserError(f"a fleet of {workers} workers cannot work", "give at least 1")
-        self.queue_name = f"cells-{uuid.uuid4().hex[:8]}"
+        self._queue = DriverQueue(workspace)
+        self.queue_name = self._queue.name
         self.workers = workers or 0
         """Known when the fleet was entered."""
         self.present = 0
@@ -138,10 +138,9 @@ class Fleet:
         self._closing = contextlib.ExitStack()
         self._hurried = False
         self._lease: Lease | None = None
-        self._actor: Any = None
         self._group = WorkerGroup(
             self._trainer,
-            silence=lambda: float(self._ask("presence")[0]),
+            silence=self._queue.silence,
             lost=self._group_lost,
             ranks=lambda: self._most,
         )
@@ -150,7 +149,7 @@ class Fleet:
         with contextlib.ExitStack() as opened:
             self._lease = opened.enter_context(driver_lock(self._workspace))
             self._start_ray(opened)
-            self._start_queue()
+            self._queue.start(self._lease_seconds, self._max_attempts, self._hang_seconds)
             opened.callback(self._dismiss)
             self._group.start()
             self._closing = opened.pop_all()
@@ -163,32 +162,34 @@ class Fleet:
         """Adds cells to the queue, in order; those it knows are left alone. `epoch_seconds`: see `CellQueue.submit`."""
         if self._sharing is not None:
             self._sharing.expect(cells)
-        self._ask("submit", [cell.model_dump_json() for cell in cells], dict(epoch_seconds or {}))
+        self._queue.submit({cell.cell_id: cell.model_dump_json() for cell in cells}, epoch_seconds or {})
 
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """Cancels cells, by default all. Running ones stop at their next epoch."""
-        self._ask("cancel", None if cell_ids is None else list(cell_ids))
+        self._queue.cancel(cell_ids)
 
     def drain(self) -> list[Event]:
         """What happened since the last call. Raises `FleetError` if no worker will ever work."""
         keep_driving(self._lease)
-        events: list[Event] = self._ask("drain_events")
-        broken = next((event.failure for event in events if event.kind == "broken"), None)
+        news = self._queue.news()
+        broken = next((event.failure for event in news.events if event.kind == "broken"), None)
         if broken is not None:
             raise FleetError(f"{broken.label}: {broken.message}")
-        if self._sharing is not None and self._sharing.listen(events):
+        if self._sharing is not None and self._sharing.listen(news.events):
             self._regroup()
+        if news.filled_again:
+            self._group.begin_anew()
         if not self._group.alive:
             raise FleetError(f"the Ray Train worker group ended: {self._group.error or 'without a reason'}")
-        silence, self.present = self._ask("presence")
+        self.present = news.workers
         if self.address and self.present:
             self.workers = self.present
-        if silence > self._patience:
+        if news.silence > self._patience:
             raise FleetError(
-                f"no worker was heard for {silence:.0f} s; {self.workers} x {self._resources} were asked of a cluster "
-                f"that has {cluster_resources()}; Ray's logs tell more"
+                f"no worker was heard for {news.silence:.0f} s; {self.workers} x {self._resources} were asked of a "
+                f"cluster that has {cluster_resources()}; Ray's logs tell more"
             )
-        return events
+        return news.events
 
     def close(self, *, hurried: bool = False) -> None:
         """Lets the workers leave and shuts down what this fleet started; `hurried` does not wait for them."""
@@ -233,23 +234,11 @@ class Fleet:
         """Gives workers another share of a GPU: what runs ends its epoch, keeps it, and goes on in a new group."""
         self.workers = self._affordable()
         self._group.begin_anew()
-        self._ask("regroup")
+        self._queue.ask("regroup")
 
     def _group_lost(self, causes: Causes) -> None:
-        self._ask("died", causes)
+        self._queue.ask("died", causes)
         free_places(self._resources)
-
-    def _start_queue(self) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        # Not detached: the queue dies with the driver, and the workers leave when they notice. Nor does it outlive
-        # the driver's node, so it lives there: any other may be lost.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"name": self.queue_name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
-        actor = ray.remote(QueueActor).options(**options)
-        limits = {"hang_seconds": self._hang_seconds, "place": self._workspace.root}
-        self._actor = actor.remote(self._lease_seconds, self._max_attempts, **limits)
 
     def _trainer(self, number: int) -> Any:
         import ray.train
@@ -292,27 +281,11 @@ class Fleet:
         )
 
     def _dismiss(self) -> None:
-        import ray
-        from ray.exceptions import RayError
-
         self._group.leave()
-        with contextlib.suppress(RayError):
-            self._actor.cancel.remote()
-            ray.get(self._actor.close.remote(), timeout=5)
-            self._group.join(0 if self._hurried else 30)
-        with contextlib.suppress(RayError):
-            ray.kill(self._actor)
+        self._queue.close()
+        self._group.join(0 if self._hurried else 30)
+        self._queue.kill()
         clear_train_storage(self._workspace, self.queue_name, cluster=bool(self.address))
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        import ray
-        from ray.exceptions import RayActorError
-
-        try:
-            return ray.get(getattr(self._actor, method).remote(*arguments))
-        except RayActorError as error:
-            reason = str(error).splitlines()[0]
-            raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from error
 
 
 def run_cells(

@@ -6,6 +6,7 @@ It runs in a process of its own that needs neither torch nor a core; the trainin
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from crossfold.platform.contracts import Cell
@@ -83,17 +84,19 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     import ray
     from ray import tune
 
+    from crossfold.platform.edge.fleet_link import patiently
+
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)
     space = Workspace.at(workspace)
     board = Scoreboard(list(texts))
     _collect(board, space)
-    ray.get(actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
+    patiently(lambda: actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
     reported = 0
     try:
         while waiting := board.waiting():
             time.sleep(POLL_SECONDS)
-            board.see(ray.get(actor.watch.remote(waiting)))
+            board.see(patiently(partial(actor.watch.remote, waiting)))
             _collect(board, space)
             # The last epoch is told with the end.
             for epoch in range(reported + 1, board.epoch + bool(board.waiting())):
@@ -105,7 +108,7 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     finally:
         # Tune ends a stopped trial by an exception out of `report`.
         if waiting := board.waiting():
-            ray.get(actor.cancel.remote(waiting))
+            patiently(lambda: actor.cancel.remote(waiting))
 
 
 def _collect(board: Scoreboard, workspace: Workspace) -> None:

@@ -40,23 +40,28 @@ class WorkerGroup:
         self._lost = lost
         self._ranks = ranks
         self._again = threading.Event()
+        self._turn = threading.Lock()
+        """Held while it is decided whether there will be another group."""
         self._leaving = threading.Event()
         self.error: BaseException | None = None
         """Why there is no group any more."""
-        self._thread = threading.Thread(target=self._run, name="fleet-fit", daemon=True)
+        self.alive = False
+        """Whether there is a group, or there will be one."""
+        self._groups = 0
+        self._thread = threading.Thread()
 
     def start(self) -> None:
-        """Starts the first group, and returns at once."""
+        """Starts a group, and returns at once."""
+        self.alive = True
+        self._thread = threading.Thread(target=self._run, name="fleet-fit", daemon=True)
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        """Whether there is a group, or there will be one."""
-        return self._thread.is_alive()
-
     def begin_anew(self) -> None:
-        """When this group has ended, there shall be another. Its workers have to be sent away."""
-        self._again.set()
+        """When this group has ended, or if it has, there shall be another. Its workers have to be sent away."""
+        with self._turn:
+            self._again.set()
+            if not self.alive and not self._leaving.is_set():
+                self.start()
 
     def leave(self) -> None:
         """There shall be no other group, whatever becomes of this one."""
@@ -67,26 +72,29 @@ class WorkerGroup:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        groups = in_vain = 0
+        in_vain = 0
         try:
             while True:
-                groups += 1
+                self._groups += 1
                 self._again.clear()
                 began = time.monotonic()
                 try:
-                    self._trainer(groups).fit()
+                    self._trainer(self._groups).fit()
                 except Exception as error:
                     if self._leaving.is_set():
-                        return
+                        break
                     in_vain = in_vain + 1 if self._silence() > time.monotonic() - began else 0
                     if in_vain == IN_VAIN:
                         raise
                     self._lost(self._causes(error))
-                else:
+                    continue
+                with self._turn:
                     if not self._again.is_set():
+                        self.alive = False
                         return
         except BaseException as error:
             self.error = error
+        self.alive = False
 
     def _causes(self, error: Exception) -> Causes:
         """If memory ran out, any of the cells may have taken it; otherwise none answers for the loss."""

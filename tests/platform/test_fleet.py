@@ -253,8 +253,9 @@ def pid_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_controller_that_is_killed_takes_no_try_from_any_cell(workspace, fakes):
-    """What holds the workers together dies with all of them; a group takes its place, and its places."""
+@pytest.mark.parametrize("process", ["TrainController", "QueueActor"])
+def test_a_process_that_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(workspace, fakes, process):
+    """With the controller all workers die; without the queue they leave. Another group takes their places."""
     cells = [fakes.make_cell(seed, epochs=30, seconds=0.1) for seed in range(2)]
     ended, killed = Counter(), []
     with Fleet(workspace, workers=2, trial=TRIAL) as fleet:
@@ -263,16 +264,13 @@ def test_a_controller_that_is_killed_takes_no_try_from_any_cell(workspace, fakes
             events = fleet.drain()
             ended.update(event.kind for event in events)
             if not killed and any(event.kind == "epoch" and event.report.epoch >= 5 for event in events):
-                killed = [
-                    process
-                    for process in psutil.Process().children(recursive=True)
-                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::TrainController")
-                ]
+                running = {child: child.cmdline() for child in psutil.Process().children(recursive=True)}
+                killed = [child for child, words in running.items() if words[:1] and f"ray::{process}" in words[0]]
                 assert len(killed) == 1
                 killed[0].kill()
             time.sleep(0.05)
     assert ended["finished"] == 2
-    assert ended["requeued"] == 2
+    assert ended["requeued"] + ended["queued"] == 4
     assert workspace.failures_of() == []
     resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
     assert len(resumed) == 2
