@@ -75,9 +75,13 @@ def undisturbed(sweep: Path, work: Path) -> dict[str, bytes]:
     return tables(sweep, work)
 
 
+PROCESSES = {"worker": "RayTrainWorker", "controller": "TrainController", "queue": "QueueActor"}
+"""What Ray calls the processes that can be killed."""
+
+
 @dataclass
 class Chaos:
-    """One disturbed run. `kinds` are killed in turn: `worker`, `node`, `driver`; at most `kills` of them."""
+    """One disturbed run. `kinds` are killed in turn (`driver`, `node`, or one of `PROCESSES`), `kills` in all."""
 
     sweep: Path
     work: Path
@@ -143,11 +147,11 @@ class Chaos:
             self._cluster.remove_node(self._node, allow_graceful=False)
             self._node = self._cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, wait=False)
         else:
-            workers = _train_workers({driver.pid} if self._cluster is None else self._raylets())
-            if not workers:
+            found = _processes(PROCESSES[kind], {driver.pid} if self._cluster is None else self._raylets())
+            if not found:
                 return False
             with contextlib.suppress(ProcessLookupError):
-                os.kill(workers[0], signal.SIGKILL)
+                os.kill(found[0], signal.SIGKILL)
         self.killed[kind] += 1
         return True
 
@@ -176,8 +180,8 @@ class Chaos:
             self._cluster.shutdown()
 
 
-def _train_workers(ancestors: set[int]) -> list[int]:
-    """Processes of Ray Train workers below the given ones, in a drawn order."""
+def _processes(name: str, ancestors: set[int]) -> list[int]:
+    """Processes of Ray of this name below the given ones, in a drawn order."""
     import psutil
 
     found = []
@@ -185,7 +189,7 @@ def _train_workers(ancestors: set[int]) -> list[int]:
         with contextlib.suppress(psutil.Error):
             for process in psutil.Process(ancestor).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                    if name in " ".join(process.cmdline()):
                         found.append(process.pid)
     random.shuffle(found)
     return found

@@ -361,7 +361,7 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server, monkeypatch):
+def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server, monkeypatch, capfd):
     """What it missed lies in the workspace, and `sync` brings it what an undisturbed launch would have written."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     start, stop = server
@@ -395,6 +395,8 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
         assert told[cell.cell_id]["artifacts"] == undisturbed["artifacts"] != []
         assert told[cell.cell_id]["history"].keys() == undisturbed["history"].keys()
         assert [step for step, _ in told[cell.cell_id]["history"]["train_loss"]] == list(range(1, EPOCHS + 1))
+    # Standard output belongs to lines of progress, or to JSON.
+    assert capfd.readouterr().out == ""
 
 
 def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
