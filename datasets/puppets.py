@@ -251,7 +251,7 @@ def _encode(path: Path, pictures: Iterator[Pixels], samples: Array, fps: float, 
         raise ImportError("writing videos needs PyAV: pip install 'crossfold[media]'") from error
 
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    # bitexact and one thread: the same pictures give the same file.
+    # bitexact and one thread: the same pictures give the same file, but for rare ties in the coding of a picture.
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         video: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         video.width, video.height, video.pix_fmt = width, SCENE, "yuv420p"

@@ -1,4 +1,4 @@
-"""The embedded corpus: layout, truth, determinism by bytes. One corpus of three clips of two seconds is shared."""
+"""The embedded corpus: layout, truth, determinism. One corpus of three clips of two seconds is shared."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import pytest
 from crossfold.datasets.performance import partition_plan, perform, whole_folder
 from crossfold.datasets.puppet_face import CROP, SCENE
 from crossfold.datasets.puppets import write_puppets
+from tests.datasets.media_content import content
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")
@@ -37,10 +38,10 @@ def rows(path):
 
 
 def files(root):
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {path.relative_to(root).as_posix(): content(path) for path in root.rglob("*") if path.is_file()}
 
 
-def test_same_arguments_same_bytes_whatever_the_processes(corpus, tmp_path):
+def test_same_arguments_same_files_whatever_the_processes(corpus, tmp_path):
     write_puppets(tmp_path / "again", **SMALL, processes=2)
     here, there = files(corpus), files(tmp_path / "again")
     assert here.keys() == there.keys()
