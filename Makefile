@@ -23,14 +23,18 @@ venv: .venv/.installed
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
-# Two halves side by side, one a core: the engine's tests mostly wait for Ray, the others compute, and so do these.
+# Three parts side by side: all that computes, and the engine's tests in two, as they mostly wait for Ray and servers.
 COMPUTE := $(addprefix tests/platform/test_,extraction.py end_to_end.py workspace_urls.py)
+WAIT := $(addprefix tests/platform/test_,tune_search.py ray_jobs.py cluster_files.py wide_cell.py fleet.py)
 OTHERS := $(filter-out tests/platform/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+PYTEST := $(BIN)/python -m pytest -q
 test: venv  ## every test that needs no GPU
-	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/platform $(COMPUTE:%=--ignore=%) >.test-platform.log 2>&1 & platform=$$!; \
-	$(BIN)/python -m pytest -q $(OTHERS) $(COMPUTE); rest=$$?; \
-	wait $$platform; code=$$?; echo "== tests/platform"; cat .test-platform.log; \
-	exit $$((rest > code ? rest : code))
+	@$(PYTEST) -p no:cacheprovider tests/platform $(addprefix --ignore=,$(COMPUTE) $(WAIT)) >.test-platform.log 2>&1 & platform=$$!; \
+	$(PYTEST) -p no:cacheprovider $(WAIT) >.test-wait.log 2>&1 & waiting=$$!; \
+	$(PYTEST) $(OTHERS) $(COMPUTE); rest=$$?; \
+	wait $$platform; one=$$?; wait $$waiting; two=$$?; \
+	for part in platform wait; do echo "== tests/platform, .test-$$part.log"; cat .test-$$part.log; done; \
+	exit $$((rest ? rest : one ? one : two))
 
 lint: venv
 	$(BIN)/ruff check .

@@ -312,5 +312,6 @@ def test_a_search_whose_time_is_up_keeps_its_verdicts_and_goes_on(store, workspa
 
 
 def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, workspace):
+    space = {"iterations": {"int": [1, 4]}}
     with pytest.raises(UserError, match=r"devices 2, and the cells of a search have one device each"):
-        check_search(make_search(set={"epochs": 6, "devices": 2}), store, workspace)
+        check_search(make_search(set={"devices": 2, "loss.scope": "window"}, space=space), store, workspace)
