@@ -243,6 +243,11 @@ def _with_crops(films: Sequence[Iterator[Shot]], folders: Sequence[Path]) -> Ite
         yield np.concatenate([shot.scene for shot in shots], axis=1)
 
 
+# The macroblock tree of x264 (core 165) reads memory that it never wrote: the first film of a process then depends on
+# what lay there.
+_X264 = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
+
+
 def _encode(path: Path, pictures: Iterator[Pixels], samples: Array, fps: float, width: int) -> None:
     """Write an mp4 with one picture a frame and mono AAC sound of the same length."""
     try:
@@ -251,11 +256,11 @@ def _encode(path: Path, pictures: Iterator[Pixels], samples: Array, fps: float, 
         raise ImportError("writing videos needs PyAV: pip install 'crossfold[media]'") from error
 
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    # bitexact and one thread: the same pictures give the same file, but for rare ties in the coding of a picture.
+    # bitexact and one thread: the same pictures give the same file.
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         video: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         video.width, video.height, video.pix_fmt = width, SCENE, "yuv420p"
-        video.options = {"preset": "veryfast", "crf": "20"} if codec == "libx264" else {"qscale": "3"}
+        video.options = _X264 if codec == "libx264" else {"qscale": "3"}
         audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for stream in (video, audio):
             stream.codec_context.thread_count = 1

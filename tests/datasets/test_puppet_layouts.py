@@ -18,7 +18,6 @@ from crossfold.platform.edge.cli import app
 from crossfold.platform.errors import UserError
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace
-from tests.datasets.media_content import content
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")
@@ -100,7 +99,7 @@ def test_media_do_not_depend_on_how_files_lie(roots):
             for r in (roots["affwild2"], roots["manifest"])
         )
         assert here.keys() == there.keys()
-        assert all(content(here[name]) == content(there[name]) for name in here)
+        assert all(here[name].read_bytes() == there[name].read_bytes() for name in here)
 
 
 def test_prepare_puppets_takes_any_layout(stores):

@@ -1,7 +1,10 @@
-"""The embedded corpus: layout, truth, determinism. One corpus of three clips of two seconds is shared."""
+"""The embedded corpus: layout, truth, determinism by bytes. One corpus of three clips of two seconds is shared."""
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -11,7 +14,6 @@ import pytest
 from crossfold.datasets.performance import partition_plan, perform, whole_folder
 from crossfold.datasets.puppet_face import CROP, SCENE
 from crossfold.datasets.puppets import write_puppets
-from tests.datasets.media_content import content
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")
@@ -38,15 +40,36 @@ def rows(path):
 
 
 def files(root):
-    return {path.relative_to(root).as_posix(): content(path) for path in root.rglob("*") if path.is_file()}
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_same_arguments_same_files_whatever_the_processes(corpus, tmp_path):
+def test_same_arguments_same_bytes_whatever_the_processes(corpus, tmp_path):
     write_puppets(tmp_path / "again", **SMALL, processes=2)
     here, there = files(corpus), files(tmp_path / "again")
     assert here.keys() == there.keys()
     assert [name for name in here if here[name] != there[name]] == []
     assert not list(tmp_path.glob(".*partial*"))
+
+
+FILM_AGAIN = """
+import json, sys
+from pathlib import Path
+from crossfold.datasets.puppets import write_puppets
+write_puppets(Path(sys.argv[1]), **json.loads(sys.argv[2]), processes=1)
+"""
+RUBBISH = {"MALLOC_MMAP_THRESHOLD_": "500000000", "MALLOC_TOP_PAD_": "100000000"}
+"""With `MALLOC_PERTURB_`: all that is allocated is filled first, also what would come from the system as zeros."""
+
+
+def test_a_film_does_not_depend_on_what_lay_in_memory_before(tmp_path):
+    made = []
+    for filling in ("1", "165"):
+        # This seed's first film did.
+        asked = json.dumps({"clips": 4, "seconds": 2.0, "seed": 1})
+        command = [sys.executable, "-c", FILM_AGAIN, str(tmp_path / filling), asked]
+        subprocess.run(command, env={**os.environ, **RUBBISH, "MALLOC_PERTURB_": filling}, check=True)
+        made.append(files(tmp_path / filling))
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []
 
 
 def test_clips_and_labels_count_frames(corpus):
