@@ -181,7 +181,7 @@ def test_a_plugin_is_a_system(crossfold, workspace, place):
 @pytest.mark.slow
 def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspace, place):
     """kill -9 of the driver while Ray Train workers train; the same command ends in the same bytes."""
-    path = write_sweep(place / "killed.yaml", seeds=[0, 1, 2], set={**TINY, "epochs": 12, "patience": 12})
+    path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY, "epochs": 12, "patience": 12})
     here = Path(__file__).parents[2]
     command = [
         sys.executable,
@@ -198,17 +198,17 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     deadline = time.monotonic() + 180
     assert driver.stdout is not None
     for line in driver.stdout:
-        if line.startswith("[ 3/12]") or time.monotonic() > deadline:
+        if line.startswith("[3/8]") or time.monotonic() > deadline:
             break
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     done = json.loads(crossfold("plan", path, "-w", workspace, "--json")[1])["done"]
-    assert 3 <= done < 12, "it was killed in the middle"
+    assert 3 <= done < 8, "it was killed in the middle"
     again = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     # Workers may finish the cell they hold in the second before they notice that their driver is gone.
-    assert "killed: 12 cells, " in again.stdout
-    assert done <= int(again.stdout.split("12 cells, ")[1].split(" done")[0]) <= 12
+    assert "killed: 8 cells, " in again.stdout
+    assert done <= int(again.stdout.split("8 cells, ")[1].split(" done")[0]) <= 8
 
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.results import CELL_FILES, Workspace
