@@ -47,6 +47,7 @@ class DriverQueue:
         """Cells without an end, as JSON, in the order in which they were submitted."""
         self._epoch_seconds: dict[str, float] = {}
         self._stopped = False
+        """All was cancelled, and nothing submitted since."""
 
     def start(self, lease_seconds: float, max_attempts: int, hang_seconds: float) -> None:
         """Starts the actor; see `CellQueue` for the limits."""
@@ -62,6 +63,7 @@ class DriverQueue:
 
     def submit(self, cells: Mapping[str, str], epoch_seconds: Mapping[str, float]) -> None:
         """Adds cells, as JSON by identity; see `CellQueue.submit`."""
+        self._stopped = False
         self._owed |= cells
         self._epoch_seconds |= epoch_seconds
         self.ask("submit", list(cells.values()), dict(epoch_seconds))

@@ -95,6 +95,10 @@ def test_what_was_cancelled_does_not_come_back(queue, cells):
     queue.lose()
     assert queue.hear() == ([("cancelled", cell.cell_id) for cell in cells[:3]], True)
     assert queue.hear() == ([], False)
+    queue.give(cells[:1])
+    queue.lose()
+    queue.hear()
+    assert queue.hear() == ([("queued", cells[0].cell_id)], False), "what is asked for after that is owed again"
 
 
 def test_a_forecast_is_told_again(queue, cells):
