@@ -18,7 +18,7 @@ from PIL import Image
 # The machine is shared: one thread each, also where a test opens a process of its own.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
-# Ray's workers yield to everything else on the machine; here that is the tests beside them, which they would not outrun.
+# Ray's workers yield to everything else on the machine; here that is the tests beside them, whom they never outran.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 CLIPS = {"alma": "Train_Set", "bert": "Train_Set", "cleo": "Train_Set", "dora": "Validation_Set"}
