@@ -76,7 +76,7 @@ def probe(path: Path) -> VideoFacts:
     Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
     """
     remedy = "the file is damaged or was not copied whole; fetch it again"
-    with _opened(path, "cannot be read as video", remedy) as container:
+    with open_container(path, "cannot be read as video", remedy) as container:
         if not container.streams.video:
             raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
         stream = container.streams.video[0]
@@ -103,7 +103,7 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
     Sample 0 is the moment of the first picture, or of the first sample where there are no pictures.
     """
     check_wav_length(path)
-    with _opened(path, "its sound cannot be decoded", _SOUND_REMEDY) as container:
+    with open_container(path, "its sound cannot be decoded", _SOUND_REMEDY) as container:
         if not container.streams.audio:
             return None
         origin = 0.0
@@ -124,7 +124,7 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
 def sound_seconds(path: Path) -> float | None:
     """How long the sound of a file lasts, nothing decoded; None where it has no sound track. Raises `DataError`."""
     check_wav_length(path)
-    with _opened(path, "its sound cannot be read", _SOUND_REMEDY) as container:
+    with open_container(path, "its sound cannot be read", _SOUND_REMEDY) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
@@ -135,7 +135,7 @@ def sound_seconds(path: Path) -> float | None:
 
 def _decode_sound(container: Any, stream: Any, origin: float) -> np.ndarray:
     """Mono samples at the stream's own rate, each packet where its time stamp says, gaps filled with silence."""
-    resampler = _av().AudioResampler(format="fltp")
+    resampler = import_av().AudioResampler(format="fltp")
     parts: list[np.ndarray] = []
     written = 0
     for frame in container.decode(stream):
@@ -159,7 +159,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
     times = probe(path).times
-    with _opened(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
+    with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         first: float | None = None
@@ -296,7 +296,7 @@ def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
             return np.asarray(picture, np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{path}: not a readable picture ({_reason(error)})", "fetch the crop again, or delete it: no face there"
+            f"{path}: not a readable picture ({reason_of(error)})", "fetch the crop again, or delete it: no face there"
         ) from None
 
 
@@ -306,22 +306,22 @@ def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP
 
 
 @contextmanager
-def _opened(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
+def open_container(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
     """The container of a media file; an error of FFmpeg inside becomes a `DataError` with this trouble and remedy."""
-    av = _av()
+    av = import_av()
     try:
         with av.open(str(path)) as container:
             yield container
     except av.error.FFmpegError as error:
-        raise DataError(f"{path}: {trouble} ({_reason(error)})", remedy) from None
+        raise DataError(f"{path}: {trouble} ({reason_of(error)})", remedy) from None
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The system's words for an error, without the path that the message already names."""
     return str(getattr(error, "strerror", None) or str(error).partition(":")[0].partition(" '")[0])
 
 
-def _av() -> ModuleType:
+def import_av() -> ModuleType:
     """PyAV, which only reading media needs."""
     try:
         import av

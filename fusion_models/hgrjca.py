@@ -19,7 +19,7 @@ from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.grjca import BIBTEX
 from crossfold.fusion_models.rjca import RECURSION
 from crossfold.fusion_models.system import System, Widths, combined, part
-from crossfold.platform.config import Strict
+from crossfold.platform.strict import Strict
 
 PARTS = (*JOINT_PARTS, GateParams, HierarchyParams)
 GATES = """\

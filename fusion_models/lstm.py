@@ -21,7 +21,7 @@ from crossfold.fusion_models.system import (
     Widths,
     concatenated,
 )
-from crossfold.platform.config import Strict
+from crossfold.platform.strict import Strict
 
 
 class LSTMParams(Strict):

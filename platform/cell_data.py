@@ -11,11 +11,17 @@ from crossfold.datasets.store import FeatureStore, Normalisation
 from crossfold.platform.contracts import Cell
 from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs
 from crossfold.platform.errors import DataError
-from crossfold.platform.evaluation import Split, predict
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
 from crossfold.platform.resident import Resident, place
-from crossfold.platform.scoring import pooled_ccc
-from crossfold.platform.sources import window_source
+from crossfold.platform.sources import Source, window_source
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips that are scored together and the windows that cover them."""
+
+    clips: tuple[str, ...]
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,6 @@ class CellData:
     training: Split
     selection: Split
     reported: Split
-
-    def validate(self, model: EmotionModel) -> dict[str, float]:
-        """CCC per target on the split that picks the epoch."""
-        return pooled_ccc(predict(model, self.selection, self.store, self.cell.targets, self.cell.recipe.batch))
 
     def new_model(self) -> EmotionModel:
         """The untrained model of the cell. Weights come from torch's current generator."""

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from crossfold.platform.canonical import canonical_json
 from crossfold.platform.evaluation_options import BATTERIES, Chain, Evaluation, PostChain, StressBattery
-from crossfold.platform.strict import Strict as Strict
+from crossfold.platform.strict import Strict
 
 OUTSIDE_IDENTITY = ("name", "joint_targets", "post", "stress")
 """Fields of a recipe that do not tell cells apart: a label, what the cell's targets say, and how a run is looked at."""

@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from crossfold.platform.canonical import canonical_json as canonical_json
-from crossfold.platform.config import Recipe, Strict
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.config import Recipe
+from crossfold.platform.strict import Strict
 
 PROTOCOL = 2
 """Version of windows, masks, normalisation, stitching and scoring. A table never mixes two of them.

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell, canonical_json
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.contracts import Cell
 from crossfold.platform.errors import UserError
-from crossfold.platform.results import CellRecord, Predictions, Workspace, write_json
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import CellRecord, Workspace, write_json
 from crossfold.platform.scoring import score
 
 

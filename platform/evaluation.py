@@ -12,19 +12,12 @@ import torch
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Stitcher
 from crossfold.fusion_models.system import Notes
+from crossfold.platform.cell_data import CellData, Split
 from crossfold.platform.contracts import MODALITIES
 from crossfold.platform.map_collector import MapCollector
 from crossfold.platform.model import EmotionModel
-from crossfold.platform.results import Predictions
-from crossfold.platform.sources import Source
-
-
-@dataclass(frozen=True)
-class Split:
-    """The clips that are scored together and the windows that cover them."""
-
-    clips: tuple[str, ...]
-    source: Source
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.scoring import pooled_ccc
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,11 @@ class Seen:
     """bool [N]: frames that a window covers."""
     gates: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     """(gate, modality) -> float32 [N]: the weight of column 0 (B2), where it was asked for and there is one."""
+
+
+def validate(data: CellData, model: EmotionModel) -> dict[str, float]:
+    """CCC per target on the split that picks the epoch."""
+    return pooled_ccc(predict(model, data.selection, data.store, data.cell.targets, data.cell.recipe.batch))
 
 
 def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int) -> Predictions:

@@ -24,7 +24,8 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.contracts import Cell
 from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.postprocessing import processed
-from crossfold.platform.results import CellRecord, Predictions
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import CellRecord
 
 ABAW_TARGETS = ("valence", "arousal")
 ABAW_HEADER = "image_location,valence,arousal"

@@ -16,7 +16,8 @@ from typing import Any
 
 from crossfold.platform.contracts import Cell
 from crossfold.platform.errors import UserError
-from crossfold.platform.results import CELL_FILES, Workspace, write_json
+from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.results import Workspace, write_json
 
 _MAY_DIFFER = "env.json"
 

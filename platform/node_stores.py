@@ -15,31 +15,31 @@ from filelock import FileLock
 
 from crossfold.datasets.store import verify_store
 from crossfold.platform.errors import DataError
-from crossfold.platform.results import Workspace
 
 CACHE, STORES = "CROSSFOLD_CACHE", "CROSSFOLD_STORES"
 
 
-def node_store(workspace: Workspace, corpus: str, content_hash: str) -> Path:
+def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
     """The folder of a store on this machine, fetched if it must be; workers of one node fetch it once.
 
+    shared: the folder of stores of the workspace. name: `<corpus>-<hash>`. remote: where a workspace at a URL keeps its
+    stores, of which `shared` is the copy on this machine.
     Raises `DataError` where the copy is not what its hash says, twice, or where the source has no such store.
     """
-    place = workspace.store_path(corpus, content_hash)
     cache, source = os.environ.get(CACHE), os.environ.get(STORES)
-    if workspace.mirror is not None:
+    if remote is not None:
         # Its folder lies in the cache itself.
-        cache, source = None, source or f"{workspace.mirror.files.url}/stores"
-    if cache is None and (source is None or place.is_dir()):
-        return place
-    stores = Path(cache) if cache is not None else workspace.stores
-    local = stores / place.name
+        cache, source = None, source or remote
+    if cache is None and (source is None or (shared / name).is_dir()):
+        return shared / name
+    stores = Path(cache) if cache is not None else shared
+    local = stores / name
     if (local / "manifest.json").is_file():
         return local
     stores.mkdir(parents=True, exist_ok=True)
-    with FileLock(stores / f".{place.name}.lock"):
+    with FileLock(stores / f".{name}.lock"):
         if not (local / "manifest.json").is_file():
-            _fetch(f"{(source or str(workspace.stores)).rstrip('/')}/{place.name}", local)
+            _fetch(f"{(source or str(shared)).rstrip('/')}/{name}", local)
     return local
 
 

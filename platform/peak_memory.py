@@ -7,22 +7,16 @@ each cell. On a CPU the kernel does, where it is Linux; elsewhere a thread looks
 import contextlib
 import ctypes
 import gc
-import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import psutil
 import torch
-from filelock import FileLock
 
-from crossfold.platform.contracts import Cell
-from crossfold.platform.forecast import kind_of
-from crossfold.platform.results import Workspace, write_json
-
-Kind = Literal["device", "process"]
+from crossfold.platform.cost_history import Kind
 
 LOOK_SECONDS = 0.05
 """Between two looks at the process where the kernel keeps no peak."""
@@ -75,54 +69,6 @@ def let_go(device: str) -> None:
     gc.collect(1)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def remember_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
-    """Adds the peaks of the finished ones among `cells` to what `known_peaks` answers."""
-    fresh: dict[str, dict[Kind, int]] = {}
-    for cell in cells:
-        try:
-            env = json.loads((workspace.cell_path(cell.cell_id) / "env.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(peak := env.get("peak_memory"), dict):
-            peaks = fresh.setdefault(kind_of(cell), {})
-            peaks[peak["kind"]] = max(peaks.get(peak["kind"], 0), int(peak["bytes"]))
-    if not fresh:
-        return
-    path = _path(workspace)
-    with contextlib.suppress(OSError), FileLock(path.with_suffix(".lock")):
-        known = {kind: dict(peaks) for kind, peaks in known_peaks(workspace).items()}
-        for kind, peaks in fresh.items():
-            held = known.setdefault(kind, {})
-            for where, found in peaks.items():
-                held[where] = max(held.get(where, 0), found)
-        write_json(path, known)
-
-
-def known_peaks(workspace: Workspace) -> Mapping[str, Mapping[Kind, int]]:
-    """The highest peaks of finished cells, in bytes, by `forecast.kind_of` and by where: `device`, `process`."""
-    try:
-        kept = json.loads(_path(workspace).read_text())
-        return {str(kind): {where: int(peak) for where, peak in peaks.items()} for kind, peaks in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        # Measured anew; nothing else depends on the file.
-        return {}
-
-
-def spell_peaks(peaks: Mapping[Kind, int]) -> str:
-    """Peaks of one variant for people, such as `1.2 GiB GPU`; `not measured` where there are none."""
-    words: dict[Kind, str] = {"device": "GPU", "process": "process"}
-    told = [f"{_spell(peak)} {words[where]}" for where, peak in sorted(peaks.items())]
-    return ", ".join(told) or "not measured"
-
-
-def _spell(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _path(workspace: Workspace) -> Path:
-    return workspace.root / "memory.json"
 
 
 def _reset_high_water() -> bool:

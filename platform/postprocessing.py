@@ -14,7 +14,7 @@ from scipy import ndimage
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.evaluation_options import Chain, Limit, Median, Shift, Smooth, Step
 from crossfold.platform.metrics import Moments, ccc_of, moments
-from crossfold.platform.results import Predictions
+from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import score
 
 Fitted = dict[str, Any]

@@ -13,7 +13,6 @@ from crossfold.platform.contracts import Cell
 from crossfold.platform.errors import DataError, UserError
 from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.examination import examine
-from crossfold.platform.node_stores import node_store
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, write_json
 from crossfold.platform.seeds import weight_seed
@@ -72,7 +71,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
     record = workspace.read_exactly(cell_id)
     cell = record.cell
     with arithmetic(cell.recipe, weight_seed(cell), device):
-        data = open_data(cell, node_store(workspace, cell.corpus, cell.store), device)
+        data = open_data(cell, workspace.local_store(cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         model.load_state_dict(from_safetensors(record.file("best.safetensors").read_bytes()))
         seen, parts = examine(data, evaluation, model)

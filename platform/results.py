@@ -18,10 +18,9 @@ import pandas as pd
 
 from crossfold.platform.contracts import Cell, Failure, FailureClass
 from crossfold.platform.errors import DataError, UserError, nearest
-from crossfold.platform.integrity import CELL_FILES as CELL_FILES
-from crossfold.platform.integrity import RECORD, damage_of, describe_files
-from crossfold.platform.predictions import Predictions as Predictions
-from crossfold.platform.predictions import read_predictions, write_predictions
+from crossfold.platform.integrity import CELL_FILES, RECORD, damage_of, describe_files
+from crossfold.platform.node_stores import node_store
+from crossfold.platform.predictions import Predictions, read_predictions, write_predictions
 from crossfold.platform.remote_files import is_url
 
 if TYPE_CHECKING:
@@ -203,6 +202,11 @@ class Workspace:
         """The folder of one feature store."""
         return self.stores / f"{corpus}-{content_hash}"
 
+    def local_store(self, corpus: str, content_hash: str) -> Path:
+        """The folder of a store on this machine, fetched if it must be; see `node_store`."""
+        remote = None if self.mirror is None else f"{self.mirror.files.url}/stores"
+        return node_store(self.stores, self.store_path(corpus, content_hash).name, remote)
+
     def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
         """The one store of a corpus; with several, the hash must say which."""
         stores = sorted(path for path in self.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
@@ -225,11 +229,7 @@ class Workspace:
                 f"corpus {corpus!r} has {len(found)} feature stores in {self}/stores: {names}",
                 "say which with `store: <hash>` in the sweep, or `--set store=<hash>`",
             )
-        if self.mirror is not None:
-            from crossfold.platform.node_stores import node_store
-
-            return node_store(self, *found[0].name.rsplit("-", 1))
-        return found[0]
+        return found[0] if self.mirror is None else self.local_store(*found[0].name.rsplit("-", 1))
 
     def cell_path(self, cell_id: str) -> Path:
         """The folder of one finished cell."""

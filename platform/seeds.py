@@ -5,7 +5,8 @@ The order of batches never depends on the system, so that systems are compared o
 
 import hashlib
 
-from crossfold.platform.contracts import Cell, canonical_json
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.contracts import Cell
 
 
 def seed_for(purpose: str, **facts: object) -> int:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import logging
 import traceback
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
@@ -17,10 +17,10 @@ from crossfold.platform.contracts import Cell, Failure, FailureClass, Outcome, R
 from crossfold.platform.cost import flops_of_window
 from crossfold.platform.end_to_end import load_weights
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.evaluation import validate
 from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.examination import examine
 from crossfold.platform.model import EmotionModel
-from crossfold.platform.node_stores import node_store
 from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.resident import forget
@@ -108,11 +108,11 @@ def run_cell(
             "run it with `crossfold run` and workers, or with `--set devices=1`",
         )
     with peak_memory(device) as measured, arithmetic(cell.recipe, weight_seed(cell), device):
-        data = open_data(cell, node_store(workspace, cell.corpus, cell.store), device)
+        data = open_data(cell, workspace.local_store(cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
         checkpoint = workspace.scratch(cell.cell_id) / "last.pt"
-        trained = train(cell, model, data.training.source, data.validate, reporter, checkpoint, replica)
+        trained = train(cell, model, data.training.source, partial(validate, data), reporter, checkpoint, replica)
         if not replica.first:
             return
         model.load_state_dict(trained.best_state)

@@ -13,7 +13,8 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.deployment import Predictor, write_deployment
 from crossfold.platform.errors import UserError
 from crossfold.platform.model import modalities_of
-from crossfold.platform.results import CellRecord, Predictions
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import CellRecord
 
 
 def clips_of_test_part(store: FeatureStore) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from crossfold.reports.html import render
 from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.measure import provenance
 from crossfold.reports.page import DATE, Page, make_page
-from crossfold.reports.specs import LEADERBOARD, check_tables, table_spec
+from crossfold.reports.specs import LEADERBOARD, MEAN, check_tables, table_spec
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown
-from crossfold.reports.values import MEAN, NOT_MEASURABLE, Table, listing
+from crossfold.reports.values import NOT_MEASURABLE, Table, listing
 
 FORMATS = ("html", "md", "tex", "csv")
 

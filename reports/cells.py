@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from crossfold.platform.canonical import canonical_json
 from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import PROTOCOL, Cell, Failure, canonical_json
+from crossfold.platform.contracts import PROTOCOL, Cell, Failure
 from crossfold.platform.ensembles import kept_ensembles
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord, Workspace

@@ -8,9 +8,9 @@ from functools import lru_cache
 from crossfold.platform.errors import UserError
 from crossfold.reports.cells import Results, Setting, setting_of
 from crossfold.reports.measure import RAW, runs_of
-from crossfold.reports.specs import UNIMODAL, TableSpec
+from crossfold.reports.specs import MEAN, UNIMODAL, TableSpec
 from crossfold.reports.statistics import Gain, Run, holm, paired_mean_gain, rank_agreement
-from crossfold.reports.values import MEAN, MINUS, NOT_COMPARABLE, Entry, GainLine, Line, listing
+from crossfold.reports.values import MINUS, NOT_COMPARABLE, Entry, GainLine, Line, listing
 from crossfold.sweeps.recipe_files import load_recipe
 
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"

@@ -229,7 +229,7 @@ def _variance(curves: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Scatter]:
     """The band, where there is a spread, and the line."""
-    x, mean, sd = (_listed(summary[column]) for column in ("epoch", "mean", "sd"))
+    x, mean, sd = (as_floats(summary[column]) for column in ("epoch", "mean", "sd"))
     traces = []
     if any(sd):
         low, high = ([m + side * s for m, s in zip(mean, sd, strict=True)] for side in (-1, 1))
@@ -242,7 +242,7 @@ def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Sca
 
 def _muted(summary: pd.DataFrame) -> go.Scatter:
     """A line that only says where the others are; the page gives it the colour of rules."""
-    x, y = _listed(summary["epoch"]), rounded(summary["mean"])
+    x, y = as_floats(summary["epoch"]), rounded(summary["mean"])
     return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)
 
 
@@ -283,7 +283,7 @@ def figure_of(traces: Sequence[Any], *, x: str, y: str, height: int = 360) -> di
     return {"data": [dict(trace) for trace in figure["data"]], "layout": dict(figure["layout"])}
 
 
-def _listed(values: "Sequence[float] | pd.Series[Any] | npt.NDArray[Any]") -> list[float]:
+def as_floats(values: "Sequence[float] | pd.Series[Any] | npt.NDArray[Any]") -> list[float]:
     return [float(value) for value in values]
 
 

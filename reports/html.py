@@ -18,11 +18,12 @@ from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_g
 from crossfold.reports.claims_text import TITLE, labels, origins
 from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
 from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
-from crossfold.reports.leaderboard import UNIMODAL
+from crossfold.reports.leaderboard import UNIMODAL_PREFIX
 from crossfold.reports.media import COLUMNS
 from crossfold.reports.page import Block, Page
 from crossfold.reports.palette import is_gated
-from crossfold.reports.values import DASH, MEAN, Table
+from crossfold.reports.specs import MEAN
+from crossfold.reports.values import DASH, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
@@ -102,7 +103,7 @@ def _rows(table: Table, results: Results) -> list[_Row]:
     budget = same_budget(results, table.setting).variants
     return [
         _Row(
-            "unimodal" if line.system.startswith(UNIMODAL) else "gated" if is_gated(line.system) else "fusion",
+            "unimodal" if line.system.startswith(UNIMODAL_PREFIX) else "gated" if is_gated(line.system) else "fusion",
             not any(entry.variant in budget for entry in line.entries),
         )
         for line in table.lines

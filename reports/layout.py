@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crossfold.reports.specs import MEAN
 from crossfold.reports.values import (
     DASH,
-    MEAN,
     NOT_MEASURABLE,
     Entry,
     Table,

@@ -9,11 +9,11 @@ from crossfold.reports.comparison import ALPHA, corpus_name
 from crossfold.reports.degradation import stress_scores
 from crossfold.reports.measure import measure, measure_mean, method_notes, runs_of
 from crossfold.reports.palette import system_rank
-from crossfold.reports.specs import LEADERBOARD
+from crossfold.reports.specs import LEADERBOARD, MEAN
 from crossfold.reports.statistics import Gain, holm, paired_mean_gain
-from crossfold.reports.values import MEAN, Against, Entry, Line, Table, listing, number
+from crossfold.reports.values import Against, Entry, Line, Table, listing, number
 
-UNIMODAL = "unimodal_"
+UNIMODAL_PREFIX = "unimodal_"
 GAIN_NOTE = (
     "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "
     "and all targets meet the same draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "
@@ -113,7 +113,7 @@ def headline(
 
     rows: variant -> entries, the one that counts first, with its gain over each complete unimodal system.
     """
-    unimodal = [variant for variant in rows if systems[variant].startswith(UNIMODAL)]
+    unimodal = [variant for variant in rows if systems[variant].startswith(UNIMODAL_PREFIX)]
     fusion = [variant for variant in rows if variant not in unimodal]
     score = f"the mean of {listing(targets)} CCC" if len(targets) > 1 else f"{targets[0]} CCC"
     if not unimodal or not fusion:
@@ -151,7 +151,9 @@ def headline(
 
 def _rivals(rows: Mapping[str, Sequence[Entry]], systems: Mapping[str, str]) -> list[str]:
     """The complete unimodal variants, the best by the first column first."""
-    means = {variant: entries[0].mean for variant, entries in rows.items() if systems[variant].startswith(UNIMODAL)}
+    means = {
+        variant: entries[0].mean for variant, entries in rows.items() if systems[variant].startswith(UNIMODAL_PREFIX)
+    }
     complete = {variant: mean for variant, mean in means.items() if mean is not None}
     return sorted(complete, key=lambda variant: (-complete[variant], variant))
 
@@ -166,7 +168,7 @@ def _with_gains(
     """The rows with the gains of fusion: the first entry over each rival, the others over the best."""
     found: list[tuple[str, int, str, Gain | None]] = []
     for variant, entries in rows.items():
-        if systems[variant].startswith(UNIMODAL):
+        if systems[variant].startswith(UNIMODAL_PREFIX):
             continue
         for index, entry in enumerate(entries):
             if entry.mean is None:

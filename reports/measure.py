@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.reports.cells import Results, Setting
+from crossfold.reports.specs import MEAN
 from crossfold.reports.statistics import (
     DRAWS,
     Run,
@@ -17,17 +18,7 @@ from crossfold.reports.statistics import (
     mean_sd,
     on_common_ground,
 )
-from crossfold.reports.values import (
-    ABOVE,
-    AGREES,
-    BELOW,
-    MEAN,
-    NOT_COMPARABLE,
-    NOT_RUN,
-    Entry,
-    listing,
-    with_sd,
-)
+from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry, listing, with_sd
 
 RAW = "raw"
 POST_WORDS = {
@@ -51,7 +42,7 @@ def measure(
 
     post: the post-processing that is wanted; where a run was not scored with it, the entry is raw and says so.
     """
-    cells = _cells_of(results, setting, variant, target, folds)
+    cells = cells_of_variant(results, setting, variant, target, folds)
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=target)
     entry = _counted(cells, variant, target)
@@ -85,7 +76,7 @@ def measure_mean(
     post: str = RAW,
 ) -> Entry:
     """The mean over targets of one variant, from its entries; only where every target is complete."""
-    cells = pd.concat([_cells_of(results, setting, variant, entry.target, folds) for entry in entries])
+    cells = pd.concat([cells_of_variant(results, setting, variant, entry.target, folds) for entry in entries])
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=MEAN)
     entry = replace(_counted(cells.drop_duplicates("cell_id"), variant, MEAN), text="", verdict=NOT_RUN)
@@ -121,7 +112,7 @@ def runs_of(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
 ) -> list[Run]:
     """The finished runs of one variant and target that were scored with `post`."""
-    cells = _cells_of(results, setting, variant, target, folds)
+    cells = cells_of_variant(results, setting, variant, target, folds)
     done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
     if post == RAW:
         return [results.runs[cell_id, target] for cell_id in done]
@@ -263,7 +254,9 @@ def _several(what: str, values: tuple[int, ...]) -> str:
     return f"{what} {listing(values)}" if len(values) == 1 else f"{what}s {listing(values)}"
 
 
-def _cells_of(results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]) -> pd.DataFrame:
+def cells_of_variant(
+    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]
+) -> pd.DataFrame:
     cells = results.groups.get((setting.key, variant, target))
     if cells is None:
         return results.cells.iloc[:0]

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from crossfold.platform.config import Strict
 from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.strict import Strict
 
 PUBLISHED = Path(__file__).parent / "published.json"
 DECLARED = Path(__file__).parent / "tables.yaml"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from crossfold.platform.contracts import canonical_json
+from crossfold.platform.canonical import canonical_json
 from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import (
@@ -17,8 +17,8 @@ from crossfold.reports.comparison import (
     what_compares,
 )
 from crossfold.reports.measure import RAW, beside, find_variant, measure, measure_mean, method_notes
-from crossfold.reports.specs import Asked, Row, TableSpec, footnotes
-from crossfold.reports.values import AGREES, MEAN, NOT_MEASURABLE, Entry, Line, Table
+from crossfold.reports.specs import MEAN, Asked, Row, TableSpec, footnotes
+from crossfold.reports.values import AGREES, NOT_MEASURABLE, Entry, Line, Table
 
 _ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
 _NO_POST = (

@@ -46,7 +46,7 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet takes for the beginning of a formula, its wide forms included."""
-_NUMERIC = ("number", "published", "measured")
+NUMERIC_KINDS = ("number", "published", "measured")
 
 CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
@@ -203,7 +203,7 @@ def _flat_heads(grid: Grid) -> list[str]:
 
 
 def _is_numeric(grid: Grid, column: int) -> bool:
-    return any(row[column].kind in _NUMERIC for row in grid.rows)
+    return any(row[column].kind in NUMERIC_KINDS for row in grid.rows)
 
 
 def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:

@@ -23,7 +23,7 @@ from crossfold.reports.figures import (
     rounded,
     variant_styles,
 )
-from crossfold.reports.leaderboard import UNIMODAL
+from crossfold.reports.leaderboard import UNIMODAL_PREFIX
 from crossfold.reports.media import Media
 from crossfold.reports.palette import Style, is_gated
 from crossfold.reports.timeline import MODALITY_COLOURS, SPAN_COLOURS, Spans, in_words, shade, shown_frames
@@ -54,7 +54,7 @@ def choose_examples(results: Results, setting: Setting, store: FeatureStore, cou
     kinds: dict[int, str] = {}
     for variant in scores.index:
         system = systems[str(variant)]
-        kinds.setdefault(0 if system.startswith(UNIMODAL) else 2 if is_gated(system) else 1, str(variant))
+        kinds.setdefault(0 if system.startswith(UNIMODAL_PREFIX) else 2 if is_gated(system) else 1, str(variant))
     chosen = tuple(kinds[kind] for kind in sorted(kinds))
     return [Example(clip, fold, chosen) for clip in shown_clips(store, store.fold(fold).validation, count)]
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.reports.cells import Setting
-from crossfold.reports.specs import MEAN as MEAN
 from crossfold.reports.statistics import Gain, Interval
 
 MINUS = "−"

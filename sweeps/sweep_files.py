@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from crossfold.platform.config import Recipe, Strict
+from crossfold.platform.config import Recipe
 from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.strict import Strict
 from crossfold.sweeps.yaml_files import read_yaml
 
 HERE = Path(__file__).parent

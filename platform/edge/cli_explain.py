@@ -10,7 +10,7 @@ from crossfold.platform.errors import UserError
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
-    from crossfold.platform.config import Strict
+    from crossfold.platform.strict import Strict
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 """d_m of 001 and 002: VGGish, ResNet-50, BERT."""

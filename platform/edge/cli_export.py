@@ -14,7 +14,8 @@ from crossfold.platform.results import Workspace
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.contracts import Cell
-    from crossfold.platform.results import CellRecord, Predictions
+    from crossfold.platform.predictions import Predictions
+    from crossfold.platform.results import CellRecord
 
 FORMATS = ("abaw", "csv", "parquet", "backbone")
 

@@ -130,9 +130,9 @@ def plan(
 
     Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
+    from crossfold.platform.cost_history import cost_key, format_peaks, known_peaks
     from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep, variant_names
-    from crossfold.platform.forecast import forecast, kind_of
-    from crossfold.platform.peak_memory import known_peaks, spell_peaks
+    from crossfold.platform.forecast import forecast
 
     space = Workspace.locate(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
@@ -148,7 +148,7 @@ def plan(
         name = named[cell.cell_id]
         if name not in variants:
             counts = {"cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0}
-            variants[name] = {"variant": name, **counts, "memory": dict(peaks.get(kind_of(cell), {}))}
+            variants[name] = {"variant": name, **counts, "memory": dict(peaks.get(cost_key(cell), {}))}
         row = variants[name]
         row["cells"] += 1
         row["done" if cell.cell_id in prepared.finished else "to_run"] += 1
@@ -169,7 +169,7 @@ def plan(
         emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
         return
     shown = [
-        row | {"each": spell_seconds(row["each"]), "memory": spell_peaks(row["memory"])} for row in variants.values()
+        row | {"each": spell_seconds(row["each"]), "memory": format_peaks(row["memory"])} for row in variants.values()
     ]
     emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:

@@ -55,7 +55,7 @@ INTERRUPTED = 130
 """Exit code of a run that was stopped before its end, as shells have it."""
 
 
-def _exit_with(summary: "FleetSummary") -> None:
+def exit_with(summary: "FleetSummary") -> None:
     """130 if the run was stopped, 3 if its time was up, 1 if cells failed, else nothing."""
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -106,7 +106,7 @@ def demo(
     out.print(report.summary)
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
     out.print(f"report: {page}", soft_wrap=True)
-    _exit_with(summary)
+    exit_with(summary)
 
 
 def run(
@@ -149,7 +149,7 @@ def run(
         from crossfold.platform.edge.grid_run import spelled
 
         emit(spelled(summary), True)
-    _exit_with(summary)
+    exit_with(summary)
 
 
 def _sweeps_and_conditions(sweeps: Sequence[str], only: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -239,7 +239,7 @@ def search(
             trials=trials,
             workers=workers,
             address=address,
-            tell=_say,
+            tell=print_line,
             plugins=tuple(plugin or ()),
             stop_after=stop_after,
         )
@@ -250,10 +250,10 @@ def search(
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
     left = None if stop_after is None else stop_after - (time.monotonic() - began)
-    _exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
+    exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
 
 
-def _say(text: str) -> None:
+def print_line(text: str) -> None:
     out.print(text)
 
 
@@ -289,7 +289,7 @@ def submit(
         plugins=tuple(plugin or ()),
         conditions=conditions,
         until=moment(until, lasting),
-        tell=_say,
+        tell=print_line,
     )
     if code:
         raise typer.Exit(code)

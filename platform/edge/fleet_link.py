@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 from crossfold.platform.contracts import EpochReport, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event, Ticket, Verdict
-from crossfold.platform.edge.ray_start import NAMESPACE as NAMESPACE
 from crossfold.platform.room import Room
 
 Answer = Ticket | Literal["wait", "leave"]

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.edge.fleet_link import NAMESPACE, Link, QueueLost, RayLink
+from crossfold.platform.edge.fleet_link import Link, QueueLost, RayLink
 from crossfold.platform.edge.last_words import log_path
+from crossfold.platform.edge.ray_start import NAMESPACE
 from crossfold.platform.errors import Cancelled
 from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace, utc_now

@@ -1,17 +1,13 @@
 """How many workers share a GPU: from what cells were measured to need, less one whenever that was too much."""
 
-import contextlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from filelock import FileLock
 
 from crossfold.platform.contracts import Cell, FailureClass
+from crossfold.platform.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 
 HEADROOM = 0.15
 """Part of a GPU's memory kept free: fragments, other processes, batches larger than those of the probe."""
@@ -75,16 +71,14 @@ class Sharing:
         self._kinds: dict[str, str] = {}
         self._tries: dict[str, int] = {}
         """The workers a GPU had when the last try of each cell began."""
-        self._peaks: dict[str, int] = dict(known_peaks(workspace))
+        self._peaks: dict[str, int] = dict(known_gpu_peaks(workspace))
         self._expected: set[str] = set()
         self.share = GpuShare()
 
     def expect(self, cells: Sequence[Cell]) -> None:
         """Cells that will run. Before the first one does, what is known of their kinds sets the share."""
-        from crossfold.platform.forecast import kind_of
-
         for cell in cells:
-            self._kinds[cell.cell_id] = kind_of(cell)
+            self._kinds[cell.cell_id] = cost_key(cell)
         self._expected |= {self._kinds[cell.cell_id] for cell in cells}
 
     def listen(self, events: Iterable[Event]) -> bool:
@@ -107,28 +101,14 @@ class Sharing:
         return changed
 
     def keep(self) -> None:
-        """Writes what was measured down, for `known_peaks` of the next launch."""
-        with contextlib.suppress(OSError), FileLock(_path(self._workspace).with_suffix(".lock")):
-            write_json(_path(self._workspace), dict(known_peaks(self._workspace)) | self._peaks)
+        """Writes what was measured down, for the next launch."""
+        save_gpu_peaks(self._workspace, self._peaks)
 
     def _wanted(self) -> GpuShare:
         """Grows only once every kind was measured: a guess that is too high costs every running cell its epoch."""
         peaks = [self._peaks.get(kind, 0) for kind in self._expected]
         share = share_for(self._total, peaks if all(peaks) else ())
         return GpuShare(min(share.k, self._most))
-
-
-def known_peaks(workspace: Workspace) -> Mapping[str, int]:
-    """The most GPU memory that cells of each kind (`forecast.kind_of`) held, in bytes, as measured so far."""
-    try:
-        return {str(kind): int(peak) for kind, peak in json.loads(_path(workspace).read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        # Measured anew; nothing else depends on the file.
-        return {}
-
-
-def _path(workspace: Workspace) -> Path:
-    return workspace.root / "gpu-memory.json"
 
 
 def ask_gpu_bytes() -> int:

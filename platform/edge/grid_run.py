@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.driver_lease import driver_lock
@@ -16,9 +17,8 @@ from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
 from crossfold.platform.ensembles import keep_seed_ensembles
-from crossfold.platform.forecast import Learner, forecast, kinds_of
+from crossfold.platform.forecast import forecast
 from crossfold.platform.integrity import damaged_cells, remove_leftovers, set_damaged_aside
-from crossfold.platform.peak_memory import remember_peaks
 from crossfold.platform.results import Workspace
 from crossfold.platform.room import need_room
 from crossfold.platform.tracking import Tracker
@@ -101,7 +101,7 @@ def run_sweeps(
         if not silent:
             server = os.environ.get("MLFLOW_TRACKING_URI")
             out.print(f"MLflow: {server or f'crossfold mlflow ui -w {space}'}", soft_wrap=True)
-        tracker, learner = _launched(sweeps, todo, space), Learner(space)
+        tracker, durations = _launched(sweeps, todo, space), DurationHistory(space)
         try:
             summary = run_cells(
                 missing,
@@ -114,12 +114,12 @@ def run_sweeps(
                 view=choose_view(json=silent),
                 forecast=_forecast(sweeps, todo, space),
                 stop_after=stop_after,
-                finished=learner.finished,
+                finished=durations.finished,
             )
         finally:
-            learner.keep()
+            durations.save()
             tracker.close()
-        remember_peaks(space, missing)
+        save_peaks(space, missing)
     if not silent:
         _tell(name, summary, space, {cell.cell_id for cell in missing})
     if not (summary.interrupted or summary.time_up):
@@ -195,7 +195,7 @@ def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
     by_store: dict[Path, tuple[FeatureStore, list[Cell]]] = {}
     for prepared, cells in zip(sweeps, todo, strict=True):
         by_store.setdefault(prepared.store.path, (prepared.store, []))[1].extend(cells)
-    alike = len({kind for cells in todo for kind in kinds_of(cells).values()}) == 1
+    alike = len({key for cells in todo for key in cost_keys(cells).values()}) == 1
     for store, cells in by_store.values():
         # An epoch of a backbone may be longer than one that hangs.
         probe = not alike or any(cell.recipe.backbones for cell in cells[:1])

@@ -37,8 +37,9 @@ from crossfold.platform.edge.mlflow_fields import (
 )
 from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
 from crossfold.platform.edge.mlflow_model import write_model
+from crossfold.platform.integrity import CELL_FILES
 from crossfold.platform.launch_notes import Launch, LaunchBook, keep_launch, launches
-from crossfold.platform.results import CELL_FILES, CellRecord, Workspace
+from crossfold.platform.results import CellRecord, Workspace
 from crossfold.platform.tracking import public_address
 
 RUNS_FILE = "mlflow-runs.jsonl"

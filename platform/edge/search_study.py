@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from crossfold.platform.contracts import Cell, canonical_json
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.contracts import Cell
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossfold.platform.edge import search_trial
-from crossfold.platform.edge.fleet_link import NAMESPACE
 from crossfold.platform.edge.local_fleet import FleetError, interruptions
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker
 from crossfold.platform.edge.progress import Monitor, SilentView, View
 from crossfold.platform.edge.ray_fleet import TRIAL, Fleet
-from crossfold.platform.edge.ray_start import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.ray_start import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 from crossfold.platform.edge.search_study import STATES, Study, describe_space
 from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace, write_json

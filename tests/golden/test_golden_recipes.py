@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.contracts import Cell, Silent
+from crossfold.platform.evaluation import validate
 from crossfold.platform.seeds import weight_seed
 from crossfold.platform.training import train
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
@@ -113,7 +115,9 @@ def trained_curves(recipe, systems, store, tmp_path):
             data = open_data(cell, store.path, "cpu")
             assert math.ceil(len(data.training.source) / recipe.batch) * recipe.epochs >= STEPS
             model = data.new_model()
-            progress = train(cell, model, data.training.source, data.validate, Silent(), tmp_path / "none").progress
+            progress = train(
+                cell, model, data.training.source, partial(validate, data), Silent(), tmp_path / "none"
+            ).progress
         columns = ("train_loss", "ccc_valence", "ccc_arousal")
         found[system] = [[round(row[column], 9) for column in columns] for row in progress.curve]
     return found

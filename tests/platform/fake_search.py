@@ -9,7 +9,8 @@ import pandas as pd
 
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.errors import Cancelled
-from crossfold.platform.results import Predictions, Workspace, utc_now
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import Workspace, utc_now
 
 
 def score(cell: Cell, epoch: int) -> float:

@@ -6,8 +6,9 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
+from crossfold.platform.canonical import canonical_json
 from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, Failure, FailureClass, Inner, Outcome, Silent, canonical_json
+from crossfold.platform.contracts import Cell, Failure, FailureClass, Inner, Outcome, Silent
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.seeds import batch_seed, seed_for, weight_seed
 

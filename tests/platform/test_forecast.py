@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform import forecast as forecasts
+from crossfold.platform import cost_history
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.config import Recipe
+from crossfold.platform.cost_history import DurationHistory, DurationStats, cost_key, cost_keys, update_durations
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.forecast import Known, Learner, _change, forecast, kind_of, kinds_of
+from crossfold.platform.forecast import forecast
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.probe import Costs, Extent, Prober, Work, released_epochs
 from crossfold.platform.trial import attempt_cell
@@ -24,7 +25,7 @@ def store(workspace):
 
 
 def keep(workspace, known):
-    _change(workspace, lambda before: known)
+    update_durations(workspace, lambda before: known)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,8 @@ def test_stages_of_thawing_share_the_epochs():
 def test_kinds_are_spelled_alike_one_by_one_and_together(tiny_cell):
     cells = [tiny_cell(system, seed=seed) for seed, system in itertools.product(range(2), ("concat", "jca"))]
     cells += [cell.with_seed(7) for cell in cells[:2]] + [tiny_cell("concat", window=10)]
-    assert kinds_of(cells) == {cell.cell_id: kind_of(cell) for cell in cells}
-    assert len(set(kinds_of(cells).values())) == 3
+    assert cost_keys(cells) == {cell.cell_id: cost_key(cell) for cell in cells}
+    assert len(set(cost_keys(cells).values())) == 3
 
 
 def test_a_probe_is_kept_and_made_once(workspace, store, tiny_cell, monkeypatch):
@@ -111,8 +112,8 @@ def test_each_probe_is_written_down_before_the_next_one_so_that_a_kill_loses_non
     with pytest.raises(KeyboardInterrupt):
         forecast(cells, workspace, store)
     kept = json.loads((workspace.root / "forecast.json").read_text())
-    assert list(kept) == [kind_of(cells[0])]
-    assert kept[kind_of(cells[0])]["probed"] > 0
+    assert list(kept) == [cost_key(cells[0])]
+    assert kept[cost_key(cells[0])]["probed"] > 0
 
 
 def test_a_system_that_cannot_run_gets_the_mean_of_the_others(workspace, store, tiny_cell, caplog):
@@ -125,30 +126,30 @@ def test_a_system_that_cannot_run_gets_the_mean_of_the_others(workspace, store, 
 
 def test_finished_cells_replace_a_probe_and_correct_those_of_other_systems(workspace, store, tiny_cell):
     concat, jca, other = tiny_cell("concat"), tiny_cell("jca"), tiny_cell("jca", window=10)
-    keep(workspace, {kind_of(cell): Known(probed=10.0) for cell in (concat, jca, other)})
-    learner = Learner(workspace)
+    keep(workspace, {cost_key(cell): DurationStats(probed=10.0) for cell in (concat, jca, other)})
+    history = DurationHistory(workspace)
     for seconds in (4.0, 6.0):
-        learner.finished(concat, seconds)
-    learner.keep()
+        history.finished(concat, seconds)
+    history.save()
     found = forecast([concat, jca, other], workspace, store, probe=False)
     assert found == {
         concat.cell_id: pytest.approx(5.0),
         jca.cell_id: pytest.approx(10.0 * 5 / 10),
         other.cell_id: 10.0,
     }, "another recipe says nothing about how far these probes are off"
-    learner.finished(concat, 8.0)
-    learner.keep()
+    history.finished(concat, 8.0)
+    history.save()
     assert forecast([concat], workspace, store, probe=False)[concat.cell_id] == pytest.approx(6.0)
 
 
 def test_a_launch_learns_while_it_runs(workspace, store, tiny_cell, monkeypatch):
     cells = [tiny_cell("concat", seed=seed) for seed in range(3)]
-    monkeypatch.setattr(forecasts, "KEEP_SECONDS", -1.0)
-    learner, seen = Learner(workspace), []
+    monkeypatch.setattr(cost_history, "SAVE_SECONDS", -1.0)
+    history, seen = DurationHistory(workspace), []
 
     def heard(cell, seconds):
-        learner.finished(cell, seconds)
-        seen.append(json.loads((workspace.root / "forecast.json").read_text())[kind_of(cell)])
+        history.finished(cell, seconds)
+        seen.append(json.loads((workspace.root / "forecast.json").read_text())[cost_key(cell)])
 
     assert run_cells(cells, workspace, workers=0, finished=heard).done == 3
     assert [kept["cells"] for kept in seen] == [1, 2, 3], "a launch that is killed has told what its cells took"
@@ -160,11 +161,11 @@ def test_what_several_processes_learn_is_kept_together(workspace, tiny_cell, sto
     ready = threading.Barrier(6)
 
     def learn(place):
-        learner = Learner(workspace)
+        history = DurationHistory(workspace)
         ready.wait()
         for _ in range(3):
-            learner.finished(cells[place], float(1 + place))
-            learner.keep()
+            history.finished(cells[place], float(1 + place))
+            history.save()
 
     threads = [threading.Thread(target=learn, args=(place,)) for place in range(6)]
     for thread in threads:

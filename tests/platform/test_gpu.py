@@ -11,9 +11,9 @@ import torch.distributed as dist
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.errors import UserError
+from crossfold.platform.integrity import CELL_FILES
 from crossfold.platform.replica import Replica
 from crossfold.platform.resident import ResidentSource, forget
-from crossfold.platform.results import CELL_FILES
 from crossfold.platform.trial import attempt_cell
 
 pytestmark = [
@@ -130,12 +130,12 @@ def test_memory_that_really_runs_out_is_classed_and_given_back(workspace, tiny_c
 @pytest.mark.slow
 def test_two_cells_share_one_gpu(workspace, tiny_cell):
     """The first launch measures; the second begins with what it found, and so with more than one worker a GPU."""
-    from crossfold.platform.edge.gpu_share import known_peaks
+    from crossfold.platform.cost_history import known_gpu_peaks
 
     first = [tiny_cell("concat", seed=seed) for seed in range(2)]
     summary = run_cells(first, workspace, use_gpu=True)
     assert (summary.done, summary.failed) == (2, 0)
-    assert known_peaks(workspace)
+    assert known_gpu_peaks(workspace)
     more = [tiny_cell("concat", seed=seed, epochs=2) for seed in range(2, 6)]
     summary = run_cells(more, workspace, workers=2 * torch.cuda.device_count(), use_gpu=True)
     assert (summary.done, summary.failed) == (4, 0)

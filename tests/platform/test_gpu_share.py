@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold.platform.contracts import EpochReport, Failure, FailureClass
+from crossfold.platform.cost_history import known_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.gpu_share import (
     CONTEXT_BYTES,
     MOST,
     GpuShare,
     Sharing,
-    known_peaks,
     share_for,
     too_much_for,
 )
@@ -82,7 +82,7 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     assert sharing.share.k == 4
     assert not sharing.listen([Event("epoch", large.cell_id, 1, report=report(2 * GIB))]), "the peak is what counts"
     sharing.keep()
-    assert sorted(known_peaks(workspace).values()) == [GIB, 4 * GIB]
+    assert sorted(known_gpu_peaks(workspace).values()) == [GIB, 4 * GIB]
 
     first = Sharing(24 * GIB, workspace)
     first.expect([large])
@@ -164,4 +164,4 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     assert ended["finished"] == len(cells)
     assert {failure.kind for failure in failures} == {FailureClass.OOM}
     assert len(list(workspace.cells.iterdir())) == len(cells)
-    assert known_peaks(workspace)
+    assert known_gpu_peaks(workspace)

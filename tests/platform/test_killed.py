@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from crossfold.platform.contracts import FailureClass
-from crossfold.platform.results import CELL_FILES, Workspace
+from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.results import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chaos_tools import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep

@@ -17,7 +17,8 @@ from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass
 from crossfold.platform.edge import mlflow_tracker
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
-from crossfold.platform.results import Predictions, Workspace, utc_now, write_json
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import Workspace, utc_now, write_json
 from tests.waiting import wait_for
 
 EPOCHS = 5

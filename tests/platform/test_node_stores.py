@@ -9,7 +9,6 @@ import pytest
 from crossfold.datasets.store import FeatureStore, verify_store
 from crossfold.platform import node_stores
 from crossfold.platform.errors import DataError
-from crossfold.platform.node_stores import node_store
 from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 
@@ -32,7 +31,7 @@ def bucket(synthetic_store):
 
 
 def test_a_workspace_of_its_own_is_used_as_it_is(workspace, synthetic_store):
-    found = node_store(workspace, synthetic_store.corpus, synthetic_store.content_hash)
+    found = workspace.local_store(synthetic_store.corpus, synthetic_store.content_hash)
     assert found == workspace.store_path(synthetic_store.corpus, synthetic_store.content_hash)
 
 
@@ -45,7 +44,7 @@ def test_a_store_is_fetched_from_a_url_once_and_is_whole(tmp_path, bucket, synth
     space = Workspace(tmp_path / "space")
     with ThreadPoolExecutor(4) as workers:
         asked = [
-            workers.submit(node_store, space, synthetic_store.corpus, synthetic_store.content_hash) for _ in range(8)
+            workers.submit(space.local_store, synthetic_store.corpus, synthetic_store.content_hash) for _ in range(8)
         ]
         (local,) = {future.result() for future in asked}
     assert len(fetched) == 1
@@ -58,7 +57,7 @@ def test_a_store_is_fetched_from_a_url_once_and_is_whole(tmp_path, bucket, synth
 def test_without_a_cache_a_missing_store_lands_in_the_workspace(tmp_path, bucket, synthetic_store, monkeypatch):
     monkeypatch.setenv(node_stores.STORES, bucket)
     space = Workspace(tmp_path / "space")
-    local = node_store(space, synthetic_store.corpus, synthetic_store.content_hash)
+    local = space.local_store(synthetic_store.corpus, synthetic_store.content_hash)
     assert local == space.find_store(synthetic_store.corpus)
 
 
@@ -74,7 +73,7 @@ def test_a_flipped_bit_is_never_trained_on(tmp_path, bucket, synthetic_store, mo
     monkeypatch.setenv(node_stores.STORES, bucket)
     space = Workspace(tmp_path / "space")
     with pytest.raises(DataError, match="is damaged: its files have content hash"):
-        node_store(space, synthetic_store.corpus, synthetic_store.content_hash)
+        space.local_store(synthetic_store.corpus, synthetic_store.content_hash)
     assert not [path for path in space.stores.iterdir() if path.is_dir()]
 
 
@@ -91,7 +90,7 @@ def test_a_copy_that_was_damaged_on_its_way_is_fetched_again(tmp_path, bucket, s
             path.write_bytes(path.read_bytes()[:-1] + b"\x07")
 
     monkeypatch.setattr(node_stores, "_copy", first_time_damaged)
-    local = node_store(Workspace(tmp_path / "space"), synthetic_store.corpus, synthetic_store.content_hash)
+    local = Workspace(tmp_path / "space").local_store(synthetic_store.corpus, synthetic_store.content_hash)
     assert len(tries) == 2
     verify_store(local)
 
@@ -99,7 +98,7 @@ def test_a_copy_that_was_damaged_on_its_way_is_fetched_again(tmp_path, bucket, s
 def test_a_store_that_is_nowhere(tmp_path, bucket, monkeypatch):
     monkeypatch.setenv(node_stores.STORES, bucket)
     with pytest.raises(DataError, match="there is no store at memory://bucket/puppets-0"):
-        node_store(Workspace(tmp_path), "puppets", "0")
+        Workspace(tmp_path).local_store("puppets", "0")
 
 
 def test_a_cell_on_a_fetched_store_gives_the_same_bytes(tmp_path, workspace, tiny_cell, bucket, monkeypatch):

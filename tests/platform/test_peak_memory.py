@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from crossfold.platform import peak_memory as peaks
-from crossfold.platform.forecast import kind_of
-from crossfold.platform.peak_memory import known_peaks, let_go, peak_memory, remember_peaks, spell_peaks
+from crossfold.platform.cost_history import cost_key, format_peaks, known_peaks, save_peaks
+from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.trial import attempt_cell
 
 MIB = 2**20
@@ -72,20 +72,20 @@ def test_a_cell_says_what_it_needed_and_the_next_launch_knows(workspace, tiny_ce
     assert all(set(peak) == {"bytes", "kind"} for peak in found)
     assert all(peak["kind"] == "process" and 0 <= peak["bytes"] < 2**30 for peak in found)
     assert "peak_memory" not in (workspace.cell_path(cells[0].cell_id) / "result.json").read_text()
-    remember_peaks(workspace, [*cells, tiny_cell("ca")])
-    assert known_peaks(workspace) == {kind_of(cells[0]): {"process": max(peak["bytes"] for peak in found)}}
+    save_peaks(workspace, [*cells, tiny_cell("ca")])
+    assert known_peaks(workspace) == {cost_key(cells[0]): {"process": max(peak["bytes"] for peak in found)}}
 
     path = workspace.cell_path(cells[1].cell_id) / "env.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory": {"bytes": 5, "kind": "device"}}))
-    remember_peaks(workspace, cells)
-    assert known_peaks(workspace)[kind_of(cells[0])]["device"] == 5
+    save_peaks(workspace, cells)
+    assert known_peaks(workspace)[cost_key(cells[0])]["device"] == 5
     (workspace.root / "memory.json").write_text("{")
     assert known_peaks(workspace) == {}
 
 
-def test_peaks_are_spelled_for_a_plan():
-    assert spell_peaks({}) == "not measured"
-    assert spell_peaks({"process": 100 * MIB, "device": 1536 * MIB}) == "1.5 GiB GPU, 100 MiB process"
+def test_peaks_are_formatted_for_a_plan():
+    assert format_peaks({}) == "not measured"
+    assert format_peaks({"process": 100 * MIB, "device": 1536 * MIB}) == "1.5 GiB GPU, 100 MiB process"
 
 
 def test_a_cell_that_ran_out_of_memory_leaves_none_behind(workspace, tiny_cell, monkeypatch):

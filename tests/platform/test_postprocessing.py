@@ -13,7 +13,7 @@ from crossfold.platform.errors import UserError
 from crossfold.platform.evaluation_options import CHAINS, Chain, Evaluation
 from crossfold.platform.metrics import ccc
 from crossfold.platform.postprocessing import delayed, fit_all, median, moving_mean, post_part, processed
-from crossfold.platform.results import Predictions
+from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import pooled_ccc, score
 
 values = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1, 1, width=32))

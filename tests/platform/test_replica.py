@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from crossfold.platform.integrity import CELL_FILES
 from crossfold.platform.replica import ALONE, Replica
-from crossfold.platform.results import CELL_FILES
 from crossfold.platform.trial import attempt_cell
 
 HERE = Path(__file__).resolve().parent

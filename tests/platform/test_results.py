@@ -10,7 +10,9 @@ import pytest
 
 from crossfold.platform.contracts import Failure, FailureClass
 from crossfold.platform.errors import UserError
-from crossfold.platform.results import CELL_FILES, Predictions, Workspace, write_json
+from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import Workspace, write_json
 
 CONTENT = {
     "result": {"status": "done", "metrics": {"valence": {"ccc": 0.5}}},

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from crossfold.datasets.clips import Span
 from crossfold.datasets.corruptions import damaged_frames
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.cell_data import open_data
-from crossfold.platform.evaluation import Split, look, predict
+from crossfold.platform.cell_data import Split, open_data
+from crossfold.platform.evaluation import look, predict
 from crossfold.platform.evaluation_options import BATTERIES, Evaluation, strengths_of
 from crossfold.platform.examination import examine
 from crossfold.platform.gate_scores import gate_entries

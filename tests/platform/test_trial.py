@@ -14,9 +14,10 @@ from crossfold.platform.cell_data import open_data, splits
 from crossfold.platform.contracts import FailureClass, Inner, Silent
 from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.evaluation import predict
+from crossfold.platform.integrity import CELL_FILES
 from crossfold.platform.metrics import Moments, ccc, ccc_of
 from crossfold.platform.model import build_model
-from crossfold.platform.results import CELL_FILES, Predictions
+from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import pooled_ccc, score
 from crossfold.platform.trial import attempt_cell, classify
 

@@ -16,7 +16,8 @@ from crossfold.platform.config import Recipe
 from crossfold.platform.contracts import PROTOCOL, Cell
 from crossfold.platform.kept_maps import ClipMaps, shown_clips
 from crossfold.platform.metrics import ccc_of, moments, pcc_of, rmse_of
-from crossfold.platform.results import Predictions, Workspace, write_json
+from crossfold.platform.predictions import Predictions
+from crossfold.platform.results import Workspace, write_json
 
 TARGETS = ("valence", "arousal")
 FRAMES, FPS = 500, 25.0

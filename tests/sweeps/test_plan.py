@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.platform.contracts import Inner, canonical_json, pair_key
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.contracts import Inner, pair_key
 from crossfold.platform.errors import UserError
 from crossfold.platform.seeds import batch_seed
 from crossfold.sweeps import plan, sweep_files, trials

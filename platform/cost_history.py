@@ -1,0 +1,181 @@
+"""What cells of each kind cost, as finished ones were measured: seconds, and peak memory of processes and of GPUs.
+
+Each cost lies in one JSON file of the workspace, by cost key. Nothing depends on these files: one that is damaged
+counts as empty, and a disk that is full or away stops no launch.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock
+
+from crossfold.platform.canonical import canonical_json
+from crossfold.platform.contracts import Cell
+from crossfold.platform.results import Workspace, write_json
+
+SAVE_SECONDS = 20.0
+"""Between two writings of what finished cells took; a launch that is killed loses no more of it."""
+
+Kind = Literal["device", "process"]
+Cost = TypeVar("Cost")
+Known = TypeVar("Known")
+
+
+def cost_key(cell: Cell) -> str:
+    """What decides the cost of a cell: all of its identity but fold, target and seed."""
+    recipe, inner = cell.recipe.identity_json, bool(cell.inner)
+    return canonical_json(
+        {"system": cell.system, "params": cell.params, "store": cell.store, "recipe": recipe, "inner": inner}
+    )
+
+
+def cost_keys(cells: Iterable[Cell]) -> dict[str, str]:
+    """The cost key of each cell, by identity; made once for cells that share their parameters and recipe as objects."""
+    made: dict[tuple[object, ...], tuple[Cell, str]] = {}
+    found = {}
+    for cell in cells:
+        shared = (cell.system, id(cell.params), cell.store, id(cell.recipe), cell.inner is None)
+        if shared not in made:
+            # With the cell, or another object might take the place of one that is gone.
+            made[shared] = (cell, cost_key(cell))
+        found[cell.cell_id] = made[shared][1]
+    return found
+
+
+@dataclass(frozen=True)
+class DurationStats:
+    """What is known of the length of one kind of cell, in seconds."""
+
+    probed: float = 0.0
+    """What a few timed steps predict; 0 if they were never timed."""
+    measured: float = 0.0
+    """Mean of finished cells."""
+    cells: int = 0
+    """How many those are."""
+
+    def with_cells(self, seconds: Sequence[float]) -> "DurationStats":
+        """The same with more finished cells."""
+        cells = self.cells + len(seconds)
+        if not seconds:
+            return self
+        return DurationStats(self.probed, (self.measured * self.cells + sum(seconds)) / cells, cells)
+
+
+def known_durations(workspace: Workspace) -> dict[str, DurationStats]:
+    """What is known of the lengths of cells, by cost key."""
+    return _read(
+        workspace.root / "forecast.json",
+        lambda facts: DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"])),
+    )
+
+
+def update_durations(
+    workspace: Workspace, change: Callable[[Mapping[str, DurationStats]], Mapping[str, DurationStats]]
+) -> None:
+    """Adds what `change` makes of what is known; several processes may, such as `plan` next to a driver."""
+    _update(
+        workspace.root / "forecast.json",
+        lambda: known_durations(workspace),
+        lambda known: {key: asdict(facts) for key, facts in {**known, **change(known)}.items()},
+    )
+
+
+class DurationHistory:
+    """Collects how long finished cells took while a launch runs."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._pending: dict[str, list[float]] = {}
+        self._saved_at = monotonic()
+
+    def finished(self, cell: Cell, seconds: float) -> None:
+        """A cell was committed; `seconds`: of its last attempt. Training over all attempts may have taken longer."""
+        # At a URL, what another machine committed need not lie here.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            env = json.loads((self._workspace.cell_path(cell.cell_id) / "env.json").read_text())
+            seconds = max(seconds, float(env["train_seconds"]))
+        self._pending.setdefault(cost_key(cell), []).append(seconds)
+        if monotonic() - self._saved_at > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Writes down what was collected since the last time."""
+        pending, self._pending = self._pending, {}
+        self._saved_at = monotonic()
+        if pending:
+            update_durations(
+                self._workspace,
+                lambda known: {key: known.get(key, DurationStats()).with_cells(s) for key, s in pending.items()},
+            )
+
+
+def known_peaks(workspace: Workspace) -> Mapping[str, Mapping[Kind, int]]:
+    """The highest peaks of finished cells, in bytes, by cost key and by where: `device`, `process`."""
+    return _read(
+        workspace.root / "memory.json", lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()}
+    )
+
+
+def save_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
+    """Adds the peaks of the finished ones among `cells` to what `known_peaks` answers."""
+    fresh: dict[str, dict[Kind, int]] = {}
+    for cell in cells:
+        try:
+            env = json.loads((workspace.cell_path(cell.cell_id) / "env.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(peak := env.get("peak_memory"), dict):
+            _keep_higher(fresh.setdefault(cost_key(cell), {}), {peak["kind"]: int(peak["bytes"])})
+
+    def merged(known: Mapping[str, Mapping[Kind, int]]) -> Mapping[str, Mapping[Kind, int]]:
+        return {**known, **{key: _keep_higher(dict(known.get(key, {})), peaks) for key, peaks in fresh.items()}}
+
+    if fresh:
+        _update(workspace.root / "memory.json", lambda: known_peaks(workspace), merged)
+
+
+def format_peaks(peaks: Mapping[Kind, int]) -> str:
+    """Peaks of one variant for people, such as `1.2 GiB GPU`; `not measured` where there are none."""
+    words: dict[Kind, str] = {"device": "GPU", "process": "process"}
+    shown = [f"{_format_bytes(peak)} {words[where]}" for where, peak in sorted(peaks.items())]
+    return ", ".join(shown) or "not measured"
+
+
+def known_gpu_peaks(workspace: Workspace) -> Mapping[str, int]:
+    """The most GPU memory that cells of each cost key held while running, in bytes, as measured so far."""
+    return _read(workspace.root / "gpu-memory.json", int)
+
+
+def save_gpu_peaks(workspace: Workspace, peaks: Mapping[str, int]) -> None:
+    """Replaces what `known_gpu_peaks` answers for these cost keys."""
+    _update(workspace.root / "gpu-memory.json", lambda: known_gpu_peaks(workspace), lambda known: {**known, **peaks})
+
+
+def _keep_higher(held: dict[Kind, int], peaks: Mapping[Kind, int]) -> dict[Kind, int]:
+    """`held` with each peak that is higher than what it holds."""
+    held.update({key: max(held.get(key, 0), peak) for key, peak in peaks.items()})
+    return held
+
+
+def _format_bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _read(path: Path, decode: Callable[[Any], Cost]) -> dict[str, Cost]:
+    try:
+        return {str(key): decode(cost) for key, cost in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _update(path: Path, read: Callable[[], Known], change: Callable[[Known], Mapping[str, Any]]) -> None:
+    """Reads, changes and writes under a lock, so that no process overwrites what another one measured."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            write_json(path, change(read()))
