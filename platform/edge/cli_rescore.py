@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import track
 
+from crossfold.platform.edge.cli_run import OnlyOption
 from crossfold.platform.edge.console import (
     JsonOption,
-    OnlyOption,
     PluginOption,
     SetOption,
     WorkspaceOption,

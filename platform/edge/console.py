@@ -44,10 +44,6 @@ WeightsOption = Annotated[
         show_default=False,
     ),
 ]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option("--only", help="axis=value: only such cells, as --only system=hgrjca,rjca.", show_default=False),
-]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(
