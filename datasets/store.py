@@ -184,7 +184,7 @@ def write_store(
     targets: a bare name stands for a target in [-1, 1].
     arrays: called once a clip, in order, so that memory does not grow with the corpus.
     origin: how the features were made (encoder, front end, versions); stored, and part of the hash.
-    inputs: the modalities that are raw input for a trainable backbone, with their kind (`datasets/inputs.py`).
+    inputs: the modalities that are raw input for a trainable backbone, with their kind (`input_kinds.py`).
     owner: who writes; part of the name of the folder that a killed run leaves behind.
     """
     stores.mkdir(parents=True, exist_ok=True)

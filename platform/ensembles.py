@@ -85,7 +85,7 @@ def keep_seed_ensembles(workspace: Workspace) -> int:
     return sum(1 for _ in seed_ensembles(workspace))
 
 
-def kept_ensembles(workspace: Workspace) -> dict[frozenset[str], dict[str, Any]]:
+def kept_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
     """Metrics per target of every ensemble that was scored, by the ids of its members."""
     found = {}
     for path in sorted(workspace.ensembles.glob("*.json")):

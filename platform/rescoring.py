@@ -50,7 +50,7 @@ class RescoreTask:
 
 
 def rescore_task(task: RescoreTask) -> UserError | None:
-    """`rescore` as work for `platform/workers.py`; returns, rather than raises, what is wrong with the cell."""
+    """`rescore` as work for `process_pool.py`; returns, rather than raises, what is wrong with the cell."""
     try:
         for plugin in task.plugins:
             load_plugin(plugin)

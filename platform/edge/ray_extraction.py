@@ -21,7 +21,7 @@ _AHEAD = 2
 
 
 class RayWorkers:
-    """Workers (`platform/workers.py`) on a Ray cluster; `local` starts one of this machine. A context manager."""
+    """Workers (`process_pool.py`) on a Ray cluster; `local` starts one of this machine. A context manager."""
 
     def __init__(self, address: str, paths: Sequence[Path], *, gpus: float = 0.0, processes: int | None = None) -> None:
         """`paths`: what every node must see. `gpus`: share of one that a task takes. `processes`: most at a time."""
