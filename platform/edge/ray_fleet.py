@@ -38,8 +38,6 @@ from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
 
-__all__ = ["Fleet", "FleetError", "FleetSummary", "LocalFleet", "run_cells"]
-
 TRIAL = "crossfold.platform.trial:attempt_cell"
 
 
