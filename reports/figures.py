@@ -284,6 +284,7 @@ def figure_of(traces: Sequence[Any], *, x: str, y: str, height: int = 360) -> di
 
 
 def as_floats(values: "Sequence[float] | pd.Series[Any] | npt.NDArray[Any]") -> list[float]:
+    """The values as plain floats, which plotly writes the same everywhere."""
     return [float(value) for value in values]
 
 

@@ -257,6 +257,7 @@ def _several(what: str, values: tuple[int, ...]) -> str:
 def cells_of_variant(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]
 ) -> pd.DataFrame:
+    """The rows of a variant in a setting, of these folds or of all."""
     cells = results.groups.get((setting.key, variant, target))
     if cells is None:
         return results.cells.iloc[:0]

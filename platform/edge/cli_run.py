@@ -254,6 +254,7 @@ def search(
 
 
 def print_line(text: str) -> None:
+    """Prints a line of progress."""
     out.print(text)
 
 
