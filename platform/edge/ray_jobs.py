@@ -154,11 +154,11 @@ def build_wheel(folder: Path) -> Path:
 
 def _source_tree() -> Path | None:
     """The checkout this code runs from, if it is one."""
-    import crossfold.platform
+    import crossfold
 
-    for place in crossfold.platform.__path__:
-        root = Path(place).parents[2]
-        if (root / "pyproject.toml").is_file() and root / ".pkg" in Path(place).parents:
+    for place in map(Path, crossfold.__path__):
+        root = place.parents[1]
+        if (root / "pyproject.toml").is_file() and place.parent == root / ".pkg":
             return root
     return None
 
