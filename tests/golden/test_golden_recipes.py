@@ -27,7 +27,10 @@ from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 pytestmark = pytest.mark.usefixtures("in_double_precision")
 
 GOLDEN = Path(__file__).parent / "recipe_curves.json"
-TOLERANCE = 1e-6
+TOLERANCE = [1e-6, 2e-4, 2e-4]
+"""Of the loss and the two CCC. A bias that stands before a batch norm has no gradient but rounding, which Adam scales
+up; it cancels in training and not in validation, where running means lag behind. Processors differ by up to 6e-5.
+"""
 RECIPES = [name for name in shipped_recipes() if not name.endswith("+features") and name != "demo"]
 SMALL = {
     "backbones": {},
@@ -147,7 +150,7 @@ def test_the_curves_of_a_recipe_are_the_golden_ones(name, store, tmp_path, known
     found = curves_of(name, store, tmp_path, known)
     assert set(found) == set(golden[name])
     for system, curve in found.items():
-        assert np.asarray(curve) == pytest.approx(np.asarray(golden[name][system]), abs=TOLERANCE), system
+        assert (np.abs(np.asarray(curve) - np.asarray(golden[name][system])) <= TOLERANCE).all(), system
 
 
 @pytest.mark.skipif("CROSSFOLD_REGENERATE" in os.environ, reason="the numbers are being regenerated")
