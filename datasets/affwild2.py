@@ -42,14 +42,7 @@ from crossfold.datasets.corpus_files import sound_of_video
 from crossfold.datasets.labels import read_labels
 from crossfold.datasets.media import VideoFacts, probe
 from crossfold.datasets.truth import read_spans, read_subjects
-from crossfold.datasets.validation import (
-    Finding,
-    attempt,
-    check_crops,
-    check_targets,
-    check_wav,
-    relative,
-)
+from crossfold.datasets.validation import Finding, attempt, check_crops, check_targets, check_wav, relative
 
 TOLERANCE = 5
 """Frames by which labels, pictures and crops may differ in length."""

@@ -9,9 +9,9 @@ from crossfold.datasets.clips import VALENCE_AROUSAL, ClipArrays, ClipInfo, Medi
 from crossfold.datasets.partitions import Fold
 from crossfold.datasets.truth import embedded_layout
 from crossfold.datasets.validation import Finding
-from crossfold.platform.errors import UserError
-from crossfold.platform.registry import Registry
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from crossfold.datasets.media import Colour, read_pictures
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 LOOK = 640
 """Longer side, in pixels, to which a picture is scaled before faces of at least 80 pixels are looked for."""

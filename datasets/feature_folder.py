@@ -18,7 +18,7 @@ from crossfold.datasets.corpora import CORPORA, Corpus, FeatureClip, Inspection
 from crossfold.datasets.labels import label_in_range
 from crossfold.datasets.truth import read_rows, read_spans
 from crossfold.datasets.validation import Finding, check_targets
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 
 _COLUMNS = ("clip", "subject", "partition", "fps", "frames")
 _REMEDY = "write the file again; `crossfold corpus synthetic OUT` shows the layout"

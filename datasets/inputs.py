@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
 
 SIDES = (48, 112, 224)
 """Sides of the crops that a store may hold, in pixels."""

@@ -28,13 +28,7 @@ import numpy as np
 
 from crossfold.datasets.clips import ClipInfo, MediaClip, Span, Target
 from crossfold.datasets.corpora import CORPORA, EMBEDDED, Corpus, FeatureClip, Inspection
-from crossfold.datasets.manifest_features import (
-    SUFFIXES,
-    FeatureFiles,
-    check_shapes,
-    check_widths,
-    modalities_of_file,
-)
+from crossfold.datasets.manifest_features import SUFFIXES, FeatureFiles, check_shapes, check_widths, modalities_of_file
 from crossfold.datasets.manifest_labels import (
     Axis,
     Labels,
@@ -49,8 +43,8 @@ from crossfold.datasets.manifest_table import Row, Table, locate, read_number, r
 from crossfold.datasets.transcripts import check_transcript
 from crossfold.datasets.truth import read_spans
 from crossfold.datasets.validation import Finding, relative
-from crossfold.platform.contracts import MODALITIES
-from crossfold.platform.errors import nearest
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import nearest
 
 MANIFEST = "manifest.csv"
 _FEATURES = {f"{modality}_features": modality for modality in MODALITIES}

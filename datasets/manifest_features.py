@@ -13,8 +13,8 @@ import pandas as pd
 
 from crossfold.datasets.clips import ClipArrays, ClipInfo, Span
 from crossfold.datasets.validation import Finding, relative
-from crossfold.platform.contracts import MODALITIES
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import DataError
 
 SUFFIXES = (".npy", ".npz", ".parquet")
 _REMEDY = "write numbers of [frames, width]: numpy.save, numpy.savez, or a parquet table of numeric columns"

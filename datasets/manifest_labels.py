@@ -21,8 +21,8 @@ import yaml
 from crossfold.datasets.clips import UNLABELLED, Target
 from crossfold.datasets.manifest_table import Table, read_table
 from crossfold.datasets.validation import Finding, relative
-from crossfold.platform.errors import UserError, nearest
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError, nearest
 
 TOLERANCE = 5
 """Frames by which rows without time stamps may differ from the frames of the clip, as in Aff-Wild2."""

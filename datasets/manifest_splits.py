@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from crossfold.datasets.partitions import Fold
 from crossfold.datasets.validation import Finding
-from crossfold.platform.errors import nearest
+from crossfold.platform.core.errors import nearest
 
 PARTITIONS = {
     **dict.fromkeys(("train", "training"), "train"),

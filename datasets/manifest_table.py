@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.validation import Finding, relative
-from crossfold.platform.errors import nearest
+from crossfold.platform.core.errors import nearest
 
 MISSING = frozenset({"", "na", "nan", "n/a", "none", "null", "-"})
 """Cells that say there is no value, in any case."""

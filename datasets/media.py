@@ -18,7 +18,7 @@ import scipy.fft
 import scipy.sparse
 from PIL import Image
 
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.core.errors import DataError, UserError
 
 RATE = 16_000
 """Samples a second of all sound (D2)."""

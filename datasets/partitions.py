@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.clips import ClipInfo
-from crossfold.platform.errors import DataError, UserError, nearest
+from crossfold.platform.core.errors import DataError, UserError, nearest
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""

@@ -16,10 +16,7 @@ from what is seen and heard. Spans are half-open frame ranges [start, end), disj
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,20 +194,6 @@ def write_spans(path: Path, spans: Iterable[tuple[str, Sequence[Span]]]) -> None
     """Write (clip, its spans) as the truth table clip,start,end,kind,modality,detail."""
     rows = [(clip, s.start, s.end, s.kind, s.modality, s.detail) for clip, of_clip in spans for s in of_clip]
     write_rows(path, ("clip", "start", "end", "kind", "modality", "detail"), rows)
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Give a fresh folder beside `out` to write into, and rename it to `out` at the end: all appears, or nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.parent / f".{out.name}.partial-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _felt(rng: np.random.Generator, frames: int, fps: float) -> npt.NDArray[np.float64]:

@@ -24,7 +24,7 @@ from crossfold.datasets.gold_standard import gold_standard
 from crossfold.datasets.performance import Array, Performance, smooth_noise, write_rows
 from crossfold.datasets.ratings import RATE
 from crossfold.datasets.recola_labels import RATERS
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
 
 _SETS = {"train": "Train_Set", "validation": "Validation_Set"}
 _PARTS = {"train": "train", "validation": "dev"}

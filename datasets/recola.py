@@ -46,7 +46,7 @@ from crossfold.datasets.recola_files import (
 from crossfold.datasets.recola_labels import SPARE, compare_ends, labels_at, read_labels, where
 from crossfold.datasets.truth import read_spans, read_subjects
 from crossfold.datasets.validation import Finding, attempt, check_crops, relative
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class RecolaOptions(Strict):

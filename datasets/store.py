@@ -23,8 +23,8 @@ from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Tar
 from crossfold.datasets.inputs import standardised
 from crossfold.datasets.partitions import Fold, make_folds
 from crossfold.datasets.sums import ROWS_A_LOOK, Sums
-from crossfold.platform.contracts import MODALITIES
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import DataError, UserError
 
 FORMAT = 1
 _RAW_TYPES = ("uint8", "float16", "float32")

@@ -22,12 +22,12 @@ from crossfold.datasets.performance import (
     partition_plan,
     perform,
     smooth_noise,
-    whole_folder,
     write_rows,
     write_spans,
 )
-from crossfold.platform.contracts import MODALITIES
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import whole_folder
 
 DEFAULT_WIDTHS: Mapping[str, int] = MappingProxyType({"audio": 16, "visual": 24})
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.validation import Finding, attempt, relative
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossfold.datasets.clips import Target, labelled
 from crossfold.datasets.media import check_wav_length, crop_files
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
 Read = TypeVar("Read")

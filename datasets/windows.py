@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossfold.datasets.inputs import ClipKind, clip_kind
 from crossfold.datasets.store import FeatureStore, Normalisation
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.ca import EQUATIONS
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import System, combined, part
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 BIBTEX = """\
 @inproceedings{lee2021cross,

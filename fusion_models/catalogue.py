@@ -7,9 +7,9 @@ from torch import nn
 from crossfold.fusion_models.blocks.gates import GateParams
 from crossfold.fusion_models.blocks.readout import PairGate
 from crossfold.fusion_models.system import Preset, System, Widths, combined, part
-from crossfold.platform.errors import UserError, nearest
-from crossfold.platform.registry import Registry
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.registry import Registry
 
 systems: Registry[System] = Registry("system", "crossfold.fusion_models")
 

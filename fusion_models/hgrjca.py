@@ -9,17 +9,12 @@ from torch import nn
 from crossfold.fusion_models.blocks.gates import GatedBlock, GateParams
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.blocks.readout import FinalGate, HierarchicalGate, HierarchyParams
-from crossfold.fusion_models.blocks.recursion import (
-    JOINT_PARTS,
-    Recursion,
-    RecursionParams,
-    recursive_joint_attention,
-)
+from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, Recursion, RecursionParams, recursive_joint_attention
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.grjca import BIBTEX
 from crossfold.fusion_models.rjca import RECURSION
 from crossfold.fusion_models.system import System, Widths, combined, part
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 PARTS = (*JOINT_PARTS, GateParams, HierarchyParams)
 GATES = """\

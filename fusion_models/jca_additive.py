@@ -14,7 +14,7 @@ from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.jca import BIBTEX
 from crossfold.fusion_models.system import ModalityParams, System, combined
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class AdditiveParams(Strict):

@@ -18,7 +18,7 @@ from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 BIBTEX = """\
 @inproceedings{zhang2021continuous,

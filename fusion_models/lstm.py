@@ -12,16 +12,8 @@ from torch import Tensor, nn
 from crossfold.fusion_models.baselines import BIBTEX
 from crossfold.fusion_models.blocks.recurrent import Recurrent
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import (
-    WHOLE_PAST,
-    Notes,
-    System,
-    Trajectory,
-    Unattended,
-    Widths,
-    concatenated,
-)
-from crossfold.platform.strict import Strict
+from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Unattended, Widths, concatenated
+from crossfold.platform.core.base_model import Strict
 
 
 class LSTMParams(Strict):

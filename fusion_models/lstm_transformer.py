@@ -12,7 +12,7 @@ from crossfold.fusion_models.blocks.transformer import EncoderReadout, Transform
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.lstm import LSTMParams, RecurrentReadout
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Unattended, Widths, combined, part
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 BIBTEX = """\
 @article{meng2022multimodal,

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 P = TypeVar("P", bound=Strict)
 

@@ -11,8 +11,8 @@ from crossfold.fusion_models.blocks.temporal import TCN
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Widths, combined, part
-from crossfold.platform.config import Temporal
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.recipe import Temporal
 
 BIBTEX = """\
 @inproceedings{zhou2023leveraging,

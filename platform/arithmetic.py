@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from crossfold.platform.config import Recipe
+from crossfold.platform.core.recipe import Recipe
 
 
 @contextmanager

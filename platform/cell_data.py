@@ -8,9 +8,9 @@ from pathlib import Path
 from crossfold.datasets.normalisation import statistics_of
 from crossfold.datasets.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.store import FeatureStore, Normalisation
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import DataError
 from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs
-from crossfold.platform.errors import DataError
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
 from crossfold.platform.resident import Resident, place
 from crossfold.platform.sources import Source, window_source

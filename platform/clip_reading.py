@@ -23,12 +23,13 @@ from crossfold.datasets.inputs import ClipKind, clip_kind
 from crossfold.datasets.media import CROP, RATE, Colour, crop_chunks, frame_seconds, heard, log_mel, read_sound
 from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.text import text_features
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.extractors import Extractor, Origin, side_of
-from crossfold.platform.registry import load_plugin
 
 if TYPE_CHECKING:
     from crossfold.platform.frozen import FrozenBackbone
+
 
 CHUNK = 128
 """Frames of raw input that are in memory at a time."""

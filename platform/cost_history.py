@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeVar
 
 from filelock import FileLock
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import Cell
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.results import Workspace
 
 SAVE_SECONDS = 20.0
 """Between two writings of what finished cells took; a launch that is killed loses no more of it."""

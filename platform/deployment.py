@@ -21,10 +21,11 @@ from crossfold.datasets.normalisation import statistics_of
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Stitcher, starts
 from crossfold.platform.cell_data import splits
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.files import write_json
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
-from crossfold.platform.results import CellRecord, write_json
+from crossfold.platform.results import CellRecord
 
 INPUTS = "inputs.json"
 _COPIED = ("cell.json", "best.safetensors")

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from crossfold.datasets.inputs import clip_kind
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.weights import find_weights, load_backbone
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import CellRecord, Workspace, write_json
+from crossfold.platform.results import CellRecord, Workspace
 from crossfold.platform.scoring import score
 
 

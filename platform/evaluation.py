@@ -13,7 +13,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Stitcher
 from crossfold.fusion_models.system import Notes
 from crossfold.platform.cell_data import CellData, Split
-from crossfold.platform.contracts import MODALITIES
+from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.map_collector import MapCollector
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.predictions import Predictions

@@ -4,8 +4,8 @@ from typing import Any
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.cell_data import CellData
+from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.evaluation import Seen, look, predict
-from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.gate_scores import gate_entries
 from crossfold.platform.kept_maps import shown_clips
 from crossfold.platform.model import EmotionModel

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.postprocessing import processed
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.results import CellRecord

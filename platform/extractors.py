@@ -15,9 +15,9 @@ from crossfold.datasets.inputs import INPUT_KINDS, SIDES, clip_kind, standardise
 from crossfold.datasets.media import AUDIO_FRONT_END, MELS
 from crossfold.datasets.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
 from crossfold.datasets.text import TEXT_FRONT_END
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.light_encoder import VISUAL_FRONT_END, WIDTH
-from crossfold.platform.strict import Strict
 
 CROPS = {"version": 1, "resize": "bilinear", "absent": "black"}
 """What crops of any side depend on besides their files."""

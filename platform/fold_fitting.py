@@ -17,7 +17,7 @@ from crossfold.datasets.clips import UNLABELLED, MediaClip
 from crossfold.datasets.partitions import Fold
 from crossfold.datasets.sums import Sums
 from crossfold.platform.clip_reading import ClipTask, clip_folder, network_of
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor
 from crossfold.platform.light_encoder import LightEncoder, Moments, measure
 

@@ -5,9 +5,7 @@ goes there; else what is there comes here. Those that change are written by driv
 """
 
 import contextlib
-import datetime
 import json
-import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from crossfold.platform.core.files import write_whole
 from crossfold.platform.remote_files import RemoteFiles
 
 FOLLOWED = ("failures", "rescored", "ensembles", "replaced", "sweeps", "searches", "launches", "unfinished", "status")
@@ -130,20 +129,3 @@ def stat_of(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file beside its place, renamed. The state of a launch keeps its own time, by which readers know its age."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).chmod(0o644)
-        if path.parent.name == "status":
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                said = datetime.datetime.fromisoformat(json.loads(content)["at"]).timestamp()
-                os.utime(beside, (said, said))
-        Path(beside).replace(path)
-    finally:
-        Path(beside).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from functools import partial
 from time import monotonic
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.cost_history import DurationStats, cost_keys, known_durations, update_durations
 from crossfold.platform.results import Workspace
 

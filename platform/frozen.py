@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor, Origin
 from crossfold.platform.text_encoder import BertWords
 from crossfold.platform.threads import one_thread

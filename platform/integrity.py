@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossfold.platform.results import Workspace
+from crossfold.platform.core.layout import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
 
-LEFTOVER_SECONDS = 3600.0
-"""A commit takes a second; a worker of another machine may be slow, but not that slow."""
 _HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-[a-z0-9_]{8}")
-CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
-"""What the folder of a finished cell holds."""
-RECORD = "files"
-"""Key of `env.json` under which a commit writes the size of each file of its cell, and the hash of the numbers."""
-HASHED = "result.json"
-"""Small and read by every table; of the others the size is compared, so that a second is enough for thousands."""
 
 
 def describe_files(folder: Path) -> dict[str, Any]:

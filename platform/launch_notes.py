@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.contracts import Cell
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.results import Workspace
 
 
 @dataclass(frozen=True)

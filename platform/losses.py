@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from crossfold.datasets.windows import Batch
-from crossfold.platform.config import Loss
-from crossfold.platform.metrics import ccc
+from crossfold.platform.core.metrics import ccc
+from crossfold.platform.core.recipe import Loss
 
 
 @dataclass(frozen=True)

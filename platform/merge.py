@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import UserError
-from crossfold.platform.integrity import CELL_FILES
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.results import Workspace
 
 _MAY_DIFFER = "env.json"
 

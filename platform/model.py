@@ -14,11 +14,11 @@ from crossfold.fusion_models.blocks.heads import MLPHead
 from crossfold.fusion_models.blocks.temporal import temporal_context, temporal_encoder
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features, Fusion, Notes
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.end_to_end import FrameEncoder, frame_encoders
-from crossfold.platform.errors import UserError
-from crossfold.platform.strict import Strict
 
 
 class EmotionModel(nn.Module):

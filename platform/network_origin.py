@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor, FeaturePlan, Origin
 from crossfold.platform.frozen import batch_of, frozen, weights_facts, word_encoder
 from crossfold.platform.results import Workspace

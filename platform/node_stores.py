@@ -14,7 +14,7 @@ import fsspec
 from filelock import FileLock
 
 from crossfold.datasets.store import verify_store
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 
 CACHE, STORES = "CROSSFOLD_CACHE", "CROSSFOLD_STORES"
 

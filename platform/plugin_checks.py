@@ -19,9 +19,9 @@ from crossfold.datasets.partitions import check_leakage, make_folds
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.fusion_models.catalogue import systems
 from crossfold.fusion_models.system import Features, Fusion, System
-from crossfold.platform.contracts import MODALITIES
-from crossfold.platform.errors import UserError
-from crossfold.platform.registry import load_plugin
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 FRAMES = 6

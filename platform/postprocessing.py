@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.evaluation_options import Chain, Limit, Median, Shift, Smooth, Step
-from crossfold.platform.metrics import Moments, ccc_of, moments
+from crossfold.platform.core.evaluation_config import Chain, Limit, Median, Shift, Smooth, Step
+from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import score
 

@@ -26,13 +26,14 @@ from crossfold.datasets.partitions import Fold, make_folds, read_fold_file
 from crossfold.datasets.store import FORMAT, write_store
 from crossfold.datasets.validation import Finding, refuse_errors
 from crossfold.platform.clip_reading import ClipTask, clip_folder, read_clip
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.extractors import Extractor, FeaturePlan, Origin, face_constants
 from crossfold.platform.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, fold_files, stored
 from crossfold.platform.leftovers import claim, clear, me
 from crossfold.platform.light_encoder import LightEncoder, fitting_stride, measure
-from crossfold.platform.results import Workspace, write_json
-from crossfold.platform.workers import LocalWorkers, Workers
+from crossfold.platform.results import Workspace
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage (check, read, fit, encode, write), how many of its steps are done, and how many there are."""

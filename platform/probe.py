@@ -17,13 +17,13 @@ from torch import Tensor
 from crossfold.datasets.windows import Batch
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import CellData, open_data
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.evaluation_config import Evaluation, strengths_of
+from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.end_to_end import FrameEncoder, input_widths, release
-from crossfold.platform.evaluation_options import Evaluation, strengths_of
 from crossfold.platform.losses import loss_of
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
-from crossfold.platform.seeds import weight_seed
 from crossfold.platform.sources import Source
 from crossfold.platform.training import make_optimizer
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.text_encoder import load_local
 
 FRONT_END = {"kind": "token-classification", "version": 1}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import Away, UserError, nearest
 
 OBJECT_STORES = frozenset(
     ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos", "obs", "r2", "memory", "hf")
@@ -33,10 +33,6 @@ _URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _CRUMPLED = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+-]+):/(?!/)(?P<rest>.*)")
 
 T = TypeVar("T")
-
-
-class Away(OSError):
-    """The place could not be reached, read or written; what was to be done there may work later."""
 
 
 def is_url(place: str) -> bool:

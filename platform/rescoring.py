@@ -9,13 +9,14 @@ from safetensors.torch import load as from_safetensors
 
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import DataError, UserError
-from crossfold.platform.evaluation_options import Evaluation
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import DataError, UserError
+from crossfold.platform.core.evaluation_config import Evaluation
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.registry import load_plugin
+from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.examination import examine
-from crossfold.platform.registry import load_plugin
-from crossfold.platform.results import Workspace, write_json
-from crossfold.platform.seeds import weight_seed
+from crossfold.platform.results import Workspace
 
 DRIFT = 1e-3
 """Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""

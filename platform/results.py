@@ -1,6 +1,5 @@
 """The workspace: the folder that holds the truth. Cells appear in it whole or not at all."""
 
-import datetime
 import glob
 import json
 import os
@@ -16,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from crossfold.platform.contracts import Cell, Failure, FailureClass
-from crossfold.platform.errors import DataError, UserError, nearest
-from crossfold.platform.integrity import CELL_FILES, RECORD, damage_of, describe_files
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.layout import CELL_FILES, RECORD
+from crossfold.platform.core.outcome import Failure, FailureClass
+from crossfold.platform.integrity import damage_of, describe_files
 from crossfold.platform.node_stores import node_store
 from crossfold.platform.predictions import Predictions, read_predictions, write_predictions
 from crossfold.platform.remote_files import is_url
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace_mirror import Mirror
+from crossfold.platform.core.files import write_json
 
 
 @dataclass(frozen=True)
@@ -392,29 +394,6 @@ class Workspace:
             data = json.loads(path.read_text())
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside the place and renames it, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except OSError as error:
-        # A full disk is told by the write, which does not say where.
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        Path(beside).unlink(missing_ok=True)
-
-
-def utc_now() -> str:
-    """The time, UTC, ISO 8601, to the microsecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crossfold.platform.contracts import Failure
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Failure
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system answers where a disk, or the share of it that somebody may use, is full."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from crossfold.platform.config import Optimizer, Recipe
+from crossfold.platform.core.recipe import Optimizer, Recipe
 
 End = Literal["epochs", "patience", "exhausted"]
 """Why training ends: out of epochs, of patience, or the last group's rate fell below its minimum (E5)."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.core.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.predictions import Predictions
 
 DAMAGE = ("missing", "corrupted", "conflict")

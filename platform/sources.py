@@ -13,8 +13,8 @@ from torch import Tensor
 
 from crossfold.datasets.store import FeatureStore, Normalisation
 from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, cut
-from crossfold.platform.config import Clip
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.recipe import Clip
 from crossfold.platform.resident import Resident, ResidentSource
 
 

@@ -15,7 +15,7 @@ from crossfold.datasets.clips import MediaClip
 from crossfold.datasets.media import RATE, read_sound
 from crossfold.datasets.text import SENTENCE_MARKS, Punctuate, punctuated
 from crossfold.datasets.transcripts import Word, read_transcript, write_transcript
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 MODEL = "vosk-model-en-us-0.22"
 FRONT_END = {"kind": "vosk", "version": 1, "rate": RATE}

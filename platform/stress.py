@@ -8,9 +8,9 @@ import numpy as np
 from crossfold.datasets.corruptions import DamagedFrames, damaged_frames
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.cell_data import Split
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.evaluation_config import Stress, strengths_of
 from crossfold.platform.evaluation import Seen, look
-from crossfold.platform.evaluation_options import Stress, strengths_of
 from crossfold.platform.gate_scores import gate_entries
 from crossfold.platform.model import EmotionModel, modalities_of
 from crossfold.platform.scoring import score

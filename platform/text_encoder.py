@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from crossfold.datasets.text import sentences
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.threads import one_thread
 
 LAYERS = 4

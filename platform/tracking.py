@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Failure
 
 
 def public_address(uri: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.frozen import OWN_SUFFIX
 from crossfold.platform.results import CellRecord
 

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from crossfold.platform import checkpoints
-from crossfold.platform.config import Optimizer
-from crossfold.platform.contracts import Cell, EpochReport, Reporter
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled, Diverged
+from crossfold.platform.core.outcome import EpochReport, Reporter
+from crossfold.platform.core.recipe import Optimizer
+from crossfold.platform.core.seeds import batch_seed, crop_seed, dropout_seed
 from crossfold.platform.end_to_end import release
-from crossfold.platform.errors import Cancelled, Diverged
 from crossfold.platform.losses import Whole, loss_of
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.schedule import Schedule
-from crossfold.platform.seeds import batch_seed, crop_seed, dropout_seed
 from crossfold.platform.sources import Source
 
 logger = logging.getLogger(__name__)

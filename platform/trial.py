@@ -13,20 +13,22 @@ from safetensors.torch import save as to_safetensors
 
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
-from crossfold.platform.contracts import Cell, Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.core.evaluation_config import Evaluation
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.cost import flops_of_window
 from crossfold.platform.end_to_end import load_weights
-from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.evaluation import validate
-from crossfold.platform.evaluation_options import Evaluation
 from crossfold.platform.examination import examine
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.resident import forget
-from crossfold.platform.results import Workspace, describe_machine, utc_now
+from crossfold.platform.results import Workspace, describe_machine
 from crossfold.platform.scoring import score
-from crossfold.platform.seeds import weight_seed
 from crossfold.platform.training import Trained, train
 from crossfold.platform.weights import weights_folder
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
-from crossfold.platform.errors import UserError
 from crossfold.platform.model import modalities_of
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.results import CellRecord

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from crossfold.datasets.spectrograms import VggishSpectrum
 from crossfold.fusion_models.backbones.catalogue import Backbone
-from crossfold.platform.errors import UserError
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.results import Workspace
 from crossfold.platform.weights_table import Expected, Weights, weights_entry
 
 State = dict[str, Tensor]

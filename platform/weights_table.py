@@ -5,7 +5,7 @@ Nothing of this ships and nothing is fetched: licences differ, and some data set
 
 from dataclasses import dataclass
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.platform.errors import DataError, UserError
-from crossfold.platform.followed_documents import Documents, stat_of, write_whole
-from crossfold.platform.integrity import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
-from crossfold.platform.remote_files import Away, RemoteFiles, without_password
+from crossfold.platform.core.errors import Away, DataError, UserError
+from crossfold.platform.core.files import write_whole
+from crossfold.platform.core.layout import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
+from crossfold.platform.followed_documents import Documents, stat_of
+from crossfold.platform.remote_files import RemoteFiles, without_password
 
 logger = logging.getLogger(__name__)
 

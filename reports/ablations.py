@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import pair_key
+from crossfold.platform.core.cell import pair_key
+from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.budget import Budget, same_budget, setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossfold.platform.contracts import Failure
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.outcome import Failure
 from crossfold.platform.results import Workspace
 from crossfold.reports.cells import Results, load_results
 from crossfold.reports.claims import Verdict, count_words, judge

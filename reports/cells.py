@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import PROTOCOL, Cell, Failure
+from crossfold.platform.core.cell import PROTOCOL, Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.outcome import Failure
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.ensembles import kept_ensembles
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord, Workspace
 from crossfold.reports.curves import Curves
 from crossfold.reports.palette import system_label, system_rank

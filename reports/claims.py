@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import entry_gain, further_gain
 from crossfold.reports.inference import ALPHA, MARGIN, equivalence, paired_effect

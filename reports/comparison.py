@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.reports.cells import Results, Setting, setting_of
 from crossfold.reports.measure import RAW, runs_of
 from crossfold.reports.specs import MEAN, UNIMODAL, TableSpec

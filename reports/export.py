@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.reports.figures import Figure, Panel
 from crossfold.reports.page import Page
 

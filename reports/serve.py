@@ -13,7 +13,7 @@ from pathlib import Path
 
 from markupsafe import escape
 
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.results import Workspace
 from crossfold.reports.build import build_report
 

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from crossfold.platform.errors import UserError, nearest
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError, nearest
 
 PUBLISHED = Path(__file__).parent / "published.json"
 DECLARED = Path(__file__).parent / "tables.yaml"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from crossfold.platform.metrics import Moments, ccc_of
+from crossfold.platform.core.metrics import Moments, ccc_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from crossfold.platform.canonical import canonical_json
+from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import (

@@ -8,21 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.core.metrics import ccc_of, moments
 from crossfold.platform.kept_maps import shown_clips
-from crossfold.platform.metrics import ccc_of, moments
 from crossfold.reports.attention import map_panels
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.figures import (
-    TRUTH,
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    line_of,
-    rounded,
-    variant_styles,
-)
+from crossfold.reports.figures import TRUTH, Figure, Key, Panel, figure_of, line_of, rounded, variant_styles
 from crossfold.reports.leaderboard import UNIMODAL_PREFIX
 from crossfold.reports.media import Media
 from crossfold.reports.palette import Style, is_gated

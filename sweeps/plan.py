@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, Inner
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.cell import Cell, Inner
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, Variant
 

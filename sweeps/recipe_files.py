@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.yaml_files import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError, nearest
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.yaml_files import read_yaml
 
 HERE = Path(__file__).parent

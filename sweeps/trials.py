@@ -7,9 +7,9 @@ from typing import Any
 from crossfold.datasets.partitions import inner_fold
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, Inner
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.cell import Cell, Inner
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.plan import check_targets, make_cell, resolve, target_sets
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Range, Search, Sweep, Variant

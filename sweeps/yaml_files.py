@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 # Ten times faster where PyYAML was built with libyaml: a sweep may list thousands of seeds.
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -223,7 +223,7 @@ def workspace(new_workspace):
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """Makes recipes that train in a fraction of a second; changes by dotted name, as in a sweep's `set`."""
-    from crossfold.platform.config import Recipe
+    from crossfold.platform.core.recipe import Recipe
 
     def make(**changes):
         data = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY_RECIPE.items()}
@@ -242,7 +242,7 @@ def tiny_recipe():
 def tiny_cell(synthetic_store, tiny_recipe):
     """Makes cells on the synthetic store; changes of the recipe by keyword, as in `optimizer__lr=0.1`."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.contracts import Cell
+    from crossfold.platform.core.cell import Cell
 
     def make(
         system="rjca+dca", *, params=None, targets=("valence",), fold=0, seed=0, inner=None, store=None, **changes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.fusion_models.backbones.inputs import Prepare
-from crossfold.platform.registry import Registry
+from crossfold.platform.core.registry import Registry
 
 State = dict[str, Tensor]
 """A state dict."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 def attention_weights(corr_BLL: Tensor, mask_BL: Tensor, temperature: float) -> Tensor:

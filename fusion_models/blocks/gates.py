@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 def gate(logits_BLK: Tensor, temperature: float) -> Tensor:

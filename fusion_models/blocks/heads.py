@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.recurrent import Recurrent
-from crossfold.platform.config import Head
+from crossfold.platform.core.recipe import Head
 
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU, "tanh": nn.Tanh}
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class JointAttentionParams(Strict):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.gates import GateParams, ModalGate
 from crossfold.fusion_models.system import Notes, Trajectory, Widths, concatenated
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class LastReadout(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.system import Features, Modal, ModalityParams, Notes, Widths, part
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class Recursion(nn.Module):

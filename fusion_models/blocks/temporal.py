@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.recurrent import Recurrent
 from crossfold.fusion_models.system import WHOLE_PAST
-from crossfold.platform.config import Temporal
+from crossfold.platform.core.recipe import Temporal
 
 
 class Projection(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
 
 
 class TransformerParams(Strict):

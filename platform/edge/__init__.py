@@ -1,1 +1,5 @@
-"""The outside world, one file each: Ray, Optuna, MLflow, and the command line. Nobody imports from here."""
+"""The outside world: Ray, Optuna, MLflow, the terminal, the command line. Nothing outside this folder imports from
+it.
+
+May import: nothing of ours.
+"""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome
-from crossfold.platform.results import utc_now
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.room import Room
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]

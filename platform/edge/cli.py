@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from crossfold.platform.core.errors import Away, UserError
 from crossfold.platform.edge import (
     cli_check,
     cli_data,
@@ -22,8 +23,6 @@ from crossfold.platform.edge import (
     cli_why,
 )
 from crossfold.platform.edge.console import err, tell_error
-from crossfold.platform.errors import UserError
-from crossfold.platform.remote_files import Away
 from crossfold.platform.room import FULL, tell_full
 
 app = typer.Typer(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.console import JsonOption, emit, out
-from crossfold.platform.errors import UserError
 
 
 def check(

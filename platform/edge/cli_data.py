@@ -15,6 +15,7 @@ from crossfold.platform.results import Workspace
 if TYPE_CHECKING:
     from crossfold.platform.edge.ray_extraction import RayWorkers
 
+
 FEATURES, WORK = "Features", "Work"
 GPU_SHARE = 0.5
 """Of a GPU, for each Ray task: while one decodes, the other computes."""
@@ -93,8 +94,8 @@ def validate(
     """What is wrong with a data folder, in plain words, before any work. Exits with 2 if anything must be mended."""
     from crossfold.datasets.corpora import find_reader
     from crossfold.datasets.validation import Finding, findings_table
-    from crossfold.platform.errors import UserError
-    from crossfold.platform.registry import load_plugin
+    from crossfold.platform.core.errors import UserError
+    from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)
@@ -168,8 +169,8 @@ def prepare(
 
     `crossfold list extractors` shows what --audio, --visual and --text may name.
     """
+    from crossfold.platform.core.registry import load_plugin
     from crossfold.platform.extractors import FeaturePlan
-    from crossfold.platform.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)
@@ -232,7 +233,7 @@ def _options(given: list[str] | None) -> dict[str, Any]:
     """The options of `--set`, as the corpus's reader takes them."""
     import yaml
 
-    from crossfold.platform.errors import UserError
+    from crossfold.platform.core.errors import UserError
 
     options: dict[str, Any] = {}
     for text in given or ():

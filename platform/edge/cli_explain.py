@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.console import JsonOption, PluginOption, emit, out
 from crossfold.platform.edge.recipe_rows import recipe_facts
-from crossfold.platform.errors import UserError
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
-    from crossfold.platform.strict import Strict
+    from crossfold.platform.core.base_model import Strict
+
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 """d_m of 001 and 002: VGGish, ResNet-50, BERT."""
@@ -50,7 +51,7 @@ def explain(
 ) -> None:
     """What a system computes, or, with --recipe, how its training runs and where every value comes from."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.registry import load_plugin
+    from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out
-from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore
-    from crossfold.platform.contracts import Cell
+    from crossfold.platform.core.cell import Cell
     from crossfold.platform.predictions import Predictions
     from crossfold.platform.results import CellRecord
+
 
 FORMATS = ("abaw", "csv", "parquet", "backbone")
 
@@ -57,14 +58,7 @@ def export(
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
     from crossfold.platform.ensembles import best_folds as choose_folds
-    from crossfold.platform.export import (
-        ABAW_TARGETS,
-        JOINT_FILE,
-        join,
-        tidy,
-        write_abaw,
-        write_table,
-    )
+    from crossfold.platform.export import ABAW_TARGETS, JOINT_FILE, join, tidy, write_abaw, write_table
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{nearest(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
@@ -230,7 +224,7 @@ def folds(
     from crossfold.datasets.partitions import fold_file, make_folds, read_fold_file
     from crossfold.datasets.store import FeatureStore
     from crossfold.datasets.validation import refuse_errors
-    from crossfold.platform.registry import load_plugin
+    from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)

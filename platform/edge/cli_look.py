@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.edge.console import (
     JsonOption,
     PluginOption,
@@ -22,7 +23,6 @@ from crossfold.platform.edge.console import (
 from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
 from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
-from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
 MOST_PATHS = 6
@@ -44,7 +44,7 @@ def list_(
     ] = None,
 ) -> None:
     """What there is to choose from."""
-    from crossfold.platform.registry import load_plugin
+    from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)
@@ -297,7 +297,7 @@ def cite(
     plugin: PluginOption = None,
 ) -> None:
     """BibTeX of a system, or of every system a sweep runs."""
-    from crossfold.platform.registry import load_plugin
+    from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)

@@ -8,26 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import track
 
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.cli_run import OnlyOption
-from crossfold.platform.edge.console import (
-    JsonOption,
-    PluginOption,
-    SetOption,
-    WorkspaceOption,
-    emit,
-    out,
-    tell_error,
-)
+from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out, tell_error
 from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.turns import only as choose
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
-from crossfold.platform.workers import LocalWorkers, Workers
 
 if TYPE_CHECKING:
-    from crossfold.platform.contracts import Cell
+    from crossfold.platform.core.cell import Cell
+    from crossfold.platform.core.evaluation_config import Evaluation
     from crossfold.platform.edge.launch import Prepared
-    from crossfold.platform.evaluation_options import Evaluation
+
 
 CELLS_A_PROCESS = 4
 """Under which another process costs more than it saves."""
@@ -148,7 +141,7 @@ def _workers(address: str | None, device: str, processes: int | None, space: Wor
 
 
 def _asked(own: "Evaluation", post: str | None, stress: str | None) -> "Evaluation":
-    from crossfold.platform.evaluation_options import Evaluation
+    from crossfold.platform.core.evaluation_config import Evaluation
 
     given: dict[str, Any] = {"post": own.post, "stress": own.stress}
     for key, value in (("post", post), ("stress", stress)):

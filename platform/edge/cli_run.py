@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.cli_data import build_store
 from crossfold.platform.edge.console import (
     JsonOption,
@@ -23,13 +25,12 @@ from crossfold.platform.edge.console import (
     out,
     spell_seconds,
 )
-from crossfold.platform.errors import UserError
-from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.platform.contracts import Cell
+    from crossfold.platform.core.cell import Cell
     from crossfold.platform.edge.ray_fleet import FleetSummary
+
 
 WorkersOption = Annotated[
     int | None,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out, spell_seconds
-from crossfold.platform.errors import UserError, nearest
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.platform.contracts import Failure
+    from crossfold.platform.core.outcome import Failure
     from crossfold.platform.results import CellRecord
+
 
 POST = {
     "train": "fitted on the training clips",
@@ -132,7 +133,7 @@ def _words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _identity(identity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from crossfold.platform.config import Recipe
+    from crossfold.platform.core.recipe import Recipe
     from crossfold.platform.edge.recipe_rows import nearest_recipe
 
     params = ", ".join(f"{key}={value}" for key, value in identity["params"].items())

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 # What is piped or logged has no width of its own; tables then take that of a wide terminal.
 _width = None if sys.stdout.isatty() else 140

@@ -23,9 +23,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from crossfold.platform.errors import UserError
-from crossfold.platform.remote_files import Away, RemoteFiles
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.core.errors import Away, UserError
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.remote_files import RemoteFiles
+from crossfold.platform.results import Workspace
 
 LEASE_SECONDS = 120.0
 """From the last sign of life of a driver until another machine may take over."""

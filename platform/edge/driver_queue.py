@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossfold.platform.core.errors import FleetError
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.fleet_link import QueueActor, patiently
-from crossfold.platform.edge.local_fleet import FleetError
 from crossfold.platform.edge.ray_start import NAMESPACE
 from crossfold.platform.results import Workspace
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from crossfold.platform.contracts import EpochReport, FailureClass, Outcome
+from crossfold.platform.core.outcome import EpochReport, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event, Ticket, Verdict
 from crossfold.platform.room import Room
 

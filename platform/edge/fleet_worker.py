@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.fleet_link import Link, QueueLost, RayLink
 from crossfold.platform.edge.last_words import log_path
 from crossfold.platform.edge.ray_start import NAMESPACE
-from crossfold.platform.errors import Cancelled
-from crossfold.platform.registry import load_plugin
-from crossfold.platform.results import Workspace, utc_now
+from crossfold.platform.results import Workspace
 
 BEAT_SECONDS = 1.0
 """Between two signs of life of a running cell; also how late a cancellation may be noticed."""

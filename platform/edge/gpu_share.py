@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crossfold.platform.contracts import Cell, FailureClass
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.results import Workspace

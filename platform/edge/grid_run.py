@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.console import out, spell_seconds, spell_workers

@@ -6,17 +6,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import FleetError
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event
 from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import Trial, work
 from crossfold.platform.results import Workspace
 from crossfold.platform.room import Room
-
-
-class FleetError(RuntimeError):
-    """The fleet, not a cell, is broken. What finished is kept, and the same command continues."""
 
 
 def keep_driving(lease: Lease | None) -> None:

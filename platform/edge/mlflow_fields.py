@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossfold.platform.contracts import Cell, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import Failure
 from crossfold.platform.results import CellRecord
 
 FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.contracts import Cell, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.outcome import Failure
 from crossfold.platform.deployment import why_not_deployable
 from crossfold.platform.edge.mlflow_fields import (
     FAILURE_TAGS,
@@ -37,7 +39,6 @@ from crossfold.platform.edge.mlflow_fields import (
 )
 from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
 from crossfold.platform.edge.mlflow_model import write_model
-from crossfold.platform.integrity import CELL_FILES
 from crossfold.platform.launch_notes import Launch, LaunchBook, keep_launch, launches
 from crossfold.platform.results import CellRecord, Workspace
 from crossfold.platform.tracking import public_address

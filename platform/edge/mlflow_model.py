@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import CellRecord
 
 ARTIFACT = "model"

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.mlflow_mirror import CellRun, Mirror
 from crossfold.platform.launch_notes import (
@@ -25,7 +27,7 @@ from crossfold.platform.launch_notes import (
     unfinished_cell,
     unfinished_cells,
 )
-from crossfold.platform.results import Workspace, utc_now
+from crossfold.platform.results import Workspace
 
 logger = logging.getLogger(__name__)
 

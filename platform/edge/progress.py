@@ -17,10 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.cell_queue import Event, State
 from crossfold.platform.edge.last_words import log_tail
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.results import Workspace
 from crossfold.platform.room import Room
 from crossfold.platform.tracking import Tracker
 

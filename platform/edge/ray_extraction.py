@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.process_pool import Work
 from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
-from crossfold.platform.errors import UserError
-from crossfold.platform.workers import Work
 
 _AHEAD = 2
 """Tasks that wait for each one that runs."""

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, Event
 from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.driver_queue import DriverQueue
 from crossfold.platform.edge.fleet_worker import Trial, train_worker
 from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
-from crossfold.platform.edge.local_fleet import FleetError, LocalFleet, interruptions, keep_driving
+from crossfold.platform.edge.local_fleet import LocalFleet, interruptions, keep_driving
 from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
 from crossfold.platform.edge.ray_start import (
     MOST_WORKERS,
@@ -34,7 +35,6 @@ from crossfold.platform.edge.train_storage import clear_train_storage, train_sto
 from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.edge.wide_cell import WideTrial, ground_for
 from crossfold.platform.edge.worker_group import Causes, WorkerGroup
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
 

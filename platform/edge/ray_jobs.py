@@ -32,9 +32,9 @@ from typing import Any
 
 import yaml
 
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.ray_start import environment
-from crossfold.platform.errors import UserError
-from crossfold.platform.registry import load_plugin
 from crossfold.platform.remote_files import without_password
 from crossfold.platform.results import Workspace
 

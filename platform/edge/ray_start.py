@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 OBJECT_STORE_BYTES = 150 * 2**20
 """For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
@@ -77,7 +77,7 @@ def start(init: Callable[..., Any], shutdown: Callable[[], Any], options: Mappin
 
     Raises `FleetError` when the last of `STARTS` was in vain.
     """
-    from crossfold.platform.edge.local_fleet import FleetError
+    from crossfold.platform.core.errors import FleetError
 
     for remaining in reversed(range(STARTS)):
         try:

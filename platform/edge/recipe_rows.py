@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 if TYPE_CHECKING:
-    from crossfold.platform.config import Recipe
+    from crossfold.platform.core.recipe import Recipe
     from crossfold.platform.schedule import Planned, Simulation
+
 
 AFFWILD2_FRAMES = 1_800_000
 """About the training frames of a fold of Aff-Wild2, which 001 to 003 train on."""

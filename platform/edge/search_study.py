@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.results import Workspace
 
 if TYPE_CHECKING:
     from crossfold.sweeps.sweep_files import Range, Search
+
 
 CellsOf = Callable[[Mapping[str, Any]], Sequence[Cell]]
 """The inner-fold cells of one configuration."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.results import CellRecord, Workspace
 
 METRIC = "ccc"

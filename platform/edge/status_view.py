@@ -15,10 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.platform.contracts import Failure
+from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.outcome import Failure
 from crossfold.platform.edge.console import spell_seconds, spell_workers
 from crossfold.platform.edge.driver_lease import alive, driver_of
-from crossfold.platform.errors import DataError, UserError, nearest
 from crossfold.platform.results import Workspace
 
 FRESH_SECONDS = 30.0

@@ -21,20 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from crossfold.platform.core.errors import FleetError, UserError
+from crossfold.platform.core.files import write_json
 from crossfold.platform.edge import search_trial
-from crossfold.platform.edge.local_fleet import FleetError, interruptions
+from crossfold.platform.edge.local_fleet import interruptions
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker
 from crossfold.platform.edge.progress import Monitor, SilentView, View
 from crossfold.platform.edge.ray_fleet import TRIAL, Fleet
 from crossfold.platform.edge.ray_start import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 from crossfold.platform.edge.search_study import STATES, Study, describe_space
-from crossfold.platform.errors import UserError
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import Tracker
 
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore
     from crossfold.sweeps.sweep_files import Search
+
 
 NEVER = 10**6
 """An epoch at which ASHA would end a trial; cells end by themselves."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from crossfold.platform.contracts import Cell
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError, nearest
 
 _DURATION = re.compile(
     r"(?:(?P<hours>\d+(?:\.\d+)?)h)?(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s)?"

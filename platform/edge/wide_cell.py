@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled, UserError
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.ray_start import connect, cores, node_resources, places
-from crossfold.platform.errors import Cancelled, UserError
-from crossfold.platform.registry import load_plugin
-from crossfold.platform.results import Workspace, utc_now
+from crossfold.platform.results import Workspace
 
 POLL_SECONDS = 0.2
 

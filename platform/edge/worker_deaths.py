@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 from ray.train import UserCallback
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.ray_start import NAMESPACE
 
 SHORT_OF_MEMORY = ("low on memory", "memory pressure")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.outcome import FailureClass
 
 IN_VAIN = 3
 """Groups in a row that end in an error before any of their workers was heard, after which the fleet is broken."""

@@ -2,8 +2,9 @@
 
 import time
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, EpochReport, Outcome, Reporter
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Outcome, Reporter
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.results import Workspace
 
 RECIPE = Recipe()

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossfold.platform.contracts import Cell, EpochReport, Outcome
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.results import Workspace
@@ -107,7 +108,7 @@ def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
     sweep = write_sweep(tmp_path / "large.yaml", 100_000)
     ours, said = cpu_of(COMMAND, "plan", sweep, "-w", workspace.root, "--json")
     assert json.loads(said.rpartition("loaded:")[0])["cells"] == 100_000
-    from crossfold.platform.canonical import canonical_json
+    from crossfold.platform.core.hashing import canonical_json
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
 
     small = write_sweep(tmp_path / "small.yaml", 2000)
@@ -324,7 +325,7 @@ def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_work
 @pytest.mark.parametrize("slots", [64, 512])
 def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_must(slots, capsys):
     """The real queue and the real order, with a clock that jumps from one end of a cell to the next."""
-    from crossfold.platform.config import Recipe
+    from crossfold.platform.core.recipe import Recipe
 
     rng = random.Random(1)
     recipe = Recipe()

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.outcome import FailureClass
 
 GIB = 3
 

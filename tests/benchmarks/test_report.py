@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.platform.metrics import Moments, ccc_of, moments
+from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.results import Workspace
 from crossfold.reports.build import build_report, build_tables
 from crossfold.reports.cells import load_results

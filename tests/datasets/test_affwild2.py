@@ -11,7 +11,7 @@ from crossfold.datasets.affwild2_files import Listing, check_split, find_split, 
 from crossfold.datasets.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora import CORPORA
 from crossfold.datasets.validation import Finding, findings_table, refuse_errors
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 from tests.datasets.damage import put, rewrite, truncate
 
 ANNOTATIONS = Path("annotations") / "VA_Estimation_Challenge"

@@ -17,7 +17,7 @@ from crossfold.datasets.faces import (
     smooth,
 )
 from crossfold.datasets.puppets import write_puppets
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 FPS = 25.0
 

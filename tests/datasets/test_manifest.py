@@ -18,7 +18,7 @@ from crossfold.datasets.manifest import inspect_manifest
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.validation import findings_table
 from crossfold.datasets.windows import WindowSource, cut
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace
 
@@ -524,7 +524,7 @@ def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root, tiny_reci
     """The whole way: validate, prepare, plan, one cell; what comes out is a level of 0 to 10."""
     from typer.testing import CliRunner
 
-    from crossfold.platform.contracts import Silent
+    from crossfold.platform.core.outcome import Silent
     from crossfold.platform.edge.cli import app
     from crossfold.platform.trial import run_cell
     from crossfold.sweeps.plan import expand

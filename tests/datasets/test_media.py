@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold.datasets.media import (
-    RATE,
-    crop_chunks,
-    log_mel,
-    probe,
-    read_crop,
-    read_crops,
-    read_pictures,
-    read_sound,
-)
-from crossfold.platform.errors import DataError
+from crossfold.datasets.media import RATE, crop_chunks, log_mel, probe, read_crop, read_crops, read_pictures, read_sound
+from crossfold.platform.core.errors import DataError
 
 NTSC = Fraction(30000, 1001)
 

@@ -19,7 +19,7 @@ from crossfold.datasets.partitions import (
     read_fold_file,
 )
 from crossfold.datasets.puppets import _plan
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.core.errors import DataError, UserError
 
 
 def clip(name: str, partition: str = "train", *, video: str = "", subject: str = "") -> ClipInfo:

@@ -14,8 +14,8 @@ from crossfold.datasets.puppet_layouts import LAYOUTS
 from crossfold.datasets.puppets import DEFAULT_LAYOUT, write_puppets
 from crossfold.datasets.recola_labels import RATERS
 from crossfold.datasets.store import FeatureStore
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app
-from crossfold.platform.errors import UserError
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.datasets.performance import partition_plan, perform, whole_folder
+from crossfold.datasets.performance import partition_plan, perform
 from crossfold.datasets.puppet_face import CROP, SCENE
 from crossfold.datasets.puppets import write_puppets
+from crossfold.platform.core.files import whole_folder
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")

@@ -21,8 +21,8 @@ from crossfold.datasets.recola import RecolaOptions
 from crossfold.datasets.recola_files import source_files
 from crossfold.datasets.recola_labels import labels_at
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.errors import DataError, UserError
-from crossfold.platform.metrics import ccc
+from crossfold.platform.core.errors import DataError, UserError
+from crossfold.platform.core.metrics import ccc
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace
 from tests.datasets.damage import put, rewrite, truncate

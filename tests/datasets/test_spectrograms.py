@@ -6,13 +6,7 @@ import torch
 import torchaudio
 
 from crossfold.datasets.media import heard
-from crossfold.datasets.spectrograms import (
-    DECIBELS,
-    VggishSpectrum,
-    decibels,
-    differences,
-    mfcc,
-)
+from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, differences, mfcc
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.partitions import make_folds
 from crossfold.datasets.store import FeatureStore, write_store
-from crossfold.platform.errors import DataError, UserError
+from crossfold.platform.core.errors import DataError, UserError
 
 FRAMES = {"a": 30, "b": 20, "c": 25, "v": 15}
 INFOS = [

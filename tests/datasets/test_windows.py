@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crossfold.datasets.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.datasets.windows import Stitcher, Windows, WindowSource, cut
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 D = 3
 

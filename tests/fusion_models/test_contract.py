@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from crossfold.fusion_models.blocks.attention_maps import KINDS, maps_over_time
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.fusion_models.system import Features
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.model import EmotionModel
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from crossfold.fusion_models.catalogue import find_system, system_names
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli_explain import describe, explain
-from crossfold.platform.errors import UserError
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 

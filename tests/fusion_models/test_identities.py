@@ -7,8 +7,8 @@ from crossfold.fusion_models.blocks import gates
 from crossfold.fusion_models.blocks.temporal import temporal_encoder
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.fusion_models.system import Features, Trajectory
-from crossfold.platform.config import Temporal
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Temporal
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 L = 6

@@ -9,8 +9,8 @@ from crossfold.fusion_models.blocks.temporal import temporal_context, temporal_e
 from crossfold.fusion_models.blocks.time_weights import LowRankWeights, RelativeWeights
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features
-from crossfold.platform.config import Head, Recipe, Temporal
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Head, Recipe, Temporal
 from crossfold.platform.model import Stream, build_model, modalities_of
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}

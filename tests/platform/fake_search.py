@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.errors import Cancelled
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace, utc_now
+from crossfold.platform.results import Workspace
 
 
 def score(cell: Cell, epoch: int) -> float:

@@ -6,10 +6,12 @@ import signal
 import time
 from pathlib import Path
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.errors import Cancelled
-from crossfold.platform.results import Workspace, utc_now
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled
+from crossfold.platform.core.files import utc_now
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
+from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.results import Workspace
 
 
 def make_cell(seed: int, **params) -> Cell:

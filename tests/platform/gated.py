@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from crossfold.platform import trial
-from crossfold.platform.contracts import Cell, EpochReport, Reporter
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Reporter
 
 FATAL, HELD = ("concat", 1), ("jca", 3)
 """System and seed of the two cells."""

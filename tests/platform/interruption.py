@@ -1,7 +1,7 @@
 """A run that is stopped after an epoch, and the bytes that it must end in all the same."""
 
-from crossfold.platform.errors import Cancelled
-from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.core.errors import Cancelled
+from crossfold.platform.core.layout import CELL_FILES
 
 SAME_BYTES = tuple(name for name in CELL_FILES if name != "env.json")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from crossfold.platform.arithmetic import arithmetic
-from crossfold.platform.contracts import Failure, FailureClass, Outcome
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Failure, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import work
-from crossfold.platform.errors import UserError
 from crossfold.platform.replica import _sendable
 
 

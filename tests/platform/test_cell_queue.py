@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass, Outcome
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge.cell_queue import ENDED, INNOCENT, CellQueue, Event
 
 

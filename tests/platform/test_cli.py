@@ -211,7 +211,7 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     assert done <= int(again.stdout.split("8 cells, ")[1].split(" done")[0]) <= 8
 
     from crossfold.datasets.store import FeatureStore
-    from crossfold.platform.integrity import CELL_FILES
+    from crossfold.platform.core.layout import CELL_FILES
     from crossfold.platform.results import Workspace
     from crossfold.platform.trial import attempt_cell
     from crossfold.sweeps.plan import expand

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import main
 from crossfold.platform.edge.cli_export import _one_variant
-from crossfold.platform.errors import UserError
 from crossfold.sweeps.sweep_files import Sweep
 
 SWEEP = {"name": "mine", "corpus": "puppets", "recipe": "demo", "systems": ["concat"]}

@@ -6,11 +6,12 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, Failure, FailureClass, Inner, Outcome, Silent
-from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
-from crossfold.platform.seeds import batch_seed, seed_for, weight_seed
+from crossfold.platform.core.cell import Cell, Inner
+from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Silent
+from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.seeds import batch_seed, seed_for, weight_seed
 
 
 def cell(**changes):

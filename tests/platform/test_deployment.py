@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, why_not_deployable, write_deployment
-from crossfold.platform.errors import UserError
 from crossfold.platform.trial import attempt_cell
 
 

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
+from crossfold.platform.core.errors import FleetError, UserError
+from crossfold.platform.core.files import write_json
 from crossfold.platform.edge.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
-from crossfold.platform.edge.local_fleet import FleetError
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.errors import UserError
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 
 
 def stranger(workspace, seconds_left):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from crossfold.platform.contracts import Outcome
+from crossfold.platform.core.errors import FleetError
+from crossfold.platform.core.outcome import Outcome
 from crossfold.platform.edge.cell_queue import CellQueue, Event
 from crossfold.platform.edge.driver_queue import DriverQueue
-from crossfold.platform.edge.local_fleet import FleetError
 from crossfold.platform.trial import attempt_cell
 
 

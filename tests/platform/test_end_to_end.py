@@ -16,9 +16,9 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, reg
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform import checkpoints, training
 from crossfold.platform.cell_data import open_data
-from crossfold.platform.contracts import Silent
+from crossfold.platform.core.errors import Diverged, UserError
+from crossfold.platform.core.outcome import Silent
 from crossfold.platform.end_to_end import FrameEncoder, check_inputs, find_backbone
-from crossfold.platform.errors import Diverged, UserError
 from crossfold.platform.extractors import Origin
 from crossfold.platform.frozen import frozen
 from crossfold.platform.probe import Prober, Work

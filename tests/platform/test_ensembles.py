@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from crossfold.platform.contracts import pair_key
+from crossfold.platform.core.cell import pair_key
+from crossfold.platform.core.errors import DataError, UserError
+from crossfold.platform.core.evaluation_config import BATTERIES, CHAINS, Evaluation
+from crossfold.platform.core.metrics import ccc
 from crossfold.platform.ensembles import best_folds, mean_of, seed_ensembles
-from crossfold.platform.errors import DataError, UserError
-from crossfold.platform.evaluation_options import BATTERIES, CHAINS, Evaluation
-from crossfold.platform.metrics import ccc
 from crossfold.platform.rescoring import rescore, to_rescore
 from crossfold.platform.trial import attempt_cell
 

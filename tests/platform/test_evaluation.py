@@ -5,7 +5,7 @@ import pytest
 
 from crossfold.datasets.normalisation import statistics_of
 from crossfold.platform.cell_data import open_data, splits
-from crossfold.platform.contracts import Inner
+from crossfold.platform.core.cell import Inner
 from crossfold.platform.evaluation import look
 
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from crossfold.datasets.partitions import make_folds, read_fold_file
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.synthetic import write_synthetic
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app, main
-from crossfold.platform.errors import UserError
 from crossfold.platform.export import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, Track, join, read_abaw, tidy, write_abaw
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.results import Workspace
@@ -193,8 +193,8 @@ def test_targets_are_joined_seeds_averaged_and_gaps_filled(workspace, synthetic_
 
 
 def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finished):
+    from crossfold.platform.core.metrics import ccc
     from crossfold.platform.edge.cli_export import _scores
-    from crossfold.platform.metrics import ccc
 
     _, cells = finished()
     mine = [cell for cell in cells if cell.targets == ("arousal",)]
@@ -323,7 +323,7 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
 
 def test_the_test_part_is_predicted_by_every_fold_and_seed(capsys, tmp_path, media_corpus):
     """Clips without labels go from the owners' list to a submission; reported clips are predicted as they were."""
-    from crossfold.platform.contracts import Silent
+    from crossfold.platform.core.outcome import Silent
     from crossfold.platform.trial import run_cell
     from crossfold.platform.unreported import predict_clips
 

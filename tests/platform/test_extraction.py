@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Windows, WindowSource
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.extractors import FeaturePlan, extractors
 from crossfold.platform.frozen import batch_of, built
 from crossfold.platform.prepare import prepare
-from crossfold.platform.registry import load_plugin
 from crossfold.platform.results import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1_left": "Train_Set", "v0": "Validation_Set"}
@@ -179,7 +179,7 @@ import os, signal, sys
 from pathlib import Path
 from crossfold.platform.extractors import FeaturePlan
 from crossfold.platform.prepare import prepare
-from crossfold.platform.registry import load_plugin
+from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.results import Workspace
 
 space, root, plugin, stage = sys.argv[1:]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.errors import UserError
-from crossfold.platform.integrity import CELL_FILES, damage_of, damaged_cells, remove_leftovers, set_damaged_aside
+from crossfold.platform.integrity import damage_of, damaged_cells, remove_leftovers, set_damaged_aside
 from crossfold.platform.trial import attempt_cell
 
 RUN = """

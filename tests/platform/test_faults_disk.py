@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge import driver_lease
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.progress import SilentView
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.room import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
 from crossfold.platform.trial import attempt_cell

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.outcome import FailureClass
 
 pytest.importorskip("ray")
 
@@ -108,7 +108,7 @@ def test_a_ray_that_has_it_otherwise_is_left_alone(monkeypatch, constants):
 
 @pytest.mark.parametrize("slow", [0, 2, 3])
 def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
-    from crossfold.platform.edge.local_fleet import FleetError
+    from crossfold.platform.core.errors import FleetError
     from crossfold.platform.edge.ray_start import start
 
     calls = []

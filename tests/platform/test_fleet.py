@@ -14,13 +14,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.errors import FleetError, UserError
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.driver_lease import driver_lock
-from crossfold.platform.edge.local_fleet import FleetError
 from crossfold.platform.edge.progress import PlainView, RichView, SilentView, choose_view, status_path
 from crossfold.platform.edge.ray_fleet import Fleet, FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import RecordingTracker
 from tests.waiting import wait_for

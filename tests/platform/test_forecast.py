@@ -10,7 +10,7 @@ import torch
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform import cost_history
 from crossfold.platform.cell_data import open_data
-from crossfold.platform.config import Recipe
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.cost_history import DurationHistory, DurationStats, cost_key, cost_keys, update_durations
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.forecast import forecast

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crossfold.platform.contracts import FailureClass
-from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.results import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from crossfold.platform.contracts import Failure, FailureClass, Silent
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.core.outcome import Failure, FailureClass, Silent
 from crossfold.platform.edge.cli import main
-from crossfold.platform.errors import UserError
 from crossfold.platform.merge import merge
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 
 

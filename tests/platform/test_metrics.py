@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crossfold.platform.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.core.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
 
 values = st.floats(-1, 1, width=32)
 pairs = st.integers(2, 60).flatmap(

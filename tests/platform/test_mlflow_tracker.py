@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, EpochReport, Failure, FailureClass
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge import mlflow_tracker
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
 from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace, utc_now, write_json
+from crossfold.platform.results import Workspace
 from tests.waiting import wait_for
 
 EPOCHS = 5

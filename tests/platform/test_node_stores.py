@@ -8,7 +8,7 @@ import pytest
 
 from crossfold.datasets.store import FeatureStore, verify_store
 from crossfold.platform import node_stores
-from crossfold.platform.errors import DataError
+from crossfold.platform.core.errors import DataError
 from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import signal
 
-from crossfold.platform.errors import UserError
-from crossfold.platform.evaluation_options import CHAINS, Chain, Evaluation
-from crossfold.platform.metrics import ccc
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.evaluation_config import CHAINS, Chain, Evaluation
+from crossfold.platform.core.metrics import ccc
 from crossfold.platform.postprocessing import delayed, fit_all, median, moving_mean, post_part, processed
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import pooled_ccc, score

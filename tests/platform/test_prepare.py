@@ -12,7 +12,7 @@ import pytest
 from crossfold.datasets.clips import UNLABELLED
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.synthetic import write_synthetic
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.light_encoder import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.prepare import prepare
 from crossfold.platform.results import Workspace

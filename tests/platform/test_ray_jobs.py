@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import ray_jobs
 from crossfold.platform.edge.turns import budget_seconds
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 from tests.waiting import wait_for
@@ -332,11 +332,11 @@ ray.init(address="auto", log_to_driver=False)
 
 @ray.remote
 def where():
-    import importlib.metadata, os, crossfold.platform.contracts as contracts
+    import importlib.metadata, os, crossfold.platform.core.cell as contracts
     os.chdir("/")
     return contracts.__file__, importlib.metadata.version("crossfold")
 
-import crossfold.platform.contracts as contracts
+import crossfold.platform.core.cell as contracts
 print("driver", contracts.__file__)
 print("task", *ray.get(where.remote()))
 """

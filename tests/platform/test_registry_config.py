@@ -5,9 +5,9 @@ import textwrap
 
 import pytest
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError, nearest
-from crossfold.platform.registry import Registry, load_plugin
+from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.registry import Registry, load_plugin
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def package(tmp_path, monkeypatch):
     """A package of three files: one registers, one needs what is not installed, one is private."""
     folder = tmp_path / "made_up_colours"
     folder.mkdir()
-    (folder / "__init__.py").write_text("from crossfold.platform.registry import Registry\n")
+    (folder / "__init__.py").write_text("from crossfold.platform.core.registry import Registry\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "made_up_colours"
     for name in [name for name in sys.modules if name.startswith("made_up_colours")]:
@@ -111,7 +111,7 @@ def test_a_plugin_may_use_dataclasses_and_late_annotations(tmp_path, forgetful):
     late = """\
     from __future__ import annotations
     from dataclasses import dataclass
-    from crossfold.platform.config import Strict
+    from crossfold.platform.core.recipe import Strict
 
     @dataclass
     class Helper:

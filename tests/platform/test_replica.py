@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.trial import attempt_cell
 

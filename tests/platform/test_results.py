@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.platform.contracts import Failure, FailureClass
-from crossfold.platform.errors import UserError
-from crossfold.platform.integrity import CELL_FILES
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 
 CONTENT = {
     "result": {"status": "done", "metrics": {"valence": {"ccc": 0.5}}},

@@ -8,13 +8,14 @@ import time
 import pytest
 from rich.console import Console
 
-from crossfold.platform.contracts import EpochReport, Failure, FailureClass
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.progress import Monitor, SilentView
 from crossfold.platform.edge.status_view import cell_rows, driver_line, picture, read_status
-from crossfold.platform.errors import UserError
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker
 
 

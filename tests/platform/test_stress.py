@@ -10,8 +10,8 @@ from crossfold.datasets.clips import Span
 from crossfold.datasets.corruptions import damaged_frames
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.cell_data import Split, open_data
+from crossfold.platform.core.evaluation_config import BATTERIES, Evaluation, strengths_of
 from crossfold.platform.evaluation import look, predict
-from crossfold.platform.evaluation_options import BATTERIES, Evaluation, strengths_of
 from crossfold.platform.examination import examine
 from crossfold.platform.gate_scores import gate_entries
 from crossfold.platform.scoring import score, span_masks, span_scores

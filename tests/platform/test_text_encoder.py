@@ -13,7 +13,7 @@ import torch
 from crossfold.datasets.clips import ClipInfo, MediaClip
 from crossfold.datasets.text import text_features
 from crossfold.datasets.transcripts import Word, read_transcript, write_transcript
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.punctuation import TokenPunctuation
 from crossfold.platform.speech import open_vosk, recognise, transcribe, words_of
 from crossfold.platform.text_encoder import BertWords, _cuts

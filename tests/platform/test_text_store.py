@@ -8,8 +8,8 @@ import pytest
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.transcripts import Word, write_transcript
 from crossfold.datasets.windows import WindowSource, cut
-from crossfold.platform.contracts import Silent
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Silent
 from crossfold.platform.extractors import FeaturePlan
 from crossfold.platform.prepare import Making, prepare
 from crossfold.platform.results import Workspace

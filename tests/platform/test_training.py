@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from crossfold.datasets.windows import Batch, WindowSource, cut
 from crossfold.platform import checkpoints, training
-from crossfold.platform.config import Loss, Optimizer
-from crossfold.platform.contracts import FailureClass, Silent
-from crossfold.platform.errors import Diverged
+from crossfold.platform.core.errors import Diverged
+from crossfold.platform.core.metrics import ccc
+from crossfold.platform.core.outcome import FailureClass, Silent
+from crossfold.platform.core.recipe import Loss, Optimizer
 from crossfold.platform.losses import Whole
-from crossfold.platform.metrics import ccc
 from crossfold.platform.model import build_model
 from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of

@@ -11,11 +11,12 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import WindowSource
 from crossfold.platform import trial
 from crossfold.platform.cell_data import open_data, splits
-from crossfold.platform.contracts import FailureClass, Inner, Silent
-from crossfold.platform.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.core.cell import Inner
+from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.metrics import Moments, ccc, ccc_of
+from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.evaluation import predict
-from crossfold.platform.integrity import CELL_FILES
-from crossfold.platform.metrics import Moments, ccc, ccc_of
 from crossfold.platform.model import build_model
 from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import pooled_ccc, score

@@ -17,12 +17,12 @@ import pytest
 
 from crossfold.datasets.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import tune_search
 from crossfold.platform.edge.launch import check_search
 from crossfold.platform.edge.search_study import Study
 from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
 from crossfold.platform.edge.tune_search import run_search, trials_at_once
-from crossfold.platform.errors import UserError
 from crossfold.platform.results import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import Cell, Outcome
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Outcome
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.turns import Forecast, budget_seconds, only
-from crossfold.platform.errors import UserError
 
 SYSTEMS = ("ca", "rjca", "hgrjca", "hgrjca+dca")
 RECIPES = [Recipe(selection="reported"), Recipe(selection="held_out")]

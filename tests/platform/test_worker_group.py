@@ -2,7 +2,7 @@
 
 import pytest
 
-from crossfold.platform.contracts import FailureClass
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.worker_group import IN_VAIN, WorkerGroup
 
 pytest.importorskip("ray")

@@ -19,14 +19,16 @@ from pathlib import Path
 import pytest
 
 from crossfold.platform import remote_files, workspace_mirror
-from crossfold.platform.contracts import Failure, FailureClass
+from crossfold.platform.core.errors import Away, Cancelled, DataError, FleetError, UserError
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.driver_lease import Lease, UrlPlace, driver_lock
-from crossfold.platform.edge.local_fleet import FleetError, keep_driving
-from crossfold.platform.errors import Cancelled, DataError, UserError
-from crossfold.platform.integrity import CELL_FILES, damaged_cells, set_damaged_aside
+from crossfold.platform.edge.local_fleet import keep_driving
+from crossfold.platform.integrity import damaged_cells, set_damaged_aside
 from crossfold.platform.merge import merge
-from crossfold.platform.remote_files import Away, RemoteFiles, is_url
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.remote_files import RemoteFiles, is_url
+from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
 from crossfold.reports.build import build_report
 
@@ -460,7 +462,7 @@ def test_a_claim_without_exclusive_names_settles_by_reading_back(monkeypatch, tm
 
 RUN = """
 import sys
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.results import Workspace
 from crossfold.platform.edge.ray_fleet import run_cells
 import crossfold.platform.workspace_mirror as mirror

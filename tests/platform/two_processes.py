@@ -8,7 +8,7 @@ from double_precision import compute_in_double
 from interruption import StopAfter
 
 from crossfold.platform import training
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.replica import Replica
 from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell

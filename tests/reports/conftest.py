@@ -12,12 +12,13 @@ import pytest
 
 from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.store import FeatureStore, write_store
-from crossfold.platform.config import Recipe
-from crossfold.platform.contracts import PROTOCOL, Cell
+from crossfold.platform.core.cell import PROTOCOL, Cell
+from crossfold.platform.core.files import write_json
+from crossfold.platform.core.metrics import ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.kept_maps import ClipMaps, shown_clips
-from crossfold.platform.metrics import ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace, write_json
+from crossfold.platform.results import Workspace
 
 TARGETS = ("valence", "arousal")
 FRAMES, FPS = 500, 25.0

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from crossfold.platform.config import Recipe
+from crossfold.platform.core.recipe import Recipe
 from crossfold.reports.build import build_report
 from crossfold.reports.serve import ReportServer
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from crossfold.platform.config import Recipe
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import public_address
 from crossfold.reports.build import build_report

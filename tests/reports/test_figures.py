@@ -6,14 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.platform.config import Recipe
-from crossfold.reports.ablations import (
-    fold_chart,
-    optimism_chart,
-    parameter_curves,
-    seed_noise_chart,
-    selection_pairs,
-)
+from crossfold.platform.core.recipe import Recipe
+from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart, selection_pairs
 from crossfold.reports.budget import group_letters, ranks_of, same_budget
 from crossfold.reports.build import build_report
 from crossfold.reports.cells import load_results

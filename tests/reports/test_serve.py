@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.reports import export
 from crossfold.reports.build import build_report
 from crossfold.reports.export import check_export, export_figures, standalone

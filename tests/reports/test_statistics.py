@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from crossfold.platform.metrics import Moments, ccc_of, moments
+from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.reports.statistics import (
     MIN_VIDEOS,
     Run,

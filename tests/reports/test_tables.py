@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.platform.contracts import Failure, FailureClass
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.reports import specs
 from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.build import build_tables

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import Inner, pair_key
-from crossfold.platform.errors import UserError
-from crossfold.platform.seeds import batch_seed
+from crossfold.platform.core.cell import Inner, pair_key
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.seeds import batch_seed
 from crossfold.sweeps import plan, sweep_files, trials
 from crossfold.sweeps.recipe_files import load_recipe
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 from crossfold.sweeps.recipe_files import (
     RECIPES,
     SOURCES,

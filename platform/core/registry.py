@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from crossfold.platform.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, nearest
 
 T = TypeVar("T")
 

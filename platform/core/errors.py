@@ -3,6 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
+
+class FleetError(RuntimeError):
+    """The fleet, not a cell, is broken. What finished is kept, and the same command continues."""
+
+
 LISTED = 12
 """The most names an error lists."""
 
@@ -39,3 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f", did you mean {close[0]!r}?"
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return f"; known: {', '.join(known[:LISTED])}{more}" if known else ""
+
+
+class Away(OSError):
+    """The place could not be reached, read or written; what was to be done there may work later."""

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.errors import nearest
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.hashing import canonical_json
 
 Seconds = Annotated[float, Field(ge=0)]
 Searched = Seconds | tuple[Seconds, Seconds]

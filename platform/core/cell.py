@@ -5,16 +5,14 @@ Nothing here imports torch, Ray or MLflow, so that the reports can read results 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.config import Recipe
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.recipe import Recipe
 
 PROTOCOL = 2
 """Version of windows, masks, normalisation, stitching and scoring. A table never mixes two of them.
@@ -26,16 +24,6 @@ MODALITIES = ("audio", "visual", "text")
 """Canonical order wherever modalities are concatenated or listed."""
 
 TARGETS = ("valence", "arousal")
-
-
-class FailureClass(StrEnum):
-    """Why a try ended without a result. Only `INFRA` and `OOM` are worth trying again unchanged."""
-
-    DATA = "data"
-    CODE = "code"
-    DIVERGED = "diverged"
-    OOM = "oom"
-    INFRA = "infra"
 
 
 class Inner(Strict):
@@ -141,57 +129,3 @@ def pair_key(cell: Cell) -> str:
 
 def _first_digits(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-class EpochReport(BaseModel):
-    """What one finished epoch says to whoever watches."""
-
-    model_config = ConfigDict(frozen=True)
-
-    epoch: int
-    epochs: int
-    """The most that the recipe allows."""
-    learning_rate: float
-    train_loss: float
-    ccc: dict[str, float]
-    """CCC of the selection split, per target."""
-    best_ccc: float
-    seconds: float
-    gpu_bytes: int = 0
-    """The most device memory that the worker held so far, as torch counts it; 0 without a GPU."""
-
-
-class Reporter(Protocol):
-    """Where a running cell sends its epochs. May raise `Cancelled` to stop it."""
-
-    def epoch(self, cell_id: str, report: EpochReport) -> None: ...
-
-
-class Silent:
-    """A reporter that nobody listens to."""
-
-    def epoch(self, cell_id: str, report: EpochReport) -> None:
-        """Does nothing."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One failed try of one cell."""
-
-    cell_id: str
-    label: str
-    kind: FailureClass
-    attempt: int
-    message: str
-    log_tail: str
-    at: str
-    """UTC time, ISO 8601."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one attempt at one cell ended."""
-
-    status: Literal["done", "failed", "cancelled"]
-    seconds: float
-    failure: Failure | None = None

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.evaluation_options import BATTERIES, Chain, Evaluation, PostChain, StressBattery
-from crossfold.platform.strict import Strict
+from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.evaluation_config import BATTERIES, Chain, Evaluation, PostChain, StressBattery
+from crossfold.platform.core.hashing import canonical_json
 
 OUTSIDE_IDENTITY = ("name", "joint_targets", "post", "stress")
 """Fields of a recipe that do not tell cells apart: a label, what the cell's targets say, and how a run is looked at."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, Protocol
 
-from crossfold.platform.errors import UserError
+from crossfold.platform.core.errors import UserError
 
 Work = Callable[[Any], UserError | None]
 """Works on one task and leaves its result on disk; returns what is wrong with the task's files."""

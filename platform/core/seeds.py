@@ -5,8 +5,8 @@ The order of batches never depends on the system, so that systems are compared o
 
 import hashlib
 
-from crossfold.platform.canonical import canonical_json
-from crossfold.platform.contracts import Cell
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.hashing import canonical_json
 
 
 def seed_for(purpose: str, **facts: object) -> int:
