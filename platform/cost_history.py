@@ -17,7 +17,7 @@ from filelock import FileLock
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 SAVE_SECONDS = 20.0
 """Between two writings of what finished cells took; a launch that is killed loses no more of it."""

@@ -18,9 +18,10 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import CellRecord, Workspace
 from crossfold.platform.scoring import score
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,6 @@ def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
 def keep_seed_ensembles(workspace: Workspace) -> int:
     """Scores what `seed_ensembles` yields, so that reports find it; returns how many there are."""
     return sum(1 for _ in seed_ensembles(workspace))
-
-
-def kept_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
-    """Metrics per target of every ensemble that was scored, by the ids of its members."""
-    found = {}
-    for path in sorted(workspace.ensembles.glob("*.json")):
-        kept = json.loads(path.read_text())
-        found[frozenset(kept["members"])] = kept["metrics"]
-    return found
 
 
 def _scored(members: Sequence[CellRecord], workspace: Workspace, stores: dict[str, FeatureStore]) -> Ensemble:

@@ -16,8 +16,8 @@ from crossfold.platform.cell_data import CellData, Split
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.map_collector import MapCollector
 from crossfold.platform.model import EmotionModel
-from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import pooled_ccc
+from crossfold.platform.workspace.predictions import Predictions
 
 
 @dataclass(frozen=True)

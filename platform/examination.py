@@ -7,11 +7,11 @@ from crossfold.platform.cell_data import CellData
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.evaluation import Seen, look, predict
 from crossfold.platform.gate_scores import gate_entries
-from crossfold.platform.kept_maps import shown_clips
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.postprocessing import post_part
 from crossfold.platform.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.stress import under_stress
+from crossfold.platform.workspace.attention_maps import shown_clips
 
 PARTS = ("post", "stress", "spans", "gates")
 """What depends on how a cell is looked at, in `result.json` and in `rescored/`."""

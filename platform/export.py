@@ -24,8 +24,8 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.postprocessing import processed
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.predictions import Predictions
 
 ABAW_TARGETS = ("valence", "arousal")
 ABAW_HEADER = "image_location,valence,arousal"

@@ -16,7 +16,7 @@ from time import monotonic
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.cost_history import DurationStats, cost_keys, known_durations, update_durations
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import AttentionMap, maps_over_time
 from crossfold.fusion_models.system import Notes
-from crossfold.platform.kept_maps import ClipMaps
 from crossfold.platform.scoring import DAMAGE
+from crossfold.platform.workspace.attention_maps import ClipMaps
 
 WINDOWS = 10
 """Windows that a map spans: in all of a long clip, a window would be a speck on the diagonal."""

@@ -9,10 +9,10 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor, FeaturePlan, Origin
 from crossfold.platform.frozen import batch_of, frozen, weights_facts, word_encoder
-from crossfold.platform.results import Workspace
 from crossfold.platform.text_encoder import FRONT_END
 from crossfold.platform.text_extraction import words_facts
 from crossfold.platform.weights import weights_folder
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def pick_device(device: str) -> str:

@@ -14,8 +14,8 @@ from scipy import ndimage
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.evaluation_config import Chain, Limit, Median, Shift, Smooth, Step
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
-from crossfold.platform.predictions import Predictions
 from crossfold.platform.scoring import score
+from crossfold.platform.workspace.predictions import Predictions
 
 Fitted = dict[str, Any]
 """One step with its numbers, as it stands in `result.json`: `{"kind": "shift", "seconds": 0.8}`."""

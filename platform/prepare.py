@@ -33,7 +33,7 @@ from crossfold.platform.extractors import Extractor, FeaturePlan, Origin, face_c
 from crossfold.platform.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, fold_files, stored
 from crossfold.platform.leftovers import claim, clear, me
 from crossfold.platform.light_encoder import LightEncoder, fitting_stride, measure
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage (check, read, fit, encode, write), how many of its steps are done, and how many there are."""

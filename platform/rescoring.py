@@ -16,7 +16,7 @@ from crossfold.platform.core.files import write_json
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.examination import examine
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 DRIFT = 1e-3
 """Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""

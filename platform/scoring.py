@@ -11,7 +11,7 @@ import pandas as pd
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
-from crossfold.platform.predictions import Predictions
+from crossfold.platform.workspace.predictions import Predictions
 
 DAMAGE = ("missing", "corrupted", "conflict")
 """Kinds of spans where one modality tells nothing, or something false."""

@@ -2,23 +2,9 @@
 
 from collections.abc import Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure
-
-
-def public_address(uri: str) -> str:
-    """Where people open the pages of a tracking server: without user, password and query; empty for other stores."""
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not host:
-        return ""
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
 class Tracker(Protocol):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.frozen import OWN_SUFFIX
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
 
 
 def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:

@@ -27,10 +27,10 @@ from crossfold.platform.model import EmotionModel
 from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.resident import forget
-from crossfold.platform.results import Workspace, describe_machine
 from crossfold.platform.scoring import score
 from crossfold.platform.training import Trained, train
 from crossfold.platform.weights import weights_folder
+from crossfold.platform.workspace.workspace import Workspace, describe_machine
 
 logger = logging.getLogger(__name__)
 

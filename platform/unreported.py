@@ -13,8 +13,8 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
 from crossfold.platform.model import modalities_of
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.predictions import Predictions
 
 
 def clips_of_test_part(store: FeatureStore) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from crossfold.datasets.spectrograms import VggishSpectrum
 from crossfold.fusion_models.backbones.catalogue import Backbone
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now, write_json
-from crossfold.platform.results import Workspace
 from crossfold.platform.weights_table import Expected, Weights, weights_entry
+from crossfold.platform.workspace.workspace import Workspace
 
 State = dict[str, Tensor]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from crossfold.datasets.store import FeatureStore
-from crossfold.platform.kept_maps import ClipMaps
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.attention_maps import ClipMaps
+from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import TRUTH, Key, Panel, figure_of, line_of, plain, rounded
 from crossfold.reports.palette import Style

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.cells import Results, load_results
 from crossfold.reports.claims import Verdict, count_words, judge
 from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown

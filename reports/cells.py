@@ -18,8 +18,8 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.ensembles import kept_ensembles
-from crossfold.platform.results import CellRecord, Workspace
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.workspace import Workspace, kept_ensembles
 from crossfold.reports.curves import Curves
 from crossfold.reports.palette import system_label, system_rank
 from crossfold.reports.statistics import Run, moments_of

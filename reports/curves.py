@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.platform.results import CellRecord, Workspace
-from crossfold.platform.tracking import public_address
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.launches import public_address
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.budget import setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting, memory_of
 from crossfold.reports.curves import Floats

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.attention import packed
 from crossfold.reports.budget import same_budget
 from crossfold.reports.cells import Results

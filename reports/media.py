@@ -20,7 +20,7 @@ from crossfold.datasets.corpora import find_reader
 from crossfold.datasets.media import crop_files, read_sound
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.cells import EMBEDDED, RANDOM_WEIGHTS
 
 FACES, PIXELS, QUALITY = 8, 56, 60

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart
 from crossfold.reports.budget import ranks_of, same_budget, setting_targets, setting_variants
 from crossfold.reports.cells import Results, Setting

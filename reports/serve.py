@@ -14,7 +14,7 @@ from pathlib import Path
 from markupsafe import escape
 
 from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.metrics import ccc_of, moments
-from crossfold.platform.kept_maps import shown_clips
+from crossfold.platform.workspace.attention_maps import shown_clips
 from crossfold.reports.attention import map_panels
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting

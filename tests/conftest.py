@@ -203,7 +203,7 @@ def synthetic_store(tmp_path_factory):
 @pytest.fixture
 def new_workspace(tmp_path_factory, synthetic_store):
     """Makes empty workspaces that hold the synthetic store and nothing else."""
-    from crossfold.platform.results import Workspace
+    from crossfold.platform.workspace.workspace import Workspace
 
     def make(store=synthetic_store.path):
         workspace = Workspace(tmp_path_factory.mktemp("workspace"))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
-from crossfold.platform.room import Room
+from crossfold.platform.workspace.disk_space import Room
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["go", "cancel", "die"]

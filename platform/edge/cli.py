@@ -23,7 +23,7 @@ from crossfold.platform.edge import (
     cli_why,
 )
 from crossfold.platform.edge.console import err, tell_error
-from crossfold.platform.room import FULL, tell_full
+from crossfold.platform.workspace.disk_space import FULL, tell_full
 
 app = typer.Typer(
     name="crossfold",
@@ -126,7 +126,7 @@ def _run(arguments: list[str] | None) -> None:
     try:
         app(arguments, prog_name="crossfold")
     finally:
-        mirrors = sys.modules.get("crossfold.platform.workspace_mirror")
+        mirrors = sys.modules.get("crossfold.platform.workspace.remote.mirror")
         if mirrors is not None:
             mirrors.leave()
 

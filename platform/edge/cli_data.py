@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from crossfold.platform.edge.console import JsonOption, PluginOption, WeightsOption, WorkspaceOption, emit, err, out
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.edge.ray_extraction import RayWorkers

@@ -9,13 +9,13 @@ import typer
 
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.core.cell import Cell
-    from crossfold.platform.predictions import Predictions
-    from crossfold.platform.results import CellRecord
+    from crossfold.platform.workspace.cell_record import CellRecord
+    from crossfold.platform.workspace.predictions import Predictions
 
 
 FORMATS = ("abaw", "csv", "parquet", "backbone")

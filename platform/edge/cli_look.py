@@ -23,7 +23,7 @@ from crossfold.platform.edge.console import (
 from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
 from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 MOST_PATHS = 6
 """More tables than these are told as a number and a folder."""

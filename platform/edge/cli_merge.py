@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def merge(
@@ -20,8 +20,8 @@ def merge(
 
     Exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
-    from crossfold.platform.edge.driver_lease import driver_lock
-    from crossfold.platform.merge import merge as join
+    from crossfold.platform.workspace.driver_lease import driver_lock
+    from crossfold.platform.workspace.merge import merge as join
 
     space = Workspace.locate(workspace)
     sources = [Workspace.at(other) for other in others]

@@ -14,7 +14,7 @@ from crossfold.platform.edge.cli_run import OnlyOption
 from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out, tell_error
 from crossfold.platform.edge.ray_start import cores
 from crossfold.platform.edge.turns import only as choose
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell

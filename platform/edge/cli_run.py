@@ -25,7 +25,7 @@ from crossfold.platform.edge.console import (
     out,
     spell_seconds,
 )
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
@@ -214,12 +214,12 @@ def search(
     A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
     """
     from crossfold.datasets.store import FeatureStore
-    from crossfold.platform.edge.driver_lease import driver_lock
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.platform.edge.turns import budget_seconds
-    from crossfold.platform.room import need_room
+    from crossfold.platform.workspace.disk_space import need_room
+    from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.sweeps.trials import winner_sweep
 
     for path in plugin or ():
@@ -305,10 +305,10 @@ def rerun(
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.driver_lease import driver_lock
     from crossfold.platform.edge.mlflow_tracker import MlflowTracker
     from crossfold.platform.edge.progress import choose_view
     from crossfold.platform.edge.ray_fleet import run_cells
+    from crossfold.platform.workspace.driver_lease import driver_lock
 
     space = Workspace.locate(workspace)
     for path in plugin or ():

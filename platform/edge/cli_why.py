@@ -10,11 +10,11 @@ import typer
 
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out, spell_seconds
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.outcome import Failure
-    from crossfold.platform.results import CellRecord
+    from crossfold.platform.workspace.cell_record import CellRecord
 
 
 POST = {

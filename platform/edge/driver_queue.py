@@ -14,7 +14,7 @@ from crossfold.platform.core.errors import FleetError
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.fleet_link import QueueActor, patiently
 from crossfold.platform.edge.ray_start import NAMESPACE
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 ENDS = ("finished", "failed", "cancelled")
 """Kinds of events after which a cell is owed no more."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def backbone_rows() -> list[dict[str, Any]]:

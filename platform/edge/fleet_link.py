@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from crossfold.platform.core.outcome import EpochReport, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event, Ticket, Verdict
-from crossfold.platform.room import Room
+from crossfold.platform.workspace.disk_space import Room
 
 Answer = Ticket | Literal["wait", "leave"]
 """What a worker that asks for a cell is told."""

@@ -23,7 +23,7 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.fleet_link import Link, QueueLost, RayLink
 from crossfold.platform.edge.last_words import log_path
 from crossfold.platform.edge.ray_start import NAMESPACE
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 BEAT_SECONDS = 1.0
 """Between two signs of life of a running cell; also how late a cancellation may be noticed."""

@@ -8,7 +8,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 HEADROOM = 0.15
 """Part of a GPU's memory kept free: fragments, other processes, batches larger than those of the probe."""

@@ -11,7 +11,6 @@ from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.console import out, spell_seconds, spell_workers
-from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.launch import Prepared, remember_sweep
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
 from crossfold.platform.edge.progress import choose_view
@@ -19,10 +18,11 @@ from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
 from crossfold.platform.ensembles import keep_seed_ensembles
 from crossfold.platform.forecast import forecast
-from crossfold.platform.integrity import damaged_cells, remove_leftovers, set_damaged_aside
-from crossfold.platform.results import Workspace
-from crossfold.platform.room import need_room
 from crossfold.platform.tracking import Tracker
+from crossfold.platform.workspace.disk_space import need_room
+from crossfold.platform.workspace.driver_lease import driver_lock
+from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
+from crossfold.platform.workspace.workspace import Workspace
 
 
 class Trackers:

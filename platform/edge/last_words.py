@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 TAIL = 4000
 """Characters of a log kept in the failure ledger."""

@@ -14,7 +14,7 @@ from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import Plan, expand
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, load

@@ -9,19 +9,11 @@ from types import FrameType
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event
-from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import Trial, work
-from crossfold.platform.results import Workspace
-from crossfold.platform.room import Room
-
-
-def keep_driving(lease: Lease | None) -> None:
-    """Raises `FleetError` if another machine drives the workspace by now."""
-    if lease is not None and lease.lost.is_set():
-        raise FleetError(
-            f"another driver took over: nothing was heard of this one for {lease.seconds:.0f} s; see {lease.place}"
-        )
+from crossfold.platform.workspace.disk_space import Room
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @contextlib.contextmanager

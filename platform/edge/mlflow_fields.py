@@ -7,7 +7,7 @@ from typing import Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
 
 FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")
 SETTLED = "best_ccc"

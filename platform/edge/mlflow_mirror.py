@@ -39,9 +39,9 @@ from crossfold.platform.edge.mlflow_fields import (
 )
 from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
 from crossfold.platform.edge.mlflow_model import write_model
-from crossfold.platform.launch_notes import Launch, LaunchBook, keep_launch, launches
-from crossfold.platform.results import CellRecord, Workspace
-from crossfold.platform.tracking import public_address
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.launches import Launch, LaunchBook, keep_launch, launches, public_address
+from crossfold.platform.workspace.workspace import Workspace
 
 RUNS_FILE = "mlflow-runs.jsonl"
 ARTIFACTS = "mlflow-artifacts"

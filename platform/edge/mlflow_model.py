@@ -14,7 +14,7 @@ import numpy as np
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
-from crossfold.platform.results import CellRecord
+from crossfold.platform.workspace.cell_record import CellRecord
 
 ARTIFACT = "model"
 """Where a run's model lies among its artifacts."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.mlflow_mirror import CellRun, Mirror
-from crossfold.platform.launch_notes import (
+from crossfold.platform.workspace.driver_lease import driver_lock
+from crossfold.platform.workspace.launches import (
     Launch,
     LaunchBook,
     Unfinished,
@@ -27,7 +27,7 @@ from crossfold.platform.launch_notes import (
     unfinished_cell,
     unfinished_cells,
 )
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

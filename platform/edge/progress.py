@@ -22,9 +22,9 @@ from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.cell_queue import Event, State
 from crossfold.platform.edge.last_words import log_tail
-from crossfold.platform.results import Workspace
-from crossfold.platform.room import Room
 from crossfold.platform.tracking import Tracker
+from crossfold.platform.workspace.disk_space import Room
+from crossfold.platform.workspace.workspace import Workspace
 
 STATUS_SECONDS = 1.0
 """Between two writings of the state on disk."""

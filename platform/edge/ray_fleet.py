@@ -17,11 +17,10 @@ from typing import Any
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.cell_queue import HANG_SECONDS, Event
-from crossfold.platform.edge.driver_lease import Lease, driver_lock
 from crossfold.platform.edge.driver_queue import DriverQueue
 from crossfold.platform.edge.fleet_worker import Trial, train_worker
 from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
-from crossfold.platform.edge.local_fleet import LocalFleet, interruptions, keep_driving
+from crossfold.platform.edge.local_fleet import LocalFleet, interruptions
 from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
 from crossfold.platform.edge.ray_start import (
     MOST_WORKERS,
@@ -35,8 +34,9 @@ from crossfold.platform.edge.train_storage import clear_train_storage, train_sto
 from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.edge.wide_cell import WideTrial, ground_for
 from crossfold.platform.edge.worker_group import Causes, WorkerGroup
-from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import NullTracker, Tracker
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
+from crossfold.platform.workspace.workspace import Workspace
 
 TRIAL = "crossfold.platform.trial:attempt_cell"
 

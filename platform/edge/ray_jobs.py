@@ -35,8 +35,8 @@ import yaml
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.ray_start import environment
-from crossfold.platform.remote_files import without_password
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.remote.filesystem import without_password
+from crossfold.platform.workspace.workspace import Workspace
 
 START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
 """What starts a head that takes jobs."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.sweeps.sweep_files import Range, Search

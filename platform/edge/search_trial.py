@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.results import CellRecord, Workspace
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.workspace import Workspace
 
 METRIC = "ccc"
 POLL_SECONDS = 0.25

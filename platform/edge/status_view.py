@@ -18,8 +18,8 @@ from rich.text import Text
 from crossfold.platform.core.errors import DataError, UserError, nearest
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.edge.console import spell_seconds, spell_workers
-from crossfold.platform.edge.driver_lease import alive, driver_of
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.driver_lease import alive, driver_of
+from crossfold.platform.workspace.workspace import Workspace
 
 FRESH_SECONDS = 30.0
 """Age above which the live state of a driver is of one that is gone; it is written every second."""

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from typing import Any
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def train_storage(workspace: Workspace, name: str, *, cluster: bool) -> dict[str, Any]:

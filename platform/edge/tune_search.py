@@ -30,8 +30,8 @@ from crossfold.platform.edge.progress import Monitor, SilentView, View
 from crossfold.platform.edge.ray_fleet import TRIAL, Fleet
 from crossfold.platform.edge.ray_start import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 from crossfold.platform.edge.search_study import STATES, Study, describe_space
-from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import Tracker
+from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.datasets.store import FeatureStore

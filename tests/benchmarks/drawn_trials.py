@@ -5,7 +5,7 @@ import time
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome, Reporter
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 RECIPE = Recipe()
 

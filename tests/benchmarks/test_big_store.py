@@ -17,7 +17,7 @@ from crossfold.datasets.puppets import write_puppets
 from crossfold.datasets.store import FORMAT, FeatureStore
 from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 FRAMES = 2_990_000
 CLIPS = 594

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
 from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep

@@ -25,8 +25,8 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.workspace import Workspace
 
 TINY = {
     "window": 20, "hop": 10, "epochs": 2, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,
@@ -265,7 +265,7 @@ import psutil, torch, ray, ray.train, ray.train.torch
 import pandas, pyarrow.parquet, safetensors.torch
 from crossfold.platform.edge import fleet_worker
 from crossfold.platform import trial
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 torch.set_num_threads(1)
 torch.nn.Linear(2, 2)(torch.zeros(1, 2)).sum().backward()
 def own():

@@ -14,7 +14,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell
 
 hungry = make_cell(0, trouble="eats once", gib=int(sys.argv[2]))

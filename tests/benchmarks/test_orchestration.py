@@ -54,7 +54,7 @@ def rivals(trials, monkeypatch):
 @pytest.mark.benchmark
 def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tmp_path, capsys):
     from crossfold.platform.edge.ray_fleet import run_cells
-    from crossfold.platform.results import Workspace
+    from crossfold.platform.workspace.workspace import Workspace
 
     cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]
     summary = run_cells(cells, Workspace(tmp_path / "ours"), workers=WORKERS, trial="fake_trials:sleepy")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, build_tables
 from crossfold.reports.cells import load_results
 from crossfold.reports.claims import judge

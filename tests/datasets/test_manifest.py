@@ -20,7 +20,7 @@ from crossfold.datasets.validation import findings_table
 from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 FRAMES = 40
 RATE = 4.0

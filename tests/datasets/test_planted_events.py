@@ -7,7 +7,7 @@ from crossfold.datasets.clips import UNLABELLED
 from crossfold.datasets.corpora import CORPORA
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from tests.datasets.planted_event import TIMINGS, find_in_clip, find_in_store, picture_times, plant
 
 pytest.importorskip("av", reason="needs crossfold[media]")

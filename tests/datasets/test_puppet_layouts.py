@@ -17,7 +17,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")

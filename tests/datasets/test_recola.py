@@ -24,7 +24,7 @@ from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from tests.datasets.damage import put, rewrite, truncate
 
 pytest.importorskip("av", reason="needs crossfold[media]")

@@ -11,8 +11,8 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def score(cell: Cell, epoch: int) -> float:

@@ -11,7 +11,7 @@ from crossfold.platform.core.errors import Cancelled
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def make_cell(seed: int, **params) -> Cell:

@@ -212,8 +212,8 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
 
     from crossfold.datasets.store import FeatureStore
     from crossfold.platform.core.layout import CELL_FILES
-    from crossfold.platform.results import Workspace
     from crossfold.platform.trial import attempt_cell
+    from crossfold.platform.workspace.workspace import Workspace
     from crossfold.sweeps.plan import expand
     from crossfold.sweeps.sweep_files import load
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 TINY = {
     "window": 20, "hop": 10, "epochs": 1, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,

@@ -10,9 +10,9 @@ import pytest
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
-from crossfold.platform.edge.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def stranger(workspace, seconds_left):

@@ -265,7 +265,7 @@ RESUMED = {"epochs": 6, "patience": 20, "optimizer__min_lr": 0.006, "reload_best
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, raw_store, tiny_cell):
-    from crossfold.platform.results import Workspace
+    from crossfold.platform.workspace.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
     workspace.stores.mkdir()

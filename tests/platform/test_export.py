@@ -17,8 +17,8 @@ from crossfold.datasets.synthetic import write_synthetic
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app, main
 from crossfold.platform.export import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, Track, join, read_abaw, tidy, write_abaw
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.sweep_files import Sweep
 

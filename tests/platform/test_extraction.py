@@ -22,7 +22,7 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.extractors import FeaturePlan, extractors
 from crossfold.platform.frozen import batch_of, built
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1_left": "Train_Set", "v0": "Validation_Set"}
 
@@ -180,7 +180,7 @@ from pathlib import Path
 from crossfold.platform.extractors import FeaturePlan
 from crossfold.platform.prepare import prepare
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 space, root, plugin, stage = sys.argv[1:]
 load_plugin(Path(plugin))

@@ -11,13 +11,13 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge import driver_lease
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.progress import SilentView
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.results import Workspace
-from crossfold.platform.room import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace import driver_lease
+from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
 def test_a_refused_write_is_named_wherever_it_happens(tmp_path, monkeypatch, number, capsys):
     """As above, on machines that mount nothing: the write of the lease is refused by hand."""
     from crossfold.platform.edge import cli
-    from crossfold.platform.edge.driver_lease import driver_lock
+    from crossfold.platform.workspace.driver_lease import driver_lock
 
     written = os.fdopen
 

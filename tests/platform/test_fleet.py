@@ -16,12 +16,12 @@ from rich.console import Console
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.driver_lease import driver_lock
 from crossfold.platform.edge.progress import PlainView, RichView, SilentView, choose_view, status_path
 from crossfold.platform.edge.ray_fleet import Fleet, FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.results import Workspace
 from crossfold.platform.tracking import RecordingTracker
+from crossfold.platform.workspace.driver_lease import driver_lock
+from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 
 TRIAL = "fake_trials:sleepy"
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from crossfold.platform.edge.progress import PlainView
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell, sleepy
 
 workspace = Workspace(Path(sys.argv[1]))
@@ -58,7 +58,7 @@ def calls_of(tracker: RecordingTracker, cell_id: str) -> list[str]:
 
 def test_nothing_to_do_starts_nothing(workspace):
     code = (
-        "import sys; from pathlib import Path; from crossfold.platform.results import Workspace;"
+        "import sys; from pathlib import Path; from crossfold.platform.workspace.workspace import Workspace;"
         "from crossfold.platform.edge.ray_fleet import run_cells;"
         "run_cells([], Workspace(Path('unused')));"
         "assert not {'ray', 'torch'} & set(sys.modules)"

@@ -12,9 +12,9 @@ from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform import map_collector
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.evaluation import look
-from crossfold.platform.kept_maps import ClipMaps, from_arrays, shown_clips, to_arrays
-from crossfold.platform.predictions import read_predictions, write_predictions
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.attention_maps import ClipMaps, from_arrays, shown_clips, to_arrays
+from crossfold.platform.workspace.predictions import read_predictions, write_predictions
 
 LENGTHS = {"a": 60, "b": 60, "c": 90, "d": 20, "e": 50, "f": 50}
 

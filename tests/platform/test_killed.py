@@ -15,7 +15,7 @@ import pytest
 
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chaos_tools import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep

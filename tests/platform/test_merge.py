@@ -10,9 +10,9 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass, Silent
 from crossfold.platform.edge.cli import main
-from crossfold.platform.merge import merge
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.merge import merge
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @pytest.fixture

@@ -12,9 +12,16 @@ from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch import prepare_cells
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync
-from crossfold.platform.integrity import remove_leftovers
-from crossfold.platform.launch_notes import Launch, LaunchBook, Unfinished, keep_unfinished, launches, unfinished_cells
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.launches import (
+    Launch,
+    LaunchBook,
+    Unfinished,
+    keep_unfinished,
+    launches,
+    unfinished_cells,
+)
+from crossfold.platform.workspace.repair import remove_leftovers
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Sweep
 
 sys.path.insert(0, str(Path(__file__).parent))

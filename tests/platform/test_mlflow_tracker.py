@@ -19,8 +19,8 @@ from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge import mlflow_tracker
 from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 
 EPOCHS = 5

@@ -7,10 +7,10 @@ import fsspec
 import pytest
 
 from crossfold.datasets.store import FeatureStore, verify_store
-from crossfold.platform import node_stores
 from crossfold.platform.core.errors import DataError
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace import store_cache as node_stores
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

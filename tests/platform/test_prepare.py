@@ -15,7 +15,7 @@ from crossfold.datasets.synthetic import write_synthetic
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.light_encoder import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.prepare import prepare
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {f"t{number}": "Train_Set" for number in range(5)} | {"v0": "Validation_Set"}
 

@@ -18,8 +18,8 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import ray_jobs
 from crossfold.platform.edge.turns import budget_seconds
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]

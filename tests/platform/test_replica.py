@@ -28,7 +28,7 @@ EXACT = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, synthetic_store, tiny_cell):
     """One launch of two processes for all tests: a cell that is stopped after epochs 1 and 2, and one that diverges."""
-    from crossfold.platform.results import Workspace
+    from crossfold.platform.workspace.workspace import Workspace
 
     def workspace():
         made = Workspace(tmp_path_factory.mktemp("workspace"))

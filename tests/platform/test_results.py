@@ -12,8 +12,8 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 
 CONTENT = {
     "result": {"status": "done", "metrics": {"valence": {"ccc": 0.5}}},

@@ -12,9 +12,9 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.extractors import FeaturePlan
 from crossfold.platform.prepare import Making, prepare
-from crossfold.platform.results import Workspace
 from crossfold.platform.text_encoder import BertWords
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1": "Train_Set", "t2": "Train_Set", "t3": "Train_Set", "t4": "Train_Set"}
 CLIPS |= {"v0": "Validation_Set"}

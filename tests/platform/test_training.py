@@ -400,7 +400,7 @@ RECIPE = {"epochs": EPOCHS, "optimizer__plateau_patience": 0, "temporal__dropout
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, synthetic_store, tiny_cell):
     """The bytes of the cell below, run through without a checkpoint."""
-    from crossfold.platform.results import Workspace
+    from crossfold.platform.workspace.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
     workspace.stores.mkdir()

@@ -23,7 +23,7 @@ from crossfold.platform.edge.launch import check_search
 from crossfold.platform.edge.search_study import Study
 from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
 from crossfold.platform.edge.tune_search import run_search, trials_at_once
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
 
@@ -219,7 +219,7 @@ import sys
 from pathlib import Path
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.edge.tune_search import run_search
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.tracking import NullTracker
 from crossfold.sweeps.sweep_files import Search
 import json

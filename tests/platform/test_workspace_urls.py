@@ -18,18 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.platform import remote_files, workspace_mirror
 from crossfold.platform.core.errors import Away, Cancelled, DataError, FleetError, UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.driver_lease import Lease, UrlPlace, driver_lock
-from crossfold.platform.edge.local_fleet import keep_driving
-from crossfold.platform.integrity import damaged_cells, set_damaged_aside
-from crossfold.platform.merge import merge
-from crossfold.platform.remote_files import RemoteFiles, is_url
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.driver_lease import Lease, UrlPlace, driver_lock, keep_driving
+from crossfold.platform.workspace.merge import merge
+from crossfold.platform.workspace.remote import filesystem as remote_files
+from crossfold.platform.workspace.remote import mirror as workspace_mirror
+from crossfold.platform.workspace.remote.filesystem import RemoteFiles, is_url
+from crossfold.platform.workspace.repair import damaged_cells, set_damaged_aside
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 
 SAME = tuple(name for name in CELL_FILES if name != "env.json")
@@ -463,9 +463,9 @@ def test_a_claim_without_exclusive_names_settles_by_reading_back(monkeypatch, tm
 RUN = """
 import sys
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.edge.ray_fleet import run_cells
-import crossfold.platform.workspace_mirror as mirror
+import crossfold.platform.workspace.remote.mirror as mirror
 mirror.SYNC_SECONDS = 0.2
 space = Workspace.locate(sys.argv[1])
 cells = [Cell.model_validate_json(line) for line in sys.stdin]

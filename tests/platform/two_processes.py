@@ -10,8 +10,8 @@ from interruption import StopAfter
 from crossfold.platform import training
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.replica import Replica
-from crossfold.platform.results import Workspace
 from crossfold.platform.trial import attempt_cell
+from crossfold.platform.workspace.workspace import Workspace
 
 
 def main(rank, world, meeting, workspace, *jobs):

@@ -16,9 +16,9 @@ from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.metrics import ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.kept_maps import ClipMaps, shown_clips
-from crossfold.platform.predictions import Predictions
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.attention_maps import ClipMaps, shown_clips
+from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.workspace.workspace import Workspace
 
 TARGETS = ("valence", "arousal")
 FRAMES, FPS = 500, 25.0

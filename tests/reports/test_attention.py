@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossfold.fusion_models.blocks.attention_maps import KINDS
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.attention import WORDS, packed
 from crossfold.reports.cells import load_results
 from crossfold.reports.traces import choose_examples, clip_figure

@@ -11,8 +11,8 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.results import Workspace
-from crossfold.platform.tracking import public_address
+from crossfold.platform.workspace.launches import public_address
+from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.drilldown import DIGITS
 from crossfold.reports.html import script_json

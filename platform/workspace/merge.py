@@ -18,7 +18,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 _MAY_DIFFER = "env.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.platform.kept_maps import ClipMaps, from_arrays, to_arrays
+from crossfold.platform.workspace.attention_maps import ClipMaps, from_arrays, to_arrays
 
 GATE = "gate:"
 """Begins the names of gate weights in `predictions.npz`: `gate:<gate>:<modality>`."""

@@ -8,8 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,56 +16,26 @@ import pandas as pd
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES, RECORD
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.integrity import damage_of, describe_files
-from crossfold.platform.node_stores import node_store
-from crossfold.platform.predictions import Predictions, read_predictions, write_predictions
-from crossfold.platform.remote_files import is_url
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.integrity import damage_of, describe_files
+from crossfold.platform.workspace.predictions import Predictions, write_predictions
+from crossfold.platform.workspace.remote.filesystem import is_url
+from crossfold.platform.workspace.store_cache import node_store
 
 if TYPE_CHECKING:
-    from crossfold.platform.workspace_mirror import Mirror
-from crossfold.platform.core.files import write_json
+    from crossfold.platform.workspace.remote.mirror import Mirror
 
 
-@dataclass(frozen=True)
-class CellRecord:
-    """A finished cell as it lies on disk; the large parts are read when asked for."""
-
-    path: Path
-    cell: Cell
-    result: dict[str, Any]
-    fetch: Callable[[str, str], None] | None = field(default=None, compare=False, repr=False)
-    """Brings a file of the cell that is not here yet, where the workspace lies at a URL."""
-
-    def file(self, name: str) -> Path:
-        """One file of the cell, here."""
-        path = self.path / name
-        if self.fetch is not None and not path.is_file():
-            self.fetch(self.cell_id, name)
-        return path
-
-    @property
-    def cell_id(self) -> str:
-        """The folder's name, equal to the identity of the cell in it."""
-        return self.path.name
-
-    @cached_property
-    def env(self) -> dict[str, Any]:
-        """Machine, versions and wall times: what may differ between two runs of one cell."""
-        env: dict[str, Any] = json.loads((self.path / "env.json").read_text())
-        env.pop(RECORD, None)
-        return env
-
-    @cached_property
-    def curve(self) -> pd.DataFrame:
-        """One row an epoch: epoch, learning_rate, train_loss, and `ccc_<target>` on the selection split."""
-        return pd.read_parquet(self.path / "curve.parquet")
-
-    @cached_property
-    def predictions(self) -> Predictions:
-        """Frame-level predictions of the reported split."""
-        return read_predictions(self.file("predictions.npz"))
+def kept_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
+    """Metrics per target of every ensemble that was scored, by the ids of its members."""
+    found = {}
+    for path in sorted(workspace.ensembles.glob("*.json")):
+        kept = json.loads(path.read_text())
+        found[frozenset(kept["members"])] = kept["metrics"]
+    return found
 
 
 class Workspace:
@@ -86,7 +55,7 @@ class Workspace:
         named = str(place or os.environ.get("CROSSFOLD_HOME") or ".crossfold")
         if not is_url(named):
             return cls(Path(named))
-        from crossfold.platform.workspace_mirror import Mirror
+        from crossfold.platform.workspace.remote.mirror import Mirror
 
         mirror = Mirror(named)
         return cls(mirror.root, mirror)

@@ -29,8 +29,8 @@ from pathlib import Path
 from crossfold.platform.core.errors import Away, DataError, UserError
 from crossfold.platform.core.files import write_whole
 from crossfold.platform.core.layout import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
-from crossfold.platform.followed_documents import Documents, stat_of
-from crossfold.platform.remote_files import RemoteFiles, without_password
+from crossfold.platform.workspace.remote.document_sync import Documents, stat_of
+from crossfold.platform.workspace.remote.filesystem import RemoteFiles, without_password
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,16 @@ def _launches(workspace: Workspace) -> Path:
 
 def _unfinished(workspace: Workspace) -> Path:
     return workspace.root / "unfinished"
+
+
+def public_address(uri: str) -> str:
+    """Where people open the pages of a tracking server: without user, password and query; empty for other stores."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not host:
+        return ""
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"

@@ -23,10 +23,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from crossfold.platform.core.errors import Away, UserError
+from crossfold.platform.core.errors import Away, FleetError, UserError
 from crossfold.platform.core.files import utc_now, write_json
-from crossfold.platform.remote_files import RemoteFiles
-from crossfold.platform.results import Workspace
+from crossfold.platform.workspace.remote.filesystem import RemoteFiles
+from crossfold.platform.workspace.workspace import Workspace
 
 LEASE_SECONDS = 120.0
 """From the last sign of life of a driver until another machine may take over."""
@@ -279,3 +279,11 @@ def _claim(path: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def keep_driving(lease: Lease | None) -> None:
+    """Raises `FleetError` if another machine drives the workspace by now."""
+    if lease is not None and lease.lost.is_set():
+        raise FleetError(
+            f"another driver took over: nothing was heard of this one for {lease.seconds:.0f} s; see {lease.place}"
+        )

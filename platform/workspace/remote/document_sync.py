@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from crossfold.platform.core.files import write_whole
-from crossfold.platform.remote_files import RemoteFiles
+from crossfold.platform.workspace.remote.filesystem import RemoteFiles
 
 FOLLOWED = ("failures", "rescored", "ensembles", "replaced", "sweeps", "searches", "launches", "unfinished", "status")
 PASSING = "unfinished/"
