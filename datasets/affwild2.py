@@ -40,7 +40,7 @@ from crossfold.datasets.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, Medi
 from crossfold.datasets.corpora import CORPORA, Corpus, Inspection
 from crossfold.datasets.corpus_files import sound_of_video
 from crossfold.datasets.labels import read_labels
-from crossfold.datasets.media import VideoFacts, probe
+from crossfold.datasets.media.video import VideoFacts, probe
 from crossfold.datasets.truth import read_spans, read_subjects
 from crossfold.datasets.validation import Finding, attempt, check_crops, check_targets, check_wav, relative
 

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from crossfold.datasets.corpus_files import take_crops, take_transcript, walk
-from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
+from crossfold.datasets.media.transcripts import SUFFIXES as TRANSCRIPTS
 from crossfold.datasets.validation import Finding, relative
 
 _PARTITIONS = {

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.datasets.media import VideoFacts
-from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
-from crossfold.datasets.transcripts import check_transcript
+from crossfold.datasets.media.transcripts import SUFFIXES as TRANSCRIPTS
+from crossfold.datasets.media.transcripts import check_transcript
+from crossfold.datasets.media.video import VideoFacts
 from crossfold.datasets.validation import Finding, relative
 
 

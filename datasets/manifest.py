@@ -40,7 +40,7 @@ from crossfold.datasets.manifest_labels import (
 from crossfold.datasets.manifest_media import MediaFiles, look
 from crossfold.datasets.manifest_splits import Side, check_sides, folds_of
 from crossfold.datasets.manifest_table import Row, Table, locate, read_number, read_table, unknown_columns
-from crossfold.datasets.transcripts import check_transcript
+from crossfold.datasets.media.transcripts import check_transcript
 from crossfold.datasets.truth import read_spans
 from crossfold.datasets.validation import Finding, relative
 from crossfold.platform.core.cell import MODALITIES

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.manifest_labels import TOLERANCE, Axis
-from crossfold.datasets.media import VideoFacts, crop_files, probe, sound_seconds
+from crossfold.datasets.media.crops import crop_files
+from crossfold.datasets.media.sound import sound_seconds
+from crossfold.datasets.media.video import VideoFacts, probe
 from crossfold.datasets.validation import Finding, attempt, check_crops, relative
 
 _APART = 1.0

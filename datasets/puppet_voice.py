@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossfold.datasets.media.transcripts import Word
 from crossfold.datasets.performance import OTHER_SPEAKER, Array, Performance
-from crossfold.datasets.transcripts import Word
 
 SAMPLE_RATE = 16_000
 """Samples a second of everything this module returns."""

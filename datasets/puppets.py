@@ -33,11 +33,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.datasets.performance import Array, Performance, partition_plan, perform, write_rows, write_spans
 from crossfold.datasets.puppet_face import SCENE, Pixels, Shot, cast_looks, film
 from crossfold.datasets.puppet_layouts import Role, find_layout
 from crossfold.datasets.puppet_voice import SAMPLE_RATE, Speech, speak
-from crossfold.datasets.transcripts import Word, write_transcript
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import whole_folder
 

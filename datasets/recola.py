@@ -31,7 +31,8 @@ from pydantic import Field
 from crossfold.datasets.clips import ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora import CORPORA, Corpus, Inspection
 from crossfold.datasets.corpus_files import sound_of_video, take_crops, take_transcript
-from crossfold.datasets.media import VideoFacts, probe, sound_seconds
+from crossfold.datasets.media.sound import sound_seconds
+from crossfold.datasets.media.video import VideoFacts, probe
 from crossfold.datasets.ratings import RATE
 from crossfold.datasets.recola_files import (
     DIMENSIONS,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crossfold.datasets.affwild2_files import VIDEOS
 from crossfold.datasets.corpus_files import walk
-from crossfold.datasets.transcripts import SUFFIXES as TRANSCRIPTS
+from crossfold.datasets.media.transcripts import SUFFIXES as TRANSCRIPTS
 from crossfold.datasets.truth import read_rows
 from crossfold.datasets.validation import Finding, Severity, relative
 

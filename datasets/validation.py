@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from crossfold.datasets.clips import Target, labelled
-from crossfold.datasets.media import check_wav_length, crop_files
+from crossfold.datasets.media.crops import crop_files
+from crossfold.datasets.media.sound import check_wav_length
 from crossfold.platform.core.errors import DataError
 
 Severity = Literal["error", "warning", "note"]

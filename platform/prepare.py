@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.clips import ClipArrays, ClipInfo, MediaClip
 from crossfold.datasets.corpora import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
-from crossfold.datasets.faces import available, side_of_clip
+from crossfold.datasets.media.face_tracking import available, side_of_clip
 from crossfold.datasets.partitions import Fold, make_folds, read_fold_file
 from crossfold.datasets.store import FORMAT, write_store
 from crossfold.datasets.validation import Finding, refuse_errors

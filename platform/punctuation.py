@@ -23,7 +23,7 @@ _CONTEXT = 20
 
 @dataclass(frozen=True)
 class TokenPunctuation:
-    """A `Punctuate` (datasets/text.py): the mark of a word is the label of its last piece.
+    """A `Punctuate` (datasets/media/word_features.py): the mark of a word is the label of its last piece.
 
     Long transcripts go through the model in stretches, each with the words before and after it as context.
     """

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from crossfold.datasets.clips import MediaClip
-from crossfold.datasets.media import RATE, read_sound
-from crossfold.datasets.text import SENTENCE_MARKS, Punctuate, punctuated
-from crossfold.datasets.transcripts import Word, read_transcript, write_transcript
+from crossfold.datasets.media.sound import RATE, read_sound
+from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
+from crossfold.datasets.media.word_features import SENTENCE_MARKS, Punctuate, punctuated
 from crossfold.platform.core.errors import UserError
 
 MODEL = "vosk-model-en-us-0.22"

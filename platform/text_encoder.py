@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.text import sentences
+from crossfold.datasets.media.word_features import sentences
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.threads import one_thread
 
@@ -35,7 +35,7 @@ _LONGEST = 512
 
 @dataclass(frozen=True)
 class BertWords:
-    """A `WordEncoder` (datasets/text.py) around a model of transformers and its tokenizer."""
+    """A `WordEncoder` (datasets/media/word_features.py) around a model of transformers and its tokenizer."""
 
     model: Any
     tokenizer: Any

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.clips import MediaClip
-from crossfold.datasets.transcripts import Word
+from crossfold.datasets.media.transcripts import Word
 from crossfold.platform import punctuation, speech
 from crossfold.platform.weights import digest_of, find_weights
 from crossfold.platform.weights_table import weights_entry

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossfold.datasets.spectrograms import VggishSpectrum
+from crossfold.datasets.media.spectrograms import VggishSpectrum
 from crossfold.fusion_models.backbones.catalogue import Backbone
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now, write_json

@@ -17,7 +17,8 @@ from PIL import Image
 from crossfold.datasets.clips import ClipInfo, MediaClip
 from crossfold.datasets.corpora import EMBEDDED as PUPPETS
 from crossfold.datasets.corpora import find_reader
-from crossfold.datasets.media import crop_files, read_sound
+from crossfold.datasets.media.crops import crop_files
+from crossfold.datasets.media.sound import read_sound
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.workspace.workspace import Workspace

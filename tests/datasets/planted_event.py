@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from crossfold.datasets.clips import UNLABELLED
-from crossfold.datasets.media import log_mel, read_crops, read_sound
+from crossfold.datasets.media.crops import read_crops
+from crossfold.datasets.media.sound import log_mel, read_sound
 
 LABEL_RATE = 25
 """Labels a second, where a layout has labels at a rate of its own."""

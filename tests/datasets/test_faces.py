@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets import faces
-from crossfold.datasets.faces import (
+from crossfold.datasets.media import face_tracking as faces
+from crossfold.datasets.media.face_tracking import (
     Box,
     crop_face,
     dlib_detector,

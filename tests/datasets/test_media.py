@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold.datasets.media import RATE, crop_chunks, log_mel, probe, read_crop, read_crops, read_pictures, read_sound
+from crossfold.datasets.media.crops import crop_chunks, read_crop, read_crops
+from crossfold.datasets.media.sound import RATE, log_mel, read_sound
+from crossfold.datasets.media.video import probe, read_pictures
 from crossfold.platform.core.errors import DataError
 
 NTSC = Fraction(30000, 1001)

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torchaudio
 
-from crossfold.datasets.media import heard
-from crossfold.datasets.spectrograms import DECIBELS, VggishSpectrum, decibels, differences, mfcc
+from crossfold.datasets.media.sound import heard
+from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, differences, mfcc
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:

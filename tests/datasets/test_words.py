@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold.datasets.affwild2 import inspect_affwild2
-from crossfold.datasets.text import punctuated, sentences, text_features, words_on_frames
-from crossfold.datasets.transcripts import Word, check_transcript, read_transcript, write_transcript
+from crossfold.datasets.media.transcripts import Word, check_transcript, read_transcript, write_transcript
+from crossfold.datasets.media.word_features import punctuated, sentences, text_features, words_on_frames
 from crossfold.platform.core.errors import DataError
 
 WORDS = (Word("good", 0.1, 0.35), Word("morning", 0.35, 0.9), Word("all", 2.0, 2.2))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from crossfold.datasets.clips import ClipInfo, MediaClip
-from crossfold.datasets.text import text_features
-from crossfold.datasets.transcripts import Word, read_transcript, write_transcript
+from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
+from crossfold.datasets.media.word_features import text_features
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.punctuation import TokenPunctuation
 from crossfold.platform.speech import open_vosk, recognise, transcribe, words_of

@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.transcripts import Word, write_transcript
 from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Silent

@@ -1,32 +1,22 @@
-"""Reading of media files: what a video holds, its sound, its spectrogram, its face crops.
-
-Everything is put on the time axis of the video's frames. Frame i lasts from `times[i]` to `times[i] + 1 / fps`, and
-its column of the spectrogram hears exactly that, so no rate, however odd, makes sound and picture drift apart.
-"""
+"""Sound of wav and video files, and its log-mel spectrogram on the time axis of the video frames."""
 
 import functools
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.sparse
-from PIL import Image
 
-from crossfold.platform.core.errors import DataError, UserError
+from crossfold.datasets.media.container import import_av, open_container
+from crossfold.platform.core.errors import DataError
 
 RATE = 16_000
 """Samples a second of all sound (D2)."""
 MELS = 64
 BAND_HZ = (125.0, 7500.0)
 """VGGish's mel bands, and the ends of the lowest and the highest (spec 3.3)."""
-CROP = 48
-"""Side of a face crop in pixels (spec 3.3)."""
 _WINDOW = 400
 _FFT = 512
 _FLOOR = 0.01
@@ -46,55 +36,6 @@ AUDIO_FRONT_END = {
     "windows_a_frame": _LOOKS,
 }
 """Everything the numbers of `log_mel` depend on, for the store's manifest."""
-
-Colour = Literal["L", "RGB"]
-
-
-@dataclass(frozen=True)
-class VideoFacts:
-    """What a container says about its pictures, none of them decoded."""
-
-    fps: float
-    times: np.ndarray
-    """float64 [frames]: when each frame is shown, in seconds after the first."""
-    has_sound: bool
-
-    @property
-    def frames(self) -> int:
-        """Pictures in the file."""
-        return len(self.times)
-
-    @property
-    def seconds(self) -> float:
-        """From the begin of the first picture to the end of the last."""
-        return float(self.times[-1]) + 1 / self.fps
-
-
-def probe(path: Path) -> VideoFacts:
-    """Reads a video from end to end without decoding it.
-
-    Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
-    """
-    remedy = "the file is damaged or was not copied whole; fetch it again"
-    with open_container(path, "cannot be read as video", remedy) as container:
-        if not container.streams.video:
-            raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
-            raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        if not packets or fps <= 0:
-            raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
-        times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
-        return VideoFacts(fps, times, bool(container.streams.audio))
-
-
-def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
-    known = sorted(stamp for stamp in stamps if stamp is not None)
-    if len(known) < len(stamps):
-        return np.arange(len(stamps)) / fps
-    return (np.array(known, np.float64) - known[0]) * tick
 
 
 def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
@@ -151,41 +92,6 @@ def _decode_sound(container: Any, stream: Any, origin: float) -> np.ndarray:
             parts.append(samples)
             written += len(samples)
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Pictures of a video in order, with their number in `probe`'s times: uint8 [height, width, 3] each.
-
-    A picture that cannot be decoded is left out, and those after it keep their numbers.
-    """
-    times = probe(path).times
-    with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        first: float | None = None
-        for order, frame in enumerate(container.decode(stream)):
-            number = order
-            if frame.pts is not None:
-                moment = float(frame.pts * stream.time_base)
-                first = moment if first is None else first
-                number = int(np.abs(times - (moment - first)).argmin())
-            yield number, frame.to_ndarray(format="rgb24")
-
-
-def crop_chunks(
-    folder: Path, frames: int, colour: Colour, size: int, chunk: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `read_crops`, in order, at most `chunk` crops at a time."""
-    files = crop_files(folder)
-    for begin in range(0, frames, chunk):
-        count = min(chunk, frames - begin)
-        crops = np.zeros((count, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
-        present = np.zeros(count, np.bool_)
-        for index in range(count):
-            if (path := files.get(begin + index + 1)) is not None:
-                crops[index] = read_crop(path, colour, size)
-                present[index] = True
-        yield crops, present
 
 
 def check_wav_length(path: Path) -> None:
@@ -275,56 +181,3 @@ def mel_bank_of_vggish() -> Any:
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return scipy.sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))
-
-
-def crop_files(folder: Path) -> dict[int, Path]:
-    """Crops of a clip by frame number, 1-based as in their names; other files are not crops."""
-    return {
-        int(path.stem): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.stem.isdecimal()
-    }
-
-
-def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
-    """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
-    try:
-        with Image.open(path) as image:
-            picture = image.convert(colour)
-            if picture.size != (size, size):
-                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a readable picture ({reason_of(error)})", "fetch the crop again, or delete it: no face there"
-        ) from None
-
-
-def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
-    return next(crop_chunks(folder, frames, colour, size, frames))
-
-
-@contextmanager
-def open_container(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
-    """The container of a media file; an error of FFmpeg inside becomes a `DataError` with this trouble and remedy."""
-    av = import_av()
-    try:
-        with av.open(str(path)) as container:
-            yield container
-    except av.error.FFmpegError as error:
-        raise DataError(f"{path}: {trouble} ({reason_of(error)})", remedy) from None
-
-
-def reason_of(error: BaseException) -> str:
-    """The system's words for an error, without the path that the message already names."""
-    return str(getattr(error, "strerror", None) or str(error).partition(":")[0].partition(" '")[0])
-
-
-def import_av() -> ModuleType:
-    """PyAV, which only reading media needs."""
-    try:
-        import av
-    except ImportError:
-        raise UserError("reading video and sound needs PyAV", "pip install 'crossfold[media]'") from None
-    return av

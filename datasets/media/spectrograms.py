@@ -19,7 +19,7 @@ import numpy as np
 import scipy.fft
 import scipy.sparse
 
-from crossfold.datasets.media import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish
+from crossfold.datasets.media.sound import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish
 
 _CHUNK = 128
 """Examples that are transformed at a time."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from crossfold.datasets.transcripts import Word
+from crossfold.datasets.media.transcripts import Word
 
 TEXT_FRONT_END = {"kind": "words-on-frames", "version": 1}
 """Everything the placing of words depends on, for the store's manifest."""

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from crossfold.datasets.media import Colour, read_pictures
+from crossfold.datasets.media.crops import Colour
+from crossfold.datasets.media.video import read_pictures
 from crossfold.platform.core.errors import UserError
 
 LOOK = 640

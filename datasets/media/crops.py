@@ -1,0 +1,60 @@
+"""Face crops as pictures on disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from crossfold.datasets.media.container import reason_of
+from crossfold.platform.core.errors import DataError
+
+CROP = 48
+"""Side of a face crop in pixels (spec 3.3)."""
+
+Colour = Literal["L", "RGB"]
+
+
+def crop_chunks(
+    folder: Path, frames: int, colour: Colour, size: int, chunk: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `read_crops`, in order, at most `chunk` crops at a time."""
+    files = crop_files(folder)
+    for begin in range(0, frames, chunk):
+        count = min(chunk, frames - begin)
+        crops = np.zeros((count, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
+        present = np.zeros(count, np.bool_)
+        for index in range(count):
+            if (path := files.get(begin + index + 1)) is not None:
+                crops[index] = read_crop(path, colour, size)
+                present[index] = True
+        yield crops, present
+
+
+def crop_files(folder: Path) -> dict[int, Path]:
+    """Crops of a clip by frame number, 1-based as in their names; other files are not crops."""
+    return {
+        int(path.stem): path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.stem.isdecimal()
+    }
+
+
+def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
+    """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert(colour)
+            if picture.size != (size, size):
+                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a readable picture ({reason_of(error)})", "fetch the crop again, or delete it: no face there"
+        ) from None
+
+
+def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
+    return next(crop_chunks(folder, frames, colour, size, frames))
