@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
+from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
+from crossfold.datasets.corpora.partitions import Fold, make_folds
 from crossfold.datasets.inputs import standardised
-from crossfold.datasets.partitions import Fold, make_folds
 from crossfold.datasets.sums import ROWS_A_LOOK, Sums
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError

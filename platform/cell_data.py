@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from crossfold.datasets.corpora.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.normalisation import statistics_of
-from crossfold.datasets.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.store import FeatureStore, Normalisation
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from crossfold.datasets.clips import MediaClip
+from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.inputs import ClipKind, clip_kind
 from crossfold.datasets.media.crops import CROP, Colour, crop_chunks
 from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from crossfold.datasets.clips import Target
+from crossfold.datasets.corpora.clips import Target
 from crossfold.datasets.normalisation import statistics_of
 from crossfold.datasets.store import FeatureStore
 from crossfold.datasets.windows import Stitcher, starts

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from crossfold.datasets.clips import UNLABELLED, MediaClip
-from crossfold.datasets.partitions import Fold
+from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
+from crossfold.datasets.corpora.partitions import Fold
 from crossfold.datasets.sums import Sums
 from crossfold.platform.clip_reading import ClipTask, clip_folder, network_of
 from crossfold.platform.core.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crossfold.datasets.clips import MediaClip
+from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.sound import RATE, read_sound
 from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
 from crossfold.datasets.media.word_features import SENTENCE_MARKS, Punctuate, punctuated

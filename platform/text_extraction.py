@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossfold.datasets.clips import MediaClip
+from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.transcripts import Word
 from crossfold.platform import punctuation, speech
 from crossfold.platform.weights import digest_of, find_weights

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossfold.datasets.clips import ClipInfo, MediaClip
-from crossfold.datasets.corpora import EMBEDDED as PUPPETS
-from crossfold.datasets.corpora import find_reader
+from crossfold.datasets.corpora.clips import ClipInfo, MediaClip
+from crossfold.datasets.corpora.registry import EMBEDDED as PUPPETS
+from crossfold.datasets.corpora.registry import find_reader
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.sound import read_sound
 from crossfold.datasets.store import FeatureStore

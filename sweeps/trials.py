@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossfold.datasets.partitions import inner_fold
+from crossfold.datasets.corpora.partitions import inner_fold
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner

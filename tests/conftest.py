@@ -141,7 +141,7 @@ TINY_RECIPE = {
 def write_small_store(stores, clips, *, corpus="synthetic", targets=("valence", "arousal")):
     """A feature store of given arrays. A clip: name, labels [F, T], features {m: [F, D]}; optional video, subject,
     partition (`train`) and present {m: [F]}."""
-    from crossfold.datasets.clips import ClipArrays, ClipInfo
+    from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
     from crossfold.datasets.store import write_store
 
     by_name = {clip["name"]: clip for clip in clips}
@@ -178,8 +178,8 @@ def small_store():
 @pytest.fixture(scope="session")
 def synthetic_store(tmp_path_factory):
     """Eight clips of 90 frames of the corpus `synthetic`, as a feature store opened for reading."""
+    from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
     from crossfold.datasets.store import FeatureStore
-    from crossfold.datasets.synthetic import synthetic_clips
 
     clips = []
     for clip in synthetic_clips(clips=8, frames=90, widths={"audio": 5, "visual": 6}):

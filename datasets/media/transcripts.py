@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold.datasets.validation import Finding, attempt, relative
 from crossfold.platform.core.errors import DataError
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""
 _SHAPES = "a list of words, each with word, start and end, under `words`, `result`, `segments` or `monologues`"
-_BEYOND_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,6 @@ def write_transcript(path: Path, words: Sequence[Word]) -> None:
         json.dumps({"words": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
     )
     beside.replace(path)
-
-
-def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:
-    """A transcript can be read, and is one of a recording of this length."""
-    findings: list[Finding] = []
-    words = attempt(read_transcript, path, "transcript-readable", root, findings)
-    if words is None:
-        return findings
-    beyond = [word for word in words if word.start > seconds + _BEYOND_SECONDS]
-    if not beyond:
-        return []
-    last = max(word.start for word in beyond)
-    problem = f"has {len(beyond)} of {len(words)} words after the end, up to {last:.1f} s of {seconds:.1f} s"
-    if len(beyond) > len(words) / 2:
-        remedy = "it is not of this video, or its times are not in seconds; fetch or make it again"
-        return [Finding(relative(path, root), "transcript-length", problem, remedy)]
-    remedy = "nothing to do: they are left out"
-    return [Finding(relative(path, root), "transcript-length", problem, remedy, "warning")]
 
 
 def _word(entry: Any) -> Word:

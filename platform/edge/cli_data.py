@@ -62,7 +62,7 @@ def corpus_puppets(
     layout: Annotated[str, typer.Option(help="How files lie: affwild2, recola or manifest.")] = "affwild2",
 ) -> None:
     """Rendered faces and synthesised speech with known valence and arousal, in the layout of a real corpus."""
-    from crossfold.datasets.puppets import write_puppets
+    from crossfold.datasets.corpora.embedded.puppets import write_puppets
 
     with Bars() as bars:
         write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, progress=bars.clips)
@@ -77,7 +77,7 @@ def corpus_synthetic(
     seed: Annotated[int, typer.Option(help="Another seed makes other clips.")] = 0,
 ) -> None:
     """Features without media, with the same planted spans as puppets; for tests and first steps."""
-    from crossfold.datasets.synthetic import write_synthetic
+    from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 
     write_synthetic(folder, clips=clips, frames=frames, seed=seed)
     out.print(f"synthetic: {clips} clips of {frames} frames in {folder}", soft_wrap=True)
@@ -92,8 +92,8 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """What is wrong with a data folder, in plain words, before any work. Exits with 2 if anything must be mended."""
-    from crossfold.datasets.corpora import find_reader
-    from crossfold.datasets.validation import Finding, findings_table
+    from crossfold.datasets.corpora.findings import Finding, findings_table
+    from crossfold.datasets.corpora.registry import find_reader
     from crossfold.platform.core.errors import UserError
     from crossfold.platform.core.registry import load_plugin
 

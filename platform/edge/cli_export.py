@@ -220,10 +220,10 @@ def folds(
     plugin: PluginOption = None,
 ) -> None:
     """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
-    from crossfold.datasets.corpora import find_reader
-    from crossfold.datasets.partitions import fold_file, make_folds, read_fold_file
+    from crossfold.datasets.corpora.findings import refuse_errors
+    from crossfold.datasets.corpora.partitions import fold_file, make_folds, read_fold_file
+    from crossfold.datasets.corpora.registry import find_reader
     from crossfold.datasets.store import FeatureStore
-    from crossfold.datasets.validation import refuse_errors
     from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():

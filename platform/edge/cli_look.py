@@ -78,7 +78,7 @@ def _systems() -> list[dict[str, Any]]:
 
 
 def _corpora() -> list[dict[str, Any]]:
-    from crossfold.datasets.corpora import CORPORA
+    from crossfold.datasets.corpora.registry import CORPORA
 
     return [
         {"name": name, "description": entry.description, "layout": entry.layout, "needs": entry.needs}

@@ -72,7 +72,7 @@ def demo(
     workers: WorkersOption = None,
 ) -> None:
     """Corpus, store, sweep and report on this machine, in minutes. Interrupted, the same command continues."""
-    from crossfold.datasets.puppets import write_puppets
+    from crossfold.datasets.corpora.embedded.puppets import write_puppets
     from crossfold.platform.edge.cli_data import Bars
     from crossfold.reports.build import build_report
 

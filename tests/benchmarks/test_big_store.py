@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.datasets.clips import ClipInfo
-from crossfold.datasets.puppets import write_puppets
+from crossfold.datasets.corpora.clips import ClipInfo
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.datasets.store import FORMAT, FeatureStore
 from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.prepare import prepare

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossfold.datasets.clips import UNLABELLED
+from crossfold.datasets.corpora.clips import UNLABELLED
 from crossfold.datasets.media.crops import read_crops
 from crossfold.datasets.media.sound import log_mel, read_sound
 

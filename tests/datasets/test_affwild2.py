@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.datasets.affwild2 import TOLERANCE, inspect_affwild2
-from crossfold.datasets.affwild2_files import Listing, check_split, find_split, list_files
-from crossfold.datasets.clips import UNLABELLED, MediaClip
-from crossfold.datasets.corpora import CORPORA
-from crossfold.datasets.validation import Finding, findings_table, refuse_errors
+from crossfold.datasets.corpora.affwild2.files import Listing, check_split, find_split, list_files
+from crossfold.datasets.corpora.affwild2.reader import TOLERANCE, inspect_affwild2
+from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
+from crossfold.datasets.corpora.findings import Finding, findings_table, refuse_errors
+from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.platform.core.errors import DataError
 from tests.datasets.damage import put, rewrite, truncate
 

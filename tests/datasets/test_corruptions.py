@@ -163,7 +163,7 @@ def test_overlapping_windows_see_the_same_noise(store):
 
 
 def test_raw_pixels_stay_pixels(tmp_path):
-    from crossfold.datasets.clips import ClipArrays, ClipInfo
+    from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
     from crossfold.datasets.store import write_store
 
     rng = np.random.default_rng(1)

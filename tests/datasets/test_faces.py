@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.datasets.media import face_tracking as faces
 from crossfold.datasets.media.face_tracking import (
     Box,
@@ -16,7 +17,6 @@ from crossfold.datasets.media.face_tracking import (
     side_of_clip,
     smooth,
 )
-from crossfold.datasets.puppets import write_puppets
 from crossfold.platform.core.errors import UserError
 
 FPS = 25.0

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.clips import MediaClip, Target
-from crossfold.datasets.corpora import CORPORA, Inspection
-from crossfold.datasets.manifest import inspect_manifest
+from crossfold.datasets.corpora.clips import MediaClip, Target
+from crossfold.datasets.corpora.findings import findings_table
+from crossfold.datasets.corpora.manifest.reader import inspect_manifest
+from crossfold.datasets.corpora.registry import CORPORA, Inspection
 from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.validation import findings_table
 from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.prepare import prepare

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets import partitions
-from crossfold.datasets.clips import ClipInfo
-from crossfold.datasets.partitions import (
+from crossfold.datasets.corpora import partitions
+from crossfold.datasets.corpora.clips import ClipInfo
+from crossfold.datasets.corpora.embedded.puppets import _plan
+from crossfold.datasets.corpora.partitions import (
     Fold,
     check_leakage,
     fold_file,
@@ -18,7 +19,6 @@ from crossfold.datasets.partitions import (
     make_folds,
     read_fold_file,
 )
-from crossfold.datasets.puppets import _plan
 from crossfold.platform.core.errors import DataError, UserError
 
 
@@ -109,7 +109,7 @@ def fold_file_of(path, folds, **changes):
 
 def test_published_folds_are_those_of_the_rule():
     """From who is in which of the default puppets, none of them made."""
-    published = Path(partitions.__file__).parent / "partitions" / "puppets-24.json"
+    published = Path(partitions.__file__).parent / "published_folds" / "puppets-24.json"
     roles = [role for job in _plan(Path(), 24, 500, 25.0, 0, "affwild2") for role in job.roles]
     clips = [clip(role.clip, role.partition, video=role.video, subject=role.subject) for role in roles]
     assert (len(clips), len(make_folds(clips))) == (24, 6)

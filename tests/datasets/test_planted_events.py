@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from crossfold.datasets.clips import UNLABELLED
-from crossfold.datasets.corpora import CORPORA
+from crossfold.datasets.corpora.clips import UNLABELLED
+from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from crossfold.datasets.clips import UNLABELLED
-from crossfold.datasets.corpora import CORPORA, find_reader
-from crossfold.datasets.puppet_layouts import LAYOUTS
-from crossfold.datasets.puppets import DEFAULT_LAYOUT, write_puppets
-from crossfold.datasets.recola_labels import RATERS
+from crossfold.datasets.corpora.clips import UNLABELLED
+from crossfold.datasets.corpora.embedded.layouts import LAYOUTS
+from crossfold.datasets.corpora.embedded.puppets import DEFAULT_LAYOUT, write_puppets
+from crossfold.datasets.corpora.recola.labels import RATERS
+from crossfold.datasets.corpora.registry import CORPORA, find_reader
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app

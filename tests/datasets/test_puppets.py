@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.datasets.performance import partition_plan, perform
-from crossfold.datasets.puppet_face import CROP, SCENE
-from crossfold.datasets.puppets import write_puppets
+from crossfold.datasets.corpora.embedded.face import CROP, SCENE
+from crossfold.datasets.corpora.embedded.latent_script import partition_plan, perform
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.platform.core.files import whole_folder
 
 pytest.importorskip("av", reason="needs crossfold[media]")
@@ -55,7 +55,7 @@ def test_same_arguments_same_bytes_whatever_the_processes(corpus, tmp_path):
 FILM_AGAIN = """
 import json, sys
 from pathlib import Path
-from crossfold.datasets.puppets import write_puppets
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
 write_puppets(Path(sys.argv[1]), **json.loads(sys.argv[2]), processes=1)
 """
 RUBBISH = {"MALLOC_MMAP_THRESHOLD_": "500000000", "MALLOC_TOP_PAD_": "100000000"}

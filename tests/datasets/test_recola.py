@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crossfold.datasets.clips import UNLABELLED
-from crossfold.datasets.corpora import CORPORA
-from crossfold.datasets.gold_standard import gold_standard
-from crossfold.datasets.puppets import write_puppets
-from crossfold.datasets.ratings import RATE, read_ratings
-from crossfold.datasets.recola import RecolaOptions
-from crossfold.datasets.recola_files import source_files
-from crossfold.datasets.recola_labels import labels_at
+from crossfold.datasets.corpora.clips import UNLABELLED
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
+from crossfold.datasets.corpora.recola.files import source_files
+from crossfold.datasets.corpora.recola.gold_standard import gold_standard
+from crossfold.datasets.corpora.recola.labels import labels_at
+from crossfold.datasets.corpora.recola.rating_files import RATE, read_ratings
+from crossfold.datasets.corpora.recola.reader import RecolaOptions
+from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
-from crossfold.datasets.partitions import make_folds
+from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
+from crossfold.datasets.corpora.partitions import make_folds
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.core.errors import DataError, UserError
 

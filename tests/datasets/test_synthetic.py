@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from crossfold.datasets.synthetic import synthetic_clips, write_synthetic
+from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips, write_synthetic
 
 
 def test_shapes_partitions_and_speed():

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.datasets.affwild2 import inspect_affwild2
-from crossfold.datasets.media.transcripts import Word, check_transcript, read_transcript, write_transcript
+from crossfold.datasets.corpora.affwild2.reader import inspect_affwild2
+from crossfold.datasets.corpora.media_checks import check_transcript
+from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
 from crossfold.datasets.media.word_features import punctuated, sentences, text_features, words_on_frames
 from crossfold.platform.core.errors import DataError
 

@@ -227,7 +227,7 @@ def test_a_signal_stops_a_command_in_order(number, tmp_path, monkeypatch, capsys
 
 
 def test_a_workspace_that_cannot_be_written_is_noticed_before_the_check(crossfold, lab, tmp_path, monkeypatch):
-    from crossfold.datasets.corpora import Corpus
+    from crossfold.datasets.corpora.registry import Corpus
 
     def never(*given, **named):
         raise AssertionError("the folder was read")
@@ -241,13 +241,13 @@ def test_a_workspace_that_cannot_be_written_is_noticed_before_the_check(crossfol
 
 
 def test_a_folder_without_a_clip_does_not_pass(crossfold, tmp_path, monkeypatch):
-    from crossfold.datasets.corpora import CORPORA
+    from crossfold.datasets.corpora.registry import CORPORA
 
     # What the plugin registers is gone after this test.
     monkeypatch.setattr(CORPORA, "_entries", {name: CORPORA.get(name) for name in CORPORA})
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "from crossfold.datasets.corpora import CORPORA, Corpus, Inspection\n"
+        "from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection\n"
         "CORPORA.register('bare', origin=__name__)(Corpus(description='d', layout='l', needs='n',\n"
         "    inspect=lambda root, deep: Inspection('bare', ()), sources=lambda root: []))\n"
     )

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from crossfold.datasets.clips import ClipArrays, ClipInfo
+from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation

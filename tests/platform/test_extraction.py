@@ -261,7 +261,7 @@ def test_missing_weights_and_wrong_names_stop_it_before_any_work(tmp_path, corpu
 
 
 def test_ready_features_take_no_extractor(tmp_path):
-    from crossfold.datasets.synthetic import write_synthetic
+    from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 
     write_synthetic(tmp_path / "data", clips=4, frames=60)
     with pytest.raises(UserError, match="brings ready features"):
@@ -297,7 +297,7 @@ def test_a_run_that_is_at_it_already_is_left_alone(tmp_path, corpus, plugin):
 @pytest.fixture(scope="module")
 def crop_free(tmp_path_factory):
     """Puppets as a manifest that names no crops: two clips, and two subjects of one video."""
-    from crossfold.datasets.puppets import write_puppets
+    from crossfold.datasets.corpora.embedded.puppets import write_puppets
 
     root = tmp_path_factory.mktemp("cropfree") / "data"
     write_puppets(root, clips=4, seconds=2.0, layout="manifest")

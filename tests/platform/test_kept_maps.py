@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.datasets.clips import Span
+from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform import map_collector

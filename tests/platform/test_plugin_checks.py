@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from crossfold.datasets.corpora import CORPORA
-from crossfold.datasets.synthetic import write_synthetic
+from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
+from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.catalogue import find_system, systems

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.datasets.clips import UNLABELLED
+from crossfold.datasets.corpora.clips import UNLABELLED
+from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.store import FeatureStore
-from crossfold.datasets.synthetic import write_synthetic
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.light_encoder import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.prepare import prepare

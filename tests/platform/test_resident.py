@@ -89,7 +89,7 @@ def test_other_statistics_and_damaged_frames_reach_the_device(synthetic_store, t
 
 
 def raw_store(folder, kind, shape, dtype):
-    from crossfold.datasets.clips import ClipArrays, ClipInfo
+    from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
     from crossfold.datasets.store import FeatureStore, write_store
 
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crossfold.datasets.clips import Span
+from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corruptions import damaged_frames
 from crossfold.datasets.store import FeatureStore
 from crossfold.platform.cell_data import Split, open_data

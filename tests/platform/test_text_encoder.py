@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.datasets.clips import ClipInfo, MediaClip
+from crossfold.datasets.corpora.clips import ClipInfo, MediaClip
 from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
 from crossfold.datasets.media.word_features import text_features
 from crossfold.platform.core.errors import UserError

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from crossfold.datasets.clips import ClipArrays, ClipInfo
+from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import tune_search

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.datasets.clips import UNLABELLED, ClipArrays, ClipInfo, Span
+from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.store import FeatureStore, write_store
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.files import write_json

@@ -1,0 +1,58 @@
+"""What an embedded corpus tells about itself under `truth/`; real data have no such folder."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from crossfold.datasets.corpora.clips import Span
+from crossfold.datasets.corpora.findings import Finding, relative
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file, none where there is no file. Raises `ValueError` where a row lacks one of `columns`."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, start=2):
+        if any(not row.get(column) for column in columns):
+            raise ValueError(f"line {number} lacks one of {', '.join(columns)}")
+    return rows
+
+
+def embedded_layout(root: Path) -> str | None:
+    """The layout in which an embedded corpus was written into `root`; nothing where there is none."""
+    try:
+        note = json.loads((root / "puppets.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(note.get("layout", "affwild2")) if isinstance(note, dict) else None
+
+
+def read_spans(root: Path, findings: list[Finding]) -> Mapping[str, Sequence[Span]]:
+    """Planted spans of `truth/spans.csv` by clip; a damaged table becomes a finding."""
+    path = root / "truth" / "spans.csv"
+    spans: dict[str, list[Span]] = defaultdict(list)
+    try:
+        for row in read_rows(path, ("clip", "start", "end", "kind", "modality")):
+            span = Span(int(row["start"]), int(row["end"]), row["kind"], row["modality"], row.get("detail") or "")
+            spans[row["clip"]].append(span)
+    except ValueError as error:
+        findings.append(_damaged(path, root, error))
+    return spans
+
+
+def read_subjects(root: Path, findings: list[Finding]) -> Mapping[str, str]:
+    """Who is seen in each clip, by `truth/clips.csv`; a damaged table becomes a finding."""
+    path = root / "truth" / "clips.csv"
+    try:
+        return {row["clip"]: row["subject"] for row in read_rows(path, ("clip", "subject"))}
+    except ValueError as error:
+        findings.append(_damaged(path, root, error))
+        return {}
+
+
+def _damaged(path: Path, root: Path, error: ValueError) -> Finding:
+    return Finding(relative(path, root), "truth-readable", f"is not the table it should be: {error}", "make it again")

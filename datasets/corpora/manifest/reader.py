@@ -1,0 +1,370 @@
+"""Anybody's data, with no code: a folder with `manifest.csv`, one row a clip.
+
+    clip                     its name
+    subject                  who is in it: a subject is never on both sides of a split
+    partition, fold          train, validation or test; or the number of the fold that reports the clip
+    video, audio, crops      media, by paths from the folder; crops: a folder of 00001.jpg ..., one a frame
+    transcript               words with times
+    audio_features, visual_features, text_features      ready-made features instead of media: .npy, .npz, .parquet
+    features                 an .npz of several modalities; else features/<modality>/<clip>.npy are found by name
+    labels                   a table or array of labels (see `manifest_labels.py`)
+    label:<target>           one value for the whole clip or session
+    rate                     frames a second, where no video says it
+
+`manifest.yaml` may give the corpus a name, and its targets their ranges. Only `clip`, a partition or fold, media or
+features, and labels are needed. With `fold` alone, fold k reports the clips marked k and trains on all others; with
+`partition` too, fold 0 is the partition and fold k >= 1 reports the training clips marked k (spec 3.3, E13).
+"""
+
+import functools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from crossfold.datasets.corpora.clips import ClipInfo, MediaClip, Span, Target
+from crossfold.datasets.corpora.embedded_truth import read_spans
+from crossfold.datasets.corpora.findings import Finding, relative
+from crossfold.datasets.corpora.manifest.features import (
+    SUFFIXES,
+    FeatureFiles,
+    check_shapes,
+    check_widths,
+    modalities_of_file,
+)
+from crossfold.datasets.corpora.manifest.frames import Axis
+from crossfold.datasets.corpora.manifest.labels import (
+    Labels,
+    place_labels,
+    read_declared,
+    read_label_file,
+    settle_targets,
+)
+from crossfold.datasets.corpora.manifest.media import MediaFiles, look
+from crossfold.datasets.corpora.manifest.splits import Side, check_sides, folds_of
+from crossfold.datasets.corpora.manifest.table import Row, Table, locate, read_number, read_table, unknown_columns
+from crossfold.datasets.corpora.media_checks import check_transcript
+from crossfold.datasets.corpora.registry import CORPORA, EMBEDDED, Corpus, FeatureClip, Inspection
+from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.errors import nearest
+
+MANIFEST = "manifest.csv"
+_FEATURES = {f"{modality}_features": modality for modality in MODALITIES}
+_MEDIA = ("video", "audio", "crops")
+_COLUMNS = (*("clip", "subject", "partition", "fold", *_MEDIA, "transcript", *_FEATURES, "features", "labels", "rate"),)
+_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,199}")
+_CORPUS = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+@dataclass
+class _Entry:
+    """One row of the manifest: its files as they were found, and what is wrong with them."""
+
+    line: int
+    side: Side
+    media: MediaFiles
+    transcript: Path | None
+    features: dict[str, Path]
+    labels: Labels
+    findings: list[Finding] = field(default_factory=list)
+    spans: tuple[Span, ...] = ()
+    """What an embedded corpus planted."""
+
+    def usable(self) -> bool:
+        """No error among its findings so far."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
+    """Clips and findings of a folder with a manifest; `deep` also reads every crop."""
+    root = root.resolve()
+    findings: list[Finding] = []
+    name, declared = read_declared(root, findings)
+    corpus = _corpus_name(name, root, findings)
+    table = _read_manifest(root, findings)
+    if table is None:
+        return Inspection(corpus, [], tuple(findings))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        entries = list(pool.map(lambda row: _read_entry(row, table, root, declared), table.rows))
+        spans = read_spans(root, findings)
+        for entry in entries:
+            entry.spans = tuple(spans.get(entry.side.clip, ()))
+        targets = settle_targets(declared, [entry.labels for entry in entries], findings)
+        findings += check_sides([entry.side for entry in entries], table.columns)
+        findings += _check_kinds(entries)
+        clips: list[MediaClip] | list[FeatureClip]
+        if any(entry.features for entry in entries):
+            clips = _feature_clips(entries, root, targets)
+        else:
+            found = pool.map(lambda entry: _media_clip(entry, root, targets, deep=deep), entries)
+            clips = sorted((clip for clip in found if clip is not None), key=lambda clip: clip.info.name)
+            findings += _check_modalities(clips)
+    findings += [finding for entry in entries for finding in entry.findings]
+    sound = not any(finding.severity == "error" for finding in findings)
+    folds = folds_of([entry.side for entry in entries]) if sound else None
+    return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), targets, folds)
+
+
+def _corpus_name(name: str | None, root: Path, findings: list[Finding]) -> str:
+    """The name that the folder gives itself, unless it is that of another corpus; embedded data keep theirs."""
+    if (root / "puppets.json").is_file():
+        return f"{EMBEDDED}-manifest"
+    if name is None:
+        return "manifest"
+    if name.startswith(EMBEDDED) or not _CORPUS.fullmatch(name) or (name in CORPORA and name != "manifest"):
+        remedy = "choose another, of lower-case letters, digits, - and _"
+        findings.append(Finding("manifest.yaml", "name", f"name {name!r} is taken, or cannot name a folder", remedy))
+        return "manifest"
+    return name
+
+
+def _read_manifest(root: Path, findings: list[Finding]) -> Table | None:
+    path = root / MANIFEST
+    if not path.is_file():
+        hint = nearest(MANIFEST, [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")])
+        remedy = "write one row a clip; `crossfold corpus puppets OUT --layout manifest` shows how"
+        problem = f"is not there{hint if 'did you mean' in hint else ''}"
+        findings.append(Finding(MANIFEST, "manifest-there", problem, remedy))
+        return None
+    table = read_table(path, root, findings, _COLUMNS, gaps=True)
+    if table is None:
+        return None
+    findings += unknown_columns(table.columns, _COLUMNS)
+    if "clip" not in table.columns:
+        findings.append(Finding(MANIFEST, "column-clip", "has no column `clip`", "give each row a name of its own"))
+        return None
+    return table
+
+
+def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] | None) -> _Entry:
+    """A row, its paths and its labels. What is wrong is written down with it."""
+    findings: list[Finding] = []
+    cells = row.cells
+
+    def path(column: str, *, folder: bool = False) -> Path | None:
+        cell = cells.get(column, "")
+        return locate(cell, column, row.line, root, findings, folder=folder) if cell else None
+
+    name = cells["clip"]
+    if not _NAME.fullmatch(name):
+        problem = f"line {row.line}: {name!r} cannot name a clip"
+        findings.append(Finding(MANIFEST, "clip-name", problem, "use letters, digits, - and _"))
+    rate = _number(cells.get("rate", ""), "rate", row, table, findings)
+    if rate is not None and not 0 < rate <= 1000:
+        findings.append(
+            Finding(MANIFEST, "rate", f"line {row.line}: rate {rate:g}", "give frames a second, above 0, at most 1000")
+        )
+        rate = None
+    media = MediaFiles(row.line, path("video"), path("audio"), path("crops", folder=True), rate)
+    features = _feature_files(name, {c: path(c) for c in (*_FEATURES, "features")}, row, root, findings)
+    if not any(cells.get(column) for column in (*_MEDIA, *_FEATURES, "features")) and not features:
+        problem = f"line {row.line}: clip {name!r} has no video, audio, crops or features"
+        findings.append(Finding(MANIFEST, "media-there", problem, "name at least one of them, or take the row out"))
+    source = media.video or media.audio
+    side = Side(
+        line=row.line,
+        clip=name,
+        video=source.relative_to(root).with_suffix("").as_posix() if source is not None else name,
+        subject=cells.get("subject", ""),
+        partition=cells.get("partition", ""),
+        fold=cells.get("fold", ""),
+    )
+    labels = _labels(row, table, path("labels"), root, declared, findings)
+    return _Entry(row.line, side, media, path("transcript"), features, labels, findings)
+
+
+def _number(cell: str, column: str, row: Row, table: Table, findings: list[Finding]) -> float | None:
+    """A number of the manifest; nothing where the cell is empty or, with a finding, no number."""
+    try:
+        value = read_number(cell, table.decimal_comma)
+    except ValueError:
+        problem = f"line {row.line}: {column} is {cell[:40]!r}, not a number"
+        findings.append(Finding(MANIFEST, "number", problem, "correct it, or leave the cell empty"))
+        return None
+    return None if np.isnan(value) else value
+
+
+def _feature_files(
+    clip: str, given: Mapping[str, Path | None], row: Row, root: Path, findings: list[Finding]
+) -> dict[str, Path]:
+    """Feature files by modality: those that the row names, else those that lie in `features/<modality>/`."""
+    files: dict[str, Path] = {}
+    for column, path in given.items():
+        if path is None:
+            continue
+        if path.suffix not in SUFFIXES:
+            problem = f"line {row.line}: {column} {row.cells[column]!r} is no {', '.join(SUFFIXES)} file"
+            findings.append(Finding(MANIFEST, "features-kind", problem, "write the features as one of these"))
+        elif column != "features":
+            files[_FEATURES[column]] = path
+        elif inside := modalities_of_file(path):
+            files |= {modality: path for modality in inside if modality not in files}
+        else:
+            problem = f"holds no array named {', '.join(MODALITIES)}"
+            findings.append(Finding(relative(path, root), "features-readable", problem, "write it with numpy.savez"))
+    if _NAME.fullmatch(clip) and not any(row.cells.get(column) for column in (*given, *_MEDIA)):
+        for modality in MODALITIES:
+            found = [p for suffix in SUFFIXES if (p := root / "features" / modality / f"{clip}{suffix}").is_file()]
+            if len(found) > 1:
+                names = " and ".join(relative(path, root) for path in found)
+                findings.append(Finding(MANIFEST, "features-once", f"clip {clip} has {names}", "keep one"))
+            if found:
+                files[modality] = found[0]
+    return {modality: files[modality] for modality in MODALITIES if modality in files}
+
+
+def _labels(
+    row: Row,
+    table: Table,
+    path: Path | None,
+    root: Path,
+    declared: Sequence[Target] | None,
+    findings: list[Finding],
+) -> Labels:
+    columns, places = read_label_file(path, root, declared, findings) if path is not None else ({}, {})
+    whole = {}
+    for column in table.columns:
+        if column.startswith("label:"):
+            value = _number(row.cells[column], column, row, table, findings)
+            whole[column.removeprefix("label:")] = np.nan if value is None else value
+    if both := [name for name in columns if not np.isnan(whole.get(name, np.nan))]:
+        problem = f"line {row.line}: {both[0]} has a value for the whole clip, and a column in its file of labels"
+        findings.append(Finding(MANIFEST, "label-once", problem, "keep one of the two"))
+    whole = {name: value for name, value in whole.items() if name not in columns}
+    return Labels(relative(path, root) if path is not None else MANIFEST, columns, places, whole)
+
+
+def _check_kinds(entries: Sequence[_Entry]) -> list[Finding]:
+    """A corpus is media or features: the two cannot be compared."""
+    media = [e for e in entries if e.media.video or e.media.audio or e.media.crops]
+    features = [e for e in entries if e.features]
+    if not media or not features:
+        return []
+    problem = f"line {media[0].line} names media and line {features[0].line} features"
+    remedy = "give features for every clip, or for none: then they are made from the media"
+    return [Finding(MANIFEST, "media-or-features", problem, remedy)]
+
+
+def _check_modalities(clips: Sequence[MediaClip]) -> list[Finding]:
+    """A modality that no clip has would be zeros in every frame."""
+    pictures = any(clip.crops is not None or clip.video is not None for clip in clips)
+    sound = any(clip.audio is not None for clip in clips)
+    return [
+        Finding(
+            MANIFEST,
+            "modality-there",
+            f"no clip has {what}",
+            f"prepare with `--{modality} none`: then `plan` skips systems that need it",
+            "warning",
+        )
+        for there, what, modality in ((pictures, "video or crops", "visual"), (sound, "sound", "audio"))
+        if clips and not there
+    ]
+
+
+def _info(entry: _Entry, axis: Axis) -> ClipInfo:
+    side = entry.side
+    return ClipInfo(
+        name=side.clip,
+        video=side.video,
+        subject=side.who,
+        partition=side.part or "train",
+        fps=axis.fps,
+        frames=axis.frames,
+    )
+
+
+def _place(entry: _Entry, axis: Axis, targets: Sequence[Target]) -> np.ndarray:
+    found: list[Finding] = []
+    labels = place_labels(entry.labels, axis, targets, found)
+    # A test part has no labels where its owners keep them.
+    entry.findings += [f for f in found if not (entry.side.part == "test" and f.rule == "label-none")]
+    return labels
+
+
+def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: bool) -> MediaClip | None:
+    if not (entry.media.video or entry.media.audio or entry.media.crops):
+        return None
+    found: list[Finding] = []
+    media = look(entry.media, root, found, deep=deep)
+    entry.findings += found
+    if media is None:
+        return None
+    labels = _place(entry, media.axis, targets)
+    if entry.transcript is not None:
+        entry.findings += check_transcript(entry.transcript, media.axis.seconds, root)
+    if not entry.usable():
+        return None
+    info = _info(entry, media.axis)
+    files = entry.media
+    return MediaClip(
+        info=info,
+        labels=labels,
+        crops=files.crops,
+        audio=media.audio,
+        video=files.video,
+        transcript=entry.transcript,
+        spans=entry.spans,
+        times=media.times,
+    )
+
+
+def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Target]) -> list[FeatureClip]:
+    usable = [entry for entry in entries if entry.features]
+    shapes = {e.side.clip: check_shapes(e.side.clip, e.features, root, e.line, e.findings) for e in usable}
+    files = {entry.side.clip: entry.features for entry in usable}
+    widths: dict[str, int] = {}
+    for found in shapes.values():
+        for modality, (_, width) in found.items():
+            widths.setdefault(modality, width)
+    widths = {modality: widths[modality] for modality in MODALITIES if modality in widths}
+    wrong = check_widths(shapes, files, root)
+    clips = []
+    for entry in usable:
+        frames = next((frames for frames, _ in shapes[entry.side.clip].values()), 0)
+        entry.findings += [f for f in wrong if f.file in {relative(p, root) for p in entry.features.values()}]
+        if not frames or not entry.usable():
+            continue
+        if entry.media.rate is None:
+            problem = f"line {entry.line}: no rate"
+            entry.findings.append(Finding(MANIFEST, "rate", problem, "give the features' rows a second in column rate"))
+            continue
+        axis = Axis(np.arange(frames) / entry.media.rate, entry.media.rate)
+        labels = _place(entry, axis, targets)
+        if entry.usable():
+            info = _info(entry, axis)
+            brought = FeatureFiles(entry.features, widths, labels, entry.spans)
+            clips.append(FeatureClip(info, functools.partial(brought.read, info)))
+    return sorted(clips, key=lambda clip: clip.info.name)
+
+
+def source_files(root: Path) -> list[Path]:
+    """Every file that the clips depend on, in order: those that the manifest names, and those that may be found."""
+    root = root.resolve()
+    path = root / MANIFEST
+    table = read_table(path, root, [], _COLUMNS, gaps=True) if path.is_file() else None
+    files = {root / MANIFEST, root / "manifest.yaml", root / "truth" / "spans.csv", root / "puppets.json"}
+    for row in table.rows if table is not None else ():
+        for column in (*_MEDIA, *_FEATURES, "features", "labels", "transcript"):
+            cell, folder = row.cells.get(column), column == "crops"
+            if cell and (found := locate(cell, column, row.line, root, [], folder=folder)):
+                files |= {Path(entry) for entry in os.scandir(found)} if folder else {found}
+    for suffix in SUFFIXES:
+        files |= set(root.glob(f"features/*/*{suffix}"))
+    return sorted(path for path in files if path.is_file())
+
+
+CORPORA.register("manifest", origin=__name__)(
+    Corpus(
+        description="anybody's folder: a table of clips with media or ready-made features, any labels",
+        layout="manifest.csv, manifest.yaml for names and ranges, and whatever files the table names",
+        needs="nothing: `crossfold corpus puppets OUT --layout manifest` makes one to look at",
+        inspect=inspect_manifest,
+        sources=source_files,
+        names_itself=True,
+    )
+)

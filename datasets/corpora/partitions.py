@@ -1,0 +1,181 @@
+"""Official splits and folds, grouped so that no video and no subject stands on both sides."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfold.datasets.corpora.clips import ClipInfo
+from crossfold.platform.core.errors import DataError, UserError, nearest
+
+OUTER_FOLDS = 6
+"""Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of the clips that train and of those that are reported."""
+
+    index: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS) -> tuple[Fold, ...]:
+    """Folds 0..count-1 of a corpus with an official train/validation split.
+
+    Fold k >= 1 reports chunk k of the official training clips, in order of name, and trains on the rest
+    together with the official validation clips. With too few groups there are fewer folds.
+    Raises `DataError` where the official split itself puts a video or subject on both sides.
+    """
+    train = [clip for clip in clips if clip.partition == "train"]
+    validation = [clip for clip in clips if clip.partition == "validation"]
+    if not train or not validation:
+        raise DataError(
+            f"{len(train)} training and {len(validation)} validation clips",
+            "a corpus needs both; check the partition folders",
+        )
+    folds = [Fold(0, _names(train), _names(validation))]
+    chunks = _chunks(train, min(count - 1, len(_groups(train))))
+    if len(chunks) > 1:
+        for index, chunk in enumerate(chunks, start=1):
+            rest = [clip for clip in (*train, *validation) if clip not in chunk]
+            folds.append(Fold(index, _names(rest), _names(chunk)))
+    for fold in folds:
+        check_leakage(clips, fold)
+    return tuple(folds)
+
+
+def inner_fold(clips: Sequence[ClipInfo], outer: Fold, index: int, of: int) -> Fold:
+    """Inner fold `index` of `of`, made of the training clips of `outer` and of nothing else."""
+    inside = [clip for clip in clips if clip.name in set(outer.train)]
+    chunks = _chunks(inside, of)
+    if len(chunks) < of:
+        raise UserError(
+            f"{of} inner folds of fold {outer.index}, which has {len(_groups(inside))} independent videos to train on",
+            "ask for fewer inner folds",
+        )
+    chunk = chunks[index]
+    rest = [clip for clip in inside if clip not in chunk]
+    return Fold(outer.index, _names(rest), _names(chunk))
+
+
+def hold_out(clips: Sequence[ClipInfo], fold: Fold, share: float) -> tuple[Fold, tuple[str, ...]]:
+    """Takes about `share` of the training groups away to pick the epoch; the reported split is untouched."""
+    inside = [clip for clip in clips if clip.name in set(fold.train)]
+    groups = _groups(inside)
+    if len(groups) < 2:
+        raise UserError(
+            f"fold {fold.index} trains on {len(groups)} independent video", "`held_out` selection needs at least two"
+        )
+    wanted = max(1, round(share * len(groups)))
+    # Every k-th group rather than the last ones: names often follow recording sessions.
+    step = len(groups) / wanted
+    chosen = {name for pick in range(wanted) for name in groups[int(pick * step)]}
+    held = tuple(name for name in fold.train if name in chosen)
+    return Fold(fold.index, tuple(name for name in fold.train if name not in chosen), fold.validation), held
+
+
+def check_leakage(clips: Sequence[ClipInfo], fold: Fold) -> None:
+    """Raises `DataError` if a video or subject is on both sides of a fold."""
+    by_name = {clip.name: clip for clip in clips}
+    for what in ("video", "subject"):
+        left = {getattr(by_name[name], what): name for name in fold.train}
+        for name in fold.validation:
+            shared = getattr(by_name[name], what)
+            if shared in left:
+                raise DataError(
+                    f"fold {fold.index}: {what} {shared!r} is in training ({left[shared]}) and in validation ({name})",
+                    "move one of the clips, or correct the subject names",
+                )
+
+
+def fold_file(corpus: str, folds: Sequence[Fold], left_out: Sequence[str] = ()) -> str:
+    """Folds as a file that others can train on exactly the same with: JSON, clip names in order, and their SHA-256.
+
+    left_out: clips of the corpus that are in no fold on purpose, such as those of a test part.
+    """
+    content = {"folds": [asdict(fold) for fold in folds], "left_out": sorted(left_out)}
+    return json.dumps({"corpus": corpus, "sha256": _digest(content), **content}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
+    """The folds of a file for a corpus of these clips, checked for leaks. A file of one's own needs no SHA-256.
+
+    Raises `UserError` where the file was changed after it was written, names a clip that the corpus lacks, or leaves
+    one out without saying so; `DataError` where a video or subject is on both sides.
+    """
+    again = f"`crossfold folds CORPUS --out {path.name}` writes one"
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = {"folds": data["folds"], "left_out": data["left_out"]}
+        folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
+        left_out = [str(name) for name in data["left_out"]]
+        digest = str(data.get("sha256", _digest(content)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a file of folds ({error!r})", again) from None
+    if digest != _digest(content):
+        raise UserError(
+            f"{path}: its folds are not those of its sha256 {digest[:12]}...", "fetch it again, or write anew"
+        )
+    if [fold.index for fold in folds] != list(range(len(folds))) or not folds:
+        raise UserError(f"{path}: folds {[fold.index for fold in folds]}", "number them from 0 without gaps")
+    known = {clip.name for clip in clips}
+    named = set(left_out).union(*(fold.train for fold in folds), *(fold.validation for fold in folds))
+    if strange := sorted(named - known):
+        problem = f"{path}: {len(strange)} clips that the corpus does not have, such as {strange[0]!r}"
+        raise UserError(problem + nearest(strange[0], known), "is it the same edition of the corpus?")
+    if missing := sorted(known - named):
+        problem = f"{path}: {len(missing)} clips of the corpus are in no fold, such as {missing[0]!r}"
+        raise UserError(problem, "add them to a fold, or to `left_out`")
+    for fold in folds:
+        if not fold.train or not fold.validation or set(fold.train) & set(fold.validation):
+            problem = (
+                f"{path}: fold {fold.index} has {len(fold.train)} training and {len(fold.validation)} validation clips"
+            )
+            raise UserError(problem, "both sides need clips, and none may be on both")
+        check_leakage(clips, fold)
+    return folds
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _names(clips: Sequence[ClipInfo]) -> tuple[str, ...]:
+    return tuple(sorted(clip.name for clip in clips))
+
+
+def _groups(clips: Sequence[ClipInfo]) -> list[list[str]]:
+    """Clips joined by a shared video or subject, in order of their first name."""
+    parent = {clip.name: clip.name for clip in clips}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    first: dict[tuple[str, str], str] = {}
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        for key in (("video", clip.video), ("subject", clip.subject)):
+            a, b = root(first.setdefault(key, clip.name)), root(clip.name)
+            parent[max(a, b)] = min(a, b)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(parent):
+        groups.setdefault(root(name), []).append(name)
+    return list(groups.values())
+
+
+def _chunks(clips: Sequence[ClipInfo], count: int) -> list[list[ClipInfo]]:
+    """`count` chunks of whole groups in order of name, the last ones one group larger (71, 71, 71, 71, 72)."""
+    groups = _groups(clips)
+    by_name = {clip.name: clip for clip in clips}
+    count = min(count, len(groups))
+    chunks, start = [], 0
+    for index in range(count):
+        size = (len(groups) + index) // count
+        chunks.append([by_name[name] for group in groups[start : start + size] for name in group])
+        start += size
+    return chunks
