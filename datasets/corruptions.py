@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 
 BLOCK_SECONDS = 2.0
 """Length of a block that is missing as a whole."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.inputs import ClipKind, clip_kind
-from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
+from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
 
 

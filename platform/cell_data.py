@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from crossfold.datasets.corpora.partitions import Fold, hold_out, inner_fold
-from crossfold.datasets.normalisation import statistics_of
-from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
+from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs

@@ -18,12 +18,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import MediaClip
-from crossfold.datasets.inputs import ClipKind, clip_kind
 from crossfold.datasets.media.crops import CROP, Colour, crop_chunks
 from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip
 from crossfold.datasets.media.sound import RATE, frame_seconds, heard, log_mel, read_sound
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.media.word_features import text_features
+from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.extractors import Extractor, Origin, side_of

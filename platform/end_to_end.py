@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from crossfold.datasets.inputs import clip_kind
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
+from crossfold.datasets.store.input_kinds import clip_kind
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.recipe import Recipe

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import CellData
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.evaluation import Seen, look, predict

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from crossfold.datasets.inputs import INPUT_KINDS, SIDES, clip_kind, standardised
 from crossfold.datasets.media.face_tracking import FACE_FRONT_END
 from crossfold.datasets.media.sound import AUDIO_FRONT_END, MELS
 from crossfold.datasets.media.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
 from crossfold.datasets.media.word_features import TEXT_FRONT_END
+from crossfold.datasets.store.input_kinds import INPUT_KINDS, SIDES, clip_kind, standardised
 from crossfold.platform.core.base_model import Strict
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.light_encoder import VISUAL_FRONT_END, WIDTH

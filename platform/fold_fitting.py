@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.partitions import Fold
-from crossfold.datasets.sums import Sums
+from crossfold.datasets.store.running_stats import Sums
 from crossfold.platform.clip_reading import ClipTask, clip_folder, network_of
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor

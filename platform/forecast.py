@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.cost_history import DurationStats, cost_keys, known_durations, update_durations
 from crossfold.platform.workspace.workspace import Workspace

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import AttentionMap, maps_over_time
 from crossfold.fusion_models.system import Notes
 from crossfold.platform.scoring import DAMAGE

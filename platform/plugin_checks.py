@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossfold.datasets.corpora.partitions import check_leakage, make_folds
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
-from crossfold.datasets.inputs import input_shape
+from crossfold.datasets.store.input_kinds import input_shape
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.fusion_models.catalogue import systems
 from crossfold.fusion_models.system import Features, Fusion, System

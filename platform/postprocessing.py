@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import Chain, Limit, Median, Shift, Smooth, Step
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.scoring import score

@@ -24,7 +24,7 @@ from crossfold.datasets.corpora.findings import Finding, refuse_errors
 from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_file
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.media.face_tracking import available, side_of_clip
-from crossfold.datasets.store import FORMAT, write_store
+from crossfold.datasets.store.feature_store import FORMAT, write_store
 from crossfold.platform.clip_reading import ClipTask, clip_folder, read_clip
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
 from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, clips_of
 
 logger = logging.getLogger(__name__)

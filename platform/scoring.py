@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import Moments, ccc, ccc_of, moments, pcc_of, rmse_of
 from crossfold.platform.workspace.predictions import Predictions
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.store import FeatureStore, Normalisation
+from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
 from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, cut
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.recipe import Clip

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from crossfold.datasets.corruptions import DamagedFrames, damaged_frames
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import Split
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Stress, strengths_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
 from crossfold.platform.model import modalities_of

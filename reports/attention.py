@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.workspace.attention_maps import ClipMaps
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.cells import Results, Setting

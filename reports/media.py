@@ -19,7 +19,7 @@ from crossfold.datasets.corpora.registry import EMBEDDED as PUPPETS
 from crossfold.datasets.corpora.registry import find_reader
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.sound import read_sound
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.cells import EMBEDDED, RANDOM_WEIGHTS

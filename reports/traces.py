@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import ccc_of, moments
 from crossfold.platform.workspace.attention_maps import shown_clips
 from crossfold.reports.attention import map_panels

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError, nearest

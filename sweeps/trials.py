@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crossfold.datasets.corpora.partitions import inner_fold
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError

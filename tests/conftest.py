@@ -142,7 +142,7 @@ def write_small_store(stores, clips, *, corpus="synthetic", targets=("valence", 
     """A feature store of given arrays. A clip: name, labels [F, T], features {m: [F, D]}; optional video, subject,
     partition (`train`) and present {m: [F]}."""
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store import write_store
+    from crossfold.datasets.store.feature_store import write_store
 
     by_name = {clip["name"]: clip for clip in clips}
 
@@ -179,7 +179,7 @@ def small_store():
 def synthetic_store(tmp_path_factory):
     """Eight clips of 90 frames of the corpus `synthetic`, as a feature store opened for reading."""
     from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
 
     clips = []
     for clip in synthetic_clips(clips=8, frames=90, widths={"audio": 5, "visual": 6}):

@@ -41,7 +41,7 @@ class Backbone:
     modality: str
     """`audio` or `visual`."""
     input: str
-    """The kind of raw input it reads, a name of `datasets/inputs.py` such as `crops48` or `clips16@112`."""
+    """The kind of raw input it reads, a name of `datasets/store/input_kinds.py` such as `crops48` or `clips16@112`."""
     raw_shape: tuple[int, ...]
     """Of one frame of that input as `prepare` takes it: (48, 48, 3), or of a clip (16, 112, 112, 3)."""
     frame_shape: tuple[int, ...]

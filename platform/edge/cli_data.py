@@ -196,7 +196,7 @@ def prepare(
 
 def _notes(path: Path) -> list[str]:
     """What a reader of results should know of how a store was made."""
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.prepare import RANDOM
 
     store = FeatureStore(path)

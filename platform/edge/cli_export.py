@@ -12,7 +12,7 @@ from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption,
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.workspace.cell_record import CellRecord
     from crossfold.platform.workspace.predictions import Predictions
@@ -223,7 +223,7 @@ def folds(
     from crossfold.datasets.corpora.findings import refuse_errors
     from crossfold.datasets.corpora.partitions import fold_file, make_folds, read_fold_file
     from crossfold.datasets.corpora.registry import find_reader
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.registry import load_plugin
 
     for path in plugin or ():

@@ -213,7 +213,7 @@ def search(
 
     A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
     """
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
     from crossfold.platform.edge.tune_search import run_search

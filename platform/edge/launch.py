@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json

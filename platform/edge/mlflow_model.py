@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.deployment import Predictor, write_deployment
 from crossfold.platform.workspace.cell_record import CellRecord

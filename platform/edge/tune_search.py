@@ -34,7 +34,7 @@ from crossfold.platform.tracking import Tracker
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.sweeps.sweep_files import Search
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 
 SHOWN = 3
 """Clips whose maps a cell keeps, and that a report may show."""

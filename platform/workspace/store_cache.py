@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 from filelock import FileLock
 
-from crossfold.datasets.store import verify_store
+from crossfold.datasets.store.feature_store import verify_store
 from crossfold.platform.core.errors import DataError
 
 CACHE, STORES = "CROSSFOLD_CACHE", "CROSSFOLD_STORES"

@@ -291,7 +291,7 @@ def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_work
 
     import numpy as np
 
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
 
     added, sizes = {}, {}
     for frames in (2_000, 20_000):

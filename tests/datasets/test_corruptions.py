@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.datasets.corruptions import GREY, KINDS, NOISE_BLOCK, damage, damaged_frames, noise_of
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.windows import WindowSource, cut
 
 STRENGTHS = {"missing": (0.2, 0.6), "noisy": (0.5, 2.0), "frozen": (0.4, 2.0), "shifted": (0.3, 1.0)}
@@ -164,7 +164,7 @@ def test_overlapping_windows_see_the_same_noise(store):
 
 def test_raw_pixels_stay_pixels(tmp_path):
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store import write_store
+    from crossfold.datasets.store.feature_store import write_store
 
     rng = np.random.default_rng(1)
     pixels = {name: rng.integers(100, 150, (40, 48, 48, 3), dtype=np.uint8) for name in "ac"}

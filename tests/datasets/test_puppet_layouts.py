@@ -13,7 +13,7 @@ from crossfold.datasets.corpora.embedded.layouts import LAYOUTS
 from crossfold.datasets.corpora.embedded.puppets import DEFAULT_LAYOUT, write_puppets
 from crossfold.datasets.corpora.recola.labels import RATERS
 from crossfold.datasets.corpora.registry import CORPORA, find_reader
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app
 from crossfold.platform.prepare import prepare

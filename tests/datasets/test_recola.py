@@ -20,7 +20,7 @@ from crossfold.datasets.corpora.recola.labels import labels_at
 from crossfold.datasets.corpora.recola.rating_files import RATE, read_ratings
 from crossfold.datasets.corpora.recola.reader import RecolaOptions
 from crossfold.datasets.corpora.registry import CORPORA
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.prepare import prepare

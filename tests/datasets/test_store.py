@@ -7,7 +7,7 @@ import pytest
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.corpora.partitions import make_folds
-from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.errors import DataError, UserError
 
 FRAMES = {"a": 30, "b": 20, "c": 25, "v": 15}

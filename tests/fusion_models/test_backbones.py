@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossfold.datasets.inputs import input_shape
+from crossfold.datasets.store.input_kinds import input_shape
 from crossfold.fusion_models.backbones.audio_cnn import AudioCnn
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register, thaw
 from crossfold.fusion_models.backbones.i3d import I3D, inflate

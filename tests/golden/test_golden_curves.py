@@ -26,7 +26,7 @@ CHANGES = {"epochs": 3, "temporal__dropout": 0.2, "optimizer__clip_norm": 5.0}
 def store(tmp_path_factory, small_store):
     """The synthetic store with text beside it; audio and visual are the same numbers."""
     from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
 
     clips = []
     for clip in synthetic_clips(clips=8, frames=90, widths={"audio": 5, "visual": 6, "text": 4}):

@@ -67,7 +67,7 @@ def recipe_of(name):
 def store(tmp_path_factory, small_store):
     """Six clips of audio, visual and text, with gaps in the labels of one target and of both."""
     from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
 
     clips = []
     for index, clip in enumerate(synthetic_clips(clips=6, frames=62, widths={"audio": 5, "visual": 6, "text": 4})):

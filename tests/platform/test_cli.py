@@ -210,7 +210,7 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     assert "killed: 8 cells, " in again.stdout
     assert done <= int(again.stdout.split("8 cells, ")[1].split(" done")[0]) <= 8
 
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.layout import CELL_FILES
     from crossfold.platform.trial import attempt_cell
     from crossfold.platform.workspace.workspace import Workspace

@@ -28,7 +28,7 @@ def sweep(tmp_path, workspace, tiny_cell):
             }
         )
     )
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
 
     cells = expand(load(path), FeatureStore(workspace.find_store("synthetic"))).cells
     for cell in cells:

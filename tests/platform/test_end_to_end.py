@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform import checkpoints, training

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossfold.datasets.normalisation import statistics_of
+from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.cell_data import open_data, splits
 from crossfold.platform.core.cell import Inner
 from crossfold.platform.evaluation import look

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.corpora.partitions import make_folds, read_fold_file
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app, main
 from crossfold.platform.export import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, Track, join, read_abaw, tidy, write_abaw

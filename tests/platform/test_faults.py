@@ -230,7 +230,7 @@ def test_what_is_set_aside_is_kept_each_time(workspace, finished):
 
 
 def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(workspace, finished, tiny_cell, capsys):
-    from crossfold.datasets.store import FeatureStore
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import prepare_cells
     from crossfold.sweeps.sweep_files import Sweep

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform import cost_history
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform import map_collector
 from crossfold.platform.cell_data import open_data

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from crossfold.datasets.store import FeatureStore, verify_store
+from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.trial import attempt_cell
 from crossfold.platform.workspace import store_cache as node_stores

@@ -11,7 +11,7 @@ import pytest
 
 from crossfold.datasets.corpora.clips import UNLABELLED
 from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.light_encoder import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.prepare import prepare

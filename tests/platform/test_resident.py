@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from crossfold.datasets.corruptions import damaged_frames
-from crossfold.datasets.normalisation import statistics_of
+from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.datasets.windows import WindowSource
 from crossfold.platform import resident as residents
 from crossfold.platform.cell_data import open_data
@@ -90,7 +90,7 @@ def test_other_statistics_and_damaged_frames_reach_the_device(synthetic_store, t
 
 def raw_store(folder, kind, shape, dtype):
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store import FeatureStore, write_store
+    from crossfold.datasets.store.feature_store import FeatureStore, write_store
 
     rng = np.random.default_rng(0)
     infos = [

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corruptions import damaged_frames
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import Split, open_data
 from crossfold.platform.core.evaluation_config import BATTERIES, Evaluation, strengths_of
 from crossfold.platform.evaluation import look, predict

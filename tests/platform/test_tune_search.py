@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import tune_search
 from crossfold.platform.edge.launch import check_search
@@ -217,7 +217,7 @@ def fakes(monkeypatch, by_name):
 DRIVER = """
 import sys
 from pathlib import Path
-from crossfold.datasets.store import FeatureStore
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.edge.tune_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.tracking import NullTracker

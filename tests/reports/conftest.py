@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
-from crossfold.datasets.store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.metrics import ccc_of, moments, pcc_of, rmse_of

@@ -21,8 +21,8 @@ import pandas as pd
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
 from crossfold.datasets.corpora.partitions import Fold, make_folds
-from crossfold.datasets.inputs import standardised
-from crossfold.datasets.sums import ROWS_A_LOOK, Sums
+from crossfold.datasets.store.input_kinds import standardised
+from crossfold.datasets.store.running_stats import ROWS_A_LOOK, Sums
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 
@@ -112,7 +112,7 @@ class FeatureStore:
         return tuple(entry.get("shape", (entry["width"],)))
 
     def input_kind(self, modality: str) -> str | None:
-        """What raw input it is (`datasets/inputs.py`); None for ready features."""
+        """What raw input it is (`datasets/store/input_kinds.py`); None for ready features."""
         self._require(modality)
         kind: str | None = self.manifest["modalities"][modality].get("input")
         return kind

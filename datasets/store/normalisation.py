@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from crossfold.datasets.store import FeatureStore, Normalisation
-from crossfold.datasets.sums import Sums
+from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
+from crossfold.datasets.store.running_stats import Sums
 
 
 def statistics_of(store: FeatureStore, modality: str, fold: int, trained: tuple[str, ...]) -> Normalisation | None:
