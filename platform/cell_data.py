@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from crossfold.datasets.batches.clip_source import Source, window_source
+from crossfold.datasets.batches.gpu_source import Resident, place
 from crossfold.datasets.corpora.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
 from crossfold.datasets.store.normalisation import statistics_of
@@ -12,8 +14,6 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
-from crossfold.platform.resident import Resident, place
-from crossfold.platform.sources import Source, window_source
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from crossfold.datasets.batches.clip_source import Source
 from crossfold.platform.model import EmotionModel
-from crossfold.platform.sources import Source
 
 
 @torch.no_grad()

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from crossfold.datasets.batches.windows import Stitcher, starts
 from crossfold.datasets.corpora.clips import Target
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
-from crossfold.datasets.windows import Stitcher, starts
 from crossfold.platform.cell_data import splits
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest

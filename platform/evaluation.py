@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from crossfold.datasets.batches.windows import Stitcher
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import Stitcher
 from crossfold.fusion_models.system import Notes
 from crossfold.platform.cell_data import CellData, Split
 from crossfold.platform.core.cell import MODALITIES

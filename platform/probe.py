@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.windows import Batch
+from crossfold.datasets.batches.clip_source import Source
+from crossfold.datasets.batches.windows import Batch
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import CellData, open_data
 from crossfold.platform.core.cell import Cell
@@ -24,7 +25,6 @@ from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.end_to_end import FrameEncoder, input_widths, release
 from crossfold.platform.losses import loss_of
 from crossfold.platform.model import EmotionModel, build_model, modalities_of
-from crossfold.platform.sources import Source
 from crossfold.platform.training import make_optimizer
 
 REPEATS = 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.corruptions import DamagedFrames, damaged_frames
+from crossfold.datasets.batches.corruptions import DamagedFrames, damaged_frames
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import Split
 from crossfold.platform.core.cell import Cell

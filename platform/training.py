@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossfold.datasets.batches.clip_source import Source
 from crossfold.platform import checkpoints
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, Diverged
@@ -24,7 +25,6 @@ from crossfold.platform.losses import Whole, loss_of
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.schedule import Schedule
-from crossfold.platform.sources import Source
 
 logger = logging.getLogger(__name__)
 

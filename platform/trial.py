@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save as to_safetensors
 
+from crossfold.datasets.batches.gpu_source import forget
 from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.cell import Cell
@@ -26,7 +27,6 @@ from crossfold.platform.examination import examine
 from crossfold.platform.model import EmotionModel
 from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
-from crossfold.platform.resident import forget
 from crossfold.platform.scoring import score
 from crossfold.platform.training import Trained, train
 from crossfold.platform.weights import weights_folder

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfold.datasets.batches.windows import WindowSource, cut
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.datasets.store.feature_store import FORMAT, FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 

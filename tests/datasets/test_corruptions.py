@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.corruptions import GREY, KINDS, NOISE_BLOCK, damage, damaged_frames, noise_of
+from crossfold.datasets.batches.corruptions import GREY, KINDS, NOISE_BLOCK, damage, damaged_frames, noise_of
+from crossfold.datasets.batches.windows import WindowSource, cut
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
 
 STRENGTHS = {"missing": (0.2, 0.6), "noisy": (0.5, 2.0), "frozen": (0.4, 2.0), "shifted": (0.3, 1.0)}
 kinds = st.sampled_from(sorted(KINDS))

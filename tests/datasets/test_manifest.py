@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crossfold.datasets.batches.windows import WindowSource, cut
 from crossfold.datasets.corpora.clips import MediaClip, Target
 from crossfold.datasets.corpora.findings import findings_table
 from crossfold.datasets.corpora.manifest.reader import inspect_manifest
 from crossfold.datasets.corpora.registry import CORPORA, Inspection
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfold.datasets.batches.windows import Stitcher, Windows, WindowSource, cut
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, write_store
-from crossfold.datasets.windows import Stitcher, Windows, WindowSource, cut
 from crossfold.platform.core.errors import UserError
 
 D = 3

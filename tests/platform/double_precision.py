@@ -2,7 +2,7 @@
 
 import torch
 
-from crossfold.datasets.windows import WindowSource
+from crossfold.datasets.batches.windows import WindowSource
 
 
 def compute_in_double(patch):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from crossfold.datasets.batches.windows import Windows, WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import Windows, WindowSource
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from crossfold.datasets.batches.gpu_source import ResidentSource, forget
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.replica import Replica
-from crossfold.platform.resident import ResidentSource, forget
 from crossfold.platform.trial import attempt_cell
 
 pytestmark = [

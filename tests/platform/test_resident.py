@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from crossfold.datasets.corruptions import damaged_frames
+from crossfold.datasets.batches import gpu_source as residents
+from crossfold.datasets.batches.clip_source import window_source
+from crossfold.datasets.batches.corruptions import damaged_frames
+from crossfold.datasets.batches.gpu_source import forget, place
+from crossfold.datasets.batches.windows import WindowSource
 from crossfold.datasets.store.normalisation import statistics_of
-from crossfold.datasets.windows import WindowSource
-from crossfold.platform import resident as residents
 from crossfold.platform.cell_data import open_data
-from crossfold.platform.resident import forget, place
-from crossfold.platform.sources import window_source
 from crossfold.platform.trial import attempt_cell
 
 MODALITIES = ("audio", "visual")

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfold.datasets.batches.clip_source import window_source
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.evaluation import predict
-from crossfold.platform.sources import window_source
 from crossfold.platform.trial import attempt_cell
 
 LENGTHS = (40, 23, 17, 40)

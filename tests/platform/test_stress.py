@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from crossfold.datasets.batches.clip_source import window_source
+from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.corruptions import damaged_frames
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.cell_data import Split, open_data
 from crossfold.platform.core.evaluation_config import BATTERIES, Evaluation, strengths_of
@@ -15,7 +16,6 @@ from crossfold.platform.evaluation import look, predict
 from crossfold.platform.examination import examine
 from crossfold.platform.gate_scores import gate_entries
 from crossfold.platform.scoring import score, span_masks, span_scores
-from crossfold.platform.sources import window_source
 from crossfold.platform.stress import under_stress
 from crossfold.platform.trial import attempt_cell
 

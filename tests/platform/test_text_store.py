@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from crossfold.datasets.batches.windows import WindowSource, cut
 from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import WindowSource, cut
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.extractors import FeaturePlan

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.windows import Batch, WindowSource, cut
+from crossfold.datasets.batches.windows import Batch, WindowSource, cut
 from crossfold.platform import checkpoints, training
 from crossfold.platform.core.errors import Diverged
 from crossfold.platform.core.metrics import ccc

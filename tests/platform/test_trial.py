@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load as from_safetensors
 
+from crossfold.datasets.batches.windows import WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.datasets.windows import WindowSource
 from crossfold.platform import trial
 from crossfold.platform.cell_data import open_data, splits
 from crossfold.platform.core.cell import Inner

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossfold.datasets.batches.windows import Batch, Frames, Windows, WindowSource, clips_of
 from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
-from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, clips_of
 
 logger = logging.getLogger(__name__)
 

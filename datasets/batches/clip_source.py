@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossfold.datasets.batches.gpu_source import Resident, ResidentSource
+from crossfold.datasets.batches.windows import Batch, Frames, Windows, WindowSource, cut
 from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
-from crossfold.datasets.windows import Batch, Frames, Windows, WindowSource, cut
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.recipe import Clip
-from crossfold.platform.resident import Resident, ResidentSource
 
 
 class Source(Protocol):
