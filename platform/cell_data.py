@@ -12,8 +12,8 @@ from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
-from crossfold.platform.end_to_end import check_inputs, input_widths, wanted_inputs
-from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
+from crossfold.platform.modeling.frame_encoder import check_inputs, input_widths, wanted_inputs
 
 
 @dataclass(frozen=True)

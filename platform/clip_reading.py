@@ -203,8 +203,8 @@ _load_once = functools.cache(load_plugin)
 def _text(task: ClipTask, extractor: Extractor) -> Chunks:
     """Features of words on the frames in which they are said; a clip without words has none."""
     from crossfold.platform.frozen import word_encoder
+    from crossfold.platform.modeling.determinism import one_thread
     from crossfold.platform.text_extraction import clip_words
-    from crossfold.platform.threads import one_thread
 
     assert task.weights is not None
     kept = task.scratch / f"{task.clip.info.name}.words.json"

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from crossfold.datasets.batches.clip_source import Source
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel
 
 
 @torch.no_grad()

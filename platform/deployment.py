@@ -24,7 +24,7 @@ from crossfold.platform.cell_data import splits
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.files import write_json
-from crossfold.platform.model import EmotionModel, build_model, modalities_of
+from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.workspace.cell_record import CellRecord
 
 INPUTS = "inputs.json"

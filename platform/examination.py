@@ -7,7 +7,7 @@ from crossfold.platform.cell_data import CellData
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.evaluation import Seen, look, predict
 from crossfold.platform.gate_scores import gate_entries
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.postprocessing import post_part
 from crossfold.platform.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.stress import under_stress

@@ -19,21 +19,16 @@ import torch
 from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
-from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor, Origin
+from crossfold.platform.modeling.determinism import one_thread
+from crossfold.platform.modeling.pretrained import digest_of, find_weights, load_backbone, load_into, own_weights
+from crossfold.platform.modeling.pretrained_catalogue import weights_entry
 from crossfold.platform.text_encoder import BertWords
-from crossfold.platform.threads import one_thread
-from crossfold.platform.weights import digest_of, find_weights, load_backbone, load_into
-from crossfold.platform.weights_table import weights_entry
 
 BERT = "bert-base-uncased"
 _BATCH = 64
 _NUMBERS_A_BATCH = 1 << 23
 """Inputs of a batch in all: three clips of 16 pictures of 224 x 224, or 64 crops."""
-
-
-OWN_SUFFIX = ".safetensors"
-"""Weights of one's own are read from `<backbone>.safetensors`, as `crossfold export --format backbone` writes them."""
 
 
 def batch_of(backbone: Backbone) -> int:
@@ -88,23 +83,6 @@ def frozen(name: str, origin: Origin, device: str) -> FrozenBackbone:
 def word_encoder(origin: Origin, device: str) -> BertWords:
     """BERT from its folder among the weights."""
     return BertWords.load(find_weights(BERT, Path(origin.folder)), device)
-
-
-def own_weights(backbone: Backbone, folder: Path) -> Path | None:
-    """The file of weights of one's own training, which goes before published ones; None where those are used.
-
-    Raises `UserError` where there is none and nobody publishes any.
-    """
-    path = folder / f"{backbone.name}{OWN_SUFFIX}"
-    if path.is_file():
-        return path
-    if backbone.weights is not None:
-        return None
-    raise UserError(
-        f"{backbone.name} has no published weights, and {path} is not there",
-        f"train it from --{backbone.modality} raw:{backbone.input} and run `crossfold export SWEEP --format backbone "
-        f"--out {folder}`, or pass --random-weights SEED to try the plumbing",
-    )
 
 
 def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:

@@ -3,24 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
-from crossfold.platform.core.errors import UserError
 from crossfold.platform.extractors import Extractor, FeaturePlan, Origin
 from crossfold.platform.frozen import batch_of, frozen, weights_facts, word_encoder
+from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.text_encoder import FRONT_END
 from crossfold.platform.text_extraction import words_facts
-from crossfold.platform.weights import weights_folder
 from crossfold.platform.workspace.workspace import Workspace
-
-
-def pick_device(device: str) -> str:
-    """`cpu` or `cuda`."""
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise UserError("device cuda: torch sees no GPU here", "use --device cpu")
-    return "cuda" if there and device != "cpu" else "cpu"
 
 
 def place_of(plan: FeaturePlan, workspace: Workspace, weights: Path | None) -> Origin:

@@ -138,7 +138,8 @@ class Making:
         if not networks:
             return cls(plan, extractors, None, "cpu", {m: dict(e.front_end) for m, e in extractors.items()})
         # Torch takes seconds to import, and what follows needs it.
-        from crossfold.platform.network_origin import pick_device, place_of, way_of
+        from crossfold.platform.modeling.determinism import pick_device
+        from crossfold.platform.network_origin import place_of, way_of
 
         device = pick_device(device)
         place = place_of(plan, workspace, weights)

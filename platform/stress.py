@@ -12,7 +12,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Stress, strengths_of
 from crossfold.platform.evaluation import Seen, look
 from crossfold.platform.gate_scores import gate_entries
-from crossfold.platform.model import EmotionModel, modalities_of
+from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_of
 from crossfold.platform.scoring import score
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from crossfold.datasets.media.word_features import sentences
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.threads import one_thread
+from crossfold.platform.modeling.determinism import one_thread
 
 LAYERS = 4
 """Hidden layers that are summed, counted from the last."""

@@ -12,8 +12,8 @@ from typing import Any
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.transcripts import Word
 from crossfold.platform import punctuation, speech
-from crossfold.platform.weights import digest_of, find_weights
-from crossfold.platform.weights_table import weights_entry
+from crossfold.platform.modeling.pretrained import digest_of, find_weights
+from crossfold.platform.modeling.pretrained_catalogue import weights_entry
 
 _MODELS = {
     "vosk": ("vosk-en-us", speech.FRONT_END),

@@ -20,9 +20,9 @@ from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.outcome import EpochReport, Reporter
 from crossfold.platform.core.recipe import Optimizer
 from crossfold.platform.core.seeds import batch_seed, crop_seed, dropout_seed
-from crossfold.platform.end_to_end import release
 from crossfold.platform.losses import Whole, loss_of
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel
+from crossfold.platform.modeling.frame_encoder import release
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.schedule import Schedule
 

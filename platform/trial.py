@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from crossfold.datasets.batches.gpu_source import forget
-from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
@@ -21,15 +20,16 @@ from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
 from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.cost import flops_of_window
-from crossfold.platform.end_to_end import load_weights
 from crossfold.platform.evaluation import validate
 from crossfold.platform.examination import examine
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.determinism import arithmetic
+from crossfold.platform.modeling.emotion_model import EmotionModel
+from crossfold.platform.modeling.frame_encoder import load_weights
+from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.scoring import score
 from crossfold.platform.training import Trained, train
-from crossfold.platform.weights import weights_folder
 from crossfold.platform.workspace.workspace import Workspace, describe_machine
 
 logger = logging.getLogger(__name__)

@@ -53,8 +53,8 @@ def extractor_rows() -> list[dict[str, Any]]:
 
 def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, Any]]:
     """What `list weights` shows."""
-    from crossfold.platform.weights import weights_folder, weights_state
-    from crossfold.platform.weights_table import WEIGHTS
+    from crossfold.platform.modeling.pretrained import weights_folder, weights_state
+    from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
 
     folder = weights_folder(given, Workspace.at(workspace))
     return [
@@ -73,8 +73,8 @@ def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, An
 
 def doctor_rows(space: Workspace, given: Path | None) -> list[dict[str, str]]:
     """One row of `doctor` for each set of pretrained weights."""
-    from crossfold.platform.weights import weights_folder, weights_state
-    from crossfold.platform.weights_table import WEIGHTS
+    from crossfold.platform.modeling.pretrained import weights_folder, weights_state
+    from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
 
     folder = weights_folder(given, space)
     rows = []

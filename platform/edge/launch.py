@@ -106,9 +106,9 @@ def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> N
 
 def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace, weights: Path | None = None) -> None:
     """Raises `UserError` where `store` lacks what one of these feeds on, or weights it starts from are not there."""
-    from crossfold.platform.end_to_end import check_inputs, check_weights
-    from crossfold.platform.model import modalities_of
-    from crossfold.platform.weights import weights_folder
+    from crossfold.platform.modeling.emotion_model import modalities_of
+    from crossfold.platform.modeling.frame_encoder import check_inputs, check_weights
+    from crossfold.platform.modeling.pretrained import weights_folder
 
     folder = weights_folder(weights, workspace)
     variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}

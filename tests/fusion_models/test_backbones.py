@@ -18,7 +18,7 @@ from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.fusion_models.backbones.resnet18 import one_channel
 from crossfold.fusion_models.backbones.resnet50 import FaceResNet50
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.weights_table import WEIGHTS
+from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
 
 NAMES = list(BACKBONES)
 SMALL = {

@@ -14,7 +14,7 @@ from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.fusion_models.system import Features
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 L = 6

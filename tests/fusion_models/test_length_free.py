@@ -11,7 +11,7 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Head, Recipe, Temporal
-from crossfold.platform.model import Stream, build_model, modalities_of
+from crossfold.platform.modeling.emotion_model import Stream, build_model, modalities_of
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 L = 12

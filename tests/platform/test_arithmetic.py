@@ -7,12 +7,12 @@ import threading
 import pytest
 import torch
 
-from crossfold.platform.arithmetic import arithmetic
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import work
+from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.replica import _sendable
 
 

@@ -18,9 +18,9 @@ from crossfold.platform import checkpoints, training
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.errors import Diverged, UserError
 from crossfold.platform.core.outcome import Silent
-from crossfold.platform.end_to_end import FrameEncoder, check_inputs, find_backbone
 from crossfold.platform.extractors import Origin
 from crossfold.platform.frozen import frozen
+from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs, find_backbone
 from crossfold.platform.probe import Prober, Work
 from crossfold.platform.trained_backbones import write_backbones
 from crossfold.platform.trial import attempt_cell
@@ -227,7 +227,9 @@ def test_activations_computed_again_are_the_same_with_dropout(backbone, monkeypa
     for recompute in (True, False):
         encoder = encoder_of(backbone, 4, dropout=0.5)
         if not recompute:
-            monkeypatch.setattr("crossfold.platform.end_to_end.checkpoint", lambda net, x, use_reentrant: net(x))
+            monkeypatch.setattr(
+                "crossfold.platform.modeling.frame_encoder.checkpoint", lambda net, x, use_reentrant: net(x)
+            )
         torch.manual_seed(3)
         encoder(x, mask, [5, 6]).square().sum().backward()
         grads.append([p.grad for p in encoder.net.parameters()])

@@ -88,7 +88,7 @@ def test_a_gpu_that_is_full_is_oom_and_the_next_try_ends_in_the_same_bytes(works
     """As CUDA tells it, from the middle of training: torch's own error out of the third step."""
     import torch
 
-    from crossfold.platform.model import EmotionModel
+    from crossfold.platform.modeling.emotion_model import EmotionModel
 
     cell = tiny_cell("concat")
     steps, forward = [], EmotionModel.forward
@@ -115,7 +115,7 @@ def test_a_gpu_that_is_full_is_oom_and_the_next_try_ends_in_the_same_bytes(works
 
 
 def test_a_bug_is_code_told_with_its_traceback_and_not_repeated(workspace, tiny_cell, monkeypatch):
-    from crossfold.platform.model import EmotionModel
+    from crossfold.platform.modeling.emotion_model import EmotionModel
 
     ill, well = (tiny_cell("concat", seed=seed) for seed in range(2))
     forward, broken = EmotionModel.forward, []

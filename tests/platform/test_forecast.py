@@ -14,7 +14,7 @@ from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.cost_history import DurationHistory, DurationStats, cost_key, cost_keys, update_durations
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.forecast import forecast
-from crossfold.platform.model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.probe import Costs, Extent, Prober, Work, released_epochs
 from crossfold.platform.trial import attempt_cell
 

@@ -18,7 +18,7 @@ from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.core.recipe import Loss, Optimizer
 from crossfold.platform.losses import Whole
-from crossfold.platform.model import build_model
+from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of
 

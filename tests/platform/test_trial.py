@@ -17,7 +17,7 @@ from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.metrics import Moments, ccc, ccc_of
 from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.evaluation import predict
-from crossfold.platform.model import build_model
+from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.scoring import pooled_ccc, score
 from crossfold.platform.trial import attempt_cell, classify
 from crossfold.platform.workspace.predictions import Predictions

@@ -15,10 +15,10 @@ from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.fusion_models.backbones.inputs import prepare_spectrogram
-from crossfold.platform import weights
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.weights import find_weights, load_backbone, load_into, read_state, weights_folder
-from crossfold.platform.weights_table import WEIGHTS, Expected, Weights, register_weights, weights_entry
+from crossfold.platform.modeling import pretrained as weights
+from crossfold.platform.modeling.pretrained import find_weights, load_backbone, load_into, read_state, weights_folder
+from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS, Expected, Weights, register_weights, weights_entry
 from crossfold.platform.workspace.workspace import Workspace
 
 PAGE = "https://example.org/tiny"

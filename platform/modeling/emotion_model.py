@@ -18,7 +18,7 @@ from crossfold.platform.core.base_model import Strict
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.end_to_end import FrameEncoder, frame_encoders
+from crossfold.platform.modeling.frame_encoder import FrameEncoder, frame_encoders
 
 
 class EmotionModel(nn.Module):

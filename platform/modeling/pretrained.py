@@ -23,8 +23,29 @@ from crossfold.datasets.media.spectrograms import VggishSpectrum
 from crossfold.fusion_models.backbones.catalogue import Backbone
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now, write_json
-from crossfold.platform.weights_table import Expected, Weights, weights_entry
+from crossfold.platform.modeling.pretrained_catalogue import Expected, Weights, weights_entry
 from crossfold.platform.workspace.workspace import Workspace
+
+OWN_SUFFIX = ".safetensors"
+"""Weights of one's own are read from `<backbone>.safetensors`, as `crossfold export --format backbone` writes them."""
+
+
+def own_weights(backbone: Backbone, folder: Path) -> Path | None:
+    """The file of weights of one's own training, which goes before published ones; None where those are used.
+
+    Raises `UserError` where there is none and nobody publishes any.
+    """
+    path = folder / f"{backbone.name}{OWN_SUFFIX}"
+    if path.is_file():
+        return path
+    if backbone.weights is not None:
+        return None
+    raise UserError(
+        f"{backbone.name} has no published weights, and {path} is not there",
+        f"train it from --{backbone.modality} raw:{backbone.input} and run `crossfold export SWEEP --format backbone "
+        f"--out {folder}`, or pass --random-weights SEED to try the plumbing",
+    )
+
 
 State = dict[str, Tensor]
 

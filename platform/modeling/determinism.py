@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
 
 
@@ -60,3 +62,24 @@ def _restore(
     torch.backends.cuda.matmul.allow_tf32 = products
     torch.backends.cudnn.allow_tf32 = convolutions
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = narrow
+
+
+def pick_device(device: str) -> str:
+    """`cpu` or `cuda`."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise UserError("device cuda: torch sees no GPU here", "use --device cpu")
+    return "cuda" if there and device != "cpu" else "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread, and on a GPU no choice among kernels: sums in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    flags: Any = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    try:
+        with flags:
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,7 +16,7 @@ from crossfold.datasets.store.input_kinds import clip_kind
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.weights import find_weights, load_backbone
+from crossfold.platform.modeling.pretrained import find_weights, load_backbone
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
