@@ -170,7 +170,7 @@ def prepare(
     `crossfold list extractors` shows what --audio, --visual and --text may name.
     """
     from crossfold.platform.core.registry import load_plugin
-    from crossfold.platform.extractors import FeaturePlan
+    from crossfold.platform.features.extractors import FeaturePlan
 
     for path in plugin or ():
         load_plugin(path)
@@ -197,7 +197,7 @@ def prepare(
 def _notes(path: Path) -> list[str]:
     """What a reader of results should know of how a store was made."""
     from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.prepare import RANDOM
+    from crossfold.platform.features.prepare import RANDOM
 
     store = FeatureStore(path)
     notes = []
@@ -211,7 +211,7 @@ def _notes(path: Path) -> list[str]:
 
 def build_store(workspace: Workspace, corpus: str, root: Path, *, address: str | None = None, **how: Any) -> Path:
     """Prepares a corpus under progress bars and returns the folder of its store. `how`: as `prepare` takes it."""
-    from crossfold.platform import prepare as preparing
+    from crossfold.platform.features import prepare as preparing
 
     if workspace.mirror is not None:
         workspace.mirror.files.check(write=True)

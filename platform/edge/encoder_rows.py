@@ -30,7 +30,7 @@ def backbone_rows() -> list[dict[str, Any]]:
 def extractor_rows() -> list[dict[str, Any]]:
     """What `list extractors` shows: the names that --audio, --visual and --text of `prepare` take."""
     from crossfold.fusion_models.backbones.catalogue import BACKBONES
-    from crossfold.platform.extractors import extractors
+    from crossfold.platform.features.extractors import extractors
 
     def needed(backbone: str | None, name: str) -> str:
         words = {"bert": "bert-base-uncased", "vosk": "vosk-en-us", "punctuation": "punctuation"}

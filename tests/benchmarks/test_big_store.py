@@ -16,7 +16,7 @@ from crossfold.datasets.batches.windows import WindowSource, cut
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.datasets.store.feature_store import FORMAT, FeatureStore
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 FRAMES = 2_990_000

@@ -19,7 +19,7 @@ from crossfold.datasets.corpora.manifest.reader import inspect_manifest
 from crossfold.datasets.corpora.registry import CORPORA, Inspection
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 FRAMES = 40

@@ -6,7 +6,7 @@ import pytest
 from crossfold.datasets.corpora.clips import UNLABELLED
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.datasets.planted_event import TIMINGS, find_in_clip, find_in_store, picture_times, plant
 

@@ -16,7 +16,7 @@ from crossfold.datasets.corpora.registry import CORPORA, find_reader
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 pytest.importorskip("av", reason="needs crossfold[media]")

@@ -23,7 +23,7 @@ from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.datasets.damage import put, rewrite, truncate
 

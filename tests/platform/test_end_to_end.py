@@ -18,8 +18,8 @@ from crossfold.platform import checkpoints, training
 from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.errors import Diverged, UserError
 from crossfold.platform.core.outcome import Silent
-from crossfold.platform.extractors import Origin
-from crossfold.platform.frozen import frozen
+from crossfold.platform.features.extractors import Origin
+from crossfold.platform.features.frozen_backbone import frozen
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs, find_backbone
 from crossfold.platform.probe import Prober, Work
 from crossfold.platform.trained_backbones import write_backbones

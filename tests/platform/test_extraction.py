@@ -19,9 +19,9 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.extractors import FeaturePlan, extractors
-from crossfold.platform.frozen import batch_of, built
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.extractors import FeaturePlan, extractors
+from crossfold.platform.features.frozen_backbone import batch_of, built
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1_left": "Train_Set", "v0": "Validation_Set"}
@@ -177,8 +177,8 @@ def test_what_else_is_prepared_does_not_change_a_bit(tmp_path, media_corpus, cor
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from crossfold.platform.extractors import FeaturePlan
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.extractors import FeaturePlan
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -281,7 +281,7 @@ def test_every_backbone_and_every_input_is_an_extractor():
 
 
 def test_a_run_that_is_at_it_already_is_left_alone(tmp_path, corpus, plugin):
-    from crossfold.platform.leftovers import alive, claim
+    from crossfold.platform.features.scratch import alive, claim
 
     folder = tmp_path / "scratch"
     assert claim(folder) is None

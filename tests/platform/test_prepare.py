@@ -13,8 +13,8 @@ from crossfold.datasets.corpora.clips import UNLABELLED
 from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.light_encoder import MEASURES, WIDTH, LightEncoder, Moments, measure
-from crossfold.platform.prepare import prepare
+from crossfold.platform.features.pca_faces import MEASURES, WIDTH, LightEncoder, Moments, measure
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {f"t{number}": "Train_Set" for number in range(5)} | {"v0": "Validation_Set"}

@@ -14,9 +14,9 @@ from crossfold.datasets.corpora.clips import ClipInfo, MediaClip
 from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
 from crossfold.datasets.media.word_features import text_features
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.punctuation import TokenPunctuation
-from crossfold.platform.speech import open_vosk, recognise, transcribe, words_of
-from crossfold.platform.text_encoder import BertWords, _cuts
+from crossfold.platform.features.bert import BertWords, _cuts
+from crossfold.platform.features.punctuation import TokenPunctuation
+from crossfold.platform.features.speech_recognition import open_vosk, recognise, transcribe, words_of
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.text_encoder import load_local
+from crossfold.platform.features.bert import load_local
 
 FRONT_END = {"kind": "token-classification", "version": 1}
 """Everything the marks depend on besides words and weights, for the store's manifest."""

@@ -11,12 +11,12 @@ from typing import Any
 
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.transcripts import Word
-from crossfold.platform import punctuation, speech
+from crossfold.platform.features import punctuation, speech_recognition
 from crossfold.platform.modeling.pretrained import digest_of, find_weights
 from crossfold.platform.modeling.pretrained_catalogue import weights_entry
 
 _MODELS = {
-    "vosk": ("vosk-en-us", speech.FRONT_END),
+    "vosk": ("vosk-en-us", speech_recognition.FRONT_END),
     "punctuation": ("punctuation", punctuation.FRONT_END),
 }
 """What a part of an extractor's name needs: its weights, and its constants."""
@@ -43,7 +43,7 @@ def clip_words(clip: MediaClip, extractor: str, folder: Path, kept: Path, device
     kept: where a transcript of what was heard stays until the store is there.
     """
     parts = _parts(extractor)
-    words = speech.words_of(
+    words = speech_recognition.words_of(
         clip,
         kept,
         recogniser=_listener(folder) if "vosk" in parts else None,
@@ -57,8 +57,8 @@ def _parts(extractor: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _listener(folder: Path) -> Callable[[], speech.Recogniser]:
-    return speech.open_vosk(find_weights(_MODELS["vosk"][0], folder))
+def _listener(folder: Path) -> Callable[[], speech_recognition.Recogniser]:
+    return speech_recognition.open_vosk(find_weights(_MODELS["vosk"][0], folder))
 
 
 @functools.lru_cache(maxsize=1)

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
-from crossfold.platform.extractors import Extractor, Origin
+from crossfold.platform.features.bert import BertWords
+from crossfold.platform.features.extractors import Extractor, Origin
 from crossfold.platform.modeling.determinism import one_thread
 from crossfold.platform.modeling.pretrained import digest_of, find_weights, load_backbone, load_into, own_weights
 from crossfold.platform.modeling.pretrained_catalogue import weights_entry
-from crossfold.platform.text_encoder import BertWords
 
 BERT = "bert-base-uncased"
 _BATCH = 64

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.partitions import Fold
 from crossfold.datasets.store.running_stats import Sums
-from crossfold.platform.clip_reading import ClipTask, clip_folder, network_of
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.extractors import Extractor
-from crossfold.platform.light_encoder import LightEncoder, Moments, measure
+from crossfold.platform.features.extractors import Extractor
+from crossfold.platform.features.pca_faces import LightEncoder, Moments, measure
+from crossfold.platform.features.read_clip import ClipTask, clip_folder, network_of
 
 Fitted = Callable[[int, int], None]
 """Called with the clips that were looked at, and how many there are."""

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
-from crossfold.platform.extractors import Extractor, FeaturePlan, Origin
-from crossfold.platform.frozen import batch_of, frozen, weights_facts, word_encoder
+from crossfold.platform.features.bert import FRONT_END
+from crossfold.platform.features.extractors import Extractor, FeaturePlan, Origin
+from crossfold.platform.features.frozen_backbone import batch_of, frozen, weights_facts, word_encoder
+from crossfold.platform.features.transcribe import words_facts
 from crossfold.platform.modeling.pretrained import weights_folder
-from crossfold.platform.text_encoder import FRONT_END
-from crossfold.platform.text_extraction import words_facts
 from crossfold.platform.workspace.workspace import Workspace
 
 

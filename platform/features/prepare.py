@@ -25,14 +25,21 @@ from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_fi
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.media.face_tracking import available, side_of_clip
 from crossfold.datasets.store.feature_store import FORMAT, write_store
-from crossfold.platform.clip_reading import ClipTask, clip_folder, read_clip
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
-from crossfold.platform.extractors import Extractor, FeaturePlan, Origin, face_constants
-from crossfold.platform.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, fold_files, stored
-from crossfold.platform.leftovers import claim, clear, me
-from crossfold.platform.light_encoder import LightEncoder, fitting_stride, measure
+from crossfold.platform.features.extractors import Extractor, FeaturePlan, Origin, face_constants
+from crossfold.platform.features.fold_fitting import (
+    FoldTask,
+    encode_folds,
+    fit_light,
+    fit_standards,
+    fold_files,
+    stored,
+)
+from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
+from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
+from crossfold.platform.features.scratch import claim, clear, me
 from crossfold.platform.workspace.workspace import Workspace
 
 Progress = Callable[[str, int, int], None]
@@ -138,8 +145,8 @@ class Making:
         if not networks:
             return cls(plan, extractors, None, "cpu", {m: dict(e.front_end) for m, e in extractors.items()})
         # Torch takes seconds to import, and what follows needs it.
+        from crossfold.platform.features.provenance import place_of, way_of
         from crossfold.platform.modeling.determinism import pick_device
-        from crossfold.platform.network_origin import place_of, way_of
 
         device = pick_device(device)
         place = place_of(plan, workspace, weights)

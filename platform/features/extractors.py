@@ -17,7 +17,7 @@ from crossfold.datasets.media.word_features import TEXT_FRONT_END
 from crossfold.datasets.store.input_kinds import INPUT_KINDS, SIDES, clip_kind, standardised
 from crossfold.platform.core.base_model import Strict
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.light_encoder import VISUAL_FRONT_END, WIDTH
+from crossfold.platform.features.pca_faces import VISUAL_FRONT_END, WIDTH
 
 CROPS = {"version": 1, "resize": "bilinear", "absent": "black"}
 """What crops of any side depend on besides their files."""

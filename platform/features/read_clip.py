@@ -26,10 +26,10 @@ from crossfold.datasets.media.word_features import text_features
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.extractors import Extractor, Origin, side_of
+from crossfold.platform.features.extractors import Extractor, Origin, side_of
 
 if TYPE_CHECKING:
-    from crossfold.platform.frozen import FrozenBackbone
+    from crossfold.platform.features.frozen_backbone import FrozenBackbone
 
 
 CHUNK = 128
@@ -107,7 +107,7 @@ def _made(task: ClipTask, extractor: Extractor) -> Chunks:
 
 def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
     """The backbone of an extractor, loaded. Torch takes seconds to import, so it is, where there is a network."""
-    from crossfold.platform.frozen import frozen
+    from crossfold.platform.features.frozen_backbone import frozen
 
     assert extractor.backbone is not None
     assert task.weights is not None
@@ -202,9 +202,9 @@ _load_once = functools.cache(load_plugin)
 
 def _text(task: ClipTask, extractor: Extractor) -> Chunks:
     """Features of words on the frames in which they are said; a clip without words has none."""
-    from crossfold.platform.frozen import word_encoder
+    from crossfold.platform.features.frozen_backbone import word_encoder
+    from crossfold.platform.features.transcribe import clip_words
     from crossfold.platform.modeling.determinism import one_thread
-    from crossfold.platform.text_extraction import clip_words
 
     assert task.weights is not None
     kept = task.scratch / f"{task.clip.info.name}.words.json"
