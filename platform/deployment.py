@@ -20,11 +20,11 @@ from crossfold.datasets.batches.windows import Stitcher, starts
 from crossfold.datasets.corpora.clips import Target
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
-from crossfold.platform.cell_data import splits
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.files import write_json
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
+from crossfold.platform.training.cell_data import splits
 from crossfold.platform.workspace.cell_record import CellRecord
 
 INPUTS = "inputs.json"

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from crossfold.datasets.batches.clip_source import Source
 from crossfold.datasets.batches.windows import Batch
-from crossfold.platform.cell_data import CellData, open_data
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Evaluation, strengths_of
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.losses import loss_of
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, input_widths, release
-from crossfold.platform.training import make_optimizer
+from crossfold.platform.training.cell_data import CellData, open_data
+from crossfold.platform.training.losses import loss_of
+from crossfold.platform.training.train import make_optimizer
 
 REPEATS = 3
 """Timed calls of a step; the one in the middle counts."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load as from_safetensors
 
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import Evaluation
@@ -16,6 +15,7 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.examination import examine
 from crossfold.platform.modeling.determinism import arithmetic
+from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.workspace.workspace import Workspace
 
 DRIFT = 1e-3

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from crossfold.datasets.batches.gpu_source import forget
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.core.evaluation_config import Evaluation
@@ -27,9 +26,10 @@ from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import load_weights
 from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.peak_memory import let_go, peak_memory
-from crossfold.platform.replica import ALONE, Replica
 from crossfold.platform.scoring import score
-from crossfold.platform.training import Trained, train
+from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.data_parallel import ALONE, Replica
+from crossfold.platform.training.train import Trained, train
 from crossfold.platform.workspace.workspace import Workspace, describe_machine
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from crossfold.platform.core.errors import UserError
 
 if TYPE_CHECKING:
     from crossfold.platform.core.recipe import Recipe
-    from crossfold.platform.schedule import Planned, Simulation
+    from crossfold.platform.training.lr_schedule import Planned, Simulation
 
 
 AFFWILD2_FRAMES = 1_800_000
@@ -91,7 +91,7 @@ def recipe_facts(name: str, changes: dict[str, Any], windows: int | None, frames
     windows: of an epoch; else they follow from the `frames` of the corpus. improves: epochs after which the validation
     CCC no longer rises.
     """
-    from crossfold.platform.schedule import simulate
+    from crossfold.platform.training.lr_schedule import simulate
     from crossfold.sweeps.recipe_files import flat, load_recipe, source_of_field, sources_of
 
     if improves < 0:

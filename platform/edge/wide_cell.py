@@ -144,7 +144,7 @@ def share_cell(config: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from crossfold.platform.replica import Replica
+    from crossfold.platform.training.data_parallel import Replica
     from crossfold.platform.trial import attempt_cell
 
     for plugin in config["plugins"]:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from crossfold.fusion_models.catalogue import find_system, system_names
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.evaluation import validate
 from crossfold.platform.modeling.determinism import arithmetic
-from crossfold.platform.training import train
+from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.train import train
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 
 pytestmark = pytest.mark.usefixtures("in_double_precision")

@@ -59,7 +59,7 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
 
 def fragile(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int = 1, device: str = "cpu") -> Outcome:
     """The real trial; the first try of seed 1 kills its process after epoch 3, with a checkpoint of epoch 2."""
-    from crossfold.platform.training import CHECKPOINT_SECONDS
+    from crossfold.platform.training.train import CHECKPOINT_SECONDS
     from crossfold.platform.trial import attempt_cell
 
     class Fragile:

@@ -13,7 +13,7 @@ from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.fleet_link import LocalLink
 from crossfold.platform.edge.fleet_worker import work
 from crossfold.platform.modeling.determinism import arithmetic
-from crossfold.platform.replica import _sendable
+from crossfold.platform.training.data_parallel import _sendable
 
 
 def settings():

@@ -14,8 +14,6 @@ from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
-from crossfold.platform import checkpoints, training
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.errors import Diverged, UserError
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.features.extractors import Origin
@@ -23,6 +21,9 @@ from crossfold.platform.features.frozen_backbone import frozen
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs, find_backbone
 from crossfold.platform.probe import Prober, Work
 from crossfold.platform.trained_backbones import write_backbones
+from crossfold.platform.training import checkpoint as checkpoints
+from crossfold.platform.training import train as training
+from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of
 

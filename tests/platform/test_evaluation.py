@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.store.normalisation import statistics_of
-from crossfold.platform.cell_data import open_data, splits
 from crossfold.platform.core.cell import Inner
 from crossfold.platform.evaluation import look
+from crossfold.platform.training.cell_data import open_data, splits
 
 
 @pytest.mark.parametrize("inner", [None, Inner(index=0, of=2)], ids=["outer", "inner"])

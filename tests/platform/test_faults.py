@@ -145,7 +145,7 @@ def test_a_store_that_disappears_fails_the_rest_as_data_once_and_they_run_when_i
             place.rename(aside)
         return outcome
 
-    from crossfold.platform import cell_data
+    from crossfold.platform.training import cell_data
 
     cell_data._open_store.cache_clear()
 

@@ -9,13 +9,13 @@ import torch
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform import cost_history
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.cost_history import DurationHistory, DurationStats, cost_key, cost_keys, update_durations
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.forecast import forecast
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.probe import Costs, Extent, Prober, Work, released_epochs
+from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.trial import attempt_cell
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 
 from crossfold.datasets.batches.gpu_source import ResidentSource, forget
-from crossfold.platform.cell_data import open_data
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.replica import Replica
+from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.data_parallel import Replica
 from crossfold.platform.trial import attempt_cell
 
 pytestmark = [
@@ -72,8 +72,8 @@ def test_bf16_is_near_float32_and_keeps_weights_wide(new_workspace, tiny_cell):
 
 def test_a_cell_that_was_stopped_resumes_to_the_same_bytes(new_workspace, tiny_cell, monkeypatch):
     """Dropout's generator is the device's; it is in the checkpoint."""
-    from crossfold.platform import training
     from crossfold.platform.core.errors import Cancelled
+    from crossfold.platform.training import train as training
 
     class Stop:
         def epoch(self, cell_id, report):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crossfold.platform.core.layout import CELL_FILES
-from crossfold.platform.replica import ALONE, Replica
+from crossfold.platform.training.data_parallel import ALONE, Replica
 from crossfold.platform.trial import attempt_cell
 
 HERE = Path(__file__).resolve().parent

@@ -14,7 +14,7 @@ from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.batches.gpu_source import forget, place
 from crossfold.datasets.batches.windows import WindowSource
 from crossfold.datasets.store.normalisation import statistics_of
-from crossfold.platform.cell_data import open_data
+from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.trial import attempt_cell
 
 MODALITIES = ("audio", "visual")
@@ -211,7 +211,7 @@ def test_the_next_cell_finds_its_features_there(synthetic_store):
 
 def test_a_cell_trains_to_the_same_bytes_either_way(new_workspace, tiny_cell, monkeypatch):
     """The whole cell, stress battery included, with the CPU in the place of a GPU."""
-    from crossfold.platform import cell_data
+    from crossfold.platform.training import cell_data
 
     cell, found = tiny_cell("rjca+dca", stress="quick"), []
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.schedule import Schedule, simulate
+from crossfold.platform.training.lr_schedule import Schedule, simulate
 
 PAPER = {"backbones": {"visual": "resnet50"}, "optimizer": {"lr": 1e-5, "warmup_epochs": 5}}
 

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.datasets.batches.windows import Batch, WindowSource, cut
-from crossfold.platform import checkpoints, training
 from crossfold.platform.core.errors import Diverged
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.core.recipe import Loss, Optimizer
-from crossfold.platform.losses import Whole
 from crossfold.platform.modeling.emotion_model import build_model
+from crossfold.platform.training import checkpoint as checkpoints
+from crossfold.platform.training import train as training
+from crossfold.platform.training.losses import Whole
 from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of
 

@@ -345,7 +345,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_late_driver_stops(url, machi
 def test_a_checkpoint_goes_on_on_another_machine(url, machine, with_store, workspace, tiny_cell, monkeypatch):
     cell = tiny_cell("concat", epochs=4)
     assert attempt_cell(cell, workspace).status == "done"
-    monkeypatch.setattr("crossfold.platform.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("crossfold.platform.training.train.CHECKPOINT_SECONDS", 0.0)
 
     class Epochs:
         def __init__(self, last):

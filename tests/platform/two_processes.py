@@ -7,9 +7,9 @@ import torch.distributed as dist
 from double_precision import compute_in_double
 from interruption import StopAfter
 
-from crossfold.platform import training
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.replica import Replica
+from crossfold.platform.training import train as training
+from crossfold.platform.training.data_parallel import Replica
 from crossfold.platform.trial import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 

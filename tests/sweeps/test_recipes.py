@@ -229,7 +229,7 @@ def test_explain_takes_a_system_or_a_recipe(given):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_has_a_schedule_that_ends(name):
-    from crossfold.platform.schedule import simulate
+    from crossfold.platform.training.lr_schedule import simulate
 
     found = simulate(load_recipe(name), 7, itertools.repeat(0.1))
     assert 0 < len(found.epochs) <= load_recipe(name).epochs

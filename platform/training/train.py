@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from crossfold.datasets.batches.clip_source import Source
-from crossfold.platform import checkpoints
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.outcome import EpochReport, Reporter
 from crossfold.platform.core.recipe import Optimizer
 from crossfold.platform.core.seeds import batch_seed, crop_seed, dropout_seed
-from crossfold.platform.losses import Whole, loss_of
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import release
-from crossfold.platform.replica import ALONE, Replica
-from crossfold.platform.schedule import Schedule
+from crossfold.platform.training import checkpoint
+from crossfold.platform.training.data_parallel import ALONE, Replica
+from crossfold.platform.training.losses import Whole, loss_of
+from crossfold.platform.training.lr_schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint."""
-        checkpoints.write(
+        checkpoint.write(
             path,
             {
                 "model": self.model.state_dict(),
@@ -250,7 +250,7 @@ class _Run:
         release(self.model.frames, self.cell.recipe, self.schedule.groups)
 
     def _take_up(self, path: Path) -> None:
-        saved = checkpoints.read(path)
+        saved = checkpoint.read(path)
         progress, best_state, generators = Progress(**saved["progress"]), saved["best_state"], saved["generators"]
         if {name: t.shape for name, t in best_state.items()} != {name: t.shape for name, t in self.best_state.items()}:
             raise ValueError("its weights have other names or shapes")
