@@ -23,7 +23,7 @@ import pandas as pd
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.postprocessing import processed
+from crossfold.platform.evaluation.postprocessing import processed
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.predictions import Predictions
 

@@ -13,7 +13,7 @@ from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.examination import examine
+from crossfold.platform.evaluation.evaluate import examine
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.workspace.workspace import Workspace

@@ -19,14 +19,14 @@ from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
 from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.cost import flops_of_window
-from crossfold.platform.evaluation import validate
-from crossfold.platform.examination import examine
+from crossfold.platform.evaluation.evaluate import examine
+from crossfold.platform.evaluation.predict import validate
+from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import load_weights
 from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.peak_memory import let_go, peak_memory
-from crossfold.platform.scoring import score
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import ALONE, Replica
 from crossfold.platform.training.train import Trained, train

@@ -57,7 +57,7 @@ def export(
 ) -> None:
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
-    from crossfold.platform.ensembles import best_folds as choose_folds
+    from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
     from crossfold.platform.export import ABAW_TARGETS, JOINT_FILE, join, tidy, write_abaw, write_table
 
     if format_ not in FORMATS:
@@ -107,8 +107,8 @@ def _labels(records: Sequence["CellRecord"]) -> dict[str, str]:
 
 def _scores(members: Sequence["Predictions"]) -> list[dict[str, Any]]:
     """The score of each mean over cells that predict the same clips, where these have labels."""
-    from crossfold.platform.ensembles import means_of
-    from crossfold.platform.scoring import pooled_ccc
+    from crossfold.platform.evaluation.ensembles import means_of
+    from crossfold.platform.evaluation.scoring import pooled_ccc
 
     scores = []
     for mean, cells in means_of(members):

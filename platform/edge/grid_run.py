@@ -16,7 +16,7 @@ from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
 from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
-from crossfold.platform.ensembles import keep_seed_ensembles
+from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
 from crossfold.platform.forecast import forecast
 from crossfold.platform.tracking import Tracker
 from crossfold.platform.workspace.disk_space import need_room

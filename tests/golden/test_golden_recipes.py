@@ -19,7 +19,7 @@ from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.evaluation import validate
+from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.train import train

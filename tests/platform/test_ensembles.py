@@ -9,7 +9,7 @@ from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import BATTERIES, CHAINS, Evaluation
 from crossfold.platform.core.metrics import ccc
-from crossfold.platform.ensembles import best_folds, mean_of, seed_ensembles
+from crossfold.platform.evaluation.ensembles import best_folds, mean_of, seed_ensembles
 from crossfold.platform.rescoring import rescore, to_rescore
 from crossfold.platform.trial import attempt_cell
 

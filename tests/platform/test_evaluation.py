@@ -5,7 +5,7 @@ import pytest
 
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Inner
-from crossfold.platform.evaluation import look
+from crossfold.platform.evaluation.predict import look
 from crossfold.platform.training.cell_data import open_data, splits
 
 

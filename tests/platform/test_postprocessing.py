@@ -12,8 +12,8 @@ from scipy import signal
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.evaluation_config import CHAINS, Chain, Evaluation
 from crossfold.platform.core.metrics import ccc
-from crossfold.platform.postprocessing import delayed, fit_all, median, moving_mean, post_part, processed
-from crossfold.platform.scoring import pooled_ccc, score
+from crossfold.platform.evaluation.postprocessing import delayed, fit_all, median, moving_mean, post_part, processed
+from crossfold.platform.evaluation.scoring import pooled_ccc, score
 from crossfold.platform.workspace.predictions import Predictions
 
 values = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1, 1, width=32))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crossfold.datasets.batches.clip_source import window_source
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.evaluation import predict
+from crossfold.platform.evaluation.predict import predict
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.trial import attempt_cell
 

@@ -11,11 +11,11 @@ from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import BATTERIES, Evaluation, strengths_of
-from crossfold.platform.evaluation import look, predict
-from crossfold.platform.examination import examine
-from crossfold.platform.gate_scores import gate_entries
-from crossfold.platform.scoring import score, span_masks, span_scores
-from crossfold.platform.stress import under_stress
+from crossfold.platform.evaluation.evaluate import examine
+from crossfold.platform.evaluation.gate_calibration import gate_entries
+from crossfold.platform.evaluation.predict import look, predict
+from crossfold.platform.evaluation.robustness import under_stress
+from crossfold.platform.evaluation.scoring import score, span_masks, span_scores
 from crossfold.platform.training.cell_data import Split, open_data
 from crossfold.platform.trial import attempt_cell
 

@@ -15,9 +15,9 @@ from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserE
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.metrics import Moments, ccc, ccc_of
 from crossfold.platform.core.outcome import FailureClass, Silent
-from crossfold.platform.evaluation import predict
+from crossfold.platform.evaluation.predict import predict
+from crossfold.platform.evaluation.scoring import pooled_ccc, score
 from crossfold.platform.modeling.emotion_model import build_model
-from crossfold.platform.scoring import pooled_ccc, score
 from crossfold.platform.training.cell_data import open_data, splits
 from crossfold.platform.trial import attempt_cell, classify
 from crossfold.platform.workspace.predictions import Predictions

@@ -7,7 +7,7 @@ from crossfold.platform.core.cell import Inner
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.ensembles import keep_seed_ensembles
+from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import COLUMNS, load_results
 from crossfold.reports.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores

@@ -4,12 +4,12 @@ from typing import Any
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import Evaluation
-from crossfold.platform.evaluation import Seen, look, predict
-from crossfold.platform.gate_scores import gate_entries
+from crossfold.platform.evaluation.gate_calibration import gate_entries
+from crossfold.platform.evaluation.postprocessing import post_part
+from crossfold.platform.evaluation.predict import Seen, look, predict
+from crossfold.platform.evaluation.robustness import under_stress
+from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.emotion_model import EmotionModel
-from crossfold.platform.postprocessing import post_part
-from crossfold.platform.scoring import DAMAGE, span_masks, span_scores
-from crossfold.platform.stress import under_stress
 from crossfold.platform.training.cell_data import CellData
 from crossfold.platform.workspace.attention_maps import shown_clips
 

@@ -11,7 +11,7 @@ import numpy as np
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import AttentionMap, maps_over_time
 from crossfold.fusion_models.system import Notes
-from crossfold.platform.scoring import DAMAGE
+from crossfold.platform.evaluation.scoring import DAMAGE
 from crossfold.platform.workspace.attention_maps import ClipMaps
 
 WINDOWS = 10

@@ -9,10 +9,10 @@ from crossfold.datasets.batches.corruptions import DamagedFrames, damaged_frames
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Stress, strengths_of
-from crossfold.platform.evaluation import Seen, look
-from crossfold.platform.gate_scores import gate_entries
+from crossfold.platform.evaluation.gate_calibration import gate_entries
+from crossfold.platform.evaluation.predict import Seen, look
+from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_of
-from crossfold.platform.scoring import score
 from crossfold.platform.training.cell_data import Split
 
 

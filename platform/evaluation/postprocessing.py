@@ -14,7 +14,7 @@ from scipy import ndimage
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import Chain, Limit, Median, Shift, Smooth, Step
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
-from crossfold.platform.scoring import score
+from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.workspace.predictions import Predictions
 
 Fitted = dict[str, Any]

@@ -18,7 +18,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.platform.scoring import score
+from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace

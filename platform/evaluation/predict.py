@@ -13,9 +13,9 @@ from crossfold.datasets.batches.windows import Stitcher
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.system import Notes
 from crossfold.platform.core.cell import MODALITIES
-from crossfold.platform.map_collector import MapCollector
+from crossfold.platform.evaluation.attention_collector import MapCollector
+from crossfold.platform.evaluation.scoring import pooled_ccc
 from crossfold.platform.modeling.emotion_model import EmotionModel
-from crossfold.platform.scoring import pooled_ccc
 from crossfold.platform.training.cell_data import CellData, Split
 from crossfold.platform.workspace.predictions import Predictions
 
