@@ -58,7 +58,9 @@ def export(
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.edge.launch import prepare_cells, read_sweep
     from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
-    from crossfold.platform.export import ABAW_TARGETS, JOINT_FILE, join, tidy, write_abaw, write_table
+    from crossfold.platform.export.abaw import ABAW_TARGETS, JOINT_FILE, write_abaw
+    from crossfold.platform.export.predictions_table import tidy, write_table
+    from crossfold.platform.export.tracks import join
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{nearest(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
@@ -122,7 +124,7 @@ def _scores(members: Sequence["Predictions"]) -> list[dict[str, Any]]:
 
 
 def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bool) -> None:
-    from crossfold.platform.trained_backbones import write_backbones
+    from crossfold.platform.export.backbone_weights import write_backbones
 
     if len(records) > 1:
         raise UserError(
@@ -139,13 +141,13 @@ def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bo
 
 
 def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":
-    from crossfold.platform.export import post_processed
+    from crossfold.platform.export.tracks import post_processed
 
     if part == "reported":
         return post_processed(record, store) if post else record.predictions
     if part != "test" or post:
         raise UserError(f"--part {part}{' --post' * post}", "give reported or test; --post goes with reported")
-    from crossfold.platform.unreported import clips_of_test_part, predict_clips
+    from crossfold.platform.export.test_set import clips_of_test_part, predict_clips
 
     return predict_clips(record, store, clips_of_test_part(store))
 

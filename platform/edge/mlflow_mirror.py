@@ -23,7 +23,6 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.deployment import why_not_deployable
 from crossfold.platform.edge.mlflow_fields import (
     FAILURE_TAGS,
     SETTLED,
@@ -39,6 +38,7 @@ from crossfold.platform.edge.mlflow_fields import (
 )
 from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
 from crossfold.platform.edge.mlflow_model import write_model
+from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.launches import Launch, LaunchBook, keep_launch, launches, public_address
 from crossfold.platform.workspace.workspace import Workspace

@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.deployment import Predictor, write_deployment
+from crossfold.platform.export.predictor import Predictor, write_deployment
 from crossfold.platform.workspace.cell_record import CellRecord
 
 ARTIFACT = "model"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.deployment import Predictor, why_not_deployable, write_deployment
+from crossfold.platform.export.predictor import Predictor, why_not_deployable, write_deployment
 from crossfold.platform.trial import attempt_cell
 
 

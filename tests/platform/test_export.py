@@ -16,7 +16,9 @@ from crossfold.datasets.corpora.partitions import make_folds, read_fold_file
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import app, main
-from crossfold.platform.export import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, Track, join, read_abaw, tidy, write_abaw
+from crossfold.platform.export.abaw import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, read_abaw, write_abaw
+from crossfold.platform.export.predictions_table import tidy
+from crossfold.platform.export.tracks import Track, join
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import expand
@@ -324,8 +326,8 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
 def test_the_test_part_is_predicted_by_every_fold_and_seed(capsys, tmp_path, media_corpus):
     """Clips without labels go from the owners' list to a submission; reported clips are predicted as they were."""
     from crossfold.platform.core.outcome import Silent
+    from crossfold.platform.export.test_set import predict_clips
     from crossfold.platform.trial import run_cell
-    from crossfold.platform.unreported import predict_clips
 
     clips = {f"t{number}": "Train_Set" for number in range(4)} | {"v0": "Validation_Set", "u0": "Train_Set"}
     root, space = media_corpus(tmp_path / "data", clips=clips), tmp_path / "ws"

@@ -79,7 +79,7 @@ def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
         "crossfold/reports/templates/report.js",
         "crossfold-0.1.0.dist-info/METADATA",
     } <= held
-    assert not [path for path in held if "test_" in path or path.endswith(".pyc")]
+    assert not [path for path in held if "tests" in Path(path).parts or path.endswith(".pyc")]
     assert not (ROOT / "build").exists()
 
 

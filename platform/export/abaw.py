@@ -12,20 +12,14 @@ in [-1, 1]. The same lines are also written a file a clip, as the annotations ar
 """
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.evaluation.postprocessing import processed
-from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.predictions import Predictions
+from crossfold.platform.export.tracks import Track
 
 ABAW_TARGETS = ("valence", "arousal")
 ABAW_HEADER = "image_location,valence,arousal"
@@ -35,83 +29,6 @@ CLIP_FOLDER = "clips"
 """A file a clip beside it."""
 TOLERANCE = 5
 """Frames by which the organisers' list may go beyond the labels of a clip, as crops and videos do."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """The predictions of one clip for every frame: float32 [frames, targets]."""
-
-    clip: str
-    values: np.ndarray
-    filled: int
-    """Frames that had no prediction and hold another's."""
-
-
-def post_processed(record: CellRecord, store: FeatureStore) -> Predictions:
-    """The predictions of a cell after the chain that is stored with it, as fitted on its training clips or fixed.
-
-    The column that was fitted on the reported labels themselves is never applied. Raises `UserError` without a chain.
-    """
-    columns = (record.result.get("post") or {}).get("columns", {})
-    for name in ("train", "fixed"):
-        if name in columns:
-            return processed(record.predictions, columns[name]["fitted"], store)
-    problem = f"{record.cell.label} has no chain of post-processing in its result"
-    raise UserError(problem, "leave --post out, or run the sweep under a recipe with `post`")
-
-
-def join(members: Sequence[Predictions], targets: Sequence[str]) -> list[Track]:
-    """One track a clip: the targets of several cells side by side, the mean where several cells predict a clip.
-
-    Seeds, and folds that report the same clip, are an ensemble: their predictions are averaged frame by frame, then
-    gaps are filled. Raises `UserError` where a target is missing for a clip, or has no prediction at all.
-    """
-    sums: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-    for member in members:
-        for clip, target, values in _tracks(member):
-            sums[clip][target].append(values)
-    tracks = []
-    for clip in sorted(sums):
-        if missing := [target for target in targets if target not in sums[clip]]:
-            raise UserError(
-                f"clip {clip} has predictions of {', '.join(sums[clip])} and none of {missing[0]}",
-                "run the cells of both targets on the same folds, or choose a fold with --fold",
-            )
-        columns = [_mean(clip, target, sums[clip][target]) for target in targets]
-        missing_frames = np.isnan(np.stack(columns)).any(axis=0)
-        values = np.stack([_filled(column) for column in columns], axis=1).astype(np.float32)
-        tracks.append(Track(clip, values, int(missing_frames.sum())))
-    return tracks
-
-
-def _tracks(predictions: Predictions) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(clip, target, float64 [frames]), not a number where no window reached the frame."""
-    for clip in predictions.clips:
-        rows = predictions.clip(clip)
-        for t, target in enumerate(predictions.targets):
-            values = predictions.prediction[rows, t].astype(np.float64)
-            # What no window reached has no label that counts, and stands at exactly 0 in all targets.
-            unreached = ~predictions.valid[rows].any(axis=1) & (predictions.prediction[rows] == 0).all(axis=1)
-            yield clip, target, np.where(unreached, np.nan, values)
-
-
-def _mean(clip: str, target: str, tracks: Sequence[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(tracks)
-    there = ~np.isnan(stacked)
-    if not there.any():
-        raise UserError(f"clip {clip} has no frame with a prediction of {target}", "train with `invalid: mask`")
-    counts = there.sum(axis=0)
-    total = np.where(there, stacked, 0).sum(axis=0)
-    mean: np.ndarray = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
-    return mean
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    """The last value before a gap holds through it; before the first value, that one does."""
-    there = np.flatnonzero(~np.isnan(values))
-    source = np.maximum(np.searchsorted(there, np.arange(len(values)), side="right") - 1, 0)
-    filled: np.ndarray = values[there[source]]
-    return filled
 
 
 @dataclass(frozen=True)
@@ -220,43 +137,3 @@ def _location(path: Path, line: int, location: str) -> tuple[str, int]:
     if not clip or not (stem.isascii() and stem.isdecimal()) or int(stem) < 1 or suffix not in ("jpg", "png"):
         raise UserError(f"{path}, line {line}: {location!r}", "write clip/00001.jpg; frames count from 1")
     return clip, int(stem)
-
-
-def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
-    """Every prediction of these cells, a row each: what the cell is, clip, frame from 0, target, prediction, label.
-
-    `labelled` is false where a frame has no annotation or no window reached it: it is in no score.
-    """
-    parts = []
-    for cell, predictions in members:
-        clips = np.repeat(np.array(predictions.clips, dtype=object), np.diff(predictions.offsets))
-        for t, target in enumerate(predictions.targets):
-            valid = predictions.valid[:, t]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "cell": cell.cell_id,
-                        "system": cell.system,
-                        "fold": cell.fold,
-                        "seed": cell.seed,
-                        "clip": clips,
-                        "frame": predictions.frame,
-                        "target": target,
-                        "prediction": predictions.prediction[:, t],
-                        "label": np.where(valid, predictions.label[:, t], np.float32(np.nan)),
-                        "labelled": valid,
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as `.csv` or `.parquet`, beside its place first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    if path.suffix == ".parquet":
-        table.to_parquet(beside, index=False)
-    else:
-        table.to_csv(beside, index=False)
-    beside.replace(path)

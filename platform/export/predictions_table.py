@@ -1,0 +1,50 @@
+"""Predictions as a table with one row per frame: csv or parquet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.workspace.predictions import Predictions
+
+
+def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
+    """Every prediction of these cells, a row each: what the cell is, clip, frame from 0, target, prediction, label.
+
+    `labelled` is false where a frame has no annotation or no window reached it: it is in no score.
+    """
+    parts = []
+    for cell, predictions in members:
+        clips = np.repeat(np.array(predictions.clips, dtype=object), np.diff(predictions.offsets))
+        for t, target in enumerate(predictions.targets):
+            valid = predictions.valid[:, t]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "cell": cell.cell_id,
+                        "system": cell.system,
+                        "fold": cell.fold,
+                        "seed": cell.seed,
+                        "clip": clips,
+                        "frame": predictions.frame,
+                        "target": target,
+                        "prediction": predictions.prediction[:, t],
+                        "label": np.where(valid, predictions.label[:, t], np.float32(np.nan)),
+                        "labelled": valid,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as `.csv` or `.parquet`, beside its place first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}")
+    if path.suffix == ".parquet":
+        table.to_parquet(beside, index=False)
+    else:
+        table.to_csv(beside, index=False)
+    beside.replace(path)
