@@ -93,7 +93,7 @@ def rescore_cells(
 
     workers: who does it; else as many processes of this machine as pay.
     """
-    from crossfold.platform.rescoring import RescoreTask, rescore_task, to_rescore
+    from crossfold.platform.execution.rescore import RescoreTask, rescore_task, to_rescore
 
     tasks = [
         RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
+from crossfold.platform.execution.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
 from crossfold.platform.workspace.workspace import Workspace
 
 HEADROOM = 0.15

@@ -8,7 +8,6 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.launch import Prepared, remember_sweep
@@ -17,7 +16,8 @@ from crossfold.platform.edge.progress import choose_view
 from crossfold.platform.edge.ray_fleet import FleetSummary, run_cells
 from crossfold.platform.edge.turns import Forecast, only
 from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
-from crossfold.platform.forecast import forecast
+from crossfold.platform.execution.cost_history import DurationHistory, cost_keys, save_peaks
+from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.tracking import Tracker
 from crossfold.platform.workspace.disk_space import need_room
 from crossfold.platform.workspace.driver_lease import driver_lock

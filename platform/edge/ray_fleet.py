@@ -38,7 +38,7 @@ from crossfold.platform.tracking import NullTracker, Tracker
 from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
 from crossfold.platform.workspace.workspace import Workspace
 
-TRIAL = "crossfold.platform.trial:attempt_cell"
+TRIAL = "crossfold.platform.execution.run_cell:attempt_cell"
 
 
 @dataclass(frozen=True)

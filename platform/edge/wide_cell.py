@@ -144,8 +144,8 @@ def share_cell(config: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
+    from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.platform.training.data_parallel import Replica
-    from crossfold.platform.trial import attempt_cell
 
     for plugin in config["plugins"]:
         load_plugin(Path(plugin))

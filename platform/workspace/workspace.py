@@ -3,7 +3,6 @@
 import glob
 import json
 import os
-import platform as host
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -363,8 +362,3 @@ class Workspace:
             data = json.loads(path.read_text())
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Host facts for `env.json`; no secrets, no environment variables."""
-    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}

@@ -25,7 +25,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 
 TINY = {
@@ -264,7 +264,7 @@ import pickle, sys
 import psutil, torch, ray, ray.train, ray.train.torch
 import pandas, pyarrow.parquet, safetensors.torch
 from crossfold.platform.edge import fleet_worker
-from crossfold.platform import trial
+from crossfold.platform.execution import run_cell as trial
 from crossfold.platform.workspace.workspace import Workspace
 torch.set_num_threads(1)
 torch.nn.Linear(2, 2)(torch.zeros(1, 2)).sum().backward()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from crossfold.fusion_models.catalogue import find_system, system_names
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 
 pytestmark = pytest.mark.usefixtures("in_double_precision")
 

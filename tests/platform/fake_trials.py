@@ -59,8 +59,8 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
 
 def fragile(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int = 1, device: str = "cpu") -> Outcome:
     """The real trial; the first try of seed 1 kills its process after epoch 3, with a checkpoint of epoch 2."""
+    from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.platform.training.train import CHECKPOINT_SECONDS
-    from crossfold.platform.trial import attempt_cell
 
     class Fragile:
         def epoch(self, cell_id: str, report: EpochReport) -> None:

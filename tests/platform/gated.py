@@ -10,9 +10,9 @@ import signal
 import time
 from pathlib import Path
 
-from crossfold.platform import trial
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Reporter
+from crossfold.platform.execution import run_cell as trial
 
 FATAL, HELD = ("concat", 1), ("jca", 3)
 """System and seed of the two cells."""

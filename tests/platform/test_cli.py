@@ -212,7 +212,7 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
 
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.layout import CELL_FILES
-    from crossfold.platform.trial import attempt_cell
+    from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.platform.workspace.workspace import Workspace
     from crossfold.sweeps.plan import expand
     from crossfold.sweeps.sweep_files import load

@@ -29,7 +29,7 @@ def lab(tmp_path_factory):
     """A workspace with four finished cells of two variants, and the sweep file that names them."""
     from crossfold.platform.edge import cli_data
     from crossfold.platform.edge.launch import prepare_cells, read_sweep, remember_sweep
-    from crossfold.platform.trial import attempt_cell
+    from crossfold.platform.execution.run_cell import attempt_cell
 
     place = tmp_path_factory.mktemp("mends")
     cli_data.corpus_synthetic(place / "corpus", clips=8, frames=120, seed=3)

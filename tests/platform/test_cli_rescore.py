@@ -9,7 +9,7 @@ import yaml
 @pytest.fixture
 def sweep(tmp_path, workspace, tiny_cell):
     """Two finished cells without post-processing and stress, and the sweep file that names them."""
-    from crossfold.platform.trial import attempt_cell
+    from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.sweeps.plan import expand
     from crossfold.sweeps.sweep_files import load
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.export.predictor import Predictor, why_not_deployable, write_deployment
-from crossfold.platform.trial import attempt_cell
 
 
 @pytest.fixture(params=["reported", "held_out"])

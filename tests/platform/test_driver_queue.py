@@ -6,7 +6,7 @@ from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import Outcome
 from crossfold.platform.edge.cell_queue import CellQueue, Event
 from crossfold.platform.edge.driver_queue import DriverQueue
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 
 
 class Lives(DriverQueue):

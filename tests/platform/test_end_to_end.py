@@ -16,15 +16,15 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, reg
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform.core.errors import Diverged, UserError
 from crossfold.platform.core.outcome import Silent
+from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.execution.step_profiler import Prober, Work
 from crossfold.platform.export.backbone_weights import write_backbones
 from crossfold.platform.features.extractors import Origin
 from crossfold.platform.features.frozen_backbone import frozen
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs, find_backbone
-from crossfold.platform.probe import Prober, Work
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of
 
 END_TO_END = {

@@ -326,8 +326,8 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
 def test_the_test_part_is_predicted_by_every_fold_and_seed(capsys, tmp_path, media_corpus):
     """Clips without labels go from the owners' list to a submission; reported clips are predicted as they were."""
     from crossfold.platform.core.outcome import Silent
+    from crossfold.platform.execution.run_cell import run_cell
     from crossfold.platform.export.test_set import predict_clips
-    from crossfold.platform.trial import run_cell
 
     clips = {f"t{number}": "Train_Set" for number in range(4)} | {"v0": "Validation_Set", "u0": "Train_Set"}
     root, space = media_corpus(tmp_path / "data", clips=clips), tmp_path / "ws"

@@ -15,7 +15,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
 
@@ -24,7 +24,7 @@ import pickle, resource, sys
 from pathlib import Path
 from crossfold.platform.edge.ray_fleet import run_cells
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 
 cells, workspace, kind, limit = pickle.load(sys.stdin.buffer)
 if kind == resource.RLIMIT_AS:

@@ -14,7 +14,7 @@ from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.cell_queue import CellQueue
 from crossfold.platform.edge.progress import SilentView
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace import driver_lease
 from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
 from crossfold.platform.workspace.workspace import Workspace

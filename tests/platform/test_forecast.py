@@ -8,15 +8,21 @@ import pytest
 import torch
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform import cost_history
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.cost_history import DurationHistory, DurationStats, cost_key, cost_keys, update_durations
 from crossfold.platform.edge.ray_fleet import run_cells
-from crossfold.platform.forecast import forecast
+from crossfold.platform.execution import cost_history
+from crossfold.platform.execution.cost_history import (
+    DurationHistory,
+    DurationStats,
+    cost_key,
+    cost_keys,
+    update_durations,
+)
+from crossfold.platform.execution.duration_forecast import forecast
+from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.execution.step_profiler import Costs, Extent, Prober, Work, released_epochs
 from crossfold.platform.modeling.emotion_model import EmotionModel
-from crossfold.platform.probe import Costs, Extent, Prober, Work, released_epochs
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.trial import attempt_cell
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def test_a_probe_is_kept_and_made_once(workspace, store, tiny_cell, monkeypatch)
             made.append(cell.cell_id)
             return super().seconds(cell, path)
 
-    monkeypatch.setattr("crossfold.platform.probe.Prober", Counted)
+    monkeypatch.setattr("crossfold.platform.execution.step_profiler.Prober", Counted)
     first = forecast(cells, workspace, store)
     assert len(made) == 1
     assert first[cells[0].cell_id] == first[cells[1].cell_id] > 0
@@ -108,7 +114,7 @@ def test_each_probe_is_written_down_before_the_next_one_so_that_a_kill_loses_non
                 raise KeyboardInterrupt
             return super().seconds(cell, path)
 
-    monkeypatch.setattr("crossfold.platform.probe.Prober", Killed)
+    monkeypatch.setattr("crossfold.platform.execution.step_profiler.Prober", Killed)
     with pytest.raises(KeyboardInterrupt):
         forecast(cells, workspace, store)
     kept = json.loads((workspace.root / "forecast.json").read_text())

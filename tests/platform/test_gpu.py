@@ -12,9 +12,9 @@ from crossfold.datasets.batches.gpu_source import ResidentSource, forget
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import Replica
-from crossfold.platform.trial import attempt_cell
 
 pytestmark = [
     pytest.mark.gpu,
@@ -119,7 +119,7 @@ def test_memory_that_really_runs_out_is_classed_and_given_back(workspace, tiny_c
         torch.empty(2 * torch.cuda.get_device_properties(0).total_memory, dtype=torch.uint8, device=device)
         return data
 
-    monkeypatch.setattr("crossfold.platform.trial.open_data", greedy)
+    monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", greedy)
     outcome = attempt_cell(tiny_cell("concat"), workspace, device=DEVICE)
     assert outcome.failure.kind == "oom"
     assert torch.cuda.memory_allocated() < 2**24
@@ -130,7 +130,7 @@ def test_memory_that_really_runs_out_is_classed_and_given_back(workspace, tiny_c
 @pytest.mark.slow
 def test_two_cells_share_one_gpu(workspace, tiny_cell):
     """The first launch measures; the second begins with what it found, and so with more than one worker a GPU."""
-    from crossfold.platform.cost_history import known_gpu_peaks
+    from crossfold.platform.execution.cost_history import known_gpu_peaks
 
     first = [tiny_cell("concat", seed=seed) for seed in range(2)]
     summary = run_cells(first, workspace, use_gpu=True)

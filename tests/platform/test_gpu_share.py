@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.cost_history import known_gpu_peaks
 from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.edge.gpu_share import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, too_much_for
+from crossfold.platform.execution.cost_history import known_gpu_peaks
 
 GIB = 2**30
 

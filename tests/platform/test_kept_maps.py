@@ -11,8 +11,8 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform.evaluation import attention_collector as map_collector
 from crossfold.platform.evaluation.predict import look
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.trial import attempt_cell
 from crossfold.platform.workspace.attention_maps import ClipMaps, from_arrays, shown_clips, to_arrays
 from crossfold.platform.workspace.predictions import read_predictions, write_predictions
 

@@ -8,7 +8,7 @@ import pytest
 
 from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace import store_cache as node_stores
 from crossfold.platform.workspace.workspace import Workspace
 

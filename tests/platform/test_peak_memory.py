@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.platform import peak_memory as peaks
-from crossfold.platform.cost_history import cost_key, format_peaks, known_peaks, save_peaks
-from crossfold.platform.peak_memory import let_go, peak_memory
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution import peak_memory as peaks
+from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks, save_peaks
+from crossfold.platform.execution.peak_memory import let_go, peak_memory
+from crossfold.platform.execution.run_cell import attempt_cell
 
 MIB = 2**20
 
@@ -99,8 +99,10 @@ def test_a_cell_that_ran_out_of_memory_leaves_none_behind(workspace, tiny_cell, 
         held.append(weakref.ref(tensor))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("crossfold.platform.trial.open_data", bursts)
-    monkeypatch.setattr("crossfold.platform.trial.let_go", lambda device: alive.append(held[0]() is not None))
+    monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", bursts)
+    monkeypatch.setattr(
+        "crossfold.platform.execution.run_cell.let_go", lambda device: alive.append(held[0]() is not None)
+    )
     outcome = attempt_cell(tiny_cell("concat"), workspace)
     assert outcome.failure.kind == "oom"
     assert alive == [False]
@@ -111,7 +113,7 @@ def test_an_error_of_the_device_is_none_of_the_cell(workspace, tiny_cell, monkey
     def lost(cell, path, device):
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr("crossfold.platform.trial.open_data", lost)
+    monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", lost)
     assert attempt_cell(tiny_cell("concat"), workspace).failure.kind == "infra"
 
 
@@ -121,6 +123,6 @@ def test_what_cannot_be_strict_says_what_to_do(workspace, tiny_cell, monkeypatch
             "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set"
         )
 
-    monkeypatch.setattr("crossfold.platform.trial.open_data", refuses)
+    monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", refuses)
     failure = attempt_cell(tiny_cell("concat"), workspace).failure
     assert (failure.kind, "--set determinism=fast" in failure.message) == ("code", True)

@@ -18,7 +18,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import ray_jobs
 from crossfold.platform.edge.turns import budget_seconds
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 
@@ -74,7 +74,7 @@ def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
     ray_jobs.unpack_wheel(tmp_path / "code")
     held = {str(path.relative_to(tmp_path / "code")) for path in (tmp_path / "code").rglob("*")}
     assert {
-        "crossfold/platform/trial.py",
+        "crossfold/platform/execution/run_cell.py",
         "crossfold/sweeps/recipes/demo.yaml",
         "crossfold/reports/templates/report.js",
         "crossfold-0.1.0.dist-info/METADATA",
@@ -104,7 +104,7 @@ def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, mo
     )
     assert job["entrypoint_num_cpus"] == 0
     assert job["submission_id"].startswith("crossfold-tiny-")
-    assert {"mine.yaml", "recipes/own.yaml", "crossfold/platform/trial.py"} <= client.shipped
+    assert {"mine.yaml", "recipes/own.yaml", "crossfold/platform/execution/run_cell.py"} <= client.shipped
     assert job["runtime_env"]["env_vars"]["MLFLOW_TRACKING_URI"] == "http://mlflow"
     assert job["runtime_env"]["env_vars"]["CROSSFOLD_SOMETHING"] == "1"
     assert "SECRET_TOKEN" not in job["runtime_env"]["env_vars"]

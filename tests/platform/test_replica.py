@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.data_parallel import ALONE, Replica
-from crossfold.platform.trial import attempt_cell
 
 HERE = Path(__file__).resolve().parent
 EXACT = {

@@ -14,8 +14,8 @@ from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.batches.gpu_source import forget, place
 from crossfold.datasets.batches.windows import WindowSource
 from crossfold.datasets.store.normalisation import statistics_of
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.trial import attempt_cell
 
 MODALITIES = ("audio", "visual")
 
@@ -231,7 +231,7 @@ def test_a_cell_trains_to_the_same_bytes_either_way(new_workspace, tiny_cell, mo
     for way in (None, opened):
         workspace = new_workspace()
         if way is not None:
-            monkeypatch.setattr("crossfold.platform.trial.open_data", way)
+            monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", way)
         outcome = attempt_cell(cell, workspace)
         assert outcome.status == "done", outcome.failure.log_tail
         folder = workspace.cell_path(cell.cell_id)

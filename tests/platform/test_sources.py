@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from crossfold.datasets.batches.clip_source import window_source
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.evaluation.predict import predict
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.trial import attempt_cell
 
 LENGTHS = (40, 23, 17, 40)
 

@@ -16,8 +16,8 @@ from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.predict import look, predict
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import score, span_masks, span_scores
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import Split, open_data
-from crossfold.platform.trial import attempt_cell
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Silent
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.features.bert import BertWords
 from crossfold.platform.features.extractors import FeaturePlan
 from crossfold.platform.features.prepare import Making, prepare
-from crossfold.platform.trial import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1": "Train_Set", "t2": "Train_Set", "t3": "Train_Set", "t4": "Train_Set"}

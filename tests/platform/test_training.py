@@ -16,11 +16,11 @@ from crossfold.platform.core.errors import Diverged
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.core.recipe import Loss, Optimizer
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.losses import Whole
-from crossfold.platform.trial import attempt_cell
 from tests.platform.interruption import StopAfter, bytes_of
 
 

@@ -9,7 +9,6 @@ from safetensors.torch import load as from_safetensors
 
 from crossfold.datasets.batches.windows import WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform import trial
 from crossfold.platform.core.cell import Inner
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.core.layout import CELL_FILES
@@ -17,9 +16,10 @@ from crossfold.platform.core.metrics import Moments, ccc, ccc_of
 from crossfold.platform.core.outcome import FailureClass, Silent
 from crossfold.platform.evaluation.predict import predict
 from crossfold.platform.evaluation.scoring import pooled_ccc, score
+from crossfold.platform.execution import run_cell as trial
+from crossfold.platform.execution.run_cell import attempt_cell, classify
 from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.training.cell_data import open_data, splits
-from crossfold.platform.trial import attempt_cell, classify
 from crossfold.platform.workspace.predictions import Predictions
 
 

@@ -22,7 +22,7 @@ from crossfold.platform.core.errors import Away, Cancelled, DataError, FleetErro
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.trial import attempt_cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.driver_lease import Lease, UrlPlace, driver_lock, keep_driving
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.remote import filesystem as remote_files

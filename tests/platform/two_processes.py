@@ -8,9 +8,9 @@ from double_precision import compute_in_double
 from interruption import StopAfter
 
 from crossfold.platform.core.cell import Cell
+from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training import train as training
 from crossfold.platform.training.data_parallel import Replica
-from crossfold.platform.trial import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 
 

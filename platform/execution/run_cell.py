@@ -1,36 +1,51 @@
 """One cell from beginning to end: data, model, training, scores, and a folder in the workspace."""
 
+import os
+import platform as host
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import DataError, UserError
+from crossfold.platform.core.outcome import Failure, FailureClass
+
+if TYPE_CHECKING:
+    pass
 import importlib.metadata
 import logging
 import traceback
 from functools import lru_cache, partial
 from time import monotonic
-from typing import Any
 
-import pandas as pd
 import torch
 from safetensors.torch import save as to_safetensors
 
 from crossfold.datasets.batches.gpu_source import forget
-from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
+from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.core.files import utc_now
-from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.core.outcome import Outcome, Reporter, Silent
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.cost import flops_of_window
 from crossfold.platform.evaluation.evaluate import examine
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.evaluation.scoring import score
+from crossfold.platform.execution.flops import flops_of_window
+from crossfold.platform.execution.peak_memory import let_go, peak_memory
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import load_weights
 from crossfold.platform.modeling.pretrained import weights_folder
-from crossfold.platform.peak_memory import let_go, peak_memory
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import ALONE, Replica
 from crossfold.platform.training.train import Trained, train
-from crossfold.platform.workspace.workspace import Workspace, describe_machine
+from crossfold.platform.workspace.workspace import Workspace
+
+
+def describe_machine() -> dict[str, Any]:
+    """Host facts for `env.json`; no secrets, no environment variables."""
+    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}
+
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TypedDict
 import psutil
 import torch
 
-from crossfold.platform.cost_history import Kind
+from crossfold.platform.execution.cost_history import Kind
 
 LOOK_SECONDS = 0.05
 """Between two looks at the process where the kernel keeps no peak."""

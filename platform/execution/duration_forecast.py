@@ -15,7 +15,7 @@ from time import monotonic
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.cost_history import DurationStats, cost_keys, known_durations, update_durations
+from crossfold.platform.execution.cost_history import DurationStats, cost_keys, known_durations, update_durations
 from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def forecast(
 
 def _probed(unseen: Mapping[str, Cell], workspace: Workspace, store: FeatureStore) -> dict[str, DurationStats]:
     """Probes of kinds of which nothing is known, as far as the time reaches; each is written down at once."""
-    from crossfold.platform.probe import Prober
+    from crossfold.platform.execution.step_profiler import Prober
 
     prober, deadline = Prober(), monotonic() + PROBE_SECONDS
     found = {}
