@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         tell_error(error)
         sys.exit(2)
     except RuntimeError as error:
-        fleet = sys.modules.get("crossfold.platform.edge.local_fleet")
+        fleet = sys.modules.get("crossfold.platform.scheduling.local_fleet")
         if fleet is None or not isinstance(error, fleet.FleetError):
             raise
         tell_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))

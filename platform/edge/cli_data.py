@@ -13,7 +13,7 @@ from crossfold.platform.edge.console import JsonOption, PluginOption, WeightsOpt
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.platform.edge.ray_extraction import RayWorkers
+    from crossfold.platform.edge.fleet.task_pool import RayWorkers
 
 
 FEATURES, WORK = "Features", "Work"
@@ -224,7 +224,7 @@ def build_store(workspace: Workspace, corpus: str, root: Path, *, address: str |
 
 
 def _ray_workers(address: str, paths: Sequence[Path], device: str, processes: int | None) -> "RayWorkers":
-    from crossfold.platform.edge.ray_extraction import RayWorkers
+    from crossfold.platform.edge.fleet.task_pool import RayWorkers
 
     return RayWorkers(address, paths, gpus=GPU_SHARE if device == "cuda" else 0.0, processes=processes)
 

@@ -21,7 +21,7 @@ from crossfold.platform.edge.console import (
     spell_workers,
 )
 from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
-from crossfold.platform.edge.ray_start import cores
+from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.workspace.workspace import Workspace
 

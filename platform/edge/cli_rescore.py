@@ -12,8 +12,8 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.cli_run import OnlyOption
 from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out, tell_error
-from crossfold.platform.edge.ray_start import cores
-from crossfold.platform.edge.turns import only as choose
+from crossfold.platform.edge.fleet.cluster import cores
+from crossfold.platform.scheduling.run_order import only as choose
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _workers(address: str | None, device: str, processes: int | None, space: Wor
     if address is None:
         yield LocalWorkers(processes) if processes is not None else None
         return
-    from crossfold.platform.edge.ray_extraction import RayWorkers
+    from crossfold.platform.edge.fleet.task_pool import RayWorkers
 
     seen = [space.root] if space.mirror is None else []
     with RayWorkers(address, seen, gpus=float(device == "cuda"), processes=processes) as workers:

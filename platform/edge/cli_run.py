@@ -29,7 +29,7 @@ from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
-    from crossfold.platform.edge.ray_fleet import FleetSummary
+    from crossfold.platform.scheduling.monitor import FleetSummary
 
 
 WorkersOption = Annotated[
@@ -129,7 +129,7 @@ def run(
     when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
     from crossfold.platform.edge.launch import check_address, use_weights
-    from crossfold.platform.edge.turns import budget_seconds
+    from crossfold.platform.scheduling.time_budget import budget_seconds
 
     use_weights(weights)
     check_address(address)
@@ -217,7 +217,7 @@ def search(
     from crossfold.platform.edge.grid_run import run_sweeps
     from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
     from crossfold.platform.edge.tune_search import run_search
-    from crossfold.platform.edge.turns import budget_seconds
+    from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.platform.workspace.disk_space import need_room
     from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.sweeps.trials import winner_sweep
@@ -275,13 +275,13 @@ def submit(
     ] = False,
 ) -> None:
     """The same as `run`, as a Ray job: the code travels as a wheel, the results land in the workspace."""
-    from crossfold.platform.edge import ray_jobs
+    from crossfold.platform.edge.fleet import job_submission
     from crossfold.platform.edge.launch import use_weights
-    from crossfold.platform.edge.turns import moment
+    from crossfold.platform.scheduling.time_budget import moment
 
     use_weights(weights)
     sources, conditions = _sweeps_and_conditions(sweeps, only)
-    code = ray_jobs.submit(
+    code = job_submission.submit(
         sources,
         address,
         Workspace.at(workspace).address,
@@ -305,9 +305,9 @@ def rerun(
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.mlflow_tracker import MlflowTracker
-    from crossfold.platform.edge.progress import choose_view
-    from crossfold.platform.edge.ray_fleet import run_cells
+    from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker
+    from crossfold.platform.scheduling.monitor import choose_view
     from crossfold.platform.workspace.driver_lease import driver_lock
 
     space = Workspace.locate(workspace)
@@ -360,7 +360,7 @@ def mlflow_ui(
     workspace: WorkspaceOption = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
 ) -> None:
     """Open the MLflow pages of this workspace in a local server."""
-    from crossfold.platform.edge.mlflow_tracker import ui_command
+    from crossfold.platform.edge.tracking.sync import ui_command
 
     space = Workspace.locate(workspace)
     if not (space.root / "mlflow.db").is_file():
@@ -384,6 +384,6 @@ def mlflow_ui(
 
 def mlflow_sync(workspace: WorkspaceOption = None) -> None:
     """Rebuild the MLflow mirror from the workspace; only what is missing is written."""
-    from crossfold.platform.edge.mlflow_tracker import sync
+    from crossfold.platform.edge.tracking.sync import sync
 
     out.print(str(sync(Workspace.locate(workspace))))

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
 from crossfold.platform.edge.console import spell_workers
-from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, cores
+from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES, cores
 
 Row = dict[str, Any]
 GIB = 2**30

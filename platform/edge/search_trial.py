@@ -85,7 +85,7 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     import ray
     from ray import tune
 
-    from crossfold.platform.edge.fleet_link import patiently
+    from crossfold.platform.edge.fleet.queue_actor import patiently
 
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)

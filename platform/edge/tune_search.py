@@ -24,13 +24,13 @@ import pandas as pd
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.edge import search_trial
-from crossfold.platform.edge.local_fleet import interruptions
-from crossfold.platform.edge.mlflow_tracker import MlflowTracker
-from crossfold.platform.edge.progress import Monitor, SilentView, View
-from crossfold.platform.edge.ray_fleet import TRIAL, Fleet
-from crossfold.platform.edge.ray_start import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.fleet.cluster import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.fleet.ray_fleet import TRIAL, Fleet
 from crossfold.platform.edge.search_study import STATES, Study, describe_space
-from crossfold.platform.tracking import Tracker
+from crossfold.platform.edge.tracking.tracker import MlflowTracker
+from crossfold.platform.scheduling.monitor import Monitor, SilentView, View
+from crossfold.platform.scheduling.stop_signals import interruptions
+from crossfold.platform.scheduling.tracker import Tracker
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

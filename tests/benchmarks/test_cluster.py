@@ -39,7 +39,7 @@ def trials(monkeypatch):
 
 @pytest.fixture
 def cluster(monkeypatch, trials):
-    from crossfold.platform.edge.ray_start import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+    from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
     for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS | {"OMP_NUM_THREADS": "1"}).items():
         monkeypatch.setenv(name, value)
@@ -55,8 +55,8 @@ def cluster(monkeypatch, trials):
 
 @pytest.mark.benchmark
 def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(trials, cluster, workspace, capsys):
-    from crossfold.platform.edge.ray_fleet import Fleet
-    from crossfold.platform.edge.turns import Forecast
+    from crossfold.platform.edge.fleet.ray_fleet import Fleet
+    from crossfold.platform.scheduling.run_order import Forecast
 
     slots = NODES * GPUS
     rng = random.Random(6)

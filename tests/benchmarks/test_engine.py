@@ -23,9 +23,9 @@ import yaml
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome
-from crossfold.platform.edge.cell_queue import CellQueue
-from crossfold.platform.edge.turns import Forecast
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.workspace.workspace import Workspace
 
 TINY = {
@@ -128,7 +128,7 @@ EPOCHS, CELL_SECONDS = 50, 30.0
 
 @pytest.mark.benchmark
 def test_tracking_costs_under_one_percent_of_a_cell_and_less_when_the_server_is_down(tiny_cell, new_workspace, capsys):
-    from crossfold.platform.edge.mlflow_tracker import MlflowTracker
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker
 
     workspace = new_workspace()
     cells = [tiny_cell("concat", seed=seed, epochs=EPOCHS, optimizer__plateau_patience=EPOCHS) for seed in range(8)]
@@ -173,7 +173,7 @@ UNCHANGED = 1.05
 @pytest.fixture
 def server(workspace):
     """The address of a real MLflow server of a workspace on this machine."""
-    from crossfold.platform.edge.mlflow_tracker import ui_command
+    from crossfold.platform.edge.tracking.sync import ui_command
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -204,9 +204,9 @@ def answers(port: int) -> bool:
 def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cell, new_workspace, server, capsys):
     """Real cells in this very process, beside the thread that tells MLflow of them: harder on them than a fleet is,
     whose workers have nothing to do with MLflow. The states take turns, so that a busy machine slows all alike."""
-    from crossfold.platform.edge.mlflow_tracker import MlflowTracker
-    from crossfold.platform.edge.ray_fleet import run_cells
-    from crossfold.platform.tracking import NullTracker
+    from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker
+    from crossfold.platform.scheduling.tracker import NullTracker
 
     states: dict[str, str | None] = {"none": None, "up": server, "down": "http://127.0.0.1:9"}
     cells = [
@@ -263,7 +263,7 @@ WORKER = """
 import pickle, sys
 import psutil, torch, ray, ray.train, ray.train.torch
 import pandas, pyarrow.parquet, safetensors.torch
-from crossfold.platform.edge import fleet_worker
+from crossfold.platform.scheduling import worker as fleet_worker
 from crossfold.platform.execution import run_cell as trial
 from crossfold.platform.workspace.workspace import Workspace
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ def fakes(by_name):
 def cluster(monkeypatch, fakes):
     from chaos_tools import QUICK_TO_NOTICE, SETTINGS
 
-    from crossfold.platform.edge.ray_start import RAY_SETTINGS
+    from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
 
     for name, value in (RAY_SETTINGS | SETTINGS).items():
         monkeypatch.setenv(name, value)
@@ -29,7 +29,7 @@ def cluster(monkeypatch, fakes):
 
 @pytest.mark.benchmark
 def test_a_node_that_joins_gets_cells_and_one_that_leaves_takes_none_with_it(workspace, fakes, cluster, capsys):
-    from crossfold.platform.edge.ray_fleet import Fleet
+    from crossfold.platform.edge.fleet.ray_fleet import Fleet
 
     cells = [fakes.make_cell(seed, epochs=20, seconds=0.1) for seed in range(60)]
     sizes, done, failures, moments = [], [], [], {}

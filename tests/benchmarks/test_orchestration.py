@@ -36,7 +36,7 @@ def trials(monkeypatch):
 @pytest.fixture
 def rivals(trials, monkeypatch):
     """Starts a cluster for the rivals, and gives their module."""
-    from crossfold.platform.edge.ray_start import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+    from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
     for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS).items():
         monkeypatch.setenv(name, value)
@@ -53,7 +53,7 @@ def rivals(trials, monkeypatch):
 
 @pytest.mark.benchmark
 def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tmp_path, capsys):
-    from crossfold.platform.edge.ray_fleet import run_cells
+    from crossfold.platform.edge.fleet.ray_fleet import run_cells
     from crossfold.platform.workspace.workspace import Workspace
 
     cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]

@@ -9,10 +9,10 @@ import torch
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome
-from crossfold.platform.edge.cell_queue import CellQueue
-from crossfold.platform.edge.fleet_link import LocalLink
-from crossfold.platform.edge.fleet_worker import work
 from crossfold.platform.modeling.determinism import arithmetic
+from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.links import LocalLink
+from crossfold.platform.scheduling.worker import work
 from crossfold.platform.training.data_parallel import _sendable
 
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.cell_queue import ENDED, INNOCENT, CellQueue, Event
+from crossfold.platform.scheduling.cell_queue import ENDED, INNOCENT, CellQueue, Event
 
 
 class Clock:

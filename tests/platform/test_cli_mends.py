@@ -187,8 +187,8 @@ def test_what_is_no_address_is_refused_before_work(crossfold, lab, address):
 
 
 def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
+    from crossfold.platform.edge.fleet.cluster import _weights_there
     from crossfold.platform.edge.launch import use_weights
-    from crossfold.platform.edge.ray_start import _weights_there
     from crossfold.platform.modeling.pretrained import weights_folder
 
     monkeypatch.setenv("CROSSFOLD_WEIGHTS", "before")

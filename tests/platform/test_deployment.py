@@ -80,8 +80,8 @@ def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, sy
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow import pyfunc
 
-    from crossfold.platform.edge.mlflow_mirror import Mirror
-    from crossfold.platform.edge.mlflow_tracker import sync
+    from crossfold.platform.edge.tracking.sync import sync
+    from crossfold.platform.edge.tracking.writer import Mirror
 
     assert sync(workspace).created == 1
     mirror = Mirror(workspace)

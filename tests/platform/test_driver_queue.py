@@ -4,9 +4,9 @@ import pytest
 
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import Outcome
-from crossfold.platform.edge.cell_queue import CellQueue, Event
-from crossfold.platform.edge.driver_queue import DriverQueue
+from crossfold.platform.edge.fleet.queue_client import DriverQueue
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.cell_queue import CellQueue, Event
 
 
 class Lives(DriverQueue):
@@ -115,7 +115,7 @@ def test_a_queue_that_is_gone_for_good_says_what_to_do(workspace, monkeypatch):
     def gone(call):
         raise ActorDiedError
 
-    monkeypatch.setattr("crossfold.platform.edge.driver_queue.patiently", gone)
+    monkeypatch.setattr("crossfold.platform.edge.fleet.queue_client.patiently", gone)
     with pytest.raises(FleetError, match="run the same command again to continue"):
         DriverQueue(workspace).ask("news")
 

@@ -144,7 +144,7 @@ def test_processes_and_plugins_do_not_change_a_bit(tmp_path, corpus, encoded, pl
 
 
 def test_ray_tasks_do_not_change_a_bit(tmp_path, corpus, encoded, plugin):
-    from crossfold.platform.edge.ray_extraction import RayWorkers
+    from crossfold.platform.edge.fleet.task_pool import RayWorkers
 
     opened = []
 

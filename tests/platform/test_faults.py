@@ -14,7 +14,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
@@ -22,7 +22,7 @@ from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers,
 RUN = """
 import pickle, resource, sys
 from pathlib import Path
-from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.execution.run_cell import attempt_cell
 
@@ -276,8 +276,8 @@ def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear
 
 def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_command(workspace, tiny_cell):
     """A try failed, and MLflow heard it; the next one was good, and the driver died before MLflow heard that."""
-    from crossfold.platform.edge.mlflow_mirror import Mirror
-    from crossfold.platform.edge.mlflow_tracker import MlflowTracker, untold
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
+    from crossfold.platform.edge.tracking.writer import Mirror
 
     cell = tiny_cell("concat")
     tracker = MlflowTracker(workspace, flush_seconds=0.05)

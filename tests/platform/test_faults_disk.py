@@ -11,10 +11,10 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.cell_queue import CellQueue
-from crossfold.platform.edge.progress import SilentView
-from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
 from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
 from crossfold.platform.workspace.workspace import Workspace

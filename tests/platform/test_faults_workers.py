@@ -23,7 +23,7 @@ NODE = "The actor died because its node has died. Node Id: 12"
 
 
 def cause(error, **keywords):
-    from crossfold.platform.edge.worker_deaths import cause_of
+    from crossfold.platform.edge.fleet.worker_failures import cause_of
 
     return cause_of(1, error, **keywords)
 
@@ -46,7 +46,7 @@ def test_what_ray_ends_for_memory_is_oom_and_what_it_only_guesses_is_not():
 
 
 def test_a_death_while_linux_ends_processes_for_memory_is_oom(tmp_path, monkeypatch):
-    from crossfold.platform.edge import worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
 
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("nr_free_pages 12\noom_kill 3\n")
@@ -74,7 +74,7 @@ def test_what_a_killed_driver_reserved_is_released_sooner_where_ray_lets_us(monk
     import cloudpickle
     import ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client as requests
 
-    from crossfold.platform.edge import worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
 
     monkeypatch.setattr(requests, "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", 180)
     arrived = cloudpickle.loads(cloudpickle.dumps(worker_deaths.DeathNotes("queue")))
@@ -93,7 +93,7 @@ def test_what_a_killed_driver_reserved_is_released_sooner_where_ray_lets_us(monk
     ids=["both gone", "one gone", "of another kind", "renewed too rarely"],
 )
 def test_a_ray_that_has_it_otherwise_is_left_alone(monkeypatch, constants):
-    from crossfold.platform.edge import worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
 
     module = types.ModuleType("a_later_ray")
     module.__dict__.update(constants)
@@ -109,7 +109,7 @@ def test_a_ray_that_has_it_otherwise_is_left_alone(monkeypatch, constants):
 @pytest.mark.parametrize("slow", [0, 2, 3])
 def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
     from crossfold.platform.core.errors import FleetError
-    from crossfold.platform.edge.ray_start import start
+    from crossfold.platform.edge.fleet.cluster import start
 
     calls = []
 
@@ -132,7 +132,7 @@ def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
 def test_processes_of_our_own_cluster_do_not_look_for_a_dashboard(monkeypatch, before):
     from ray.dashboard.utils import get_address_for_submission_client
 
-    from crossfold.platform.edge.ray_start import start
+    from crossfold.platform.edge.fleet.cluster import start
 
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     if before:
@@ -145,7 +145,7 @@ def test_processes_of_our_own_cluster_do_not_look_for_a_dashboard(monkeypatch, b
 
 
 def test_another_trouble_of_ray_is_told_as_it_is():
-    from crossfold.platform.edge.ray_start import start
+    from crossfold.platform.edge.fleet.cluster import start
 
     def init(**options):
         raise ConnectionError("no")
@@ -155,7 +155,7 @@ def test_another_trouble_of_ray_is_told_as_it_is():
 
 
 def test_one_that_releases_sooner_by_itself_keeps_its_time(monkeypatch):
-    from crossfold.platform.edge import worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
 
     module = types.ModuleType("a_quick_ray")
     module.AUTOSCALING_REQUESTS_EXPIRE_TIME_S, module.AUTOSCALING_REQUESTS_INTERVAL_S = 30, 10

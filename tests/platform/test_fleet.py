@@ -16,10 +16,17 @@ from rich.console import Console
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.progress import PlainView, RichView, SilentView, choose_view, status_path
-from crossfold.platform.edge.ray_fleet import Fleet, FleetSummary, run_cells
-from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.tracking import RecordingTracker
+from crossfold.platform.edge.fleet.ray_fleet import Fleet, run_cells
+from crossfold.platform.scheduling.monitor import (
+    FleetSummary,
+    PlainView,
+    RichView,
+    SilentView,
+    choose_view,
+    status_path,
+)
+from crossfold.platform.scheduling.run_order import Forecast
+from crossfold.platform.scheduling.tracker import RecordingTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
@@ -29,8 +36,8 @@ TRIAL = "fake_trials:sleepy"
 DRIVER = """
 import sys
 from pathlib import Path
-from crossfold.platform.edge.progress import PlainView
-from crossfold.platform.edge.ray_fleet import run_cells
+from crossfold.platform.scheduling.monitor import PlainView
+from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell, sleepy
 
@@ -59,7 +66,7 @@ def calls_of(tracker: RecordingTracker, cell_id: str) -> list[str]:
 def test_nothing_to_do_starts_nothing(workspace):
     code = (
         "import sys; from pathlib import Path; from crossfold.platform.workspace.workspace import Workspace;"
-        "from crossfold.platform.edge.ray_fleet import run_cells;"
+        "from crossfold.platform.edge.fleet.ray_fleet import run_cells;"
         "run_cells([], Workspace(Path('unused')));"
         "assert not {'ray', 'torch'} & set(sys.modules)"
     )

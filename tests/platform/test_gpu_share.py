@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.edge.gpu_share import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, too_much_for
 from crossfold.platform.execution.cost_history import known_gpu_peaks
+from crossfold.platform.scheduling.cell_queue import Event
+from crossfold.platform.scheduling.gpu_sharing import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, too_much_for
 
 GIB = 2**30
 
@@ -123,8 +123,8 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     """GPUs that Ray only counts. Cells said to need 3 GiB fit twice into 10 GiB, but one then runs out of memory."""
     import ray
 
-    from crossfold.platform.edge.ray_fleet import Fleet
-    from crossfold.platform.edge.ray_start import RAY_SETTINGS
+    from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
+    from crossfold.platform.edge.fleet.ray_fleet import Fleet
 
     cells = [fakes.make_cell(0, epochs=30, seconds=0.1, gib=3, trouble="needs a GPU alone")]
     cells += [fakes.make_cell(seed, epochs=30, seconds=0.1, gib=3) for seed in range(1, 6)]

@@ -11,7 +11,8 @@ import pytest
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch import prepare_cells
-from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync
+from crossfold.platform.edge.tracking.sync import sync
+from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.workspace.launches import (
     Launch,
     LaunchBook,

@@ -17,8 +17,9 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge import mlflow_tracker
-from crossfold.platform.edge.mlflow_tracker import MlflowTracker, sync, ui_command
+from crossfold.platform.edge.tracking import tracker as mlflow_tracker
+from crossfold.platform.edge.tracking.sync import sync, ui_command
+from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
@@ -405,7 +406,7 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
 def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
     from mlflow import MlflowClient
 
-    from crossfold.platform.edge import mlflow_mirror
+    from crossfold.platform.edge.tracking import writer as mlflow_mirror
 
     monkeypatch.setattr(mlflow_mirror, "WATCH_SECONDS", 0.05)
     cell = make_cell(0)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge import ray_jobs
-from crossfold.platform.edge.turns import budget_seconds
+from crossfold.platform.edge.fleet import job_submission as ray_jobs
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 

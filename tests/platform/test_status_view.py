@@ -11,10 +11,10 @@ from rich.console import Console
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.edge.progress import Monitor, SilentView
 from crossfold.platform.edge.status_view import cell_rows, driver_line, picture, read_status
-from crossfold.platform.tracking import NullTracker
+from crossfold.platform.scheduling.cell_queue import Event
+from crossfold.platform.scheduling.monitor import Monitor, SilentView
+from crossfold.platform.scheduling.tracker import NullTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 

@@ -220,7 +220,7 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.edge.tune_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.platform.tracking import NullTracker
+from crossfold.platform.scheduling.tracker import NullTracker
 from crossfold.sweeps.sweep_files import Search
 import json
 
@@ -284,7 +284,7 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
 
 @pytest.mark.slow
 def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, monkeypatch):
-    from crossfold.platform.tracking import NullTracker
+    from crossfold.platform.scheduling.tracker import NullTracker
 
     said: list[str] = []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.worker_group import IN_VAIN, WorkerGroup
+from crossfold.platform.edge.fleet.worker_group import IN_VAIN, WorkerGroup
 
 pytest.importorskip("ray")
 

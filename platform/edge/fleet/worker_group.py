@@ -98,7 +98,7 @@ class WorkerGroup:
 
     def _causes(self, error: Exception) -> Causes:
         """If memory ran out, any of the cells may have taken it; otherwise none answers for the loss."""
-        from crossfold.platform.edge.worker_deaths import ended_for_memory
+        from crossfold.platform.edge.fleet.worker_failures import ended_for_memory
 
         if not ended_for_memory(error):
             return {}

@@ -19,7 +19,7 @@ from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.ray_start import connect, cores, node_resources, places
+from crossfold.platform.edge.fleet.cluster import connect, cores, node_resources, places
 from crossfold.platform.workspace.workspace import Workspace
 
 POLL_SECONDS = 0.2

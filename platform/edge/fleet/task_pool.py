@@ -14,7 +14,7 @@ from typing import Any
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import Work
-from crossfold.platform.edge.ray_start import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
 _AHEAD = 2
 """Tasks that wait for each one that runs."""

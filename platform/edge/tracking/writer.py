@@ -23,7 +23,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.edge.mlflow_fields import (
+from crossfold.platform.edge.tracking.fields import (
     FAILURE_TAGS,
     SETTLED,
     Epochs,
@@ -36,8 +36,8 @@ from crossfold.platform.edge.mlflow_fields import (
     finished_at,
     milliseconds,
 )
-from crossfold.platform.edge.mlflow_model import ARTIFACT as MODEL
-from crossfold.platform.edge.mlflow_model import write_model
+from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
+from crossfold.platform.edge.tracking.pyfunc_model import write_model
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.launches import Launch, LaunchBook, keep_launch, launches, public_address

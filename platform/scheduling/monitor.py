@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,9 +20,9 @@ from rich.text import Text
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.edge.cell_queue import Event, State
-from crossfold.platform.edge.last_words import log_tail
-from crossfold.platform.tracking import Tracker
+from crossfold.platform.scheduling.cell_queue import Event, State
+from crossfold.platform.scheduling.tracker import Tracker
+from crossfold.platform.scheduling.worker_log import log_tail
 from crossfold.platform.workspace.disk_space import Room
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -386,3 +386,29 @@ def _picture(progress: Progress) -> RenderableType:
         rows.add_row(Text(f"and {len(held) - ROWS} more"))
     bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
     return Group(Text(_headline(progress)), bar, rows)
+
+
+@dataclass(frozen=True)
+class FleetSummary:
+    """How a launch went."""
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    interrupted: bool = False
+    """Stopped by a signal; the same command continues."""
+    time_up: bool = False
+    """Stopped because the time it was given was over; the same command continues."""
+    workers: int = 0
+    wall_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    """Until the first worker took a cell."""
+    steady_seconds: float = 0.0
+    """From then until the last cell ended."""
+    cell_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each finished cell, by identity."""
+
+    @property
+    def overhead_seconds(self) -> float:
+        """Wall time beyond that of workers which train all the time; start-up and shutdown included."""
+        return self.wall_seconds - sum(self.cell_seconds.values()) / max(self.workers, 1)

@@ -34,7 +34,7 @@ import yaml
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.ray_start import environment
+from crossfold.platform.edge.fleet.cluster import environment
 from crossfold.platform.workspace.remote.filesystem import without_password
 from crossfold.platform.workspace.workspace import Workspace
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.cell_queue import Event
 from crossfold.platform.execution.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
+from crossfold.platform.scheduling.cell_queue import Event
 from crossfold.platform.workspace.workspace import Workspace
 
 HEADROOM = 0.15
@@ -110,21 +110,3 @@ class Sharing:
         peaks = [self._peaks.get(kind, 0) for kind in self._expected]
         share = share_for(self._total, peaks if all(peaks) else ())
         return GpuShare(min(share.k, self._most))
-
-
-def ask_gpu_bytes() -> int:
-    """Memory of one GPU of the cluster, asked by a Ray task; 0 where none answers."""
-    import ray
-
-    def total() -> int:
-        import torch
-
-        return min(
-            (torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0
-        )
-
-    try:
-        found: int = ray.get(ray.remote(total).options(num_gpus=0.01, num_cpus=0).remote(), timeout=60)
-    except ray.exceptions.RayError:
-        return 0
-    return found

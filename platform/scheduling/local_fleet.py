@@ -1,40 +1,17 @@
 """What every launch needs, with Ray or without: a way to stop, and a fleet in this process."""
 
 import contextlib
-import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError
-from crossfold.platform.edge.cell_queue import HANG_SECONDS, CellQueue, Event
-from crossfold.platform.edge.fleet_link import LocalLink
-from crossfold.platform.edge.fleet_worker import Trial, work
+from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, CellQueue, Event
+from crossfold.platform.scheduling.links import LocalLink
+from crossfold.platform.scheduling.worker import Trial, work
 from crossfold.platform.workspace.disk_space import Room
 from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
 from crossfold.platform.workspace.workspace import Workspace
-
-
-@contextlib.contextmanager
-def interruptions() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the next one raises `KeyboardInterrupt`."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class LocalFleet:

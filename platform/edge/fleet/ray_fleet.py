@@ -9,62 +9,40 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
-from crossfold.platform.edge.cell_queue import HANG_SECONDS, Event
-from crossfold.platform.edge.driver_queue import DriverQueue
-from crossfold.platform.edge.fleet_worker import Trial, train_worker
-from crossfold.platform.edge.gpu_share import Sharing, ask_gpu_bytes
-from crossfold.platform.edge.local_fleet import LocalFleet, interruptions
-from crossfold.platform.edge.progress import Monitor, Progress, SilentView, View
-from crossfold.platform.edge.ray_start import (
+from crossfold.platform.edge.fleet.cluster import (
     MOST_WORKERS,
+    ask_gpu_bytes,
+    clear_train_storage,
     cluster_resources,
     connect,
     cores,
     fitting_workers,
     free_places,
+    train_storage,
 )
-from crossfold.platform.edge.train_storage import clear_train_storage, train_storage
-from crossfold.platform.edge.turns import Forecast
-from crossfold.platform.edge.wide_cell import WideTrial, ground_for
-from crossfold.platform.edge.worker_group import Causes, WorkerGroup
-from crossfold.platform.tracking import NullTracker, Tracker
+from crossfold.platform.edge.fleet.multi_device import WideTrial, ground_for
+from crossfold.platform.edge.fleet.queue_client import DriverQueue
+from crossfold.platform.edge.fleet.train_worker import train_worker
+from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
+from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, Event
+from crossfold.platform.scheduling.gpu_sharing import Sharing
+from crossfold.platform.scheduling.local_fleet import LocalFleet
+from crossfold.platform.scheduling.monitor import FleetSummary, Monitor, Progress, SilentView, View
+from crossfold.platform.scheduling.run_order import Forecast
+from crossfold.platform.scheduling.stop_signals import interruptions
+from crossfold.platform.scheduling.tracker import NullTracker, Tracker
+from crossfold.platform.scheduling.worker import Trial
 from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
 from crossfold.platform.workspace.workspace import Workspace
 
 TRIAL = "crossfold.platform.execution.run_cell:attempt_cell"
-
-
-@dataclass(frozen=True)
-class FleetSummary:
-    """How a launch went."""
-
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    interrupted: bool = False
-    """Stopped by a signal; the same command continues."""
-    time_up: bool = False
-    """Stopped because the time it was given was over; the same command continues."""
-    workers: int = 0
-    wall_seconds: float = 0.0
-    startup_seconds: float = 0.0
-    """Until the first worker took a cell."""
-    steady_seconds: float = 0.0
-    """From then until the last cell ended."""
-    cell_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of each finished cell, by identity."""
-
-    @property
-    def overhead_seconds(self) -> float:
-        """Wall time beyond that of workers which train all the time; start-up and shutdown included."""
-        return self.wall_seconds - sum(self.cell_seconds.values()) / max(self.workers, 1)
 
 
 class Fleet:
@@ -243,7 +221,7 @@ class Fleet:
         from ray.train import FailureConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        from crossfold.platform.edge.worker_deaths import DeathNotes
+        from crossfold.platform.edge.fleet.worker_failures import DeathNotes
 
         # Their types are those of an earlier Ray Train.
         library: Any = ray.train

@@ -4,11 +4,32 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.workspace.workspace import Workspace
+
+
+def ask_gpu_bytes() -> int:
+    """Memory of one GPU of the cluster, asked by a Ray task; 0 where none answers."""
+    import ray
+
+    def total() -> int:
+        import torch
+
+        return min(
+            (torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0
+        )
+
+    try:
+        found: int = ray.get(ray.remote(total).options(num_gpus=0.01, num_cpus=0).remote(), timeout=60)
+    except ray.exceptions.RayError:
+        return 0
+    return found
+
 
 OBJECT_STORE_BYTES = 150 * 2**20
 """For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
@@ -184,3 +205,25 @@ def node_resources() -> list[dict[str, float]]:
         for node in nodes
         if node["Alive"]
     ]
+
+
+def train_storage(workspace: Workspace, name: str, *, cluster: bool) -> dict[str, Any]:
+    """Options of `RunConfig`. A workspace at a URL has a folder on this machine only, so a cluster uses the URL."""
+    if workspace.mirror is None or not cluster:
+        return {"storage_path": str(workspace.root / "fleet" / name)}
+    import pyarrow.fs
+    from fsspec.core import url_to_fs
+
+    files, root = url_to_fs(workspace.mirror.files.url)
+    arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files))
+    return {"storage_filesystem": arrow, "storage_path": f"{root}/fleet/{name}"}
+
+
+def clear_train_storage(workspace: Workspace, name: str, *, cluster: bool) -> None:
+    """Removes it when the launch is over."""
+    shutil.rmtree(workspace.root / "fleet" / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (workspace.root / "fleet").rmdir()
+    if workspace.mirror is not None and cluster:
+        with contextlib.suppress(OSError):
+            workspace.mirror.files.remove(f"fleet/{name}")

@@ -1,7 +1,5 @@
 """Which cells run, in which order, until when: `--only`, the fair order with the longest first, and time budgets."""
 
-import datetime
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +8,6 @@ import yaml
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, nearest
-
-_DURATION = re.compile(
-    r"(?:(?P<hours>\d+(?:\.\d+)?)h)?(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s)?"
-)
 
 
 @dataclass(frozen=True)
@@ -113,41 +107,3 @@ def _same(asked: str, there: Any) -> bool:
         return (type(read) is type(there) and bool(read == there)) or float(asked) == there
     except (yaml.YAMLError, ValueError):
         return False
-
-
-def budget_seconds(until: str | None, lasting: str | None, now: datetime.datetime | None = None) -> float | None:
-    """Seconds that a launch may last, from `--until 08:00` (or a date with time) or `--for 2h30m`; None: no end.
-
-    A time of the day is the next such moment, on the clock of this machine.
-    """
-    if until is not None and lasting is not None:
-        raise UserError(f"both --until {until} and --for {lasting}", "give one of them")
-    if lasting is not None:
-        found = _DURATION.fullmatch(lasting.replace(" ", "").lower())
-        parts = {unit: float(number) for unit, number in found.groupdict().items() if number} if found else {}
-        if not (seconds := datetime.timedelta(**parts).total_seconds()):
-            raise UserError(f"--for {lasting!r} is no duration", "such as 2h, 90m or 1h30m")
-        return seconds
-    if until is None:
-        return None
-    now = now or datetime.datetime.now()
-    try:
-        if "-" in until:
-            end = datetime.datetime.fromisoformat(until)
-            end = end.astimezone().replace(tzinfo=None) if end.tzinfo else end
-        else:
-            end = datetime.datetime.combine(now.date(), datetime.time.fromisoformat(until.zfill(5)))
-            end += datetime.timedelta(days=end <= now)
-    except ValueError:
-        raise UserError(f"--until {until!r} is no time", "such as 08:00, or 2026-11-30T08:00") from None
-    if end <= now:
-        raise UserError(f"--until {until} is over", "give a time that is still to come")
-    return (end - now).total_seconds()
-
-
-def moment(until: str | None, lasting: str | None) -> str | None:
-    """The same moment for a clock elsewhere: a date and a time with the time zone of this machine; None: no end."""
-    seconds = budget_seconds(until, lasting)
-    if seconds is None:
-        return None
-    return (datetime.datetime.now().astimezone() + datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfold.platform.core.errors import FleetError
-from crossfold.platform.edge.cell_queue import Event
-from crossfold.platform.edge.fleet_link import QueueActor, patiently
-from crossfold.platform.edge.ray_start import NAMESPACE
+from crossfold.platform.edge.fleet.cluster import NAMESPACE
+from crossfold.platform.edge.fleet.queue_actor import QueueActor, patiently
+from crossfold.platform.scheduling.cell_queue import Event
 from crossfold.platform.workspace.workspace import Workspace
 
 ENDS = ("finished", "failed", "cancelled")

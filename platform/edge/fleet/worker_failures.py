@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 from ray.train import UserCallback
 
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.ray_start import NAMESPACE
+from crossfold.platform.edge.fleet.cluster import NAMESPACE
 
 SHORT_OF_MEMORY = ("low on memory", "memory pressure")
 """What Ray says of a process that it ended to save the node; of any other dead one it says that it might have been."""

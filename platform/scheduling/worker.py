@@ -4,7 +4,6 @@ import contextlib
 import faulthandler
 import importlib
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,16 +12,15 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.fleet_link import Link, QueueLost, RayLink
-from crossfold.platform.edge.last_words import log_path
-from crossfold.platform.edge.ray_start import NAMESPACE
+from crossfold.platform.scheduling.links import Link, QueueLost
+from crossfold.platform.scheduling.worker_log import log_path
 from crossfold.platform.workspace.workspace import Workspace
 
 BEAT_SECONDS = 1.0
@@ -226,34 +224,3 @@ def _heard_in(log: Path) -> Iterator[None]:
             faulthandler.disable()
             faulthandler.enable(2, all_threads=False)
         yield
-
-
-def train_worker(config: dict[str, Any]) -> None:
-    """The loop of one Ray Train worker. Never calls `ray.train.report`, which would hold up all ranks."""
-    import ray
-    import ray.train
-    import ray.train.torch
-
-    device = config["device"] or (str(ray.train.torch.get_device()) if config["use_gpu"] else "cpu")
-    link = RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))
-    rank = ray.train.get_context().get_world_rank()
-    workspace = Workspace.at(config["workspace"])
-    work(
-        link,
-        config["trial"],
-        workspace,
-        rank=rank,
-        device=device,
-        threads=config["threads"],
-        plugins=[Path(plugin) for plugin in config["plugins"]],
-        end_process=_kill_this_worker,
-        world=ray.train.get_context().get_world_size(),
-        own_process=True,
-    )
-    workspace.settle()
-
-
-def _kill_this_worker(why: str) -> None:
-    """Ray Train starts another in its place; nothing gentler ends a thread that hangs in native code."""
-    sys.stderr.write(f"{why}: this worker ends itself\n")
-    os.kill(os.getpid(), signal.SIGKILL)
