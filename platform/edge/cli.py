@@ -22,7 +22,7 @@ from crossfold.platform.edge import (
     cli_run,
     cli_why,
 )
-from crossfold.platform.edge.console import err, tell_error
+from crossfold.platform.edge.terminal.console import err, tell_error
 from crossfold.platform.workspace.disk_space import FULL, tell_full
 
 app = typer.Typer(

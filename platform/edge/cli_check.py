@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.console import JsonOption, emit, out
+from crossfold.platform.edge.terminal.console import JsonOption, emit, out
 
 
 def check(

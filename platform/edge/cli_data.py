@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from crossfold.platform.edge.console import JsonOption, PluginOption, WeightsOption, WorkspaceOption, emit, err, out
+from crossfold.platform.edge.terminal.console import (
+    JsonOption,
+    PluginOption,
+    WeightsOption,
+    WorkspaceOption,
+    emit,
+    err,
+    out,
+)
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

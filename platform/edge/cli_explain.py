@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.console import JsonOption, PluginOption, emit, out
-from crossfold.platform.edge.recipe_rows import recipe_facts
+from crossfold.platform.edge.terminal.console import JsonOption, PluginOption, emit, out
+from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System

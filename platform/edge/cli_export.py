@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out
+from crossfold.platform.edge.terminal.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.edge.console import (
+from crossfold.platform.edge.fleet.cluster import cores
+from crossfold.platform.edge.terminal.console import (
     JsonOption,
     PluginOption,
     SetOption,
@@ -20,9 +21,8 @@ from crossfold.platform.edge.console import (
     spell_seconds,
     spell_workers,
 )
-from crossfold.platform.edge.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
-from crossfold.platform.edge.fleet.cluster import cores
-from crossfold.platform.edge.recipe_rows import difference_rows, recipe_list
+from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
+from crossfold.platform.edge.terminal.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.workspace.workspace import Workspace
 
 MOST_PATHS = 6
@@ -190,7 +190,7 @@ def status(
     """How far the launched sweeps are, from any machine that sees the workspace."""
     from rich.live import Live
 
-    from crossfold.platform.edge.status_view import cell_rows, picture, read_status
+    from crossfold.platform.edge.terminal.status import cell_rows, picture, read_status
 
     space = Workspace.locate(workspace)
     if cells:

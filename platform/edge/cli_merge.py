@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out
+from crossfold.platform.edge.terminal.console import JsonOption, WorkspaceOption, emit, out
 from crossfold.platform.workspace.workspace import Workspace
 
 

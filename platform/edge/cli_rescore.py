@@ -11,8 +11,16 @@ from rich.progress import track
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.cli_run import OnlyOption
-from crossfold.platform.edge.console import JsonOption, PluginOption, SetOption, WorkspaceOption, emit, out, tell_error
 from crossfold.platform.edge.fleet.cluster import cores
+from crossfold.platform.edge.terminal.console import (
+    JsonOption,
+    PluginOption,
+    SetOption,
+    WorkspaceOption,
+    emit,
+    out,
+    tell_error,
+)
 from crossfold.platform.scheduling.run_order import only as choose
 from crossfold.platform.workspace.workspace import Workspace
 

@@ -15,7 +15,7 @@ import typer
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.cli_data import build_store
-from crossfold.platform.edge.console import (
+from crossfold.platform.edge.terminal.console import (
     JsonOption,
     PluginOption,
     SetOption,
@@ -306,8 +306,8 @@ def rerun(
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
     from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.terminal.progress import choose_view
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
-    from crossfold.platform.scheduling.monitor import choose_view
     from crossfold.platform.workspace.driver_lease import driver_lock
 
     space = Workspace.locate(workspace)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.edge.console import JsonOption, WorkspaceOption, emit, out, spell_seconds
+from crossfold.platform.edge.terminal.console import JsonOption, WorkspaceOption, emit, out, spell_seconds
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _identity(identity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from crossfold.platform.core.recipe import Recipe
-    from crossfold.platform.edge.recipe_rows import nearest_recipe
+    from crossfold.platform.edge.terminal.recipe_rows import nearest_recipe
 
     params = ", ".join(f"{key}={value}" for key, value in identity["params"].items())
     yield "system", identity["system"] + (f": {params}" if params else "")

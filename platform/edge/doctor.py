@@ -23,8 +23,8 @@ import psutil
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
-from crossfold.platform.edge.console import spell_workers
 from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES, cores
+from crossfold.platform.edge.terminal.console import spell_workers
 
 Row = dict[str, Any]
 GIB = 2**30

@@ -9,14 +9,15 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.cli_rescore import look_again
-from crossfold.platform.edge.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.edge.launch import Prepared, remember_sweep
+from crossfold.platform.edge.terminal.console import out, spell_seconds, spell_workers
+from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
 from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
 from crossfold.platform.execution.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.execution.duration_forecast import forecast
-from crossfold.platform.scheduling.monitor import FleetSummary, choose_view
+from crossfold.platform.scheduling.monitor import FleetSummary
 from crossfold.platform.scheduling.run_order import Forecast, only
 from crossfold.platform.scheduling.tracker import Tracker
 from crossfold.platform.workspace.disk_space import need_room

@@ -3,19 +3,12 @@
 import contextlib
 import math
 import re
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from typing import Any, Protocol
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
@@ -28,9 +21,6 @@ from crossfold.platform.workspace.workspace import Workspace
 
 STATUS_SECONDS = 1.0
 """Between two writings of the state on disk."""
-
-ROWS = 16
-"""Running cells shown at once."""
 
 
 @dataclass
@@ -178,67 +168,6 @@ class SilentView:
         """Does nothing."""
 
 
-class PlainView:
-    """One line for each ended cell, for logs."""
-
-    def __init__(self, file: IO[str] | None = None) -> None:
-        """`file`: standard output if not given."""
-        self._console = Console(file=file or sys.stdout, highlight=False, markup=False, soft_wrap=True)
-        self._best: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def showing(self, progress: Progress) -> Iterator[None]:
-        """Says at the end how it went."""
-        yield
-        self.note(_headline(progress))
-
-    def event(self, event: Event, label: str, progress: Progress) -> None:
-        """Prints the end of a try."""
-        if event.kind == "epoch" and event.report is not None:
-            self._best[event.cell_id] = event.report.best_ccc
-        line = _line(event, label, self._best.get(event.cell_id, math.nan))
-        if line:
-            ended = progress.done + progress.failed + progress.cancelled
-            width = len(str(progress.total))
-            self.note(f"[{ended:>{width}}/{progress.total}] {line}")
-        if event.kind in ("finished", "failed", "cancelled"):
-            self._best.pop(event.cell_id, None)
-
-    def note(self, text: str) -> None:
-        """Prints one line."""
-        self._console.print(text)
-
-
-class RichView:
-    """A bar over all cells and a line for each running one, redrawn in place."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        """`console`: standard output if not given."""
-        self._console = console or Console()
-
-    @contextlib.contextmanager
-    def showing(self, progress: Progress) -> Iterator[None]:
-        """Draws while the block runs; the last picture stays."""
-        with Live(console=self._console, get_renderable=lambda: _picture(progress), redirect_stderr=False):
-            yield
-
-    def event(self, event: Event, label: str, progress: Progress) -> None:
-        """Leaves a line above the picture for what went wrong."""
-        if event.kind in ("failed", "requeued", "broken") and (line := _line(event, label, math.nan)):
-            self.note(line)
-
-    def note(self, text: str) -> None:
-        """Prints one line above the picture."""
-        self._console.print(Text(text))
-
-
-def choose_view(*, json: bool = False) -> View:
-    """Live on a terminal, plain lines elsewhere, nothing where the output must be JSON."""
-    if json:
-        return SilentView()
-    return RichView() if sys.stdout.isatty() else PlainView()
-
-
 class Monitor:
     """Passes the events of a fleet on: to the tracker, the ledger of failures, the view and the status file."""
 
@@ -336,56 +265,6 @@ def _row(cell_id: str, running: Running, now: float) -> dict[str, Any]:
         "seconds": max(now - running.since, 0.0),
         "gpu_bytes": report.gpu_bytes if report else 0,
     }
-
-
-def _line(event: Event, label: str, best: float) -> str:
-    score = f"  best CCC {best:.3f}" if math.isfinite(best) else ""
-    reason = event.failure.message.splitlines()[0] if event.failure and event.failure.message else ""
-    kind = f" ({event.failure.kind})" if event.failure else ""
-    match event.kind:
-        case "finished":
-            return f"done       {label}  {event.seconds:.1f} s{score}"
-        case "failed":
-            return f"failed     {label}{kind}: {reason}"
-        case "requeued" if event.failure:
-            return f"again      {label}{kind}: {reason}"
-        case "cancelled":
-            return f"cancelled  {label}"
-        case "broken":
-            return f"broken     {reason}"
-    return ""
-
-
-def _headline(progress: Progress) -> str:
-    parts = [f"{progress.done}/{progress.total} done"]
-    parts += [f"{progress.failed} failed"] if progress.failed else []
-    parts += [f"{progress.cancelled} cancelled"] if progress.cancelled else []
-    parts += [f"{progress.per_minute:.1f} cells/min"] if progress.per_minute else []
-    if progress.left:
-        parts.append("starting workers" if progress.first_start is None else f"ETA {_duration(progress.eta_seconds)}")
-    return f"{progress.sweep}: " + ", ".join(parts)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _picture(progress: Progress) -> RenderableType:
-    rows = Table.grid(padding=(0, 2))
-    held = sorted(progress.running.values(), key=lambda running: running.rank)
-    for running in held[:ROWS]:
-        report = running.report
-        epochs = f"epoch {report.epoch}/{report.epochs}" if report else "loading"
-        score = f"best CCC {report.best_ccc:.3f}" if report and math.isfinite(report.best_ccc) else ""
-        rows.add_row(Text(f"worker {running.rank}"), Text(running.label), Text(epochs), Text(score))
-    if len(held) > ROWS:
-        rows.add_row(Text(f"and {len(held) - ROWS} more"))
-    bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
-    return Group(Text(_headline(progress)), bar, rows)
 
 
 @dataclass(frozen=True)

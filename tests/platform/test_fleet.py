@@ -17,14 +17,8 @@ from rich.console import Console
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.fleet.ray_fleet import Fleet, run_cells
-from crossfold.platform.scheduling.monitor import (
-    FleetSummary,
-    PlainView,
-    RichView,
-    SilentView,
-    choose_view,
-    status_path,
-)
+from crossfold.platform.edge.terminal.progress import PlainView, RichView, choose_view
+from crossfold.platform.scheduling.monitor import FleetSummary, SilentView, status_path
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.tracker import RecordingTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
@@ -36,7 +30,7 @@ TRIAL = "fake_trials:sleepy"
 DRIVER = """
 import sys
 from pathlib import Path
-from crossfold.platform.scheduling.monitor import PlainView
+from crossfold.platform.edge.terminal.progress import PlainView
 from crossfold.platform.edge.fleet.ray_fleet import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell, sleepy

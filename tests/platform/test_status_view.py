@@ -11,7 +11,7 @@ from rich.console import Console
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.edge.status_view import cell_rows, driver_line, picture, read_status
+from crossfold.platform.edge.terminal.status import cell_rows, driver_line, picture, read_status
 from crossfold.platform.scheduling.cell_queue import Event
 from crossfold.platform.scheduling.monitor import Monitor, SilentView
 from crossfold.platform.scheduling.tracker import NullTracker

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from crossfold.platform.core.errors import DataError, UserError, nearest
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.edge.console import spell_seconds, spell_workers
+from crossfold.platform.edge.terminal.console import spell_seconds, spell_workers
 from crossfold.platform.workspace.driver_lease import alive, driver_of
 from crossfold.platform.workspace.workspace import Workspace
 
