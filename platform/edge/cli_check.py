@@ -17,7 +17,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check your own system, backbone or corpus: shapes, masks, determinism. Exits with 2 if a rule is broken."""
-    from crossfold.platform.plugin_checks import check_plugin
+    from crossfold.platform.edge.diagnostics.plugin_contract import check_plugin
 
     if root is not None and not root.is_dir():
         raise UserError(f"{root} is not a folder", "give the data folder of the corpus as --root")

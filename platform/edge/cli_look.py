@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.edge.diagnostics.pretrained import doctor_rows
 from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.terminal.console import (
     JsonOption,
@@ -21,7 +22,7 @@ from crossfold.platform.edge.terminal.console import (
     spell_seconds,
     spell_workers,
 )
-from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, doctor_rows, extractor_rows, weights_rows
+from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, extractor_rows, weights_rows
 from crossfold.platform.edge.terminal.recipe_rows import difference_rows, recipe_list
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -335,7 +336,8 @@ def doctor(workspace: WorkspaceOption = None, weights: WeightsOption = None, as_
 
     Pretrained weights are needed by recipes with backbones only, so missing ones are optional, damaged ones are not.
     """
-    from crossfold.platform.edge.doctor import machine_rows, row
+    from crossfold.platform.edge.diagnostics.finding import row
+    from crossfold.platform.edge.diagnostics.machine import machine_rows
 
     space, trouble = look_at_place(workspace)
     rows = machine_rows(space.root)

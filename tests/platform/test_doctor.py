@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crossfold.platform.edge import doctor
 from crossfold.platform.edge.cli import main
-from crossfold.platform.edge.doctor import _file_system, _has_kernels, machine_rows
+from crossfold.platform.edge.diagnostics import machine as doctor
+from crossfold.platform.edge.diagnostics.filesystem import _file_system
+from crossfold.platform.edge.diagnostics.machine import _has_kernels, machine_rows
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -192,13 +193,16 @@ def test_the_tracking_server_is_asked(monkeypatch, tmp_path):
 def test_a_disk_without_room_renames_locks_or_the_right_time(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, 2**20))
     monkeypatch.setattr(Path, "rename", lambda path, target: (path / "file").replace(target))
-    monkeypatch.setattr(doctor, "FileLock", lambda *how, **more: FreeForAll())
+    monkeypatch.setattr("crossfold.platform.edge.diagnostics.filesystem.FileLock", lambda *how, **more: FreeForAll())
     monkeypatch.setattr(time, "time", lambda: 10_000.0)
     rows = doctor.workspace_rows(tmp_path)
     states = {row["check"]: row["state"] for row in rows}
     assert states == {"disk": "missing", "renames": "missing", "locks": "missing", "clock": "optional"}
     assert "given twice" in found(rows, "locks")["found"]
-    monkeypatch.setattr(doctor, "FileLock", lambda *how, **more: FreeForAll(OSError("No locks available")))
+    monkeypatch.setattr(
+        "crossfold.platform.edge.diagnostics.filesystem.FileLock",
+        lambda *how, **more: FreeForAll(OSError("No locks available")),
+    )
     assert "No locks available" in found(doctor.workspace_rows(tmp_path), "locks")["found"]
 
 
@@ -227,7 +231,7 @@ def test_files_over_a_network_are_told(monkeypatch, tmp_path):
     mounts = "proc /proc proc rw 0 0\n/dev/a / ext4 rw 0 0\nserver:/x /srv/share nfs4 rw 0 0\n"
     assert _file_system(Path("/srv/share/lab/ws"), lambda: mounts) == "nfs4"
     assert _file_system(Path("/srv/other"), lambda: mounts) == "ext4"
-    monkeypatch.setattr(doctor, "_file_system", lambda where: "nfs4")
+    monkeypatch.setattr("crossfold.platform.edge.diagnostics.filesystem._file_system", lambda where: "nfs4")
     assert "mlflow server" in found(doctor.workspace_rows(tmp_path), "file system")["what to do"]
 
 

@@ -69,18 +69,3 @@ def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, An
         }
         for entry in WEIGHTS.values()
     ]
-
-
-def doctor_rows(space: Workspace, given: Path | None) -> list[dict[str, str]]:
-    """One row of `doctor` for each set of pretrained weights."""
-    from crossfold.platform.modeling.pretrained import weights_folder, weights_state
-    from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
-
-    folder = weights_folder(given, space)
-    rows = []
-    for entry in WEIGHTS.values():
-        state, found = weights_state(entry, folder)
-        shown = {"present": "ok", "missing": "optional", "damaged": "damaged"}[state]
-        remedy = "" if state == "present" else f"put {entry.place} there, from {entry.page}"
-        rows.append({"check": f"weights {entry.name}", "state": shown, "found": found, "what to do": remedy})
-    return rows

@@ -9,45 +9,22 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
-import socket
-import tempfile
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
-from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES, cores
+from crossfold.platform.edge.diagnostics.filesystem import workspace_rows
+from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
+from crossfold.platform.edge.diagnostics.services import mlflow_rows, ray_rows
+from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.terminal.console import spell_workers
 
-Row = dict[str, Any]
-GIB = 2**30
-
-DISK_BYTES = 2 * GIB
-"""Free space of the workspace below which a sweep is likely to stop in its middle."""
-RAY_FULL = 0.95
-"""Share of the disk of Ray's session folder above which Ray itself refuses to work well."""
 FEW_FILES, ENOUGH_FILES = 1024, 8192
 """Open files: without the first Ray's processes fail, without the second large clusters do."""
 WORKER_BYTES = 1.2 * GIB
 """Memory of one worker with its libraries and a small cell."""
-SKEW_SECONDS = 5.0
-"""Between this clock and that of a file server; leases of drivers last 2 minutes, their beats are 20 s apart."""
-ANSWER_SECONDS = 5.0
-NETWORK_FILES = ("nfs", "cifs", "smb", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "9p", "lustre", "gpfs")
 PARTS = (("av", "media"), ("espeakng_loader", "media"), ("transformers", "text"))
-
-
-def row(check: str, good: bool, found: str, remedy: str = "", *, needed: bool = True) -> Row:
-    """One finding; `needed`: whether work stops without it."""
-    state = "ok" if good else "missing" if needed else "optional"
-    return {"check": check, "state": state, "found": found, "what to do": "" if good else remedy}
 
 
 def machine_rows(root: Path) -> list[Row]:
@@ -207,130 +184,6 @@ def _driver() -> str | None:
     return "unknown" if shutil.which("nvidia-smi") else None
 
 
-def ray_rows() -> list[Row]:
-    """Whether Ray can start here, or the cluster of RAY_ADDRESS can be reached."""
-    rows: list[Row] = []
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address and address not in ("auto", "local"):
-        host, port = _host_of(address, 6379)
-        heard = _reachable(host, port)
-        rows.append(row("Ray cluster", heard, f"RAY_ADDRESS={address}", "start it, or unset RAY_ADDRESS"))
-    shared = Path("/dev/shm")
-    if shared.is_dir():
-        free = shutil.disk_usage(shared).free
-        said = f"{free / 2**20:.0f} MiB free in /dev/shm, {OBJECT_STORE_BYTES / 2**20:.0f} MiB for Ray's messages"
-        remedy = "Ray takes /tmp instead, which is slower; in a container: docker run --shm-size=1g"
-        rows.append(row("shared memory", free >= OBJECT_STORE_BYTES, said, remedy, needed=False))
-    session = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if session.is_dir():
-        disk = shutil.disk_usage(session)
-        used = 1 - disk.free / disk.total
-        said = f"{session}: {used:.0%} used, {disk.free / GIB:.0f} GiB free"
-        remedy = f"Ray warns and stalls above {RAY_FULL:.0%}: remove old {session}/ray/session_*, or set RAY_TMPDIR"
-        rows.append(row("Ray's sessions", used < RAY_FULL, said, remedy))
-    return rows
-
-
-def mlflow_rows(root: Path) -> list[Row]:
-    """Whether the tracking server answers; without it cells train all the same, and tell it later."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
-        return [row("MLflow", True, f"{root / 'mlflow.db'}")]
-    parts = urllib.parse.urlsplit(uri)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    remedy = (
-        "start it, or unset MLFLOW_TRACKING_URI; until then what it misses waits, and `crossfold mlflow sync` tells it"
-    )
-    if parts.scheme not in ("http", "https"):
-        return [row("MLflow", bool(parts.scheme), f"MLFLOW_TRACKING_URI={shown}", remedy, needed=False)]
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS) as answer:
-            good, said = answer.status == 200, f"{shown} answers"
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        good, said = False, f"{shown} does not answer: {getattr(error, 'reason', error)}"
-    return [row("MLflow", good, said, remedy, needed=False)]
-
-
-def workspace_rows(root: Path) -> list[Row]:
-    """Space, and whether the file system keeps the promises that a workspace stands on: renames, locks, one clock."""
-    where = next(path for path in (root, *root.parents) if path.exists())
-    if not where.is_dir() or not os.access(where, os.W_OK):
-        return [row("workspace", False, f"{root}", "choose a --workspace that is a folder you may write")]
-    free = shutil.disk_usage(where).free
-    enough = free >= DISK_BYTES
-    rows = [row("disk", enough, f"{free / GIB:.1f} GiB free for {root}", "free some, or choose another --workspace")]
-    try:
-        with _beside(where) as folder:
-            rows += [_renames(folder), _locks(folder), _clock(folder)]
-    except OSError as error:
-        return [
-            *rows,
-            row("workspace", False, f"{root}: {error}", "choose a --workspace that is a folder you may write"),
-        ]
-    kind = _file_system(where)
-    if kind.startswith(NETWORK_FILES) and not os.environ.get("MLFLOW_TRACKING_URI"):
-        remedy = "sqlite is not safe on it from several machines: start `mlflow server`, and set MLFLOW_TRACKING_URI"
-        rows.append(row("file system", False, f"{root} is on {kind}", remedy, needed=False))
-    return rows
-
-
-@contextlib.contextmanager
-def _beside(where: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=".crossfold-doctor-", dir=where))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _renames(folder: Path) -> Row:
-    """A finished cell appears by the rename of a folder, and never replaces another."""
-    remedy = "choose a --workspace on a local disk, NFS, Lustre or the like"
-    try:
-        for name in ("one", "two"):
-            (folder / name).mkdir()
-            (folder / name / "file").write_text(name)
-        (folder / "one").rename(folder / "cell")
-        try:
-            (folder / "two").rename(folder / "cell")
-            return row("renames", False, "a folder replaced another one that is not empty", remedy)
-        except OSError:
-            pass
-        (folder / "new").write_text("new")
-        (folder / "new").replace(folder / "cell" / "file")
-        whole = (folder / "cell" / "file").read_text() == "new"
-    except OSError as error:
-        return row("renames", False, f"folders cannot be renamed there: {error}", remedy)
-    return row("renames", whole, "folders and files are renamed whole", remedy)
-
-
-def _locks(folder: Path) -> Row:
-    """One driver a workspace: a lock that is held must not be had twice."""
-    remedy = "mount it with locks (NFS: without `nolock`), or use one machine at a time; leases guard across machines"
-    one, other = (FileLock(folder / "lock", is_singleton=False) for _ in range(2))
-    try:
-        with one.acquire(timeout=0):
-            try:
-                other.acquire(timeout=0)
-            except Timeout:
-                return row("locks", True, "a lock that is held is refused to others")
-            other.release()
-    except (OSError, NotImplementedError, Timeout) as error:
-        return row("locks", False, f"files cannot be locked there: {error}", remedy)
-    return row("locks", False, "a lock was given twice", remedy)
-
-
-def _clock(folder: Path) -> Row:
-    """The file server's clock against ours: drivers on several machines believe each other's leases."""
-    probe = folder / "clock"
-    before = time.time()
-    probe.write_text("now")
-    written, after = probe.stat().st_mtime, time.time()
-    skew = max(before - written, written - after, 0.0)
-    said = f"{skew:.1f} s between this clock and that of the workspace's files"
-    return row("clock", skew < SKEW_SECONDS, said, "set both by NTP: leases of drivers depend on it", needed=False)
-
-
 def limit_rows() -> list[Row]:
     """Open files, and memory for as many workers as there are cores."""
     rows: list[Row] = []
@@ -358,27 +211,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _host_of(address: str, port: int) -> tuple[str, int]:
-    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
-    return parts.hostname or "", parts.port or port
-
-
-def _reachable(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=ANSWER_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
-def _file_system(where: Path, mounts: Callable[[], str] = lambda: Path("/proc/mounts").read_text()) -> str:
-    """The kind of file system that holds a folder; empty where the system does not say."""
-    best, kind = "", ""
-    with contextlib.suppress(OSError):
-        for line in mounts().splitlines():
-            _, point, here, *_ = line.split()
-            if where.resolve().is_relative_to(point) and len(point) >= len(best):
-                best, kind = point, here
-    return kind

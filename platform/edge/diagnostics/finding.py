@@ -1,0 +1,14 @@
+"""One row of `crossfold doctor`."""
+
+from typing import Any
+
+Row = dict[str, Any]
+GIB = 2**30
+RAY_FULL = 0.95
+"""Share of the disk of Ray's session folder above which Ray itself refuses to work well."""
+
+
+def row(check: str, good: bool, found: str, remedy: str = "", *, needed: bool = True) -> Row:
+    """One finding; `needed`: whether work stops without it."""
+    state = "ok" if good else "missing" if needed else "optional"
+    return {"check": check, "state": state, "found": found, "what to do": "" if good else remedy}
