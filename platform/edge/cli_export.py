@@ -56,11 +56,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
     from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
     from crossfold.platform.export.abaw import ABAW_TARGETS, JOINT_FILE, write_abaw
     from crossfold.platform.export.predictions_table import tidy, write_table
     from crossfold.platform.export.tracks import join
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{nearest(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")

@@ -21,13 +21,13 @@ from crossfold.platform.edge.terminal.console import (
     out,
     tell_error,
 )
-from crossfold.platform.scheduling.run_order import only as choose
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.selection import only as choose
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.core.evaluation_config import Evaluation
-    from crossfold.platform.edge.launch import Prepared
+    from crossfold.sweeps.prepared import Prepared
 
 
 CELLS_A_PROCESS = 4
@@ -58,7 +58,7 @@ def rescore(
     as_json: JsonOption = False,
 ) -> None:
     """Score finished cells of a sweep in another way, without training. Their committed results never change."""
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     if device not in ("cpu", "cuda"):
         raise UserError(f"--device {device!r} is neither cpu nor cuda", "choose one")

@@ -177,7 +177,8 @@ def _execute(
     silent: bool,
 ) -> "FleetSummary":
     from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import check_before_work, prepare_cells, read_sweep
+    from crossfold.platform.edge.launch import check_before_work
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
     asked = [read_sweep(source, overrides, plugins) for source in sources]
@@ -215,11 +216,12 @@ def search(
     """
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import check_address, check_search, prepare_cells, read_search, use_weights
+    from crossfold.platform.edge.launch import check_address, check_search, use_weights
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.platform.workspace.disk_space import need_room
     from crossfold.platform.workspace.driver_lease import driver_lock
+    from crossfold.sweeps.prepared import prepare_cells, read_search
     from crossfold.sweeps.trials import winner_sweep
 
     for path in plugin or ():
@@ -345,7 +347,7 @@ def rerun(
 
 def _find_cell(space: Workspace, cell: str) -> "tuple[Cell, dict[str, dict[str, float]] | None]":
     """A finished cell with its metrics, or a planned one of a launched sweep."""
-    from crossfold.platform.edge.launch import find_launched
+    from crossfold.sweeps.launched import find_launched
 
     if any(name.startswith(cell) for name in space.finished()):
         record = space.read(cell)

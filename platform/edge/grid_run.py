@@ -10,7 +10,6 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.cli_rescore import look_again
 from crossfold.platform.edge.fleet.ray_fleet import run_cells
-from crossfold.platform.edge.launch import Prepared, remember_sweep
 from crossfold.platform.edge.terminal.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
@@ -18,12 +17,15 @@ from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
 from crossfold.platform.execution.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.scheduling.monitor import FleetSummary
-from crossfold.platform.scheduling.run_order import Forecast, only
+from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.tracker import Tracker
 from crossfold.platform.workspace.disk_space import need_room
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.launched import remember_sweep
+from crossfold.sweeps.prepared import Prepared
+from crossfold.sweeps.selection import only
 
 
 class Trackers:

@@ -67,7 +67,7 @@ def write_sweep(path: Path, cells: int) -> Path:
 
 def fill(workspace: Workspace, sweep: Path) -> int:
     """Commits every cell of a sweep; one is trained, and lends the others its files."""
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     cells = prepare_cells(read_sweep(str(sweep), None, None), workspace).plan.cells
     assert attempt_cell(cells[0], workspace).status == "done"
@@ -109,7 +109,7 @@ def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
     ours, said = cpu_of(COMMAND, "plan", sweep, "-w", workspace.root, "--json")
     assert json.loads(said.rpartition("loaded:")[0])["cells"] == 100_000
     from crossfold.platform.core.hashing import canonical_json
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     small = write_sweep(tmp_path / "small.yaml", 2000)
     cells = prepare_cells(read_sweep(str(small), None, None), workspace).plan.cells

@@ -28,8 +28,9 @@ SAME = {"batch"}
 def lab(tmp_path_factory):
     """A workspace with four finished cells of two variants, and the sweep file that names them."""
     from crossfold.platform.edge import cli_data
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep, remember_sweep
     from crossfold.platform.execution.run_cell import attempt_cell
+    from crossfold.sweeps.launched import remember_sweep
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     place = tmp_path_factory.mktemp("mends")
     cli_data.corpus_synthetic(place / "corpus", clips=8, frames=120, seed=3)
@@ -79,7 +80,8 @@ def test_why_shows_everything_that_a_number_is_made_of(crossfold, lab):
 
 
 def test_why_of_a_cell_that_did_not_run_says_how_to(crossfold, lab, tmp_path):
-    from crossfold.platform.edge.launch import Prepared, prepare_cells, read_sweep, remember_sweep
+    from crossfold.sweeps.launched import remember_sweep
+    from crossfold.sweeps.prepared import Prepared, prepare_cells, read_sweep
 
     space, path, _ = lab
     prepared = prepare_cells(read_sweep(str(path), ["name=other", "seeds=[5]"], ()), space)
@@ -152,7 +154,7 @@ def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab,
 
 def test_a_run_looks_again_at_the_chosen_cells_only(lab):
     from crossfold.platform.edge.cli_rescore import look_again
-    from crossfold.platform.edge.launch import prepare_cells, read_sweep
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space, path, _ = lab
     prepared = prepare_cells(read_sweep(str(path), ["stress=none", "post=dca2024"], ()), space)

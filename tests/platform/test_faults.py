@@ -232,7 +232,7 @@ def test_what_is_set_aside_is_kept_each_time(workspace, finished):
 def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(workspace, finished, tiny_cell, capsys):
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import prepare_cells
+    from crossfold.sweeps.prepared import prepare_cells
     from crossfold.sweeps.sweep_files import Sweep
 
     sweep = Sweep.parse(
@@ -318,7 +318,8 @@ def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, 
 def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspace, capsys):
     """Through `crossfold report` as its reader sees it: on the terminal, in the table and on the page."""
     from crossfold.platform.edge import cli
-    from crossfold.platform.edge.launch import prepare_cells, remember_sweep
+    from crossfold.sweeps.launched import remember_sweep
+    from crossfold.sweeps.prepared import prepare_cells
     from crossfold.sweeps.sweep_files import Sweep
 
     sweep = Sweep.parse(

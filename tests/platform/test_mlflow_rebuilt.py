@@ -10,7 +10,6 @@ import pytest
 
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.launch import prepare_cells
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.workspace.launches import (
@@ -23,6 +22,7 @@ from crossfold.platform.workspace.launches import (
 )
 from crossfold.platform.workspace.repair import remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
 
 sys.path.insert(0, str(Path(__file__).parent))

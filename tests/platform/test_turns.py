@@ -14,8 +14,9 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Outcome
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.scheduling.cell_queue import CellQueue
-from crossfold.platform.scheduling.run_order import Forecast, only
+from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.time_budget import budget_seconds
+from crossfold.sweeps.selection import only
 
 SYSTEMS = ("ca", "rjca", "hgrjca", "hgrjca+dca")
 RECIPES = [Recipe(selection="reported"), Recipe(selection="held_out")]

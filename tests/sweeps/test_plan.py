@@ -266,7 +266,7 @@ def test_a_huge_grid_is_refused_before_it_fills_memory(sweep_file, synthetic_sto
 
 
 def test_labels_tell_the_cells_of_one_sweep_apart(sweep_file, synthetic_store):
-    from crossfold.platform.edge.launch import variant_names
+    from crossfold.sweeps.launched import variant_names
 
     systems = ["concat", {"rjca": {"iterations": [1, 2]}}]
     made = expand(sweep_file(systems=systems, seeds=[0, 1], selection=["reported", "held_out"]), synthetic_store)

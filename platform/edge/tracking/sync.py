@@ -87,7 +87,7 @@ def _adopt(mirror: Mirror, cells: Sequence[str]) -> None:
 
 def _failed_before_notes(workspace: Workspace) -> Iterator[Unfinished]:
     """Failed cells of which only the ledger tells, as after a merge: found again in the sweeps that were launched."""
-    from crossfold.platform.edge.launch import planned_cells
+    from crossfold.sweeps.launched import planned_cells
 
     finished = workspace.finished()
     wanted = {failure.cell_id for failure in workspace.failures_of()} - finished

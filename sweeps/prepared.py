@@ -1,0 +1,54 @@
+"""A sweep with its store, its cells and what is finished of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfold.datasets.store.feature_store import FeatureStore
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.registry import load_plugin
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.plan import Plan, expand
+from crossfold.sweeps.sweep_files import Search, Sweep, load
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep that was read, checked and expanded against its store."""
+
+    sweep: Sweep
+    store: FeatureStore
+    plan: Plan
+    finished: frozenset[str]
+    narrowed: bool = False
+    """Whether `--set` changed the sweep for this launch only."""
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """Cells without a result."""
+        return tuple(cell for cell in self.plan.cells if cell.cell_id not in self.finished)
+
+
+def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Sweep:
+    """A grid sweep; a search answers with the right command."""
+    for plugin in plugins or ():
+        load_plugin(plugin)
+    sweep = load(source, overrides or ())
+    if isinstance(sweep, Search):
+        raise UserError(f"{source} is a search, not a grid", f"run `crossfold search {source}`")
+    return sweep
+
+
+def read_search(source: str, overrides: Sequence[str] | None) -> Search:
+    """A search; a grid sweep answers with the right command."""
+    search = load(source, overrides or ())
+    if isinstance(search, Sweep):
+        raise UserError(f"{source} is a grid, not a search (it has no `space`)", f"run `crossfold run {source}`")
+    return search
+
+
+def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:
+    """Expands a sweep and compares it with what the workspace has, by one listing."""
+    store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
+    return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)
