@@ -131,7 +131,7 @@ def plan(
 
     Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
-    from crossfold.platform.edge.launch import check_before_work
+    from crossfold.platform.edge.launch.preflight import check_before_work
     from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks
     from crossfold.platform.execution.duration_forecast import forecast
     from crossfold.sweeps.launched import variant_names

@@ -1,17 +1,15 @@
 """`crossfold rescore`: finished cells under another chain of post-processing or battery of stress."""
 
 import contextlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import track
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.cli_run import OnlyOption
-from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.terminal.console import (
     JsonOption,
     PluginOption,
@@ -19,19 +17,13 @@ from crossfold.platform.edge.terminal.console import (
     WorkspaceOption,
     emit,
     out,
-    tell_error,
 )
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.selection import only as choose
 
 if TYPE_CHECKING:
-    from crossfold.platform.core.cell import Cell
     from crossfold.platform.core.evaluation_config import Evaluation
-    from crossfold.sweeps.prepared import Prepared
-
-
-CELLS_A_PROCESS = 4
-"""Under which another process costs more than it saves."""
+from crossfold.platform.edge.launch.rescore import rescore_cells
 
 
 def rescore(
@@ -85,55 +77,6 @@ def rescore(
         )
     if failed:
         raise typer.Exit(1)
-
-
-def rescore_cells(
-    cells: "Sequence[Cell]",
-    evaluation: "Evaluation",
-    space: Workspace,
-    *,
-    device: str = "cpu",
-    workers: Workers | None = None,
-    plugins: tuple[Path, ...] = (),
-    silent: bool = False,
-) -> tuple[int, int]:
-    """Scores those finished cells that this evaluation has not seen; returns how many it did and how many failed.
-
-    workers: who does it; else as many processes of this machine as pay.
-    """
-    from crossfold.platform.execution.rescore import RescoreTask, rescore_task, to_rescore
-
-    tasks = [
-        RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)
-        for cell in to_rescore(cells, evaluation, space)
-    ]
-    if not tasks:
-        return 0, 0
-    failed = 0
-    work = workers or LocalWorkers(_worthwhile(len(tasks), device))
-    said = "scoring finished cells in another way"
-    for _, error in track(work(rescore_task, tasks), said, total=len(tasks), console=out, disable=silent):
-        if error is not None:
-            failed += 1
-            tell_error(error)
-    return len(tasks) - failed, failed
-
-
-def look_again(
-    prepared: "Prepared", space: Workspace, chosen: Set[str], *, plugins: Sequence[Path] = (), silent: bool
-) -> None:
-    """The end of a run: cells finished earlier, under another chain or battery, are scored as this sweep says.
-
-    chosen: identities of the cells that the run is about.
-    """
-    before = [cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished & chosen]
-    if before:
-        rescore_cells(before, before[0].recipe.evaluation, space, plugins=tuple(plugins), silent=silent)
-
-
-def _worthwhile(cells: int, device: str) -> int:
-    """Processes that pay: one takes seconds to start, in which this one scores a few cells. A GPU serves one."""
-    return max(1, min(cores(), cells // CELLS_A_PROCESS)) if device == "cpu" else 1
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ def run(
     Exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and 130
     when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
-    from crossfold.platform.edge.launch import check_address, use_weights
+    from crossfold.platform.edge.launch.preflight import check_address, use_weights
     from crossfold.platform.scheduling.time_budget import budget_seconds
 
     use_weights(weights)
@@ -147,7 +147,7 @@ def run(
         silent=as_json,
     )
     if as_json:
-        from crossfold.platform.edge.grid_run import spelled
+        from crossfold.platform.edge.launch.run_sweeps import spelled
 
         emit(spelled(summary), True)
     exit_with(summary)
@@ -176,8 +176,8 @@ def _execute(
     stop_after: float | None = None,
     silent: bool,
 ) -> "FleetSummary":
-    from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import check_before_work
+    from crossfold.platform.edge.launch.preflight import check_before_work
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
@@ -215,8 +215,8 @@ def search(
     A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
     """
     from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.edge.grid_run import run_sweeps
-    from crossfold.platform.edge.launch import check_address, check_search, use_weights
+    from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.tune_search import run_search
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.platform.workspace.disk_space import need_room
@@ -278,7 +278,7 @@ def submit(
 ) -> None:
     """The same as `run`, as a Ray job: the code travels as a wheel, the results land in the workspace."""
     from crossfold.platform.edge.fleet import job_submission
-    from crossfold.platform.edge.launch import use_weights
+    from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.scheduling.time_budget import moment
 
     use_weights(weights)
@@ -307,7 +307,7 @@ def rerun(
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.edge.terminal.progress import choose_view
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
     from crossfold.platform.workspace.driver_lease import driver_lock

@@ -204,7 +204,7 @@ def answers(port: int) -> bool:
 def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cell, new_workspace, server, capsys):
     """Real cells in this very process, beside the thread that tells MLflow of them: harder on them than a fleet is,
     whose workers have nothing to do with MLflow. The states take turns, so that a busy machine slows all alike."""
-    from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
     from crossfold.platform.scheduling.tracker import NullTracker
 

@@ -13,7 +13,7 @@ GIB = 3
 DRIVER = """
 import sys
 from pathlib import Path
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell
 

@@ -53,7 +53,7 @@ def rivals(trials, monkeypatch):
 
 @pytest.mark.benchmark
 def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tmp_path, capsys):
-    from crossfold.platform.edge.fleet.ray_fleet import run_cells
+    from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.workspace.workspace import Workspace
 
     cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]

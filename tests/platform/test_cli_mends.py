@@ -153,7 +153,7 @@ def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab,
 
 
 def test_a_run_looks_again_at_the_chosen_cells_only(lab):
-    from crossfold.platform.edge.cli_rescore import look_again
+    from crossfold.platform.edge.launch.rescore import look_again
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space, path, _ = lab
@@ -190,7 +190,7 @@ def test_what_is_no_address_is_refused_before_work(crossfold, lab, address):
 
 def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
     from crossfold.platform.edge.fleet.cluster import _weights_there
-    from crossfold.platform.edge.launch import use_weights
+    from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.modeling.pretrained import weights_folder
 
     monkeypatch.setenv("CROSSFOLD_WEIGHTS", "before")

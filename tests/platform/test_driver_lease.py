@@ -10,7 +10,7 @@ import pytest
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.workspace.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
 from crossfold.platform.workspace.workspace import Workspace
 

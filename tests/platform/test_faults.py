@@ -14,7 +14,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
@@ -22,7 +22,7 @@ from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers,
 RUN = """
 import pickle, resource, sys
 from pathlib import Path
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.execution.run_cell import attempt_cell
 
@@ -231,7 +231,7 @@ def test_what_is_set_aside_is_kept_each_time(workspace, finished):
 
 def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(workspace, finished, tiny_cell, capsys):
     from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.edge.grid_run import run_sweeps
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.sweeps.prepared import prepare_cells
     from crossfold.sweeps.sweep_files import Sweep
 

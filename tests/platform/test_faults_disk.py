@@ -11,7 +11,7 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.monitor import SilentView
@@ -98,7 +98,8 @@ def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
 
 
 def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, tmp_path, capsys, monkeypatch):
-    from crossfold.platform.edge import cli, cli_data, grid_run
+    from crossfold.platform.edge import cli, cli_data
+    from crossfold.platform.edge.launch import run_sweeps as grid_run
 
     cli_data.corpus_synthetic(tmp_path / "corpus", clips=8, frames=60, seed=3)
     cli_data.build_store(cli_data.Workspace(small_disk / "work"), "synthetic", tmp_path / "corpus")

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.fleet.ray_fleet import Fleet, run_cells
+from crossfold.platform.edge.fleet.ray_fleet import Fleet
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.terminal.progress import PlainView, RichView, choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, SilentView, status_path
 from crossfold.platform.scheduling.run_order import Forecast
@@ -31,7 +32,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from crossfold.platform.edge.terminal.progress import PlainView
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell, sleepy
 
@@ -60,7 +61,7 @@ def calls_of(tracker: RecordingTracker, cell_id: str) -> list[str]:
 def test_nothing_to_do_starts_nothing(workspace):
     code = (
         "import sys; from pathlib import Path; from crossfold.platform.workspace.workspace import Workspace;"
-        "from crossfold.platform.edge.fleet.ray_fleet import run_cells;"
+        "from crossfold.platform.edge.launch.run_cells import run_cells;"
         "run_cells([], Workspace(Path('unused')));"
         "assert not {'ray', 'torch'} & set(sys.modules)"
     )

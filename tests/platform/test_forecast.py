@@ -9,7 +9,7 @@ import torch
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution import cost_history
 from crossfold.platform.execution.cost_history import (
     DurationHistory,

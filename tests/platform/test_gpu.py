@@ -11,7 +11,7 @@ import torch.distributed as dist
 from crossfold.datasets.batches.gpu_source import ResidentSource, forget
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import Replica

@@ -216,7 +216,7 @@ def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(wor
 
 def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(new_workspace, rebuilt, monkeypatch):
     """As in a workspace of an earlier version, or a merged one."""
-    from crossfold.platform.edge.grid_run import run_sweeps
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
 
     space = new_workspace()
     sweep = Sweep.parse(

@@ -19,7 +19,7 @@ from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge import tune_search
-from crossfold.platform.edge.launch import check_search
+from crossfold.platform.edge.launch.preflight import check_search
 from crossfold.platform.edge.search_study import Study
 from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
 from crossfold.platform.edge.tune_search import run_search, trials_at_once

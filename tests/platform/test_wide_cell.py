@@ -10,7 +10,7 @@ from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS, places
 from crossfold.platform.edge.fleet.multi_device import EpochFile, WideTrial, _relay, share_of
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.run_order import Forecast
 
 EXACT = {"loss__scope": "window", "temporal__dropout": 0.0, "head__dropout": 0.0, "batch": 6}

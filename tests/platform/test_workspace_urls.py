@@ -464,7 +464,7 @@ RUN = """
 import sys
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.run_cells import run_cells
 import crossfold.platform.workspace.remote.mirror as mirror
 mirror.SYNC_SECONDS = 0.2
 space = Workspace.locate(sys.argv[1])

@@ -1,15 +1,15 @@
 """Running what is missing of one sweep or of several: the middle of `run`, `demo` and `search`."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.edge.cli_rescore import look_again
-from crossfold.platform.edge.fleet.ray_fleet import run_cells
+from crossfold.platform.edge.launch.rescore import look_again
+from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.edge.launch.trackers import Trackers
 from crossfold.platform.edge.terminal.console import out, spell_seconds, spell_workers
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
@@ -26,39 +26,6 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.launched import remember_sweep
 from crossfold.sweeps.prepared import Prepared
 from crossfold.sweeps.selection import only
-
-
-class Trackers:
-    """One tracker a sweep behind the face of one: each hears of its own cells."""
-
-    def __init__(self, by_cell: Mapping[str, Tracker]) -> None:
-        """`by_cell`: the tracker of each cell, by identity; all of them launched."""
-        self._by_cell = by_cell
-        self._all = list({id(tracker): tracker for tracker in by_cell.values()}.values())
-
-    def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
-        """Does nothing: each was launched under the name of its own sweep."""
-
-    def started(self, cell: Cell, attempt: int) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].started(cell, attempt)
-
-    def epoch(self, cell: Cell, report: EpochReport) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].epoch(cell, report)
-
-    def finished(self, cell: Cell) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].finished(cell)
-
-    def failed(self, cell: Cell, failure: Failure) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].failed(cell, failure)
-
-    def close(self) -> None:
-        """See `Tracker`."""
-        for tracker in self._all:
-            tracker.close()
 
 
 def run_sweeps(
