@@ -217,7 +217,7 @@ def search(
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
-    from crossfold.platform.edge.tune_search import run_search
+    from crossfold.platform.edge.search.run_search import run_search
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.platform.workspace.disk_space import need_room
     from crossfold.platform.workspace.driver_lease import driver_lock

@@ -18,11 +18,11 @@ import pytest
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge import tune_search
 from crossfold.platform.edge.launch.preflight import check_search
-from crossfold.platform.edge.search_study import Study
-from crossfold.platform.edge.search_trial import Scoreboard, TrialFailed
-from crossfold.platform.edge.tune_search import run_search, trials_at_once
+from crossfold.platform.edge.search import run_search as tune_search
+from crossfold.platform.edge.search.run_search import run_search, trials_at_once
+from crossfold.platform.edge.search.study import Study
+from crossfold.platform.edge.search.tune_trial import Scoreboard, TrialFailed
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
@@ -202,7 +202,7 @@ def test_a_study_belongs_to_a_space_and_a_recipe(store, workspace):
 
 def test_a_trial_process_needs_no_torch():
     code = (
-        "import sys, ray.tune, crossfold.platform.edge.search_trial;"
+        "import sys, ray.tune, crossfold.platform.edge.search.tune_trial;"
         "assert not {'torch', 'mlflow', 'optuna'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -218,7 +218,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.edge.tune_search import run_search
+from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.scheduling.tracker import NullTracker
 from crossfold.sweeps.sweep_files import Search

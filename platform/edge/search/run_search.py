@@ -23,10 +23,10 @@ import pandas as pd
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
-from crossfold.platform.edge import search_trial
 from crossfold.platform.edge.fleet.cluster import NAMESPACE, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 from crossfold.platform.edge.fleet.ray_fleet import TRIAL, Fleet
-from crossfold.platform.edge.search_study import STATES, Study, describe_space
+from crossfold.platform.edge.search import tune_trial
+from crossfold.platform.edge.search.study import STATES, Study, describe_space
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.scheduling.monitor import Monitor, SilentView, View
 from crossfold.platform.scheduling.stop_signals import interruptions
@@ -131,7 +131,7 @@ def _import_ray(address: str | None) -> None:
     settings = RAY_SETTINGS | TUNE_SETTINGS | (OWN_CLUSTER_SETTINGS if own else {})
     os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     importlib.import_module("ray.train.torch")
-    importlib.import_module("crossfold.platform.edge.tune_searcher")
+    importlib.import_module("crossfold.platform.edge.search.optuna_searcher")
 
 
 @contextlib.contextmanager
@@ -198,7 +198,7 @@ def _tune(
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    from crossfold.platform.edge.tune_searcher import StudySearcher
+    from crossfold.platform.edge.search.optuna_searcher import StudySearcher
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     before = study.judged
@@ -211,13 +211,13 @@ def _tune(
         tell(f"trial {before + ended}/{before + missing} {state}{score}")
 
     judge = functools.partial(
-        search_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
+        tune_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
     )
     name = f"search-{fleet.queue_name}"
     tuner = tune.Tuner(
         tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
         tune_config=tune.TuneConfig(
-            metric=search_trial.METRIC,
+            metric=tune_trial.METRIC,
             mode="max",
             num_samples=missing,
             search_alg=StudySearcher(study, stopping, note),

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
 
-from crossfold.platform.edge.search_study import Study
-from crossfold.platform.edge.search_trial import METRIC
+from crossfold.platform.edge.search.study import Study
+from crossfold.platform.edge.search.tune_trial import METRIC
 
 
 class StudySearcher(OptunaSearch):
