@@ -282,7 +282,7 @@ def crossfold(capsys):
     """Runs a command in this process: (exit code, standard output, standard error)."""
 
     def run(*arguments):
-        from crossfold.platform.edge.cli import main
+        from crossfold.platform.edge.cli.app import main
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:

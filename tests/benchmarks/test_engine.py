@@ -46,7 +46,7 @@ def cpu_of(code: str, *arguments: object) -> tuple[float, str]:
 
 COMMAND = """
 import sys
-from crossfold.platform.edge.cli import main
+from crossfold.platform.edge.cli.app import main
 try:
     main(sys.argv[1:])
 except SystemExit as end:

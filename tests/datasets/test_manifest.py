@@ -525,7 +525,7 @@ def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root, tiny_reci
     from typer.testing import CliRunner
 
     from crossfold.platform.core.outcome import Silent
-    from crossfold.platform.edge.cli import app
+    from crossfold.platform.edge.cli.app import app
     from crossfold.platform.execution.run_cell import run_cell
     from crossfold.sweeps.plan import expand
     from crossfold.sweeps.sweep_files import Sweep

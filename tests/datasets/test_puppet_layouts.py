@@ -15,7 +15,7 @@ from crossfold.datasets.corpora.recola.labels import RATERS
 from crossfold.datasets.corpora.registry import CORPORA, find_reader
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli import app
+from crossfold.platform.edge.cli.app import app
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 

@@ -7,7 +7,7 @@ import torch
 
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli_explain import describe, explain
+from crossfold.platform.edge.cli.catalog import describe, explain
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 

@@ -33,7 +33,7 @@ QUICK_TO_NOTICE = {
 
 def write_sweep(folder: Path, cells: int, targets: Sequence[str] = ("valence", "arousal")) -> Path:
     """A sweep of `cells` cells of two systems, and beside it a workspace `work` with their store."""
-    from crossfold.platform.edge import cli_data
+    from crossfold.platform.edge.cli import data as cli_data
 
     cli_data.corpus_synthetic(folder / "corpus", clips=8, frames=120, seed=3)
     cli_data.build_store(cli_data.Workspace(folder / "work"), "synthetic", folder / "corpus")

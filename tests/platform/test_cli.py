@@ -34,7 +34,7 @@ def write_sweep(path, **changes):
 @pytest.fixture(scope="module")
 def workspace(place):
     """A workspace with a store of synthetic features, made by the commands themselves."""
-    from crossfold.platform.edge import cli_data
+    from crossfold.platform.edge.cli import data as cli_data
 
     cli_data.corpus_synthetic(place / "corpus", clips=8, frames=120, seed=3)
     cli_data.build_store(cli_data.Workspace(place / "work"), "synthetic", place / "corpus")

@@ -27,7 +27,7 @@ SAME = {"batch"}
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A workspace with four finished cells of two variants, and the sweep file that names them."""
-    from crossfold.platform.edge import cli_data
+    from crossfold.platform.edge.cli import data as cli_data
     from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.sweeps.launched import remember_sweep
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
@@ -118,7 +118,7 @@ def test_many_tables_are_told_as_a_folder_and_few_by_their_paths(crossfold, lab)
 
 
 def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab, monkeypatch):
-    from crossfold.platform.edge import cli_rescore
+    from crossfold.platform.edge.cli import rescore as cli_rescore
 
     asked = []
 
@@ -207,7 +207,8 @@ def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_command_in_order(number, tmp_path, monkeypatch, capsys):
     """Also in a background job, whose shell made it deaf to SIGINT, SIGTERM does."""
-    from crossfold.platform.edge import cli, cli_data
+    from crossfold.platform.edge.cli import app as cli
+    from crossfold.platform.edge.cli import data as cli_data
 
     def waits(*given, **named):
         os.kill(os.getpid(), number)
@@ -265,7 +266,7 @@ def test_a_folder_without_a_clip_does_not_pass(crossfold, tmp_path, monkeypatch)
 
 def test_a_process_of_its_own_ends_with_130(tmp_path):
     """The whole way: a real process, a real signal, an orderly code."""
-    reach = "import sys; from crossfold.platform.edge import cli, cli_data\n"
+    reach = "import sys; from crossfold.platform.edge.cli import app as cli, data as cli_data\n"
     reach += "def waits(*a, **k):\n    print('waiting', flush=True)\n    import time; time.sleep(60)\n"
     reach += (
         "cli_data.build_store = waits\ncli.main(['prepare', 'puppets', '--root', sys.argv[1], '-w', sys.argv[1]])\n"

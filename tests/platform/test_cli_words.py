@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli import main
-from crossfold.platform.edge.cli_export import _one_variant
+from crossfold.platform.edge.cli.app import main
+from crossfold.platform.edge.cli.export import _one_variant
 from crossfold.sweeps.sweep_files import Sweep
 
 SWEEP = {"name": "mine", "corpus": "puppets", "recipe": "demo", "systems": ["concat"]}
@@ -58,7 +58,7 @@ def test_a_stopped_prepare_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def stopped(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crossfold.platform.edge.cli_data.build_store", stopped)
+    monkeypatch.setattr("crossfold.platform.edge.cli.data.build_store", stopped)
     with pytest.raises(SystemExit) as end:
         main(["prepare", "synthetic", "--root", str(tmp_path), "--workspace", str(tmp_path / "work")])
     assert end.value.code == 130

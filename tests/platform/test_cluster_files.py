@@ -15,7 +15,7 @@ CLUSTER = Path(__file__).resolve().parents[2] / "docs" / "cluster"
 
 def options_of(command: str) -> set[str]:
     """The options that a Crossfold command knows."""
-    from crossfold.platform.edge.cli import app
+    from crossfold.platform.edge.cli.app import app
 
     known = typer.main.get_command(app).commands[command]
     return {option for parameter in known.params for option in parameter.opts}

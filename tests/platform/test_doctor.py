@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crossfold.platform.edge.cli import main
+from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics import machine as doctor
 from crossfold.platform.edge.diagnostics.filesystem import _file_system
 from crossfold.platform.edge.diagnostics.machine import _has_kernels, machine_rows

@@ -15,7 +15,7 @@ from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.corpora.partitions import make_folds, read_fold_file
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli import app, main
+from crossfold.platform.edge.cli.app import app, main
 from crossfold.platform.export.abaw import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, read_abaw, write_abaw
 from crossfold.platform.export.predictions_table import tidy
 from crossfold.platform.export.tracks import Track, join
@@ -196,7 +196,7 @@ def test_targets_are_joined_seeds_averaged_and_gaps_filled(workspace, synthetic_
 
 def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finished):
     from crossfold.platform.core.metrics import ccc
-    from crossfold.platform.edge.cli_export import _scores
+    from crossfold.platform.edge.cli.export import _scores
 
     _, cells = finished()
     mine = [cell for cell in cells if cell.targets == ("arousal",)]

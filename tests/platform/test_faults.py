@@ -317,7 +317,7 @@ def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, 
 
 def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspace, capsys):
     """Through `crossfold report` as its reader sees it: on the terminal, in the table and on the page."""
-    from crossfold.platform.edge import cli
+    from crossfold.platform.edge.cli import app as cli
     from crossfold.sweeps.launched import remember_sweep
     from crossfold.sweeps.prepared import prepare_cells
     from crossfold.sweeps.sweep_files import Sweep

@@ -98,7 +98,8 @@ def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
 
 
 def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, tmp_path, capsys, monkeypatch):
-    from crossfold.platform.edge import cli, cli_data
+    from crossfold.platform.edge.cli import app as cli
+    from crossfold.platform.edge.cli import data as cli_data
     from crossfold.platform.edge.launch import run_sweeps as grid_run
 
     cli_data.corpus_synthetic(tmp_path / "corpus", clips=8, frames=60, seed=3)
@@ -172,7 +173,7 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_refused_write_is_named_wherever_it_happens(tmp_path, monkeypatch, number, capsys):
     """As above, on machines that mount nothing: the write of the lease is refused by hand."""
-    from crossfold.platform.edge import cli
+    from crossfold.platform.edge.cli import app as cli
     from crossfold.platform.workspace.driver_lease import driver_lock
 
     written = os.fdopen

@@ -9,7 +9,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass, Silent
-from crossfold.platform.edge.cli import main
+from crossfold.platform.edge.cli.app import main
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.workspace import Workspace

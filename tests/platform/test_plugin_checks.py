@@ -14,7 +14,7 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.catalogue import find_system, systems
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli import main
+from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics.plugin_contract import check_backbone, check_corpus, check_plugin, check_system
 
 ROOT = Path(__file__).parents[2]

@@ -150,7 +150,7 @@ def test_a_search_is_submitted_as_a_search_and_a_shipped_sweep_by_name(client, t
 def test_a_job_has_the_priorities_the_conditions_and_the_time_of_a_run(client, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from crossfold.platform.edge.cli import app
+    from crossfold.platform.edge.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TZ", "Asia/Tokyo")

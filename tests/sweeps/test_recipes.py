@@ -191,7 +191,7 @@ def test_a_file_of_ones_own_is_a_recipe_with_its_own_sources(tmp_path):
 
 
 def test_the_command_compares_recipes(capsys):
-    from crossfold.platform.edge.cli_look import list_
+    from crossfold.platform.edge.cli.catalog import list_
 
     list_("recipes", as_json=True, diff=("dca2024", "dca2024+released"))
     rows = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
@@ -203,7 +203,7 @@ def test_the_command_compares_recipes(capsys):
 
 
 def test_the_command_explains_a_schedule(capsys):
-    from crossfold.platform.edge.cli_explain import explain
+    from crossfold.platform.edge.cli.catalog import explain
 
     explain(recipe="rjcma2024", windows=120, improves=3, as_json=True)
     said = json.loads(capsys.readouterr().out)
@@ -221,7 +221,7 @@ def test_the_command_explains_a_schedule(capsys):
 
 @pytest.mark.parametrize("given", [{}, {"system": "ca", "recipe": "demo"}, {"recipe": "demo", "improves": -1}], ids=str)
 def test_explain_takes_a_system_or_a_recipe(given):
-    from crossfold.platform.edge.cli_explain import explain
+    from crossfold.platform.edge.cli.catalog import explain
 
     with pytest.raises(UserError):
         explain(**given)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from crossfold.datasets.store.feature_store import FeatureStore
@@ -98,13 +98,6 @@ def run_sweeps(
             look_again(prepared, space, chosen, plugins=plugins, silent=silent)
         keep_seed_ensembles(space)
     return summary
-
-
-def spelled(summary: FleetSummary) -> dict[str, object]:
-    """A summary as plain data, for `--json`."""
-    facts = asdict(replace(summary, cell_seconds={}))
-    del facts["cell_seconds"]
-    return facts | {"overhead_seconds": summary.overhead_seconds}
 
 
 def _without_damaged(sweeps: Sequence[Prepared], space: Workspace, silent: bool) -> list[Prepared]:

@@ -3,8 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,39 +16,6 @@ _width = None if sys.stdout.isatty() else 140
 # Labels and paths hold brackets, which are no markup.
 out = Console(highlight=False, markup=False, width=_width)
 err = Console(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 140)
-
-WorkspaceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        help="The workspace: a folder, or a URL such as s3://bucket/lab; else CROSSFOLD_HOME, else ./.crossfold.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="key=value: a key of the sweep, or a field of the recipe such as optimizer.lr=0.001.",
-        show_default=False,
-    ),
-]
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        help="Folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
-        show_default=False,
-    ),
-]
-PluginOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin", help="A Python file that registers a system, backbone or corpus of your own.", show_default=False
-    ),
-]
 
 
 def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, title: str = "") -> None:

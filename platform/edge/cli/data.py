@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from crossfold.platform.edge.terminal.console import (
-    JsonOption,
-    PluginOption,
-    WeightsOption,
-    WorkspaceOption,
-    emit,
-    err,
-    out,
-)
+from crossfold.platform.edge.cli.options import JsonOption, PluginOption, WeightsOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import emit, err, out
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.edge.fleet.task_pool import RayWorkers
+from typing import TYPE_CHECKING
+
+from crossfold.platform.core.errors import UserError
+
+if TYPE_CHECKING:
+    pass
 
 
 FEATURES, WORK = "Features", "Work"
@@ -253,3 +252,47 @@ def _options(given: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UserError(f"--set {text!r}: {value!r} is no value", "such as --set label_shift=2.4") from None
     return options
+
+
+def folds(
+    corpus: Annotated[str, typer.Argument(help="A corpus; `crossfold list corpora` shows them.")],
+    root: Annotated[Path | None, typer.Option(help="Its folder; else its store in the workspace.")] = None,
+    store: Annotated[str | None, typer.Option(help="Hash of the store, where there are several.")] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,
+    check: Annotated[Path | None, typer.Option(help="A file of folds to check against the corpus.")] = None,
+    workspace: WorkspaceOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
+    from crossfold.datasets.corpora.findings import refuse_errors
+    from crossfold.datasets.corpora.partitions import fold_file, make_folds, read_fold_file
+    from crossfold.datasets.corpora.registry import find_reader
+    from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.core.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    if root is not None:
+        if not root.is_dir():
+            raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
+        inspection = find_reader(corpus, root).inspect(root.resolve(), deep=False)
+        refuse_errors(inspection.findings, root)
+        name, clips = inspection.corpus, [clip.info for clip in inspection.clips]
+        found = inspection.folds or make_folds(clips)
+    else:
+        opened = FeatureStore(Workspace.locate(workspace).find_store(corpus, store))
+        name, clips, found = opened.corpus, list(opened.clips), opened.folds
+    if check is not None:
+        given = read_fold_file(check, clips)
+        same = "the same as" if given == found else "other than"
+        out.print(f"{check}: {len(given)} folds of {name}, no leak; {same} its own", soft_wrap=True)
+        return
+    named = {clip for fold in found for clip in (*fold.train, *fold.validation)}
+    text = fold_file(name, found, [clip.name for clip in clips if clip.name not in named])
+    if out_ is None:
+        typer.echo(text, nl=False)
+        return
+    out_.parent.mkdir(parents=True, exist_ok=True)
+    out_.write_text(text, encoding="utf-8")
+    out.print(f"{out_}: {len(found)} folds of {len(clips)} clips", soft_wrap=True)
+    out.print(f"next: crossfold prepare {corpus} --root DIR --folds {out_}", soft_wrap=True)

@@ -1,10 +1,5 @@
 """Commands that compute: the demo, sweeps, searches, jobs, and the MLflow mirror."""
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,56 +9,29 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.cli_data import build_store
-from crossfold.platform.edge.terminal.console import (
-    JsonOption,
-    PluginOption,
-    SetOption,
-    WeightsOption,
-    WorkspaceOption,
-    emit,
-    out,
-    spell_seconds,
-)
+from crossfold.platform.edge.cli.data import build_store
+from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import emit, out, spell_seconds
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.scheduling.monitor import FleetSummary
+from dataclasses import asdict, replace
 
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
-]
-AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
-SweepsArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones go first."),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
-]
-UntilOption = Annotated[str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)]
-ForOption = Annotated[
-    str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
-]
-
-TIME_UP = 3
-"""Exit code of a run whose `--until` or `--for` came before its end."""
-INTERRUPTED = 130
-"""Exit code of a run that was stopped before its end, as shells have it."""
-
-
-def exit_with(summary: "FleetSummary") -> None:
-    """130 if the run was stopped, 3 if its time was up, 1 if cells failed, else nothing."""
-    if summary.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if summary.time_up:
-        raise typer.Exit(TIME_UP)
-    if summary.failed:
-        raise typer.Exit(1)
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.edge.cli.options import (
+    INTERRUPTED,
+    AddressOption,
+    ForOption,
+    OnlyOption,
+    SweepsArgument,
+    UntilOption,
+    WorkersOption,
+    exit_with,
+)
+from crossfold.platform.edge.cli.search import print_line
+from crossfold.platform.scheduling.monitor import FleetSummary
 
 
 def demo(
@@ -73,7 +41,7 @@ def demo(
 ) -> None:
     """Corpus, store, sweep and report on this machine, in minutes. Interrupted, the same command continues."""
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
-    from crossfold.platform.edge.cli_data import Bars
+    from crossfold.platform.edge.cli.data import Bars
     from crossfold.reports.build import build_report
 
     space = Workspace.locate(workspace)
@@ -147,8 +115,6 @@ def run(
         silent=as_json,
     )
     if as_json:
-        from crossfold.platform.edge.launch.run_sweeps import spelled
-
         emit(spelled(summary), True)
     exit_with(summary)
 
@@ -195,70 +161,6 @@ def _execute(
         stop_after=stop_after,
         silent=silent,
     )
-
-
-def search(
-    sweep: Annotated[str, typer.Argument(help="A YAML file with a `space`, or the name of one that ships.")],
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; else as the file says.")] = None,
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
-    until: UntilOption = None,
-    lasting: ForOption = None,
-    plugin: PluginOption = None,
-    weights: WeightsOption = None,
-) -> None:
-    """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
-
-    A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
-    """
-    from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
-    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
-    from crossfold.platform.edge.search.run_search import run_search
-    from crossfold.platform.scheduling.time_budget import budget_seconds
-    from crossfold.platform.workspace.disk_space import need_room
-    from crossfold.platform.workspace.driver_lease import driver_lock
-    from crossfold.sweeps.prepared import prepare_cells, read_search
-    from crossfold.sweeps.trials import winner_sweep
-
-    for path in plugin or ():
-        load_plugin(path)
-    began, stop_after = time.monotonic(), budget_seconds(until, lasting)
-    space = Workspace.locate(workspace)
-    asked = read_search(sweep, set_)
-    store = FeatureStore(space.find_store(asked.corpus, asked.store))
-    use_weights(weights)
-    check_address(address)
-    check_search(asked, store, space)
-    need_room(space.root)
-    with driver_lock(space):
-        result = run_search(
-            asked,
-            store,
-            space,
-            trials=trials,
-            workers=workers,
-            address=address,
-            tell=print_line,
-            plugins=tuple(plugin or ()),
-            stop_after=stop_after,
-        )
-    if result is None:
-        raise typer.Exit(TIME_UP)
-    out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
-    if only_search:
-        return
-    winner = prepare_cells(winner_sweep(asked, result.best_params), space)
-    left = None if stop_after is None else stop_after - (time.monotonic() - began)
-    exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
-
-
-def print_line(text: str) -> None:
-    """Prints a line of progress."""
-    out.print(text)
 
 
 def submit(
@@ -358,34 +260,8 @@ def _find_cell(space: Workspace, cell: str) -> "tuple[Cell, dict[str, dict[str, 
     raise UserError(f"no cell {cell!r} in {space}", "crossfold status, or the ids in the report")
 
 
-def mlflow_ui(
-    workspace: WorkspaceOption = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
-) -> None:
-    """Open the MLflow pages of this workspace in a local server."""
-    from crossfold.platform.edge.tracking.sync import ui_command
-
-    space = Workspace.locate(workspace)
-    if not (space.root / "mlflow.db").is_file():
-        raise UserError(f"no mlflow.db in {space.root}", "run a sweep first, or `crossfold mlflow sync`")
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"port {port} is in use", "give another --port")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(ui_command(space, port), env=environment, start_new_session=True)
-    out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
-
-    def stop(number: int, frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    code = server.wait()
-    raise typer.Exit(0 if code in (0, -signal.SIGTERM) else 1)
-
-
-def mlflow_sync(workspace: WorkspaceOption = None) -> None:
-    """Rebuild the MLflow mirror from the workspace; only what is missing is written."""
-    from crossfold.platform.edge.tracking.sync import sync
-
-    out.print(str(sync(Workspace.locate(workspace))))
+def spelled(summary: FleetSummary) -> dict[str, object]:
+    """A summary as plain data, for `--json`."""
+    facts = asdict(replace(summary, cell_seconds={}))
+    del facts["cell_seconds"]
+    return facts | {"overhead_seconds": summary.overhead_seconds}

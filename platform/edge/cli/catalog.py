@@ -1,17 +1,23 @@
-"""The command `explain`: a system with its equations, shapes and cost, or a recipe with its schedule and sources."""
+"""What Crossfold has to offer: `crossfold list`, `explain`, `cite`."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.terminal.console import JsonOption, PluginOption, emit, out
+from crossfold.platform.edge.cli.options import JsonOption, PluginOption
+from crossfold.platform.edge.terminal.console import emit, out
 from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
     from crossfold.platform.core.base_model import Strict
+from pathlib import Path
 
+from crossfold.platform.core.errors import nearest
+from crossfold.platform.edge.cli.options import WeightsOption, WorkspaceOption
+from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, extractor_rows, weights_rows
+from crossfold.platform.edge.terminal.recipe_rows import difference_rows, recipe_list
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 """d_m of 001 and 002: VGGish, ResNet-50, BERT."""
@@ -188,3 +194,118 @@ def _values(given: list[str] | None) -> dict[str, Any]:
             raise UserError(f"--set {text!r} has no '='", "write --set parameter=value")
         values[key] = yaml.safe_load(value)
     return values
+
+
+KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")],
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+    workspace: WorkspaceOption = None,
+    weights: WeightsOption = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", help="Two recipes: the fields in which they differ.", metavar="A B", show_default=False),
+    ] = None,
+) -> None:
+    """What there is to choose from."""
+    from crossfold.platform.core.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    if kind not in KINDS:
+        raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", f"one of {', '.join(KINDS)}")
+    if diff is not None:
+        if kind != "recipes":
+            raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
+        emit(difference_rows(*diff), as_json, f"{diff[0]} against {diff[1]}")
+        return
+    rows = weights_rows(workspace, weights) if kind == "weights" else _LISTERS[kind]()
+    emit(rows, as_json, kind.capitalize())
+
+
+def _systems() -> list[dict[str, Any]]:
+    from crossfold.fusion_models.catalogue import find_system, system_names, systems
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": system.title,
+            "modalities": "+".join(system.modalities),
+            "paper and equations": system.source,
+            "parameters": list(system.params.model_fields),
+        }
+        for name in system_names()
+        for system in [find_system(name)]
+    ]
+    blank = dict.fromkeys(("modalities", "paper and equations", "parameters"))
+    return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in systems.unavailable.items()]
+
+
+def _corpora() -> list[dict[str, Any]]:
+    from crossfold.datasets.corpora.registry import CORPORA
+
+    return [
+        {"name": name, "description": entry.description, "layout": entry.layout, "needs": entry.needs}
+        for name in CORPORA
+        for entry in [CORPORA.get(name)]
+    ]
+
+
+def _sweeps() -> list[dict[str, Any]]:
+    from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
+
+    rows = []
+    for name in shipped_sweeps():
+        sweep = load(name)
+        kind = "search" if isinstance(sweep, Search) else "grid"
+        rows.append({"name": name, "kind": kind, "corpus": sweep.corpus, "recipe": sweep.recipe})
+    return rows
+
+
+def _tables() -> list[dict[str, Any]]:
+    from crossfold.reports.specs import LEADERBOARD, table_ids, table_spec
+
+    own = {"name": LEADERBOARD, "paper": "", "caption": "Every system that ran, on the corpus it ran on."}
+    papers = [table_spec(name) for name in table_ids() if name != LEADERBOARD]
+    return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption} for spec in papers)]
+
+
+_LISTERS = {
+    "systems": _systems,
+    "corpora": _corpora,
+    "recipes": recipe_list,
+    "sweeps": _sweeps,
+    "tables": _tables,
+    "extractors": extractor_rows,
+    "backbones": backbone_rows,
+}
+
+
+def cite(
+    what: Annotated[str, typer.Argument(metavar="SWEEP|SYSTEM", help="A sweep by file or name, or a system.")],
+    plugin: PluginOption = None,
+) -> None:
+    """BibTeX of a system, or of every system a sweep runs."""
+    from crossfold.platform.core.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    from crossfold.fusion_models.catalogue import find_system, system_names
+    from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
+
+    if what in system_names():
+        names = [what]
+    else:
+        try:
+            asked = load(what)
+        except UserError as error:
+            if Path(what).is_file() or what in shipped_sweeps():
+                raise
+            hint = nearest(what, [*system_names(), *shipped_sweeps()])
+            raise UserError(f"{what!r} is no system and no sweep{hint}", error.remedy) from None
+        names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
+    for entry in dict.fromkeys(find_system(name).bibtex for name in names):
+        typer.echo(entry + "\n")

@@ -11,16 +11,19 @@ from typing import Annotated
 import typer
 
 from crossfold.platform.core.errors import Away, UserError
-from crossfold.platform.edge import (
-    cli_check,
-    cli_data,
-    cli_explain,
-    cli_export,
-    cli_look,
-    cli_merge,
-    cli_rescore,
-    cli_run,
-    cli_why,
+from crossfold.platform.edge.cli import (
+    catalog,
+    data,
+    export,
+    health,
+    merge,
+    report,
+    rescore,
+    run,
+    search,
+    status,
+    tracking,
+    why,
 )
 from crossfold.platform.edge.terminal.console import err, tell_error
 from crossfold.platform.workspace.disk_space import FULL, tell_full
@@ -38,30 +41,30 @@ mlflow = typer.Typer(help="The MLflow mirror of the workspace.", no_args_is_help
 app.add_typer(corpus, name="corpus")
 app.add_typer(mlflow, name="mlflow")
 
-app.command()(cli_run.demo)
-corpus.command("puppets")(cli_data.corpus_puppets)
-corpus.command("synthetic")(cli_data.corpus_synthetic)
-app.command()(cli_data.validate)
-app.command()(cli_data.prepare)
-app.command("list")(cli_look.list_)
-app.command()(cli_explain.explain)
-app.command()(cli_look.plan)
-app.command()(cli_run.run)
-app.command()(cli_run.search)
-app.command()(cli_run.submit)
-app.command()(cli_look.status)
-app.command()(cli_look.report)
-app.command()(cli_why.why)
-app.command()(cli_run.rerun)
-app.command()(cli_rescore.rescore)
-app.command()(cli_merge.merge)
-app.command()(cli_export.export)
-app.command()(cli_export.folds)
-app.command()(cli_check.check)
-app.command()(cli_look.cite)
-app.command()(cli_look.doctor)
-mlflow.command("ui")(cli_run.mlflow_ui)
-mlflow.command("sync")(cli_run.mlflow_sync)
+app.command()(run.demo)
+corpus.command("puppets")(data.corpus_puppets)
+corpus.command("synthetic")(data.corpus_synthetic)
+app.command()(data.validate)
+app.command()(data.prepare)
+app.command("list")(catalog.list_)
+app.command()(catalog.explain)
+app.command()(status.plan)
+app.command()(run.run)
+app.command()(search.search)
+app.command()(run.submit)
+app.command()(status.status)
+app.command()(report.report)
+app.command()(why.why)
+app.command()(run.rerun)
+app.command()(rescore.rescore)
+app.command()(merge.merge)
+app.command()(export.export)
+app.command()(data.folds)
+app.command()(health.check)
+app.command()(catalog.cite)
+app.command()(health.doctor)
+mlflow.command("ui")(tracking.mlflow_ui)
+mlflow.command("sync")(tracking.mlflow_sync)
 
 
 @app.callback(invoke_without_command=True)
@@ -129,7 +132,3 @@ def _run(arguments: list[str] | None) -> None:
         mirrors = sys.modules.get("crossfold.platform.workspace.remote.mirror")
         if mirrors is not None:
             mirrors.leave()
-
-
-if __name__ == "__main__":
-    main()

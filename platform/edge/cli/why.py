@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.platform.edge.terminal.console import JsonOption, WorkspaceOption, emit, out, spell_seconds
+from crossfold.platform.edge.cli.options import JsonOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import emit, out, spell_seconds
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

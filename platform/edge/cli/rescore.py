@@ -9,15 +9,8 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
-from crossfold.platform.edge.cli_run import OnlyOption
-from crossfold.platform.edge.terminal.console import (
-    JsonOption,
-    PluginOption,
-    SetOption,
-    WorkspaceOption,
-    emit,
-    out,
-)
+from crossfold.platform.edge.cli.options import JsonOption, OnlyOption, PluginOption, SetOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import emit, out
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.selection import only as choose
 

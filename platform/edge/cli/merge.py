@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge.terminal.console import JsonOption, WorkspaceOption, emit, out
+from crossfold.platform.edge.cli.options import JsonOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import emit, out
 from crossfold.platform.workspace.workspace import Workspace
 
 

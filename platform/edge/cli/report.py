@@ -1,0 +1,93 @@
+"""`crossfold report`."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.edge.cli.options import WorkspaceOption
+from crossfold.platform.edge.terminal.console import out
+from crossfold.platform.workspace.workspace import Workspace
+
+MOST_PATHS = 6
+"""More tables than these are told as a number and a folder."""
+
+
+def report(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables to build; all of them if left out.")] = None,
+    workspace: WorkspaceOption = None,
+    format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = "html,md,tex,csv",
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
+    charts: Annotated[bool, typer.Option("--charts/--no-figures", help="The page with charts, or small.")] = True,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write each chart as a file into this folder.", metavar="DIR")
+    ] = None,
+    figure_format: Annotated[str, typer.Option(help="Comma-separated: svg, png, pdf.")] = "svg",
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            help="A corpus's folder: embed faces and sound of the clips shown, people included.", metavar="DIR"
+        ),
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any.")] = 8765,
+) -> None:
+    """Build the tables and the leaderboard from finished cells. Never trains, never needs a GPU."""
+    from crossfold.reports.build import build_report
+    from crossfold.reports.export import check_export, export_figures
+
+    space = Workspace.locate(workspace)
+    if media is not None and not media.is_dir():
+        raise UserError(
+            f"--media {media}: no such folder", "give the folder of the corpus, as --root of prepare had it"
+        )
+    if serve:
+        _serve(space, port, tuple(tables or ()), charts, media)
+        return
+    formats = tuple(part.strip() for part in format_.split(",") if part.strip())
+    if not formats:
+        raise UserError(f"--format {format_!r} names no format", "give some of html, md, tex, csv")
+    kinds = tuple(part.strip() for part in figure_format.split(",") if part.strip())
+    if figures is not None:
+        if "html" not in formats or not charts:
+            raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
+        check_export(kinds)
+    built = build_report(
+        space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
+    )
+    out.print(built.summary)
+    _tell_files(built.paths, space, sent=out_folder is None)
+    if figures is not None and built.page is not None:
+        written = export_figures(built.page, figures, kinds, built.page.date)
+        out.print(f"{len(written)} figures in {figures}", soft_wrap=True)
+
+
+def _tell_files(paths: Sequence[Path], space: Workspace, *, sent: bool) -> None:
+    """The page by its path, and tables by theirs unless they are many."""
+    tables = [path for path in paths if path.suffix != ".html"]
+    many = len(tables) > MOST_PATHS
+    for path in paths:
+        if not many or path.suffix == ".html":
+            out.print(str(path), soft_wrap=True)
+    if many:
+        kinds = ", ".join(sorted({path.suffix for path in tables}))
+        out.print(f"{len(tables)} tables ({kinds}) in {tables[0].parent}", soft_wrap=True)
+    if sent and space.mirror is not None:
+        out.print(f"all of it also at {space}/reports", soft_wrap=True)
+
+
+def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
+    from crossfold.reports.serve import ReportServer
+    from crossfold.reports.specs import check_tables
+
+    check_tables(tables)
+    server = ReportServer(space, port, tables, figures=charts, media=media)
+    out.print(f"report of {space}: {server.url}", soft_wrap=True)
+    out.print("It looks for finished cells every few seconds. Ctrl-C ends it.")
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()

@@ -1,0 +1,79 @@
+"""`crossfold search`."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossfold.platform.core.registry import load_plugin
+from crossfold.platform.edge.cli.options import PluginOption, SetOption, WeightsOption, WorkspaceOption
+from crossfold.platform.edge.terminal.console import out
+from crossfold.platform.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    pass
+from crossfold.platform.edge.cli.options import TIME_UP, AddressOption, ForOption, UntilOption, WorkersOption, exit_with
+
+
+def search(
+    sweep: Annotated[str, typer.Argument(help="A YAML file with a `space`, or the name of one that ships.")],
+    workspace: WorkspaceOption = None,
+    set_: SetOption = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; else as the file says.")] = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
+    until: UntilOption = None,
+    lasting: ForOption = None,
+    plugin: PluginOption = None,
+    weights: WeightsOption = None,
+) -> None:
+    """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
+
+    A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
+    """
+    from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
+    from crossfold.platform.edge.search.run_search import run_search
+    from crossfold.platform.scheduling.time_budget import budget_seconds
+    from crossfold.platform.workspace.disk_space import need_room
+    from crossfold.platform.workspace.driver_lease import driver_lock
+    from crossfold.sweeps.prepared import prepare_cells, read_search
+    from crossfold.sweeps.trials import winner_sweep
+
+    for path in plugin or ():
+        load_plugin(path)
+    began, stop_after = time.monotonic(), budget_seconds(until, lasting)
+    space = Workspace.locate(workspace)
+    asked = read_search(sweep, set_)
+    store = FeatureStore(space.find_store(asked.corpus, asked.store))
+    use_weights(weights)
+    check_address(address)
+    check_search(asked, store, space)
+    need_room(space.root)
+    with driver_lock(space):
+        result = run_search(
+            asked,
+            store,
+            space,
+            trials=trials,
+            workers=workers,
+            address=address,
+            tell=print_line,
+            plugins=tuple(plugin or ()),
+            stop_after=stop_after,
+        )
+    if result is None:
+        raise typer.Exit(TIME_UP)
+    out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
+    if only_search:
+        return
+    winner = prepare_cells(winner_sweep(asked, result.best_params), space)
+    left = None if stop_after is None else stop_after - (time.monotonic() - began)
+    exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
+
+
+def print_line(text: str) -> None:
+    """Prints a line of progress."""
+    out.print(text)

@@ -1,0 +1,116 @@
+"""`crossfold plan` and `crossfold status`."""
+
+import contextlib
+import time
+from typing import Annotated, Any
+
+import typer
+
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
+from crossfold.platform.edge.fleet.cluster import cores
+from crossfold.platform.edge.terminal.console import emit, out, spell_seconds, spell_workers
+from crossfold.platform.workspace.workspace import Workspace
+
+WATCH_SECONDS = 2.0
+"""Between two looks of `status --watch`."""
+
+
+def plan(
+    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    workspace: WorkspaceOption = None,
+    set_: SetOption = None,
+    plugin: PluginOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time, for the prediction.")] = None,
+    weights: WeightsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a sweep would run: cells in all, done, to run, their time and peak memory, and what is skipped and why.
+
+    Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
+    """
+    from crossfold.platform.edge.launch.preflight import check_before_work
+    from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks
+    from crossfold.platform.execution.duration_forecast import forecast
+    from crossfold.sweeps.launched import variant_names
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
+
+    space = Workspace.locate(workspace)
+    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    check_before_work(prepared, space, weights)
+    seconds = forecast(prepared.missing, space, prepared.store)
+    failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
+    slots = workers or cores()
+    # The longest cell takes its time however many workers there are.
+    hours = max(sum(seconds.values()) / slots, *seconds.values(), 0.0) / 3600
+    variants: dict[str, dict[str, Any]] = {}
+    named, peaks = variant_names(prepared.plan.cells), known_peaks(space)
+    for cell in prepared.plan.cells:
+        name = named[cell.cell_id]
+        if name not in variants:
+            counts = {"cells": 0, "done": 0, "to_run": 0, "failed": 0, "each": 0.0}
+            variants[name] = {"variant": name, **counts, "memory": dict(peaks.get(cost_key(cell), {}))}
+        row = variants[name]
+        row["cells"] += 1
+        row["done" if cell.cell_id in prepared.finished else "to_run"] += 1
+        row["failed"] += cell.cell_id in failed
+        row["each"] = max(row["each"], seconds.get(cell.cell_id, 0.0))
+    skipped = [{"system": entry.label, "reason": entry.reason} for entry in prepared.plan.skipped]
+    total = {
+        "sweep": prepared.sweep.name,
+        "store": prepared.store.path.name,
+        "cells": len(prepared.plan.cells),
+        "done": len(prepared.plan.cells) - len(prepared.missing),
+        "to_run": len(prepared.missing),
+        "failed_before": len({cell.cell_id for cell in prepared.missing} & failed),
+        "predicted_hours": hours,
+        "workers": slots,
+    }
+    if as_json:
+        emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
+        return
+    shown = [
+        row | {"each": spell_seconds(row["each"]), "memory": format_peaks(row["memory"])} for row in variants.values()
+    ]
+    emit(shown, False, f"Plan of {total['sweep']}")
+    if skipped:
+        emit(skipped, False, "Skipped")
+    out.print(
+        f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
+        f"about {spell_seconds(hours * 3600)} with {spell_workers(slots)}"
+    )
+
+
+def status(
+    sweep: Annotated[str | None, typer.Argument(help="A sweep that was launched; all of them if left out.")] = None,
+    workspace: WorkspaceOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until all is done.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="A row a cell, with its id, state and CCC.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How far the launched sweeps are, from any machine that sees the workspace."""
+    from rich.live import Live
+
+    from crossfold.platform.edge.terminal.status import cell_rows, picture, read_status
+
+    space = Workspace.locate(workspace)
+    if cells:
+        if watch:
+            raise UserError("--watch has no list of cells", "leave out --cells or --watch")
+        emit(cell_rows(space, sweep), as_json, "Cells")
+        return
+    state = read_status(space, sweep)
+    if as_json:
+        emit(state.sweeps, True)
+        return
+    if not state.sweeps:
+        out.print(f"no sweep was launched in {space} yet", soft_wrap=True)
+        return
+    if not watch:
+        out.print(picture(state))
+        return
+    with Live(picture(state), console=out, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while not state.over:
+            time.sleep(WATCH_SECONDS)
+            state = read_status(space, sweep)
+            live.update(picture(state), refresh=True)
