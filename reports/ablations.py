@@ -14,7 +14,7 @@ from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
 from crossfold.reports.measure import runs_of
 from crossfold.reports.palette import Style, system_label, system_style
-from crossfold.reports.statistics import (
+from crossfold.reports.stats.bootstrap import (
     Gain,
     Run,
     mean_interval,
@@ -23,7 +23,7 @@ from crossfold.reports.statistics import (
     on_common_ground,
     paired_mean_gain,
 )
-from crossfold.reports.values import gain_text, number
+from crossfold.reports.stats.formatting import gain_text, number
 
 NEUTRAL = "#7a7f87"
 CURVES = {"iterations": "Recursions", "temperature": "Temperature of the gate"}

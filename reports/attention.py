@@ -15,8 +15,8 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import TRUTH, Key, Panel, figure_of, line_of, plain, rounded
 from crossfold.reports.palette import Style
+from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.timeline import MODALITY_COLOURS, Spans, mark_edges, shade
-from crossfold.reports.values import listing, number
 
 MOST_MAPS = 4
 """Maps of one system; those between single modalities come first."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from crossfold.reports.cells import Results, Setting
-from crossfold.reports.inference import Ranks, rank_systems
 from crossfold.reports.palette import system_rank
+from crossfold.reports.stats.hypothesis_tests import Ranks, rank_systems
 
 
 def setting_targets(results: Results, setting: Setting) -> tuple[str, ...]:

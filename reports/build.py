@@ -16,9 +16,10 @@ from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.measure import provenance
 from crossfold.reports.page import DATE, Page, make_page
 from crossfold.reports.specs import LEADERBOARD, MEAN, check_tables, table_spec
+from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown
-from crossfold.reports.values import NOT_MEASURABLE, Table, listing
+from crossfold.reports.values import NOT_MEASURABLE, Table
 
 FORMATS = ("html", "md", "tex", "csv")
 

@@ -22,7 +22,7 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.workspace import Workspace, kept_ensembles
 from crossfold.reports.curves import Curves
 from crossfold.reports.palette import system_label, system_rank
-from crossfold.reports.statistics import Run, moments_of
+from crossfold.reports.stats.bootstrap import Run, moments_of
 
 EMBEDDED = ("puppets", "synthetic")
 """Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""

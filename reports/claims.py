@@ -15,11 +15,12 @@ from pydantic import Field
 from crossfold.platform.core.base_model import Strict
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import entry_gain, further_gain
-from crossfold.reports.inference import ALPHA, MARGIN, equivalence, paired_effect
 from crossfold.reports.layout import Grid, GridCell
 from crossfold.reports.specs import MEAN, Column, TableSpec, declared, table_spec
-from crossfold.reports.statistics import Gain, holm
-from crossfold.reports.values import DASH, NOT_MEASURABLE, Entry, Table, gain_text, p_text, signed
+from crossfold.reports.stats.bootstrap import Gain, holm
+from crossfold.reports.stats.formatting import DASH, gain_text, p_text, signed
+from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN, equivalence, paired_effect
+from crossfold.reports.values import NOT_MEASURABLE, Entry, Table
 
 DECLARED = Path(__file__).parent / "claims.yaml"
 

@@ -9,8 +9,9 @@ from crossfold.platform.core.errors import UserError
 from crossfold.reports.cells import Results, Setting, setting_of
 from crossfold.reports.measure import RAW, runs_of
 from crossfold.reports.specs import MEAN, UNIMODAL, TableSpec
-from crossfold.reports.statistics import Gain, Run, holm, paired_mean_gain, rank_agreement
-from crossfold.reports.values import MINUS, NOT_COMPARABLE, Entry, GainLine, Line, listing
+from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_mean_gain, rank_agreement
+from crossfold.reports.stats.formatting import MINUS, listing
+from crossfold.reports.values import NOT_COMPARABLE, Entry, GainLine, Line
 from crossfold.sweeps.recipe_files import load_recipe
 
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"

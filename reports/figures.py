@@ -20,8 +20,8 @@ from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.media import Media
 from crossfold.reports.palette import DCA, GATED, Style, system_family, system_label, system_style, translucent
-from crossfold.reports.statistics import Gain
-from crossfold.reports.values import gain_text, number
+from crossfold.reports.stats.bootstrap import Gain
+from crossfold.reports.stats.formatting import gain_text, number
 
 TRUTH = "#7a7f87"
 MUTED = "muted"

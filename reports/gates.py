@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from crossfold.reports.budget import setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
-from crossfold.reports.values import number
+from crossfold.reports.stats.formatting import number
 
 CLEAN = "#7a7f87"
 TRUTHS = {"spans": "Planted by the corpus", "stress": "The stress battery"}

@@ -23,7 +23,8 @@ from crossfold.reports.media import COLUMNS
 from crossfold.reports.page import Block, Page
 from crossfold.reports.palette import is_gated
 from crossfold.reports.specs import MEAN
-from crossfold.reports.values import DASH, Table
+from crossfold.reports.stats.formatting import DASH
+from crossfold.reports.values import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}

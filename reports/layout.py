@@ -4,18 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.reports.specs import MEAN
-from crossfold.reports.values import (
-    DASH,
-    NOT_MEASURABLE,
-    Entry,
-    Table,
-    gain_text,
-    interval_text,
-    listing,
-    number,
-    p_text,
-    signed,
-)
+from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
+from crossfold.reports.values import NOT_MEASURABLE, Entry, Table
 
 WIDE = 4
 """With more columns of scores than this, intervals stand in a table of their own below."""

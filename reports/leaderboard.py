@@ -10,8 +10,9 @@ from crossfold.reports.degradation import stress_scores
 from crossfold.reports.measure import measure, measure_mean, method_notes, runs_of
 from crossfold.reports.palette import system_rank
 from crossfold.reports.specs import LEADERBOARD, MEAN
-from crossfold.reports.statistics import Gain, holm, paired_mean_gain
-from crossfold.reports.values import Against, Entry, Line, Table, listing, number
+from crossfold.reports.stats.bootstrap import Gain, holm, paired_mean_gain
+from crossfold.reports.stats.formatting import listing, number
+from crossfold.reports.values import Against, Entry, Line, Table
 
 UNIMODAL_PREFIX = "unimodal_"
 GAIN_NOTE = (

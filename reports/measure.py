@@ -9,8 +9,17 @@ import pandas as pd
 
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.specs import MEAN
-from crossfold.reports.statistics import DRAWS, Run, ccc_interval, mean_interval, mean_scores, mean_sd, on_common_ground
-from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry, listing, with_sd
+from crossfold.reports.stats.bootstrap import (
+    DRAWS,
+    Run,
+    ccc_interval,
+    mean_interval,
+    mean_scores,
+    mean_sd,
+    on_common_ground,
+)
+from crossfold.reports.stats.formatting import listing, with_sd
+from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
 
 RAW = "raw"
 POST_WORDS = {

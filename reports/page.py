@@ -20,9 +20,10 @@ from crossfold.reports.measure import measure, provenance, runs_of
 from crossfold.reports.media import Album, open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.specs import LEADERBOARD
-from crossfold.reports.statistics import Gain, paired_gain
+from crossfold.reports.stats.bootstrap import Gain, paired_gain
+from crossfold.reports.stats.formatting import listing
 from crossfold.reports.traces import choose_examples, clip_figure
-from crossfold.reports.values import Entry, Table, listing
+from crossfold.reports.values import Entry, Table
 
 TITLE = "Crossfold report"
 DATE = "%Y-%m-%d %H:%M %Z"

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from crossfold.reports.budget import Budget, setting_variants
 from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
-from crossfold.reports.inference import ALPHA, Ranks
 from crossfold.reports.palette import system_family, system_style
-from crossfold.reports.values import listing, number
+from crossfold.reports.stats.formatting import listing, number
+from crossfold.reports.stats.hypothesis_tests import ALPHA, Ranks
 
 GROUP_LINE = "#7a7f87"
 MOST_NUMBERS = 14

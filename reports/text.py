@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
-from crossfold.reports.statistics import Gain
+from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.values import Entry, Line, Table
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")

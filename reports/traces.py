@@ -17,8 +17,8 @@ from crossfold.reports.figures import TRUTH, Figure, Key, Panel, figure_of, line
 from crossfold.reports.leaderboard import UNIMODAL_PREFIX
 from crossfold.reports.media import Media
 from crossfold.reports.palette import Style, is_gated
+from crossfold.reports.stats.formatting import number
 from crossfold.reports.timeline import MODALITY_COLOURS, SPAN_COLOURS, Spans, in_words, shade, shown_frames
-from crossfold.reports.values import number
 
 
 @dataclass(frozen=True)

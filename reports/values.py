@@ -1,13 +1,10 @@
 """What a table is made of: values without mark-up, and how a number is written."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.reports.cells import Setting
-from crossfold.reports.statistics import Gain, Interval
+from crossfold.reports.stats.bootstrap import Gain, Interval
 
-MINUS = "−"
-DASH = "–"
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
 
@@ -150,52 +147,3 @@ class Table:
     def entries(self) -> tuple[Entry, ...]:
         """All cells, row by row."""
         return tuple(entry for line in self.lines for entry in line.entries)
-
-
-def number(value: float) -> str:
-    """Three decimals, as papers print CCC, with a real minus sign."""
-    return f"{value:.3f}".replace("-", MINUS)
-
-
-def signed(value: float) -> str:
-    """Three decimals with a sign."""
-    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", MINUS)
-
-
-def with_sd(mean: float, sd: float | None) -> str:
-    """A mean, and the spread over seeds where there is one."""
-    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """An interval in brackets."""
-    return DASH if interval is None else f"[{number(interval.low)}, {number(interval.high)}]"
-
-
-def gain_text(gain: Gain | None) -> str:
-    """A gain with its interval."""
-    if gain is None:
-        return DASH
-    if gain.low is None or gain.high is None:
-        return signed(gain.mean)
-    return f"{signed(gain.mean)} [{_end(gain.low)}, {_end(gain.high)}]"
-
-
-def _end(value: float) -> str:
-    """An end of an interval; one that rounds to zero shows on which side of it it lies."""
-    return number(value) if abs(value) >= 0.0005 or value == 0 else f"{value:.4f}".replace("-", MINUS)
-
-
-def p_text(p: float | None) -> str:
-    """A p value with the digits that matter: three where it is small, two above, none where it is one."""
-    if p is None:
-        return DASH
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}" if p < 0.995 else "1"
-
-
-def listing(values: Sequence[int | str]) -> str:
-    """`0, 1 and 2`; a dash for nothing."""
-    words = [str(value) for value in values] or [DASH]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -22,7 +22,7 @@ from crossfold.reports.build import build_report, build_tables
 from crossfold.reports.cells import load_results
 from crossfold.reports.claims import judge
 from crossfold.reports.specs import table_ids
-from crossfold.reports.statistics import Run, bootstrap_mean, resample
+from crossfold.reports.stats.bootstrap import Run, bootstrap_mean, resample
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 VIDEOS, DRAWS = 76, 2000

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from crossfold.reports.inference import dominance, equivalence, paired_effect, rank_systems
+from crossfold.reports.stats.hypothesis_tests import dominance, equivalence, paired_effect, rank_systems
 
 values = st.lists(st.floats(-1, 1), min_size=2, max_size=12)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
-from crossfold.reports.statistics import (
+from crossfold.reports.stats.bootstrap import (
     MIN_VIDEOS,
     Run,
     bootstrap_mean,
