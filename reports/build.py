@@ -8,13 +8,14 @@ from pathlib import Path
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.cells import Results, load_results
 from crossfold.reports.claims import Verdict, count_words, judge
 from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.html import render
 from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.measure import provenance
 from crossfold.reports.page import DATE, Page, make_page
+from crossfold.reports.results.load import load_results
+from crossfold.reports.results.model import Results
 from crossfold.reports.specs import LEADERBOARD, MEAN, check_tables, table_spec
 from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables import build, choose_setting

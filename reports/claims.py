@@ -13,9 +13,9 @@ import yaml
 from pydantic import Field
 
 from crossfold.platform.core.base_model import Strict
-from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import entry_gain, further_gain
 from crossfold.reports.layout import Grid, GridCell
+from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.specs import MEAN, Column, TableSpec, declared, table_spec
 from crossfold.reports.stats.bootstrap import Gain, holm
 from crossfold.reports.stats.formatting import DASH, gain_text, p_text, signed

@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from crossfold.platform.core.errors import UserError
-from crossfold.reports.cells import Results, Setting, setting_of
-from crossfold.reports.measure import RAW, runs_of
-from crossfold.reports.specs import MEAN, UNIMODAL, TableSpec
+from crossfold.reports.results.load import setting_of
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import RAW, runs_of
+from crossfold.reports.results.systems import UNIMODAL, corpus_name
+from crossfold.reports.specs import MEAN, TableSpec
 from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_mean_gain, rank_agreement
 from crossfold.reports.stats.formatting import MINUS, listing
 from crossfold.reports.values import NOT_COMPARABLE, Entry, GainLine, Line
@@ -23,13 +25,6 @@ PAIRS_NOTE = (
 
 RELEASED = "+released"
 """What the name of a recipe ends with that follows released code instead of print."""
-
-CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
-
-
-def corpus_name(corpus: str) -> str:
-    """A corpus as people write it."""
-    return CORPUS_NAMES.get(corpus, corpus)
 
 
 def departures(spec: TableSpec, setting: Setting) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ import numpy as np
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.launches import public_address
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.budget import setting_targets, setting_variants
-from crossfold.reports.cells import Results, Setting, memory_of
-from crossfold.reports.curves import Floats
+from crossfold.reports.results.comparable import setting_targets, setting_variants
+from crossfold.reports.results.curves import Floats
+from crossfold.reports.results.model import Results, Setting, memory_of
 
 POINTS = 16
 """Epochs of a curve that are kept, the first and the last among them."""

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.budget import setting_variants
-from crossfold.reports.cells import Results, Setting
 from crossfold.reports.media import Media
-from crossfold.reports.palette import DCA, GATED, Style, system_family, system_label, system_style, translucent
+from crossfold.reports.results.comparable import setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.systems import DCA, GATED, Style, system_family, system_label, system_style, translucent
 from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import gain_text, number
 

@@ -12,16 +12,15 @@ from plotly.offline import get_plotlyjs
 
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.attention import packed
-from crossfold.reports.budget import same_budget
-from crossfold.reports.cells import Results
 from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
 from crossfold.reports.claims_text import TITLE, labels, origins
 from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
 from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
-from crossfold.reports.leaderboard import UNIMODAL_PREFIX
 from crossfold.reports.media import COLUMNS
 from crossfold.reports.page import Block, Page
-from crossfold.reports.palette import is_gated
+from crossfold.reports.results.comparable import same_budget
+from crossfold.reports.results.model import Results
+from crossfold.reports.results.systems import UNIMODAL_PREFIX, is_gated
 from crossfold.reports.specs import MEAN
 from crossfold.reports.stats.formatting import DASH
 from crossfold.reports.values import Table

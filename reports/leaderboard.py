@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from crossfold.reports.budget import group_letters, ranks_of, same_budget, setting_targets, setting_variants
-from crossfold.reports.cells import Results, Setting
-from crossfold.reports.comparison import ALPHA, corpus_name
-from crossfold.reports.degradation import stress_scores
-from crossfold.reports.measure import measure, measure_mean, method_notes, runs_of
-from crossfold.reports.palette import system_rank
+from crossfold.reports.comparison import ALPHA
+from crossfold.reports.measure import measure, measure_mean, method_notes
+from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget, setting_targets, setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.robustness_scores import stress_scores
+from crossfold.reports.results.runs import runs_of
+from crossfold.reports.results.systems import UNIMODAL_PREFIX, corpus_name, system_rank
 from crossfold.reports.specs import LEADERBOARD, MEAN
 from crossfold.reports.stats.bootstrap import Gain, holm, paired_mean_gain
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.values import Against, Entry, Line, Table
 
-UNIMODAL_PREFIX = "unimodal_"
 GAIN_NOTE = (
     "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "
     "and all targets meet the same draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crossfold.reports.cells import Results, Setting
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
 from crossfold.reports.specs import MEAN
 from crossfold.reports.stats.bootstrap import (
     DRAWS,
@@ -21,7 +22,6 @@ from crossfold.reports.stats.bootstrap import (
 from crossfold.reports.stats.formatting import listing, with_sd
 from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
 
-RAW = "raw"
 POST_WORDS = {
     RAW: "none",
     "fixed": "the fixed chain of the recipe (nothing fitted)",
@@ -107,17 +107,6 @@ def measure_mean(
         video_mean=float(np.mean([target.video_mean for target in entries if target.video_mean is not None])),
         **_shape(groups[0]),
     )
-
-
-def runs_of(
-    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
-) -> list[Run]:
-    """The finished runs of one variant and target that were scored with `post`."""
-    cells = cells_of_variant(results, setting, variant, target, folds)
-    done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
-    if post == RAW:
-        return [results.runs[cell_id, target] for cell_id in done]
-    return [run for cell_id in done if (run := results.processed.get((cell_id, target, post)))]
 
 
 def beside(entry: Entry, printed: str | None, value: float | None, *, comparable: bool) -> Entry:
@@ -253,13 +242,3 @@ def _shape(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _several(what: str, values: tuple[int, ...]) -> str:
     return f"{what} {listing(values)}" if len(values) == 1 else f"{what}s {listing(values)}"
-
-
-def cells_of_variant(
-    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]
-) -> pd.DataFrame:
-    """The rows of a variant in a setting, of these folds or of all."""
-    cells = results.groups.get((setting.key, variant, target))
-    if cells is None:
-        return results.cells.iloc[:0]
-    return cells[np.isin(cells["fold"].to_numpy(), list(folds))] if folds else cells

@@ -22,7 +22,7 @@ from crossfold.datasets.media.sound import read_sound
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.cells import EMBEDDED, RANDOM_WEIGHTS
+from crossfold.reports.results.model import EMBEDDED, RANDOM_WEIGHTS
 
 FACES, PIXELS, QUALITY = 8, 56, 60
 COLUMNS = 240

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.budget import Budget, setting_variants
-from crossfold.reports.cells import Results, Setting
 from crossfold.reports.figures import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
-from crossfold.reports.palette import system_family, system_style
+from crossfold.reports.results.comparable import Budget, setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.systems import system_family, system_style
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Ranks
 

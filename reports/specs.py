@@ -16,6 +16,7 @@ from pydantic import Field
 
 from crossfold.platform.core.base_model import Strict
 from crossfold.platform.core.errors import UserError, nearest
+from crossfold.reports.results.systems import UNIMODAL
 
 PUBLISHED = Path(__file__).parent / "published.json"
 DECLARED = Path(__file__).parent / "tables.yaml"
@@ -25,8 +26,6 @@ LEADERBOARD = "leaderboard"
 MEAN = "mean"
 """In the place of a target: the mean over the other targets of a row."""
 NOT_OURS = "not ours"
-UNIMODAL = {"audio": "unimodal_audio", "visual": "unimodal_visual"}
-"""The system behind a column of one stream."""
 _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 

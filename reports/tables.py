@@ -5,18 +5,19 @@ from dataclasses import replace
 
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.architecture import recomputed_sizes
-from crossfold.reports.cells import Results, Setting
 from crossfold.reports.comparison import (
     PAIRS_NOTE,
     RELEASED,
-    corpus_name,
     departures,
     gain_sentences,
     measured_gains,
     order_sentences,
     what_compares,
 )
-from crossfold.reports.measure import RAW, beside, find_variant, measure, measure_mean, method_notes
+from crossfold.reports.measure import beside, find_variant, measure, measure_mean, method_notes
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import RAW
+from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.specs import MEAN, Asked, Row, TableSpec, footnotes
 from crossfold.reports.values import AGREES, NOT_MEASURABLE, Entry, Line, Table
 

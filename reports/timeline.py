@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from crossfold.reports.figures import TRUTH
-from crossfold.reports.palette import translucent
+from crossfold.reports.results.systems import translucent
 
 SPAN_COLOURS = {
     "conflict": "#d5443a",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crossfold.reports.cells import Setting
+from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.bootstrap import Gain, Interval
 
 AGREES, BELOW, ABOVE = "agrees", "below", "above"

@@ -6,7 +6,7 @@ import pytest
 from crossfold.fusion_models.blocks.attention_maps import KINDS
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.attention import WORDS, packed
-from crossfold.reports.cells import load_results
+from crossfold.reports.results.load import load_results
 from crossfold.reports.traces import choose_examples, clip_figure
 
 

@@ -7,7 +7,6 @@ import io
 import pytest
 
 from crossfold.reports.build import build_tables, summary
-from crossfold.reports.cells import load_results
 from crossfold.reports.claims import (
     CONTRADICTED,
     NOT_SUPPORTED,
@@ -22,6 +21,7 @@ from crossfold.reports.claims import (
     places,
 )
 from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
+from crossfold.reports.results.load import load_results
 from crossfold.reports.specs import declared, table_ids, table_spec
 from crossfold.sweeps.recipe_files import load_recipe
 

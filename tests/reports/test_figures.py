@@ -8,16 +8,18 @@ import pytest
 
 from crossfold.platform.core.recipe import Recipe
 from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart, selection_pairs
-from crossfold.reports.budget import group_letters, ranks_of, same_budget
 from crossfold.reports.build import build_report
-from crossfold.reports.cells import load_results
-from crossfold.reports.degradation import degradation_chart, stress_scores, stress_table
+from crossfold.reports.degradation import degradation_chart
 from crossfold.reports.figures import by_epoch, gain_name, gate_pairs
-from crossfold.reports.gates import gate_charts, gate_table
+from crossfold.reports.gates import gate_charts
 from crossfold.reports.layout import main_grid
 from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.media import open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget
+from crossfold.reports.results.gate_scores import gate_table
+from crossfold.reports.results.load import load_results
+from crossfold.reports.results.robustness_scores import stress_scores, stress_table
 from crossfold.reports.text import to_csv
 
 BOTH = (("valence", "arousal"),)

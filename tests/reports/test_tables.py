@@ -15,10 +15,10 @@ from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.reports import specs
 from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.build import build_tables
-from crossfold.reports.cells import load_results
 from crossfold.reports.comparison import order_sentences
 from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.page import gate_gains
+from crossfold.reports.results.load import load_results
 from crossfold.reports.specs import check_tables, declared, table_ids, table_spec
 from crossfold.reports.tables import build, choose_setting
 from crossfold.reports.text import to_csv, to_latex, to_markdown

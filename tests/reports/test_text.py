@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from crossfold.reports.cells import Setting
+from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.bootstrap import Gain, Interval
 from crossfold.reports.text import csv_value, latex, markdown, to_csv, to_latex, to_markdown
 from crossfold.reports.values import Entry, GainLine, Line, Table

@@ -7,6 +7,16 @@ Hues are told apart with the common kinds of colour blindness and stand out on w
 import zlib
 from dataclasses import dataclass
 
+CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
+
+
+def corpus_name(corpus: str) -> str:
+    """A corpus as people write it."""
+    return CORPUS_NAMES.get(corpus, corpus)
+
+
+UNIMODAL_PREFIX = "unimodal_"
+
 DCA = "+dca"
 
 
@@ -92,3 +102,7 @@ def translucent(colour: str, alpha: float) -> str:
     """A `#rrggbb` colour as `rgba(...)`."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
+
+
+UNIMODAL = {"audio": "unimodal_audio", "visual": "unimodal_visual"}
+"""The system behind a column of one stream."""

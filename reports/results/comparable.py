@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from crossfold.reports.cells import Results, Setting
-from crossfold.reports.palette import system_rank
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.systems import system_rank
 from crossfold.reports.stats.hypothesis_tests import Ranks, rank_systems
 
 

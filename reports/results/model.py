@@ -1,0 +1,128 @@
+"""What reports know of the cells of a workspace."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from crossfold.platform.core.outcome import Failure
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.reports.results.curves import Curves
+from crossfold.reports.stats.bootstrap import Run
+
+EMBEDDED = ("puppets", "synthetic")
+"""Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""
+
+RANDOM_WEIGHTS = "-random-weights"
+"""Ends the name of a corpus whose encoders know nothing (`crossfold prepare --random-weights`)."""
+
+MEMORIES = ("device", "process")
+"""Where memory is measured: a number of one says nothing beside a number of the other."""
+
+COLUMNS = (
+    "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
+    "recipe", "protocol", "revision", "selection", "ccc", "ccc_video_mean", "pcc", "rmse", "best_epoch", "epochs",
+    "train_seconds", "parameters", "flops", "memory_device", "memory_process", "failure",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be equal for two numbers to stand in one table."""
+
+    corpus: str
+    store: str
+    recipe: str
+    """Name of the recipe, a label."""
+    recipe_hash: str
+    """First 8 hex digits of the recipe without its name; empty where no cell has told yet."""
+    selection: str
+    protocol: int
+    joint: bool
+    """One model with a head a target, instead of one model a target (E1)."""
+
+    @property
+    def key(self) -> str:
+        """One word that tells settings apart."""
+        heads = "joint" if self.joint else "single"
+        return f"{self.corpus}-{self.store}-{self.recipe_hash or 'unknown'}-p{self.protocol}-{heads}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the corpus is one that Crossfold makes itself."""
+        # Puppets in another layout are `puppets-recola`, `puppets-manifest`.
+        return self.corpus.startswith(EMBEDDED)
+
+    @property
+    def label(self) -> str:
+        """What stands on every table and figure that is made from an embedded corpus; empty for others."""
+        if self.corpus.endswith(RANDOM_WEIGHTS):
+            return f"random encoder weights: {self.corpus} - plumbing, not a result"
+        return f"embedded corpus: {self.corpus} - not the papers' data" if self.embedded else ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What `result.json` says of one cell beyond its score: of several evaluations, that with the longest battery."""
+
+    stress: Sequence[Mapping[str, Any]] = ()
+    gates: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report says, read once."""
+
+    cells: pd.DataFrame
+    """One row a cell and target, columns `COLUMNS`; `status` is done, failed or planned."""
+    runs: Mapping[tuple[str, str], Run]
+    """Finished (cell_id, target) -> what statistics need."""
+    settings: Mapping[str, Setting]
+    """By key, the one with the most finished cells first."""
+    records: Mapping[str, CellRecord]
+    """Finished cells on disk, for curves and predictions."""
+    failures: tuple[Failure, ...] = ()
+    """The last failure of each cell that did not finish afterwards."""
+    superseded: int = 0
+    """Finished cells left out because a later revision of their system has run in the same setting."""
+    variants: Mapping[str, str] = field(default_factory=dict)
+    """Variant (system and parameters, as one word) -> the name people read."""
+    processed: Mapping[tuple[str, str, str], Run] = field(default_factory=dict)
+    """Finished (cell_id, target, post-processing) -> the same after post-processing: `fixed`, `train` or `oracle`."""
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    """Finished cell_id -> its stress battery and gates (docs/results.md); cells without either are left out."""
+
+    swept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Name of a launched sweep -> the ids of the cells that it asked for."""
+    ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
+    """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Learning curves of the finished cells."""
+        return Curves(self.records)
+
+    @cached_property
+    def groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """(setting, variant, target) -> its rows of `cells`, cut out once."""
+        grouped: Any = self.cells.groupby(["setting", "variant", "target"])
+        return {(str(s), str(v), str(t)): rows for (s, v, t), rows in grouped}
+
+    @cached_property
+    def variants_of(self) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+        """(setting, system) -> variant -> its parameters."""
+        found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+        distinct = self.cells[["setting", "system", "variant", "params"]].drop_duplicates()
+        for row in distinct.to_dict("records"):
+            known = found.setdefault((str(row["setting"]), str(row["system"])), {})
+            known[str(row["variant"])] = json.loads(row["params"])
+        return found
+
+
+def memory_of(env: Mapping[str, Any]) -> dict[str, float | None]:
+    """Peak of a cell in MiB, of its GPU (`memory_device`) or of its process; cells of before it was kept have none."""
+    peak = env.get("peak_memory") or {}
+    return {f"memory_{kind}": peak["bytes"] / 2**20 if peak.get("kind") == kind else None for kind in MEMORIES}

@@ -1,0 +1,34 @@
+"""The runs of one variant."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.stats.bootstrap import (
+    Run,
+)
+
+RAW = "raw"
+
+
+def runs_of(
+    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
+) -> list[Run]:
+    """The finished runs of one variant and target that were scored with `post`."""
+    cells = cells_of_variant(results, setting, variant, target, folds)
+    done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
+    if post == RAW:
+        return [results.runs[cell_id, target] for cell_id in done]
+    return [run for cell_id in done if (run := results.processed.get((cell_id, target, post)))]
+
+
+def cells_of_variant(
+    results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]
+) -> pd.DataFrame:
+    """The rows of a variant in a setting, of these folds or of all."""
+    cells = results.groups.get((setting.key, variant, target))
+    if cells is None:
+        return results.cells.iloc[:0]
+    return cells[np.isin(cells["fold"].to_numpy(), list(folds))] if folds else cells
