@@ -8,19 +8,19 @@ from pathlib import Path
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.claims import Verdict, count_words, judge
-from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.html import render
-from crossfold.reports.leaderboard import build_leaderboard
-from crossfold.reports.measure import provenance
 from crossfold.reports.page import DATE, Page, make_page
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import Results
-from crossfold.reports.specs import LEADERBOARD, MEAN, check_tables, table_spec
 from crossfold.reports.stats.formatting import listing
-from crossfold.reports.tables import build, choose_setting
-from crossfold.reports.text import to_csv, to_latex, to_markdown
-from crossfold.reports.values import NOT_MEASURABLE, Table
+from crossfold.reports.tables.claims import Verdict, count_words, judge
+from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Table
+from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
+from crossfold.reports.tables.leaderboard import build_leaderboard
+from crossfold.reports.tables.measure import provenance
+from crossfold.reports.tables.paper_table import build, choose_setting
+from crossfold.reports.tables.published import LEADERBOARD, MEAN, check_tables, table_spec
 
 FORMATS = ("html", "md", "tex", "csv")
 

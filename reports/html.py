@@ -12,18 +12,18 @@ from plotly.offline import get_plotlyjs
 
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.attention import packed
-from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
-from crossfold.reports.claims_text import TITLE, labels, origins
 from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
-from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
 from crossfold.reports.media import COLUMNS
 from crossfold.reports.page import Block, Page
 from crossfold.reports.results.comparable import same_budget
 from crossfold.reports.results.model import Results
 from crossfold.reports.results.systems import UNIMODAL_PREFIX, is_gated
-from crossfold.reports.specs import MEAN
 from crossfold.reports.stats.formatting import DASH
-from crossfold.reports.values import Table
+from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
+from crossfold.reports.tables.claims_formats import TITLE, labels, origins
+from crossfold.reports.tables.entries import Table
+from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.tables.published import MEAN
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}

@@ -9,22 +9,22 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart
-from crossfold.reports.claims import Verdict
 from crossfold.reports.degradation import degradation_chart
 from crossfold.reports.figures import Figure, gain_bars, gain_name, gate_pairs, learning_curve
 from crossfold.reports.gates import gate_charts
-from crossfold.reports.measure import measure, provenance
 from crossfold.reports.media import Album, open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.results.comparable import ranks_of, same_budget, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.specs import LEADERBOARD
 from crossfold.reports.stats.bootstrap import Gain, paired_gain
 from crossfold.reports.stats.formatting import listing
+from crossfold.reports.tables.claims import Verdict
+from crossfold.reports.tables.entries import Entry, Table
+from crossfold.reports.tables.measure import measure, provenance
+from crossfold.reports.tables.published import LEADERBOARD
 from crossfold.reports.traces import choose_examples, clip_figure
-from crossfold.reports.values import Entry, Table
 
 TITLE = "Crossfold report"
 DATE = "%Y-%m-%d %H:%M %Z"

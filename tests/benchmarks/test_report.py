@@ -19,10 +19,10 @@ import pytest
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, build_tables
-from crossfold.reports.claims import judge
 from crossfold.reports.results.load import load_results
-from crossfold.reports.specs import table_ids
 from crossfold.reports.stats.bootstrap import Run, bootstrap_mean, resample
+from crossfold.reports.tables.claims import judge
+from crossfold.reports.tables.published import table_ids
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 VIDEOS, DRAWS = 76, 2000

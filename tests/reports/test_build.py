@@ -16,7 +16,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.drilldown import DIGITS
 from crossfold.reports.html import script_json
-from crossfold.reports.specs import table_ids
+from crossfold.reports.tables.published import table_ids
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
 EVIL = "<script>alert(1)</script>"

@@ -8,10 +8,10 @@ from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
-from crossfold.reports.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import COLUMNS
+from crossfold.reports.tables.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores
 
 
 def fail(workspace, cell, kind=FailureClass.DIVERGED):

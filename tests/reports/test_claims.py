@@ -7,7 +7,8 @@ import io
 import pytest
 
 from crossfold.reports.build import build_tables, summary
-from crossfold.reports.claims import (
+from crossfold.reports.results.load import load_results
+from crossfold.reports.tables.claims import (
     CONTRADICTED,
     NOT_SUPPORTED,
     NOT_YET,
@@ -20,9 +21,8 @@ from crossfold.reports.claims import (
     judge,
     places,
 )
-from crossfold.reports.claims_text import claims_csv, claims_latex, claims_markdown
-from crossfold.reports.results.load import load_results
-from crossfold.reports.specs import declared, table_ids, table_spec
+from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
+from crossfold.reports.tables.published import declared, table_ids, table_spec
 from crossfold.sweeps.recipe_files import load_recipe
 
 TWO_STAGES = {"residual": "tanh", "stages": 2, "dense": False}

@@ -12,15 +12,15 @@ from crossfold.reports.build import build_report
 from crossfold.reports.degradation import degradation_chart
 from crossfold.reports.figures import by_epoch, gain_name, gate_pairs
 from crossfold.reports.gates import gate_charts
-from crossfold.reports.layout import main_grid
-from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.media import open_album
 from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.robustness_scores import stress_scores, stress_table
-from crossfold.reports.text import to_csv
+from crossfold.reports.tables.formats import to_csv
+from crossfold.reports.tables.grid import main_grid
+from crossfold.reports.tables.leaderboard import build_leaderboard
 
 BOTH = (("valence", "arousal"),)
 

@@ -12,17 +12,17 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.reports import specs
-from crossfold.reports.architecture import recomputed_sizes
 from crossfold.reports.build import build_tables
-from crossfold.reports.comparison import order_sentences
-from crossfold.reports.leaderboard import build_leaderboard
 from crossfold.reports.page import gate_gains
 from crossfold.reports.results.load import load_results
-from crossfold.reports.specs import check_tables, declared, table_ids, table_spec
-from crossfold.reports.tables import build, choose_setting
-from crossfold.reports.text import to_csv, to_latex, to_markdown
-from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN
+from crossfold.reports.tables import published as specs
+from crossfold.reports.tables.comparison import order_sentences
+from crossfold.reports.tables.conv_sizes import recomputed_sizes
+from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN
+from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
+from crossfold.reports.tables.leaderboard import build_leaderboard
+from crossfold.reports.tables.paper_table import build, choose_setting
+from crossfold.reports.tables.published import check_tables, declared, table_ids, table_spec
 from crossfold.sweeps.recipe_files import load_recipe
 
 

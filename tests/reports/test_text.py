@@ -8,8 +8,9 @@ import pytest
 
 from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.bootstrap import Gain, Interval
-from crossfold.reports.text import csv_value, latex, markdown, to_csv, to_latex, to_markdown
-from crossfold.reports.values import Entry, GainLine, Line, Table
+from crossfold.reports.tables.entries import Entry, GainLine, Line, Table
+from crossfold.reports.tables.escape import csv_value, latex, markdown
+from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
 
 HOSTILE = "<script>alert(1)</script> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"
 GAIN = Gain(0.0215, -0.0031, 0.0402, 6, 0.02, 0.031)

@@ -7,7 +7,7 @@ import pytest
 
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.errors import UserError
-from crossfold.reports.specs import LEADERBOARD, MEAN, table_ids, table_spec
+from crossfold.reports.tables.published import LEADERBOARD, MEAN, table_ids, table_spec
 from crossfold.sweeps import plan, sweep_files
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 

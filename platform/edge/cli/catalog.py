@@ -266,7 +266,7 @@ def _sweeps() -> list[dict[str, Any]]:
 
 
 def _tables() -> list[dict[str, Any]]:
-    from crossfold.reports.specs import LEADERBOARD, table_ids, table_spec
+    from crossfold.reports.tables.published import LEADERBOARD, table_ids, table_spec
 
     own = {"name": LEADERBOARD, "paper": "", "caption": "Every system that ran, on the corpus it ran on."}
     papers = [table_spec(name) for name in table_ids() if name != LEADERBOARD]

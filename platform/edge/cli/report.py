@@ -83,7 +83,7 @@ def _tell_files(paths: Sequence[Path], space: Workspace, *, sent: bool) -> None:
 
 def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
     from crossfold.reports.serve import ReportServer
-    from crossfold.reports.specs import check_tables
+    from crossfold.reports.tables.published import check_tables
 
     check_tables(tables)
     server = ReportServer(space, port, tables, figures=charts, media=media)

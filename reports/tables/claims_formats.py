@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from crossfold.reports.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
-from crossfold.reports.text import csv_value, latex, markdown, pipe_table, tabular
+from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
+from crossfold.reports.tables.escape import csv_value, latex, markdown
+from crossfold.reports.tables.formats import pipe_table, tabular
 
 TITLE = "Claims of the papers"
 _COLUMNS = (

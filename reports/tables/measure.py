@@ -9,7 +9,6 @@ import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
-from crossfold.reports.specs import MEAN
 from crossfold.reports.stats.bootstrap import (
     DRAWS,
     Run,
@@ -20,7 +19,8 @@ from crossfold.reports.stats.bootstrap import (
     on_common_ground,
 )
 from crossfold.reports.stats.formatting import listing, with_sd
-from crossfold.reports.values import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
+from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
+from crossfold.reports.tables.published import MEAN
 
 POST_WORDS = {
     RAW: "none",

@@ -10,10 +10,10 @@ from crossfold.reports.results.load import setting_of
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, runs_of
 from crossfold.reports.results.systems import UNIMODAL, corpus_name
-from crossfold.reports.specs import MEAN, TableSpec
 from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_mean_gain, rank_agreement
 from crossfold.reports.stats.formatting import MINUS, listing
-from crossfold.reports.values import NOT_COMPARABLE, Entry, GainLine, Line
+from crossfold.reports.tables.entries import NOT_COMPARABLE, Entry, GainLine, Line
+from crossfold.reports.tables.published import MEAN, TableSpec
 from crossfold.sweeps.recipe_files import load_recipe
 
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"

@@ -13,14 +13,14 @@ import yaml
 from pydantic import Field
 
 from crossfold.platform.core.base_model import Strict
-from crossfold.reports.comparison import entry_gain, further_gain
-from crossfold.reports.layout import Grid, GridCell
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.specs import MEAN, Column, TableSpec, declared, table_spec
 from crossfold.reports.stats.bootstrap import Gain, holm
 from crossfold.reports.stats.formatting import DASH, gain_text, p_text, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN, equivalence, paired_effect
-from crossfold.reports.values import NOT_MEASURABLE, Entry, Table
+from crossfold.reports.tables.comparison import entry_gain, further_gain
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
+from crossfold.reports.tables.grid import Grid, GridCell
+from crossfold.reports.tables.published import MEAN, Column, TableSpec, declared, table_spec
 
 DECLARED = Path(__file__).parent / "claims.yaml"
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossfold.reports.specs import MEAN
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
-from crossfold.reports.values import NOT_MEASURABLE, Entry, Table
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
+from crossfold.reports.tables.published import MEAN
 
 WIDE = 4
 """With more columns of scores than this, intervals stand in a table of their own below."""

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from crossfold.reports.comparison import ALPHA
-from crossfold.reports.measure import measure, measure_mean, method_notes
 from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_scores
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import UNIMODAL_PREFIX, corpus_name, system_rank
-from crossfold.reports.specs import LEADERBOARD, MEAN
 from crossfold.reports.stats.bootstrap import Gain, holm, paired_mean_gain
 from crossfold.reports.stats.formatting import listing, number
-from crossfold.reports.values import Against, Entry, Line, Table
+from crossfold.reports.tables.comparison import ALPHA
+from crossfold.reports.tables.entries import Against, Entry, Line, Table
+from crossfold.reports.tables.measure import measure, measure_mean, method_notes
+from crossfold.reports.tables.published import LEADERBOARD, MEAN
 
 GAIN_NOTE = (
     "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "

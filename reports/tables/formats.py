@@ -2,51 +2,14 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping
 
-from crossfold.reports.layout import Grid, GridCell, further_grids, main_grid
 from crossfold.reports.stats.bootstrap import Gain
-from crossfold.reports.values import Entry, Line, Table
+from crossfold.reports.tables.entries import Entry, Line, Table
+from crossfold.reports.tables.escape import NUMERIC_KINDS, csv_value, latex, markdown
+from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "−": r"$-$",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "–": "--",
-    "\u202f": r"\,",
-    "[": "{[}",
-    "]": "{]}",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "“": "``",
-    "”": "''",
-    "’": "'",
-    "\n": " ",
-}
-_LATEX_LETTERS = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
-"""What every LaTeX sets without further packages; other characters would stop it."""
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-"""Control characters, and those that turn the direction of the text around them."""
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes for the beginning of a formula, its wide forms included."""
-NUMERIC_KINDS = ("number", "published", "measured")
 
 CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
@@ -125,29 +88,6 @@ def to_csv(table: Table) -> str:
 def provenance_line(table: Table) -> str:
     """Where the numbers come from, in one line."""
     return "; ".join(f"{term}: {value}" for term, value in table.provenance if value) + "."
-
-
-def markdown(text: str) -> str:
-    """Text without meaning to Markdown or HTML."""
-    text = visible(text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-    return _MARKDOWN.sub(r"\\\1", text)
-
-
-def latex(text: str) -> str:
-    """Text without meaning to LaTeX; what it has no letter for stands as its number, such as [U+05D0]."""
-    return "".join(_latex_character(character) for character in visible(text))
-
-
-def visible(text: str) -> str:
-    """The text with a mark in place of each character that nobody sees and that may reorder its neighbours."""
-    return _INVISIBLE.sub("\ufffd", text)
-
-
-def _latex_character(character: str) -> str:
-    if character in _LATEX:
-        return _LATEX[character]
-    return character if _LATEX_LETTERS.match(character) else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def pipe_table(grid: Grid) -> str:
@@ -302,13 +242,3 @@ def _setting_record(table: Table) -> dict[str, object]:
         "versions": known.get("versions"),
         "made": known.get("made"),
     }
-
-
-def csv_value(value: object) -> object:
-    """Floats to six digits; text that a spreadsheet would run as a formula gets a quote before it."""
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    if isinstance(value, str):
-        value = visible(value)
-        return "'" + value if value.startswith(_FORMULA) or value.lstrip().startswith(_FORMULA) else value
-    return value

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.reports.architecture import recomputed_sizes
-from crossfold.reports.comparison import (
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import RAW
+from crossfold.reports.results.systems import corpus_name
+from crossfold.reports.tables.comparison import (
     PAIRS_NOTE,
     RELEASED,
     departures,
@@ -14,12 +16,10 @@ from crossfold.reports.comparison import (
     order_sentences,
     what_compares,
 )
-from crossfold.reports.measure import beside, find_variant, measure, measure_mean, method_notes
-from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.runs import RAW
-from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.specs import MEAN, Asked, Row, TableSpec, footnotes
-from crossfold.reports.values import AGREES, NOT_MEASURABLE, Entry, Line, Table
+from crossfold.reports.tables.conv_sizes import recomputed_sizes
+from crossfold.reports.tables.entries import AGREES, NOT_MEASURABLE, Entry, Line, Table
+from crossfold.reports.tables.measure import beside, find_variant, measure, measure_mean, method_notes
+from crossfold.reports.tables.published import MEAN, Asked, Row, TableSpec, footnotes
 
 _ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
 _NO_POST = (
