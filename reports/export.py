@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from crossfold.platform.core.errors import UserError, nearest
-from crossfold.reports.figures import Figure, Panel
+from crossfold.reports.figures.base import Figure, Panel
 from crossfold.reports.page import Page
 
 FIGURE_FORMATS = ("svg", "png", "pdf")

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.attention import packed
 from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
-from crossfold.reports.media import COLUMNS
+from crossfold.reports.figures.attention import packed
+from crossfold.reports.figures.clip_media import COLUMNS
 from crossfold.reports.page import Block, Page
 from crossfold.reports.results.comparable import same_budget
 from crossfold.reports.results.model import Results

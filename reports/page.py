@@ -8,12 +8,15 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart
-from crossfold.reports.degradation import degradation_chart
-from crossfold.reports.figures import Figure, gain_bars, gain_name, gate_pairs, learning_curve
-from crossfold.reports.gates import gate_charts
-from crossfold.reports.media import Album, open_album
-from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart
+from crossfold.reports.figures.base import Figure
+from crossfold.reports.figures.clip_media import Album, open_album
+from crossfold.reports.figures.clip_traces import choose_examples, clip_figure
+from crossfold.reports.figures.gains import gain_bars, gain_name, gate_pairs
+from crossfold.reports.figures.gates import gate_charts
+from crossfold.reports.figures.learning_curves import learning_curve
+from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import ranks_of, same_budget, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
@@ -24,7 +27,6 @@ from crossfold.reports.tables.claims import Verdict
 from crossfold.reports.tables.entries import Entry, Table
 from crossfold.reports.tables.measure import measure, provenance
 from crossfold.reports.tables.published import LEADERBOARD
-from crossfold.reports.traces import choose_examples, clip_figure
 
 TITLE = "Crossfold report"
 DATE = "%Y-%m-%d %H:%M %Z"

@@ -5,9 +5,9 @@ import pytest
 
 from crossfold.fusion_models.blocks.attention_maps import KINDS
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.attention import WORDS, packed
+from crossfold.reports.figures.attention import WORDS, packed
+from crossfold.reports.figures.clip_traces import choose_examples, clip_figure
 from crossfold.reports.results.load import load_results
-from crossfold.reports.traces import choose_examples, clip_figure
 
 
 @pytest.fixture(scope="module")

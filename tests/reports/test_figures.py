@@ -7,13 +7,20 @@ import pandas as pd
 import pytest
 
 from crossfold.platform.core.recipe import Recipe
-from crossfold.reports.ablations import fold_chart, optimism_chart, parameter_curves, seed_noise_chart, selection_pairs
 from crossfold.reports.build import build_report
-from crossfold.reports.degradation import degradation_chart
-from crossfold.reports.figures import by_epoch, gain_name, gate_pairs
-from crossfold.reports.gates import gate_charts
-from crossfold.reports.media import open_album
-from crossfold.reports.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.ablations import (
+    fold_chart,
+    optimism_chart,
+    parameter_curves,
+    seed_noise_chart,
+    selection_pairs,
+)
+from crossfold.reports.figures.clip_media import open_album
+from crossfold.reports.figures.gains import gain_name, gate_pairs
+from crossfold.reports.figures.gates import gate_charts
+from crossfold.reports.figures.learning_curves import by_epoch
+from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results

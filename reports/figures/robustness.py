@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
+from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_table

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import ccc_of, moments
 from crossfold.platform.workspace.attention_maps import shown_clips
-from crossfold.reports.attention import map_panels
-from crossfold.reports.figures import TRUTH, Figure, Key, Panel, figure_of, line_of, rounded, variant_styles
-from crossfold.reports.media import Media
+from crossfold.reports.figures.attention import map_panels
+from crossfold.reports.figures.base import TRUTH, Figure, Key, Panel, figure_of, line_of, rounded, variant_styles
+from crossfold.reports.figures.clip_media import Media
+from crossfold.reports.figures.time_axis import MODALITY_COLOURS, SPAN_COLOURS, Spans, in_words, shade, shown_frames
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import UNIMODAL_PREFIX, Style, is_gated
 from crossfold.reports.stats.formatting import number
-from crossfold.reports.timeline import MODALITY_COLOURS, SPAN_COLOURS, Spans, in_words, shade, shown_frames
 
 
 @dataclass(frozen=True)

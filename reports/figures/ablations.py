@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.reports.figures import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
+from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
 from crossfold.reports.results.comparable import Budget, same_budget, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of

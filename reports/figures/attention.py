@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.workspace.attention_maps import ClipMaps
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.reports.figures import TRUTH, Key, Panel, figure_of, line_of, plain, rounded
+from crossfold.reports.figures.base import TRUTH, Key, Panel, figure_of, line_of, plain, rounded
+from crossfold.reports.figures.time_axis import MODALITY_COLOURS, Spans, mark_edges, shade
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import Style
 from crossfold.reports.stats.formatting import listing, number
-from crossfold.reports.timeline import MODALITY_COLOURS, Spans, mark_edges, shade
 
 MOST_MAPS = 4
 """Maps of one system; those between single modalities come first."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crossfold.reports.figures import TRUTH
+from crossfold.reports.figures.base import TRUTH
 from crossfold.reports.results.systems import translucent
 
 SPAN_COLOURS = {

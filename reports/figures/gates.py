@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
+from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.model import Results, Setting

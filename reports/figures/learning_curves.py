@@ -1,0 +1,114 @@
+"""CCC by epoch, mean and spread over runs."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+
+from crossfold.reports.figures.base import (
+    MUTED,
+    Figure,
+    Key,
+    Panel,
+    as_floats,
+    figure_of,
+    line_of,
+    rounded,
+    variant_styles,
+)
+from crossfold.reports.results.comparable import setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.systems import Style, system_family, translucent
+from crossfold.reports.stats.formatting import number
+
+
+def learning_curve(results: Results, setting: Setting, target: str) -> Figure | None:
+    """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds.
+
+    One panel a family, with all other systems in grey behind it: ten lines in one chart cannot be told apart.
+    """
+    styles, systems = variant_styles(results, setting), setting_variants(results, setting)
+    found = {variant: by_epoch(results, setting, variant, target) for variant in systems}
+    summaries = {variant: summary for variant, summary in found.items() if summary is not None}
+    if not summaries:
+        return None
+    families: dict[str, list[str]] = {}
+    for variant in summaries:
+        families.setdefault(system_family(systems[variant]), []).append(variant)
+    ends = pd.concat(summaries.values())
+    low, high = float((ends["mean"] - ends["sd"]).min()), float((ends["mean"] + ends["sd"]).max())
+    margin = 0.04 * (high - low) or 0.01
+    ranges = {"xaxis": [1, max(2, int(ends["epoch"].max()))], "yaxis": rounded([low - margin, high + margin])}
+    panels = []
+    for family, members in families.items():
+        others = [_muted(summary) for variant, summary in summaries.items() if variant not in members]
+        named = {variant: results.variants[variant] for variant in members}
+        traces = [trace for v in members for trace in _curve_traces(summaries[v], named[v], styles[v])]
+        spec = figure_of([*others, *traces], x="Epoch", y="CCC", height=230)
+        for axis, ends_of_axis in ranges.items():
+            spec["layout"][axis] |= {"range": ends_of_axis, "nticks": 5}
+        words = "; ".join(f"{named[v]} highest {_highest(summaries[v])}" for v in members)
+        keys = tuple(Key(named[v], styles[v].colour, styles[v].stroke) for v in members)
+        panels.append(Panel(spec, f"Learning curves, {target}, {family}: {words}.", family, keys))
+    return Figure(
+        id=f"curve-{target}",
+        title=f"Learning curves, {target}",
+        caption="CCC on the split that picks the epoch; mean over folds and seeds, band one standard deviation over "
+        "seeds; grey: the systems of the other panels. A line ends where fewer than half of its runs still train.",
+        panels=tuple(panels),
+        wide=True,
+    )
+
+
+def by_epoch(results: Results, setting: Setting, variant: str, target: str) -> pd.DataFrame | None:
+    """Columns epoch (from 1), mean over runs and sd over seeds, as long as half of the runs of a variant still train.
+
+    The spread is the root of the mean over folds of the variance over seeds. None without a finished run.
+    """
+    cells = results.groups.get((setting.key, variant, target))
+    done = cells[cells["status"] == "done"] if cells is not None else None
+    if done is None or done.empty:
+        return None
+    curves = results.curves.stacked([str(cell_id) for cell_id in done["cell_id"]], target)
+    training = np.isfinite(curves).sum(axis=0)
+    kept = training * 2 >= len(curves)
+    folds = done["fold"].to_numpy()
+    variances = np.stack([_variance(curves[folds == fold]) for fold in np.unique(folds)])
+    known = np.isfinite(variances).sum(axis=0)
+    spread = np.sqrt(np.nansum(variances, axis=0) / np.maximum(known, 1))
+    mean = np.nansum(curves, axis=0) / np.maximum(training, 1)
+    table = pd.DataFrame({"epoch": 1 + np.arange(curves.shape[1]), "mean": mean, "sd": spread})
+    trained: pd.DataFrame = table[kept].reset_index(drop=True)
+    return trained
+
+
+def _variance(curves: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Variance (n - 1) of each column over its finite values; NaN where it has fewer than two."""
+    count = np.isfinite(curves).sum(axis=0)
+    mean = np.nansum(curves, axis=0) / np.maximum(count, 1)
+    squares = np.nansum((curves - mean) ** 2, axis=0)
+    return np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)
+
+
+def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Scatter]:
+    """The band, where there is a spread, and the line."""
+    x, mean, sd = (as_floats(summary[column]) for column in ("epoch", "mean", "sd"))
+    traces = []
+    if any(sd):
+        low, high = ([m + side * s for m, s in zip(mean, sd, strict=True)] for side in (-1, 1))
+        band = {"fill": "toself", "fillcolor": translucent(style.colour, 0.13), "line": {"width": 0}}
+        traces.append(
+            go.Scatter(x=[*x, *x[::-1]], y=rounded([*high, *low[::-1]]), mode="lines", hoverinfo="skip", **band)
+        )
+    return [*traces, line_of(x, rounded(mean), name, style)]
+
+
+def _muted(summary: pd.DataFrame) -> go.Scatter:
+    """A line that only says where the others are; the page gives it the colour of rules."""
+    x, y = as_floats(summary["epoch"]), rounded(summary["mean"])
+    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)
+
+
+def _highest(summary: pd.DataFrame) -> str:
+    at = int(summary["mean"].to_numpy().argmax())
+    return f"{number(float(summary['mean'].iloc[at]))} at epoch {int(summary['epoch'].iloc[at])}"
