@@ -8,8 +8,8 @@ from pathlib import Path
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.html import render
-from crossfold.reports.page import DATE, Page, make_page
+from crossfold.reports.page.compose import DATE, Page, make_page
+from crossfold.reports.page.render import render
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import Results
 from crossfold.reports.stats.formatting import listing

@@ -44,20 +44,6 @@ WORDS: Mapping[str, str] = {
 _Key = tuple[str, str, str]
 
 
-def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A chart as the page holds it: rows of a map begin with the number of empty cells that are left out there."""
-    data = []
-    for trace in spec["data"]:
-        if trace.get("meta") in (DIVERGING_MAP, SEQUENTIAL_MAP):
-            rows = []
-            for row in trace["z"]:
-                full = [at for at, value in enumerate(row) if value is not None] or [0]
-                rows.append([full[0], *row[full[0] : full[-1] + 1]])
-            trace = {**trace, "z": rows}
-        data.append(trace)
-    return {**spec, "data": data}
-
-
 @dataclass(frozen=True)
 class _Clip:
     """What the charts of one system share."""

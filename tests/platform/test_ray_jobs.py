@@ -76,7 +76,7 @@ def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
     assert {
         "crossfold/platform/execution/run_cell.py",
         "crossfold/sweeps/recipes/demo.yaml",
-        "crossfold/reports/templates/report.js",
+        "crossfold/reports/page/templates/report.js",
         "crossfold-0.1.0.dist-info/METADATA",
     } <= held
     assert not [path for path in held if "tests" in Path(path).parts or path.endswith(".pyc")]

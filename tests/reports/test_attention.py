@@ -5,8 +5,9 @@ import pytest
 
 from crossfold.fusion_models.blocks.attention_maps import KINDS
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.figures.attention import WORDS, packed
+from crossfold.reports.figures.attention import WORDS
 from crossfold.reports.figures.clip_traces import choose_examples, clip_figure
+from crossfold.reports.page.render import packed
 from crossfold.reports.results.load import load_results
 
 

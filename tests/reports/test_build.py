@@ -14,8 +14,8 @@ from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.launches import public_address
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
-from crossfold.reports.drilldown import DIGITS
-from crossfold.reports.html import script_json
+from crossfold.reports.page.drilldown import DIGITS
+from crossfold.reports.page.render import script_json
 from crossfold.reports.tables.published import table_ids
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)

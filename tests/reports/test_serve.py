@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from crossfold.platform.core.errors import UserError
-from crossfold.reports import export
 from crossfold.reports.build import build_report
-from crossfold.reports.export import check_export, export_figures, standalone
+from crossfold.reports.page import image_export as export
+from crossfold.reports.page.image_export import check_export, export_figures, standalone
 from crossfold.reports.serve import ReportServer, fingerprint
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)

@@ -13,7 +13,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.reports.build import build_tables
-from crossfold.reports.page import gate_gains
+from crossfold.reports.page.compose import gate_gains
 from crossfold.reports.results.load import load_results
 from crossfold.reports.tables import published as specs
 from crossfold.reports.tables.comparison import order_sentences

@@ -39,7 +39,7 @@ def report(
 ) -> None:
     """Build the tables and the leaderboard from finished cells. Never trains, never needs a GPU."""
     from crossfold.reports.build import build_report
-    from crossfold.reports.export import check_export, export_figures
+    from crossfold.reports.page.image_export import check_export, export_figures
 
     space = Workspace.locate(workspace)
     if media is not None and not media.is_dir():

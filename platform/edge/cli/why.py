@@ -69,7 +69,7 @@ def _facts(space: Workspace, cell: str, failures: Sequence["Failure"]) -> dict[s
 
 
 def _finished(space: Workspace, record: "CellRecord") -> dict[str, Any]:
-    from crossfold.reports.drilldown import mlflow_runs
+    from crossfold.reports.page.drilldown import mlflow_runs
 
     env, result = record.env, record.result
     run, page = mlflow_runs(space).get(record.cell_id, (None, ""))

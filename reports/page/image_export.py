@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from crossfold.platform.core.errors import UserError, nearest
 from crossfold.reports.figures.base import Figure, Panel
-from crossfold.reports.page import Page
+from crossfold.reports.page.compose import Page
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

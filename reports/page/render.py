@@ -11,10 +11,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.drilldown import drill_data, group_anchors, group_keys
-from crossfold.reports.figures.attention import packed
+from crossfold.reports.figures.attention import DIVERGING_MAP, SEQUENTIAL_MAP
 from crossfold.reports.figures.clip_media import COLUMNS
-from crossfold.reports.page import Block, Page
+from crossfold.reports.page.compose import Block, Page
+from crossfold.reports.page.drilldown import drill_data, group_anchors, group_keys
 from crossfold.reports.results.comparable import same_budget
 from crossfold.reports.results.model import Results
 from crossfold.reports.results.systems import UNIMODAL_PREFIX, is_gated
@@ -24,6 +24,21 @@ from crossfold.reports.tables.claims_formats import TITLE, labels, origins
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
 from crossfold.reports.tables.published import MEAN
+
+
+def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A chart as the page holds it: rows of a map begin with the number of empty cells that are left out there."""
+    data = []
+    for trace in spec["data"]:
+        if trace.get("meta") in (DIVERGING_MAP, SEQUENTIAL_MAP):
+            rows = []
+            for row in trace["z"]:
+                full = [at for at, value in enumerate(row) if value is not None] or [0]
+                rows.append([full[0], *row[full[0] : full[-1] + 1]])
+            trace = {**trace, "z": rows}
+        data.append(trace)
+    return {**spec, "data": data}
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
