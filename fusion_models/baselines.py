@@ -6,7 +6,7 @@ Text alone stands in no table: it is our reading of the text branch of 002.
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import System, Unattended
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
 @inproceedings{praveen2021ca,
@@ -17,7 +17,7 @@ BIBTEX = """\
 }"""
 
 
-class NoParams(Strict):
+class NoParams(FrozenModel):
     """Nothing to choose."""
 
 

@@ -12,7 +12,7 @@ from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.ca import EQUATIONS
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import System, combined, part
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
 @inproceedings{lee2021cross,
@@ -23,7 +23,7 @@ BIBTEX = """\
 }"""
 
 
-class StageParams(Strict):
+class StageParams(FrozenModel):
     """Choices of the stages."""
 
     stages: int = Field(2, ge=1)

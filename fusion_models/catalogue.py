@@ -7,8 +7,8 @@ from torch import nn
 from crossfold.fusion_models.blocks.gates import GateParams
 from crossfold.fusion_models.blocks.readout import PairGate
 from crossfold.fusion_models.system import Preset, System, Widths, combined, part
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.registry import Registry
 
 systems: Registry[System] = Registry("system", "crossfold.fusion_models")
@@ -48,7 +48,8 @@ def find_system(name: str) -> System:
     if name not in systems and name not in system_names() and name.removesuffix(DCA_SUFFIX) not in systems:
         unavailable = "".join(f"; {module} is unavailable: {why}" for module, why in systems.unavailable.items())
         raise UserError(
-            f"unknown system {name!r}{nearest(name, system_names())}{unavailable}", "`crossfold list systems` shows all"
+            f"unknown system {name!r}{did_you_mean(name, system_names())}{unavailable}",
+            "`crossfold list systems` shows all",
         )
     if name in systems:
         return systems.get(name)
@@ -73,10 +74,10 @@ def _with_dynamic_gate(base: System) -> System:
     changed: Preset = (*twice, ("gate_bias", True)) if base.released else ()
     released = tuple((dict(base.released) | dict(changed)).items())
 
-    def attend(params: Strict, widths: Widths, frames: int) -> nn.Module:
+    def attend(params: FrozenModel, widths: Widths, frames: int) -> nn.Module:
         return base.attend(part(base.params, params), widths, frames)
 
-    def readout(params: Strict, widths: Widths, steps: int) -> nn.Module:
+    def readout(params: FrozenModel, widths: Widths, steps: int) -> nn.Module:
         return PairGate(part(GateParams, params), widths, base.readout(part(base.params, params), widths, steps))
 
     return System(

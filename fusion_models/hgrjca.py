@@ -14,7 +14,7 @@ from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.grjca import BIBTEX
 from crossfold.fusion_models.rjca import RECURSION
 from crossfold.fusion_models.system import System, Widths, combined, part
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 PARTS = (*JOINT_PARTS, GateParams, HierarchyParams)
 GATES = """\
@@ -25,7 +25,7 @@ X_f,m = ReLU(sum_t X_g,m^(t) * G_m^(f)[t]), t = 1..M      001 eqs 19-20
 Z = [X_f,a ; X_f,v]"""
 
 
-def hierarchical_attention(params: Strict, widths: Widths, frames: int) -> nn.Module:
+def hierarchical_attention(params: FrozenModel, widths: Widths, frames: int) -> nn.Module:
     """M iterations of joint cross-attention, gated inside the recursion with `feedback` only."""
     hierarchy, recursion = part(HierarchyParams, params), part(RecursionParams, params)
     if not hierarchy.feedback:
@@ -38,7 +38,7 @@ def hierarchical_attention(params: Strict, widths: Widths, frames: int) -> nn.Mo
     )
 
 
-def hierarchical_readout(params: Strict, widths: Widths, steps: int) -> nn.Module:
+def hierarchical_readout(params: FrozenModel, widths: Widths, steps: int) -> nn.Module:
     """Both levels of gates, or the high-level one where `feedback` has the others in the recursion."""
     gates, hierarchy = part(GateParams, params), part(HierarchyParams, params)
     kind = FinalGate if hierarchy.feedback else HierarchicalGate

@@ -14,10 +14,10 @@ from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.jca import BIBTEX
 from crossfold.fusion_models.system import ModalityParams, System, combined
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
-class AdditiveParams(Strict):
+class AdditiveParams(FrozenModel):
     """Choices of the additive form."""
 
     hidden: int = Field(32, ge=1)

@@ -18,7 +18,7 @@ from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
 @inproceedings{zhang2021continuous,
@@ -30,7 +30,7 @@ BIBTEX = """\
 }"""
 
 
-class LeaderFollowerParams(Strict):
+class LeaderFollowerParams(FrozenModel):
     """Sizes as released, and the modalities; vision is always among them, since it leads."""
 
     modalities: Literal["audio+visual", "visual+text", "audio+visual+text"] = "audio+visual"

@@ -13,10 +13,10 @@ from crossfold.fusion_models.baselines import BIBTEX
 from crossfold.fusion_models.blocks.recurrent import Recurrent
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Unattended, Widths, concatenated
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
-class LSTMParams(Strict):
+class LSTMParams(FrozenModel):
     """Sizes of the LSTM."""
 
     hidden: int = Field(64, ge=1)

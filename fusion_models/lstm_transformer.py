@@ -12,7 +12,7 @@ from crossfold.fusion_models.blocks.transformer import EncoderReadout, Transform
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.lstm import LSTMParams, RecurrentReadout
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Unattended, Widths, combined, part
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
 @article{meng2022multimodal,
@@ -27,7 +27,7 @@ BIBTEX = """\
 class SideBySide(nn.Module):
     """Z = [LSTM(S) ; Encoder(S)], S = [X_a ; X_v]."""
 
-    def __init__(self, params: Strict, widths: Widths) -> None:
+    def __init__(self, params: FrozenModel, widths: Widths) -> None:
         super().__init__()
         self.recurrent = RecurrentReadout(part(LSTMParams, params), widths)
         self.encoder = EncoderReadout(part(TransformerParams, params), widths)

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
-P = TypeVar("P", bound=Strict)
+P = TypeVar("P", bound=FrozenModel)
 
 Modal = dict[str, Tensor]
 """One tensor a modality, each B x L x d_m, in canonical order: audio, visual, text."""
@@ -67,7 +67,7 @@ WHOLE_PAST = math.inf
 """The context of a system or encoder that sees every past frame."""
 
 
-class ModalityParams(Strict):
+class ModalityParams(FrozenModel):
     """The modalities of a system that is defined for several subsets."""
 
     modalities: Literal["audio+visual", "audio+text", "visual+text", "audio+visual+text"] = "audio+visual"
@@ -87,7 +87,7 @@ class System:
     bibtex: str
     modalities: tuple[str, ...]
     """Those of the default parameters."""
-    params: type[Strict]
+    params: type[FrozenModel]
     attend: Callable[[Any, Widths, int], nn.Module]
     """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`."""
     readout: Callable[[Any, Widths, int], nn.Module]
@@ -103,13 +103,13 @@ class System:
     context: Callable[[Any], float | None] = lambda params: None
     """params -> past frames that a row of Z depends on beside its own; None if it sees future ones too."""
 
-    def modalities_for(self, params: Strict) -> tuple[str, ...]:
+    def modalities_for(self, params: FrozenModel) -> tuple[str, ...]:
         """The modalities under these parameters, in canonical order."""
         if "modalities" not in type(params).model_fields:
             return self.modalities
         return tuple(str(getattr(params, "modalities")).split("+"))  # noqa: B009
 
-    def build(self, params: Strict, widths: Widths, frames: int) -> "Fusion":
+    def build(self, params: FrozenModel, widths: Widths, frames: int) -> "Fusion":
         """The fusion module for these widths and this window length L."""
         modalities = self.modalities_for(params)
         missing = [m for m in modalities if m not in widths]
@@ -165,7 +165,7 @@ def concatenated(x: Modal) -> Tensor:
 
 
 @cache
-def combined(name: str, *kinds: type[Strict], released: Preset = (), **defaults: Any) -> type[Strict]:
+def combined(name: str, *kinds: type[FrozenModel], released: Preset = (), **defaults: Any) -> type[FrozenModel]:
     """The fields of several parameter classes side by side, so that a sweep names them flat.
 
     `defaults` replace those of the parts. With `released`, there is a field `variant`, and `variant: released`
@@ -190,10 +190,10 @@ def combined(name: str, *kinds: type[Strict], released: Preset = (), **defaults:
             return {**dict(released), **data} if asked else data
 
         validators["preset"] = model_validator(mode="before")(preset)
-    made: type[Strict] = create_model(name, __base__=Strict, __validators__=validators, **fields)
+    made: type[FrozenModel] = create_model(name, __base__=FrozenModel, __validators__=validators, **fields)
     return made
 
 
-def part(kind: type[P], params: Strict) -> P:
+def part(kind: type[P], params: FrozenModel) -> P:
     """The fields of one part, taken out of a combination."""
     return kind.model_validate({field: getattr(params, field) for field in kind.model_fields})

@@ -11,7 +11,7 @@ from crossfold.fusion_models.blocks.temporal import TCN
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Widths, combined, part
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.recipe import Temporal
 
 BIBTEX = """\
@@ -24,7 +24,7 @@ BIBTEX = """\
 }"""
 
 
-class TCNParams(Strict):
+class TCNParams(FrozenModel):
     """Sizes of the TCNs inside the fusion."""
 
     tcn_levels: int = Field(2, ge=1)

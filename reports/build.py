@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.page.compose import DATE, Page, make_page
@@ -69,7 +69,9 @@ def build_report(
     wanted = check_tables(tables)
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"unknown format {name!r}{nearest(name, FORMATS)}", "give some of " + ", ".join(FORMATS))
+            raise UserError(
+                f"unknown format {name!r}{did_you_mean(name, FORMATS)}", "give some of " + ", ".join(FORMATS)
+            )
     results = load_results(workspace)
     if results.cells.empty:
         raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, Variant
@@ -104,7 +104,7 @@ def check_targets(targets: Sequence[str], store: FeatureStore) -> None:
     for target in targets:
         if target not in store.targets:
             raise UserError(
-                f"target {target!r}{nearest(target, store.targets)}",
+                f"target {target!r}{did_you_mean(target, store.targets)}",
                 f"{store.path.name} has {', '.join(store.targets)}",
             )
 

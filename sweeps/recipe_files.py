@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.yaml_files import read_yaml
 
@@ -134,13 +134,13 @@ def _files(name: str) -> list[Path]:
     base, *overlays = name.split("+")
     known = sorted(path.stem for path in RECIPES.glob("*.yaml") if "+" not in path.stem)
     if base not in known:
-        raise UserError(f"unknown recipe {name!r}{nearest(base, known)}", "`crossfold list recipes`")
+        raise UserError(f"unknown recipe {name!r}{did_you_mean(base, known)}", "`crossfold list recipes`")
     files = [RECIPES / f"{base}.yaml"]
     for overlay in overlays:
         found = [path for path in (RECIPES / f"{base}+{overlay}.yaml", RECIPES / f"+{overlay}.yaml") if path.is_file()]
         if not found:
             near = [*RECIPES.glob(f"{base}+*.yaml"), *RECIPES.glob("+*.yaml")]
-            listed = nearest(overlay, {path.stem.partition("+")[2] for path in near})
+            listed = did_you_mean(overlay, {path.stem.partition("+")[2] for path in near})
             raise UserError(f"recipe {base!r} has no variant {overlay!r}{listed}", "`crossfold list recipes`")
         files.append(found[0])
     return files

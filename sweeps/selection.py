@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 
 def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
@@ -23,11 +23,13 @@ def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
         if not equals or not text:
             raise UserError(f"--only {condition!r} is not axis=value", "such as --only system=hgrjca fold=0")
         if axis not in axes:
-            raise UserError(f"--only {condition}: no axis {axis!r}{nearest(axis, axes)}", f"one of {', '.join(axes)}")
+            raise UserError(
+                f"--only {condition}: no axis {axis!r}{did_you_mean(axis, axes)}", f"one of {', '.join(axes)}"
+            )
         for value in text.split(","):
             if not any(_same(value, there) for there in axes[axis]):
                 known = sorted(map(str, axes[axis]), key=lambda spelled: (len(spelled), spelled))
-                hint = nearest(value, known)
+                hint = did_you_mean(value, known)
                 raise UserError(f"--only {axis}={value}: no cell has it{hint}", f"there is {', '.join(known)}")
             wanted.setdefault(axis, []).append(value)
     chosen = [

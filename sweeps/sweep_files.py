@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.yaml_files import read_yaml
 
@@ -23,7 +23,7 @@ EXAMPLE = "name: mine\ncorpus: puppets\nrecipe: demo\nsystems: [concat, rjca]"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Variant(Strict):
+class Variant(FrozenModel):
     """One system with its parameters; a list as a value expands to one variant an entry."""
 
     system: str
@@ -56,7 +56,7 @@ def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-class _Common(Strict):
+class _Common(FrozenModel):
     name: str
     corpus: str
     store: str | None = None
@@ -134,7 +134,7 @@ class Sweep(_Common):
         return [_variant(entry) for entry in value]
 
 
-class Winner(Strict):
+class Winner(FrozenModel):
     """The ordinary cells that the best configuration of a search runs as."""
 
     folds: tuple[int, ...] = (0,)
@@ -148,14 +148,14 @@ class Winner(Strict):
         return _some_and_distinct(value)
 
 
-Whole = int
+BatchStatistics = int
 """The built-in, under a name that a field called `int` does not hide."""
 
 
-class Range(Strict):
+class Range(FrozenModel):
     """One dimension of a search space: exactly one of the four."""
 
-    int: tuple[Whole, Whole] | None = None
+    int: tuple[BatchStatistics, BatchStatistics] | None = None
     log: tuple[float, float] | None = None
     linear: tuple[float, float] | None = None
     choice: tuple[Any, ...] | None = None
@@ -194,7 +194,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
         elif key.partition(".")[0] not in Recipe.model_fields:
             known = [*kind.model_fields, *Recipe.model_fields]
             raise UserError(
-                f"--set {override}: unknown key {key!r}{nearest(key, known)}", "a sweep key or recipe field"
+                f"--set {override}: unknown key {key!r}{did_you_mean(key, known)}", "a sweep key or recipe field"
             )
         else:
             data["set"] = {**(data.get("set") or {}), key: value}
@@ -213,7 +213,9 @@ def find_sweep(source: str | Path) -> Path:
         inside = shipped.relative_to(HERE.parent)
         if path.as_posix() in (shipped.stem, shipped.name, inside.as_posix()):
             return shipped
-    raise UserError(f"no sweep {str(source)!r}{nearest(path.stem, shipped_sweeps())}", "give a YAML file or a name")
+    raise UserError(
+        f"no sweep {str(source)!r}{did_you_mean(path.stem, shipped_sweeps())}", "give a YAML file or a name"
+    )
 
 
 def shipped_sweeps() -> list[str]:

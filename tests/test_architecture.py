@@ -308,7 +308,7 @@ def test_the_standard_library_wins_from_the_repository_root():
 
 
 def test_no_class_inherits_from_a_concrete_class_of_ours():
-    """Concrete: any class of ours but protocols, abstract bases, errors, `Strict`, and bases named `_...`.
+    """Concrete: any class of ours but protocols, abstract bases, errors, `FrozenModel`, and bases named `_...`.
 
     A `_Base(Strict)` only lists fields that two configurations share.
     """
@@ -326,8 +326,8 @@ def test_no_class_inherits_from_a_concrete_class_of_ours():
 
     def is_open(name: str) -> bool:
         parents = bases[name][1]
-        only_fields = name.startswith("_") and set(parents) <= {"Strict", "BaseModel"}
-        return name == "Strict" or {"Protocol", "ABC"} & set(parents) or is_error(name) or only_fields
+        only_fields = name.startswith("_") and set(parents) <= {"FrozenModel", "BaseModel"}
+        return name == "FrozenModel" or {"Protocol", "ABC"} & set(parents) or is_error(name) or only_fields
 
     broken = [
         f"{where} {name} inherits from {base}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.corpora.clips import ClipInfo
-from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""
@@ -126,7 +126,7 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
     named = set(left_out).union(*(fold.train for fold in folds), *(fold.validation for fold in folds))
     if strange := sorted(named - known):
         problem = f"{path}: {len(strange)} clips that the corpus does not have, such as {strange[0]!r}"
-        raise UserError(problem + nearest(strange[0], known), "is it the same edition of the corpus?")
+        raise UserError(problem + did_you_mean(strange[0], known), "is it the same edition of the corpus?")
     if missing := sorted(known - named):
         problem = f"{path}: {len(missing)} clips of the corpus are in no fold, such as {missing[0]!r}"
         raise UserError(problem, "add them to a fold, or to `left_out`")

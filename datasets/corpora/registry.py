@@ -9,7 +9,7 @@ from crossfold.datasets.corpora.clips import VALENCE_AROUSAL, ClipArrays, ClipIn
 from crossfold.datasets.corpora.embedded_truth import embedded_layout
 from crossfold.datasets.corpora.findings import Finding
 from crossfold.datasets.corpora.partitions import Fold
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import Registry
 
@@ -61,7 +61,7 @@ class Corpus:
     """Every file that the store depends on, cheaply: from a listing, no media opened."""
     names_itself: bool = False
     """Whether a folder may give its store a name of its own."""
-    options: type[Strict] | None = None
+    options: type[FrozenModel] | None = None
     """Settings of the reader, such as a shift of the labels; `inspect` then takes them as `options`."""
 
     def read(self, root: Path, *, deep: bool, options: Mapping[str, Any] | None = None) -> Inspection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 SIDES = (48, 112, 224)
 """Sides of the crops that a store may hold, in pixels."""
@@ -94,7 +94,7 @@ def input_shape(name: str) -> tuple[int, ...]:
     if (clips := clip_kind(name)) is not None:
         return clips.shape
     if name not in INPUT_KINDS:
-        raise UserError(f"unknown input {name!r}{nearest(name, INPUT_KINDS)}", "clips are written clips16@112")
+        raise UserError(f"unknown input {name!r}{did_you_mean(name, INPUT_KINDS)}", "clips are written clips16@112")
     return INPUT_KINDS[name].shape
 
 

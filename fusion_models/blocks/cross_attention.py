@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
 def attention_weights(corr_BLL: Tensor, mask_BL: Tensor, temperature: float) -> Tensor:
@@ -32,7 +32,7 @@ def attend(weights_BLL: Tensor, x_BLD: Tensor) -> Tensor:
     return torch.einsum("bij,bid->bjd", weights_BLL, x_BLD)
 
 
-class CrossAttentionParams(Strict):
+class CrossAttentionParams(FrozenModel):
     """Choices of CA."""
 
     residual: Literal["tanh", "sum"] = "tanh"

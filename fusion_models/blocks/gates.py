@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
 def gate(logits_BLK: Tensor, temperature: float) -> Tensor:
@@ -28,7 +28,7 @@ def mix(gate_BLK: Tensor, candidates: Sequence[Tensor], *, relu: bool) -> Tensor
     return torch.relu(mixed_BLD) if relu else mixed_BLD
 
 
-class GateParams(Strict):
+class GateParams(FrozenModel):
     """Choices of a dynamic gate."""
 
     temperature: float = Field(0.1, gt=0)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
-class JointAttentionParams(Strict):
+class JointAttentionParams(FrozenModel):
     """Choices of the joint block, each with the resolution of `decisions.md` as default."""
 
     axis: Literal["time", "feature"] = "time"

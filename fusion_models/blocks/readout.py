@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.gates import GateParams, ModalGate
 from crossfold.fusion_models.system import Notes, Trajectory, Widths, concatenated
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
 class LastReadout(nn.Module):
@@ -46,7 +46,7 @@ class PairGate(nn.Module):
         return z_BLZ
 
 
-class FlatGateParams(Strict):
+class FlatGateParams(FrozenModel):
     """Choices of the gate of GRJCA."""
 
     gate_input: Literal["last", "each"] = "last"
@@ -71,7 +71,7 @@ class FlatGate(nn.Module):
         return concatenated(self.gate(read, trajectory.x, notes, "gate"))  # 001 eqs 9-13
 
 
-class HierarchyParams(Strict):
+class HierarchyParams(FrozenModel):
     """Choices of the two-level gate of HGRJCA."""
 
     final_gate_input: Literal["last", "all"] = "last"

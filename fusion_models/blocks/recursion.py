@@ -10,7 +10,7 @@ from torch import nn
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.system import Features, Modal, ModalityParams, Notes, Widths, part
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
 class Recursion(nn.Module):
@@ -39,7 +39,7 @@ class Recursion(nn.Module):
         return trajectory
 
 
-class RecursionParams(Strict):
+class RecursionParams(FrozenModel):
     """Choices of the recursion."""
 
     iterations: int = Field(3, ge=1)
@@ -61,12 +61,12 @@ RELEASED_JOINT = (
 """G2a: what the JCA, RJCA and DCA repositories share (J keeps its FC there). The score dropout has the same rate."""
 
 
-def recursive_joint_attention(params: Strict, widths: Widths, frames: int) -> Recursion:
+def recursive_joint_attention(params: FrozenModel, widths: Widths, frames: int) -> Recursion:
     """M iterations of joint cross-attention: the attention of rjca, grjca, hgrjca and rjcma."""
     joint, recursion = part(JointAttentionParams, params), part(RecursionParams, params)
     return Recursion(lambda: JointAttention(joint, widths, frames), recursion.iterations, tied=recursion.tied)
 
 
-def single_joint_attention(params: Strict, widths: Widths, frames: int) -> Recursion:
+def single_joint_attention(params: FrozenModel, widths: Widths, frames: int) -> Recursion:
     """One iteration: the attention of jca."""
     return Recursion(lambda: JointAttention(part(JointAttentionParams, params), widths, frames), 1)

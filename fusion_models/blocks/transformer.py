@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
-class TransformerParams(Strict):
+class TransformerParams(FrozenModel):
     """Sizes of a transformer; no paper prints them for these systems, so the defaults are our choice."""
 
     heads: int = Field(4, ge=1)

@@ -3,7 +3,7 @@ writing of files.
 
 May import: nothing of ours.
 Public: `Cell`, `DataError`, `EpochReport`, `Failure`, `FailureClass`, `Inner`, `MODALITIES`, `Outcome`, `PROTOCOL`,
-`Recipe`, `Registry`, `Strict`, `UserError`, `ccc`, `load_plugin`.
+`Recipe`, `Registry`, `FrozenModel`, `UserError`, `ccc`, `load_plugin`.
 """
 
 import lazy_loader
@@ -11,7 +11,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "base_model": ["Strict"],
+        "base_model": ["FrozenModel"],
         "cell": ["Cell", "Inner", "MODALITIES", "PROTOCOL"],
         "errors": ["DataError", "UserError"],
         "metrics": ["ccc"],

@@ -4,10 +4,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 
-class Strict(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen value whose unknown keys are refused with the nearest known one."""
 
     model_config = ConfigDict(
@@ -35,7 +35,7 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{path} = {problem['input']!r}: {_rule(problem)}"
     known = _known_keys(cls, problem["loc"][:-1])
-    return f"unknown key {path!r}" + nearest(str(problem["loc"][-1]), known)
+    return f"unknown key {path!r}" + did_you_mean(str(problem["loc"][-1]), known)
 
 
 _RULES = {

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.recipe import Recipe
 
@@ -26,7 +26,7 @@ MODALITIES = ("audio", "visual", "text")
 TARGETS = ("valence", "arousal")
 
 
-class Inner(Strict):
+class Inner(FrozenModel):
     """An inner fold, made of the training clips of an outer fold only; what a search may look at."""
 
     of: int = Field(ge=2)

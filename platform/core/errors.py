@@ -36,7 +36,7 @@ class Cancelled(Exception):
     """The driver asked this cell to stop (a pruned trial, a sweep being stopped). Not a failure."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an error about a wrong name: the nearest right one, or all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -46,5 +46,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known[:LISTED])}{more}" if known else ""
 
 
-class Away(OSError):
+class RemoteUnavailable(OSError):
     """The place could not be reached, read or written; what was to be done there may work later."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import did_you_mean
 from crossfold.platform.core.hashing import canonical_json
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -21,7 +21,7 @@ def _rising(value: Searched) -> Searched:
     return value
 
 
-class Median(Strict):
+class Median(FrozenModel):
     """A centred median filter."""
 
     kind: Literal["median"] = "median"
@@ -31,19 +31,19 @@ class Median(Strict):
     _check = field_validator("seconds")(_rising)
 
 
-class Centre(Strict):
+class Centre(FrozenModel):
     """Adds mean(label) - mean(prediction) of the split it is fitted on."""
 
     kind: Literal["centre"] = "centre"
 
 
-class Scale(Strict):
+class Scale(FrozenModel):
     """Stretches about the mean by std(label) / std(prediction) of the split it is fitted on."""
 
     kind: Literal["scale"] = "scale"
 
 
-class Shift(Strict):
+class Shift(FrozenModel):
     """Delays the prediction, as annotators are late."""
 
     kind: Literal["shift"] = "shift"
@@ -53,7 +53,7 @@ class Shift(Strict):
     _check = field_validator("seconds")(_rising)
 
 
-class Smooth(Strict):
+class Smooth(FrozenModel):
     """A centred moving mean."""
 
     kind: Literal["smooth"] = "smooth"
@@ -61,7 +61,7 @@ class Smooth(Strict):
     """Width of the window; by target, those not named stay as they are."""
 
 
-class Limit(Strict):
+class Limit(FrozenModel):
     """Cuts values off at the ends of a range."""
 
     kind: Literal["clip"] = "clip"
@@ -78,7 +78,7 @@ class Limit(Strict):
 Step = Annotated[Median | Centre | Scale | Shift | Smooth | Limit, Field(discriminator="kind")]
 
 
-class Chain(Strict):
+class Chain(FrozenModel):
     """Steps of post-processing, in order; none by default."""
 
     labels: bool = False
@@ -101,7 +101,7 @@ CHAINS: Mapping[str, Chain] = {
 """The chains that have a name."""
 
 
-class Stress(Strict):
+class Stress(FrozenModel):
     """One kind of damage at several strengths; the unit of a strength depends on the kind (docs/results.md)."""
 
     kind: Literal["missing", "noisy", "frozen", "shifted"]
@@ -118,7 +118,7 @@ class Stress(Strict):
         return self
 
 
-BATTERIES: Mapping[str, tuple[Stress, ...]] = {
+SUITES: Mapping[str, tuple[Stress, ...]] = {
     "none": (),
     "quick": (Stress(kind="missing", strengths=(1.0,)), Stress(kind="noisy", strengths=(1.0,))),
     "default": (
@@ -142,21 +142,21 @@ def _named(what: str, known: Mapping[str, Any]) -> BeforeValidator:
         if not isinstance(value, str):
             return known["none"] if value is None else value
         if value not in known:
-            raise ValueError(f"no {what} has this name{nearest(value, known)}; known: {', '.join(known)}")
+            raise ValueError(f"no {what} has this name{did_you_mean(value, known)}; known: {', '.join(known)}")
         return known[value]
 
     return BeforeValidator(look_up)
 
 
 PostChain = Annotated[Chain, _named("chain", CHAINS)]
-StressBattery = Annotated[tuple[Stress, ...], _named("battery", BATTERIES)]
+StressSuite = Annotated[tuple[Stress, ...], _named("battery", SUITES)]
 
 
-class Evaluation(Strict):
+class Evaluation(FrozenModel):
     """How cells are looked at: what `rescore` computes anew."""
 
     post: PostChain = Chain()
-    stress: StressBattery = ()
+    stress: StressSuite = ()
 
     @property
     def key(self) -> str:

@@ -5,15 +5,15 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.evaluation_config import BATTERIES, Chain, Evaluation, PostChain, StressBattery
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation, PostChain, StressSuite
 from crossfold.platform.core.hashing import canonical_json
 
 OUTSIDE_IDENTITY = ("name", "joint_targets", "post", "stress")
 """Fields of a recipe that do not tell cells apart: a label, what the cell's targets say, and how a run is looked at."""
 
 
-class Temporal(Strict):
+class Temporal(FrozenModel):
     """The encoder of one modality before fusion, `X_m : B x L x d_m`."""
 
     kind: Literal["identity", "none", "tcn", "lstm", "bilstm"] = "tcn"
@@ -35,7 +35,7 @@ class Temporal(Strict):
         return self.widths.get(modality, self.width)
 
 
-class Head(Strict):
+class Head(FrozenModel):
     """From Z to one value per frame and target (spec 1.17)."""
 
     hidden: int = Field(64, ge=1)
@@ -56,7 +56,7 @@ class Head(Strict):
     output: Literal["tanh", "linear"] = "tanh"
 
 
-class Loss(Strict):
+class Loss(FrozenModel):
     """The training loss: `1 - CCC` (004 eq 6, 002 eq 16), the mean square, or both."""
 
     kind: Literal["ccc", "mse", "ccc+mse"] = "ccc"
@@ -66,7 +66,7 @@ class Loss(Strict):
     """What the mean square counts beside `1 - CCC` in `ccc+mse`."""
 
 
-class Forced(Strict):
+class Forced(FrozenModel):
     """A rate that replaces every other rule from some epoch on, as the trainer released with 000 forces it (G2e)."""
 
     after: int = Field(5, ge=0)
@@ -77,7 +77,7 @@ class Forced(Strict):
     """Epochs from one decay to the next."""
 
 
-class Optimizer(Strict):
+class Optimizer(FrozenModel):
     """The optimiser and its schedule (spec 3.3)."""
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
@@ -100,7 +100,7 @@ class Optimizer(Strict):
     """Largest gradient norm; None: not clipped."""
 
 
-class Thaw(Strict):
+class Thaw(FrozenModel):
     """Which backbones train, and when their groups of layers are released (002 and 001; E5, E8, E9)."""
 
     modalities: tuple[str, ...] | None = None
@@ -117,7 +117,7 @@ class Thaw(Strict):
     """Go through the stages also in feature mode, where they release nothing, as the release does."""
 
 
-class Clip(Strict):
+class Clip(FrozenModel):
     """What one index of a window stands for (A16): a frame, or several frames that share one prediction."""
 
     frames: int = Field(1, ge=1)
@@ -128,7 +128,7 @@ class Clip(Strict):
     """What is fed of a clip: its last frame (where clips of pictures and of sound end), its middle one, or the mean."""
 
 
-class Recipe(Strict):
+class Recipe(FrozenModel):
     """Everything about training and evaluation that a paper prescribes, as one value."""
 
     name: str = "custom"
@@ -175,7 +175,7 @@ class Recipe(Strict):
 
     post: PostChain = Chain()
     """Post-processing shown beside the raw score: `none`, `ca2021`, `dca2024`, or steps. Outside the identity."""
-    stress: StressBattery = BATTERIES["default"]
+    stress: StressSuite = SUITES["default"]
     """Damage each cell is scored under too: `none`, `quick`, `default`, `full`, or a list. Outside the identity."""
 
     @field_validator("hop")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Registry(Generic[T]):
             return self._entries[name]
         broken = "".join(f"; {module} is unavailable: {why}" for module, why in self._broken.items())
         raise UserError(
-            f"unknown {self.kind} {name!r}{nearest(name, list(self._entries))}{broken}",
+            f"unknown {self.kind} {name!r}{did_you_mean(name, list(self._entries))}{broken}",
             f"`crossfold list {self._plural}` shows all",
         )
 

@@ -82,7 +82,7 @@ def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
             yield _scored(sorted(members, key=lambda record: record.cell.seed), workspace, stores)
 
 
-def keep_seed_ensembles(workspace: Workspace) -> int:
+def save_seed_ensembles(workspace: Workspace) -> int:
     """Scores what `seed_ensembles` yields, so that reports find it; returns how many there are."""
     return sum(1 for _ in seed_ensembles(workspace))
 

@@ -6,7 +6,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
-from crossfold.platform.evaluation.predict import Seen, look, predict
+from crossfold.platform.evaluation.predict import ForwardResult, look, predict
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.emotion_model import EmotionModel
@@ -17,7 +17,7 @@ PARTS = ("post", "stress", "spans", "gates")
 """What depends on how a cell is looked at, in `result.json` and in `rescored/`."""
 
 
-def examine(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tuple[Seen, dict[str, Any]]:
+def evaluate(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tuple[ForwardResult, dict[str, Any]]:
     """The pass over the reported split, and the four parts (docs/results.md). `model` has the weights of the cell."""
     cell, store = data.cell, data.store
     batch = cell.recipe.batch
@@ -36,7 +36,7 @@ def examine(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tupl
     return seen, parts
 
 
-def _gates_on_spans(seen: Seen, store: FeatureStore) -> list[Any]:
+def _gates_on_spans(seen: ForwardResult, store: FeatureStore) -> list[Any]:
     damaged = {
         name: mask
         for name, mask in span_masks(seen.predictions, store.spans).items()

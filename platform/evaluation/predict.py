@@ -21,7 +21,7 @@ from crossfold.platform.workspace.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Seen:
+class ForwardResult:
     """What one pass over a split gives."""
 
     predictions: Predictions
@@ -51,7 +51,7 @@ def look(
     *,
     gates: bool = False,
     maps: Sequence[str] = (),
-) -> Seen:
+) -> ForwardResult:
     """Predictions of every frame; with `gates` the weights of the gates, stitched alike; attention maps of some clips.
 
     maps: the clips. Only batches that hold a window of them are asked for their maps.
@@ -94,7 +94,7 @@ def look(
         gates=gates_N,
         maps=collector.maps(),
     )
-    return Seen(predictions, reached[rows], gates_N)
+    return ForwardResult(predictions, reached[rows], gates_N)
 
 
 def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:

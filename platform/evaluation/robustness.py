@@ -10,14 +10,19 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Stress, strengths_of
 from crossfold.platform.evaluation.gate_calibration import gate_entries
-from crossfold.platform.evaluation.predict import Seen, look
+from crossfold.platform.evaluation.predict import ForwardResult, look
 from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_of
 from crossfold.platform.training.cell_data import Split
 
 
 def under_stress(
-    battery: Sequence[Stress], cell: Cell, model: EmotionModel, store: FeatureStore, reported: Split, clean: Seen
+    battery: Sequence[Stress],
+    cell: Cell,
+    model: EmotionModel,
+    store: FeatureStore,
+    reported: Split,
+    clean: ForwardResult,
 ) -> tuple[list[Any], list[Any]]:
     """`stress` of `result.json`, and the entries that it adds to `gates` (docs/results.md).
 

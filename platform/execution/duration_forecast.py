@@ -51,9 +51,9 @@ def forecast(
 
 def _probed(unseen: Mapping[str, Cell], workspace: Workspace, store: FeatureStore) -> dict[str, DurationStats]:
     """Probes of kinds of which nothing is known, as far as the time reaches; each is written down at once."""
-    from crossfold.platform.execution.step_profiler import Prober
+    from crossfold.platform.execution.step_profiler import StepProfiler
 
-    prober, deadline = Prober(), monotonic() + PROBE_SECONDS
+    prober, deadline = StepProfiler(), monotonic() + PROBE_SECONDS
     found = {}
     for kind, cell in unseen.items():
         if monotonic() > deadline:

@@ -45,11 +45,11 @@ def peak_memory(device: str) -> Iterator[Measured]:
     if device.startswith("cuda"):
         # Until then torch keeps no count that could begin anew.
         torch.cuda.init()  # type: ignore[no-untyped-call]
-        let_go(device)
+        release_cached_memory(device)
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: {"bytes": int(torch.cuda.max_memory_allocated(device)), "kind": "device"}
         return
-    let_go(device)
+    release_cached_memory(device)
     if _reset_high_water():
         before = _private(_status())
         yield lambda: _process(_high_water(), before)
@@ -58,7 +58,7 @@ def peak_memory(device: str) -> Iterator[Measured]:
         yield looking.peak
 
 
-def let_go(device: str) -> None:
+def release_cached_memory(device: str) -> None:
     """Returns what nobody uses any more, to the GPU for its other processes, or to the operating system."""
     if device.startswith("cuda"):
         gc.collect()

@@ -13,7 +13,7 @@ from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.evaluation.evaluate import examine
+from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.workspace.workspace import Workspace
@@ -75,7 +75,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
         data = open_data(cell, workspace.local_store(cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         model.load_state_dict(from_safetensors(record.file("best.safetensors").read_bytes()))
-        seen, parts = examine(data, evaluation, model)
+        seen, parts = evaluate(data, evaluation, model)
     drift = float(np.abs(seen.predictions.prediction - record.predictions.prediction).max())
     if not drift <= DRIFT:
         raise DataError(

@@ -27,17 +27,17 @@ from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import Outcome, Reporter, Silent
 from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.evaluation.evaluate import examine
+from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.execution.flops import flops_of_window
-from crossfold.platform.execution.peak_memory import let_go, peak_memory
+from crossfold.platform.execution.peak_memory import peak_memory, release_cached_memory
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import load_weights
 from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.training.data_parallel import ALONE, Replica
+from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
 from crossfold.platform.training.train import Trained, train
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -60,12 +60,12 @@ def attempt_cell(
     reporter: Reporter | None = None,
     attempt: int = 1,
     device: str = "cpu",
-    replica: Replica = ALONE,
+    replica: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome:
     """Runs a cell; trouble becomes a classed entry of the failure ledger, never an exception."""
     started = monotonic()
     try:
-        with workspace.carrying(cell.cell_id, send=replica.first):
+        with workspace.sync_checkpoint(cell.cell_id, send=replica.first):
             run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, replica=replica)
     except Cancelled:
         return Outcome("cancelled", monotonic() - started)
@@ -84,7 +84,7 @@ def attempt_cell(
     # Only now that nothing refers to the cell's tensors; others on this GPU may wait for their memory.
     if failure.kind == FailureClass.OOM:
         forget()
-    let_go(device)
+    release_cached_memory(device)
     if replica.first:
         workspace.record_failure(failure)
     return Outcome("failed", monotonic() - started, failure)
@@ -112,7 +112,13 @@ def _hint(error: Exception) -> str:
 
 
 def run_cell(
-    cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int, device: str, replica: Replica = ALONE
+    cell: Cell,
+    workspace: Workspace,
+    *,
+    reporter: Reporter,
+    attempt: int,
+    device: str,
+    replica: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Trains and scores a cell and commits its folder. Everything but `env.json` depends on the cell alone.
 
@@ -135,7 +141,7 @@ def run_cell(
         model.load_state_dict(trained.best_state)
         # Nobody looks more closely at the inner cells of a search than the search does.
         evaluation = cell.recipe.evaluation if cell.inner is None else Evaluation()
-        seen, parts = examine(data, evaluation, model)
+        seen, parts = evaluate(data, evaluation, model)
         flops = flops_of_window(model, data.reported.source)
         peak = measured()
     committed = workspace.commit(

@@ -37,7 +37,7 @@ BESIDES = 0.25
 
 
 @dataclass(frozen=True)
-class Extent:
+class PassSize:
     """One pass over a split."""
 
     windows: int
@@ -45,7 +45,7 @@ class Extent:
     """Real indices of all windows, overlaps counted again: what passes the backbones."""
 
     @classmethod
-    def of(cls, source: Source, recipe: Recipe) -> "Extent":
+    def of(cls, source: Source, recipe: Recipe) -> "PassSize":
         """Of the windows that a recipe cuts."""
         real = source.windows.real
         return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.frames).any(axis=2).sum()))
@@ -57,10 +57,10 @@ class Work:
 
     epochs: Mapping[int, int]
     """Groups of backbone layers that are released -> epochs that train so."""
-    training: Extent
-    selection: Extent
+    training: PassSize
+    selection: PassSize
     """Looked at once an epoch."""
-    reported: Extent
+    reported: PassSize
     looks: int
     """At the reported split: one, and one an entry of the stress battery that can change anything."""
     fits: int
@@ -75,9 +75,9 @@ class Work:
         stress = strengths_of(evaluation.stress, data.store.modalities)
         return cls(
             epochs=released_epochs(recipe),
-            training=Extent.of(data.training.source, recipe),
-            selection=Extent.of(data.selection.source, recipe),
-            reported=Extent.of(data.reported.source, recipe),
+            training=PassSize.of(data.training.source, recipe),
+            selection=PassSize.of(data.selection.source, recipe),
+            reported=PassSize.of(data.reported.source, recipe),
             looks=1 + sum(modality in used and strength != 0 for _, modality, strength in stress),
             fits=int(evaluation.post.fitted),
         )
@@ -88,14 +88,14 @@ class Work:
         return sum(self.epochs.values()) * self.training.windows
 
     @property
-    def looked(self) -> Extent:
+    def looked(self) -> PassSize:
         """All that is predicted without training."""
         passes = (
             (sum(self.epochs.values()), self.selection),
             (self.looks, self.reported),
             (self.fits, self.training),
         )
-        return Extent(
+        return PassSize(
             sum(times * extent.windows for times, extent in passes),
             sum(times * extent.frames for times, extent in passes),
         )
@@ -141,7 +141,7 @@ def released_epochs(recipe: Recipe) -> dict[int, int]:
     return dict(Counter(1 + epoch // long for epoch in range(recipe.epochs)))
 
 
-class Prober:
+class StepProfiler:
     """Times cells. What several of them share, their backbones, is timed once."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.export.tracks import Track
 
 ABAW_TARGETS = ("valence", "arousal")
@@ -50,7 +50,7 @@ def write_abaw(out: Path, tracks: Sequence[Track], sample: Path | None = None) -
     if missing := [clip for clip in wanted if clip not in by_name]:
         problem = f"{sample}: {len(missing)} of {len(wanted)} clips have no prediction, such as {missing[0]!r}"
         remedy = "a cell predicts the clips that its fold reports; those of the closed test part are in none"
-        raise UserError(problem + nearest(missing[0], by_name), remedy)
+        raise UserError(problem + did_you_mean(missing[0], by_name), remedy)
     lines = {clip: _lines(by_name[clip], numbers, sample) for clip, numbers in wanted.items()}
     folder = out / CLIP_FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from crossfold.datasets.corpora.clips import Target
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import write_json
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.training.cell_data import splits
@@ -110,7 +110,9 @@ class Predictor:
         for modality in features:
             if modality not in self.inputs:
                 known = tuple(self.inputs)
-                raise UserError(f"unknown modality {modality!r}{nearest(modality, known)}", f"give {', '.join(known)}")
+                raise UserError(
+                    f"unknown modality {modality!r}{did_you_mean(modality, known)}", f"give {', '.join(known)}"
+                )
         lengths = set()
         for modality, entry in self.inputs.items():
             if modality not in features:

@@ -15,15 +15,15 @@ from crossfold.datasets.media.sound import AUDIO_FRONT_END, MELS
 from crossfold.datasets.media.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
 from crossfold.datasets.media.word_features import TEXT_FRONT_END
 from crossfold.datasets.store.input_kinds import INPUT_KINDS, SIDES, clip_kind, standardised
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.features.pca_faces import VISUAL_FRONT_END, WIDTH
 
 CROPS = {"version": 1, "resize": "bilinear", "absent": "black"}
 """What crops of any side depend on besides their files."""
 
 
-class FeaturePlan(Strict):
+class FeaturePlan(FrozenModel):
     """Which extractor makes each modality; `None` leaves the modality out."""
 
     audio: str | None = "logmel"
@@ -95,7 +95,7 @@ def find_extractor(modality: str, name: str) -> Extractor:
     if name in known:
         return known[name]
     elsewhere = [e.modality for e in extractors().values() if e.name == name]
-    hint = f", which is for {elsewhere[0]}" if elsewhere else nearest(name, known)
+    hint = f", which is for {elsewhere[0]}" if elsewhere else did_you_mean(name, known)
     raise UserError(f"no {modality} extractor {name!r}{hint}", "`crossfold list extractors` shows all")
 
 

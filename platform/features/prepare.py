@@ -89,7 +89,7 @@ def prepare(
     entry = find_reader(corpus, root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
-    making = Making.of(plan or FeaturePlan(), workspace, weights, device)
+    making = FeatureSettings.of(plan or FeaturePlan(), workspace, weights, device)
     key = _key(entry.sources(root), root, making, folds, options)
     memo = workspace.stores / ".prepared" / f"{corpus}-{key}.json"
     if (done := _remembered(memo)) is not None:
@@ -123,7 +123,7 @@ def prepare(
 
 
 @dataclass(frozen=True)
-class Making:
+class FeatureSettings:
     """A plan with all that shapes its numbers: where weights come from, and on what it is computed."""
 
     plan: FeaturePlan
@@ -134,7 +134,7 @@ class Making:
     """How each modality is made, for the manifest of the store."""
 
     @classmethod
-    def of(cls, plan: FeaturePlan, workspace: Workspace, weights: Path | None, device: str) -> "Making":
+    def of(cls, plan: FeaturePlan, workspace: Workspace, weights: Path | None, device: str) -> "FeatureSettings":
         """Raises `UserError` for a wrong name or device, and where weights are missing."""
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"device {device!r} is none of auto, cpu, cuda", "choose one")
@@ -145,12 +145,12 @@ class Making:
         if not networks:
             return cls(plan, extractors, None, "cpu", {m: dict(e.front_end) for m, e in extractors.items()})
         # Torch takes seconds to import, and what follows needs it.
-        from crossfold.platform.features.provenance import place_of, way_of
+        from crossfold.platform.features.provenance import extractor_facts, weights_origin
         from crossfold.platform.modeling.determinism import pick_device
 
         device = pick_device(device)
-        place = place_of(plan, workspace, weights)
-        origin = {m: way_of(extractor, place, device) for m, extractor in extractors.items()}
+        place = weights_origin(plan, workspace, weights)
+        origin = {m: extractor_facts(extractor, place, device) for m, extractor in extractors.items()}
         return cls(plan, extractors, place, device, origin)
 
     def files(self) -> list[Path]:
@@ -180,7 +180,7 @@ class _Job:
     inspection: Inspection
     root: Path
     scratch: Path
-    making: Making
+    making: FeatureSettings
     workers: Workers
     plugins: tuple[Path, ...]
     progress: Progress
@@ -313,7 +313,7 @@ class _Encoded:
 
 
 def _key(
-    files: Sequence[Path], root: Path, making: Making, folds: Path | None, options: Mapping[str, Any] | None
+    files: Sequence[Path], root: Path, making: FeatureSettings, folds: Path | None, options: Mapping[str, Any] | None
 ) -> str:
     """Stands for the files by name, size and time, and for everything of ours that shapes the numbers."""
     shaped = [making.digest, available() if making.plan.faces == "find" else None, FORMAT]
@@ -357,7 +357,7 @@ def _check_name(asked: str, inspection: Inspection, entry: Corpus, root: Path) -
     raise UserError(f"{root} holds {found}, not {asked}", f"run `crossfold prepare {name} --root {root}`")
 
 
-def _check_plan(inspection: Inspection, making: Making, root: Path) -> None:
+def _check_plan(inspection: Inspection, making: FeatureSettings, root: Path) -> None:
     """Refuses a plan that these data cannot follow."""
     media = [clip for clip in inspection.clips if isinstance(clip, MediaClip)]
     if not media:
@@ -394,7 +394,7 @@ def _faceless(clips: Sequence[MediaClip]) -> list[MediaClip]:
     return [clip for clip in clips if clip.crops is None and clip.video is not None]
 
 
-def _worthwhile(clips: Sequence[ClipInfo], making: Making) -> int:
+def _worthwhile(clips: Sequence[ClipInfo], making: FeatureSettings) -> int:
     """Processes that pay: one takes seconds to start, in which this one reads thousands of frames."""
     networks = any(extractor.needs_weights for extractor in making.extractors.values())
     a_process = _FRAMES_A_PROCESS // 10 if networks else _FRAMES_A_PROCESS

@@ -12,12 +12,12 @@ from crossfold.platform.modeling.pretrained import weights_folder
 from crossfold.platform.workspace.workspace import Workspace
 
 
-def place_of(plan: FeaturePlan, workspace: Workspace, weights: Path | None) -> Origin:
+def weights_origin(plan: FeaturePlan, workspace: Workspace, weights: Path | None) -> Origin:
     """Where workers find weights."""
     return Origin(str(weights_folder(weights, workspace)), plan.random_weights)
 
 
-def way_of(extractor: Extractor, place: Origin, device: str) -> dict[str, Any]:
+def extractor_facts(extractor: Extractor, place: Origin, device: str) -> dict[str, Any]:
     """How a modality is made: its network is loaded once, so that what is wrong with it shows before any work."""
     if not extractor.needs_weights:
         return dict(extractor.front_end)

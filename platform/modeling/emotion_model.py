@@ -14,7 +14,7 @@ from crossfold.fusion_models.blocks.heads import MLPHead
 from crossfold.fusion_models.blocks.temporal import temporal_context, temporal_encoder
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features, Fusion, Notes
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
@@ -119,5 +119,5 @@ def modalities_of(cell: Cell) -> tuple[str, ...]:
     return find_system(cell.system).modalities_for(_params(cell))
 
 
-def _params(cell: Cell) -> Strict:
+def _params(cell: Cell) -> FrozenModel:
     return find_system(cell.system).params.parse(cell.params, f"parameters of {cell.system}")

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.input_kinds import clip_kind
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.modeling.pretrained import find_weights, load_backbone
 
@@ -99,7 +99,7 @@ def find_backbone(name: str, modality: str) -> Backbone:
     fitting = [known for known in BACKBONES if BACKBONES.get(known).modality == modality]
     if name not in fitting:
         raise UserError(
-            f"backbones.{modality}: {name!r} is no backbone for {modality}{nearest(name, fitting)}",
+            f"backbones.{modality}: {name!r} is no backbone for {modality}{did_you_mean(name, fitting)}",
             f"one of {', '.join(sorted(fitting))}",
         )
     return BACKBONES.get(name)

@@ -5,7 +5,7 @@ Nothing of this ships and nothing is fetched: licences differ, and some data set
 
 from dataclasses import dataclass
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,6 @@ def weights_entry(name: str) -> Weights:
     """An entry by name, or a `UserError` with the nearest right one."""
     if name not in WEIGHTS:
         raise UserError(
-            f"unknown weights {name!r}{nearest(name, WEIGHTS)}", "`crossfold list weights` shows all of them"
+            f"unknown weights {name!r}{did_you_mean(name, WEIGHTS)}", "`crossfold list weights` shows all of them"
         )
     return WEIGHTS[name]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
-from crossfold.platform.workspace.disk_space import Room
+from crossfold.platform.workspace.disk_space import DiskGate
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["go", "cancel", "die"]
@@ -31,7 +31,7 @@ HANG_EPOCHS = 20
 UNKNOWN_EPOCH_SECONDS = 180.0
 """Of a cell that nobody forecast, before any epoch of any cell ended."""
 
-INNOCENT = 10
+MAX_INTERRUPTIONS = 10
 """Interruptions in a row, without a new epoch between them, after which a cell is suspected after all."""
 
 EVENT_LIMIT = 4096
@@ -39,7 +39,7 @@ EVENT_LIMIT = 4096
 
 
 @dataclass(frozen=True)
-class Ticket:
+class Assignment:
     """A leased cell, as JSON, and the number of this try, from 1."""
 
     cell: str
@@ -132,7 +132,7 @@ class CellQueue:
         max_attempts: int = 3,
         event_limit: int = EVENT_LIMIT,
         hang_seconds: float = HANG_SECONDS,
-        room: Room | None = None,
+        room: DiskGate | None = None,
     ) -> None:
         """`lease_seconds`: silence after which a worker counts as gone. `room`: of the disk that cells are written to.
 
@@ -152,7 +152,7 @@ class CellQueue:
         self._outbox = _Outbox(event_limit)
         self._closed = False
         self._heard = clock()
-        self._room = room or Room(None)
+        self._room = room or DiskGate(None)
 
     def submit(self, cells_json: Sequence[str], epoch_seconds: Mapping[str, float] | None = None) -> None:
         """Adds cells at the end. A known cell is left alone, unless it was cancelled: then it runs after all.
@@ -223,7 +223,7 @@ class CellQueue:
         """Sends all workers away: what runs ends its epoch, and goes on with the workers that register next."""
         self.died({})
 
-    def take(self, rank: int, generation: str) -> Ticket | None:
+    def take(self, rank: int, generation: str) -> Assignment | None:
         """The next cell for a registered worker; the same one again if its last answer went astray."""
         self._hear()
         self._expire()
@@ -239,7 +239,7 @@ class CellQueue:
             self._leases[entry.cell_id] = _Lease(rank, self._clock(), self._clock())
         else:
             self._leases[entry.cell_id].heard = self._clock()
-        return Ticket(entry.cell, entry.attempt)
+        return Assignment(entry.cell, entry.attempt)
 
     def dismissed(self, rank: int, generation: str) -> bool:
         """Whether this worker may leave: its place was taken over, or all work is done and no more will come."""
@@ -366,7 +366,7 @@ class CellQueue:
         entry.interrupted += 1
         if entry.cancel:
             self._stopped(entry, 0.0)
-        elif entry.interrupted > INNOCENT:
+        elif entry.interrupted > MAX_INTERRUPTIONS:
             self._lose(cell_id, f"its worker ended {entry.interrupted} times before an epoch did")
         else:
             self._outbox.put(Event("requeued", cell_id, entry.attempt, rank))

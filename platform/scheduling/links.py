@@ -5,9 +5,9 @@ import time
 from typing import Literal, Protocol
 
 from crossfold.platform.core.outcome import EpochReport, Outcome
-from crossfold.platform.scheduling.cell_queue import CellQueue, Ticket, Verdict
+from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, Verdict
 
-Answer = Ticket | Literal["wait", "leave"]
+Answer = Assignment | Literal["wait", "leave"]
 """What a worker that asks for a cell is told."""
 
 

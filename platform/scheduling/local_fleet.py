@@ -8,9 +8,9 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, CellQueue, Event
 from crossfold.platform.scheduling.links import LocalLink
-from crossfold.platform.scheduling.worker import Trial, work
-from crossfold.platform.workspace.disk_space import Room
-from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
+from crossfold.platform.scheduling.worker import CellRunner, work
+from crossfold.platform.workspace.disk_space import DiskGate
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ class LocalFleet:
         self,
         workspace: Workspace,
         *,
-        trial: str | Trial,
+        trial: str | CellRunner,
         threads: int = 1,
         workers: int = 1,
         max_attempts: int = 3,
@@ -36,7 +36,7 @@ class LocalFleet:
         self._workspace = workspace
         self._trial = trial
         self._threads = threads
-        self._queue = CellQueue(max_attempts=max_attempts, hang_seconds=hang_seconds, room=Room(workspace.root))
+        self._queue = CellQueue(max_attempts=max_attempts, hang_seconds=hang_seconds, room=DiskGate(workspace.root))
         self._link = LocalLink(self._queue)
         self._lease: Lease | None = None
         self._error: BaseException | None = None
@@ -72,7 +72,7 @@ class LocalFleet:
 
     def drain(self) -> list[Event]:
         """See `Fleet.drain`."""
-        keep_driving(self._lease)
+        hold_lease(self._lease)
         with self._link.lock:
             events = self._queue.drain_events()
         broken = next((event.failure for event in events if event.kind == "broken"), None)

@@ -16,7 +16,7 @@ from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.scheduling.cell_queue import Event, State
 from crossfold.platform.scheduling.tracker import Tracker
 from crossfold.platform.scheduling.worker_log import log_tail
-from crossfold.platform.workspace.disk_space import Room
+from crossfold.platform.workspace.disk_space import DiskGate
 from crossfold.platform.workspace.workspace import Workspace
 
 STATUS_SECONDS = 1.0
@@ -193,7 +193,7 @@ class Monitor:
         self._view = view
         self._cells = {cell.cell_id: cell for cell in cells}
         self._written = -math.inf
-        self._room, self._short = Room(workspace.root), False
+        self._room, self._short = DiskGate(workspace.root), False
         self._owed: deque[Failure] = deque(maxlen=1000)
 
     def feed(self, events: Iterable[Event]) -> None:

@@ -27,7 +27,7 @@ BEAT_SECONDS = 1.0
 """Between two signs of life of a running cell; also how late a cancellation may be noticed."""
 
 
-class Trial(Protocol):
+class CellRunner(Protocol):
     """Runs one cell and commits it to the workspace; never raises for trouble of the cell."""
 
     def __call__(
@@ -39,16 +39,16 @@ EndProcess = Callable[[str], None]
 """Ends this process, or does what comes closest."""
 
 
-def find_trial(trial: str | Trial) -> Trial:
+def find_trial(trial: str | CellRunner) -> CellRunner:
     """The trial itself, or the function named `package.module:function`."""
     if not isinstance(trial, str):
         return trial
     module, _, name = trial.partition(":")
-    found: Trial = getattr(importlib.import_module(module), name)
+    found: CellRunner = getattr(importlib.import_module(module), name)
     return found
 
 
-class Pulse:
+class Heartbeat:
     """One running try as the queue sees it: beats from a thread, epochs from the trial, and the wish to stop it."""
 
     def __init__(self, link: Link, cell_id: str, attempt: int, end_process: EndProcess) -> None:
@@ -97,7 +97,7 @@ class Pulse:
 
 def work(
     link: Link,
-    trial: str | Trial,
+    trial: str | CellRunner,
     workspace: Workspace,
     *,
     rank: int,
@@ -164,7 +164,7 @@ def _with_memory(report: EpochReport) -> EpochReport:
 
 def _run(
     link: Link,
-    trial: Trial,
+    trial: CellRunner,
     workspace: Workspace,
     cell: Cell,
     attempt: int,
@@ -173,7 +173,7 @@ def _run(
     own_process: bool,
 ) -> tuple[Outcome, bool]:
     """How a try ended, and whether its failure lies in the ledger already."""
-    pulse = Pulse(link, cell.cell_id, attempt, end_process)
+    pulse = Heartbeat(link, cell.cell_id, attempt, end_process)
     began = time.monotonic()
     heard = _heard_in(log_path(workspace, cell.cell_id)) if own_process else contextlib.nullcontext()
     with pulse.beating(), heard:

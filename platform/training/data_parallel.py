@@ -16,7 +16,7 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class Replica:
+class ProcessGroup:
     """This process among those that share a cell. With a `world` of 1, every method does nothing or the plain thing."""
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
@@ -81,4 +81,4 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-ALONE = Replica()
+SINGLE_PROCESS = ProcessGroup()

@@ -15,7 +15,7 @@ from crossfold.platform.core.recipe import Loss
 
 
 @dataclass(frozen=True)
-class Whole:
+class BatchStatistics:
     """What a part must know of the batch it belongs to, so that the losses of the parts add up to the batch's.
 
     windows: [T], windows with a label; frames: [], labels of all targets. Both float64.
@@ -25,7 +25,7 @@ class Whole:
     frames: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Batch], targets: int, device: torch.device) -> "Whole":
+    def of(cls, parts: Sequence[Batch], targets: int, device: torch.device) -> "BatchStatistics":
         """Of the parts at hand, of which there may be none; on several devices they are still to be summed."""
         windows, frames = (torch.zeros(n, dtype=torch.float64, device=device) for n in ((targets,), ()))
         for part in parts:
@@ -34,7 +34,7 @@ class Whole:
         return cls(windows, frames)
 
 
-def loss_of(prediction_BLT: Tensor, batch: Batch, params: Loss, whole: Whole | None = None) -> Tensor:
+def loss_of(prediction_BLT: Tensor, batch: Batch, params: Loss, whole: BatchStatistics | None = None) -> Tensor:
     """`1 - CCC` summed over targets (004 eq 6, 002 eq 16; 001 eq 22), the mean square of valid frames, or both.
 
     scope `window`: a CCC per window, averaged; `batch`: one over all frames of the batch (E2).
@@ -52,7 +52,7 @@ def loss_of(prediction_BLT: Tensor, batch: Batch, params: Loss, whole: Whole | N
     return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
-def _ccc_loss(prediction_BLT: Tensor, batch: Batch, params: Loss, whole: Whole | None) -> Tensor:
+def _ccc_loss(prediction_BLT: Tensor, batch: Batch, params: Loss, whole: BatchStatistics | None) -> Tensor:
     if params.scope == "window":
         per_window_BT = ccc(prediction_BLT, batch.y, batch.valid, axis=1)
         labelled_BT = batch.valid.any(dim=1)

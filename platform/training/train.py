@@ -22,8 +22,8 @@ from crossfold.platform.core.seeds import batch_seed, crop_seed, dropout_seed
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import release
 from crossfold.platform.training import checkpoint
-from crossfold.platform.training.data_parallel import ALONE, Replica
-from crossfold.platform.training.losses import Whole, loss_of
+from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
+from crossfold.platform.training.losses import BatchStatistics, loss_of
 from crossfold.platform.training.lr_schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def train(
     validate: Callable[[EmotionModel], dict[str, float]],
     reporter: Reporter,
     checkpoint: Path,
-    replica: Replica = ALONE,
+    replica: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Trains until the schedule of the recipe ends, resuming from `checkpoint` if it is there.
 
@@ -123,7 +123,7 @@ def train(
     return Trained(run.best_state, progress, end)
 
 
-def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: Replica) -> float:
+def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: ProcessGroup) -> float:
     """One pass over the windows; returns the mean loss per window."""
     recipe, model = cell.recipe, run.model
     epoch = run.progress.epoch
@@ -145,14 +145,14 @@ def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: Replica) -> f
     return total / max(len(order), 1)
 
 
-def _backward(cell: Cell, run: "_Run", source: Source, mine: np.ndarray, replica: Replica, step: int) -> float:
+def _backward(cell: Cell, run: "_Run", source: Source, mine: np.ndarray, replica: ProcessGroup, step: int) -> float:
     """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
     recipe, epoch = cell.recipe, run.progress.epoch
     parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
     batches = [source.batch(part) for part in parts]
     whole = None
     if recipe.accumulate > 1 or replica.world > 1:
-        whole = _shared(Whole.of(batches, len(cell.targets), run.device), replica)
+        whole = _shared(BatchStatistics.of(batches, len(cell.targets), run.device), replica)
     losses, prediction_BLT = [], torch.zeros(())
     for part, batch in zip(parts, batches, strict=True):
         seeds = [crop_seed(cell, epoch, int(window)) for window in part] if run.model.frames else None
@@ -167,8 +167,8 @@ def _backward(cell: Cell, run: "_Run", source: Source, mine: np.ndarray, replica
     return found
 
 
-def _shared(whole: Whole, replica: Replica) -> Whole:
-    return Whole(replica.total(whole.windows), replica.total(whole.frames))
+def _shared(whole: BatchStatistics, replica: ProcessGroup) -> BatchStatistics:
+    return BatchStatistics(replica.total(whole.windows), replica.total(whole.frames))
 
 
 def _bound_gradients(cell: Cell, run: "_Run", epoch: int, step: int) -> None:

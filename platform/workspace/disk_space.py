@@ -34,14 +34,14 @@ def free_bytes(place: Path) -> int | None:
     return None
 
 
-def need_room(place: Path) -> None:
+def require_space(place: Path) -> None:
     """Raises the `OSError` of a full disk where less than `LEAST` bytes are free."""
     free = free_bytes(place)
     if free is not None and free < LEAST:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def tell_full(error: OSError) -> UserError:
+def disk_full_error(error: OSError) -> UserError:
     """A full disk in words: which, how much is free, what to do."""
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     free = free_bytes(place) if place else None
@@ -53,7 +53,7 @@ def tell_full(error: OSError) -> UserError:
     )
 
 
-class Room:
+class DiskGate:
     """Whether another cell may begin. Where there is no room each would fail, one after the other, until all have."""
 
     def __init__(

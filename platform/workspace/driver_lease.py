@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from crossfold.platform.core.errors import Away, FleetError, UserError
+from crossfold.platform.core.errors import FleetError, RemoteUnavailable, UserError
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles
 from crossfold.platform.workspace.workspace import Workspace
@@ -147,7 +147,7 @@ class Lease:
             self._over.set()
             self._thread.join()
             # A place that is away cannot be told; there the lease runs out.
-            with contextlib.suppress(Away):
+            with contextlib.suppress(RemoteUnavailable):
                 if self.place.read().get("token") == self.token:
                     self.place.remove()
 
@@ -217,7 +217,7 @@ def driver_of(workspace: Workspace) -> dict[str, Any]:
     """Who drives a workspace, as `read_holder` says it; empty also where the place cannot be asked now."""
     try:
         return _place_of(workspace).read()
-    except Away:
+    except RemoteUnavailable:
         return {}
 
 
@@ -281,7 +281,7 @@ def _claim(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def keep_driving(lease: Lease | None) -> None:
+def hold_lease(lease: Lease | None) -> None:
     """Raises `FleetError` if another machine drives the workspace by now."""
     if lease is not None and lease.lost.is_set():
         raise FleetError(

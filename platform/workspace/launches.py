@@ -34,7 +34,7 @@ class Launch:
         return f"{self.sweep} {self.at[:19].replace('T', ' ')}"
 
 
-def keep_launch(workspace: Workspace, launch: Launch) -> None:
+def save_launch(workspace: Workspace, launch: Launch) -> None:
     """Writes a launch down, over what was known of it."""
     write_json(_launches(workspace) / f"{launch.launch_id}.json", asdict(launch))
 
@@ -48,7 +48,7 @@ def launches(workspace: Workspace) -> list[Launch]:
     return sorted(found, key=lambda launch: (launch.at, launch.launch_id))
 
 
-class LaunchBook:
+class LaunchIndex:
     """Which launch computed what, by the launches of a workspace as they stand now."""
 
     def __init__(self, known: Sequence[Launch]) -> None:
@@ -82,7 +82,7 @@ class Unfinished:
     """What each finished epoch reported, by its number."""
 
 
-def keep_unfinished(workspace: Workspace, unfinished: Unfinished) -> None:
+def save_unfinished(workspace: Workspace, unfinished: Unfinished) -> None:
     """Writes down how far a cell came."""
     content = {
         "cell": unfinished.cell.model_dump(mode="json"),
@@ -107,7 +107,7 @@ def unfinished_cells(workspace: Workspace) -> list[Unfinished]:
     )
 
 
-def forget_unfinished(workspace: Workspace, cell_ids: Iterable[str]) -> None:
+def delete_unfinished(workspace: Workspace, cell_ids: Iterable[str]) -> None:
     """Removes what was written down of cells that are finished by now."""
     for cell_id in cell_ids:
         with contextlib.suppress(OSError):

@@ -53,7 +53,7 @@ def damaged_cells(workspace: "Workspace", cell_ids: Iterable[str]) -> list[str]:
     ]
 
 
-def set_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[str, tuple[str, Path]]:
+def move_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[str, tuple[str, Path]]:
     """Moves damaged cells out of `cells/`, so that the next run computes them; returns what was wrong, and where to."""
     found = {}
     for cell_id in cell_ids:

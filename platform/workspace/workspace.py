@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES, RECORD
 from crossfold.platform.core.outcome import Failure, FailureClass
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.remote.mirror import Mirror
 
 
-def kept_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
+def saved_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
     """Metrics per target of every ensemble that was scored, by the ids of its members."""
     found = {}
     for path in sorted(workspace.ensembles.glob("*.json")):
@@ -88,27 +88,27 @@ class Workspace:
         if self.mirror is not None:
             self.mirror.refresh()
 
-    def bring_all(self) -> None:
+    def download_all(self) -> None:
         """Has everything here that is at the URL: stores, and cells with their large files. Raises `UserError`."""
         if self.mirror is not None:
             self.mirror.files.check()
             self.mirror.pull()
-            self.bring_cells(self.finished())
+            self.download_cells(self.finished())
             for name in sorted(self.mirror.store_names()):
                 self.find_store(*name.rsplit("-", 1))
 
-    def bring_cells(self, cell_ids: Iterable[str]) -> None:
+    def download_cells(self, cell_ids: Iterable[str]) -> None:
         """Has the large files of some finished cells here."""
         for cell_id in sorted(cell_ids) if self.mirror is not None else ():
             record = self.read_exactly(cell_id)
             for name in CELL_FILES:
                 record.file(name)
 
-    def arrived(self, cell_ids: Iterable[str]) -> set[str]:
+    def finished_among(self, cell_ids: Iterable[str]) -> set[str]:
         """Those of some cells that are finished; a URL is not asked for the others all the time."""
         asked = set(cell_ids)
         here = {cell_id for cell_id in asked if self.cell_path(cell_id).is_dir()}
-        return here if self.mirror is None else here | self.mirror.arrived(asked - here)
+        return here if self.mirror is None else here | self.mirror.finished_among(asked - here)
 
     def expect(self, cell_id: str) -> None:
         """A finished cell will be put into `cells/` by other means than `commit`."""
@@ -120,9 +120,9 @@ class Workspace:
         if self.mirror is not None:
             self.mirror.settle(seconds)
 
-    def carrying(self, cell_id: str, *, send: bool = True) -> AbstractContextManager[None]:
+    def sync_checkpoint(self, cell_id: str, *, send: bool = True) -> AbstractContextManager[None]:
         """While a cell runs: its checkpoint comes from the URL and goes there; `send` is false for a helper."""
-        return nullcontext() if self.mirror is None else self.mirror.carrying(cell_id, send=send)
+        return nullcontext() if self.mirror is None else self.mirror.sync_checkpoint(cell_id, send=send)
 
     @property
     def stores(self) -> Path:
@@ -190,7 +190,7 @@ class Workspace:
             raise UserError(
                 f"no feature store of corpus {corpus!r}"
                 + (f" with hash {content_hash!r}" if content_hash else "")
-                + f" in {self}/stores{nearest(corpus, known - {corpus}) if known else ''}",
+                + f" in {self}/stores{did_you_mean(corpus, known - {corpus}) if known else ''}",
                 f"correct its name, or run `crossfold prepare {corpus} --root DIR` first",
             )
         if len(found) > 1:
@@ -219,7 +219,7 @@ class Workspace:
         if len(matches) != 1:
             problem = f"no finished cell {cell_id!r}" if not matches else f"{cell_id!r} begins {len(matches)} cells"
             raise UserError(
-                problem + nearest(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`"
+                problem + did_you_mean(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`"
             )
         path = self.cell_path(matches[0])
         return CellRecord(
@@ -318,8 +318,8 @@ class Workspace:
         for record in (*self.failures.glob(f"{cell_id}-*.json"), *self.rescored.glob(f"*/{cell_id}.json")):
             self._drop(record)
 
-    def set_aside(self, cell_id: str) -> Path | None:
-        """Moves a finished cell out of the way for a re-run; `put_back` returns it if the re-run does not finish."""
+    def move_aside(self, cell_id: str) -> Path | None:
+        """Moves a finished cell out of the way for a re-run; `restore` returns it if the re-run does not finish."""
         place, aside = self.cell_path(cell_id), self.cells / f".{cell_id}-aside"
         if not place.is_dir():
             return None
@@ -329,7 +329,7 @@ class Workspace:
         place.rename(aside)
         return aside
 
-    def put_back(self, cell_id: str, aside: Path) -> None:
+    def restore(self, cell_id: str, aside: Path) -> None:
         """Ends a re-run: the new result stays, or the old one returns."""
         if self.cell_path(cell_id).is_dir():
             shutil.rmtree(aside, ignore_errors=True)

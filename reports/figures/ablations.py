@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
-from crossfold.reports.results.comparable import Budget, same_budget, setting_targets, setting_variants
+from crossfold.reports.results.comparable import Budget, comparable_variants, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import Style, system_label, system_style
@@ -20,8 +20,8 @@ from crossfold.reports.stats.bootstrap import (
     mean_interval,
     mean_scores,
     mean_sd,
-    on_common_ground,
     paired_mean_gain,
+    restrict_to_common_runs,
 )
 from crossfold.reports.stats.formatting import gain_text, number
 
@@ -122,7 +122,7 @@ def selection_pairs(results: Results, setting: Setting) -> dict[str, Gain]:
             theirs.append(results.runs[twin, target])
     gains = {}
     for variant, targets in sides.items():
-        common = on_common_ground([runs for pair in targets.values() for runs in pair])
+        common = restrict_to_common_runs([runs for pair in targets.values() for runs in pair])
         if common and common[0]:
             gain = paired_mean_gain(common[0::2], common[1::2])
             if gain:
@@ -182,7 +182,7 @@ def gain_spec(rows: Sequence[tuple[str, str, Gain]], axis: str) -> dict[str, obj
 
 def fold_chart(results: Results, setting: Setting) -> Figure | None:
     """How hard each fold is: the systems' CCC in it, and their mean."""
-    scores = same_budget(results, setting).scores
+    scores = comparable_variants(results, setting).scores
     if scores.empty or scores.index.get_level_values("fold").nunique() < 2:
         return None
     by_fold = scores.groupby("fold").mean()
@@ -233,7 +233,7 @@ def seed_noise_chart(results: Results, setting: Setting, printed: Sequence[float
 
     printed: gains in print, in CCC. A mean over n seeds of a system has that spread over the root of n.
     """
-    scores = same_budget(results, setting).scores
+    scores = comparable_variants(results, setting).scores
     if scores.empty or scores.index.get_level_values("seed").nunique() < 2:
         return None
     means = scores.groupby(["fold", "seed"]).mean()

@@ -17,7 +17,7 @@ from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import learning_curve
 from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import ranks_of, same_budget, setting_targets, setting_variants
+from crossfold.reports.results.comparable import comparable_variants, ranks_of, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name
@@ -183,7 +183,7 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
 def _draw(block: Block, results: Results, store: FeatureStore | None, printed: Sequence[float]) -> Block:
     setting = block.setting
     targets = setting_targets(results, setting)
-    budget = same_budget(results, setting)
+    budget = comparable_variants(results, setting)
     gains = gate_gains(results, setting)
     standing = [
         rank_chart(results, setting, ranks_of(budget)),

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.figures.base import Figure, Panel
 from crossfold.reports.page.compose import Page
 
@@ -27,7 +27,7 @@ def check_export(formats: Sequence[str]) -> None:
     for name in formats:
         if name not in FIGURE_FORMATS:
             raise UserError(
-                f"unknown figure format {name!r}{nearest(name, FIGURE_FORMATS)}",
+                f"unknown figure format {name!r}{did_you_mean(name, FIGURE_FORMATS)}",
                 "give some of " + ", ".join(FIGURE_FORMATS),
             )
     if importlib.util.find_spec("kaleido") is None:

@@ -15,7 +15,7 @@ from crossfold.reports.figures.attention import DIVERGING_MAP, SEQUENTIAL_MAP
 from crossfold.reports.figures.clip_media import COLUMNS
 from crossfold.reports.page.compose import Block, Page
 from crossfold.reports.page.drilldown import drill_data, group_anchors, group_keys
-from crossfold.reports.results.comparable import same_budget
+from crossfold.reports.results.comparable import comparable_variants
 from crossfold.reports.results.model import Results
 from crossfold.reports.results.systems import UNIMODAL_PREFIX, is_gated
 from crossfold.reports.stats.formatting import DASH
@@ -115,7 +115,7 @@ def _folded(table: Table, page: Page) -> bool:
 
 def _rows(table: Table, results: Results) -> list[_Row]:
     """What each line of a leaderboard is filtered by, in order."""
-    budget = same_budget(results, table.setting).variants
+    budget = comparable_variants(results, table.setting).variants
     return [
         _Row(
             "unimodal" if line.system.startswith(UNIMODAL_PREFIX) else "gated" if is_gated(line.system) else "fusion",

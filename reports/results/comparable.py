@@ -35,7 +35,7 @@ class Budget:
         return tuple(str(name) for name in self.scores.columns)
 
 
-def same_budget(results: Results, setting: Setting) -> Budget:
+def comparable_variants(results: Results, setting: Setting) -> Budget:
     """The largest set of complete variants with equal blocks; of equally large ones, that with the most blocks."""
     cells = results.cells[results.cells["setting"] == setting.key]
     complete: dict[str, frozenset[tuple[str, int, int]]] = {}

@@ -18,7 +18,7 @@ from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.workspace import Workspace, kept_ensembles
+from crossfold.platform.workspace.workspace import Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Look, Results, Setting, memory_of
 from crossfold.reports.results.systems import system_label, system_rank
 from crossfold.reports.stats.bootstrap import Run, moments_of
@@ -73,7 +73,7 @@ def load_results(workspace: Workspace) -> Results:
             for key, run in _processed(record, seen[cell_id])
         },
         looks={cell_id: look for cell_id, found in seen.items() if (look := _look(found)) != Look()},
-        ensembles=kept_ensembles(workspace),
+        ensembles=saved_ensembles(workspace),
         swept={name: frozenset(sweep["cells"]) for name, sweep in sweeps.items()},
     )
 

@@ -199,7 +199,7 @@ def ccc_interval(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Inte
     return interval_of(bootstrap_mean(runs, draws, seed))
 
 
-def on_common_ground(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
+def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
     """The runs of several targets or systems, only of folds and seeds that all have, on the same videos in each fold.
 
     A video without labels for a target weighs nothing there, so that one draw of videos means the same everywhere.
@@ -214,14 +214,14 @@ def on_common_ground(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
 
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
     """Columns fold, seed and ccc: the mean over targets, one group a target, of each fold and seed that all have."""
-    columns = zip(*on_common_ground(groups), strict=True)
+    columns = zip(*restrict_to_common_runs(groups), strict=True)
     scores = [(runs[0].fold, runs[0].seed, sum(run.ccc for run in runs) / len(runs)) for runs in columns]
     return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
 
 
 def mean_interval(groups: Sequence[Sequence[Run]], draws: int = DRAWS, seed: int = 0) -> Interval | None:
     """95% interval of the mean CCC over targets, one group a target; all targets meet the same resampled videos."""
-    return interval_of(_mean_over_targets(on_common_ground(groups), draws, seed))
+    return interval_of(_mean_over_targets(restrict_to_common_runs(groups), draws, seed))
 
 
 def paired_gain(a: Sequence[Run], b: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Gain | None:
@@ -244,7 +244,7 @@ def paired_mean_gain(
         for run in ours:
             if known.get((run.fold, run.seed), run.videos) != run.videos:
                 raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
-    common = on_common_ground([*a, *b])
+    common = restrict_to_common_runs([*a, *b])
     left, right = common[: len(a)], common[len(a) :]
     pairs = mean_scores(left)
     if pairs.empty:

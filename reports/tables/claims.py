@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.stats.bootstrap import Gain, holm
 from crossfold.reports.stats.formatting import DASH, gain_text, p_text, signed
@@ -37,14 +37,14 @@ METHOD = (
 )
 
 
-class Pair(Strict):
+class Pair(FrozenModel):
     """Two cells: `row`, or `row | column` where columns name systems or streams."""
 
     better: str
     base: str
 
 
-class Comparison(Strict):
+class Comparison(FrozenModel):
     """A pair whose first cell is said to be the better one; or to gain more than another pair does."""
 
     better: str
@@ -52,7 +52,7 @@ class Comparison(Strict):
     more_than: Pair | None = None
 
 
-class Claim(Strict):
+class Claim(FrozenModel):
     """One statement of one paper."""
 
     id: str
@@ -67,7 +67,7 @@ class Claim(Strict):
     """Why no measurement here can say."""
 
 
-class _Claims(Strict):
+class _Claims(FrozenModel):
     claims: tuple[Claim, ...] = Field(min_length=1)
 
 

@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget, setting_targets, setting_variants
+from crossfold.reports.results.comparable import (
+    comparable_variants,
+    group_letters,
+    ranks_of,
+    setting_targets,
+    setting_variants,
+)
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_scores
 from crossfold.reports.results.runs import runs_of
@@ -62,7 +68,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     rivals = _rivals(rows, systems)
     rows = _with_gains(rows, systems, rivals, results, setting)
     notes = method_notes([entry for entries in rows.values() for entry in entries], setting)
-    ranks = ranks_of(same_budget(results, setting))
+    ranks = ranks_of(comparable_variants(results, setting))
     letters = group_letters(ranks)
     further = _further(results, setting, {} if ranks is None else {str(v): float(r) for v, r in ranks.mean.items()})
     best = results.variants[rivals[0]] if rivals else ""

@@ -16,7 +16,7 @@ from crossfold.reports.stats.bootstrap import (
     mean_interval,
     mean_scores,
     mean_sd,
-    on_common_ground,
+    restrict_to_common_runs,
 )
 from crossfold.reports.stats.formatting import listing, with_sd
 from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
@@ -90,7 +90,9 @@ def measure_mean(
         return replace(entry, text=f"no {listing(absent)}") if absent and entry.done == entry.planned else entry
     processed = post != RAW and all(target.post == post for target in entries)
     wanted = post if processed else RAW
-    groups = on_common_ground([runs_of(results, setting, variant, each.target, folds, wanted) for each in entries])
+    groups = restrict_to_common_runs(
+        [runs_of(results, setting, variant, each.target, folds, wanted) for each in entries]
+    )
     if not groups[0]:
         return replace(entry, text="no fold and seed with all targets")
     mean = mean_sd(mean_scores(groups))

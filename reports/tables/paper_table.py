@@ -19,7 +19,7 @@ from crossfold.reports.tables.comparison import (
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import AGREES, NOT_MEASURABLE, Entry, Line, Table
 from crossfold.reports.tables.measure import beside, find_variant, measure, measure_mean, method_notes
-from crossfold.reports.tables.published import MEAN, Asked, Row, TableSpec, footnotes
+from crossfold.reports.tables.published import MEAN, CellQuery, Row, TableSpec, footnotes
 
 _ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
 _NO_POST = (
@@ -34,7 +34,7 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     A setting without any system of the table is taken last; of equal ones, that which ran more of its rows is first.
     """
     systems = set(spec.systems)
-    ran = {key for key, system in results.variants_of if system in systems} - lent(spec, results)
+    ran = {key for key, system in results.variants_of if system in systems} - borrowed_settings(spec, results)
 
     wanted = {(each.system, canonical_json(each.params)): each for row in spec.rows for each in
               (spec.asked(row, column) for column in spec.columns) if not each.why_not}  # fmt: skip
@@ -107,7 +107,7 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     )
 
 
-def lent(spec: TableSpec, results: Results) -> set[str]:
+def borrowed_settings(spec: TableSpec, results: Results) -> set[str]:
     """Settings in which nothing ran but the sweeps of single rows: no other row may take its numbers from them."""
     single: set[str] = set()
     single = single.union(*(results.swept.get(row.sweep, ()) for row in spec.rows if row.sweep))
@@ -119,7 +119,7 @@ def lent(spec: TableSpec, results: Results) -> set[str]:
 
 def _place(spec: TableSpec, row: Row, results: Results, setting: Setting) -> Setting | None:
     """Where a row is measured: with the table, or in what its own sweep ran, which differs in the store alone."""
-    borrowed = lent(spec, results)
+    borrowed = borrowed_settings(spec, results)
     if not row.sweep:
         return None if setting.key in borrowed else setting
     ran = set(results.cells.loc[results.cells["cell_id"].isin(results.swept.get(row.sweep, ())), "setting"])
@@ -136,7 +136,7 @@ def _place(spec: TableSpec, row: Row, results: Results, setting: Setting) -> Set
 def _entries(
     spec: TableSpec,
     row: Row,
-    asked: Sequence[Asked],
+    asked: Sequence[CellQuery],
     variants: Sequence[str],
     results: Results,
     setting: Setting,
@@ -162,13 +162,13 @@ def _entries(
     return tuple(entries)
 
 
-def _variant(asked: Asked, results: Results, setting: Setting) -> tuple[str, list[str]]:
+def _variant(asked: CellQuery, results: Results, setting: Setting) -> tuple[str, list[str]]:
     return ("", []) if asked.why_not else find_variant(results, setting, asked.system, asked.params, asked.folds)
 
 
 def _folds(
     spec: TableSpec,
-    asked: Sequence[Sequence[Asked]],
+    asked: Sequence[Sequence[CellQuery]],
     results: Results,
     setting: Setting,
     places: Sequence[Setting | None],

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.results.systems import UNIMODAL
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -30,7 +30,7 @@ _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 
 
-class _RowMapping(Strict):
+class _RowMapping(FrozenModel):
     """What `published.json` cannot say of one row."""
 
     params: dict[str, Any] = Field(default_factory=dict)
@@ -41,7 +41,7 @@ class _RowMapping(Strict):
     notes: tuple[str, ...] = ()
 
 
-class _TableMapping(Strict):
+class _TableMapping(FrozenModel):
     """What `published.json` cannot say of one table."""
 
     title: str
@@ -63,7 +63,7 @@ class _TableMapping(Strict):
     """Below the table; a word such as `F1` stands for that footnote."""
 
 
-class _Declared(Strict):
+class _Declared(FrozenModel):
     short: dict[str, str]
     """Papers as a table of claims names them."""
     papers: dict[str, str]
@@ -118,7 +118,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CellQuery:
     """What must have run for one cell of a table; or why nothing can."""
 
     system: str = ""
@@ -175,17 +175,17 @@ class TableSpec:
         """Whether the table prints a network and no scores."""
         return bool(self.blocks)
 
-    def asked(self, row: Row, column: Column) -> Asked:
+    def asked(self, row: Row, column: Column) -> CellQuery:
         """What stands behind one cell. Pure declaration, the same for tables, sweeps and tests."""
         if not row.ours:
-            return Asked(why_not=NOT_OURS)
+            return CellQuery(why_not=NOT_OURS)
         if column.stream in self.copied:
-            return Asked(why_not="not measurable")
+            return CellQuery(why_not="not measurable")
         system = column.system or UNIMODAL.get(column.stream, row.system)
         params = {**self.systems.get(system, {}), **(row.where if column.stream not in UNIMODAL else {})}
         folds = self.folds if row.fold is None else (row.fold,)
         why = "" if column.measurable else "not measurable"
-        return Asked(system, params, folds, why, judged=not row.cited)
+        return CellQuery(system, params, folds, why, judged=not row.cited)
 
     def recomputed(self, row: Row, column: Column) -> float | None:
         """The mean of the row's printed targets where the printed mean is not it (C6); None where it is."""
@@ -208,7 +208,7 @@ def check_tables(tables: Sequence[str]) -> tuple[str, ...]:
     for table in tables:
         if table not in table_ids():
             raise UserError(
-                f"unknown table {table!r}{nearest(table, table_ids())}", "`crossfold list tables` shows all"
+                f"unknown table {table!r}{did_you_mean(table, table_ids())}", "`crossfold list tables` shows all"
             )
     return tuple(dict.fromkeys(tables)) or table_ids()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.corpora.embedded.face import CROP, SCENE
-from crossfold.datasets.corpora.embedded.latent_script import partition_plan, perform
+from crossfold.datasets.corpora.embedded.latent_script import partition_plan, write_script
 from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.platform.core.files import whole_folder
 
@@ -173,7 +173,7 @@ def test_whole_folder_takes_an_empty_place(tmp_path):
 
 
 def test_scripts_are_disjoint_spread_and_of_every_kind():
-    scripts = [perform(np.random.default_rng([1, i]), 500, 25.0, deal=i) for i in range(6)]
+    scripts = [write_script(np.random.default_rng([1, i]), 500, 25.0, deal=i) for i in range(6)]
     for script in scripts:
         for a, b in zip(script.spans, script.spans[1:], strict=False):
             assert a.end <= b.start
@@ -194,7 +194,7 @@ def test_scripts_are_disjoint_spread_and_of_every_kind():
 
 
 def test_labels_lag_behind_the_latent():
-    script = perform(np.random.default_rng(0), 2000, 25.0, deal=0)
+    script = write_script(np.random.default_rng(0), 2000, 25.0, deal=0)
     rated = script.label_valence > -5
     gap = [np.abs(np.roll(script.valence, lag) - script.label_valence)[20:][rated[20:]].mean() for lag in range(20)]
     assert abs(int(np.argmin(gap)) - 10) <= 1
@@ -202,7 +202,7 @@ def test_labels_lag_behind_the_latent():
 
 def test_complementary_parts_add_up_and_liars_have_a_tell():
     for i in range(10):
-        script = perform(np.random.default_rng([2, i]), 500, 25.0, deal=i)
+        script = write_script(np.random.default_rng([2, i]), 500, 25.0, deal=i)
         for span in script.spans:
             inside = slice(span.start + 8, span.end - 8)
             if span.kind == "complementary":

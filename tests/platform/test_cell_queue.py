@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.scheduling.cell_queue import ENDED, INNOCENT, CellQueue, Event
+from crossfold.platform.scheduling.cell_queue import ENDED, MAX_INTERRUPTIONS, CellQueue, Event
 
 
 class Clock:
@@ -457,7 +457,7 @@ def test_a_group_that_grows_or_shrinks_blames_nobody(queue):
 def test_a_cell_whose_workers_always_end_is_suspected_after_all(queue):
     queue.submit(JSON[:1])
     failures = []
-    for generation in range(INNOCENT + 5):
+    for generation in range(MAX_INTERRUPTIONS + 5):
         queue.register(0, str(generation), 1)
         taken(queue, 0, str(generation))
         failures += [event for event in queue.drain_events() if event.failure is not None]

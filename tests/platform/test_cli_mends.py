@@ -153,13 +153,13 @@ def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab,
 
 
 def test_a_run_looks_again_at_the_chosen_cells_only(lab):
-    from crossfold.platform.edge.launch.rescore import look_again
+    from crossfold.platform.edge.launch.rescore import rescore_outdated
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space, path, _ = lab
     prepared = prepare_cells(read_sweep(str(path), ["stress=none", "post=dca2024"], ()), space)
     chosen = {prepared.plan.cells[0].cell_id}
-    look_again(prepared, space, chosen, silent=True)
+    rescore_outdated(prepared, space, chosen, silent=True)
     folder = space.rescored / prepared.plan.cells[0].recipe.evaluation.key
     assert {each.stem for each in folder.glob("*.json")} == chosen
 

@@ -115,7 +115,7 @@ def test_a_queue_that_is_gone_for_good_says_what_to_do(workspace, monkeypatch):
     def gone(call):
         raise ActorDiedError
 
-    monkeypatch.setattr("crossfold.platform.edge.fleet.queue_client.patiently", gone)
+    monkeypatch.setattr("crossfold.platform.edge.fleet.queue_client.retry_call", gone)
     with pytest.raises(FleetError, match="run the same command again to continue"):
         DriverQueue(workspace).ask("news")
 

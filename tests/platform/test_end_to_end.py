@@ -17,7 +17,7 @@ from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform.core.errors import Diverged, UserError
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.execution.step_profiler import Prober, Work
+from crossfold.platform.execution.step_profiler import StepProfiler, Work
 from crossfold.platform.export.backbone_weights import write_backbones
 from crossfold.platform.features.extractors import Origin
 from crossfold.platform.features.frozen_backbone import frozen
@@ -402,4 +402,4 @@ def test_a_forecast_charges_every_frame_that_passes_a_backbone(workspace, raw_st
     assert passed[True] == sum(work.epochs.values()) * work.training.frames
     counted_window = int(data.reported.source.windows.real[0].sum())
     assert passed[False] == work.looked.frames + counted_window
-    assert Prober().seconds(cell, raw_store.path) > 0
+    assert StepProfiler().seconds(cell, raw_store.path) > 0

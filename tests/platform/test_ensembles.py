@@ -7,7 +7,7 @@ import pytest
 
 from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.core.evaluation_config import BATTERIES, CHAINS, Evaluation
+from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Evaluation
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.ensembles import best_folds, mean_of, seed_ensembles
 from crossfold.platform.execution.rescore import rescore, to_rescore
@@ -65,12 +65,12 @@ def test_what_was_rescored_goes_when_the_cell_runs_again(workspace, tiny_cell):
     cell = tiny_cell("concat")
     assert attempt_cell(cell, workspace).status == "done"
     path = rescore(cell.cell_id, OTHER, workspace)
-    aside = workspace.set_aside(cell.cell_id)
-    workspace.put_back(cell.cell_id, aside)
+    aside = workspace.move_aside(cell.cell_id)
+    workspace.restore(cell.cell_id, aside)
     assert path.is_file(), "the re-run did not finish: the old result and all that was said of it stay"
-    aside = workspace.set_aside(cell.cell_id)
+    aside = workspace.move_aside(cell.cell_id)
     assert attempt_cell(cell, workspace).status == "done"
-    workspace.put_back(cell.cell_id, aside)
+    workspace.restore(cell.cell_id, aside)
     assert not path.exists()
 
 
@@ -96,7 +96,7 @@ def test_best_folds_by_their_mean_with_ties_by_index():
             best_folds(cells, count)
 
 
-OTHER = Evaluation(post=CHAINS["ca2021"], stress=BATTERIES["quick"])
+OTHER = Evaluation(post=CHAINS["ca2021"], stress=SUITES["quick"])
 
 
 def test_rescoring_is_what_training_would_have_written(workspace, new_workspace, tiny_cell):

@@ -17,7 +17,7 @@ from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.integrity import damage_of
-from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
+from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
 
 RUN = """
 import pickle, resource, sys
@@ -221,12 +221,12 @@ def test_what_is_set_aside_is_kept_each_time(workspace, finished):
     first = finished[0].cell_id
     for number in (1, 2):
         cut(workspace.cell_path(first) / "best.safetensors")
-        ((cell_id, (damage, place)),) = set_damaged_aside(workspace, workspace.finished()).items()
+        ((cell_id, (damage, place)),) = move_damaged_aside(workspace, workspace.finished()).items()
         assert (cell_id, place.name) == (first, f"damaged-{first}-{number}")
         assert damage.startswith("best.safetensors has ")
         assert workspace.finished() == {finished[1].cell_id}
         assert attempt_cell(finished[0], workspace).status == "done"
-    assert set_damaged_aside(workspace, workspace.finished()) == {}
+    assert move_damaged_aside(workspace, workspace.finished()) == {}
 
 
 def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(workspace, finished, tiny_cell, capsys):
@@ -276,7 +276,7 @@ def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear
 
 def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_command(workspace, tiny_cell):
     """A try failed, and MLflow heard it; the next one was good, and the driver died before MLflow heard that."""
-    from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
     from crossfold.platform.edge.tracking.writer import Mirror
 
     cell = tiny_cell("concat")
@@ -289,13 +289,13 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
         time.sleep(0.05)
     assert attempt_cell(cell, workspace).status == "done"
     tracker._closing.set()  # as far as a driver that was killed got
-    assert untold(workspace, "chaos").exists()
+    assert pending_marker(workspace, "chaos").exists()
 
     again = MlflowTracker(workspace)
     again.launch("chaos", ())
     again.catch_up([cell])
     again.close()
-    assert not untold(workspace, "chaos").exists()
+    assert not pending_marker(workspace, "chaos").exists()
     mirror = Mirror(workspace)
     mirror.prepare()
     (run,) = mirror.cell_runs().values()

@@ -16,7 +16,7 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
-from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, Room, need_room, tell_full
+from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, DiskGate, disk_full_error, require_space
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -56,7 +56,7 @@ def test_room_is_looked_for_once_a_second_and_after_a_failure_for_want_of_it_mor
         looks.append(place)
         return free[0]
 
-    room = Room(Path("/x"), clock=lambda: now[0], free=ask)
+    room = DiskGate(Path("/x"), clock=lambda: now[0], free=ask)
     assert room()
     free[0] = LEAST - 1
     assert room(), "the last look was a moment ago"
@@ -77,16 +77,16 @@ def test_room_is_looked_for_once_a_second_and_after_a_failure_for_want_of_it_mor
 
 
 def test_a_disk_that_does_not_say_is_never_full(tmp_path):
-    room = Room(tmp_path, free=lambda place: None)
+    room = DiskGate(tmp_path, free=lambda place: None)
     room.heard(failure(f"OSError: [Errno {errno.EDQUOT}] Disk quota exceeded"))
     assert room()
-    assert Room(None)()
+    assert DiskGate(None)()
 
 
 def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
     fakes = by_name("fake_trials")
     now, free = [0.0], [0]
-    queue = CellQueue(clock=lambda: now[0], room=Room(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
+    queue = CellQueue(clock=lambda: now[0], room=DiskGate(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
     queue.submit([fakes.make_cell(0).model_dump_json()])
     queue.register(0, "a")
     for now[0] in (1.0, 1000.0):
@@ -122,7 +122,7 @@ def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, t
     assert sorted(path for path in small_disk.rglob("*")) == before
 
     # A quota, of which the system tells no number: then the first write says so.
-    monkeypatch.setattr(grid_run, "need_room", lambda place: None)
+    monkeypatch.setattr(grid_run, "require_space", lambda place: None)
     assert f"{small_disk / 'work' / 'driver.json'}: No space left on device" in start()
     left = {path.name for path in small_disk.rglob("*")} - {path.name for path in before}
     assert left <= {"driver.lock"}, "nothing half-written"
@@ -203,7 +203,7 @@ def test_a_refused_write_is_named_wherever_it_happens(tmp_path, monkeypatch, num
 
 
 def test_words_for_a_full_disk_without_a_name(tmp_path):
-    need_room(tmp_path)
-    said = tell_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    require_space(tmp_path)
+    said = disk_full_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert isinstance(said, UserError)
     assert said.problem == "No space left on device"

@@ -77,8 +77,8 @@ def test_what_a_killed_driver_reserved_is_released_sooner_where_ray_lets_us(monk
     from crossfold.platform.edge.fleet import worker_failures as worker_deaths
 
     monkeypatch.setattr(requests, "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", 180)
-    arrived = cloudpickle.loads(cloudpickle.dumps(worker_deaths.DeathNotes("queue")))
-    assert arrived._queue == "queue"
+    finished_among = cloudpickle.loads(cloudpickle.dumps(worker_deaths.DeathNotes("queue")))
+    assert finished_among._queue == "queue"
     assert requests.AUTOSCALING_REQUESTS_EXPIRE_TIME_S == worker_deaths.STALE_SECONDS
 
 

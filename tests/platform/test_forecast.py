@@ -20,7 +20,7 @@ from crossfold.platform.execution.cost_history import (
 )
 from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.execution.step_profiler import Costs, Extent, Prober, Work, released_epochs
+from crossfold.platform.execution.step_profiler import Costs, PassSize, StepProfiler, Work, released_epochs
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.training.cell_data import open_data
 
@@ -63,9 +63,9 @@ def test_a_probe_charges_every_window_that_a_cell_trains_on_or_looks_at(
 
 
 def test_what_is_charged_is_counted_once_and_costs_what_was_measured():
-    work = Work({1: 2, 2: 1}, Extent(10, 100), Extent(4, 40), Extent(5, 50), looks=3, fits=1)
+    work = Work({1: 2, 2: 1}, PassSize(10, 100), PassSize(4, 40), PassSize(5, 50), looks=3, fits=1)
     assert work.trained == 30
-    assert work.looked == Extent(3 * 4 + 3 * 5 + 10, 3 * 40 + 3 * 50 + 100)
+    assert work.looked == PassSize(3 * 4 + 3 * 5 + 10, 3 * 40 + 3 * 50 + 100)
     ones = Costs(setup=0.0, step=1.0, look=0.0)
     assert work.seconds(ones) - work.seconds(Costs(0.0, 0.0, 0.0)) == pytest.approx(30)
     frames = Costs(0.0, 0.0, 0.0, look_frame=0.0, step_frame={1: 1.0, 2: 5.0})
@@ -90,12 +90,12 @@ def test_a_probe_is_kept_and_made_once(workspace, store, tiny_cell, monkeypatch)
     cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
     made = []
 
-    class Counted(Prober):
+    class Counted(StepProfiler):
         def seconds(self, cell, path):
             made.append(cell.cell_id)
             return super().seconds(cell, path)
 
-    monkeypatch.setattr("crossfold.platform.execution.step_profiler.Prober", Counted)
+    monkeypatch.setattr("crossfold.platform.execution.step_profiler.StepProfiler", Counted)
     first = forecast(cells, workspace, store)
     assert len(made) == 1
     assert first[cells[0].cell_id] == first[cells[1].cell_id] > 0
@@ -108,13 +108,13 @@ def test_each_probe_is_written_down_before_the_next_one_so_that_a_kill_loses_non
 ):
     cells = [tiny_cell("concat"), tiny_cell("jca")]
 
-    class Killed(Prober):
+    class Killed(StepProfiler):
         def seconds(self, cell, path):
             if cell.system == "jca":
                 raise KeyboardInterrupt
             return super().seconds(cell, path)
 
-    monkeypatch.setattr("crossfold.platform.execution.step_profiler.Prober", Killed)
+    monkeypatch.setattr("crossfold.platform.execution.step_profiler.StepProfiler", Killed)
     with pytest.raises(KeyboardInterrupt):
         forecast(cells, workspace, store)
     kept = json.loads((workspace.root / "forecast.json").read_text())

@@ -14,7 +14,7 @@ from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.training.data_parallel import Replica
+from crossfold.platform.training.data_parallel import ProcessGroup
 
 pytestmark = [
     pytest.mark.gpu,
@@ -149,7 +149,7 @@ def test_a_replica_sums_on_the_gpu(tmp_path, backend):
     torch.cuda.set_device(0)
     dist.init_process_group(backend, init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
     try:
-        alone = Replica(0, 1)
+        alone = ProcessGroup(0, 1)
         # As if there were two: the calls are made, and a sum over one process is the value itself.
         alone.world = 2
         weight = torch.nn.Parameter(torch.ones(3, device=DEVICE))

@@ -14,10 +14,10 @@ from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.workspace.launches import (
     Launch,
-    LaunchBook,
+    LaunchIndex,
     Unfinished,
-    keep_unfinished,
     launches,
+    save_unfinished,
     unfinished_cells,
 )
 from crossfold.platform.workspace.repair import remove_leftovers
@@ -249,7 +249,7 @@ def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(n
 def test_what_happened_belongs_to_the_last_launch_before_it():
     early, late = (Launch("s", 1, ("a",), at=f"2026-01-0{day}T00:00:00+00:00") for day in (1, 3))
     other = Launch("s", 1, ("b",), at="2026-01-02T00:00:00+00:00")
-    book = LaunchBook([early, other, late])
+    book = LaunchIndex([early, other, late])
     assert book.of("a", "2026-01-02T12:00:00+00:00") is early
     assert book.of("a", "2026-01-03T00:00:00+00:00") is late
     assert book.of("a", "2025-12-31T00:00:00+00:00") is early, "by the clock of another machine"
@@ -259,7 +259,7 @@ def test_what_happened_belongs_to_the_last_launch_before_it():
 def test_notes_of_unfinished_cells_keep_any_number_and_go_when_the_cell_is_finished(workspace):
     cells = [make_cell(seed) for seed in range(3)]
     for cell in cells:
-        keep_unfinished(workspace, Unfinished(cell, "night", "x", {1: {"train_loss": float("inf")}, 2: {"a": 0.1}}))
+        save_unfinished(workspace, Unfinished(cell, "night", "x", {1: {"train_loss": float("inf")}, 2: {"a": 0.1}}))
     commit(workspace, cells[0])
     (workspace.root / "unfinished" / f"{cells[1].cell_id}.json").write_text('{"cell": {"sys')
     (left,) = unfinished_cells(workspace)

@@ -8,7 +8,7 @@ import torch
 
 from crossfold.platform.execution import peak_memory as peaks
 from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks, save_peaks
-from crossfold.platform.execution.peak_memory import let_go, peak_memory
+from crossfold.platform.execution.peak_memory import peak_memory, release_cached_memory
 from crossfold.platform.execution.run_cell import attempt_cell
 
 MIB = 2**20
@@ -101,12 +101,13 @@ def test_a_cell_that_ran_out_of_memory_leaves_none_behind(workspace, tiny_cell, 
 
     monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", bursts)
     monkeypatch.setattr(
-        "crossfold.platform.execution.run_cell.let_go", lambda device: alive.append(held[0]() is not None)
+        "crossfold.platform.execution.run_cell.release_cached_memory",
+        lambda device: alive.append(held[0]() is not None),
     )
     outcome = attempt_cell(tiny_cell("concat"), workspace)
     assert outcome.failure.kind == "oom"
     assert alive == [False]
-    let_go("cpu")
+    release_cached_memory("cpu")
 
 
 def test_an_error_of_the_device_is_none_of_the_cell(workspace, tiny_cell, monkeypatch):

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.core.registry import Registry, load_plugin
 
@@ -56,9 +56,9 @@ def test_a_system_cannot_be_registered_twice():
 
 
 def test_nearest():
-    assert nearest("valance", ["valence", "arousal"]) == ", did you mean 'valence'?"
-    assert nearest("xyz", ["b", "a"]) == "; known: a, b"
-    assert nearest("xyz", []) == ""
+    assert did_you_mean("valance", ["valence", "arousal"]) == ", did you mean 'valence'?"
+    assert did_you_mean("xyz", ["b", "a"]) == "; known: a, b"
+    assert did_you_mean("xyz", []) == ""
 
 
 PLUGIN = """\

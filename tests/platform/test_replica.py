@@ -11,7 +11,7 @@ import torch
 
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.training.data_parallel import ALONE, Replica
+from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
 
 HERE = Path(__file__).resolve().parent
 EXACT = {
@@ -99,21 +99,21 @@ def test_both_end_when_the_cell_diverges(shared):
 
 def test_shares_of_a_batch_are_all_of_it():
     chosen = np.arange(11)
-    shards = [Replica(rank, 3).shard(chosen) for rank in range(3)]
+    shards = [ProcessGroup(rank, 3).shard(chosen) for rank in range(3)]
     assert sorted(np.concatenate(shards).tolist()) == chosen.tolist()
     assert [len(shard) for shard in shards] == [4, 4, 3]
-    assert len(Replica(2, 3).shard(np.arange(2))) == 0
+    assert len(ProcessGroup(2, 3).shard(np.arange(2))) == 0
 
 
 def test_alone_nothing_changes():
     weight = torch.nn.Parameter(torch.ones(2))
-    ALONE.sum_gradients([weight])
+    SINGLE_PROCESS.sum_gradients([weight])
     assert weight.grad is None
-    assert ALONE.first
-    assert float(ALONE.total(torch.tensor(3.0))) == 3.0
-    assert ALONE.share(lambda: "said") == "said"
+    assert SINGLE_PROCESS.first
+    assert float(SINGLE_PROCESS.total(torch.tensor(3.0))) == 3.0
+    assert SINGLE_PROCESS.share(lambda: "said") == "said"
     with pytest.raises(KeyError):
-        ALONE.share(lambda: {}["nothing"])
+        SINGLE_PROCESS.share(lambda: {}["nothing"])
 
 
 def test_a_shared_cell_is_not_run_by_one_process_unasked(workspace, tiny_cell):

@@ -10,8 +10,8 @@ from crossfold.datasets.batches.clip_source import window_source
 from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.evaluation_config import BATTERIES, Evaluation, strengths_of
-from crossfold.platform.evaluation.evaluate import examine
+from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
+from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.predict import look, predict
 from crossfold.platform.evaluation.robustness import under_stress
@@ -53,12 +53,12 @@ def looked_at(spanned_store, tiny_cell):
     """(system, evaluation) -> data, model, seen and parts of an untrained model: nothing here needs training."""
     import torch
 
-    def make(system, stress=BATTERIES["default"], post="none", **params):
+    def make(system, stress=SUITES["default"], post="none", **params):
         cell = tiny_cell(system, store=spanned_store, params=params, targets=("valence", "arousal"), window=16, hop=8)
         data = open_data(cell, spanned_store.path, "cpu")
         torch.manual_seed(0)
         model = data.new_model()
-        return data, model, *examine(data, Evaluation(post=post, stress=stress), model)
+        return data, model, *evaluate(data, Evaluation(post=post, stress=stress), model)
 
     return make
 
@@ -69,7 +69,7 @@ def test_each_entry_of_the_battery_once(looked_at, system):
     raw = score(seen.predictions, data.store)["metrics"]
     entries = parts["stress"]
     assert [(e["kind"], e["modality"], e["strength"]) for e in entries] == strengths_of(
-        BATTERIES["default"], ("audio", "visual")
+        SUITES["default"], ("audio", "visual")
     )
     for entry in entries:
         assert entry["metrics"].keys() == raw.keys()
@@ -256,7 +256,7 @@ def test_under_stress_needs_no_gates_of_its_own(looked_at, spanned_store):
     data, model, _, parts = looked_at("rjca+dca", stress=())
     assert parts["stress"] is None
     clean = look(model, data.reported, spanned_store, data.cell.targets, 8)
-    entries, gates = under_stress(BATTERIES["quick"], data.cell, model, spanned_store, data.reported, clean)
+    entries, gates = under_stress(SUITES["quick"], data.cell, model, spanned_store, data.reported, clean)
     assert len(entries) == 4
     assert gates == []
     assert parts["gates"]

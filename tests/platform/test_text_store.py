@@ -13,7 +13,7 @@ from crossfold.platform.core.outcome import Silent
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.features.bert import BertWords
 from crossfold.platform.features.extractors import FeaturePlan
-from crossfold.platform.features.prepare import Making, prepare
+from crossfold.platform.features.prepare import FeatureSettings, prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1": "Train_Set", "t2": "Train_Set", "t3": "Train_Set", "t4": "Train_Set"}
@@ -68,13 +68,15 @@ def test_words_stand_on_their_frames_in_the_store(prepared, weights):
 
 def test_bert_is_read_beside_backbones_of_random_weights(tmp_path, weights):
     plan = FeaturePlan(text="bert", audio="resnet18", random_weights=3)
-    making = Making.of(plan, Workspace(tmp_path), weights, "cpu")
+    making = FeatureSettings.of(plan, Workspace(tmp_path), weights, "cpu")
     assert making.origin["audio"]["weights"] == {"random": 3}
     assert making.origin["text"]["weights"]["name"] == "bert-base-uncased"
     assert (making.random, making.files()) == (True, [weights])
-    words_only = Making.of(FeaturePlan(text="bert", random_weights=3), Workspace(tmp_path), weights, "cpu")
+    words_only = FeatureSettings.of(FeaturePlan(text="bert", random_weights=3), Workspace(tmp_path), weights, "cpu")
     assert not words_only.random
-    assert not Making.of(FeaturePlan(audio="resnet18", random_weights=3), Workspace(tmp_path), weights, "cpu").files()
+    assert not FeatureSettings.of(
+        FeaturePlan(audio="resnet18", random_weights=3), Workspace(tmp_path), weights, "cpu"
+    ).files()
 
 
 def test_frames_without_a_word_stay_zero_and_the_statistics_are_of_training_words(prepared):

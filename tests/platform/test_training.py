@@ -20,7 +20,7 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
-from crossfold.platform.training.losses import Whole
+from crossfold.platform.training.losses import BatchStatistics
 from tests.platform.interruption import StopAfter, bytes_of
 
 
@@ -123,7 +123,7 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(seed, parts,
     edges = np.sort(np.random.default_rng(seed).integers(0, 7, parts - 1))
     cuts = [slice(a, b) for a, b in itertools.pairwise([0, *edges, 6])]
     batches = [batch_of(y[cut], valid[cut]) for cut in cuts]
-    total = Whole.of(batches, 2, torch.device("cpu"))
+    total = BatchStatistics.of(batches, 2, torch.device("cpu"))
     apart = prediction.clone().requires_grad_()
     losses = [training.loss_of(apart[cut], part, params, total) for cut, part in zip(cuts, batches, strict=True)]
     sum(losses).backward()

@@ -9,7 +9,7 @@ import pytest
 from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS, places
-from crossfold.platform.edge.fleet.multi_device import EpochFile, WideTrial, _relay, share_of
+from crossfold.platform.edge.fleet.multi_device import EpochFile, MultiDeviceRunner, _relay, share_of
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.run_order import Forecast
 
@@ -144,7 +144,7 @@ def test_a_group_that_is_lost_is_a_failure_of_the_machines(workspace, tiny_cell,
         def fit(self):
             raise RuntimeError("worker 1 died\nmore")
 
-    trial = WideTrial()
+    trial = MultiDeviceRunner()
     monkeypatch.setattr(trial, "_trainer", lambda *arguments: Broken())
     cell = tiny_cell("concat", devices=2, **EXACT)
     outcome = trial(cell, workspace, reporter=Keep(), attempt=2)
@@ -164,7 +164,7 @@ def test_what_stopped_another_worker_is_the_reason(workspace, tiny_cell, monkeyp
             (workspace.root / "fleet" / f"wide-{cell.cell_id}" / "other-1.json").write_text(json.dumps(said))
             raise RuntimeError("the group ended")
 
-    trial = WideTrial()
+    trial = MultiDeviceRunner()
     monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
     assert trial(cell, workspace, reporter=Keep()).failure == told
     assert workspace.failures_of(cell.cell_id) == [told]
@@ -182,7 +182,7 @@ def test_what_the_first_worker_said_is_the_outcome(workspace, tiny_cell, monkeyp
                 (folder / "epochs.jsonl").write_text(report_of(1).model_dump_json() + "\n")
             (folder / "outcome.json").write_text(json.dumps({"status": status, "seconds": 1.0, "failure": None}))
 
-    trial = WideTrial()
+    trial = MultiDeviceRunner()
     monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
     if asked:
         with pytest.raises(Cancelled):

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.platform.core.errors import Away, Cancelled, DataError, FleetError, UserError
+from crossfold.platform.core.errors import Cancelled, DataError, FleetError, RemoteUnavailable, UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.workspace.driver_lease import Lease, UrlPlace, driver_lock, keep_driving
+from crossfold.platform.workspace.driver_lease import Lease, UrlPlace, driver_lock, hold_lease
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.remote import filesystem as remote_files
 from crossfold.platform.workspace.remote import mirror as workspace_mirror
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles, is_url
-from crossfold.platform.workspace.repair import damaged_cells, set_damaged_aside
+from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 
@@ -169,7 +169,7 @@ def test_a_cell_that_was_sent_by_half_does_not_count_and_is_mended(place, machin
     def break_off(files, source, name):
         sent.append(name)
         if len(sent) == 3:
-            raise Away("the line is cut")
+            raise RemoteUnavailable("the line is cut")
         send(files, source, name)
 
     monkeypatch.setattr(RemoteFiles, "send", break_off)
@@ -262,7 +262,7 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_cell_computed(url, machin
         path.write_bytes(whole[:-9])
     assert machine("c", url).finished() == set()
     assert damaged_cells(second, second.finished()) == [cell.cell_id]
-    assert set(set_damaged_aside(second, [cell.cell_id])) == {cell.cell_id}
+    assert set(move_damaged_aside(second, [cell.cell_id])) == {cell.cell_id}
     assert attempt_cell(cell, second).status == "done"
     assert there.read_bytes() == whole
 
@@ -277,10 +277,10 @@ def test_a_rerun_reaches_the_other_machines(url, machine, with_store, tiny_cell)
     second.mirror.push()
     first.refresh()
     before = second.read(cell.cell_id).env["finished_at"]
-    aside = first.set_aside(cell.cell_id)
+    aside = first.move_aside(cell.cell_id)
     assert machine("c", url).finished() == set()
     attempt_cell(cell, first)
-    first.put_back(cell.cell_id, aside)
+    first.restore(cell.cell_id, aside)
     first.mirror.push()
     second = machine("b", url)
     after = second.read(cell.cell_id).env["finished_at"]
@@ -288,7 +288,7 @@ def test_a_rerun_reaches_the_other_machines(url, machine, with_store, tiny_cell)
     assert not stale.exists()
 
     # One that fails leaves the old result.
-    first.put_back(cell.cell_id, first.set_aside(cell.cell_id))
+    first.restore(cell.cell_id, first.move_aside(cell.cell_id))
     assert machine("d", url).read(cell.cell_id).env["finished_at"] == after
 
 
@@ -337,7 +337,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_late_driver_stops(url, machi
         with late.kept():
             assert late.lost.wait(60)
         with pytest.raises(FleetError, match="another driver took over"):
-            keep_driving(late)
+            hold_lease(late)
         assert lease.place.read()["token"] == lease.token
     assert second.mirror.files.read(["driver.json"]) == {}
 
@@ -372,13 +372,13 @@ def test_merging_from_and_into_a_url(url, machine, with_store, workspace, tiny_c
     attempt_cell(cells[1], workspace)
     attempt_cell(cells[0], workspace)
     with driver_lock(far):
-        far.bring_cells(far.finished())
+        far.download_cells(far.finished())
         merged = merge(far, [workspace])
     assert (merged.cells, merged.same, merged.conflicts) == (1, 1, [])
     assert machine("b", url).finished() == {cell.cell_id for cell in cells}
 
     source, target = machine("c", url, contact=False), new_workspace()
-    source.bring_all()
+    source.download_all()
     assert merge(target, [source]).cells == 2
     assert all(same_cell(target, workspace, cell.cell_id) for cell in cells)
 

@@ -10,7 +10,7 @@ from interruption import StopAfter
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training import train as training
-from crossfold.platform.training.data_parallel import Replica
+from crossfold.platform.training.data_parallel import ProcessGroup
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -19,7 +19,7 @@ def main(rank, world, meeting, workspace, *jobs):
     compute_in_double(setattr)
     training.CHECKPOINT_SECONDS = -1.0
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
-    replica = Replica(int(rank), int(world))
+    replica = ProcessGroup(int(rank), int(world))
     for job in jobs:
         cell, _, stops = job.rpartition(":")
         made = Cell.model_validate_json(Path(cell).read_text())

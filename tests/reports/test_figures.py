@@ -21,7 +21,7 @@ from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import by_epoch
 from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import group_letters, ranks_of, same_budget
+from crossfold.reports.results.comparable import comparable_variants, group_letters, ranks_of
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.robustness_scores import stress_scores, stress_table
@@ -51,19 +51,19 @@ def test_a_budget_is_what_most_complete_systems_ran(lab, workspace):
     for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
-    budget = same_budget(results, setting)
+    budget = comparable_variants(results, setting)
     assert [results.variants[v] for v in budget.variants] == ["Audio only", "Visual only", "Concatenation"]
     assert len(budget.scores) == 4
     # One owed cell, and a system is no longer complete.
     owed = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(2,), seeds=(0,))]
     lab.launch(workspace, store, owed, recipe=Recipe(name="demo", epochs=30))
     results = load_results(workspace)
-    assert "Audio only" not in [results.variants[v] for v in same_budget(results, setting).variants]
+    assert "Audio only" not in [results.variants[v] for v in comparable_variants(results, setting).variants]
 
 
 def test_letters_are_shared_by_what_cannot_be_told_apart(planted):
     results, setting = planted
-    ranks = ranks_of(same_budget(results, setting))
+    ranks = ranks_of(comparable_variants(results, setting))
     letters = group_letters(ranks)
     for a in ranks.mean.index:
         for b in ranks.mean.index:
@@ -79,7 +79,7 @@ def test_letters_are_shared_by_what_cannot_be_told_apart(planted):
 
 def test_who_wins_is_counted_in_blocks(planted):
     results, setting = planted
-    budget = same_budget(results, setting)
+    budget = comparable_variants(results, setting)
     heat = win_matrix(results, budget).panels[0].spec["data"][0]
     z = np.array(heat["z"], float)
     off = ~np.eye(len(z), dtype=bool)
@@ -90,7 +90,7 @@ def test_who_wins_is_counted_in_blocks(planted):
 
 def test_no_cheaper_system_reaches_the_front(planted):
     results, setting = planted
-    figure = pareto_chart(results, setting, same_budget(results, setting))
+    figure = pareto_chart(results, setting, comparable_variants(results, setting))
     line, dots = figure.panels[0].spec["data"]
     points = list(zip(dots["x"], dots["y"], strict=True))
     for x, y in zip(line["x"], line["y"], strict=True):
@@ -101,18 +101,18 @@ def test_no_cheaper_system_reaches_the_front(planted):
 def test_recursions_have_a_curve_of_their_own(lab, workspace):
     steps = tuple(lab.Fake("rjca", {"axis": "time", "iterations": m}, 0.5 - 0.1 * m) for m in (1, 2, 3))
     results, setting, _ = fill(lab, workspace, (*steps, lab.VARIANTS[0]), folds=(0,), seeds=(0, 1), targets=BOTH)
-    (figure,) = parameter_curves(results, setting, same_budget(results, setting))
+    (figure,) = parameter_curves(results, setting, comparable_variants(results, setting))
     (line,) = figure.panels[0].spec["data"]
     assert figure.id == "by-iterations"
     assert list(line["x"]) == [1, 2, 3]
-    scores = same_budget(results, setting).scores.mean()
+    scores = comparable_variants(results, setting).scores.mean()
     expected = [scores[v] for v in sorted(scores.index) if v.startswith("rjca")]
     np.testing.assert_allclose(list(line["y"]), expected, atol=1e-4)
 
 
 def test_without_a_parameter_that_varies_alone_there_is_no_curve(planted):
     results, setting = planted
-    assert parameter_curves(results, setting, same_budget(results, setting)) == []
+    assert parameter_curves(results, setting, comparable_variants(results, setting)) == []
 
 
 def test_the_stress_score_is_the_mean_over_the_battery(lab, workspace):
@@ -179,7 +179,7 @@ def test_optimism_is_reported_minus_held_out_of_the_same_cell(lab, workspace):
 
 def test_folds_and_seeds(planted):
     results, setting = planted
-    scores = same_budget(results, setting).scores
+    scores = comparable_variants(results, setting).scores
     folds = fold_chart(results, setting)
     assert f"fold 0 {scores.xs(0, level='fold').mean().mean():.3f}" in folds.panels[0].alt
     chart = seed_noise_chart(results, setting, [0.01, -0.01, 0.5])

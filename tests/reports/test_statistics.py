@@ -22,11 +22,11 @@ from crossfold.reports.stats.bootstrap import (
     mean_sd,
     merged_ccc,
     moments_of,
-    on_common_ground,
     paired_gain,
     paired_mean_gain,
     rank_agreement,
     resample,
+    restrict_to_common_runs,
 )
 
 
@@ -167,7 +167,7 @@ def test_a_gain_in_the_mean_is_the_mean_of_gains_and_paired_by_video():
 
 def test_a_video_without_labels_for_a_target_weighs_nothing_there():
     full, short = make_run(0, 0, 0.5), make_run(0, 0, 0.5, videos=5)
-    _, padded = on_common_ground([[full], [short]])
+    _, padded = restrict_to_common_runs([[full], [short]])
     assert padded[0].videos == full.videos
     assert merged_ccc(padded[0].moments, np.ones((1, 6)))[0] == pytest.approx(short.ccc, abs=1e-12)
     assert mean_interval([[full], [short]]) is not None

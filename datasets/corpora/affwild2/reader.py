@@ -67,12 +67,12 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
         return Inspection(corpus, [], tuple(findings))
     truth = _Truth(read_spans(root, findings), read_subjects(root, findings))
 
-    def examine(entry: tuple[str, Path]) -> tuple[MediaClip | None, list[Finding]]:
+    def evaluate(entry: tuple[str, Path]) -> tuple[MediaClip | None, list[Finding]]:
         return _examine(root, listing, truth, *entry, deep=deep)
 
     # Pictures and packets are read outside the interpreter's lock, so threads do.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        examined = list(pool.map(examine, listing.labels))
+        examined = list(pool.map(evaluate, listing.labels))
     findings += chain.from_iterable(found for _, found in examined)
     clips = [clip for clip, _ in examined if clip is not None]
     findings += check_targets([clip.labels for clip in clips], VALENCE_AROUSAL)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from crossfold.datasets.corpora.embedded.latent_script import Array, Performance, smooth_noise
+from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, smooth_noise
 
 Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -102,7 +102,7 @@ def cast_looks(rng: np.random.Generator) -> Looks:
     )
 
 
-def film(looks: Looks, performance: Performance, loudness: Array, rng: np.random.Generator) -> Iterator[Shot]:
+def film(looks: Looks, performance: LatentScript, loudness: Array, rng: np.random.Generator) -> Iterator[Shot]:
     """Draw every frame of a clip; `loudness` [frames] in 0..1 is the puppet's own speech and moves the mouth."""
     tracks = _move(performance, loudness, rng)
     light = _light(looks)
@@ -139,7 +139,7 @@ def _aligned(looks: Looks, track: dict[str, float]) -> tuple[float, float]:
     return float(x + track["slip_x"]), float(track["y"] + np.cos(track["roll"]) * below + track["slip_y"])
 
 
-def _move(performance: Performance, loudness: Array, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+def _move(performance: LatentScript, loudness: Array, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
     """Every quantity that changes from frame to frame, as named tracks [frames]."""
     n, fps = performance.frames, performance.fps
     arousal = performance.face_arousal.astype(np.float64)

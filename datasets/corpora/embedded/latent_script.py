@@ -65,7 +65,7 @@ _VOICE_ERROR = (0.60, 0.48)
 
 
 @dataclass(frozen=True)
-class Performance:
+class LatentScript:
     """One clip's script. Every array is float32 [frames], in [-1, 1] unless said otherwise.
 
     `face_*` and `voice_*` are what the puppet does, before damage: in a missing span the face still moves, unseen.
@@ -105,14 +105,14 @@ class Performance:
         return hit
 
 
-def perform(
+def write_script(
     rng: np.random.Generator,
     frames: int,
     fps: float,
     *,
     deal: int | None = None,
     silent: tuple[int, int] | None = None,
-) -> Performance:
+) -> LatentScript:
     """Write the script of one clip of `frames` video frames at `fps` frames a second.
 
     `deal` is the clip's number within its partition and decides which kinds of span it gets; None draws it.
@@ -143,7 +143,7 @@ def perform(
     labels = _rate(rng, felt, delay, fps, spans)
     columns = [np.clip(x, -1.0, 1.0).astype(np.float32) for x in (*total.T, *face.T, *voice.T)]
     valence, arousal, face_v, face_a, voice_v, voice_a = columns
-    return Performance(
+    return LatentScript(
         fps=fps,
         valence=valence,
         arousal=arousal,

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.embedded.latent_script import Array, Performance, smooth_noise
+from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, smooth_noise
 from crossfold.datasets.corpora.embedded.writing import write_rows
 from crossfold.datasets.corpora.recola.gold_standard import gold_standard
 from crossfold.datasets.corpora.recola.labels import RATERS
 from crossfold.datasets.corpora.recola.rating_files import RATE
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 _SETS = {"train": "Train_Set", "validation": "Validation_Set"}
 _PARTS = {"train": "train", "validation": "dev"}
@@ -67,7 +67,7 @@ class Layout:
     """The only frame rate whose frames its labels fit; None: any."""
     name_clip: Callable[[str, str, int], str]
     """Name of a clip from the name puppets give it, its partition, and its number there, from 1."""
-    annotate: Callable[[Path, Role, Performance, np.random.Generator], None]
+    annotate: Callable[[Path, Role, LatentScript, np.random.Generator], None]
     """Writes the labels of one clip under the root. The generator is for what only this layout draws."""
     finish: Callable[[Path, Sequence[Role]], None]
     """Writes what is about all clips."""
@@ -76,7 +76,7 @@ class Layout:
 def find_layout(name: str) -> Layout:
     """The layout of that name; raises `UserError` with the nearest one."""
     if name not in LAYOUTS:
-        raise UserError(f"unknown layout {name!r}{nearest(name, LAYOUTS)}", f"choose one of {', '.join(LAYOUTS)}")
+        raise UserError(f"unknown layout {name!r}{did_you_mean(name, LAYOUTS)}", f"choose one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 
@@ -86,18 +86,18 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _lines(performance: Performance) -> str:
+def _lines(performance: LatentScript) -> str:
     """One line a frame below the header, as Aff-Wild2 has it."""
     lines = [",".join("-5" if x == -5 else f"{x:.4f}" for x in row) for row in performance.labels]
     return "\n".join(["valence,arousal", *lines]) + "\n"
 
 
-def _annotate_affwild2(root: Path, role: Role, performance: Performance, _rng: np.random.Generator) -> None:
+def _annotate_affwild2(root: Path, role: Role, performance: LatentScript, _rng: np.random.Generator) -> None:
     folder = root / "annotations" / "VA_Estimation_Challenge" / _SETS[role.partition]
     write_text(folder / f"{role.clip}.txt", _lines(performance))
 
 
-def _annotate_recola(root: Path, role: Role, performance: Performance, rng: np.random.Generator) -> None:
+def _annotate_recola(root: Path, role: Role, performance: LatentScript, rng: np.random.Generator) -> None:
     for dimension, column in (("valence", performance.label_valence), ("arousal", performance.label_arousal)):
         traces = np.round(_rate(rng, column, performance.fps), 4)
         # Ratings go up to the very end: 7,501 of them for 7,500 frames.
@@ -131,7 +131,7 @@ def _rate(rng: np.random.Generator, rated: Array, fps: float) -> npt.NDArray[np.
     return clipped
 
 
-def _annotate_manifest(root: Path, role: Role, performance: Performance, _rng: np.random.Generator) -> None:
+def _annotate_manifest(root: Path, role: Role, performance: LatentScript, _rng: np.random.Generator) -> None:
     write_text(root / "labels" / f"{role.clip}.csv", _lines(performance))
 
 

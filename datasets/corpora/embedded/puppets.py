@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crossfold.datasets.corpora.embedded.face import SCENE, Pixels, Shot, cast_looks, film
-from crossfold.datasets.corpora.embedded.latent_script import Array, Performance, partition_plan, perform
+from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, partition_plan, write_script
 from crossfold.datasets.corpora.embedded.layouts import Role, find_layout
 from crossfold.datasets.corpora.embedded.voice import SAMPLE_RATE, Speech, speak
 from crossfold.datasets.corpora.embedded.writing import write_rows, write_spans
@@ -125,7 +125,7 @@ def write_puppets(
         return _reuse(out, settings)
     with whole_folder(out) as root:
         jobs = _plan(root, clips, frames, fps, seed, layout)
-        done: dict[str, list[Performance]] = {}
+        done: dict[str, list[LatentScript]] = {}
         count = 0
         for job, performances in _make_all(jobs, processes):
             done[job.video] = performances
@@ -162,7 +162,7 @@ def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: st
     return jobs
 
 
-def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Job, list[Performance]]]:
+def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Job, list[LatentScript]]]:
     """Make every video, here or in fresh processes, and give each back as it is finished."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(len(jobs), usable if processes is None else processes)
@@ -181,7 +181,7 @@ def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Jo
         pool.shutdown(cancel_futures=True)
 
 
-def _make_video(job: _Job) -> list[Performance]:
+def _make_video(job: _Job) -> list[LatentScript]:
     """Write one video with its sound, words, crops and annotations; return the script of each role."""
     layout = find_layout(job.layout)
     performances, speeches, films = [], [], []
@@ -189,7 +189,7 @@ def _make_video(job: _Job) -> list[Performance]:
         # One stream for each part, so that a change to the face leaves the script and the voice as they are.
         entropy = np.random.SeedSequence([job.seed, zlib.crc32(role.clip.encode())])
         script, looks, voice, camera, ratings = (np.random.default_rng(child) for child in entropy.spawn(5))
-        performance = perform(script, job.frames, job.fps, deal=role.deal, silent=role.silent)
+        performance = write_script(script, job.frames, job.fps, deal=role.deal, silent=role.silent)
         speech = speak(performance, voice)
         performances.append(performance)
         speeches.append(speech)
@@ -291,7 +291,7 @@ def _write_wav(path: Path, samples: Array) -> None:
         file.writeframes(pcm.tobytes())
 
 
-def _write_truth(root: Path, jobs: Sequence[_Job], done: Mapping[str, Sequence[Performance]]) -> None:
+def _write_truth(root: Path, jobs: Sequence[_Job], done: Mapping[str, Sequence[LatentScript]]) -> None:
     """Write what annotators would not know: subjects, spans, latents."""
     pairs = [(job, role, p) for job in jobs for role, p in zip(job.roles, done[job.video], strict=True)]
     rows = [(r.clip, job.video, r.subject, r.partition, f"{job.fps:g}", job.frames) for job, r, _ in pairs]

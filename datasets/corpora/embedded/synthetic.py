@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.corpora.embedded.latent_script import Array, Performance, partition_plan, perform, smooth_noise
+from crossfold.datasets.corpora.embedded.latent_script import (
+    Array,
+    LatentScript,
+    partition_plan,
+    smooth_noise,
+    write_script,
+)
 from crossfold.datasets.corpora.embedded.writing import write_rows, write_spans
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import UserError
@@ -62,7 +68,7 @@ def synthetic_clips(
         name = f"synthetic-{i:0{digits}}"
         # A stream for each modality: asking for text leaves the other two as they are.
         script, *streams = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).spawn(1 + len(MODALITIES))
-        performance = perform(np.random.default_rng(script), frames, fps, deal=dealt[partition])
+        performance = write_script(np.random.default_rng(script), frames, fps, deal=dealt[partition])
         dealt[partition] += 1
         rngs = {m: np.random.default_rng(stream) for m, stream in zip(MODALITIES, streams, strict=True)}
         features = {m: _features(performance, m, mixing[m], rngs[m]) for m in MODALITIES if m in widths}
@@ -119,7 +125,7 @@ def _mixing(seed: int, modality: str, width: int) -> npt.NDArray[np.float64]:
 
 
 def _features(
-    performance: Performance, modality: str, mixing: npt.NDArray[np.float64], rng: np.random.Generator
+    performance: LatentScript, modality: str, mixing: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Array:
     """Feature columns, float32 [frames, width], of one modality of one clip."""
     n, fps = performance.frames, performance.fps
@@ -141,7 +147,7 @@ def _features(
     return columns.astype(np.float32)
 
 
-def _text(performance: Performance, mixing: npt.NDArray[np.float64], rng: np.random.Generator) -> Array:
+def _text(performance: LatentScript, mixing: npt.NDArray[np.float64], rng: np.random.Generator) -> Array:
     """Word features: constant over each word, zero between words and while nobody is heard."""
     columns = np.zeros((performance.frames, mixing.shape[1]))
     mute = performance.damaged("audio", "missing")

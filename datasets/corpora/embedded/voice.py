@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossfold.datasets.corpora.embedded.latent_script import OTHER_SPEAKER, Array, Performance
+from crossfold.datasets.corpora.embedded.latent_script import OTHER_SPEAKER, Array, LatentScript
 from crossfold.datasets.media.transcripts import Word
 
 SAMPLE_RATE = 16_000
@@ -89,7 +89,7 @@ class Speech:
     """Words that can be heard: none in missing spans."""
 
 
-def speak(performance: Performance, rng: np.random.Generator) -> Speech:
+def speak(performance: LatentScript, rng: np.random.Generator) -> Speech:
     """Speak one clip: phrases chosen and voiced as `performance` says, then damaged as its spans say."""
     length = round(performance.frames / performance.fps * SAMPLE_RATE)
     mute = performance.damaged("audio", "missing")
@@ -112,7 +112,7 @@ def speak(performance: Performance, rng: np.random.Generator) -> Speech:
 
 
 def _talk(
-    performance: Performance, rng: np.random.Generator, length: int
+    performance: LatentScript, rng: np.random.Generator, length: int
 ) -> tuple[npt.NDArray[np.float64], list[Word]]:
     """Phrase after phrase until the clip is full: samples [length] and the words that fit whole."""
     voice = _VOICES[int(rng.integers(len(_VOICES)))]
@@ -152,7 +152,7 @@ def _talk(
 _FFT, _HOP = 512, 128
 
 
-def _colour(samples: npt.NDArray[np.float64], performance: Performance) -> npt.NDArray[np.float64]:
+def _colour(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.NDArray[np.float64]:
     """Shape the spectrum over time by emotion, and let lies tremble. float64 [length] -> [length]."""
     length = len(samples)
     window = np.sqrt(np.hanning(_FFT + 1)[:-1])
@@ -179,7 +179,7 @@ def _colour(samples: npt.NDArray[np.float64], performance: Performance) -> npt.N
     return 0.18 * out[_FFT : _FFT + length] * (2 * _HOP / _FFT)
 
 
-def _loudness(samples: npt.NDArray[np.float64], performance: Performance) -> npt.NDArray[np.float64]:
+def _loudness(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.NDArray[np.float64]:
     """Loudness [frames] in 0..1: RMS of each video frame, softly compressed."""
     edges = np.minimum(len(samples), np.rint(np.arange(performance.frames + 1) / performance.fps * SAMPLE_RATE))
     energy = np.concatenate([[0.0], np.cumsum(samples**2)])[edges.astype(int)]

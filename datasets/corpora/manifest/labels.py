@@ -22,21 +22,21 @@ from crossfold.datasets.corpora.clips import UNLABELLED, Target
 from crossfold.datasets.corpora.findings import Finding, relative
 from crossfold.datasets.corpora.manifest.frames import TOLERANCE, Axis
 from crossfold.datasets.corpora.manifest.table import Table, read_table
-from crossfold.platform.core.base_model import Strict
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.errors import UserError, did_you_mean
 
 PLACES = ("time", "frame", "start", "end")
 _MILLISECONDS = 20
 """Times that are this many times as long as the clip are not in seconds."""
 
 
-class _Range(Strict):
+class _Range(FrozenModel):
     low: float
     high: float
     unit: str = ""
 
 
-class Declared(Strict):
+class Declared(FrozenModel):
     """`manifest.yaml`: what a table of files cannot say."""
 
     name: str | None = None
@@ -269,7 +269,7 @@ def settle_targets(
     if declared is not None:
         for labels in read:
             if unknown := [name for name in labels.targets if name not in {target.name for target in declared}]:
-                hint = nearest(unknown[0], [target.name for target in declared])
+                hint = did_you_mean(unknown[0], [target.name for target in declared])
                 problem = f"has a target {unknown[0]!r}, which manifest.yaml does not declare{hint}"
                 findings.append(Finding(labels.file, "target-known", problem, "declare it, or rename the column"))
         targets = tuple(declared)

@@ -50,7 +50,7 @@ from crossfold.datasets.corpora.manifest.table import Row, Table, locate, read_n
 from crossfold.datasets.corpora.media_checks import check_transcript
 from crossfold.datasets.corpora.registry import CORPORA, EMBEDDED, Corpus, FeatureClip, Inspection
 from crossfold.platform.core.cell import MODALITIES
-from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.errors import did_you_mean
 
 MANIFEST = "manifest.csv"
 _FEATURES = {f"{modality}_features": modality for modality in MODALITIES}
@@ -125,7 +125,9 @@ def _corpus_name(name: str | None, root: Path, findings: list[Finding]) -> str:
 def _read_manifest(root: Path, findings: list[Finding]) -> Table | None:
     path = root / MANIFEST
     if not path.is_file():
-        hint = nearest(MANIFEST, [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")])
+        hint = did_you_mean(
+            MANIFEST, [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")]
+        )
         remedy = "write one row a clip; `crossfold corpus puppets OUT --layout manifest` shows how"
         problem = f"is not there{hint if 'did you mean' in hint else ''}"
         findings.append(Finding(MANIFEST, "manifest-there", problem, remedy))

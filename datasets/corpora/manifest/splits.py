@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from crossfold.datasets.corpora.findings import Finding
 from crossfold.datasets.corpora.partitions import Fold
-from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.errors import did_you_mean
 
 PARTITIONS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -73,7 +73,9 @@ def _check_words(sides: Sequence[Side]) -> list[Finding]:
     findings = []
     for side in sides:
         if side.partition and not side.part:
-            problem = f"line {side.line}: partition {side.partition!r}{nearest(side.partition.lower(), PARTITIONS)}"
+            problem = (
+                f"line {side.line}: partition {side.partition!r}{did_you_mean(side.partition.lower(), PARTITIONS)}"
+            )
             findings.append(Finding(_FILE, "partition-known", problem, "write train, validation or test"))
         if side.fold and side.number is None:
             problem = f"line {side.line}: fold {side.fold!r}"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.corpora.findings import Finding, relative
-from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.errors import did_you_mean
 
 MISSING = frozenset({"", "na", "nan", "n/a", "none", "null", "-"})
 """Cells that say there is no value, in any case."""
@@ -177,7 +177,7 @@ def locate(
         refuse("file-there", f"is not a {'folder' if folder else 'file'}", f"name a {'folder' if folder else 'file'}")
         return None
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, beside) if len(beside) < 1000 else ""
+    hint = did_you_mean(path.name, beside) if len(beside) < 1000 else ""
     refuse("file-there", f"is not there{hint if 'did you mean' in hint else ''}", "put it there, or correct the name")
     return None
 

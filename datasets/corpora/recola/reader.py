@@ -48,10 +48,10 @@ from crossfold.datasets.corpora.recola.rating_files import RATE
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
 from crossfold.datasets.media.sound import sound_seconds
 from crossfold.datasets.media.video import VideoFacts, probe
-from crossfold.platform.core.base_model import Strict
+from crossfold.platform.core.base_model import FrozenModel
 
 
-class RecolaOptions(Strict):
+class RecolaOptions(FrozenModel):
     """How the labels of RECOLA are read; stated in the store and part of its hash."""
 
     label_shift: float = Field(0.0, ge=0, le=10)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.core.errors import Away, UserError
+from crossfold.platform.core.errors import RemoteUnavailable, UserError
 from crossfold.platform.edge.cli import (
     catalog,
     data,
@@ -25,8 +25,8 @@ from crossfold.platform.edge.cli import (
     tracking,
     why,
 )
-from crossfold.platform.edge.terminal.console import err, tell_error
-from crossfold.platform.workspace.disk_space import FULL, tell_full
+from crossfold.platform.edge.terminal.console import err, print_error
+from crossfold.platform.workspace.disk_space import FULL, disk_full_error
 
 app = typer.Typer(
     name="crossfold",
@@ -103,24 +103,24 @@ def main(arguments: list[str] | None = None) -> None:
             err.print("stopped; the same command continues")
         raise
     except UserError as error:
-        tell_error(error)
+        print_error(error)
         sys.exit(2)
     except RuntimeError as error:
         fleet = sys.modules.get("crossfold.platform.scheduling.local_fleet")
         if fleet is None or not isinstance(error, fleet.FleetError):
             raise
-        tell_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))
+        print_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))
         sys.exit(1)
-    except Away as error:
-        tell_error(UserError(f"the workspace is away: {error}", "nothing is lost, and the same command continues"))
+    except RemoteUnavailable as error:
+        print_error(UserError(f"the workspace is away: {error}", "nothing is lost, and the same command continues"))
         sys.exit(1)
     except OSError as error:
         if error.errno in FULL:
-            tell_error(tell_full(error))
+            print_error(disk_full_error(error))
             sys.exit(1)
         if error.filename is None:
             raise
-        tell_error(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"))
+        print_error(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"))
         sys.exit(2)
 
 

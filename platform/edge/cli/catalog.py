@@ -11,10 +11,10 @@ from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
-    from crossfold.platform.core.base_model import Strict
+    from crossfold.platform.core.base_model import FrozenModel
 from pathlib import Path
 
-from crossfold.platform.core.errors import nearest
+from crossfold.platform.core.errors import did_you_mean
 from crossfold.platform.edge.cli.options import WeightsOption, WorkspaceOption
 from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, extractor_rows, weights_rows
 from crossfold.platform.edge.terminal.recipe_rows import difference_rows, recipe_list
@@ -80,7 +80,7 @@ def explain(
     _print(facts)
 
 
-def describe(system: "System", params: "Strict", widths: dict[str, int], frames: int) -> dict[str, Any]:
+def describe(system: "System", params: "FrozenModel", widths: dict[str, int], frames: int) -> dict[str, Any]:
     """Everything `explain` says, as plain data. Runs one window through a freshly built module."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -120,7 +120,7 @@ def describe(system: "System", params: "Strict", widths: dict[str, int], frames:
     }
 
 
-def _switches(system: "System", params: "Strict") -> list[dict[str, Any]]:
+def _switches(system: "System", params: "FrozenModel") -> list[dict[str, Any]]:
     """Every parameter; `departs` where its value is not the resolved reading of the print."""
     fields = type(params).model_fields
     given = params.model_dump(mode="json")
@@ -216,7 +216,7 @@ def list_(
     for path in plugin or ():
         load_plugin(path)
     if kind not in KINDS:
-        raise UserError(f"unknown kind {kind!r}{nearest(kind, KINDS)}", f"one of {', '.join(KINDS)}")
+        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}", f"one of {', '.join(KINDS)}")
     if diff is not None:
         if kind != "recipes":
             raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
@@ -304,7 +304,7 @@ def cite(
         except UserError as error:
             if Path(what).is_file() or what in shipped_sweeps():
                 raise
-            hint = nearest(what, [*system_names(), *shipped_sweeps()])
+            hint = did_you_mean(what, [*system_names(), *shipped_sweeps()])
             raise UserError(f"{what!r} is no system and no sweep{hint}", error.remedy) from None
         names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
     for entry in dict.fromkeys(find_system(name).bibtex for name in names):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WorkspaceOption
 from crossfold.platform.edge.terminal.console import emit, out
 from crossfold.platform.workspace.workspace import Workspace
@@ -64,7 +64,7 @@ def export(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     if format_ not in FORMATS:
-        raise UserError(f"--format {format_}{nearest(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
+        raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
     space = Workspace.locate(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
     cells = _chosen(prepared.plan.cells, system, params, fold, seed)
@@ -168,14 +168,14 @@ def _chosen(
         known = sorted({getattr(cell, name) for cell in cells})
         for value in values or ():
             if value not in known:
-                listed = nearest(str(value), map(str, known))
+                listed = did_you_mean(str(value), map(str, known))
                 raise UserError(f"--{name} {value} is not in the sweep{listed}", "see `crossfold plan`")
         cells = [cell for cell in cells if not values or getattr(cell, name) in values]
     for text in params or ():
         key, equals, value = text.partition("=")
         known = sorted({name for cell in cells for name in cell.params})
         if not equals or key not in known:
-            raise UserError(f"--params {text!r}{nearest(key, known)}", "write --params key=value")
+            raise UserError(f"--params {text!r}{did_you_mean(key, known)}", "write --params key=value")
         cells = [cell for cell in cells if cell.params.get(key) == yaml.safe_load(value)]
     if not cells:
         raise UserError("no cell of the sweep has all of this", "see `crossfold plan`")

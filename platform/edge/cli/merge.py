@@ -27,9 +27,9 @@ def merge(
     space = Workspace.locate(workspace)
     sources = [Workspace.at(other) for other in others]
     for source in sources:
-        source.bring_all()
+        source.download_all()
         # What both have is compared byte by byte.
-        space.bring_cells(space.finished() & source.finished())
+        space.download_cells(space.finished() & source.finished())
     with driver_lock(space):
         merged = join(space, sources)
     if as_json:

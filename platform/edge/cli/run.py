@@ -11,7 +11,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.cli.data import build_store
 from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, out, spell_seconds
+from crossfold.platform.edge.terminal.console import emit, format_seconds, out
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def demo(
     report = build_report(space)
     times[-1] = (times[-1][0], time.monotonic() - began)
     for title, seconds in times:
-        out.print(f"  {spell_seconds(seconds):>12}  {title}")
+        out.print(f"  {format_seconds(seconds):>12}  {title}")
     out.print(report.summary)
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
     out.print(f"report: {page}", soft_wrap=True)
@@ -220,7 +220,7 @@ def rerun(
     again, before = _find_cell(space, cell)
     find_system(again.system)
     with driver_lock(space):
-        kept = space.set_aside(again.cell_id)
+        kept = space.move_aside(again.cell_id)
         tracker = MlflowTracker(space)
         tracker.launch("rerun", [again])
         try:
@@ -236,7 +236,7 @@ def rerun(
         finally:
             tracker.close()
             if kept is not None:
-                space.put_back(again.cell_id, kept)
+                space.restore(again.cell_id, kept)
     if summary.done == 0:
         out.print(f"not finished; crossfold why {again.cell_id}")
         raise typer.Exit(1)

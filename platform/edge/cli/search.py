@@ -37,7 +37,7 @@ def search(
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.search.run_search import run_search
     from crossfold.platform.scheduling.time_budget import budget_seconds
-    from crossfold.platform.workspace.disk_space import need_room
+    from crossfold.platform.workspace.disk_space import require_space
     from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.sweeps.prepared import prepare_cells, read_search
     from crossfold.sweeps.trials import winner_sweep
@@ -51,7 +51,7 @@ def search(
     use_weights(weights)
     check_address(address)
     check_search(asked, store, space)
-    need_room(space.root)
+    require_space(space.root)
     with driver_lock(space):
         result = run_search(
             asked,

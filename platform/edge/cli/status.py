@@ -9,7 +9,7 @@ import typer
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
 from crossfold.platform.edge.fleet.cluster import cores
-from crossfold.platform.edge.terminal.console import emit, out, spell_seconds, spell_workers
+from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out
 from crossfold.platform.workspace.workspace import Workspace
 
 WATCH_SECONDS = 2.0
@@ -70,14 +70,14 @@ def plan(
         emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
         return
     shown = [
-        row | {"each": spell_seconds(row["each"]), "memory": format_peaks(row["memory"])} for row in variants.values()
+        row | {"each": format_seconds(row["each"]), "memory": format_peaks(row["memory"])} for row in variants.values()
     ]
     emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:
         emit(skipped, False, "Skipped")
     out.print(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
-        f"about {spell_seconds(hours * 3600)} with {spell_workers(slots)}"
+        f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
     )
 
 

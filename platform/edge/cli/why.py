@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossfold.platform.core.errors import UserError, nearest
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli.options import JsonOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, out, spell_seconds
+from crossfold.platform.edge.terminal.console import emit, format_seconds, out
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _facts(space: Workspace, cell: str, failures: Sequence["Failure"]) -> dict[s
     found = {failure.cell_id for failure in failures} or {name for name in planned if name.startswith(cell)}
     if len(found) != 1:
         raise UserError(
-            f"{cell!r} begins {len(found) or 'no'} cells of {space}" + nearest(cell, planned or space.finished()),
+            f"{cell!r} begins {len(found) or 'no'} cells of {space}" + did_you_mean(cell, planned or space.finished()),
             "crossfold status, or the ids in the report",
         )
     (cell_id,) = found
@@ -77,7 +77,7 @@ def _finished(space: Workspace, record: "CellRecord") -> dict[str, Any]:
         "cell": record.cell_id,
         "label": _planned(space).get(record.cell_id, (record.cell.label, ""))[0],
         "status": "done",
-        "when": f"{env['finished_at'][:19]} UTC, try {env['attempt']}, {spell_seconds(env['seconds'])}",
+        "when": f"{env['finished_at'][:19]} UTC, try {env['attempt']}, {format_seconds(env['seconds'])}",
         "identity": record.cell.identity(),
         "result": {"metrics": result["metrics"], "selection": result["selection"], "model": result.get("model")},
         "evaluations": [_looked(entry) for entry in space.evaluations(record)],

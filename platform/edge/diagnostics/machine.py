@@ -18,7 +18,7 @@ from crossfold.platform.edge.diagnostics.filesystem import workspace_rows
 from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
 from crossfold.platform.edge.diagnostics.services import mlflow_rows, ray_rows
 from crossfold.platform.edge.fleet.cluster import cores
-from crossfold.platform.edge.terminal.console import spell_workers
+from crossfold.platform.edge.terminal.console import format_workers
 
 FEW_FILES, ENOUGH_FILES = 1024, 8192
 """Open files: without the first Ray's processes fail, without the second large clusters do."""
@@ -197,7 +197,7 @@ def limit_rows() -> list[Row]:
         rows.append(row("open files", good, said, remedy, needed=files < FEW_FILES))
     there, workers = psutil.virtual_memory().available, cores()
     fitting = max(int(there / WORKER_BYTES), 1)
-    said = f"{there / GIB:.1f} GiB available for {spell_workers(workers)}, one a core"
+    said = f"{there / GIB:.1f} GiB available for {format_workers(workers)}, one a core"
     rows.append(row("memory", fitting >= workers, said, f"give --workers {fitting}", needed=False))
     return rows
 

@@ -171,7 +171,7 @@ def places(nodes: Iterable[Mapping[str, float]], resources: Mapping[str, float])
     )
 
 
-def free_places(resources: Mapping[str, float]) -> int:
+def remove_placement_groups(resources: Mapping[str, float]) -> int:
     """Gives back what groups of this driver held for workers that need `resources` each; returns how many groups.
 
     A controller that dies leaves them behind: Ray frees them when the driver ends, or by a process that needs a

@@ -29,7 +29,7 @@ GPU_BACKEND = "cpu:gloo,cuda:nccl"
 
 
 @dataclass(frozen=True)
-class Ground:
+class ClusterSlots:
     """The cluster on which the wide cells of a launch run."""
 
     use_gpu: bool
@@ -44,9 +44,9 @@ def share_of(threads: int, use_gpu: bool) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def ground_for(
+def reserve_cluster(
     cells: Sequence[Cell], *, address: str | None, workers: int | None, use_gpu: bool | None, threads: int
-) -> Iterator[Ground]:
+) -> Iterator[ClusterSlots]:
     """Joins or starts Ray for a launch that has wide cells among `cells`, and stays for all of it.
 
     use_gpu: by default, if there is one. Raises `UserError` where the widest cell does not fit even alone.
@@ -72,10 +72,10 @@ def ground_for(
             )
         # The cores of a cluster of our own are only a number to Ray: there, one group after the other.
         at_once = min(fitting, max(workers, devices)) // devices if workers else fitting // devices
-        yield Ground(on_gpu, at_once if on_gpu or address else 1, dashboard)
+        yield ClusterSlots(on_gpu, at_once if on_gpu or address else 1, dashboard)
 
 
-class WideTrial:
+class MultiDeviceRunner:
     """Runs a cell on `devices` workers of the connected cluster, and only then returns. What `attempt_cell` is to one
     process."""
 
@@ -119,7 +119,7 @@ class WideTrial:
 
         share = share_of(self._threads, self._use_gpu)
         return TorchTrainer(
-            share_cell,
+            replica_loop,
             train_loop_config={
                 "cell": cell.model_dump_json(),
                 "workspace": workspace.address,
@@ -138,20 +138,20 @@ class WideTrial:
         )
 
 
-def share_cell(config: dict[str, Any]) -> None:
+def replica_loop(config: dict[str, Any]) -> None:
     """The loop of one worker. Never calls `ray.train.report`, which would hold up all ranks."""
     import ray.train
     import ray.train.torch
     import torch
 
     from crossfold.platform.execution.run_cell import attempt_cell
-    from crossfold.platform.training.data_parallel import Replica
+    from crossfold.platform.training.data_parallel import ProcessGroup
 
     for plugin in config["plugins"]:
         load_plugin(Path(plugin))
     torch.set_num_threads(config["threads"])
     context, folder = ray.train.get_context(), Path(config["folder"])
-    replica = Replica(context.get_world_rank(), context.get_world_size())
+    replica = ProcessGroup(context.get_world_rank(), context.get_world_size())
     outcome = attempt_cell(
         Cell.model_validate_json(config["cell"]),
         Workspace.at(config["workspace"]),

@@ -12,13 +12,13 @@ from typing import Any
 from crossfold.platform.core.outcome import EpochReport, FailureClass, Outcome
 from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, CellQueue, Event, Verdict
 from crossfold.platform.scheduling.links import Answer, QueueLost
-from crossfold.platform.workspace.disk_space import Room
+from crossfold.platform.workspace.disk_space import DiskGate
 
 RETRIES = 30
 """Pauses of a second while the queue cannot be reached: a node is slow, or the queue was lost and starts again."""
 
 
-def patiently(call: Callable[[], Any]) -> Any:
+def retry_call(call: Callable[[], Any]) -> Any:
     """The answer to a call of the queue actor. Raises `RayActorError` where it is gone, or away for too long."""
     import ray
     from ray.exceptions import ActorUnavailableError
@@ -103,7 +103,7 @@ class RayLink:
         from ray.exceptions import RayActorError
 
         try:
-            return patiently(call)
+            return retry_call(call)
         except RayActorError as error:
             raise QueueLost(str(error)) from error
 
@@ -121,7 +121,7 @@ class QueueActor:
     ) -> None:
         """`poll_seconds`: how long a worker without work is kept waiting for an answer. `place`: of the workspace."""
         self._queue = CellQueue(
-            lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds, room=Room(place)
+            lease_seconds=lease_seconds, max_attempts=max_attempts, hang_seconds=hang_seconds, room=DiskGate(place)
         )
         self._poll_seconds = poll_seconds
         self._life = uuid.uuid4().hex

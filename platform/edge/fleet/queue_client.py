@@ -12,13 +12,13 @@ from typing import Any
 
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.edge.fleet.cluster import NAMESPACE
-from crossfold.platform.edge.fleet.queue_actor import QueueActor, patiently
+from crossfold.platform.edge.fleet.queue_actor import QueueActor, retry_call
 from crossfold.platform.scheduling.cell_queue import Event
 from crossfold.platform.workspace.workspace import Workspace
 
 ENDS = ("finished", "failed", "cancelled")
 """Kinds of events after which a cell is owed no more."""
-LIVES = 20
+MAX_RESTARTS = 20
 """How often Ray starts the queue again."""
 
 
@@ -59,7 +59,7 @@ class DriverQueue:
         # the driver's node, so it lives there: any other may be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": self.name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
-        actor = ray.remote(QueueActor).options(max_restarts=LIVES, **options)
+        actor = ray.remote(QueueActor).options(max_restarts=MAX_RESTARTS, **options)
         self._actor = actor.remote(lease_seconds, max_attempts, hang_seconds=hang_seconds, place=self._workspace.root)
 
     def submit(self, cells: Mapping[str, str], epoch_seconds: Mapping[str, float]) -> None:
@@ -114,7 +114,7 @@ class DriverQueue:
         from ray.exceptions import RayActorError
 
         try:
-            return patiently(lambda: getattr(self._actor, method).remote(*arguments))
+            return retry_call(lambda: getattr(self._actor, method).remote(*arguments))
         except RayActorError as error:
             reason = str(error).splitlines()[0]
             raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from error

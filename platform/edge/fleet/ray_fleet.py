@@ -20,7 +20,7 @@ from crossfold.platform.edge.fleet.cluster import (
     connect,
     cores,
     fitting_workers,
-    free_places,
+    remove_placement_groups,
     train_storage,
 )
 from crossfold.platform.edge.fleet.queue_client import DriverQueue
@@ -28,8 +28,8 @@ from crossfold.platform.edge.fleet.train_worker import train_worker
 from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
 from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, Event
 from crossfold.platform.scheduling.gpu_sharing import Sharing
-from crossfold.platform.scheduling.worker import Trial
-from crossfold.platform.workspace.driver_lease import Lease, driver_lock, keep_driving
+from crossfold.platform.scheduling.worker import CellRunner
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
 from crossfold.platform.workspace.workspace import Workspace
 
 TRIAL = "crossfold.platform.execution.run_cell:attempt_cell"
@@ -52,7 +52,7 @@ class Fleet:
         gpu_bytes: int | None = None,
         device: str | None = None,
         threads_per_worker: int = 1,
-        trial: str | Trial = TRIAL,
+        trial: str | CellRunner = TRIAL,
         plugins: Sequence[Path] = (),
         lease_seconds: float = 60.0,
         max_attempts: int = 3,
@@ -136,7 +136,7 @@ class Fleet:
 
     def drain(self) -> list[Event]:
         """What happened since the last call. Raises `FleetError` if no worker will ever work."""
-        keep_driving(self._lease)
+        hold_lease(self._lease)
         news = self._queue.news()
         broken = next((event.failure for event in news.events if event.kind == "broken"), None)
         if broken is not None:
@@ -204,7 +204,7 @@ class Fleet:
 
     def _group_lost(self, causes: Causes) -> None:
         self._queue.ask("died", causes)
-        free_places(self._resources)
+        remove_placement_groups(self._resources)
 
     def _trainer(self, number: int) -> Any:
         import ray.train

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.fleet.cluster import cores
-from crossfold.platform.edge.terminal.console import out, tell_error
+from crossfold.platform.edge.terminal.console import out, print_error
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def rescore_cells(
     for _, error in track(work(rescore_task, tasks), said, total=len(tasks), console=out, disable=silent):
         if error is not None:
             failed += 1
-            tell_error(error)
+            print_error(error)
     return len(tasks) - failed, failed
 
 
-def look_again(
+def rescore_outdated(
     prepared: "Prepared", space: Workspace, chosen: Set[str], *, plugins: Sequence[Path] = (), silent: bool
 ) -> None:
     """The end of a run: cells finished earlier, under another chain or battery, are scored as this sweep says.

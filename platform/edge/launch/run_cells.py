@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.edge.fleet.multi_device import WideTrial, ground_for
+from crossfold.platform.edge.fleet.multi_device import MultiDeviceRunner, reserve_cluster
 from crossfold.platform.edge.fleet.ray_fleet import TRIAL, Fleet
 from crossfold.platform.scheduling.cell_queue import HANG_SECONDS, Event
 from crossfold.platform.scheduling.local_fleet import LocalFleet
@@ -18,7 +18,7 @@ from crossfold.platform.scheduling.monitor import FleetSummary, Monitor, Progres
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.stop_signals import interruptions
 from crossfold.platform.scheduling.tracker import NullTracker, Tracker
-from crossfold.platform.scheduling.worker import Trial
+from crossfold.platform.scheduling.worker import CellRunner
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -33,7 +33,7 @@ def run_cells(
     use_gpu: bool | None = None,
     device: str | None = None,
     threads_per_worker: int = 1,
-    trial: str | Trial = TRIAL,
+    trial: str | CellRunner = TRIAL,
     plugins: Sequence[Path] = (),
     view: View | None = None,
     forecast: Forecast | None = None,
@@ -63,9 +63,11 @@ def run_cells(
         if wide:
             joined = address or os.environ.get("RAY_ADDRESS")
             ground = opened.enter_context(
-                ground_for(wide, address=joined, workers=workers, use_gpu=use_gpu, threads=threads_per_worker)
+                reserve_cluster(wide, address=joined, workers=workers, use_gpu=use_gpu, threads=threads_per_worker)
             )
-            group = WideTrial(use_gpu=ground.use_gpu, device=device, threads=threads_per_worker, plugins=plugins)
+            group = MultiDeviceRunner(
+                use_gpu=ground.use_gpu, device=device, threads=threads_per_worker, plugins=plugins
+            )
             turns.append((local(trial=group, workers=min(ground.groups, len(wide))), wide))
             _tell_dashboard(ground.dashboard, joined, view)
         if narrow:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.edge.launch.rescore import look_again
+from crossfold.platform.edge.launch.rescore import rescore_outdated
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.launch.trackers import Trackers
-from crossfold.platform.edge.terminal.console import out, spell_seconds, spell_workers
+from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
 from crossfold.platform.edge.terminal.progress import choose_view
-from crossfold.platform.edge.tracking.tracker import MlflowTracker, untold
-from crossfold.platform.evaluation.ensembles import keep_seed_ensembles
+from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
+from crossfold.platform.evaluation.ensembles import save_seed_ensembles
 from crossfold.platform.execution.cost_history import DurationHistory, cost_keys, save_peaks
 from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.scheduling.monitor import FleetSummary
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.tracker import Tracker
-from crossfold.platform.workspace.disk_space import need_room
+from crossfold.platform.workspace.disk_space import require_space
 from crossfold.platform.workspace.driver_lease import driver_lock
-from crossfold.platform.workspace.repair import damaged_cells, remove_leftovers, set_damaged_aside
+from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.launched import remember_sweep
 from crossfold.sweeps.prepared import Prepared
@@ -59,10 +59,10 @@ def run_sweeps(
             if not silent:
                 what = f"all {len(prepared.plan.cells)} cells" if not conditions else "the chosen cells"
                 out.print(f"{prepared.sweep.name}: {what} are done; nothing to run")
-            _tell_the_rest(prepared, space)
-            look_again(prepared, space, chosen, plugins=plugins, silent=silent)
+            _flush_pending(prepared, space)
+            rescore_outdated(prepared, space, chosen, plugins=plugins, silent=silent)
         return FleetSummary()
-    need_room(space.root)
+    require_space(space.root)
     with driver_lock(space):
         remove_leftovers(space)
         for prepared, cells in zip(sweeps, todo, strict=True):
@@ -95,8 +95,8 @@ def run_sweeps(
         _tell(name, summary, space, {cell.cell_id for cell in missing})
     if not (summary.interrupted or summary.time_up):
         for prepared in sweeps:
-            look_again(prepared, space, chosen, plugins=plugins, silent=silent)
-        keep_seed_ensembles(space)
+            rescore_outdated(prepared, space, chosen, plugins=plugins, silent=silent)
+        save_seed_ensembles(space)
     return summary
 
 
@@ -108,7 +108,7 @@ def _without_damaged(sweeps: Sequence[Prepared], space: Workspace, silent: bool)
     if not damaged:
         return list(sweeps)
     with driver_lock(space):
-        moved = set_damaged_aside(space, damaged)
+        moved = move_damaged_aside(space, damaged)
     for cell_id, (damage, place) in moved.items() if not silent else ():
         out.print(f"damaged {asked[cell_id]}: {damage}; it is set aside in {place} and runs again")
     return [replace(prepared, finished=prepared.finished - moved.keys()) for prepared in sweeps]
@@ -143,9 +143,9 @@ def _launched(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
     return Trackers(by_cell)
 
 
-def _tell_the_rest(prepared: Prepared, space: Workspace) -> None:
+def _flush_pending(prepared: Prepared, space: Workspace) -> None:
     """What the last driver of a sweep did not live, or could not reach MLflow, to tell; else nothing is loaded."""
-    if untold(space, prepared.sweep.name).exists():
+    if pending_marker(space, prepared.sweep.name).exists():
         with driver_lock(space):
             tracker = MlflowTracker(space)
             tracker.launch(prepared.sweep.name, ())
@@ -170,9 +170,9 @@ def _forecast(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space:
 
 def _tell(name: str, summary: FleetSummary, space: Workspace, cells: set[str]) -> None:
     out.print(
-        f"{name}: {summary.done} done, {summary.failed} failed in {spell_seconds(summary.wall_seconds)} on "
-        f"{spell_workers(summary.workers)}; start-up {spell_seconds(summary.startup_seconds)}, "
-        f"beyond training {spell_seconds(summary.overhead_seconds)}"
+        f"{name}: {summary.done} done, {summary.failed} failed in {format_seconds(summary.wall_seconds)} on "
+        f"{format_workers(summary.workers)}; start-up {format_seconds(summary.startup_seconds)}, "
+        f"beyond training {format_seconds(summary.overhead_seconds)}"
     )
     if summary.interrupted:
         out.print("stopped; the same command continues")

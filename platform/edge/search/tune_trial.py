@@ -85,19 +85,19 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     import ray
     from ray import tune
 
-    from crossfold.platform.edge.fleet.queue_actor import patiently
+    from crossfold.platform.edge.fleet.queue_actor import retry_call
 
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)
     space = Workspace.at(workspace)
     board = Scoreboard(list(texts))
     _collect(board, space)
-    patiently(lambda: actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
+    retry_call(lambda: actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
     reported = 0
     try:
         while waiting := board.waiting():
             time.sleep(POLL_SECONDS)
-            board.see(patiently(partial(actor.watch.remote, waiting)))
+            board.see(retry_call(partial(actor.watch.remote, waiting)))
             _collect(board, space)
             # The last epoch is told with the end.
             for epoch in range(reported + 1, board.epoch + bool(board.waiting())):
@@ -109,9 +109,9 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     finally:
         # Tune ends a stopped trial by an exception out of `report`.
         if waiting := board.waiting():
-            patiently(lambda: actor.cancel.remote(waiting))
+            retry_call(lambda: actor.cancel.remote(waiting))
 
 
 def _collect(board: Scoreboard, workspace: Workspace) -> None:
-    for cell_id in workspace.arrived(board.waiting()):
+    for cell_id in workspace.finished_among(board.waiting()):
         board.finish(workspace.read_exactly(cell_id))

@@ -35,7 +35,7 @@ def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, t
     out.print(table)
 
 
-def tell_error(error: UserError) -> None:
+def print_error(error: UserError) -> None:
     """The problem and what to do about it."""
     err.print("error: ", style="bold red", end="")
     err.print(error.problem)
@@ -43,12 +43,12 @@ def tell_error(error: UserError) -> None:
         err.print(f"  -> {error.remedy}")
 
 
-def spell_workers(count: int) -> str:
+def format_workers(count: int) -> str:
     """1 worker, 2 workers."""
     return f"{count} worker{'s' * (count != 1)}"
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A duration as people say it: 42 s, 3 min 10 s, 5 h 20 min."""
     whole = round(seconds)
     if whole < 60:

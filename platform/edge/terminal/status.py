@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.platform.core.errors import DataError, UserError, nearest
+from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.outcome import Failure
-from crossfold.platform.edge.terminal.console import spell_seconds, spell_workers
+from crossfold.platform.edge.terminal.console import format_seconds, format_workers
 from crossfold.platform.workspace.driver_lease import alive, driver_of
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -55,7 +55,7 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
     if sweep is not None:
         sweep = Path(sweep).stem
         if sweep not in names:
-            raise UserError(f"no sweep {sweep!r} was launched in {space}{nearest(sweep, names)}", "crossfold run")
+            raise UserError(f"no sweep {sweep!r} was launched in {space}{did_you_mean(sweep, names)}", "crossfold run")
         names = [sweep]
     asked = {name: json.loads((space.sweeps / f"{name}.json").read_text()) for name in names}
     launches = [state for state in _launches(space) if set(state["sweep"].split("+")) & set(names)]
@@ -150,11 +150,11 @@ class _Sweeps:
 
 
 def _headline(state: dict[str, Any]) -> str:
-    parts = [f"{state['sweep']}: {len(state['running'])} running on {spell_workers(state['workers'])}"]
+    parts = [f"{state['sweep']}: {len(state['running'])} running on {format_workers(state['workers'])}"]
     if state.get("throughput_per_minute"):
         parts.append(f"{state['throughput_per_minute']:.1f} cells a minute")
     if state.get("eta_seconds") is not None:
-        parts.append(f"about {spell_seconds(state['eta_seconds'])} left")
+        parts.append(f"about {format_seconds(state['eta_seconds'])} left")
     return ", ".join(parts)
 
 
@@ -187,7 +187,7 @@ def _now(row: dict[str, Any]) -> tuple[str, ...]:
     epochs = f"epoch {row['epoch']}/{row['epochs']}" if row["epochs"] else "loading"
     now = ", ".join(f"{target} {value:.3f}" for target, value in (row.get("ccc") or {}).items())
     best = f"best {row['best_ccc']:.3f}" if row["best_ccc"] is not None else ""
-    spent = spell_seconds(row["seconds"]) if "seconds" in row else ""
+    spent = format_seconds(row["seconds"]) if "seconds" in row else ""
     memory = f"GPU {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
     return epochs, f"CCC {now}" if now else "", best, spent, memory
 
@@ -210,7 +210,7 @@ def driver_line(holder: dict[str, Any]) -> str:
         heard = datetime.datetime.fromisoformat(str(holder["heartbeat"]))
     except (KeyError, ValueError):
         return f"driven by {who}"
-    age = spell_seconds(max((datetime.datetime.now(datetime.UTC) - heard).total_seconds(), 0))
+    age = format_seconds(max((datetime.datetime.now(datetime.UTC) - heard).total_seconds(), 0))
     if alive(holder):
         return f"driven by {who}, heard {age} ago"
     return f"{who} drove this workspace and was last heard {age} ago; `crossfold run` takes over"

@@ -10,10 +10,10 @@ from crossfold.platform.edge.tracking.writer import Mirror
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.launches import (
     Launch,
-    LaunchBook,
+    LaunchIndex,
     Unfinished,
-    keep_launch,
     launches,
+    save_launch,
     unfinished_cells,
 )
 from crossfold.platform.workspace.workspace import Workspace
@@ -63,7 +63,7 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
         for launch in known.values():
             if launch.launch_id not in closed:
                 mirror.close_launch(launch)
-        first = LaunchBook(list(known.values()))
+        first = LaunchIndex(list(known.values()))
         for cell_id in missing:
             record = workspace.read_exactly(cell_id)
             mirror.settle(mirror.attach(record.cell, first.having(cell_id)), record)
@@ -78,10 +78,10 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
 
 def _adopt(mirror: Mirror, cells: Sequence[str]) -> None:
     """Gives cells that no launch has one for each sweep, over as soon as it began."""
-    homeless = [cell_id for cell_id in cells if mirror.launch_of(cell_id) is None]
-    for sweep, members in _by_sweep(mirror.workspace, homeless).items():
+    orphaned = [cell_id for cell_id in cells if mirror.launch_of(cell_id) is None]
+    for sweep, members in _by_sweep(mirror.workspace, orphaned).items():
         now = utc_now()
-        keep_launch(mirror.workspace, Launch(sweep, len(members), tuple(members), at=now, ended=now))
+        save_launch(mirror.workspace, Launch(sweep, len(members), tuple(members), at=now, ended=now))
     mirror.look_up_launches()
 
 

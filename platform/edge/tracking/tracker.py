@@ -16,9 +16,9 @@ from crossfold.platform.edge.tracking.writer import CellRun, Mirror
 from crossfold.platform.workspace.launches import (
     Launch,
     Unfinished,
-    forget_unfinished,
-    keep_launch,
-    keep_unfinished,
+    delete_unfinished,
+    save_launch,
+    save_unfinished,
     unfinished_cell,
 )
 from crossfold.platform.workspace.workspace import Workspace
@@ -90,10 +90,10 @@ class MlflowTracker:
         self._parent, self._unwatch = "", None
         # Left behind by a driver that does not come to its end, or not to MLflow's.
         with contextlib.suppress(OSError):
-            keep_launch(self._workspace, self._launch)
+            save_launch(self._workspace, self._launch)
             self._mirror.look_up_launches()
-            untold(self._workspace, sweep).parent.mkdir(parents=True, exist_ok=True)
-            untold(self._workspace, sweep).touch()
+            pending_marker(self._workspace, sweep).parent.mkdir(parents=True, exist_ok=True)
+            pending_marker(self._workspace, sweep).touch()
         self.prepare()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
@@ -139,7 +139,7 @@ class MlflowTracker:
         if thread.is_alive():
             self._trouble("MLflow does not answer; `crossfold mlflow sync` writes the rest later")
         elif not self.troubles and not self._pending:
-            untold(self._workspace, self._launch.sweep).unlink(missing_ok=True)
+            pending_marker(self._workspace, self._launch.sweep).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _note(self, cell: Cell) -> Iterator[_Pending]:
@@ -154,7 +154,7 @@ class MlflowTracker:
         self._flush()
         self._launch = replace(self._launch, ended=utc_now())
         with contextlib.suppress(OSError):
-            keep_launch(self._workspace, self._launch)
+            save_launch(self._workspace, self._launch)
         for cell_id in list(self._open):
             with self._kept("a run could not be ended"):
                 self._mirror.leave(cell_id, self._open.pop(cell_id).run_id)
@@ -209,19 +209,19 @@ class MlflowTracker:
             if new:
                 self._asked.update(new)
                 self._launch = replace(self._launch, cells=self._launch.cells + new)
-                keep_launch(self._workspace, self._launch)
+                save_launch(self._workspace, self._launch)
                 self._mirror.look_up_launches()
             self._launch = self._mirror.adopt(self._launch, (told.cell.cell_id for told in batch if told.finished))
             for told in batch:
                 cell_id = told.cell.cell_id
                 if told.finished:
                     self._notes.pop(cell_id, None)
-                    forget_unfinished(self._workspace, [cell_id])
+                    delete_unfinished(self._workspace, [cell_id])
                     continue
                 before = self._notes.get(cell_id) or unfinished_cell(self._workspace, cell_id)
                 sweep, epochs = (before.sweep, before.epochs) if before else (self._launch.sweep, {})
                 self._notes[cell_id] = Unfinished(told.cell, sweep, self._launch.launch_id, {**epochs, **told.epochs})
-                keep_unfinished(self._workspace, self._notes[cell_id])
+                save_unfinished(self._workspace, self._notes[cell_id])
 
     def _put_back(self, old: _Pending) -> None:
         """Keeps what could not be written, behind what came since."""
@@ -255,6 +255,6 @@ class MlflowTracker:
         logger.log(level, "%s (further troubles are counted, not shown)", message)
 
 
-def untold(workspace: Workspace, sweep: str) -> Path:
+def pending_marker(workspace: Workspace, sweep: str) -> Path:
     """A file that is there while MLflow may lack something of a sweep that the workspace has."""
     return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', sweep)}.untold"

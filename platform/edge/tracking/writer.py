@@ -40,7 +40,7 @@ from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.launches import Launch, LaunchBook, keep_launch, launches, public_address
+from crossfold.platform.workspace.launches import Launch, LaunchIndex, launches, public_address, save_launch
 from crossfold.platform.workspace.workspace import Workspace
 
 RUNS_FILE = "mlflow-runs.jsonl"
@@ -85,7 +85,7 @@ class Mirror:
         self._runs: dict[str, str] = {}
         self._sweep_of: dict[str, str] = {}
         self._launch_runs: dict[str, str] = {}
-        self._book = LaunchBook(())
+        self._book = LaunchIndex(())
         self._current = ""
         self._client: Any = None
 
@@ -103,7 +103,7 @@ class Mirror:
 
     def look_up_launches(self) -> None:
         """Learns of launches, and of what they ran, from the workspace."""
-        self._book = LaunchBook(launches(self.workspace))
+        self._book = LaunchIndex(launches(self.workspace))
 
     def open_launch(self, launch: Launch) -> str:
         """The run of a launch that begins. What a dead driver left open in this experiment is settled or closed."""
@@ -252,10 +252,10 @@ class Mirror:
 
     def adopt(self, launch: Launch, cell_ids: Iterable[str]) -> Launch:
         """The launch, with those cells that no launch has: of another workspace, or from before launches were kept."""
-        homeless = tuple(cell_id for cell_id in cell_ids if self.launch_of(cell_id) is None)
-        if homeless:
-            launch = replace(launch, cells=launch.cells + homeless)
-            keep_launch(self.workspace, launch)
+        orphaned = tuple(cell_id for cell_id in cell_ids if self.launch_of(cell_id) is None)
+        if orphaned:
+            launch = replace(launch, cells=launch.cells + orphaned)
+            save_launch(self.workspace, launch)
             self.look_up_launches()
         return launch
 

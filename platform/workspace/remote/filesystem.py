@@ -1,7 +1,7 @@
 """Files behind an fsspec URL: listed, read and written in few calls, and every trouble told in one way.
 
 Each library has connections, caches and errors of its own. Here a connection belongs to one thread and is made anew
-once when it breaks, listings are never old, a name is absent, and whatever else goes wrong is `Away`.
+once when it breaks, listings are never old, a name is absent, and whatever else goes wrong is `RemoteUnavailable`.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossfold.platform.core.errors import Away, UserError, nearest
+from crossfold.platform.core.errors import RemoteUnavailable, UserError, did_you_mean
 
 OBJECT_STORES = frozenset(
     ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos", "obs", "r2", "memory", "hf")
@@ -72,7 +72,7 @@ class RemoteFiles:
                 name = f".written-{uuid.uuid4().hex[:8]}"
                 self.write(name, b"crossfold\n")
                 self.remove(name)
-        except Away as error:
+        except RemoteUnavailable as error:
             what = "written" if write else "read"
             raise UserError(f"the workspace {self.shown} cannot be {what}: {error}", remedy) from None
 
@@ -168,7 +168,7 @@ class RemoteFiles:
 
             try:
                 return self._call(create, again=False)
-            except Away:
+            except RemoteUnavailable:
                 # Some say in words of their own that the name is taken.
                 if last in self.listed(parent):
                     return False
@@ -177,7 +177,7 @@ class RemoteFiles:
             for patience in (2, 1, 0):
                 try:
                     self._call(lambda files, root: files.mkdir(_joined(root, name), create_parents=False), again=False)
-                except Away:
+                except RemoteUnavailable:
                     if last in self.listed(parent):
                         return False
                     # It may have been given back between the two looks.
@@ -214,7 +214,7 @@ class RemoteFiles:
         except FileNotFoundError as error:
             # Somebody removed a folder that was there.
             self._made.clear()
-            raise Away(f"{self.shown}: {error}") from error
+            raise RemoteUnavailable(f"{self.shown}: {error}") from error
 
     def _make(self, folder: str) -> None:
         if self.protocol in OBJECT_STORES or folder in self._made:
@@ -235,7 +235,9 @@ class RemoteFiles:
                 self._thread.opened = None
                 if last:
                     words = next(iter(str(error).splitlines()), "")
-                    raise Away(f"{type(error).__name__}: {words}" if words else type(error).__name__) from error
+                    raise RemoteUnavailable(
+                        f"{type(error).__name__}: {words}" if words else type(error).__name__
+                    ) from error
         raise AssertionError("unreachable")
 
     def _connect(self) -> tuple[Any, str]:
@@ -253,7 +255,7 @@ def _require(protocol: str, shown: str) -> None:
     except ValueError:
         known = available_protocols()
         raise UserError(
-            f"{shown}: no protocol is called {protocol!r}{nearest(protocol, known)}",
+            f"{shown}: no protocol is called {protocol!r}{did_you_mean(protocol, known)}",
             "such as s3://bucket/folder, gs://, abfs://, sftp://, ftp://, or file:///mount/folder",
         ) from None
     except ImportError as error:

@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.platform.core.errors import Away, DataError, UserError
+from crossfold.platform.core.errors import DataError, RemoteUnavailable, UserError
 from crossfold.platform.core.files import write_whole
 from crossfold.platform.core.layout import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
 from crossfold.platform.workspace.remote.document_sync import Documents, stat_of
@@ -51,13 +51,13 @@ _OPENED: list["Mirror"] = []
 
 
 def leave() -> None:
-    """The end of a command: sends what it wrote. Raises `Away` where that has to wait."""
+    """The end of a command: sends what it wrote. Raises `RemoteUnavailable` where that has to wait."""
     while _OPENED:
         mirror = _OPENED.pop()
         try:
             mirror.push()
-        except Away as error:
-            raise Away(f"{mirror.files.shown}: {error}; what was written waits in {mirror.root}") from None
+        except RemoteUnavailable as error:
+            raise RemoteUnavailable(f"{mirror.files.shown}: {error}; what was written waits in {mirror.root}") from None
 
 
 def mirror_root(url: str) -> Path:
@@ -91,10 +91,10 @@ class Mirror:
         self.files.check()
         try:
             self._finished_there()
-            with contextlib.suppress(Away):
+            with contextlib.suppress(RemoteUnavailable):
                 self.push()
             self.pull()
-        except Away as error:
+        except RemoteUnavailable as error:
             raise UserError(f"{self.files.shown}: {error}", "the same command continues when it is back") from None
         if self not in _OPENED:
             _OPENED.append(self)
@@ -102,12 +102,12 @@ class Mirror:
     def refresh(self) -> None:
         """Brings what is new, not more often than every `SYNC_SECONDS`; a place that is away is asked again later."""
         if time.monotonic() - self._looked >= SYNC_SECONDS:
-            with contextlib.suppress(Away):
+            with contextlib.suppress(RemoteUnavailable):
                 self.pull()
             self._looked = time.monotonic()
 
     def pull(self) -> None:
-        """Brings what is new there: documents, and finished cells but for their large files. Raises `Away`."""
+        """Brings documents and finished cells that are new there, without large files. Raises `RemoteUnavailable`."""
         here = _names(self._cells)
         waiting = _names(self._outbox)
         top = self.files.listed("")
@@ -138,7 +138,7 @@ class Mirror:
         return there
 
     def push(self) -> None:
-        """Sends what waits: cells, stores, documents. Raises `Away` where the place is."""
+        """Sends what waits: cells, stores, documents. Raises `RemoteUnavailable` where the place is."""
         self.send_waiting()
         for store in sorted(self.root.glob("stores/[!.]*-*/manifest.json")):
             self._send_store(store.parent)
@@ -167,7 +167,7 @@ class Mirror:
         """Sends documents that changed now if the place is there, else from a thread when it is back."""
         try:
             self._documents.push()
-        except Away as error:
+        except RemoteUnavailable as error:
             self._note_away(error)
             self._notes_wait = True
             self._send_later()
@@ -190,7 +190,7 @@ class Mirror:
         return not self.waiting()
 
     def send_waiting(self) -> None:
-        """Sends the cells that wait. Raises `Away`."""
+        """Sends the cells that wait. Raises `RemoteUnavailable`."""
         for name in sorted(_names(self._outbox)):
             if (self._cells / name).is_dir():
                 self._send_cell(name)
@@ -216,14 +216,14 @@ class Mirror:
                     found.add(cell_id)
         return found
 
-    def arrived(self, cell_ids: set[str]) -> set[str]:
+    def finished_among(self, cell_ids: set[str]) -> set[str]:
         """Brings those of some cells that are there; not more often than every `SYNC_SECONDS`."""
         if not cell_ids or time.monotonic() - self._looked < SYNC_SECONDS:
             return set()
         self._looked = time.monotonic()
         try:
             return self.fetch_cells(sorted(cell_ids))
-        except Away:
+        except RemoteUnavailable:
             return set()
 
     def fetch_again(self, cell_id: str) -> bool:
@@ -297,7 +297,7 @@ class Mirror:
                 self.send_waiting()
                 self._documents.push()
                 self._notes_wait = False
-            except Away as error:
+            except RemoteUnavailable as error:
                 self._note_away(error)
             except OSError as error:
                 logger.warning("cannot read what waits in %s: %s", self._outbox, error)
@@ -332,7 +332,7 @@ class Mirror:
     # Running cells
 
     @contextlib.contextmanager
-    def carrying(self, cell_id: str, *, send: bool = True) -> Iterator[None]:
+    def sync_checkpoint(self, cell_id: str, *, send: bool = True) -> Iterator[None]:
         """Takes up the checkpoint that another machine left, and sends this one's now and then while the block runs."""
         place, name = self.root / "running" / cell_id / "last.pt", f"running/{cell_id}/last.pt"
         unsent = self.root / "running" / cell_id / ".unsent"
