@@ -17,7 +17,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics.plugin_contract import check_backbone, check_corpus, check_plugin, check_system
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 class Meddling(nn.Module):

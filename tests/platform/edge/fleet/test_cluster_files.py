@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-CLUSTER = Path(__file__).resolve().parents[2] / "docs" / "cluster"
+CLUSTER = Path(__file__).resolve().parents[4] / "docs" / "cluster"
 
 
 def options_of(command: str) -> set[str]:

@@ -22,7 +22,7 @@ from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.platform.workspace.workspace import Workspace
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 SWEEP = """
 name: tiny
