@@ -24,9 +24,9 @@ demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
 # Three parts side by side: all that computes, and the engine's tests in two, as they mostly wait for Ray and servers.
-COMPUTE := $(addprefix tests/platform/test_,extraction.py end_to_end.py workspace_urls.py)
-WAIT := $(addprefix tests/platform/test_,tune_search.py ray_jobs.py cluster_files.py wide_cell.py fleet.py)
-OTHERS := $(filter-out tests/platform/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+COMPUTE := $(addprefix tests/platform/,features/test_extraction.py training/test_fine_tuning.py workspace/remote/test_workspace_urls.py)
+WAIT := $(addprefix tests/platform/edge/,search/test_run_search.py fleet/test_job_submission.py fleet/test_cluster_files.py fleet/test_multi_device.py fleet/test_ray_fleet.py)
+OTHERS := $(filter-out tests/platform/ tests/__pycache__/ tests/support/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
 PYTEST := $(BIN)/python -m pytest -q
 test: venv  ## every test that needs no GPU
 	@$(PYTEST) -p no:cacheprovider tests/platform $(addprefix --ignore=,$(COMPUTE) $(WAIT)) >.test-platform.log 2>&1 & platform=$$!; \

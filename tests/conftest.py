@@ -270,7 +270,7 @@ def in_double_precision(monkeypatch):
     """Gates at T = 0.1 amplify rounding: in float32 two processors disagree in the third digit, here in none."""
     import torch
 
-    from tests.platform.double_precision import compute_in_double
+    from tests.support.double_precision import compute_in_double
 
     compute_in_double(monkeypatch.setattr)
     yield
@@ -295,8 +295,8 @@ def crossfold(capsys):
 
 @pytest.fixture
 def by_name(monkeypatch):
-    """Imports a module of tests/platform by its bare name, as every process started from here then can, too."""
-    folder = Path(__file__).parent / "platform"
+    """Imports a module of tests/support by its bare name, as every process started from here then can, too."""
+    folder = Path(__file__).parent / "support"
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(folder.parents[1] / ".pkg")]))
     return importlib.import_module

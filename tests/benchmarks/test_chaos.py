@@ -2,14 +2,11 @@
 
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from crossfold.platform.workspace.workspace import Workspace
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
-from chaos_tools import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
+from tests.support.chaos import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
 
 KINDS = ("worker", "node", "driver", "controller", "queue")
 CELLS, KILLS, SECONDS = 200, 10, 1500

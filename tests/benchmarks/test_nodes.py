@@ -13,9 +13,8 @@ def fakes(by_name):
 
 @pytest.fixture
 def cluster(monkeypatch, fakes):
-    from chaos_tools import QUICK_TO_NOTICE, SETTINGS
-
     from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
+    from tests.support.chaos import QUICK_TO_NOTICE, SETTINGS
 
     for name, value in (RAY_SETTINGS | SETTINGS).items():
         monkeypatch.setenv(name, value)

@@ -26,7 +26,7 @@ WHOLE, STEADY, LESS = 0.05, 0.01, 10
 @pytest.fixture
 def trials(monkeypatch):
     tests = Path(__file__).parents[1]
-    folders = [str(tests / "platform"), str(tests / "benchmarks")]
+    folders = [str(tests / "support"), str(tests / "benchmarks")]
     for folder in folders:
         monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, str(tests.parent / ".pkg")]))

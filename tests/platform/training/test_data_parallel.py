@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ import torch
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
+from tests.support.paths import ROOT, SUPPORT
 
-HERE = Path(__file__).resolve().parent
 EXACT = {
     "loss__scope": "window",
     "temporal__dropout": 0.0,
@@ -43,10 +42,18 @@ def shared(tmp_path_factory, synthetic_store, tiny_cell):
     for name, made, stops in (("cell", cell, "1,2,0"), ("bad", bad, "0")):
         (folder / f"{name}.json").write_text(made.model_dump_json())
         jobs.append(f"{folder / name}.json:{stops}")
-    path = os.pathsep.join([str(HERE.parent.parent / ".pkg"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT / ".pkg"), os.environ.get("PYTHONPATH", "")])
     started = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "two_processes.py"), str(rank), "2", str(folder / "meeting"), two.root, *jobs],
+            [
+                sys.executable,
+                str(SUPPORT / "two_processes.py"),
+                str(rank),
+                "2",
+                str(folder / "meeting"),
+                two.root,
+                *jobs,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

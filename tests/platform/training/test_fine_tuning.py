@@ -25,7 +25,7 @@ from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data
-from tests.platform.interruption import StopAfter, bytes_of
+from tests.support.interruption import StopAfter, bytes_of
 
 END_TO_END = {
     "backbones": {"visual": "tiny"},

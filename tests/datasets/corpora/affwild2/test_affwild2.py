@@ -12,7 +12,7 @@ from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.findings import Finding, findings_table, refuse_errors
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.platform.core.errors import DataError
-from tests.datasets.damage import put, rewrite, truncate
+from tests.support.damage import put, rewrite, truncate
 
 ANNOTATIONS = Path("annotations") / "VA_Estimation_Challenge"
 FRAMES = 40

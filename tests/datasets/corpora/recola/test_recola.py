@@ -25,7 +25,7 @@ from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
-from tests.datasets.damage import put, rewrite, truncate
+from tests.support.damage import put, rewrite, truncate
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.support.paths import ROOT
 
 TINY = {
     "window": 20, "hop": 10, "epochs": 2, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,
@@ -182,7 +183,7 @@ def test_a_plugin_is_a_system(crossfold, workspace, place):
 def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspace, place):
     """kill -9 of the driver while Ray Train workers train; the same command ends in the same bytes."""
     path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY, "epochs": 12, "patience": 12})
-    here = Path(__file__).parents[4]
+    here = ROOT
     command = [
         sys.executable,
         "-m",

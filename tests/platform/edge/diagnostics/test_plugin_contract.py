@@ -3,7 +3,6 @@
 import re
 import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from torch import nn
@@ -16,8 +15,7 @@ from crossfold.fusion_models.catalogue import find_system, systems
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics.plugin_contract import check_backbone, check_corpus, check_plugin, check_system
-
-ROOT = Path(__file__).parents[4]
+from tests.support.paths import ROOT
 
 
 class Meddling(nn.Module):

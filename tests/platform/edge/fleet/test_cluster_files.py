@@ -4,13 +4,14 @@ import os
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 import typer
 import yaml
 
-CLUSTER = Path(__file__).resolve().parents[4] / "docs" / "cluster"
+from tests.support.paths import ROOT
+
+CLUSTER = ROOT / "docs" / "cluster"
 
 
 def options_of(command: str) -> set[str]:

@@ -20,9 +20,8 @@ from crossfold.platform.edge.fleet import job_submission as ray_jobs
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.platform.workspace.workspace import Workspace
-from tests.waiting import wait_for
-
-ROOT = Path(__file__).parents[4]
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_for
 
 SWEEP = """
 name: tiny

@@ -6,9 +6,7 @@ The large one, with nodes, is in tests/benchmarks/test_chaos.py.
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,15 +14,14 @@ import pytest
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.workspace.workspace import Workspace
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chaos_tools import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep
+from tests.support.chaos import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep
+from tests.support.paths import SUPPORT
 
 
 @pytest.mark.benchmark
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
     sweep, work, gate = write_sweep(tmp_path, cells=8, targets=["valence"]), Workspace(tmp_path / "work"), tmp_path
-    run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", Path(__file__).with_name("gated.py"))
+    run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", SUPPORT / "gated.py")
     settings = {**os.environ, **SETTINGS, "CROSSFOLD_TEST_GATE": str(gate)}
     with (tmp_path / "first.log").open("w") as log:
         driver = subprocess.Popen(run, env=settings, stdout=log, stderr=log)

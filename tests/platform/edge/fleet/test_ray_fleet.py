@@ -24,7 +24,7 @@ from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.tracker import RecordingTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 TRIAL = "fake_trials:sleepy"
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -24,9 +23,7 @@ from crossfold.platform.workspace.repair import remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_mlflow_tracker import commit, make_cell, report_of, wait_for
+from tests.platform.edge.tracking.test_mlflow_tracker import commit, make_cell, report_of, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from crossfold.platform.edge.tracking.sync import sync, ui_command
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 EPOCHS = 5
 

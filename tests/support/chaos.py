@@ -19,7 +19,8 @@ from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 TINY = {
     "window": 20, "hop": 10, "epochs": 8, "patience": 8, "batch": 16, "temporal.width": 8, "temporal.levels": 1,
     "head.hidden": 8, "optimizer.warmup_epochs": 0, "stress": "none",
@@ -70,7 +71,7 @@ def undisturbed(sweep: Path, work: Path) -> dict[str, bytes]:
     work.mkdir()
     (work / "stores").symlink_to(sweep.parent / "work" / "stores")
     subprocess.run(
-        command("run", sweep, "-w", work, "--workers", "0"), check=True, capture_output=True, timeout=3600, cwd=HERE
+        command("run", sweep, "-w", work, "--workers", "0"), check=True, capture_output=True, timeout=3600, cwd=ROOT
     )
     return tables(sweep, work)
 
@@ -136,7 +137,7 @@ class Chaos:
         with self.log.open("a") as log:
             return subprocess.Popen(
                 command("run", self.sweep, "-w", self.work, "--workers", "2", *where),
-                stdout=log, stderr=subprocess.STDOUT, cwd=HERE, env={**os.environ, **SETTINGS},
+                stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **SETTINGS},
             )  # fmt: skip
 
     def _kill(self, kind: str, driver: subprocess.Popen) -> bool:

@@ -1,4 +1,4 @@
-"""What each of two processes that share a cell does, for test_replica.py; run as `python two_processes.py ...`."""
+"""What each of two processes that share a cell does; run by test_data_parallel.py."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Takes a picture of the top of a report: `python tests/reports/screenshot.py REPORT.html OUT.png`."""
+"""Takes a picture of the top of a report: `python tests/support/screenshot.py REPORT.html OUT.png`."""
 
 import argparse
 import shutil
