@@ -95,7 +95,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "datasets/store",
     ),
     "platform/scheduling": ("platform/core", "platform/workspace", "platform/execution"),
-    "platform/edge": (),
+    "platform/edge": ("platform/edge/tracking",),
     "platform/edge/tracking": ("platform/core", "platform/workspace", "platform/export", "datasets/store", "sweeps"),
     "platform/edge/fleet": (
         "platform/core",
@@ -272,6 +272,10 @@ def test_the_table_of_rooms_has_no_circle_and_no_arrow_that_nothing_uses():
     }
     unused = [f"{room} -> {other}" for room, rooms in arrows.items() for other in rooms - {ANYTHING} - used[room]]
     assert not unused, "\n".join(sorted(unused))
+
+
+def test_only_the_module_that_saved_models_name_lies_directly_in_edge():
+    assert {path.name for path in (ROOT / "platform/edge").glob("*.py")} == {"__init__.py", "mlflow_model.py"}
 
 
 def test_nothing_imports_edge():

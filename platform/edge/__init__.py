@@ -1,5 +1,4 @@
-"""The outside world: Ray, Optuna, MLflow, the terminal, the command line. Nothing outside this folder imports from
-it.
+"""The outside world: Ray, Optuna, MLflow, the terminal, the command line. Nothing outside this folder imports it.
 
-May import: nothing of ours.
+May import: `platform/edge/tracking`, for `mlflow_model`, the module that models saved by earlier versions name.
 """
