@@ -111,13 +111,13 @@ def test_a_plugin_may_use_dataclasses_and_late_annotations(tmp_path, forgetful):
     late = """\
     from __future__ import annotations
     from dataclasses import dataclass
-    from crossfold.platform.core.recipe import Strict
+    from crossfold.platform.core.base_model import FrozenModel
 
     @dataclass
     class Helper:
         size: int = 3
 
-    class Params(Strict):
+    class Params(FrozenModel):
         helper_size: int = 3
     """
     path.write_text(textwrap.dedent(late) + PLUGIN.format(name="plugged_in_late"))
