@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.core.moved_modules import alias_moved_modules
 
 T = TypeVar("T")
 
@@ -80,7 +81,10 @@ class Registry(Generic[T]):
 
 
 def load_plugin(path: Path) -> None:
-    """Runs a user's file so that its decorators register what it defines (`--plugin my_model.py`)."""
+    """Runs a user's file so that its decorators register what it defines (`--plugin my_model.py`).
+
+    Raises `UserError` where the file cannot be run. Modules may be imported by the names of `moved_modules`, too.
+    """
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"plugin {path} is not a Python file", "give the path of one that registers a system")
     spec = importlib.util.spec_from_file_location(f"crossfold_plugin_{path.stem}", path)
@@ -89,6 +93,7 @@ def load_plugin(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses with late annotations look their module up here.
     sys.modules[spec.name] = module
+    alias_moved_modules()
     try:
         spec.loader.exec_module(module)
     except UserError:
@@ -96,4 +101,4 @@ def load_plugin(path: Path) -> None:
     except Exception as error:  # whatever a user's file may raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
-        raise UserError(f"plugin {path}{where}: {type(error).__name__}: {error}", "mend the file") from error
+        raise UserError(f"plugin {path}{where}: {type(error).__name__}: {error}", "fix the file") from error

@@ -1,0 +1,274 @@
+"""What users of commit ed74c6d own goes on working: workspace, sweeps, MLflow store, plug-ins, entry points.
+
+`fixtures/workspace-ed74c6d.tar.xz` was made by that commit: seven finished cells of three sweeps, one cell that was
+stopped after epoch 11, and the leaderboard as it was reported then.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.paths import ROOT
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PLUGINS = sorted((FIXTURES / "plugins_ed74c6d").glob("*.py"))
+INTERRUPTED, STOPPED_AFTER = "4bfe40a12209c71e", 11
+
+
+def digest(text):
+    return hashlib.sha256(str(text).encode()).hexdigest()[:12]
+
+
+def move_mlflow_store(workspace):
+    """Writes the workspace's new place into its MLflow store, as if it had been made there.
+
+    MLflow holds absolute addresses of artifacts, and a hash of the workspace's path says whose a run is.
+    """
+    with sqlite3.connect(workspace / "mlflow.db") as database:
+        ((artifacts,),) = database.execute("select artifact_uri from runs limit 1")
+        old = artifacts.removeprefix("file://").partition("/mlflow-artifacts/")[0]
+        database.execute("update runs set artifact_uri = replace(artifact_uri, ?, ?)", (old, str(workspace)))
+        database.execute(
+            "update experiments set artifact_location = replace(artifact_location, ?, ?)", (old, str(workspace))
+        )
+        database.execute(
+            "update tags set value = ? where key = 'workspace' and value = ?", (digest(workspace), digest(old))
+        )
+    database.close()
+    runs = workspace / "mlflow-runs.jsonl"
+    before, after = digest(f"sqlite:///{old}/mlflow.db"), digest(f"sqlite:///{workspace}/mlflow.db")
+    assert before in runs.read_text()
+    runs.write_text(runs.read_text().replace(before, after))
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """The folder that holds workspace `ws`, its sweep files, and `expected/`."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tarfile.open(FIXTURES / "workspace-ed74c6d.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    move_mlflow_store(tmp_path / "ws")
+    return tmp_path
+
+
+@pytest.fixture
+def own_registries(monkeypatch):
+    """What a test registers is gone after it."""
+    from crossfold.datasets.corpora.registry import CORPORA
+    from crossfold.fusion_models.backbones.catalogue import BACKBONES
+    from crossfold.fusion_models.catalogue import systems
+    from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
+
+    for registry in (CORPORA, BACKBONES, systems):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    for name in set(WEIGHTS):
+        monkeypatch.setitem(WEIGHTS, name, WEIGHTS[name])
+    yield
+    WEIGHTS.pop("small-weights", None)
+
+
+def files_of(workspace, part="cells"):
+    return {path.relative_to(workspace): path.read_bytes() for path in (workspace / part).rglob("*") if path.is_file()}
+
+
+def runs_of(workspace, store="mlflow.db"):
+    """(cell, status) of every run of a cell in an MLflow store, sorted."""
+    with sqlite3.connect(f"file:{workspace / store}?mode=ro", uri=True) as database:
+        query = "select tags.value, runs.status from runs join tags using (run_uuid) where tags.key = 'cell_id'"
+        found = sorted(database.execute(query))
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize("name", ["old", "interrupted", "stopped"])
+def test_a_sweep_plans_the_cells_that_it_planned_then(lab, name):
+    from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.sweeps.plan import expand
+    from crossfold.sweeps.sweep_files import load
+
+    store = FeatureStore(Workspace(lab / "ws").find_store("synthetic"))
+    cells = [cell.cell_id for cell in expand(load(str(lab / f"{name}.yaml")), store).cells]
+    assert cells == json.loads((lab / "ws" / "sweeps" / f"{name}.json").read_text())["cells"]
+
+
+def test_the_store_of_then_has_the_hash_that_its_files_have_today(lab):
+    from crossfold.datasets.store.feature_store import verify_store
+
+    (path,) = (lab / "ws" / "stores").glob("synthetic-*")
+    assert path.name == "synthetic-863c9b3776b39f13"
+    verify_store(path)
+
+
+def test_the_same_corpus_becomes_the_same_store(lab, crossfold):
+    """But for statistics of normalisation, of which processors differ in the last bit."""
+    assert crossfold("corpus", "synthetic", lab / "data", "--clips", 6, "--frames", 60)[0] == 0
+    code, _, error = crossfold("prepare", "synthetic", "--root", lab / "data", "-w", lab / "new")
+    assert code == 0, error
+    (old,), (new,) = ((lab / space / "stores").glob("synthetic-*") for space in ("ws", "new"))
+    manifests = [json.loads((store / "manifest.json").read_text()) for store in (old, new)]
+    for manifest in manifests:
+        manifest.pop("content_hash")
+    statistics = [pd.json_normalize(manifest.pop("normalisation")).T for manifest in manifests]
+    assert manifests[0] == manifests[1]
+    assert statistics[0].index.equals(statistics[1].index)
+    for array in old.glob("*.npy"):
+        assert array.read_bytes() == (new / array.name).read_bytes(), array.name
+
+
+def test_the_report_has_the_numbers_that_it_had_then(lab, crossfold):
+    code, _, error = crossfold("report", "-w", lab / "ws", "--format", "csv", "--out", lab / "out")
+    assert code == 0, error
+    key = ("kind", "row", "column", "system", "variant", "target", "corpus", "store", "recipe_hash", "protocol")
+    numbers = ("measured", "sd", "video_mean", "done", "planned", "folds", "seeds", "cells")
+
+    def read(path):
+        with path.open(newline="") as file:
+            return {tuple(row[k] for k in key): [row[n] for n in numbers] for row in csv.DictReader(file)}
+
+    expected = read(lab / "expected" / "leaderboard.csv")
+    assert len(expected) == 21
+    found = {}
+    for path in (lab / "out").glob("leaderboard*.csv"):
+        found |= read(path)
+    assert {k: found.get(k) for k in expected} == expected
+
+
+def test_nothing_that_was_finished_runs_again(lab, crossfold):
+    before = files_of(lab / "ws")
+    code, said, error = crossfold("run", lab / "old.yaml", "-w", lab / "ws", "--workers", 0)
+    assert code == 0, error
+    assert "all 6 cells are done; nothing to run" in said
+    assert files_of(lab / "ws") == before
+
+
+@pytest.mark.slow
+def test_an_interrupted_cell_goes_on_from_its_checkpoint(lab, crossfold):
+    """The mark in the checkpoint's curve could come from nowhere else."""
+    from crossfold.platform.training import checkpoint
+
+    place = lab / "ws" / "running" / INTERRUPTED / "last.pt"
+    content = checkpoint.read(place)
+    assert content["progress"]["epoch"] == STOPPED_AFTER
+    content["progress"]["curve"][0]["train_loss"] = 42.0
+    checkpoint.write(place, content)
+    before = files_of(lab / "ws")
+    code, said, error = crossfold("run", lab / "interrupted.yaml", "-w", lab / "ws", "--workers", 0)
+    assert code == 0, error
+    assert "1 done, 0 failed" in said
+    curve = pd.read_parquet(lab / "ws" / "cells" / INTERRUPTED / "curve.parquet")
+    assert list(curve["epoch"]) == list(range(len(curve)))
+    assert len(curve) > STOPPED_AFTER
+    assert curve["train_loss"][0] == 42.0
+    assert curve["train_loss"][STOPPED_AFTER:].max() < 1
+    assert before.items() <= files_of(lab / "ws").items()
+    assert not place.exists()
+    # Its MLflow run was taken up as well: there is no second one of any cell, and all are finished.
+    assert {status for _, status in runs_of(lab / "ws")} == {"FINISHED"}
+    assert len(runs_of(lab / "ws")) == 8
+
+
+def test_what_was_rescored_is_known_and_comes_out_the_same(lab, crossfold):
+    command = ("rescore", lab / "old.yaml", "-w", lab / "ws", "--post", "ca2021", "--json")
+    before = files_of(lab / "ws", "rescored")
+    code, said, error = crossfold(*command)
+    assert code == 0, error
+    assert (json.loads(said)["finished"], json.loads(said)["rescored"]) == (6, 0)
+    shutil.rmtree(lab / "ws" / "rescored")
+    code, said, error = crossfold(*command)
+    assert (code, json.loads(said)["rescored"]) == (0, 6), error
+    after = files_of(lab / "ws", "rescored")
+    assert after.keys() == before.keys()
+    for path, content in before.items():
+        then, now = (pd.json_normalize(json.loads(text)).T[0] for text in (content, after[path]))
+        assert list(then.index) == list(now.index)
+        for name in (name for name in then.index if name.endswith(".ccc")):
+            assert now[name] == pytest.approx(then[name], abs=1e-6), f"{path} {name}"
+
+
+def test_the_mlflow_store_is_recognised_and_can_be_rebuilt(lab, crossfold, monkeypatch):
+    before = runs_of(lab / "ws")
+    assert len(before) == 8
+    code, said, error = crossfold("mlflow", "sync", "-w", lab / "ws")
+    assert code == 0, error
+    assert "8 present, 0 completed, 0 created" in said
+    assert runs_of(lab / "ws") == before
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab / 'ws' / 'rebuilt.db'}")
+    code, said, error = crossfold("mlflow", "sync", "-w", lab / "ws")
+    assert code == 0, error
+    assert "0 present, 0 completed, 8 created" in said
+    assert runs_of(lab / "ws", "rebuilt.db") == before
+
+
+@pytest.mark.usefixtures("own_registries")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.stem)
+def test_a_plugin_of_the_documented_form_keeps_the_contract(lab, crossfold, plugin):
+    from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
+
+    write_synthetic(lab / "data", clips=6, frames=60, seed=0)
+    code, said, error = crossfold("check", "--plugin", plugin, "--root", lab / "data", "--json")
+    assert code == 0, said + error
+    checks = json.loads(said)
+    assert len(checks) >= 4
+    assert not [check for check in checks if check["problem"]]
+
+
+@pytest.mark.usefixtures("own_registries")
+def test_an_import_of_an_old_name_warns_with_the_new_one():
+    from crossfold.platform.core.registry import load_plugin
+
+    with pytest.warns(FutureWarning, match="platform.weights_table is now crossfold.platform.modeling.pretrained"):
+        load_plugin(FIXTURES / "plugins_ed74c6d" / "backbone.py")
+
+
+def test_every_old_name_leads_somewhere(recwarn):
+    """Each module that moved, and what a plug-in takes from it."""
+    import importlib
+
+    from crossfold.platform.core.moved_modules import MOVED, alias_moved_modules
+
+    alias_moved_modules()
+    taken = {
+        "crossfold.datasets.clips": "UNLABELLED VALENCE_AROUSAL ClipArrays ClipInfo MediaClip Span Target labelled",
+        "crossfold.datasets.corpus_files": "sound_of_video take_crops take_transcript walk",
+        "crossfold.datasets.inputs": "INPUT_KINDS InputKind input_shape",
+        "crossfold.datasets.labels": "label_in_range read_labels",
+        "crossfold.datasets.partitions": "Fold check_leakage make_folds",
+        "crossfold.datasets.validation": "Finding Severity check_crops check_targets check_wav",
+        "crossfold.platform.config": "Head Recipe Strict Temporal",
+        "crossfold.platform.errors": "DataError UserError nearest",
+        "crossfold.platform.registry": "Registry load_plugin",
+        "crossfold.platform.strict": "Strict",
+        "crossfold.platform.weights_table": "WEIGHTS Expected Weights register_weights",
+        # These became folders; their front doors have the names.
+        "crossfold.datasets.corpora": "CORPORA EMBEDDED Corpus FeatureClip Inspect Inspection find_reader is_asked",
+    }
+    assert MOVED.keys() < taken.keys()
+    for module, names in taken.items():
+        for name in names.split():
+            assert getattr(importlib.import_module(module), name) is not None
+    with pytest.raises(
+        AttributeError, match=r"has no 'nothing'; its contents are in crossfold\.platform\.core\.errors"
+    ):
+        importlib.import_module("crossfold.platform.errors").nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[str(Path(sys.executable).parent / "crossfold")], [sys.executable, "-m", "crossfold.platform.edge.cli"]],
+    ids=["console script", "python -m"],
+)
+def test_both_entry_points_work(command):
+    done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("crossfold ")
