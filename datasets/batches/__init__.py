@@ -2,7 +2,7 @@
 with torch.
 
 May import: `datasets/store`, `platform/core`.
-Public: `Batch`, `DamagedFrames`, `Source`, `Stitcher`, `window_source`.
+Public: `Batch`, `BatchSpec`, `DamagedFrames`, `Stitcher`, `WindowSource`.
 """
 
 import lazy_loader
@@ -10,8 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "clip_source": ["Source", "window_source"],
         "corruptions": ["DamagedFrames"],
-        "windows": ["Batch", "Stitcher"],
+        "source": ["Batch", "BatchSpec", "WindowSource"],
+        "windows": ["Stitcher"],
     },
 )

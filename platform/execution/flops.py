@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossfold.datasets.batches.clip_source import Source
+from crossfold.datasets.batches.source import WindowSource
 from crossfold.platform.modeling.emotion_model import EmotionModel
 
 
 @torch.no_grad()
-def flops_of_window(model: EmotionModel, source: Source) -> int | None:
+def flops_of_window(model: EmotionModel, source: WindowSource) -> int | None:
     """Floating-point operations of one prediction of the first window, backbones and heads included.
 
     None for models with recurrent layers, whose kernels torch's counter does not see.

@@ -21,7 +21,7 @@ from time import monotonic
 import torch
 from safetensors.torch import save as to_safetensors
 
-from crossfold.datasets.batches.gpu_source import forget
+from crossfold.datasets.batches import gpu_cache
 from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.evaluation_config import Evaluation
 from crossfold.platform.core.files import utc_now
@@ -83,7 +83,7 @@ def attempt_cell(
         return Outcome("done", monotonic() - started)
     # Only now that nothing refers to the cell's tensors; others on this GPU may wait for their memory.
     if failure.kind == FailureClass.OOM:
-        forget()
+        gpu_cache.clear()
     release_cached_memory(device)
     if replica.first:
         workspace.record_failure(failure)

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.batches.clip_source import Source
-from crossfold.datasets.batches.windows import Batch
+from crossfold.datasets.batches.source import Batch, WindowSource
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.evaluation_config import Evaluation, strengths_of
 from crossfold.platform.core.recipe import Recipe
@@ -45,7 +44,7 @@ class PassSize:
     """Real indices of all windows, overlaps counted again: what passes the backbones."""
 
     @classmethod
-    def of(cls, source: Source, recipe: Recipe) -> "PassSize":
+    def of(cls, source: WindowSource, recipe: Recipe) -> "PassSize":
         """Of the windows that a recipe cuts."""
         real = source.windows.real
         return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.frames).any(axis=2).sum()))

@@ -1,14 +1,14 @@
 """What a cell trains on, is selected by and reports: the clips of its fold, cut into windows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from crossfold.datasets.batches.clip_source import Source, window_source
-from crossfold.datasets.batches.gpu_source import Resident, place
+from crossfold.datasets.batches.source import BatchSpec, StoreArrays, WindowSource
+from crossfold.datasets.batches.windows import Windows, cut
 from crossfold.datasets.corpora.partitions import Fold, hold_out, inner_fold
-from crossfold.datasets.store.feature_store import FeatureStore, Normalisation
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
@@ -21,7 +21,7 @@ class Split:
     """The clips that are scored together and the windows that cover them."""
 
     clips: tuple[str, ...]
-    source: Source
+    source: WindowSource
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def open_data(cell: Cell, store_path: Path, device: str) -> CellData:
     store = _open_store(store_path)
     check_inputs(cell.recipe, store, modalities_of(cell))
     fold, selecting = splits(cell, store)
-    statistics = {m: statistics_of(store, m, cell.fold, fold.train) for m in modalities_of(cell)}
-    resident = None
-    if device.startswith("cuda"):
-        resident = place(store, cell.fold, modalities_of(cell), cell.targets, device)
+    spec = batch_spec(cell, device)
+    statistics = {m: statistics_of(store, m, cell.fold, fold.train) for m in spec.modalities}
+    arrays = StoreArrays.of(store, spec, statistics)
     training, selection, reported = (
-        _split(cell, store, clips, statistics, device, resident) for clips in (fold.train, selecting, fold.validation)
+        Split(clips, WindowSource(store, windows_of(cell, store, clips), spec, arrays))
+        for clips in (fold.train, selecting, fold.validation)
     )
     _refuse_unlabelled(cell, store, {"train on": fold.train, "select by": selecting, "report": fold.validation})
     for split in (training, selection, reported):
@@ -72,18 +72,18 @@ def splits(cell: Cell, store: FeatureStore) -> tuple[Fold, tuple[str, ...]]:
     return fold, fold.validation
 
 
-def _split(
-    cell: Cell,
-    store: FeatureStore,
-    clips: tuple[str, ...],
-    statistics: Mapping[str, Normalisation | None],
-    device: str,
-    resident: Resident | None,
-) -> Split:
+def batch_spec(cell: Cell, device: str = "cpu") -> BatchSpec:
+    """What the batches of a cell hold."""
     modalities = modalities_of(cell)
     inputs = wanted_inputs(cell.recipe, modalities)
-    source = window_source(cell, store, clips, modalities, device=device, inputs=inputs, resident=resident)
-    return Split(clips, source.with_statistics(statistics))
+    return BatchSpec(cell.fold, modalities, cell.targets, inputs, device, cell.recipe.clip)
+
+
+def windows_of(cell: Cell, store: FeatureStore, clips: Sequence[str]) -> Windows:
+    """The windows of these clips as the recipe of a cell cuts them; each spans `window` x `clip.frames` frames."""
+    recipe = cell.recipe
+    length, hop = recipe.window * recipe.clip.frames, recipe.hop * recipe.clip.frames
+    return cut(store, clips, length=length, hop=hop, invalid=recipe.invalid)
 
 
 def _refuse_unlabelled(cell: Cell, store: FeatureStore, roles: Mapping[str, tuple[str, ...]]) -> None:

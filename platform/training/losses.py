@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossfold.datasets.batches.windows import Batch
+from crossfold.datasets.batches.source import Batch
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.recipe import Loss
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.batches.clip_source import Source
+from crossfold.datasets.batches.source import WindowSource
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.outcome import EpochReport, Reporter
@@ -62,7 +62,7 @@ class Trained:
 def train(
     cell: Cell,
     model: EmotionModel,
-    source: Source,
+    source: WindowSource,
     validate: Callable[[EmotionModel], dict[str, float]],
     reporter: Reporter,
     checkpoint: Path,
@@ -123,7 +123,7 @@ def train(
     return Trained(run.best_state, progress, end)
 
 
-def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: ProcessGroup) -> float:
+def _train_epoch(cell: Cell, run: "_Run", source: WindowSource, replica: ProcessGroup) -> float:
     """One pass over the windows; returns the mean loss per window."""
     recipe, model = cell.recipe, run.model
     epoch = run.progress.epoch
@@ -145,7 +145,9 @@ def _train_epoch(cell: Cell, run: "_Run", source: Source, replica: ProcessGroup)
     return total / max(len(order), 1)
 
 
-def _backward(cell: Cell, run: "_Run", source: Source, mine: np.ndarray, replica: ProcessGroup, step: int) -> float:
+def _backward(
+    cell: Cell, run: "_Run", source: WindowSource, mine: np.ndarray, replica: ProcessGroup, step: int
+) -> float:
     """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
     recipe, epoch = cell.recipe, run.progress.epoch
     parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]

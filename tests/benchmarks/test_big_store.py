@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfold.datasets.batches.windows import WindowSource, cut
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import cut
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.datasets.corpora.embedded.puppets import write_puppets
 from crossfold.datasets.store.feature_store import FORMAT, FeatureStore
@@ -90,7 +91,7 @@ def test_a_store_of_affwild2s_size_opens_at_once_and_is_never_read_whole(huge, c
     store = FeatureStore(huge)
     windows = cut(store, store.fold(0).train, length=300, hop=200, invalid="mask")
     modalities = ("audio", "visual", "text")
-    source = WindowSource(store, windows, fold=0, modalities=modalities, targets=("valence", "arousal"))
+    source = WindowSource(store, windows, BatchSpec(0, modalities, ("valence", "arousal")))
     opened = time.perf_counter() - began
     source.batch(np.arange(12))
     before = resident()

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.datasets.batches.corruptions import GREY, KINDS, NOISE_BLOCK, damage, damaged_frames, noise_of
-from crossfold.datasets.batches.windows import WindowSource, cut
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import cut
 from crossfold.datasets.store.feature_store import FeatureStore
 
 STRENGTHS = {"missing": (0.2, 0.6), "noisy": (0.5, 2.0), "frozen": (0.4, 2.0), "shifted": (0.3, 1.0)}
@@ -108,7 +109,7 @@ def store(tmp_path, small_store):
 
 def source_of(store, clips):
     windows = cut(store, clips, length=20, hop=10, invalid="drop")
-    return WindowSource(store, windows, fold=0, modalities=("audio", "visual"), targets=("valence",))
+    return WindowSource(store, windows, BatchSpec(0, ("audio", "visual"), ("valence",)))
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

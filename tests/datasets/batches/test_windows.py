@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.batches.windows import Stitcher, Windows, WindowSource, cut
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import Stitcher, Windows, cut
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, write_store
 from crossfold.platform.core.errors import UserError
@@ -174,7 +175,7 @@ def store(tmp_path_factory, small_store):
 
 def source_of(store, clips=("a", "b", "v"), *, targets=("valence", "arousal"), fold=0, invalid="mask", length=10):
     windows = cut(store, clips, length=length, hop=5, invalid=invalid)
-    return WindowSource(store, windows, fold=fold, modalities=("audio", "visual"), targets=targets)
+    return WindowSource(store, windows, BatchSpec(fold, ("audio", "visual"), targets))
 
 
 def test_shapes_and_kinds(store):
@@ -272,7 +273,7 @@ def test_batches_are_copies(store):
 
 def test_no_window_is_an_empty_source(store):
     empty = Windows(np.zeros((0, 10), np.int64), np.zeros((0, 10), np.bool_))
-    source = WindowSource(store, empty, fold=0, modalities=("audio",), targets=("valence",))
+    source = WindowSource(store, empty, BatchSpec(0, ("audio",), ("valence",)))
     assert len(source) == 0
 
 
@@ -309,8 +310,7 @@ def raw_store(tmp_path_factory):
 
 def raw_source(store, inputs=None, length=8):
     windows = cut(store, ("a", "v"), length=length, hop=5, invalid="mask")
-    modalities = ("audio", "visual")
-    return WindowSource(store, windows, fold=0, modalities=modalities, targets=("valence",), inputs=inputs)
+    return WindowSource(store, windows, BatchSpec(0, ("audio", "visual"), ("valence",), inputs or {}))
 
 
 def test_raw_input_is_gathered_in_its_own_type_and_shape(raw_store):
@@ -349,10 +349,7 @@ def test_raw_input_that_the_store_cannot_serve_is_answered_with_the_command(raw_
         WindowSource(
             store,
             cut(store, ("a",), length=5, hop=5, invalid="mask"),
-            fold=0,
-            modalities=("visual",),
-            targets=("valence",),
-            inputs={"visual": "crops48"},
+            BatchSpec(0, ("visual",), ("valence",), {"visual": "crops48"}),
         )
     with pytest.raises(UserError, match="side of 48, 112, 224"):
         raw_source(raw_store, {"visual": "clips16@100"})

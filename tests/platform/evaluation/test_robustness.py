@@ -1,13 +1,14 @@
 """A cell under stress: what changes, what must not, and what gates are asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crossfold.datasets.batches.clip_source import window_source
 from crossfold.datasets.batches.corruptions import damaged_frames
+from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
@@ -17,7 +18,7 @@ from crossfold.platform.evaluation.predict import look, predict
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import score, span_masks, span_scores
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.training.cell_data import Split, open_data
+from crossfold.platform.training.cell_data import Split, batch_spec, open_data, windows_of
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def test_a_modality_that_a_system_does_not_read_cannot_change_it(looked_at, span
     """Not by what is skipped: both modalities are gathered, one is damaged, and the model looks again."""
     data, model, seen, _ = looked_at(system)
     clips = data.reported.clips
-    source = window_source(data.cell, spanned_store, clips, ("audio", "visual"))
+    spec = replace(batch_spec(data.cell), modalities=("audio", "visual"))
+    source = WindowSource(spanned_store, windows_of(data.cell, spanned_store, clips), spec)
     frames = damaged_frames(spanned_store, "noisy", 3.0, modality=unread, fold=0, clips=clips)
     hurt = Split(clips, source.with_frames(unread, frames, frames.present))
     again = predict(model, hurt, spanned_store, data.cell.targets, 8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load as from_safetensors
 
-from crossfold.datasets.batches.windows import WindowSource
+from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Inner
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from crossfold.datasets.batches.windows import Windows, WindowSource
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import Windows
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
@@ -102,7 +103,7 @@ def reference(raw: FeatureStore, name: str, modality: str, fold: int, inputs=Non
     """What the network gives for raw input as training would gather it, all frames of the store in one batch."""
     rows = np.arange(raw.frames)[None]
     everything = Windows(rows, np.ones_like(rows, np.bool_))
-    source = WindowSource(raw, everything, fold=fold, modalities=(modality,), targets=("valence",), inputs=inputs)
+    source = WindowSource(raw, everything, BatchSpec(fold, (modality,), ("valence",), inputs or {}))
     backbone = BACKBONES.get(name)
     module = built(backbone, 3).eval()
     with torch.inference_mode():

@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from crossfold.datasets.batches.windows import WindowSource, cut
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import cut
 from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
@@ -90,7 +91,7 @@ def test_frames_without_a_word_stay_zero_and_the_statistics_are_of_training_word
     np.testing.assert_allclose(statistics.mean, words.mean(0), atol=1e-5)
     np.testing.assert_allclose(statistics.std, words.std(0), atol=1e-4)
     windows = cut(store, CLIPS, length=FRAMES, hop=FRAMES, invalid="mask")
-    source = WindowSource(store, windows, fold=0, modalities=["text"], targets=["valence"])
+    source = WindowSource(store, windows, BatchSpec(0, ["text"], ["valence"]))
     x = source.batch(np.arange(len(CLIPS))).x["text"].numpy()
     for row, clip in enumerate(CLIPS):
         present = store.present("text")[store.rows(clip)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from crossfold.datasets.batches.gpu_source import ResidentSource, forget
+from crossfold.datasets.batches import gpu_cache
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.launch.run_cells import run_cells
@@ -29,7 +29,7 @@ SHARED = STILL | {"loss__scope": "window", "batch": 6}
 @pytest.fixture(autouse=True)
 def nothing_kept():
     yield
-    forget()
+    gpu_cache.clear()
 
 
 def finished(cell, workspace, device=DEVICE, **how):
@@ -96,8 +96,7 @@ def test_features_stay_on_the_gpu_and_a_batch_brings_its_indices_only(workspace,
     cell = tiny_cell("ca")
     data = open_data(cell, workspace.find_store(cell.corpus, cell.store), DEVICE)
     source = data.training.source
-    assert isinstance(source, ResidentSource)
-    assert {str(tensor.device) for tensor in source._resident.features.values()} == {DEVICE}
+    assert {str(tensor.device) for tensor in source.arrays.features.values()} == {DEVICE}
     chosen = np.arange(4)
     source.batch(chosen)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:

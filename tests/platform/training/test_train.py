@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.batches.windows import Batch, WindowSource, cut
+from crossfold.datasets.batches.source import Batch, BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import cut
 from crossfold.platform.core.errors import Diverged
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import FailureClass, Silent
@@ -173,9 +174,7 @@ def run(synthetic_store, tiny_cell, tmp_path):
         windows = cut(
             synthetic_store, synthetic_store.fold(0).train, length=recipe.window, hop=recipe.hop, invalid=recipe.invalid
         )
-        source = WindowSource(
-            synthetic_store, windows, fold=0, modalities=model.fusion.modalities, targets=cell.targets
-        )
+        source = WindowSource(synthetic_store, windows, BatchSpec(0, model.fusion.modalities, cell.targets))
         if double:
             model = model.double()
             gathered = source.batch

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.batches.windows import WindowSource, cut
+from crossfold.datasets.batches.source import BatchSpec, WindowSource
+from crossfold.datasets.batches.windows import cut
 from crossfold.datasets.corpora.clips import MediaClip, Target
 from crossfold.datasets.corpora.findings import findings_table
 from crossfold.datasets.corpora.manifest.reader import inspect_manifest
@@ -559,6 +560,6 @@ def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root, tiny_reci
 def test_windows_give_labels_of_any_range_on_the_unit_range(root):
     store = FeatureStore(prepare(Workspace(root.parent / "ws"), "manifest", root, processes=1))
     windows = cut(store, ["a1"], length=FRAMES, hop=FRAMES, invalid="mask")
-    source = WindowSource(store, windows, fold=0, modalities=("audio",), targets=("fatigue",))
+    source = WindowSource(store, windows, BatchSpec(0, ("audio",), ("fatigue",)))
     expected = np.repeat(np.arange(4) * 2.0, FRAMES // 4) / 5 - 1
     np.testing.assert_allclose(source.batch(np.array([0])).y[0, :, 0], expected, atol=1e-6)

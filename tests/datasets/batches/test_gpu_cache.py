@@ -8,36 +8,42 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from crossfold.datasets.batches import gpu_source as residents
-from crossfold.datasets.batches.clip_source import window_source
+from crossfold.datasets.batches import gpu_cache
 from crossfold.datasets.batches.corruptions import damaged_frames
-from crossfold.datasets.batches.gpu_source import forget, place
-from crossfold.datasets.batches.windows import WindowSource
+from crossfold.datasets.batches.source import BatchSpec, StoreArrays, WindowSource
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.cell_data import batch_spec, windows_of
 
 MODALITIES = ("audio", "visual")
+arrays_of = StoreArrays.of
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
-    forget()
-    residents._TOLD.clear()
+def nothing_kept(monkeypatch):
+    gpu_cache.clear()
+    gpu_cache._REPORTED.clear()
+    monkeypatch.setattr(gpu_cache, "free_bytes", lambda device: 2**40)
     yield
-    forget()
+    gpu_cache.clear()
 
 
-def plenty(device):
-    return 2**40
+def arrays_of_a_gpu(store, spec, statistics=None):
+    """What `StoreArrays.of` makes for a GPU, with the CPU in its place."""
+    known = statistics or {m: store.normalisation(m, spec.fold) for m in spec.modalities}
+    there = gpu_cache.load(store, spec.fold, spec.modalities, "cpu")
+    features = {m: there.get(m, store.features(m, spec.fold)) for m in spec.modalities}
+    return replace(arrays_of(store, spec, known), features=features)
 
 
-def both_ways(cell, store, device="cpu", free=plenty):
-    """The windows of the training clips as the host gathers them, and as the device does."""
-    clips = store.fold(cell.fold).train
-    lying = place(store, cell.fold, MODALITIES, cell.targets, device, free=free)
-    host = window_source(cell, store, clips, MODALITIES)
-    return host, window_source(cell, store, clips, MODALITIES, device=device, resident=lying)
+def both_ways(cell, store, statistics=None):
+    """The windows of the training clips as the host gathers them, frame by frame, and as a device does."""
+    windows, spec = windows_of(cell, store, store.fold(cell.fold).train), batch_spec(cell)
+    device = WindowSource(store, windows, spec, arrays_of_a_gpu(store, spec, statistics))
+    host = WindowSource(store, windows, spec, StoreArrays.of(store, spec, statistics))
+    for m in spec.modalities:
+        host = host.with_frames(m, store.features(m, spec.fold), store.present(m))
+    return host, device
 
 
 def equal(one, other, chosen):
@@ -53,7 +59,7 @@ def equal(one, other, chosen):
 @pytest.mark.parametrize("window", [20, 200])
 def test_a_device_gathers_what_the_host_does(synthetic_store, tiny_cell, monkeypatch, invalid, window):
     """Windows of 200 frames are padded: the clips have 90."""
-    monkeypatch.setattr(residents, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(gpu_cache, "PIECE_BYTES", 1000)
     cell = tiny_cell("ca", targets=("valence", "arousal"), window=window, invalid=invalid)
     host, device = both_ways(cell, synthetic_store)
     for chosen in (np.arange(len(host)), np.array([3, 0, 3])):
@@ -70,17 +76,17 @@ def test_clips_that_share_a_prediction_too(synthetic_store, tiny_cell, feature):
 def test_other_statistics_and_damaged_frames_reach_the_device(synthetic_store, tiny_cell):
     store, cell = synthetic_store, tiny_cell("ca")
     host, device = both_ways(cell, store)
-    fewer = store.fold(0).train[:2]
-    statistics = {m: statistics_of(store, m, 0, fewer) for m in MODALITIES}
+    fewer = {m: statistics_of(store, m, 0, store.fold(0).train[:2]) for m in MODALITIES}
     frames = damaged_frames(store, "missing", 0.5, modality="audio", fold=0, clips=store.fold(0).train)
     every = np.arange(len(host))
     clean = device.batch(every).x["audio"]
+    other_host, other_device = both_ways(cell, store, fewer)
     for one, other in (
-        (host.with_statistics(statistics), device.with_statistics(statistics)),
+        (other_host, other_device),
         (host.with_frames("audio", frames, frames.present), device.with_frames("audio", frames, frames.present)),
         (
-            host.with_statistics(statistics).with_frames("audio", frames, frames.present),
-            device.with_statistics(statistics).with_frames("audio", frames, frames.present),
+            other_host.with_frames("audio", frames, frames.present),
+            other_device.with_frames("audio", frames, frames.present),
         ),
     ):
         equal(one, other, every)
@@ -137,11 +143,11 @@ def raw_store(folder, kind, shape, dtype):
 def test_raw_input_keeps_its_type(tmp_path, tiny_cell, kind, shape, dtype, wanted):
     store = raw_store(tmp_path, kind, shape, dtype)
     cell = tiny_cell("unimodal_visual", store=store, window=4, hop=2)
-    inputs = {"visual": wanted} if wanted else None
-    clips = tuple(clip.name for clip in store.clips)
-    lying = place(store, 0, ("visual",), cell.targets, "cpu", free=plenty)
-    host = window_source(cell, store, clips, ("visual",), inputs=inputs)
-    device = window_source(cell, store, clips, ("visual",), inputs=inputs, resident=lying)
+    spec = BatchSpec(0, ("visual",), cell.targets, {"visual": wanted} if wanted else {})
+    windows = windows_of(cell, store, [clip.name for clip in store.clips])
+    device = WindowSource(store, windows, spec, arrays_of_a_gpu(store, spec))
+    host = WindowSource(store, windows, spec)
+    host = host.with_frames("visual", store.features("visual", 0), store.present("visual"))
     equal(host, device, np.arange(len(host)))
     assert device.batch(np.arange(2)).x["visual"].dtype == getattr(torch, dtype)
 
@@ -159,79 +165,62 @@ class Moves(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_batch_moves_its_indices_and_nothing_else(synthetic_store, tiny_cell):
+def test_a_batch_moves_its_indices_and_nothing_else(synthetic_store, tiny_cell, monkeypatch):
     cell = tiny_cell("ca")
-    lying = place(synthetic_store, 0, MODALITIES, cell.targets, "meta", free=plenty)
-    clips = synthetic_store.fold(0).train
+    windows = windows_of(cell, synthetic_store, synthetic_store.fold(0).train)
     chosen = np.arange(5)
     moved = {}
-    for way, there in (("host", None), ("device", lying)):
-        source = window_source(cell, synthetic_store, clips, MODALITIES, device="meta", resident=there)
+    for way, free in (("device", 2**40), ("host", 0)):
+        gpu_cache.clear()
+        monkeypatch.setattr(gpu_cache, "free_bytes", lambda device, free=free: free)
+        source = WindowSource(synthetic_store, windows, batch_spec(cell, "meta"))
         with Moves() as moves:
             batch = source.batch(chosen)
         assert {str(x.device) for x in (*batch.x.values(), batch.y, batch.valid, batch.real)} == {"meta"}
         moved[way] = moves.sizes
     assert moved["device"] == [chosen.nbytes]
-    assert len(moved["host"]) == 5
+    assert len(moved["host"]) == 3, "the indices, and the frames of two modalities"
     assert sum(moved["host"]) > 10 * chosen.nbytes
 
 
-def test_what_does_not_fit_is_gathered_by_the_host_and_said_once(synthetic_store, tiny_cell, caplog):
-    """Audio has 5 numbers a frame and visual 6: between the two lies the room."""
+def test_what_does_not_fit_is_gathered_by_the_host_and_said_once(synthetic_store, tiny_cell, caplog, monkeypatch):
+    """Audio has 5 numbers a frame and visual 6: the free memory lies between the two."""
     sizes = {m: synthetic_store.features(m, 0).nbytes for m in MODALITIES}
     assert sizes["audio"] < sizes["visual"]
-
-    def room(device):
-        return int((sizes["visual"] - 1) / residents.SHARE)
-
+    monkeypatch.setattr(gpu_cache, "free_bytes", lambda device: int((sizes["visual"] - 1) / gpu_cache.SHARE))
     cell = tiny_cell("ca")
     with caplog.at_level(logging.WARNING, logger="crossfold"):
         for _ in range(2):
-            forget()
-            host, device = both_ways(cell, synthetic_store, free=room)
+            gpu_cache.clear()
+            host, device = both_ways(cell, synthetic_store)
     (line,) = caplog.messages
     assert line.startswith("visual of store")
-    assert set(device._resident.features) == {"audio"}
-    assert isinstance(device._from_host["visual"], WindowSource)
+    assert isinstance(device.arrays.features["audio"], torch.Tensor)
+    assert isinstance(device.arrays.features["visual"], np.ndarray)
     equal(host, device, np.arange(len(host)))
     fewer = {m: statistics_of(synthetic_store, m, 0, synthetic_store.fold(0).train[:1]) for m in MODALITIES}
-    equal(host.with_statistics(fewer), device.with_statistics(fewer), np.arange(len(host)))
+    equal(*both_ways(cell, synthetic_store, fewer), np.arange(len(host)))
 
 
-def test_the_next_cell_finds_its_features_there(synthetic_store):
-    first = place(synthetic_store, 0, MODALITIES, ("valence",), "cpu", free=plenty)
-    again = place(synthetic_store, 0, MODALITIES, ("arousal",), "cpu", free=lambda device: 0)
-    assert all(again.features[m] is first.features[m] for m in MODALITIES), "no room is needed for what lies there"
-    alone = place(synthetic_store, 0, ("audio",), ("valence",), "cpu", free=lambda device: 0)
-    assert alone.features["audio"] is first.features["audio"]
-    assert place(synthetic_store, 0, MODALITIES, ("valence",), "cpu", free=lambda device: 0).features.keys() == {
-        "audio"
-    }, "what a cell did not need was let go"
+def test_the_next_cell_finds_its_features_there(synthetic_store, monkeypatch):
+    first = gpu_cache.load(synthetic_store, 0, MODALITIES, "cpu")
+    monkeypatch.setattr(gpu_cache, "free_bytes", lambda device: 0)
+    again = gpu_cache.load(synthetic_store, 0, MODALITIES, "cpu")
+    assert all(again[m] is first[m] for m in MODALITIES), "what lies there needs no free memory"
+    alone = gpu_cache.load(synthetic_store, 0, ("audio",), "cpu")
+    assert alone["audio"] is first["audio"]
+    assert gpu_cache.load(synthetic_store, 0, MODALITIES, "cpu").keys() == {"audio"}, "the rest was released"
 
 
 def test_a_cell_trains_to_the_same_bytes_either_way(new_workspace, tiny_cell, monkeypatch):
-    """The whole cell, stress battery included, with the CPU in the place of a GPU."""
+    """The whole cell, stress suite included: gathered from mapped files, and from copies that a device keeps."""
     from crossfold.platform.training import cell_data
 
     cell, found = tiny_cell("rjca+dca", stress="quick"), []
-
-    def opened(cell, path, _):
-        data = open_data(cell, path, "cpu")
-        store, fold = data.store, cell.fold
-        lying = place(store, fold, MODALITIES, cell.targets, "cpu", free=plenty)
-        statistics = {m: statistics_of(store, m, fold, data.training.clips) for m in MODALITIES}
-
-        def there(split):
-            return cell_data._split(cell, store, split.clips, statistics, "cpu", lying)
-
-        return replace(
-            data, training=there(data.training), selection=there(data.selection), reported=there(data.reported)
-        )
-
-    for way in (None, opened):
+    for way in (None, arrays_of_a_gpu):
         workspace = new_workspace()
         if way is not None:
-            monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", way)
+            monkeypatch.setattr(cell_data.StoreArrays, "of", way)
         outcome = attempt_cell(cell, workspace)
         assert outcome.status == "done", outcome.failure.log_tail
         folder = workspace.cell_path(cell.cell_id)

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold.datasets.batches.clip_source import window_source
+from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.evaluation.predict import predict
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.cell_data import batch_spec, open_data, windows_of
 
 LENGTHS = (40, 23, 17, 40)
 
@@ -40,6 +40,10 @@ def cell_of(tiny_cell, store, frames, window=4, hop=2, **clip):
     )
 
 
+def source_of(cell, store, names):
+    return WindowSource(store, windows_of(cell, store, names), batch_spec(cell))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(2, 7),
@@ -51,7 +55,7 @@ def cell_of(tiny_cell, store, frames, window=4, hop=2, **clip):
 def test_a_batch_equals_a_plain_reading(tiny_cell, store, frames, window, hop, label, feature):
     cell = cell_of(tiny_cell, store, frames, window, hop, label=label, feature=feature)
     names = tuple(f"c{i}" for i in range(4))
-    source = window_source(cell, store, names, ("audio",))
+    source = source_of(cell, store, names)
     statistics = store.normalisation("audio", 0)
     batch = source.batch(np.arange(len(source)))
     assert batch.x["audio"].shape == (len(source), window, 1)
@@ -110,5 +114,5 @@ def test_a_cell_of_clips_runs(new_workspace, tiny_cell, store, system):
 @pytest.mark.parametrize(("invalid", "frames"), [("drop", 36), ("drop_both", 40), ("mask", 40)])
 def test_frames_that_lack_labels_are_dropped_as_the_recipe_says(tiny_cell, store, invalid, frames):
     cell = tiny_cell("concat", store=store, window=4, hop=4, invalid=invalid)
-    source = window_source(cell, store, ("c3",), ("audio",))
+    source = source_of(cell, store, ("c3",))
     assert len(np.unique(source.windows.rows[source.windows.real])) == frames
