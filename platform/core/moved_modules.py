@@ -9,6 +9,8 @@ front door, and what MLflow wrote into saved models has a module of its own (`pl
 import importlib
 import sys
 import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -35,25 +37,38 @@ RENAMED = {"Strict": "FrozenModel", "nearest": "did_you_mean"}
 
 def alias_moved_modules() -> None:
     """Makes every old name importable; nothing is loaded before a plug-in asks for it."""
-    for old, places in MOVED.items():
-        sys.modules.setdefault(old, _MovedModule(old, places))
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.append(_FINDER)
 
 
 class _MovedModule(ModuleType):
     """Stands in for a module that moved."""
 
-    def __init__(self, name: str, places: tuple[str, ...]) -> None:
-        super().__init__(name, f"Moved to {' and '.join(places)}.")
-        self._places = places
-
     def __getattr__(self, name: str) -> Any:
+        places = MOVED[self.__name__]
         # Python's import machinery looks for `__path__` and the like, which are no contents.
         if not name.startswith("__"):
             now = RENAMED.get(name, name)
-            for place in self._places:
+            for place in places:
                 module = importlib.import_module(place)
                 if hasattr(module, now):
                     # FutureWarning is the one that Python shows to people who run a program.
                     warnings.warn(f"{self.__name__} is now {place}", FutureWarning, stacklevel=2)
                     return getattr(module, now)
-        raise AttributeError(f"{self.__name__} has no {name!r}; its contents are in {' and '.join(self._places)} now")
+        raise AttributeError(f"{self.__name__} has no {name!r}; its contents are in {' and '.join(places)} now")
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Finds the old names, after every other finder."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _MovedModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is run: the contents stay where they are."""
+
+
+_FINDER = _MovedModules()
