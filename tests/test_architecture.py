@@ -278,6 +278,15 @@ def test_only_the_module_that_saved_models_name_lies_directly_in_edge():
     assert {path.name for path in (ROOT / "platform/edge").glob("*.py")} == {"__init__.py", "mlflow_model.py"}
 
 
+@pytest.mark.parametrize("room", [room for room in ROOMS if (ROOT / room / "__init__.py").exists()])
+def test_a_front_door_says_what_the_room_may_import(room):
+    docstring = ast.get_docstring(tree_of(ROOT / room / "__init__.py")) or ""
+    said = re.search(r"^May import: (.*?)(?:^Public:|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    assert said, "one paragraph `May import: ...`"
+    named = {name for name in re.findall(r"`([\w/]+)`", said[1]) if name in ROOMS}
+    assert named == set(ROOMS[room]) - {ANYTHING}
+
+
 def test_nothing_imports_edge():
     broken = [
         f"{name_of(path)}:{line} imports {imported}"

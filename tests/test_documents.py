@@ -21,7 +21,7 @@ OF_A_USER = re.compile(
     r"|weights|features|transcripts|ratings_\w+|cropped_aligned|emotional_behaviour|searches|bert-base-uncased"
     r"|vosk-model-en-us-0\.22|fullstop-punctuation-multilang-large|DIR|FILE|OUT)(?:/.*)?"
     r"|(?:cell|result|env|manifest|memory|gpu-memory|forecast|driver|[A-Z]+\.seen)\.json|(?:sweep|A|B|urgent|other|manifest)\.yaml"
-    r"|my_model\.py|train_1\..*|\d+\.jpg"
+    r"|my_model\.py|claims\.md|train_1\..*|\d+\.jpg"
 )
 
 
@@ -60,6 +60,20 @@ def test_every_link_leads_to_a_file(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_file_in_backticks_is_there(document):
     assert [word for word in files_named_in(document) if not found(word, document)] == []
+
+
+PRIVATE_WORDS = re.compile(
+    r"\b(?:tells?|told|telling|beside|nobody|somebody|everybody|mend(?:s|ed|ing)?|batter(?:y|ies)|ledgers?|thaw(?:s|ed|ing)?"
+    r"|last words|leftovers|rooms?|train along|trains along|lends?|lent)\b",
+    re.IGNORECASE,
+)
+"""The field or plain English has other words: report, next to, no one, fix, stress suite, failure log, unfreeze."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_prose_uses_the_words_of_the_field(document):
+    prose = re.sub(r"`[^`]*`", "", text_outside_code(document))
+    assert PRIVATE_WORDS.findall(prose) == []
 
 
 def commands_in(document):

@@ -1,5 +1,5 @@
-"""From a store to batches: windows, raw clips, features in GPU memory, damaged frames. The only room of `datasets`
-with torch.
+"""From a store to batches: windows, raw clips, features in GPU memory, damaged frames. The only package
+of `datasets` with torch.
 
 May import: `datasets/store`, `platform/core`.
 Public: `Batch`, `BatchSpec`, `DamagedFrames`, `Stitcher`, `WindowSource`.
