@@ -7,7 +7,7 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --gpus-per-node=4
 #SBATCH --time=24:00:00
-# Ten minutes before the end the driver is told to stop: what runs is checkpointed, and the same job later goes on.
+# Slurm signals the driver ten minutes before the end: running cells are checkpointed, and the same job continues later.
 #SBATCH --signal=B:TERM@600
 #SBATCH --requeue
 set -euo pipefail
