@@ -45,7 +45,7 @@ class Report:
     summary: str
     """A few lines for a terminal."""
     page: Page | None = None
-    """What the HTML page was made from, where one was asked for."""
+    """The content of the HTML page, where one was asked for."""
 
 
 def build_report(
@@ -62,9 +62,9 @@ def build_report(
     """Writes `report.html` and one file a table and format into `out`, by default the workspace's `reports`.
 
     tables: ids such as `dca-t1`; none means all. The same workspace gives the same bytes, but for the date `now`.
-    figures: whether the page has charts, with the library that draws them. live: whether it asks its server for news.
-    media: folder of a corpus whose faces and sound the page shall show, people included; embedded ones need no asking.
-    Raises `UserError` for an unknown table or format, and where nothing has run yet.
+    figures: whether the page has charts, with the library that draws them. live: whether it polls its server.
+    media: folder of a corpus whose faces and sound the page shall show, people included; those of an embedded corpus
+    are shown without it. Raises `UserError` for an unknown table or format, and where nothing has run yet.
     """
     wanted = check_tables(tables)
     for name in formats:
@@ -88,11 +88,9 @@ def build_report(
     if "html" in formats:
         page = make_page(workspace, results, built, verdicts, moment, figures=figures, media=media)
         texts["report.html"] = render(page, results, workspace, live=live)
-    for table in built:
-        for name in (name for name in FORMATS if name in formats and name in _WRITERS):
-            texts[f"{table.id}.{name}"] = _WRITERS[name](table)
-    for name in (name for name in FORMATS if verdicts and name in formats and name in _CLAIM_WRITERS):
-        texts[f"{CLAIMS}.{name}"] = _CLAIM_WRITERS[name](verdicts)
+    written = [name for name in FORMATS if name in formats and name in _WRITERS]
+    texts |= {f"{table.id}.{name}": _WRITERS[name](table) for table in built for name in written}
+    texts |= {f"{CLAIMS}.{name}": _CLAIM_WRITERS[name](verdicts) for name in written if verdicts}
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), page)
@@ -116,7 +114,7 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
 
 
 def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
-    """A few lines for a terminal: what each table has, the claims, which tables nothing has run for, what failed."""
+    """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed."""
     lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
     idle = [table.id for table in tables if table.idle]
     if idle and len(tables) > 1:
@@ -125,14 +123,14 @@ def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequ
 
 
 def _failed(failures: Sequence[Failure]) -> Iterator[str]:
-    """The cells that no number stands for because they failed, each with its reason."""
+    """The failed cells, each with its reason."""
     if failures:
         counted = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
         yield f"{counted} failed and count as unfinished:"
     for failure in failures[:FAILED_SHOWN]:
         reason = (failure.message.splitlines() or [""])[0]
-        tries = f", try {failure.attempt}" if failure.attempt > 1 else ""
-        yield f"  {failure.label} ({failure.kind}{tries}): {reason}; crossfold why {failure.cell_id}"
+        attempt = f", attempt {failure.attempt}" if failure.attempt > 1 else ""
+        yield f"  {failure.label} ({failure.kind}{attempt}): {reason}; crossfold why {failure.cell_id}"
     if len(failures) > FAILED_SHOWN:
         yield f"  and {len(failures) - FAILED_SHOWN} more, all in report.html"
 

@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.1"
 """Never another: a report has no password."""
-LOOK_SECONDS = 2.0
-"""Between two looks at the workspace; a build that takes longer is followed by as long a rest."""
+POLL_SECONDS = 2.0
+"""The time between two checks of the workspace; a build that takes longer is followed by as long a pause."""
 WATCHED = ("cells", "failures", "sweeps", "rescored", "stores", "ensembles")
 
 
 class ReportServer:
-    """Serves the newest page of a workspace; `close` ends it. The page may be asked for before anything has run."""
+    """Serves the newest page of a workspace until `close`. It answers before anything has run."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ReportServer:
         figures: bool = True,
         media: Path | None = None,
     ) -> None:
-        """Binds the port; the first `look` builds the page. 0 takes any. Raises `UserError` for one that is taken."""
+        """Binds the port; the first `update` builds the page. 0 takes any. Raises `UserError` for one that is taken."""
         self._workspace = workspace
         self._tables, self._figures, self._media = tables, figures, media
         self._page, self._version, self._seen = _WAITING.format(words="The page is being built.").encode(), "", ""
@@ -63,8 +63,8 @@ class ReportServer:
         """What is served now."""
         return self._page.decode()
 
-    def look(self) -> bool:
-        """Builds the page again where the workspace has changed since the last look; whether its content is new."""
+    def update(self) -> bool:
+        """Builds the page again where the workspace has changed since the last build; whether its text is new."""
         self._workspace.refresh()
         seen = fingerprint(self._workspace)
         if seen == self._seen:
@@ -78,14 +78,14 @@ class ReportServer:
         return changed
 
     def run(self) -> None:
-        """Serves and looks until `close`, or an interrupt."""
+        """Serves and updates the page until `close`, or an interrupt."""
         serving = threading.Thread(target=self._server.serve_forever, name="report", daemon=True)
         serving.start()
         try:
             while not self._stop.is_set():
                 started = time.monotonic()
-                self.look()
-                self._stop.wait(max(LOOK_SECONDS, time.monotonic() - started))
+                self.update()
+                self._stop.wait(max(POLL_SECONDS, time.monotonic() - started))
         finally:
             self._server.shutdown()
             self._server.server_close()
@@ -108,7 +108,7 @@ class ReportServer:
                     media=self._media,
                 )
             except (UserError, DataError, OSError, ValueError) as error:
-                # A cell that is being replaced while it is read is whole again at the next look.
+                # A cell that is being replaced while it is read is complete again at the next update.
                 logger.info("no new page: %s", error)
                 waiting = "" if self._version else _WAITING.format(words=escape(str(error)))
                 return waiting, waiting
@@ -117,7 +117,7 @@ class ReportServer:
 
 
 def fingerprint(workspace: Workspace) -> str:
-    """Of names and times of what a report reads; a few milliseconds for thousands of cells."""
+    """A hash of the names and times of the files that a report reads; takes milliseconds for thousands of cells."""
     digest = hashlib.sha256()
     for name in WATCHED:
         folder = workspace.root / name
@@ -125,28 +125,24 @@ def fingerprint(workspace: Workspace) -> str:
             continue
         for path in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and name == "rescored")):
             with os.scandir(path) as entries:
-                found = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if _counts(entry.name))
-            digest.update(repr((name, found)).encode())
+                # A name with a dot at its beginning is still being written.
+                found = [(e.name, e.stat().st_mtime_ns) for e in entries if not e.name.startswith(".")]
+            digest.update(repr((name, sorted(found))).encode())
     return digest.hexdigest()
-
-
-def _counts(name: str) -> bool:
-    # What begins with a dot is still being written.
-    return not name.startswith(".")
 
 
 _WAITING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Crossfold report</title>
 <meta http-equiv="refresh" content="3"></head><body><h1>Crossfold report</h1><p>{words}</p>
-<p>This page looks again by itself.</p></body></html>"""
+<p>This page reloads itself.</p></body></html>"""
 
 
 def _handler(newest: Callable[[], tuple[bytes, str]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Two addresses: the page, and the version that it asks for."""
+        """Two addresses: the page, and its version, which the page polls."""
 
         def do_GET(self) -> None:
             page, version = newest()
-            # A page of another site must not read this one by a name that it points here.
+            # DNS rebinding: a page of another site could read this one through a host name that it points here.
             if self.headers.get("Host", "").rpartition(":")[0] not in (ADDRESS, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN)
             elif self.path.partition("?")[0] == "/":

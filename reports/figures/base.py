@@ -1,4 +1,4 @@
-"""Learning curves, gains over the base, and what every figure is made of.
+"""What every figure is made of.
 
 A chart is plain plotly JSON. It has no background and no legend of its own: the page draws the keys, and sets the
 colours of text and grid with its theme.
@@ -6,13 +6,12 @@ colours of text and grid with its theme.
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import plotly.graph_objects as go
 
 from crossfold.reports.figures.clip_media import Media
@@ -20,8 +19,10 @@ from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import Style, system_style
 
-TRUTH = "#7a7f87"
-MUTED = "muted"
+NEUTRAL = "#7a7f87"
+"""A grey that stands out on a light and on a dark page."""
+TRUTH, MUTED = "truth", "muted"
+"""`meta` of a line to which the page gives the colour of text, or a grey that recedes."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,13 @@ class Figure:
     caption: str
     panels: tuple[Panel, ...]
     key: tuple[Key, ...] = ()
-    """What means the same in every panel."""
+    """The keys that hold for every panel."""
     wide: bool = False
     """Whether it takes the width of the page, for it has several panels."""
     media: Media | None = None
     """Faces and sound of the clip that it shows."""
     choice: str = ""
-    """What a reader chooses it by, where several like it stand in one place."""
+    """The entry of the menu that shows it, where the page shows one of several figures."""
     note: str = ""
     """Where its numbers come from: store, recipe, protocol, selection, seeds, versions."""
 
@@ -97,7 +98,30 @@ def line_of(x: list[float], y: list[float | None], name: str, style: Style, widt
     )
 
 
-def figure_of(traces: Sequence[Any], *, x: str, y: str, height: int = 360) -> dict[str, Any]:
+def muted_line(x: list[float], y: list[float | None]) -> go.Scatter:
+    """A line that only shows where the others are."""
+    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)
+
+
+def heat_of(values: npt.NDArray[Any], texts: list[list[str]] | None, hover: list[list[str]], **more: Any) -> go.Heatmap:
+    """A matrix of shares from 0 to 1 with a number in each square, row 0 at the top."""
+    return go.Heatmap(
+        z=[rounded(row) for row in values],
+        x=list(range(values.shape[1])),
+        y=list(range(values.shape[0])),
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, "#b5651d"], [0.5, "#e9e9e6"], [1, "#2f6fb3"]],
+        text=texts,
+        texttemplate="%{text}" if texts else None,
+        customdata=hover,
+        xgap=1,
+        ygap=1,
+        **more,
+    )
+
+
+def figure_of(traces: Sequence[Any], *, x: str, y: str = "", height: int = 360) -> dict[str, Any]:
     """Plain plotly JSON of the traces, without background, legend or theme."""
     axis = {"zeroline": False, "ticks": "outside", "ticklen": 4, "automargin": True}
     layout = {
@@ -116,11 +140,20 @@ def figure_of(traces: Sequence[Any], *, x: str, y: str, height: int = 360) -> di
     return {"data": [dict(trace) for trace in figure["data"]], "layout": dict(figure["layout"])}
 
 
-def as_floats(values: "Sequence[float] | pd.Series[Any] | npt.NDArray[Any]") -> list[float]:
+def label_rows(spec: dict[str, Any], names: Sequence[str], *, first: int = 0) -> None:
+    """Writes names at the rows `first`, `first + 1`, ... of the y axis, from the top."""
+    rows = list(range(first, first + len(names)))
+    spec["layout"]["yaxis"] |= {
+        "tickvals": rows, "ticktext": [plain(name) for name in names], "ticks": "", "ticksuffix": " ",
+        "range": [rows[-1] + 0.6, first - 0.6],
+    }  # fmt: skip
+
+
+def as_floats(values: Iterable[Any]) -> list[float]:
     """The values as plain floats, which plotly writes the same everywhere."""
     return [float(value) for value in values]
 
 
-def rounded(values: "Sequence[float] | pd.Series[Any] | npt.NDArray[Any]") -> list[float | None]:
+def rounded(values: Iterable[Any]) -> list[float | None]:
     """Four decimals; what is not a number becomes a gap."""
     return [round(float(value), 4) if np.isfinite(value) else None for value in values]

@@ -1,7 +1,7 @@
-"""What a clip looks and sounds like, small enough for a page: a few faces and the outline of the sound.
+"""A few faces of a clip and the outline of its sound, small enough for a page.
 
-A page is passed on, and most corpora are not to be: pictures of people stand in it only where `--media` asked for them.
-Those of an embedded corpus show nobody, and are shown wherever its folder is found.
+Pages are shared, and most corpora must not be: a page holds pictures of people only where `--media` asked for them.
+Those of an embedded corpus show no person, and are shown wherever its folder is found.
 """
 
 import base64
@@ -35,7 +35,7 @@ class Media:
     """The pictures of a clip, in order of time, and its sound."""
 
     faces: tuple[tuple[str, str], ...] = ()
-    """Second, as people write it, and a data URI."""
+    """Time, such as `1.2 s`, and a data URI."""
     outline: str = ""
     """An SVG path in a box of `COLUMNS` x 2; empty without sound."""
     seconds: float = 0.0
@@ -61,7 +61,7 @@ class Album:
 
 
 def open_album(workspace: Workspace, store: FeatureStore, asked: Path | None = None) -> Album:
-    """The media of a store's corpus: from `asked`, else, where it shows nobody, from where it was prepared.
+    """The media of a store's corpus: from `asked`; without it, those of an embedded corpus from where it was prepared.
 
     asked: the folder of the corpus, as `crossfold prepare --root` had it.
     """
@@ -75,17 +75,16 @@ def open_album(workspace: Workspace, store: FeatureStore, asked: Path | None = N
         )
     roots = [asked] if asked is not None else here
     for root in roots:
-        clips = _read(store, root)
-        if clips:
-            told = f"Faces and sound are those of {root}, as --media asked: this page shows people, so pass it on only "
-            told += "where the licence of the corpus allows it."
-            return Album(clips, "" if embedded else told, private=not embedded)
-    lost = next((root for root in known if not root.is_dir()), None)
+        if clips := _read(store, root):
+            warning = f"Faces and sound come from {root}, as --media asked: this page shows people, so share it only "
+            warning += "where the licence of the corpus allows it."
+            return Album(clips, "" if embedded else warning, private=not embedded)
     if asked is not None:
         return Album(note=f"No media of these clips were found in {asked}, so no face and no sound is shown.")
-    if lost is not None:
+    if len(here) < len(known):
+        gone = next(root for root in known if root not in here)
         return Album(
-            note=f"{lost}, where the media were, is not on this machine: crossfold report --media DIR names it."
+            note=f"{gone}, where the media were, is not on this machine: crossfold report --media DIR names it."
         )
     return Album()
 
@@ -94,11 +93,11 @@ def _roots(workspace: Workspace, store: FeatureStore) -> Iterator[Path]:
     """Folders that the store was prepared from, by the notes of `crossfold prepare`, then those of the workspace."""
     for path in sorted((workspace.stores / ".prepared").glob("*.json")):
         try:
-            memo = json.loads(path.read_text(encoding="utf-8"))
+            prepared = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if memo.get("store") == store.path.name and memo.get("root"):
-            yield Path(memo["root"])
+        if prepared.get("store") == store.path.name and prepared.get("root"):
+            yield Path(prepared["root"])
     if store.corpus.startswith(EMBEDDED):
         yield from sorted(path for path in (workspace.root / "corpora").glob("*") if path.is_dir())
 

@@ -1,16 +1,18 @@
-"""What a gate adds to its base, as bars."""
+"""What a gate adds to its base, as bars; and gains with their intervals as dots."""
 
-import json
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import TRUTH, Figure, Panel, figure_of, plain, rounded
+from crossfold.reports.figures.base import NEUTRAL, Figure, Panel, figure_of, label_rows, plain, rounded
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import DCA, GATED, system_label, system_style, translucent
 from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import gain_text
+
+_GAIN_AXIS = {"tickformat": "+.2f", "nticks": 7, "zeroline": True, "zerolinewidth": 1.5}
 
 
 def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figure | None:
@@ -27,33 +29,18 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
     words = "; ".join(f"{name} {gain_text(gain)}" for name, _, gain in chosen)
     # Plotly draws the first bar at the bottom.
     chosen.reverse()
-    means = [gain.mean for *_, gain in chosen]
     bars = go.Bar(
-        x=rounded(means),
+        x=rounded(gain.mean for *_, gain in chosen),
         y=[plain(name) for name, *_ in chosen],
         orientation="h",
         marker={"color": [translucent(system_style(system).colour, 0.75) for _, system, _ in chosen]},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": rounded([(g.high if g.high is not None else g.mean) - g.mean for *_, g in chosen]),
-            "arrayminus": rounded([g.mean - (g.low if g.low is not None else g.mean) for *_, g in chosen]),
-            "thickness": 1.4,
-            "width": 4,
-            "color": TRUTH,
-        },
+        error_x=_whiskers([gain for *_, gain in chosen]),
         hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
     )
-    figure = figure_of([bars], x=f"Gain in {target} CCC", y="", height=90 + 38 * len(chosen))
+    figure = figure_of([bars], x=f"Gain in {target} CCC", height=90 + 38 * len(chosen))
     figure["layout"]["bargap"] = 0.45
     figure["layout"]["yaxis"] |= {"ticks": "", "showgrid": False, "ticksuffix": " "}
-    figure["layout"]["xaxis"] |= {
-        "tickformat": "+.2f",
-        "nticks": 7,
-        "zeroline": True,
-        "zerolinewidth": 1.5,
-        "range": rounded([min(ends) - margin, max(ends) + margin]),
-    }
+    figure["layout"]["xaxis"] |= _GAIN_AXIS | {"range": rounded([min(ends) - margin, max(ends) + margin])}
     return Figure(
         id=f"gain-{target}",
         title=f"Gain of a gate over its base, {target}",
@@ -62,16 +49,45 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
     )
 
 
+def gain_dots(rows: Sequence[tuple[str, str, Gain]], axis: str) -> dict[str, Any]:
+    """A chart with a dot and its paired interval for each row (name, colour, gain), on both sides of zero."""
+    dots = go.Scatter(
+        x=rounded(gain.mean for *_, gain in rows),
+        y=list(range(len(rows))),
+        mode="markers",
+        marker={"color": [colour for _, colour, _ in rows], "size": 10},
+        error_x=_whiskers([gain for *_, gain in rows]),
+        text=[plain(name) for name, *_ in rows],
+        hovertemplate="%{text}: %{x:+.3f}<extra></extra>",
+    )
+    spec = figure_of([dots], x=axis, height=90 + 26 * len(rows))
+    label_rows(spec, [name for name, *_ in rows])
+    spec["layout"]["xaxis"] |= _GAIN_AXIS
+    return spec
+
+
+def _whiskers(gains: Sequence[Gain]) -> dict[str, Any]:
+    """The paired intervals as error bars; of length zero where there is none."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rounded((g.mean if g.high is None else g.high) - g.mean for g in gains),
+        "arrayminus": rounded(g.mean - (g.mean if g.low is None else g.low) for g in gains),
+        "thickness": 1.4,
+        "width": 4,
+        "color": NEUTRAL,
+    }
+
+
 def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
     """(base, gated) variants that differ by the gate alone: equal in every parameter that the base has."""
     systems = setting_variants(results, setting)
-    params = {row["variant"]: row["params"] for row in results.cells[["variant", "params"]].to_dict("records")}
-    parsed = {variant: json.loads(params[variant]) for variant in systems}
+    params = {v: p for (key, _), of in results.variants_of.items() if key == setting.key for v, p in of.items()}
     pairs = []
     for gated, system in systems.items():
         bases = (system.removesuffix(DCA),) if system.endswith(DCA) else GATED.get(system, ())
         found = [
-            [v for v, name in systems.items() if name == base and parsed[v].items() <= parsed[gated].items()]
+            [v for v, name in systems.items() if name == base and params[v].items() <= params[gated].items()]
             for base in bases
         ]
         pairs += [(base, gated) for base in next(filter(None, found), [])]
@@ -79,7 +95,7 @@ def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
 
 
 def gain_name(results: Results, setting: Setting, base: str, gated: str) -> str:
-    """A pair as people read it: DCA names its base already."""
+    """The name of a pair; the name of a system with DCA contains its base already."""
     systems = setting_variants(results, setting)
     name = results.variants[gated]
     return name if systems[gated].endswith(DCA) else f"{name} over {system_label(systems[base])}"

@@ -4,39 +4,48 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, plain, rounded, variant_styles
+from crossfold.reports.figures.base import (
+    NEUTRAL,
+    Figure,
+    Key,
+    Panel,
+    figure_of,
+    heat_of,
+    label_rows,
+    plain,
+    rounded,
+    variant_styles,
+)
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.stats.formatting import number
 
-CLEAN = "#7a7f87"
-TRUTHS = {"spans": "Planted by the corpus", "stress": "The stress battery"}
+TRUTHS = {"spans": "damage planted by the corpus", "stress": "damage of the stress suite"}
 MOST_ROWS = 16
 """Rows of a chart: gates x modalities x systems; the best systems stay."""
+_GATE = ["variant", "gate", "modality"]
 
 
 def gate_charts(results: Results, setting: Setting) -> list[Figure]:
-    """How well the weight of "unattended" tells damaged frames from clean ones, and how large it is on each."""
-    table = gate_table(results, setting).dropna(subset=["auroc"])
+    """How well the weight of "unattended" detects damaged frames, and how large it is on damaged and clean ones."""
+    table = gate_table(results, setting).dropna(subset=["auroc"]).reset_index()
     found = []
-    for truth, title in TRUTHS.items():
-        known = table[table.index.get_level_values("truth") == truth].reset_index()
+    for truth in TRUTHS:
+        known = table[table["truth"] == truth]
         if not known.empty:
-            found.append(_auroc(known, results, setting, truth, title))
-    whole = table.reset_index()
-    whole = whole[(whole["truth"] == "spans") & (whole["damage"] == "any")].dropna(
-        subset=["mean_damaged", "mean_clean"]
-    )
-    if not whole.empty:
-        found.append(_weights(whole, results, setting))
+            found.append(_auroc(known, results, setting, truth))
+    anywhere = table[(table["truth"] == "spans") & (table["damage"] == "any")]
+    anywhere = anywhere.dropna(subset=["mean_damaged", "mean_clean"])
+    if not anywhere.empty:
+        found.append(_weights(anywhere, results, setting))
     return found
 
 
 def _rows_of(table: pd.DataFrame, results: Results, setting: Setting) -> pd.DataFrame:
-    """The gates of a table in order of figures, with their names; no more than fit."""
+    """The gates of a table in order of figures, with their names; at most `MOST_ROWS`."""
     order = list(setting_variants(results, setting))
-    rows = table[["variant", "gate", "modality"]].drop_duplicates()
+    rows = table[_GATE].drop_duplicates()
     rows = rows.assign(
         at=[order.index(str(variant)) for variant in rows["variant"]],
         name=[
@@ -47,40 +56,25 @@ def _rows_of(table: pd.DataFrame, results: Results, setting: Setting) -> pd.Data
     return rows.sort_values(["at", "gate", "modality"]).tail(MOST_ROWS)
 
 
-def _auroc(known: pd.DataFrame, results: Results, setting: Setting, truth: str, title: str) -> Figure:
+def _auroc(known: pd.DataFrame, results: Results, setting: Setting, truth: str) -> Figure:
     rows = _rows_of(known, results, setting)
     damages = sorted(known["damage"].unique(), key=lambda name: (name != "any", name))
-    values = known.set_index(["variant", "gate", "modality", "damage"])["auroc"]
-    grid = np.array(
-        [
-            [values.get((v, g, m, damage), np.nan) for damage in damages]
-            for v, g, m in rows[["variant", "gate", "modality"]].itertuples(index=False)
-        ],
-        float,
-    )
-    at = list(range(len(rows)))
-    heat = go.Heatmap(
-        z=[rounded(row) for row in grid],
-        x=list(range(len(damages))),
-        y=at,
-        zmin=0,
-        zmax=1,
-        colorscale=[[0, "#b5651d"], [0.5, "#e9e9e6"], [1, "#2f6fb3"]],
-        text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid],
-        texttemplate="%{text}",
-        customdata=[[f"{plain(name)}: {plain(damage)}" for damage in damages] for name in rows["name"]],
+    values = known.set_index([*_GATE, "damage"])["auroc"]
+    gates = list(rows[_GATE].itertuples(index=False, name=None))
+    grid = np.array([[values.get((*gate, damage), np.nan) for damage in damages] for gate in gates], float)
+    heat = heat_of(
+        grid,
+        [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid],
+        [[f"{plain(name)}: {plain(damage)}" for damage in damages] for name in rows["name"]],
         hovertemplate="%{customdata}, AUROC %{z:.3f}<extra></extra>",
-        xgap=1,
-        ygap=1,
         colorbar={"thickness": 10, "outlinewidth": 0},
     )
-    spec = figure_of([heat], x="", y="", height=150 + 26 * len(rows))
-    ticks = {"ticks": "", "showgrid": False}
-    spec["layout"]["yaxis"] |= ticks | {
-        "tickvals": at, "ticktext": [plain(name) for name in rows["name"]], "autorange": "reversed", "ticksuffix": " ",
-    }  # fmt: skip
-    spec["layout"]["xaxis"] |= ticks | {
+    spec = figure_of([heat], x="", height=150 + 26 * len(rows))
+    label_rows(spec, list(rows["name"]))
+    spec["layout"]["yaxis"]["showgrid"] = False
+    spec["layout"]["xaxis"] |= {
         "tickvals": list(range(len(damages))), "ticktext": [plain(_in_words(d)) for d in damages], "tickangle": -45,
+        "ticks": "", "showgrid": False,
     }  # fmt: skip
     words = "; ".join(
         f"{name} {number(float(np.nanmean(row)))}"
@@ -89,45 +83,40 @@ def _auroc(known: pd.DataFrame, results: Results, setting: Setting, truth: str, 
     )
     return Figure(
         id=f"gate-{truth}",
-        title=f"Gate against damage: {title.lower()}",
-        caption="AUROC of the weight that the gate gives to unattended features (column 0, B2), telling damaged frames "
-        "from clean ones; 0.5 is chance. Mean over folds, seeds and targets. A gate of the damaged modality itself has "
+        title=f"How well gates detect {TRUTHS[truth]}",
+        caption="AUROC of the weight that the gate gives to unattended features (column 0, B2) as a detector of "
+        "damaged frames; 0.5 is chance. Mean over folds, seeds and targets. A gate of the damaged modality itself has "
         "reason to do the opposite of the others: read each modality alone.",
         panels=(Panel(spec, f"AUROC, mean over kinds of damage: {words}."),),
         wide=len(damages) > 8,
     )
 
 
-def _weights(whole: pd.DataFrame, results: Results, setting: Setting) -> Figure:
+def _weights(anywhere: pd.DataFrame, results: Results, setting: Setting) -> Figure:
     """The mean weight on damaged and on clean frames, joined by a line."""
-    rows = _rows_of(whole, results, setting)
-    values = whole.set_index(["variant", "gate", "modality"])
+    rows = _rows_of(anywhere, results, setting)
+    values = rows[_GATE].merge(anywhere, on=_GATE)
     styles = variant_styles(results, setting)
-    lines, clean, damaged, colours = [], [], [], []
-    for index, (v, g, m) in enumerate(rows[["variant", "gate", "modality"]].itertuples(index=False)):
-        low, high = float(values.loc[(v, g, m), "mean_clean"]), float(values.loc[(v, g, m), "mean_damaged"])
-        clean.append(low)
-        damaged.append(high)
-        colours.append(styles[str(v)].colour)
-        join = {"color": styles[str(v)].colour, "width": 2}
-        lines.append(go.Scatter(x=rounded([low, high]), y=[index, index], mode="lines", line=join, hoverinfo="skip"))
-    at = list(range(len(rows)))
-    names = [plain(name) for name in rows["name"]]
+    colours = [styles[str(variant)].colour for variant in rows["variant"]]
+    ends = list(zip(values["mean_clean"], values["mean_damaged"], strict=True))
+    lines = [
+        go.Scatter(x=rounded(pair), y=[at, at], mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip")
+        for at, (pair, colour) in enumerate(zip(ends, colours, strict=True))
+    ]
     dots = [
         go.Scatter(
-            x=rounded(points), y=at, mode="markers", text=names,
-            hovertemplate=f"%{{text}}, {what}: %{{x:.3f}}<extra></extra>",
+            x=rounded(values[f"mean_{what}"]), y=list(range(len(rows))), mode="markers",
+            text=[plain(name) for name in rows["name"]], hovertemplate=f"%{{text}}, {what}: %{{x:.3f}}<extra></extra>",
             marker={"color": colours, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colours}},
         )
-        for points, what, symbol in ((clean, "clean", "circle-open"), (damaged, "damaged", "circle"))
+        for what, symbol in (("clean", "circle-open"), ("damaged", "circle"))
     ]  # fmt: skip
-    spec = figure_of([*lines, *dots], x="Mean weight of unattended features", y="", height=110 + 26 * len(rows))
-    spec["layout"]["yaxis"] |= {
-        "tickvals": at, "ticktext": names, "ticks": "", "range": [len(at) - 0.4, -0.6], "ticksuffix": " ",
-    }  # fmt: skip
+    spec = figure_of([*lines, *dots], x="Mean weight of unattended features", height=110 + 26 * len(rows))
+    label_rows(spec, list(rows["name"]))
     spec["layout"]["xaxis"]["nticks"] = 6
     words = "; ".join(
-        f"{n} {number(c)} clean, {number(d)} damaged" for n, c, d in zip(rows["name"], clean, damaged, strict=True)
+        f"{name} {number(float(clean))} clean, {number(float(damaged))} damaged"
+        for name, (clean, damaged) in zip(rows["name"], ends, strict=True)
     )
     return Figure(
         id="gate-weight",
@@ -135,7 +124,7 @@ def _weights(whole: pd.DataFrame, results: Results, setting: Setting) -> Figure:
         caption="Open: clean frames; filled: frames in a span that the corpus planted as missing, corrupted or "
         "conflicting. Mean over folds, seeds and targets.",
         panels=(Panel(spec, f"Mean weight of unattended features: {words}."),),
-        key=(Key("clean frames to damaged frames", CLEAN),),
+        key=(Key("clean frames to damaged frames", NEUTRAL),),
     )
 
 

@@ -6,13 +6,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from crossfold.reports.figures.base import (
-    MUTED,
     Figure,
     Key,
     Panel,
     as_floats,
     figure_of,
     line_of,
+    muted_line,
     rounded,
     variant_styles,
 )
@@ -25,7 +25,7 @@ from crossfold.reports.stats.formatting import number
 def learning_curve(results: Results, setting: Setting, target: str) -> Figure | None:
     """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds.
 
-    One panel a family, with all other systems in grey behind it: ten lines in one chart cannot be told apart.
+    One panel a family, with all other systems in grey behind it: ten coloured lines in one chart cannot be read.
     """
     styles, systems = variant_styles(results, setting), setting_variants(results, setting)
     found = {variant: by_epoch(results, setting, variant, target) for variant in systems}
@@ -41,7 +41,11 @@ def learning_curve(results: Results, setting: Setting, target: str) -> Figure | 
     ranges = {"xaxis": [1, max(2, int(ends["epoch"].max()))], "yaxis": rounded([low - margin, high + margin])}
     panels = []
     for family, members in families.items():
-        others = [_muted(summary) for variant, summary in summaries.items() if variant not in members]
+        others = [
+            muted_line(as_floats(summary["epoch"]), rounded(summary["mean"]))
+            for variant, summary in summaries.items()
+            if variant not in members
+        ]
         named = {variant: results.variants[variant] for variant in members}
         traces = [trace for v in members for trace in _curve_traces(summaries[v], named[v], styles[v])]
         spec = figure_of([*others, *traces], x="Epoch", y="CCC", height=230)
@@ -101,12 +105,6 @@ def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Sca
             go.Scatter(x=[*x, *x[::-1]], y=rounded([*high, *low[::-1]]), mode="lines", hoverinfo="skip", **band)
         )
     return [*traces, line_of(x, rounded(mean), name, style)]
-
-
-def _muted(summary: pd.DataFrame) -> go.Scatter:
-    """A line that only says where the others are; the page gives it the colour of rules."""
-    x, y = as_floats(summary["epoch"]), rounded(summary["mean"])
-    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)
 
 
 def _highest(summary: pd.DataFrame) -> str:

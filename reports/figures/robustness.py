@@ -1,9 +1,18 @@
-"""A modality damaged on purpose: the score that is left, by strength. From `stress` of `result.json`."""
+"""The score under damage of one modality, by strength. From `stress` of `result.json`."""
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import Figure, Key, Panel, figure_of, line_of, plain, rounded, variant_styles
+from crossfold.reports.figures.base import (
+    Figure,
+    Key,
+    Panel,
+    figure_of,
+    line_of,
+    muted_line,
+    plain,
+    rounded,
+    variant_styles,
+)
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_table
@@ -41,14 +50,12 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
                 curve = means[kind, modality, variant].sort_index()
                 x, y = [float(strength) for strength in curve.index], rounded(curve)
                 if variant not in named:
-                    lines.append(go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta="muted", line={"width": 1}))
+                    lines.append(muted_line(x, y))
                     continue
-                line = line_of(x, y, results.variants[variant], styles[variant])
-                line.update(mode="lines+markers", marker={"color": styles[variant].colour, "size": 5})
-                lines.append(line)
-                alt.append(
-                    f"{results.variants[variant]} {number(float(curve.iloc[0]))} to {number(float(curve.iloc[-1]))}"
-                )
+                name, style = results.variants[variant], styles[variant]
+                marker = {"color": style.colour, "size": 5}
+                lines.append(line_of(x, y, name, style).update(mode="lines+markers", marker=marker))
+                alt.append(f"{name} {number(float(curve.iloc[0]))} to {number(float(curve.iloc[-1]))}")
             spec = figure_of(lines, x=axis, y="CCC", height=240)
             spec["layout"]["yaxis"]["range"] = rounded([low - margin, high + margin])
             spec["layout"]["xaxis"]["nticks"] = 5
@@ -60,7 +67,7 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
         id="stress",
         title="When a modality is damaged",
         caption="Mean CCC over targets, folds and seeds of the trained systems while one modality is damaged and the "
-        "others are left alone; all systems meet the same damage. Strength 0 is the raw score. A panel shows the "
+        "others are left alone; the damage is the same for all systems. Strength 0 is the raw score. A panel shows the "
         "systems that read its modality"
         + ("; grey: further ones." if len(named) < means.index.get_level_values("variant").nunique() else "."),
         panels=tuple(panels),
@@ -70,7 +77,7 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
 
 
 def _named(table: pd.DataFrame, results: Results, setting: Setting) -> list[str]:
-    """The variants that get a colour: the best one of each system, the best systems first, in order of figures."""
+    """The variants that get a colour, in order of figures: the best one of each of the best systems."""
     raw = table[table["strength"] == 0].groupby("variant")["ccc"].mean().sort_values(ascending=False)
     systems = setting_variants(results, setting)
     best: dict[str, str] = {}

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import os
 import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,19 @@ from typing import Any
 import plotly.graph_objects as go
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.reports.figures.base import Figure, Panel
+from crossfold.reports.figures.base import MUTED, TRUTH, Figure, Panel
 from crossfold.reports.page.compose import Page
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH = 760
-INK, SOFT, RULE, MUTED = "#1c1f23", "#5d646d", "#d9dce0", "#cfd3d8"
+INK, SOFT, RULE, GREY = "#1c1f23", "#5d646d", "#d9dce0", "#cfd3d8"
 NOTE_WIDTH = 130
-"""Characters of one line of the note below a figure."""
+"""The most characters in a line of the note below a figure."""
 
 
 def check_export(formats: Sequence[str]) -> None:
-    """Raises `UserError` for an unknown format, and where kaleido or a browser is missing. Before any work."""
+    """Raises `UserError` for an unknown format, and where kaleido or a browser is missing; called before any work."""
     for name in formats:
         if name not in FIGURE_FORMATS:
             raise UserError(
@@ -50,39 +51,34 @@ def find_browser() -> str | None:
 def export_figures(page: Page, folder: Path, formats: Sequence[str], date: str) -> list[Path]:
     """Writes every panel of every figure into `folder`, named by the ids of the page; returns the files.
 
-    Each carries its title, its key, the label of an embedded corpus, and the line that says where it comes from.
+    Each contains its title, its key, the label of an embedded corpus, and the line about the origin of its numbers.
     """
     check_export(formats)
     folder.mkdir(parents=True, exist_ok=True)
-    specs, files = [], []
-    for block in page.blocks:
-        for figure in block.drawn:
-            for index, panel in enumerate(figure.panels, start=1):
-                for extension in formats:
-                    specs.append(standalone(figure, panel, block.setting.label, date))
-                    files.append(folder / f"{figure.id}-{index}.{extension}")
-    import kaleido  # an extra, and slow to import
-
-    # One browser for all of them; without the address of a script for formulas, so that nothing asks the network.
-    options = {"path": find_browser(), "mathjax": False, "n": 1}
     jobs = [
         {
-            "fig": spec.to_dict(),
-            "path": str(path),
-            "opts": {"format": path.suffix[1:], "scale": 2 if path.suffix == ".png" else 1},
+            "fig": standalone(figure, panel, block.setting.label, date).to_dict(),
+            "path": str(folder / f"{figure.id}-{index}.{extension}"),
+            "opts": {"format": extension, "scale": 2 if extension == "png" else 1},
         }
-        for spec, path in zip(specs, files, strict=True)
+        for block in page.blocks
+        for figure in block.drawn
+        for index, panel in enumerate(figure.panels, start=1)
+        for extension in formats
     ]
-    kaleido.write_fig_from_object_sync(jobs, kopts=options)
-    return files
+    import kaleido  # an extra, and slow to import
+
+    # One browser for all figures. By default kaleido loads MathJax from the network, which no figure needs.
+    kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False, "n": 1})
+    return [Path(str(job["path"])) for job in jobs]
 
 
 def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure:
-    """One chart with everything the page would say around it."""
+    """One chart with the title, label, note and keys that stand around it on the page."""
     spec: dict[str, Any] = copy.deepcopy({"data": list(panel.spec["data"]), "layout": dict(panel.spec["layout"])})
     layout = spec["layout"]
     for trace in spec["data"]:
-        colour = {"truth": INK, "muted": MUTED}.get(str(trace.get("meta")))
+        colour = {TRUTH: INK, MUTED: GREY}.get(str(trace.get("meta")))
         if colour:
             trace["line"] = {**(trace.get("line") or {}), "color": colour}
         trace["showlegend"] = bool(trace.get("name"))
@@ -95,7 +91,7 @@ def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure
         if key.name and key.name not in drawn
     ]
     small = [
-        *_wrapped(f"{figure.note} Made {date}."),
+        *textwrap.wrap(_inert(f"{figure.note} Made {date}."), NOTE_WIDTH, break_on_hyphens=False),
         *("   ".join(keys[at : at + 4]) for at in range(0, len(keys), 4)),
     ]
     words += [f'<span style="font-size:10px">{line}</span>' for line in small]
@@ -121,12 +117,3 @@ def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure
 
 def _inert(text: str) -> str:
     return text.replace("<", "&lt;")
-
-
-def _wrapped(text: str) -> list[str]:
-    lines: list[str] = [""]
-    for word in _inert(text).split():
-        if len(lines[-1]) + len(word) > NOTE_WIDTH:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines

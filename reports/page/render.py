@@ -1,10 +1,9 @@
-"""The report as one HTML file that needs nothing else: no network, no folder beside it."""
+"""The report as one HTML file that needs nothing else: no network and no other file."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -17,17 +16,21 @@ from crossfold.reports.page.compose import Block, Page
 from crossfold.reports.page.drilldown import drill_data, group_anchors, group_keys
 from crossfold.reports.results.comparable import comparable_variants
 from crossfold.reports.results.model import Results
-from crossfold.reports.results.systems import UNIMODAL_PREFIX, is_gated
+from crossfold.reports.results.systems import system_kind
 from crossfold.reports.stats.formatting import DASH
 from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
 from crossfold.reports.tables.claims_formats import TITLE, labels, origins
 from crossfold.reports.tables.entries import Table
-from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.tables.formats import numeric
+from crossfold.reports.tables.grid import Grid, GridCell, further_grids, label_cell, main_grid
 from crossfold.reports.tables.published import MEAN
+
+TEMPLATES = Path(__file__).parent / "templates"
+KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
 
 
 def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A chart as the page holds it: rows of a map begin with the number of empty cells that are left out there."""
+    """A chart in the form of the page: a row of a map starts with the number of empty cells that are left out."""
     data = []
     for trace in spec["data"]:
         if trace.get("meta") in (DIVERGING_MAP, SEQUENTIAL_MAP):
@@ -40,13 +43,8 @@ def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "data": data}
 
 
-TEMPLATES = Path(__file__).parent / "templates"
-KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What a reader filters a row of a leaderboard by."""
+class _Row(NamedTuple):
+    """The properties by which rows of a leaderboard are filtered."""
 
     kind: str
     """A key of `KINDS`."""
@@ -54,17 +52,16 @@ class _Row:
     """Not complete, or with other folds and seeds than most: not shown at first."""
 
 
-@dataclass(frozen=True)
-class _CellGroup:
+class _CellGroup(NamedTuple):
     """The cells behind one variant and target."""
 
     anchor: str
     label: str
-    count: str
+    cells: str
 
 
 def render(page: Page, results: Results, workspace: Workspace | None = None, *, live: bool = False) -> str:
-    """The page as text. live: it asks its server for news, and loads again when there are any."""
+    """The page as text. live: it polls its server, and reloads when the content has changed."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -89,7 +86,7 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         drill=drill_data(results, list(shown.values()), workspace),
         failures=results.failures,
         anchor_of=lambda table, link: _anchor(anchors, table, *link),
-        numeric=_numeric,
+        numeric=numeric,
         sort_key=_sort_key,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         js=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
@@ -101,7 +98,7 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
 
 
 def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: str, target: str, setting: str) -> str:
-    """Where a number leads; a mean over targets leads to the first of them."""
+    """The block of cells that a number links to; a mean over targets links to the first of them."""
     targets = [target] if target != MEAN else [entry.target for entry in table.entries if entry.variant == variant]
     return next(
         (anchors[key] for each in targets if (key := (setting or table.setting.key, variant, each)) in anchors), ""
@@ -114,13 +111,10 @@ def _folded(table: Table, page: Page) -> bool:
 
 
 def _rows(table: Table, results: Results) -> list[_Row]:
-    """What each line of a leaderboard is filtered by, in order."""
-    budget = comparable_variants(results, table.setting).variants
+    """The properties of each line of a leaderboard, in order."""
+    comparable = comparable_variants(results, table.setting)
     return [
-        _Row(
-            "unimodal" if line.system.startswith(UNIMODAL_PREFIX) else "gated" if is_gated(line.system) else "fusion",
-            not any(entry.variant in budget for entry in line.entries),
-        )
+        _Row(system_kind(line.system), not any(entry.variant in comparable for entry in line.entries))
         for line in table.lines
     ]
 
@@ -130,22 +124,19 @@ def _overview(blocks: Sequence[Block]) -> Grid | None:
     boards = [(block, block.leaderboard) for block in blocks if block.leaderboard]
     if len(boards) < 2:
         return None
-    found = [{line.label: line.entries[0] for line in table.lines} for _, table in boards]
+    columns = [{line.label: line.entries[0] for line in table.lines} for _, table in boards]
+    best = [max((e.mean for e in column.values() if e.mean is not None), default=None) for column in columns]
     rows = []
-    for label in dict.fromkeys(line.label for _, table in boards for line in table.lines):
-        cells = [GridCell(label, sort=label.lower(), kind="label")]
-        for entries in found:
-            entry = entries.get(label)
-            if entry is None:
-                cells.append(GridCell(DASH, kind="missing"))
+    for label in dict.fromkeys(label for column in columns for label in column):
+        cells = [label_cell(label)]
+        for column, most in zip(columns, best, strict=True):
+            entry = column.get(label)
+            if entry is None or entry.mean is None:
+                cells.append(GridCell(entry.text if entry else DASH, kind="missing"))
             else:
-                best = max((each.mean for each in entries.values() if each.mean is not None), default=None)
-                kind = "missing" if entry.mean is None else "measured"
-                strong = entry.mean is not None and entry.mean == best
-                cells.append(GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong))
+                cells.append(GridCell(entry.text, sort=entry.mean, kind="measured", strong=entry.mean == most))
         rows.append(tuple(cells))
-    heads = ("System", *(block.name for block, _ in boards))
-    return Grid((), heads, tuple(rows))
+    return Grid((), ("System", *(block.name for block, _ in boards)), tuple(rows))
 
 
 def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
@@ -173,27 +164,18 @@ def script_json(value: Any) -> Markup:
 def _groups(results: Results, block: Block, anchors: Mapping[tuple[str, str, str], str]) -> Sequence[_CellGroup]:
     groups = []
     for variant, target in group_keys(results, block.setting):
-        anchor = anchors.get((block.setting.key, variant, target))
-        if anchor is None:
-            continue
-        chosen = results.groups[block.setting.key, variant, target]
-        done = int((chosen["status"] == "done").sum())
-        few = f"{done} cell{'s' if done != 1 else ''}"
-        count = few if done == len(chosen) else f"{done}/{len(chosen)} cells"
-        groups.append(_CellGroup(anchor, f"{results.variants[variant]}, {target}", count))
+        key = (block.setting.key, variant, target)
+        total = len(results.groups[key])
+        done = int((results.groups[key]["status"] == "done").sum())
+        count = f"{done}/{total} cells" if done < total else f"{done} cell{'s' if done != 1 else ''}"
+        groups.append(_CellGroup(anchors[key], f"{results.variants[variant]}, {target}", count))
     return groups
 
 
 def _sort_key(cell: GridCell) -> Markup:
-    """The attribute that a column is sorted by, with no more digits than tell numbers apart; an empty one sorts last.
-
-    None where it would repeat the text of the cell: a large page repeats thousands of words.
-    """
+    """The attribute by which a column is sorted, with six digits; an empty one sorts last."""
+    # Without it the text sorts: repeating thousands of words would make a page large.
     if isinstance(cell.sort, str) and cell.sort.lower() == cell.text.lower() and not cell.marks:
         return Markup()
     value = "" if cell.sort is None else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else cell.sort
     return Markup(' data-sort="{}"').format(value)
-
-
-def _numeric(grid: Grid, column: int) -> bool:
-    return any(row[column].kind in ("number", "published", "measured") for row in grid.rows)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from crossfold.platform.core.outcome import Failure
@@ -20,7 +21,7 @@ RANDOM_WEIGHTS = "-random-weights"
 """Ends the name of a corpus whose encoders know nothing (`crossfold prepare --random-weights`)."""
 
 MEMORIES = ("device", "process")
-"""Where memory is measured: a number of one says nothing beside a number of the other."""
+"""Where memory is measured; numbers of the two cannot be compared."""
 
 COLUMNS = (
     "cell_id", "status", "setting", "system", "params", "variant", "corpus", "store", "fold", "target", "seed",
@@ -38,7 +39,7 @@ class Setting:
     recipe: str
     """Name of the recipe, a label."""
     recipe_hash: str
-    """First 8 hex digits of the recipe without its name; empty where no cell has told yet."""
+    """First 8 hex digits of the hash of the recipe without its name; empty while no cell has recorded it."""
     selection: str
     protocol: int
     joint: bool
@@ -46,7 +47,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """One word that tells settings apart."""
+        """A name that is unique to the setting."""
         heads = "joint" if self.joint else "single"
         return f"{self.corpus}-{self.store}-{self.recipe_hash or 'unknown'}-p{self.protocol}-{heads}"
 
@@ -58,23 +59,25 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """What stands on every table and figure that is made from an embedded corpus; empty for others."""
+        """The warning on every table and figure that is made from an embedded corpus; empty for others."""
         if self.corpus.endswith(RANDOM_WEIGHTS):
-            return f"random encoder weights: {self.corpus} - plumbing, not a result"
+            return f"random encoder weights: {self.corpus} - a test of the pipeline, not a result"
         return f"embedded corpus: {self.corpus} - not the papers' data" if self.embedded else ""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What `result.json` says of one cell beyond its score: of several evaluations, that with the longest battery."""
+class Robustness:
+    """Entries of `result.json` on damaged inputs (docs/results.md)."""
 
     stress: Sequence[Mapping[str, Any]] = ()
+    """Scores under the stress suite, one entry a kind, modality and strength of damage."""
     gates: Sequence[Mapping[str, Any]] = ()
+    """How well each gate detects damaged frames."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a report says, read once."""
+    """Everything that a report shows, read once."""
 
     cells: pd.DataFrame
     """One row a cell and target, columns `COLUMNS`; `status` is done, failed or planned."""
@@ -89,16 +92,20 @@ class Results:
     superseded: int = 0
     """Finished cells left out because a later revision of their system has run in the same setting."""
     variants: Mapping[str, str] = field(default_factory=dict)
-    """Variant (system and parameters, as one word) -> the name people read."""
+    """Variant (system and parameters, as one string) -> the name shown to readers."""
     processed: Mapping[tuple[str, str, str], Run] = field(default_factory=dict)
     """Finished (cell_id, target, post-processing) -> the same after post-processing: `fixed`, `train` or `oracle`."""
-    looks: Mapping[str, Look] = field(default_factory=dict)
-    """Finished cell_id -> its stress battery and gates (docs/results.md); cells without either are left out."""
-
-    swept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    robustness: Mapping[str, Robustness] = field(default_factory=dict)
+    """Finished cell_id -> its scores on damaged inputs; cells without any are left out."""
+    sweep_cells: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Name of a launched sweep -> the ids of the cells that it asked for."""
     ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
     """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
+
+    def rows(self, setting: Setting, **where: object) -> pd.DataFrame:
+        """The rows of a setting with these values, as in `results.rows(setting, status="done", fold=0)`."""
+        matches = [self.cells[column] == value for column, value in {"setting": setting.key, **where}.items()]
+        return self.cells[np.logical_and.reduce(matches)]
 
     @cached_property
     def curves(self) -> Curves:
@@ -107,7 +114,8 @@ class Results:
 
     @cached_property
     def groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """(setting, variant, target) -> its rows of `cells`, cut out once."""
+        """(setting, variant, target) -> its rows of `cells`."""
+        # Split once: filtering all cells again for every number of a large report takes seconds.
         grouped: Any = self.cells.groupby(["setting", "variant", "target"])
         return {(str(s), str(v), str(t)): rows for (s, v, t), rows in grouped}
 
@@ -122,7 +130,13 @@ class Results:
         return found
 
 
+def differing_keys(variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters, in alphabetical order, in which some of the variants differ."""
+    keys = sorted({key for params in variants for key in params})
+    return [key for key in keys if len({repr(params.get(key)) for params in variants}) > 1]
+
+
 def memory_of(env: Mapping[str, Any]) -> dict[str, float | None]:
-    """Peak of a cell in MiB, of its GPU (`memory_device`) or of its process; cells of before it was kept have none."""
+    """Peak memory of a cell in MiB, of its GPU (`memory_device`) or its process; None where it was not recorded."""
     peak = env.get("peak_memory") or {}
     return {f"memory_{kind}": peak["bytes"] / 2**20 if peak.get("kind") == kind else None for kind in MEMORIES}

@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.stats.bootstrap import (
-    Run,
-)
+from crossfold.reports.stats.bootstrap import Run
 
 RAW = "raw"
+"""The name of no post-processing."""
 
 
 def runs_of(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
 ) -> list[Run]:
-    """The finished runs of one variant and target that were scored with `post`."""
+    """The finished runs of one variant and target that were scored with `post`; without `folds`, of all folds."""
     cells = cells_of_variant(results, setting, variant, target, folds)
     done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
     if post == RAW:
@@ -28,7 +27,5 @@ def cells_of_variant(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int]
 ) -> pd.DataFrame:
     """The rows of a variant in a setting, of these folds or of all."""
-    cells = results.groups.get((setting.key, variant, target))
-    if cells is None:
-        return results.cells.iloc[:0]
+    cells = results.groups.get((setting.key, variant, target), results.cells.iloc[:0])
     return cells[np.isin(cells["fold"].to_numpy(), list(folds))] if folds else cells

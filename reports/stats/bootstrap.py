@@ -1,6 +1,6 @@
 """Statistics of finished runs: means over seeds and folds, intervals over videos, paired gains.
 
-Everything here works on numbers that `result.json` holds; no prediction is read. An interval resamples videos,
+Everything here is computed from the numbers in `result.json`; no prediction is read. An interval resamples videos,
 never frames: the frames of one video are not independent. Two systems are compared on the same resampled videos.
 """
 
@@ -24,14 +24,14 @@ DRAWS = 2000
 LEVEL = 0.95
 _FIELDS = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")
 MIN_VIDEOS = 4
-"""Fewer videos that can be exchanged for each other say too little about others: there is no interval then."""
+"""With fewer videos to resample there is no interval: they say too little about other videos."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished cell as seen by one target: its score, and the moments of each reported video.
+    """The score of one finished cell for one target, and the moments of each reported video.
 
-    Equal only to itself, so that what was resampled once is found again.
+    Runs compare by identity, so that the bootstrap of a run is found in the cache.
     """
 
     fold: int
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class MeanSd:
-    """A mean over folds of means over seeds, and the spread that seeds alone make."""
+    """A mean over folds of means over seeds, and the spread over seeds."""
 
     mean: float
     sd: float | None
@@ -119,12 +119,10 @@ def mean_sd(cells: pd.DataFrame) -> MeanSd:
 
 
 @lru_cache(maxsize=256)
-def resample(videos: int, fold: int, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """How often each video is in each resample: float64 [draws, videos], rows sum to `videos`.
-
-    Depends on the fold and not on the system, so that all systems meet the same resampled videos.
-    """
-    drawn = np.random.default_rng([seed, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
+def resample(videos: int, fold: int, draws: int = DRAWS) -> Floats:
+    """How often each video is in each resample: float64 [draws, videos], rows sum to `videos`."""
+    # Seeded by the fold and not by the system: all systems are scored on the same resampled videos.
+    drawn = np.random.default_rng([0, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
     counts: Floats = drawn.astype(np.float64)
     counts.setflags(write=False)
     return counts
@@ -157,19 +155,19 @@ def merged_ccc(moments: Moments, counts: Floats) -> Floats:
     return resampled
 
 
-def bootstrap_mean(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Floats | None:
+def bootstrap_mean(runs: Sequence[Run], draws: int = DRAWS) -> Floats | None:
     """The mean over folds of the mean over seeds in each resample: float64 [draws].
 
     Videos are drawn with replacement within each fold; the runs of a fold share the draw. A fold that reports one
     video stays as it is. None where the other folds report fewer than `MIN_VIDEOS` together.
     """
     # The order of runs changes nothing but rounding; one order makes one entry of the cache.
-    return _bootstrap_mean(tuple(sorted(runs, key=lambda run: (run.fold, run.seed))), draws, seed)
+    return _bootstrap_mean(tuple(sorted(runs, key=lambda run: (run.fold, run.seed))), draws)
 
 
 # An entry is 16 kB; a table, its gains and its claims ask for the same runs again and again.
 @lru_cache(maxsize=4096)
-def _bootstrap_mean(runs: tuple[Run, ...], draws: int, seed: int) -> Floats | None:
+def _bootstrap_mean(runs: tuple[Run, ...], draws: int) -> Floats | None:
     folds = defaultdict(list)
     for run in runs:
         folds[run.fold].append(run)
@@ -178,7 +176,7 @@ def _bootstrap_mean(runs: tuple[Run, ...], draws: int, seed: int) -> Floats | No
         return None
     means = []
     for fold, inside in sorted(folds.items()):
-        counts = resample(sizes[fold], fold, draws, seed)
+        counts = resample(sizes[fold], fold, draws)
         together = Moments(*(np.stack([getattr(run.moments, name) for run in inside], axis=-1) for name in _FIELDS))
         means.append(merged_ccc(together, counts).mean(axis=1))
     mean = np.asarray(np.mean(means, axis=0))
@@ -194,22 +192,17 @@ def interval_of(resampled: Floats | None) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def ccc_interval(runs: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Interval | None:
-    """95% interval of the mean CCC over the videos that might have been reported instead."""
-    return interval_of(bootstrap_mean(runs, draws, seed))
-
-
 def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
     """The runs of several targets or systems, only of folds and seeds that all have, on the same videos in each fold.
 
-    A video without labels for a target weighs nothing there, so that one draw of videos means the same everywhere.
+    A video without labels for a target has weight zero there, so that one draw of videos fits all targets.
     """
     by_key = [{(run.fold, run.seed): run for run in group} for group in groups]
     keys = sorted(set(by_key[0]).intersection(*by_key[1:])) if by_key else []
     videos: dict[int, set[str]] = defaultdict(set)
     for fold, seed in keys:
         videos[fold].update(*(runs[fold, seed].videos for runs in by_key))
-    return [[_spread_over(runs[key], tuple(sorted(videos[key[0]]))) for key in keys] for runs in by_key]
+    return [[_on_videos(runs[key], tuple(sorted(videos[key[0]]))) for key in keys] for runs in by_key]
 
 
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
@@ -219,29 +212,20 @@ def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
     return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
 
 
-def mean_interval(groups: Sequence[Sequence[Run]], draws: int = DRAWS, seed: int = 0) -> Interval | None:
-    """95% interval of the mean CCC over targets, one group a target; all targets meet the same resampled videos."""
-    return interval_of(_mean_over_targets(restrict_to_common_runs(groups), draws, seed))
+def mean_interval(groups: Sequence[Sequence[Run]], draws: int = DRAWS) -> Interval | None:
+    """95% interval of the mean CCC over targets, one group a target; all targets share the resampled videos."""
+    return interval_of(_mean_over_targets(restrict_to_common_runs(groups), draws))
 
 
-def paired_gain(a: Sequence[Run], b: Sequence[Run], draws: int = DRAWS, seed: int = 0) -> Gain | None:
-    """How much better `a` is than `b`, over the folds and seeds that both have; None where there is none.
+def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], draws: int = DRAWS) -> Gain | None:
+    """How much better system `a` is than `b` in the mean CCC over targets; one group a target, in the same order.
 
-    Raises `ValueError` where a pair was not scored on the same videos.
+    Over the folds and seeds that both have; None where there is none. Both systems and all targets share the resampled
+    videos. Raises `ValueError` where a pair was not scored on the same videos.
     """
-    return paired_mean_gain([a], [b], draws, seed)
-
-
-def paired_mean_gain(
-    a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], draws: int = DRAWS, seed: int = 0
-) -> Gain | None:
-    """The gain of `a` over `b` in the mean CCC over targets; one group a target, in the same order.
-
-    Both systems and all targets meet the same resampled videos. Raises `ValueError` as `paired_gain` does.
-    """
-    for ours, theirs in zip(a, b, strict=True):
-        known = {(run.fold, run.seed): run.videos for run in theirs}
-        for run in ours:
+    for first, second in zip(a, b, strict=True):
+        known = {(run.fold, run.seed): run.videos for run in second}
+        for run in first:
             if known.get((run.fold, run.seed), run.videos) != run.videos:
                 raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
     common = restrict_to_common_runs([*a, *b])
@@ -250,8 +234,8 @@ def paired_mean_gain(
     if pairs.empty:
         return None
     pairs["ccc"] -= mean_scores(right)["ccc"]
-    ours_drawn, theirs_drawn = (_mean_over_targets(side, draws, seed) for side in (left, right))
-    interval = None if ours_drawn is None or theirs_drawn is None else interval_of(ours_drawn - theirs_drawn)
+    drawn, drawn_base = (_mean_over_targets(side, draws) for side in (left, right))
+    interval = None if drawn is None or drawn_base is None else interval_of(drawn - drawn_base)
     differences = pairs["ccc"].to_numpy()
     return Gain(
         mean=mean_sd(pairs).mean,
@@ -267,7 +251,7 @@ def paired_mean_gain(
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Holm's correction over the tests that were made; those that were not stay None."""
     made = np.array([p for p in p_values if p is not None], np.float64)
-    # Written out, because statsmodels collects garbage in each call, which costs a second in a large report.
+    # Written out: statsmodels runs the garbage collector in each call, which costs a second in a large report.
     order = np.argsort(made, kind="stable")
     corrected = np.empty_like(made)
     corrected[order] = np.minimum(np.maximum.accumulate(made[order] * np.arange(len(made), 0, -1)), 1)
@@ -285,15 +269,15 @@ def rank_agreement(printed: Sequence[float], measured: Sequence[float]) -> Agree
     )
 
 
-def _mean_over_targets(groups: Sequence[Sequence[Run]], draws: int, seed: int) -> Floats | None:
-    """The mean over targets in each resample: float64 [draws]. The groups must stand on common ground."""
-    resampled = [bootstrap_mean(group, draws, seed) for group in groups]
+def _mean_over_targets(groups: Sequence[Sequence[Run]], draws: int) -> Floats | None:
+    """The mean over targets in each resample: float64 [draws]. The groups must have the same runs and videos."""
+    resampled = [bootstrap_mean(group, draws) for group in groups]
     found = [drawn for drawn in resampled if drawn is not None]
     return np.asarray(np.mean(found, axis=0)) if found and len(found) == len(resampled) else None
 
 
-def _spread_over(run: Run, videos: tuple[str, ...]) -> Run:
-    """The run with empty moments for the videos that it was not scored on."""
+def _on_videos(run: Run, videos: tuple[str, ...]) -> Run:
+    """The run on these videos, with empty moments for those that it was not scored on."""
     if run.videos == videos:
         return run
     at = [videos.index(video) for video in run.videos]
@@ -305,7 +289,7 @@ def _spread_over(run: Run, videos: tuple[str, ...]) -> Run:
 
 def _p_value(test: Callable[..., Any], differences: Floats, *rest: float) -> float | None:
     """The p value of a paired test; None where it is undefined."""
-    # Identical runs differ by rounding at most, and no test has anything to say about them.
+    # Identical runs differ by rounding at most, for which a test would give a p value all the same.
     if len(differences) < 2 or np.ptp(differences) < 1e-12:
         return None
     return float(test(differences, *rest).pvalue)

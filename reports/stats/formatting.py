@@ -1,6 +1,6 @@
 """How numbers, intervals and p values are written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crossfold.reports.stats.bootstrap import Gain, Interval
 
@@ -49,6 +49,11 @@ def p_text(p: float | None) -> str:
     if p < 0.001:
         return "< 0.001"
     return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}" if p < 0.995 else "1"
+
+
+def facts_text(facts: Iterable[tuple[str, str]]) -> str:
+    """`term: value; term: value.`, without terms that have no value."""
+    return "; ".join(f"{term}: {value}" for term, value in facts if value) + "."
 
 
 def listing(values: Sequence[int | str]) -> str:

@@ -1,4 +1,4 @@
-"""Tests beside intervals: effect sizes, equivalence, and ranks of many systems. Every distribution is a library's.
+"""Effect sizes, equivalence, and ranks of many systems. Every distribution comes from a library.
 
 Differences are paired: one value a fold and seed, the score of one system minus that of another on the same videos.
 """
@@ -28,8 +28,6 @@ class Ranks:
     """Friedman's test that all systems are alike."""
     critical_difference: float
     """Nemenyi: mean ranks closer than this are not distinguishable at `ALPHA`."""
-    pairs: pd.DataFrame
-    """p of each pair, system x system, by Nemenyi's test."""
     groups: tuple[tuple[str, ...], ...]
     """Largest runs of systems, in order of rank, of which none is distinguishable from another; two or more each."""
 
@@ -40,17 +38,6 @@ def paired_effect(differences: Sequence[float]) -> float | None:
     if len(values) < 2 or np.ptp(values) < 1e-12:
         return None
     return float(values.mean() / values.std(ddof=1))
-
-
-def dominance(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Cliff's delta, from -1 to 1: how much more often a value of `ours` exceeds one of `theirs` than the reverse.
-
-    It is 2 U / (n m) - 1 with U of the Mann-Whitney test. None where either is empty.
-    """
-    if not len(ours) or not len(theirs):
-        return None
-    u = stats.mannwhitneyu(ours, theirs, method="asymptotic").statistic
-    return float(2 * u / (len(ours) * len(theirs)) - 1)
 
 
 def equivalence(differences: Sequence[float], margin: float = MARGIN) -> float | None:
@@ -70,32 +57,28 @@ def equivalence(differences: Sequence[float], margin: float = MARGIN) -> float |
 
 
 def rank_systems(scores: pd.DataFrame) -> Ranks | None:
-    """Friedman's test, then Nemenyi's of every pair, with the critical difference of mean ranks.
+    """Friedman's test, and the critical difference of mean ranks by Nemenyi's (Demšar 2006).
 
     scores: one row a block, one column a system, higher is better; rows with a gap are left out. None with fewer than
     three systems or two complete blocks.
     """
-    import scikit_posthocs  # it brings matplotlib along, which no other part of a report needs
-
     complete = scores.dropna()
     blocks, systems = complete.shape
     if blocks < 2 or systems < 3:
         return None
-    # Blocks in which all are equal give no statistic, and no doubt that nothing differs.
+    # SciPy divides by zero where all systems are equal in every block; nothing differs then.
     alike = bool((complete.nunique(axis=1) == 1).all())
     statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*(complete[name] for name in complete))
     mean = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    # q_alpha of Nemenyi's test: the studentized range for infinite degrees of freedom, over the root of two.
     width = stats.studentized_range.ppf(1 - ALPHA, systems, np.inf) / np.sqrt(2)
     critical = float(width * np.sqrt(systems * (systems + 1) / (6 * blocks)))
-    pairs = scikit_posthocs.posthoc_nemenyi_friedman(complete.to_numpy())
-    pairs.index = pairs.columns = complete.columns
     return Ranks(
         mean=mean,
         blocks=blocks,
         statistic=float(statistic),
         p=float(p),
         critical_difference=critical,
-        pairs=pairs,
         groups=_groups(mean, critical),
     )
 

@@ -1,9 +1,10 @@
-"""What the papers claim, judged on what was measured. The claims are data: `claims.yaml`.
+"""The papers' claims, judged on the measured cells. The claims are data: `claims.yaml`.
 
 A claim is a set of comparisons of two cells of a table. Each is a paired gain on the same folds, seeds and videos, with
 an interval over videos and a t test over fold x seed, Holm-corrected within the claim. A claim holds as a whole or not.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +16,11 @@ from pydantic import Field
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.stats.bootstrap import Gain, holm
-from crossfold.reports.stats.formatting import DASH, gain_text, p_text, signed
+from crossfold.reports.stats.formatting import DASH, gain_text, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN, equivalence, paired_effect
 from crossfold.reports.tables.comparison import entry_gain, further_gain
 from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
-from crossfold.reports.tables.grid import Grid, GridCell
+from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, words_cell
 from crossfold.reports.tables.published import MEAN, Column, TableSpec, declared, table_spec
 
 DECLARED = Path(__file__).parent / "claims.yaml"
@@ -37,19 +38,13 @@ METHOD = (
 )
 
 
-class Pair(FrozenModel):
-    """Two cells: `row`, or `row | column` where columns name systems or streams."""
-
-    better: str
-    base: str
-
-
 class Comparison(FrozenModel):
-    """A pair whose first cell is said to be the better one; or to gain more than another pair does."""
+    """Two cells, each `row`, or `row | column` where columns name systems or streams. The first is claimed better."""
 
     better: str
     base: str
-    more_than: Pair | None = None
+    more_than: "Comparison | None" = None
+    """The comparison over whose gain the gain of this one is claimed to be larger."""
 
 
 class Claim(FrozenModel):
@@ -61,10 +56,10 @@ class Claim(FrozenModel):
     says: str
     table: str
     target: str = ""
-    """The one target that it speaks of; empty: all."""
+    """The one target that it is about; empty: all."""
     comparisons: tuple[Comparison, ...] = ()
     untestable: str = ""
-    """Why no measurement here can say."""
+    """Why no measurement here can decide it."""
 
 
 class _Claims(FrozenModel):
@@ -87,12 +82,12 @@ class Judged:
     effect: float | None
     """Cohen's d of the paired differences."""
     state: str = ""
-    """What it says, or why there is no gain."""
+    """`gains`, `loses` and the like, or why there is no gain."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, and what came of it."""
+    """A claim, judged."""
 
     claim: Claim
     paper: str
@@ -107,7 +102,7 @@ class Verdict:
 
     @property
     def done(self) -> int:
-        """Comparisons that are measured."""
+        """The number of measured comparisons."""
         return sum(each.gain is not None for each in self.comparisons)
 
     @property
@@ -135,22 +130,21 @@ def all_claims() -> tuple[Claim, ...]:
         if bool(claim.comparisons) == bool(claim.untestable):
             raise KeyError(f"claim {claim.id}: give comparisons, or say why it is untestable")
         for comparison in claim.comparisons:
-            places(claim, comparison)
-            if comparison.more_than:
-                places(claim, comparison.more_than)
+            for each in filter(None, (comparison, comparison.more_than)):
+                compared_cells(claim, each)
     return claims
 
 
-def places(claim: Claim, comparison: "Pair | Comparison") -> tuple[tuple[str, int, str, int], ...]:
+def compared_cells(claim: Claim, comparison: Comparison) -> tuple[tuple[str, int, str, int], ...]:
     """Row and column of the better and of the base cell, one tuple a target.
 
     Raises `KeyError` for what is not printed.
     """
     spec = table_spec(claim.table)
-    ours, theirs = (_cells(spec, words, claim.target) for words in (comparison.better, comparison.base))
-    if not ours or ours.keys() != theirs.keys():
+    better, base = (_cells(spec, words, claim.target) for words in (comparison.better, comparison.base))
+    if not better or better.keys() != base.keys():
         raise KeyError(f"claim {claim.id}: {comparison.better!r} and {comparison.base!r} have no target in common")
-    return tuple((*ours[target], *theirs[target]) for target in ours)
+    return tuple((*better[target], *base[target]) for target in better)
 
 
 def judge(results: Results, tables: Sequence[Table]) -> tuple[Verdict, ...]:
@@ -166,82 +160,76 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
     for verdict in verdicts:
         gains = [each.gain.mean for each in verdict.comparisons if each.gain]
         printed = [each.printed for each in verdict.comparisons if each.printed is not None]
-        where = f"{declared().short[verdict.claim.paper]}, {verdict.claim.where}"
-        on = verdict.setting.corpus + ("" if verdict.comparable else ", not comparable") if gains else DASH
-        rows.append(
-            (
-                GridCell(verdict.claim.says, sort=verdict.claim.says.lower(), kind="label"),
-                GridCell(verdict.text, sort=verdict.text, kind="words" if gains else "missing"),
-                GridCell(_range(gains), sort=min(gains, default=None)),
-                GridCell(_range(printed), sort=min(printed, default=None)),
-                GridCell(on, sort=on, kind="words"),
-                GridCell(where, sort=where, kind="words"),
-            )
+        row = (
+            label_cell(verdict.claim.says),
+            GridCell(verdict.text, sort=verdict.text, kind="words" if gains else "missing"),
+            GridCell(_range(gains), sort=min(gains, default=None)),
+            GridCell(_range(printed), sort=min(printed, default=None)),
+            words_cell(verdict.setting.corpus + ("" if verdict.comparable else ", not comparable") if gains else ""),
+            words_cell(f"{declared().short[verdict.claim.paper]}, {verdict.claim.where}"),
         )
+        rows.append(row)
     return Grid((), heads, tuple(rows))
 
 
 def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
     """One row a measured comparison; None where there is none."""
     scores = ("Printed gain", "Measured gain, 95% interval", "Pairs", "p (Holm)", "p (TOST)", "d")
-    heads = ("Claim", "Comparison", "Target", *scores, "Says")
-    rows = []
-    for verdict in verdicts:
-        for each in verdict.comparisons:
-            if each.gain is None:
-                continue
-            rows.append(
-                (
-                    GridCell(verdict.claim.says, sort=verdict.claim.says.lower(), kind="label"),
-                    GridCell(each.label, sort=each.label.lower(), kind="words"),
-                    GridCell(each.target, sort=each.target, kind="words"),
-                    GridCell(DASH if each.printed is None else signed(each.printed), sort=each.printed),
-                    GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
-                    GridCell(str(each.gain.n), sort=float(each.gain.n)),
-                    GridCell(p_text(each.p), sort=each.p),
-                    GridCell(p_text(each.p_same), sort=each.p_same),
-                    GridCell(DASH if each.effect is None else signed(each.effect), sort=each.effect),
-                    GridCell(each.state, sort=each.state, kind="words"),
-                )
-            )
-    return Grid((), heads, tuple(rows)) if rows else None
+    heads = ("Claim", "Comparison", "Target", *scores, "Result")
+    rows = tuple(
+        (
+            label_cell(verdict.claim.says),
+            words_cell(each.label),
+            words_cell(each.target),
+            GridCell(DASH if each.printed is None else signed(each.printed), sort=each.printed),
+            GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
+            GridCell(str(each.gain.n), sort=float(each.gain.n)),
+            p_cell(each.p),
+            p_cell(each.p_same),
+            GridCell(DASH if each.effect is None else signed(each.effect), sort=each.effect),
+            words_cell(each.state),
+        )
+        for verdict in verdicts
+        for each in verdict.comparisons
+        if each.gain
+    )
+    return Grid((), heads, rows) if rows else None
 
 
 def count_words(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out how, in one sentence; empty without claims."""
+    """How many claims have which verdict, in one sentence; empty without claims."""
     if not verdicts:
         return ""
     order = (SUPPORTED, NOT_SUPPORTED, CONTRADICTED, NOT_YET, UNTESTABLE)
-    counts = {name: sum(verdict.says == name for verdict in verdicts) for name in order}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    counts = Counter(verdict.says for verdict in verdicts)
+    counted = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     elsewhere = [verdict for verdict in verdicts if verdict.done and not verdict.comparable]
     corpora = ", ".join(sorted({verdict.setting.corpus for verdict in elsewhere}))
-    where = (
-        f" ({len(elsewhere)} looked at on other data or another recipe than the paper's: {corpora})"
-        if elsewhere
-        else ""
-    )
-    return f"{len(verdicts)} claim{'s' if len(verdicts) > 1 else ''} of the papers: {told}{where}."
+    where = f" ({len(elsewhere)} measured on other data or with another recipe than the paper's: {corpora})"
+    claims = f"{len(verdicts)} claim{'s' if len(verdicts) > 1 else ''} of the papers"
+    return f"{claims}: {counted}{where if elsewhere else ''}."
 
 
 def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
     lines = {line.label: line.entries for line in table.lines}
+
+    def pairs_of(comparison: Comparison) -> list[tuple[Entry, Entry]]:
+        cells = compared_cells(claim, comparison)
+        return [(lines[row][column], lines[base][base_column]) for row, column, base, base_column in cells]
+
     found: list[tuple[str, str, float | None, Gain | None, str]] = []
     for comparison in claim.comparisons:
-        than = places(claim, comparison.more_than) if comparison.more_than else ()
-        for index, (row, column, base_row, base_column) in enumerate(places(claim, comparison)):
-            pair = lines[row][column], lines[base_row][base_column]
-            label, printed = _pair_words(comparison), _printed(*pair)
-            if comparison.more_than:
-                other_row, other_column, other_base, other_base_column = than[index]
-                other = lines[other_row][other_column], lines[other_base][other_base_column]
-                gain = further_gain(results, table.setting, pair, other)
-                less = _printed(*other)
+        others = pairs_of(comparison.more_than) if comparison.more_than else []
+        label = _pair_words(comparison)
+        label += f", more than {_pair_words(comparison.more_than)}" if comparison.more_than else ""
+        for index, pair in enumerate(pairs_of(comparison)):
+            other, printed = others[index] if others else (), _printed(*pair)
+            if other:
+                gain, less = further_gain(results, table.setting, pair, other), _printed(*other)
                 printed = None if printed is None or less is None else round(printed - less, 6)
-                label, absent = f"{label}, more than {_pair_words(comparison.more_than)}", _absent(*pair, *other)
             else:
-                gain, absent = entry_gain(results, table.setting, *pair), _absent(*pair)
-            found.append((label, table.columns[column], printed, gain, absent))
+                gain = entry_gain(results, table.setting, *pair)
+            found.append((label, pair[0].target, printed, gain, _absent(*pair, *other)))
     corrected = holm([gain.p if gain else None for *_, gain, _ in found])
     comparisons = tuple(
         _judged(label, target, printed, gain, p, absent)
@@ -258,13 +246,13 @@ def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
     )
 
 
-def _pair_words(pair: "Pair | Comparison") -> str:
+def _pair_words(pair: Comparison) -> str:
     return f"{pair.better} over {pair.base}".replace(" | ", " ")
 
 
-def _printed(ours: Entry, theirs: Entry) -> float | None:
+def _printed(better: Entry, base: Entry) -> float | None:
     """The gain in print."""
-    return None if ours.value is None or theirs.value is None else round(ours.value - theirs.value, 6)
+    return None if better.value is None or base.value is None else round(better.value - base.value, 6)
 
 
 def _judged(label: str, target: str, printed: float | None, gain: Gain | None, p: float | None, absent: str) -> Judged:
@@ -274,7 +262,7 @@ def _judged(label: str, target: str, printed: float | None, gain: Gain | None, p
     clear = gain.sign != 0 and p is not None and p < ALPHA
     same = p_same is not None and p_same < ALPHA
     tested = gain.low is not None and p is not None
-    # A gain can be clear and yet too small to matter; its sign is what the claim is about.
+    # A gain can be clear and yet too small to matter; the claim is about its sign.
     state = (_GAINS if gain.sign > 0 else _LOSES) if clear else _SAME if same else _UNCLEAR if tested else _TOO_FEW
     return Judged(label, target, printed, gain, p, p_same, paired_effect(gain.differences), state)
 
@@ -282,7 +270,7 @@ def _judged(label: str, target: str, printed: float | None, gain: Gain | None, p
 def _verdict(claim: Claim, comparisons: Sequence[Judged]) -> str:
     if claim.untestable:
         return UNTESTABLE
-    # One clear loss decides, whatever else is still to run.
+    # One clear loss contradicts the claim, whatever the comparisons that are still to run will give.
     if any(each.state == _LOSES for each in comparisons):
         return CONTRADICTED
     if any(each.gain is None or each.state == _TOO_FEW for each in comparisons):
@@ -313,7 +301,7 @@ def _cells(spec: TableSpec, words: str, target: str) -> Mapping[str, tuple[str, 
 
 def _named(column: Column, name: str) -> bool:
     own = column.system or column.stream
-    # Where columns name streams and the words do not, fusion is meant.
+    # A claim that names no stream is about the column of the fusion.
     return own == name if name else own in ("", "fusion")
 
 

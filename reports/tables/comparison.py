@@ -10,25 +10,25 @@ from crossfold.reports.results.load import setting_of
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, runs_of
 from crossfold.reports.results.systems import UNIMODAL, corpus_name
-from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_mean_gain, rank_agreement
+from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_gain, rank_agreement
 from crossfold.reports.stats.formatting import MINUS, listing
+from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.tables.entries import NOT_COMPARABLE, Entry, GainLine, Line
 from crossfold.reports.tables.published import MEAN, TableSpec
 from crossfold.sweeps.recipe_files import load_recipe
 
 SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"
-ALPHA = 0.05
 PAIRS_NOTE = (
     "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x "
     "seed, Holm-corrected over the table; runs of one fold share their data, so read the interval first."
 )
 
 RELEASED = "+released"
-"""What the name of a recipe ends with that follows released code instead of print."""
+"""Ends the name of a recipe that follows released code instead of print."""
 
 
 def departures(spec: TableSpec, setting: Setting) -> tuple[str, ...]:
-    """In what the measurement is not the paper's: its corpus, its recipe, or how the recipe was changed."""
+    """How the measurement differs from the paper's: in the corpus, in the recipe, or in changed fields of it."""
     found = []
     if setting.corpus != spec.corpus:
         found.append(f"on {corpus_name(setting.corpus)}, which is not the paper's corpus ({corpus_name(spec.corpus)})")
@@ -61,7 +61,7 @@ def _shipped_hash(recipe: str) -> str:
 
 
 def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, setting: Setting) -> tuple[GainLine, ...]:
-    """Each printed gain of one component beside the measured one."""
+    """Each printed gain of one component with the measured one."""
     by_label = {line.label: line for line in lines}
     found: list[tuple[str, str, float, Gain | None, str]] = []
     for pair in spec.pairs:
@@ -69,7 +69,7 @@ def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, set
             base, better = (by_label[label].entries[index] for label in (pair.base, pair.better))
             if base.value is None or better.value is None or not column.measurable or column.target == MEAN:
                 continue
-            # Unimodal columns stand beside both rows with the same runs.
+            # Both rows show the same runs in the columns of one modality.
             if column.stream in UNIMODAL:
                 continue
             gain = entry_gain(results, setting, better, base)
@@ -82,13 +82,13 @@ def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, set
     )
 
 
-def entry_gain(results: Results, setting: Setting, ours: Entry, theirs: Entry) -> Gain | None:
+def entry_gain(results: Results, setting: Setting, better: Entry, base: Entry) -> Gain | None:
     """The paired gain of one entry over another, after the same post-processing; None where either is not complete.
 
     Entries of `MEAN` gain in the mean over all targets of the setting.
     """
-    groups = _groups(results, setting, (ours, theirs))
-    return paired_mean_gain(groups[0], groups[1]) if groups else None
+    groups = _groups(results, setting, (better, base))
+    return paired_gain(groups[0], groups[1]) if groups else None
 
 
 def further_gain(
@@ -102,7 +102,7 @@ def further_gain(
     if groups is None:
         return None
     a, b, c, d = groups
-    half = paired_mean_gain([*a, *d], [*b, *c])
+    half = paired_gain([*a, *d], [*b, *c])
     return half and replace(
         half,
         mean=2 * half.mean,
@@ -128,7 +128,7 @@ def _groups(results: Results, setting: Setting, entries: Sequence[Entry]) -> lis
 
 
 def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:
-    """How many of the printed gains were found again."""
+    """How many of the printed gains have the same sign here."""
     measured = [line for line in gains if line.gain]
     if not measured:
         return ("No printed gain can be checked yet: no pair of rows is complete.",) if gains else ()
@@ -145,23 +145,21 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
     """How well the measured order of rows agrees with the printed one, per column."""
     words = []
     for index, column in enumerate(spec.columns):
-        rows = [line.entries[index] for line in lines]
-        complete = [(entry.value, entry.mean, entry) for entry in rows if entry.mean is not None]
-        pairs = [(printed, mean) for printed, mean, _ in complete if printed is not None and mean is not None]
+        complete = [line.entries[index] for line in lines if line.entries[index].mean is not None]
         # Means over different folds have no common order.
-        if len({entry.folds for *_, entry in complete}) > 1:
+        if len({entry.folds for entry in complete}) > 1:
             continue
-        agreement = rank_agreement([printed for printed, _ in pairs], [mean for _, mean in pairs])
-        if agreement:
+        pairs = [(entry.value, entry.mean) for entry in complete if entry.value is not None and entry.mean is not None]
+        if agreement := rank_agreement([printed for printed, _ in pairs], [mean for _, mean in pairs]):
             tau = f"{agreement.tau:.2f}".replace("-", MINUS)
             words.append(f"{tau} for {column.head.lower()} (n = {agreement.n}, p = {agreement.p:.2f})")
-    return (
-        (f"Order of the measured rows against the printed order: Kendall's tau {', '.join(words)}.",) if words else ()
-    )
+    if not words:
+        return ()
+    return (f"Order of the measured rows against the printed order: Kendall's tau {', '.join(words)}.",)
 
 
 def _sign_verdict(printed: float, gain: Gain, p: float | None) -> str:
-    """The interval knows other videos and the test other seeds; a gain must stand out of both (B13)."""
+    # The interval is over videos and the test over seeds; a gain must stand out from both (B13).
     sign = (printed > 0) - (printed < 0)
     if gain.low is None:
         return TOO_FEW

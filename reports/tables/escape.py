@@ -33,35 +33,31 @@ _LATEX = {
     "\n": " ",
 }
 _LATEX_LETTERS = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
-"""What every LaTeX sets without further packages; other characters would stop it."""
+"""The letters that LaTeX sets without further packages; it stops at any other character."""
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Control characters, and those that turn the direction of the text around them."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes for the beginning of a formula, its wide forms included."""
-NUMERIC_KINDS = ("number", "published", "measured")
+"""Beginnings of a formula in a spreadsheet, in wide forms too."""
 
 
 def markdown(text: str) -> str:
-    """Text without meaning to Markdown or HTML."""
+    """Text that Markdown and HTML print as it is."""
     text = visible(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return _MARKDOWN.sub(r"\\\1", text)
 
 
 def latex(text: str) -> str:
-    """Text without meaning to LaTeX; what it has no letter for stands as its number, such as [U+05D0]."""
-    return "".join(_latex_character(character) for character in visible(text))
+    """Text that LaTeX prints as it is; a character that it has no letter for becomes its number, such as [U+05D0]."""
+    return "".join(
+        _LATEX.get(character) or (character if _LATEX_LETTERS.match(character) else f"{{[}}U+{ord(character):04X}{{]}}")
+        for character in visible(text)
+    )
 
 
 def visible(text: str) -> str:
-    """The text with a mark in place of each character that nobody sees and that may reorder its neighbours."""
+    """The text with a mark in place of each invisible character, which could reorder its neighbours."""
     return _INVISIBLE.sub("\ufffd", text)
-
-
-def _latex_character(character: str) -> str:
-    if character in _LATEX:
-        return _LATEX[character]
-    return character if _LATEX_LETTERS.match(character) else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def csv_value(value: object) -> object:

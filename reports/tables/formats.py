@@ -2,11 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
+from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.bootstrap import Gain
+from crossfold.reports.stats.formatting import facts_text
 from crossfold.reports.tables.entries import Entry, Line, Table
-from crossfold.reports.tables.escape import NUMERIC_KINDS, csv_value, latex, markdown
+from crossfold.reports.tables.escape import csv_value, latex, markdown
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
 
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
@@ -33,7 +36,7 @@ def to_markdown(table: Table) -> str:
     parts += [f"{mark}. {markdown(text)}" for mark, text in table.footnotes]
     parts += [markdown(note) for note in table.notes]
     if table.provenance:
-        parts.append(markdown(provenance_line(table)))
+        parts.append(markdown(facts_text(table.provenance)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,55 +49,51 @@ def to_latex(table: Table) -> str:
     sentences = [label, table.headline, *table.sentences]
     caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
     below = [f"{mark}: {text}" for mark, text in table.footnotes]
-    below += [provenance_line(table)] if table.provenance else []
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs,graphicx}",
-            *(f"% {latex(note)}" for note in table.notes),
-            "\\begin{table}[t]",
-            "\\centering\\small",
-            f"\\caption{{{latex(caption)}}}",
-            f"\\label{{tab:{table.id}}}",
-            tabular(main_grid(table)),
-            *(
-                part
-                for heading, grid in further_grids(table)
-                for part in (f"\\par\\medskip {latex(heading)}\\par\\smallskip", tabular(grid))
-            ),
-            *(f"\\par\\smallskip\\scriptsize {latex(line)}" for line in below),
-            "\\end{table}",
-            "",
-        ]
-    )
+    below += [facts_text(table.provenance)] if table.provenance else []
+    grids = [tabular(main_grid(table))]
+    for heading, grid in further_grids(table):
+        grids += [f"\\par\\medskip {latex(heading)}\\par\\smallskip", tabular(grid)]
+    notes = [f"% {latex(note)}" for note in table.notes]
+    lines = ["% needs \\usepackage{booktabs,graphicx}", *notes, *latex_float(caption, table.id, grids, below), ""]
+    return "\n".join(lines)
+
+
+def latex_float(caption: str, label: str, body: Sequence[str], below: Sequence[str]) -> list[str]:
+    """The lines of a `table` environment: the body is LaTeX, the caption and the small print below are plain text."""
+    return [
+        "\\begin{table}[t]",
+        "\\centering\\small",
+        f"\\caption{{{latex(caption)}}}",
+        f"\\label{{tab:{label}}}",
+        *body,
+        *(f"\\par\\smallskip\\scriptsize {latex(line)}" for line in below),
+        "\\end{table}",
+    ]
 
 
 def to_csv(table: Table) -> str:
     """One line a row and target, with numbers as numbers; for other programs.
 
     Lines of kind `gain` hold a gain instead of a score: of one printed component, or over the row in `against`.
-    Lines of kind `further` hold what the columns behind the scores do, such as parameters and memory.
+    Lines of kind `further` hold the columns behind the scores, such as parameters and memory.
     """
+    return csv_text(CSV_COLUMNS, (*_score_records(table), *_gain_records(table), *_further_records(table)))
+
+
+def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, object]]) -> str:
+    """Records as CSV, with a line of heads; what a record lacks is empty."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    for line in table.lines:
-        for entry in line.entries:
-            writer.writerow({key: csv_value(value) for key, value in _record(table, line, entry).items()})
-    for record in (*_gain_records(table), *_further_records(table)):
-        writer.writerow({key: csv_value(value) for key, value in record.items()})
+    writer.writerows({key: csv_value(value) for key, value in record.items()} for record in records)
     return out.getvalue()
-
-
-def provenance_line(table: Table) -> str:
-    """Where the numbers come from, in one line."""
-    return "; ".join(f"{term}: {value}" for term, value in table.provenance if value) + "."
 
 
 def pipe_table(grid: Grid) -> str:
     """A grid as a GitHub-flavoured table."""
     lines = [
         "| " + " | ".join(markdown(head) for head in _flat_heads(grid)) + " |",
-        "|" + "|".join(" --- " if not _is_numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
+        "|" + "|".join(" --- " if not numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
     ]
     lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in grid.rows]
     return "\n".join(lines)
@@ -110,7 +109,7 @@ def tabular(grid: Grid, widths: Mapping[int, str] | None = None) -> str:
 
     widths: column -> the width at which its text breaks into lines, such as `5cm`.
     """
-    kinds = ["r" if _is_numeric(grid, i) else "l" for i in range(len(grid.heads))]
+    kinds = ["r" if numeric(grid, i) else "l" for i in range(len(grid.heads))]
     for index, breadth in (widths or {}).items():
         kinds[index] = f"p{{{breadth}}}"
     columns = "".join(kinds)
@@ -142,103 +141,82 @@ def _flat_heads(grid: Grid) -> list[str]:
     return [f"{group}: {head}" if group else head for group, head in zip(groups, grid.heads, strict=True)]
 
 
-def _is_numeric(grid: Grid, column: int) -> bool:
-    return any(row[column].kind in NUMERIC_KINDS for row in grid.rows)
+def numeric(grid: Grid, column: int) -> bool:
+    """Whether a column holds numbers, which are aligned at the right."""
+    return any(row[column].kind in ("number", "published", "measured") for row in grid.rows)
 
 
-def _record(table: Table, line: Line, entry: Entry) -> dict[str, object]:
-    interval = entry.interval
-    return {
-        "table": table.id,
-        "kind": "score",
-        "row": line.label,
-        "column": entry.column,
-        "system": line.system or entry.variant.partition(" ")[0],
-        "variant": entry.variant,
-        "target": entry.target,
-        "published": entry.printed if table.architecture else entry.value,
-        "recomputed": entry.text if table.architecture else entry.recomputed,
-        "measured": entry.mean,
-        "sd": entry.sd,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "video_mean": entry.video_mean,
-        "post": entry.post if entry.mean is not None else None,
-        "raw": entry.raw,
-        "difference": entry.difference,
-        "verdict": entry.verdict,
-        "done": entry.done,
-        "planned": entry.planned,
-        "folds": " ".join(str(fold) for fold in entry.folds),
-        "seeds": " ".join(str(seed) for seed in entry.seeds),
-        **_setting_record(table),
-        **({"store": entry.elsewhere.store} if entry.elsewhere else {}),
-        "cells": " ".join(entry.cell_ids),
-    }
+def _score_records(table: Table) -> Iterator[dict[str, object]]:
+    same = ("column", "variant", "target", "sd", "video_mean", "raw", "difference", "verdict", "done", "planned")
+    for line, entry in _entries(table):
+        yield {
+            **_common(table, "score", line),
+            **{name: getattr(entry, name) for name in same},
+            "system": line.system or entry.variant.partition(" ")[0],
+            "published": entry.printed if table.architecture else entry.value,
+            "recomputed": entry.text if table.architecture else entry.recomputed,
+            "measured": entry.mean,
+            "low": entry.interval.low if entry.interval else None,
+            "high": entry.interval.high if entry.interval else None,
+            "post": entry.post if entry.mean is not None else None,
+            "folds": " ".join(str(fold) for fold in entry.folds),
+            "seeds": " ".join(str(seed) for seed in entry.seeds),
+            **({"store": entry.elsewhere.store} if entry.elsewhere else {}),
+            "cells": " ".join(entry.cell_ids),
+        }
 
 
 def _gain_records(table: Table) -> Iterator[dict[str, object]]:
+    columns = {"mean": "measured", "n": "gain_pairs", "p_wilcoxon": "gain_p_wilcoxon"}
     for gain in table.gains:
         yield {
+            **_common(table, "gain"),
             "row": gain.label,
             "target": gain.target,
             "published": gain.printed,
             "verdict": gain.verdict,
-            **_gain_record(table, gain.gain, gain.p),
+            **gain_columns(gain.gain, **columns),
+            "gain_p_holm": gain.p,
         }
-    for line in table.lines:
-        for entry in line.entries:
-            for against in entry.gains:
-                yield {
-                    "row": line.label,
-                    "system": line.system,
-                    "variant": entry.variant,
-                    "target": entry.target,
-                    "against": against.rival,
-                    **_gain_record(table, against.gain, against.p),
-                }
+    for line, entry in _entries(table):
+        for against in entry.gains:
+            yield {
+                **_common(table, "gain", line),
+                "variant": entry.variant,
+                "target": entry.target,
+                "against": against.rival,
+                **gain_columns(against.gain, **columns),
+                "gain_p_holm": against.p,
+            }
 
 
 def _further_records(table: Table) -> Iterator[dict[str, object]]:
     for line in table.lines:
         for head, value in zip(table.extra, line.extra, strict=True):
-            known: dict[str, object] = {"measured": value} if isinstance(value, float) else {"verdict": value}
             yield {
-                "table": table.id,
-                "kind": "further",
-                "row": line.label,
+                **_common(table, "further", line),
                 "column": head,
-                "system": line.system,
                 "variant": next((entry.variant for entry in line.entries if entry.variant), ""),
-                **known,
-                **_setting_record(table),
+                "measured" if isinstance(value, float) else "verdict": value,
             }
 
 
-def _gain_record(table: Table, gain: Gain | None, p: float | None) -> dict[str, object]:
-    return {
-        "table": table.id,
-        "kind": "gain",
-        "measured": gain.mean if gain else None,
-        "low": gain.low if gain else None,
-        "high": gain.high if gain else None,
-        "gain_pairs": gain.n if gain else None,
-        "gain_p_holm": p,
-        "gain_p_wilcoxon": gain.p_wilcoxon if gain else None,
-        **_setting_record(table),
-    }
+def _entries(table: Table) -> Iterator[tuple[Line, Entry]]:
+    return ((line, entry) for line in table.lines for entry in line.entries)
 
 
-def _setting_record(table: Table) -> dict[str, object]:
-    setting, known = table.setting, dict(table.provenance)
-    return {
-        "corpus": setting.corpus,
-        "store": setting.store,
-        "recipe": setting.recipe,
-        "recipe_hash": setting.recipe_hash,
-        "protocol": setting.protocol,
-        "selection": setting.selection,
-        "label": setting.label,
-        "versions": known.get("versions"),
-        "made": known.get("made"),
-    }
+def _common(table: Table, kind: str, line: Line | None = None) -> dict[str, object]:
+    known = {"row": line.label, "system": line.system} if line else {}
+    return {"table": table.id, "kind": kind, **known, **origin_columns(table.setting, table.provenance)}
+
+
+def origin_columns(setting: Setting, provenance: Iterable[tuple[str, str]]) -> dict[str, object]:
+    """The columns of a CSV that say where a number comes from."""
+    known, facts = dict(provenance), asdict(setting)
+    del facts["joint"]
+    return facts | {"label": setting.label, "versions": known.get("versions"), "made": known.get("made")}
+
+
+def gain_columns(gain: Gain | None, **columns: str) -> dict[str, object]:
+    """The ends of a gain's interval, and each named field of it under the name of a column; empty without a gain."""
+    return {column: getattr(gain, name, None) for name, column in {"low": "low", "high": "high", **columns}.items()}

@@ -8,16 +8,16 @@ from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
 from crossfold.reports.tables.published import MEAN
 
 WIDE = 4
-"""With more columns of scores than this, intervals stand in a table of their own below."""
+"""The most columns of scores with intervals in the table itself; more have a second table below."""
 
 
 @dataclass(frozen=True)
 class GridCell:
-    """One printed string and what a format may do with it."""
+    """One string of a table, and how a format may show it."""
 
     text: str
     sort: float | str | None = None
-    """What a reader sorts by; None sorts last."""
+    """The value by which a column is sorted; None sorts last."""
     kind: str = "number"
     """label, number, published, measured, words or missing."""
     strong: bool = False
@@ -25,8 +25,23 @@ class GridCell:
     unclear: bool = False
     """A gain whose interval does not exclude zero."""
     link: tuple[str, str, str] | None = None
-    """Variant, target and setting (empty: the table's) whose cells stand behind the number."""
+    """Variant, target and setting (empty: the table's) of the cells behind the number."""
     marks: tuple[str, ...] = ()
+
+
+def label_cell(text: str, marks: tuple[str, ...] = ()) -> GridCell:
+    """The head of a row."""
+    return GridCell(text, sort=text.lower(), kind="label", marks=marks)
+
+
+def words_cell(text: str) -> GridCell:
+    """Words, in alphabetical order; a dash for none."""
+    return GridCell(text or DASH, sort=text.lower(), kind="words")
+
+
+def p_cell(p: float | None) -> GridCell:
+    """A p value."""
+    return GridCell(p_text(p), sort=p)
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ def main_grid(table: Table) -> Grid:
     groups = [("", len(heads))]
     for index in range(len(table.columns)):
         inside = [_head(name, table, printed=printed) for name in shown[index]]
-        # A column that nobody can measure says so in its head, instead of once a row.
+        # A column that cannot be measured says so in its head, instead of once a row.
         inside = [f"Published, {NOT_MEASURABLE}"] if _unmeasurable(table, index) else inside
         for rival in table.rivals if index == 0 else ():
             inside += [f"Gain over {rival}", "p (Holm)"]
@@ -62,8 +77,7 @@ def main_grid(table: Table) -> Grid:
         groups.append(("", len(table.extra)))
     rows = []
     for line in table.lines:
-        row = [GridCell(line.label, sort=line.label.lower(), kind="label", marks=line.marks)]
-        row += [GridCell(word or DASH, sort=word.lower(), kind="words") for word in line.words]
+        row = [label_cell(line.label, line.marks), *map(words_cell, line.words)]
         for index, entry in enumerate(line.entries):
             cells = _entry_cells(entry, best[index])
             row += [cells[name] for name in shown[index]]
@@ -77,7 +91,7 @@ def main_grid(table: Table) -> Grid:
 
 
 def further_grids(table: Table) -> list[tuple[str, Grid]]:
-    """What stands below the table itself, each with its heading."""
+    """The tables below the table itself, each with its heading."""
     grids = [
         ("Every measured cell", cells_grid(table)),
         ("Gains, printed and measured", gains_grid(table)),
@@ -87,7 +101,7 @@ def further_grids(table: Table) -> list[tuple[str, Grid]]:
 
 
 def cells_grid(table: Table) -> Grid | None:
-    """The measured cells one a row, for tables that are too wide for intervals beside each number."""
+    """The measured cells one a row, for tables that are too wide for an interval next to each number."""
     if len(table.columns) <= WIDE or table.idle:
         return None
     shown = ("published", "measured", "interval", *(("raw",) if _has_raw(table) else ()), "runs")
@@ -98,10 +112,9 @@ def cells_grid(table: Table) -> Grid | None:
     for line in table.lines:
         for index, entry in enumerate(line.entries):
             if entry.planned:
-                label = GridCell(line.label, sort=line.label.lower(), kind="label")
-                head = _column_head(table, index)
                 cells = _entry_cells(entry, best[index])
-                rows.append((label, GridCell(head, sort=head.lower(), kind="words"), *(cells[name] for name in shown)))
+                column = words_cell(_column_head(table, index))
+                rows.append((label_cell(line.label), column, *(cells[name] for name in shown)))
     return Grid((), tuple(heads), tuple(rows))
 
 
@@ -110,20 +123,18 @@ def target_grid(table: Table) -> Grid | None:
     if table.columns[0] != MEAN:
         return None
     rivals = (table.best,) if table.best else ()
-    groups, heads = [("", 1)], ["System"]
-    for index in range(1, len(table.columns)):
-        inside = ["CCC", "95% interval", *(head for rival in rivals for head in (f"Gain over {rival}", "p (Holm)"))]
-        groups.append((_column_head(table, index), len(inside)))
-        heads += inside
+    inside = ["CCC", "95% interval", *(head for rival in rivals for head in (f"Gain over {rival}", "p (Holm)"))]
+    targets = range(1, len(table.columns))
     best = [_best(table, index) for index in range(len(table.columns))]
     rows = []
     for line in table.lines:
-        row = [GridCell(line.label, sort=line.label.lower(), kind="label")]
-        for index, entry in enumerate(line.entries[1:], start=1):
-            cells = _entry_cells(entry, best[index])
-            row += [cells["measured"], cells["interval"], *_against_cells(entry, rivals)]
+        row = [label_cell(line.label)]
+        for index in targets:
+            cells = _entry_cells(line.entries[index], best[index])
+            row += [cells["measured"], cells["interval"], *_against_cells(line.entries[index], rivals)]
         rows.append(tuple(row))
-    return Grid(tuple(groups), tuple(heads), tuple(rows))
+    groups = [("", 1), *((_column_head(table, index), len(inside)) for index in targets)]
+    return Grid(tuple(groups), ("System", *inside * len(targets)), tuple(rows))
 
 
 def gains_grid(table: Table) -> Grid | None:
@@ -132,11 +143,11 @@ def gains_grid(table: Table) -> Grid | None:
         return None
     rows = tuple(
         (
-            GridCell(line.label, sort=line.label.lower(), kind="label"),
-            GridCell(line.target, sort=line.target, kind="words"),
+            label_cell(line.label),
+            words_cell(line.target),
             GridCell(signed(line.printed), sort=line.printed),
-            GridCell(gain_text(line.gain), sort=line.gain.mean if line.gain else None, kind="number"),
-            GridCell(p_text(line.p), sort=line.p),
+            GridCell(gain_text(line.gain), sort=line.gain.mean if line.gain else None),
+            p_cell(line.p),
             GridCell(line.verdict, sort=line.verdict, kind="words" if line.gain else "missing"),
         )
         for line in table.gains
@@ -146,7 +157,7 @@ def gains_grid(table: Table) -> Grid | None:
 
 
 def _shown(table: Table, index: int, *, printed: bool, short: bool) -> tuple[str, ...]:
-    """What stands under one column of scores; a column that nobody can measure needs no interval."""
+    """The sub-columns of one column of scores; a column that cannot be measured needs no interval."""
     if table.architecture:
         return ("published", "measured", "verdict")
     if _unmeasurable(table, index):
@@ -182,23 +193,19 @@ def _has_raw(table: Table) -> bool:
 
 
 def _entry_cells(entry: Entry, best: float | None) -> dict[str, GridCell]:
-    """Everything that can be shown of an entry, by name."""
-    strong = best is not None and entry.mean == best
-    measured = (
-        GridCell(entry.text, kind="missing", link=_link(entry))
-        if entry.mean is None
-        else GridCell(entry.text, sort=entry.mean, kind="measured", strong=strong, link=_link(entry))
-    )
+    """The cell of each sub-column, by its name."""
+    kind, strong = "missing" if entry.mean is None else "measured", best is not None and entry.mean == best
+    place = (entry.variant, entry.target, entry.elsewhere.key if entry.elsewhere else "") if entry.planned else None
     published = entry.printed or DASH
     if entry.recomputed is not None:
         published += f" [{f'{entry.recomputed:.4f}'.rstrip('0')}]"
     return {
         "published": GridCell(published, sort=entry.value, kind="published"),
-        "measured": measured,
+        "measured": GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong, link=place),
         "raw": GridCell(DASH if entry.raw is None else number(entry.raw), sort=entry.raw),
         "interval": GridCell(interval_text(entry.interval), sort=entry.interval.low if entry.interval else None),
         "difference": _difference(entry),
-        "verdict": GridCell(entry.verdict, sort=entry.verdict, kind="words"),
+        "verdict": words_cell(entry.verdict),
         "runs": GridCell(f"{entry.done}/{entry.planned}", sort=float(entry.done)),
     }
 
@@ -208,11 +215,9 @@ def _against_cells(entry: Entry, rivals: Sequence[str]) -> list[GridCell]:
     found = {against.rival: against for against in entry.gains}
     cells = []
     for rival in rivals:
-        against = found.get(rival)
-        gain = against.gain if against else None
+        gain, p = (found[rival].gain, found[rival].p) if rival in found else (None, None)
         unclear = gain is not None and gain.sign == 0
-        cells.append(GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear))
-        cells.append(GridCell(p_text(against.p if against else None), sort=against.p if against else None))
+        cells += [GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear), p_cell(p)]
     return cells
 
 
@@ -227,14 +232,10 @@ def _column_head(table: Table, index: int) -> str:
 
 def _difference(entry: Entry) -> GridCell:
     if entry.difference is None:
-        # Without a number, the measured cell says why already.
-        told = entry.mean is not None and entry.printed is not None
-        return GridCell(entry.verdict if told else DASH, kind="missing")
+        # Where a number is missing, the measured cell says why.
+        both = entry.mean is not None and entry.printed is not None
+        return GridCell(entry.verdict if both else DASH, kind="missing")
     return GridCell(f"{signed(entry.difference)} {entry.verdict}", sort=entry.difference, kind="words")
-
-
-def _link(entry: Entry) -> tuple[str, str, str] | None:
-    return (entry.variant, entry.target, entry.elsewhere.key if entry.elsewhere else "") if entry.planned else None
 
 
 def _best(table: Table, index: int) -> float | None:

@@ -1,7 +1,7 @@
 """The table that is no paper's: every variant that ran, and what fusion gained over one modality."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crossfold.reports.results.comparable import (
     comparable_variants,
@@ -13,30 +13,30 @@ from crossfold.reports.results.comparable import (
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_scores
 from crossfold.reports.results.runs import runs_of
-from crossfold.reports.results.systems import UNIMODAL_PREFIX, corpus_name, system_rank
-from crossfold.reports.stats.bootstrap import Gain, holm, paired_mean_gain
+from crossfold.reports.results.systems import corpus_name, system_kind, system_rank
+from crossfold.reports.stats.bootstrap import Gain, holm, paired_gain
 from crossfold.reports.stats.formatting import listing, number
-from crossfold.reports.tables.comparison import ALPHA
+from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.tables.entries import Against, Entry, Line, Table
 from crossfold.reports.tables.measure import measure, measure_mean, method_notes
 from crossfold.reports.tables.published import LEADERBOARD, MEAN
 
 GAIN_NOTE = (
     "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "
-    "and all targets meet the same draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "
+    "and all targets share the draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "
     "table's first group, and apart from those over all gains by target; runs of one fold share their data, so read "
     "the interval first. Intervals are not corrected for the number of systems."
 )
-ORDER_NOTE = "Complete rows stand by the first column, highest first; rows with unfinished cells stand last."
+ORDER_NOTE = "Complete rows are sorted by the first column, highest first; rows with unfinished cells come last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
 MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
-"""One kind a column: what a GPU holds and what a process holds cannot be compared."""
+"""One kind a column: memory of a GPU and memory of a process cannot be compared."""
 NOT_MEASURED = "not measured"
 ENSEMBLE, FLOPS = "Seed ensemble CCC", "MFLOPs a window"
 GROUP_NOTE = (
     "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
-    "system without a letter can be told from all others."
+    "system without a letter is distinguishable from all others."
 )
 FURTHER_NOTES = {
     RANK: "Mean rank: over target x fold x seed, among the complete systems that ran the same of them; 1 is the best.",
@@ -44,13 +44,30 @@ FURTHER_NOTES = {
     MEMORY["memory_device"]: "GPU memory: largest share of the GPU that a cell held at once, mean over cells.",
     MEMORY["memory_process"]: "Memory: largest private memory that a cell added to its process on a CPU, mean over "
     "cells; it depends on the machine.",
-    ENSEMBLE: "Seed ensemble CCC: of the mean prediction of all seeds of a fold, mean over folds and targets; it has "
-    "more than the budget of a row, so compare it with other ensembles only.",
-    FLOPS: "MFLOPs: millions of operations of one prediction; not counted for models with LSTMs, whose kernels torch's "
+    ENSEMBLE: "Seed ensemble CCC: of the mean prediction of all seeds of a fold, mean over folds and targets; it took "
+    "the training of several models, so compare it with other ensembles only.",
+    FLOPS: "MFLOPs: millions of operations of one prediction; absent for models with LSTMs, whose kernels torch's "
     "counter does not see.",
-    STRESS: "Stress CCC: mean over the entries of the stress battery, targets, folds and seeds; what a system does not "
-    "read cannot be damaged for it.",
+    STRESS: "Stress CCC: mean over the entries of the stress suite, targets, folds and seeds; damage to a modality "
+    "that a system does not read leaves its score as it is.",
 }
+
+
+@dataclass(frozen=True)
+class _Row:
+    variant: str
+    system: str
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def first(self) -> Entry:
+        """The entry that counts: the mean over targets, or that of the only target."""
+        return self.entries[0]
+
+    @property
+    def unimodal(self) -> bool:
+        return system_kind(self.system) == "unimodal"
 
 
 def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> Table:
@@ -59,20 +76,25 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     With one target the mean is that target. suffix: appended to the table's id where a report has several.
     """
     targets = setting_targets(results, setting)
-    columns = (MEAN, *targets) if len(targets) > 1 else targets
-    systems = setting_variants(results, setting)
-    rows: dict[str, tuple[Entry, ...]] = {}
-    for variant in systems:
+    rows = []
+    for variant, system in setting_variants(results, setting).items():
         entries = tuple(measure(results, setting, variant, target) for target in targets)
-        rows[variant] = (measure_mean(results, setting, variant, entries), *entries) if len(targets) > 1 else entries
-    rivals = _rivals(rows, systems)
-    rows = _with_gains(rows, systems, rivals, results, setting)
-    notes = method_notes([entry for entries in rows.values() for entry in entries], setting)
+        if len(targets) > 1:
+            entries = (measure_mean(results, setting, variant, entries), *entries)
+        rows.append(_Row(variant, system, results.variants[variant], entries))
+    rivals = sorted(
+        (row for row in rows if row.unimodal and row.first.mean is not None),
+        key=lambda row: (-(row.first.mean or 0), row.variant),
+    )
+    rows = _with_gains(rows, rivals, results, setting)
     ranks = ranks_of(comparable_variants(results, setting))
     letters = group_letters(ranks)
     further = _further(results, setting, {} if ranks is None else {str(v): float(r) for v, r in ranks.mean.items()})
-    best = results.variants[rivals[0]] if rivals else ""
-    gained = any(entry.gains for entries in rows.values() for entry in entries)
+    gained = any(entry.gains for row in rows for entry in row.entries)
+    # Complete rows by their mean, then the others in the order of figures.
+    order = sorted(
+        rows, key=lambda row: (row.first.mean is None, -(row.first.mean or 0), system_rank(row.system), row.variant)
+    )
     return Table(
         id=LEADERBOARD + suffix,
         heading=f"Leaderboard, recipe {setting.recipe}" + (", one model for all targets" if setting.joint else ""),
@@ -80,21 +102,21 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
         caption="",
         setting=setting,
         comparable=False,
-        columns=columns,
+        columns=(MEAN, *targets) if len(targets) > 1 else targets,
         lines=tuple(
             Line(
-                results.variants[variant],
-                systems[variant],
-                rows[variant],
-                words=(letters.get(variant, ""),) if letters else (),
-                extra=tuple(_value(head, variant, values, rows[variant][0]) for head, values in further.items()),
+                row.name,
+                row.system,
+                row.entries,
+                words=(letters.get(row.variant, ""),) if letters else (),
+                extra=tuple(_value(head, row, values) for head, values in further.items()),
             )
-            for variant in sorted(rows, key=lambda variant: _order(rows[variant], systems[variant], variant))
+            for row in order
         ),
-        headline=headline(rows, systems, results.variants, setting, targets),
-        sentences=_sentences(rows, rivals, results.variants, targets),
+        headline=headline(rows, setting, targets),
+        sentences=_sentences(rows, rivals, targets),
         notes=(
-            *notes,
+            *method_notes([entry for row in rows for entry in row.entries], setting),
             ORDER_NOTE,
             *((GAIN_NOTE,) if gained else ()),
             *((GROUP_NOTE,) if letters else ()),
@@ -102,114 +124,83 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
         ),
         word_heads=("Group",) if letters else (),
         extra=tuple(further),
-        rivals=tuple(results.variants[variant] for variant in sorted(rivals, key=lambda v: system_rank(systems[v])))
-        if gained
-        else (),
-        best=best if gained and len(targets) > 1 else "",
+        rivals=tuple(row.name for row in sorted(rivals, key=lambda row: system_rank(row.system))) if gained else (),
+        best=rivals[0].name if gained and len(targets) > 1 else "",
     )
 
 
-def headline(
-    rows: Mapping[str, Sequence[Entry]],
-    systems: Mapping[str, str],
-    names: Mapping[str, str],
-    setting: Setting,
-    targets: Sequence[str],
-) -> str:
-    """How many of the fusion systems beat every unimodal one with an interval that excludes zero, or why none can say.
+def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> str:
+    """How many of the fusion systems beat every unimodal one with an interval that excludes zero, or why that is open.
 
-    rows: variant -> entries, the one that counts first, with its gain over each complete unimodal system.
+    rows: with the gain of the first entry over each complete unimodal system.
     """
-    unimodal = [variant for variant in rows if systems[variant].startswith(UNIMODAL_PREFIX)]
-    fusion = [variant for variant in rows if variant not in unimodal]
-    score = f"the mean of {listing(targets)} CCC" if len(targets) > 1 else f"{targets[0]} CCC"
+    unimodal, fusion = ([row for row in rows if row.unimodal == wanted] for wanted in (True, False))
     if not unimodal or not fusion:
         return ""
-    rivals = {1: f"the only unimodal system that ran, {names[unimodal[0]]},", 2: "both unimodal systems"}.get(
-        len(unimodal), f"all {len(unimodal)} unimodal systems"
-    )
-    question = f"Whether fusion beats {rivals} on {score} cannot be said yet on {corpus_name(setting.corpus)}"
-    unfinished = [variant for variant in unimodal if rows[variant][0].mean is None]
+    corpus = corpus_name(setting.corpus)
+    score = f"the mean of {listing(targets)} CCC" if len(targets) > 1 else f"{targets[0]} CCC"
+    count = {1: f"the only unimodal system that ran, {unimodal[0].name},", 2: "both unimodal systems"}
+    rivals = count.get(len(unimodal), f"all {len(unimodal)} unimodal systems")
+    question = f"Whether fusion beats {rivals} on {score} cannot be said yet on {corpus}"
+    unfinished = [f"{row.name} ({row.first.text})" for row in unimodal if row.first.mean is None]
     if unfinished:
-        state = listing([f"{names[variant]} ({rows[variant][0].text})" for variant in unfinished])
-        return f"{question}: not complete: {state}."
-    complete = [variant for variant in fusion if rows[variant][0].mean is not None]
+        return f"{question}: not complete: {listing(unfinished)}."
+    complete = [row for row in fusion if row.first.mean is not None]
     if not complete:
         return f"{question}: no fusion system is complete."
-    judged = [variant for variant in complete if _has_intervals(rows[variant][0])]
+    judged = [row for row in complete if all(each.gain and each.gain.low is not None for each in row.first.gains)]
     if not judged:
         return f"{question}: too few videos for an interval."
-    winners = [variant for variant in judged if _beats_all(rows[variant][0])]
+    winners = [row.name for row in judged if all(each.gain and each.gain.sign > 0 for each in row.first.gains)]
     if len(judged) == 1:
-        says = f"the one complete fusion system, {names[judged[0]]}, {'beats' if winners else 'does not beat'}"
+        says = f"the one complete fusion system, {judged[0].name}, {'beats' if winners else 'does not beat'}"
     elif not winners:
         says = f"none of the {len(judged)} fusion systems beats"
     else:
-        count = f"all {len(judged)}" if len(winners) == len(judged) else f"{len(winners)} of {len(judged)}"
-        says = f"{count} fusion systems beat" + ("s" if len(winners) == 1 else "")
-    named = f": {listing([names[variant] for variant in winners])}" if winners and len(judged) > 1 else ""
+        some = f"all {len(judged)}" if len(winners) == len(judged) else f"{len(winners)} of {len(judged)}"
+        says = f"{some} fusion systems beat" + ("s" if len(winners) == 1 else "")
+    named = f": {listing(winners)}" if winners and len(judged) > 1 else ""
     left_out = len(fusion) - len(judged)
     return (
-        f"On {corpus_name(setting.corpus)}, {says} {rivals.removesuffix(',')} on {score} "
-        f"with a 95% paired interval that excludes zero{named}"
-        + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
+        f"On {corpus}, {says} {rivals.removesuffix(',')} on {score} with a 95% paired interval that excludes "
+        f"zero{named}" + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
     )
 
 
-def _rivals(rows: Mapping[str, Sequence[Entry]], systems: Mapping[str, str]) -> list[str]:
-    """The complete unimodal variants, the best by the first column first."""
-    means = {
-        variant: entries[0].mean for variant, entries in rows.items() if systems[variant].startswith(UNIMODAL_PREFIX)
-    }
-    complete = {variant: mean for variant, mean in means.items() if mean is not None}
-    return sorted(complete, key=lambda variant: (-complete[variant], variant))
-
-
-def _with_gains(
-    rows: Mapping[str, tuple[Entry, ...]],
-    systems: Mapping[str, str],
-    rivals: Sequence[str],
-    results: Results,
-    setting: Setting,
-) -> dict[str, tuple[Entry, ...]]:
+def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, setting: Setting) -> list[_Row]:
     """The rows with the gains of fusion: the first entry over each rival, the others over the best."""
     found: list[tuple[str, int, str, Gain | None]] = []
-    for variant, entries in rows.items():
-        if systems[variant].startswith(UNIMODAL_PREFIX):
-            continue
-        for index, entry in enumerate(entries):
-            if entry.mean is None:
+    for row in rows:
+        for index, entry in enumerate(row.entries):
+            if row.unimodal or entry.mean is None:
                 continue
-            targets = [other.target for other in entries if other.target != MEAN] if index == 0 else [entry.target]
+            targets = [other.target for other in row.entries if other.target != MEAN] if index == 0 else [entry.target]
             for rival in rivals if index == 0 else rivals[:1]:
-                ours, theirs = (
-                    [runs_of(results, setting, name, target) for target in targets] for name in (variant, rival)
-                )
-                found.append((variant, index, rival, paired_mean_gain(ours, theirs)))
+                own, base = ([runs_of(results, setting, v, t) for t in targets] for v in (row.variant, rival.variant))
+                found.append((row.variant, index, rival.name, paired_gain(own, base)))
     gains: dict[tuple[str, int], list[Against]] = {}
+    # Gains of the first entry and gains by target answer two questions, so Holm's correction is apart for each.
     for first in (True, False):
         family = [item for item in found if (item[1] == 0) == first]
         corrected = holm([gain.p if gain else None for *_, gain in family])
-        for (variant, index, rival, gain), p in zip(family, corrected, strict=True):
-            gains.setdefault((variant, index), []).append(Against(results.variants[rival], gain, p))
-    return {
-        variant: tuple(replace(entry, gains=tuple(gains.get((variant, i), ()))) for i, entry in enumerate(entries))
-        for variant, entries in rows.items()
-    }
+        for (variant, index, rival_name, gain), p in zip(family, corrected, strict=True):
+            gains.setdefault((variant, index), []).append(Against(rival_name, gain, p))
+    return [
+        replace(
+            row,
+            entries=tuple(replace(e, gains=tuple(gains.get((row.variant, i), ()))) for i, e in enumerate(row.entries)),
+        )
+        for row in rows
+    ]
 
 
-def _sentences(
-    rows: Mapping[str, Sequence[Entry]], rivals: Sequence[str], names: Mapping[str, str], targets: Sequence[str]
-) -> tuple[str, ...]:
-    """Which unimodal system is best, and what the test over runs says beside the interval."""
+def _sentences(rows: Sequence[_Row], rivals: Sequence[_Row], targets: Sequence[str]) -> tuple[str, ...]:
+    """Which unimodal system is best, and the result of the test over runs."""
     if not rivals:
         return ()
-    mean = rows[rivals[0]][0].mean
     by = "the mean" if len(targets) > 1 else targets[0]
-    sentences = [
-        f"Best unimodal system by {by}: {names[rivals[0]]}" + (f" ({number(mean)})." if mean is not None else ".")
-    ]
-    gains = [entries[0].gains for entries in rows.values() if entries[0].gains]
+    sentence = f"Best unimodal system by {by}: {rivals[0].name} ({number(rivals[0].first.mean or 0)})."
+    gains = [row.first.gains for row in rows if row.first.gains]
     pairs = sorted({against.gain.n for group in gains for against in group if against.gain})
     if pairs and pairs[-1] > 1:
         passed = sum(
@@ -217,61 +208,42 @@ def _sentences(
             for group in gains
         )
         over = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-        sentences.append(
-            f"A paired t test over {over} fold x seed pairs, Holm-corrected, gives p below "
+        sentence += (
+            f" A paired t test over {over} fold x seed pairs, Holm-corrected, gives p below "
             f"{ALPHA} over every unimodal system for {passed or 'none'} of {len(gains)}."
         )
-    return (" ".join(sentences),)
-
-
-def _has_intervals(entry: Entry) -> bool:
-    return bool(entry.gains) and all(each.gain is not None and each.gain.low is not None for each in entry.gains)
-
-
-def _beats_all(entry: Entry) -> bool:
-    return bool(entry.gains) and all(against.gain is not None and against.gain.sign > 0 for against in entry.gains)
-
-
-def _order(entries: Sequence[Entry], system: str, variant: str) -> tuple[bool, float, tuple[int, int, str], str]:
-    """Complete rows by their mean, then the others in the order of figures."""
-    mean = entries[0].mean
-    return (mean is None, -mean if mean is not None else 0.0, system_rank(system), variant)
+    return (sentence,)
 
 
 def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
-    """The columns beside the scores, each by variant; without those that nothing is known for."""
-    cells = results.cells[(results.cells["setting"] == setting.key) & (results.cells["status"] == "done")]
-    columns = ("parameters", "flops", "train_seconds", *MEMORY)
-    numbers = {column: cells[["variant", column]].dropna() for column in columns}
-    medians = {
-        column: {str(variant): float(value) for variant, value in rows.groupby("variant")[column].median().items()}
-        for column, rows in numbers.items()
-    }
+    """The columns behind the scores, each by variant; without those that nothing is known for."""
+    done = results.rows(setting, status="done")
+
+    def by_variant(column: str, statistic: str) -> dict[str, float]:
+        known = done[["variant", column]].dropna().groupby("variant")[column].agg(statistic)
+        return {str(variant): float(value) for variant, value in known.items()}
+
     found: dict[str, Mapping[str, float]] = {
         RANK: ranks,
         ENSEMBLE: ensemble_scores(results, setting),
         STRESS: stress_scores(results, setting),
-        PARAMETERS: medians["parameters"],
-        FLOPS: {variant: flops / 1e6 for variant, flops in medians["flops"].items()},
-        SECONDS: medians["train_seconds"],
-        **{
-            head: {str(v): float(size) for v, size in numbers[column].groupby("variant")[column].mean().items()}
-            for column, head in MEMORY.items()
-        },
+        PARAMETERS: by_variant("parameters", "median"),
+        FLOPS: {variant: flops / 1e6 for variant, flops in by_variant("flops", "median").items()},
+        SECONDS: by_variant("train_seconds", "median"),
+        **{head: by_variant(column, "mean") for column, head in MEMORY.items()},
     }
     return {head: values for head, values in found.items() if values}
 
 
-def _value(head: str, variant: str, values: Mapping[str, float], first: Entry) -> float | str | None:
-    """What stands in a further column; a finished row says so where nobody measured its memory."""
-    absent = NOT_MEASURED if head in MEMORY.values() and first.done else None
-    return values.get(variant, absent)
+def _value(head: str, row: _Row, values: Mapping[str, float]) -> float | str | None:
+    """The value of a further column; a finished row without a record of its memory says so."""
+    return values.get(row.variant, NOT_MEASURED if head in MEMORY.values() and row.first.done else None)
 
 
 def ensemble_scores(results: Results, setting: Setting) -> dict[str, float]:
     """Variant -> CCC of the mean prediction of its seeds, mean over folds and targets.
 
-    Only variants of which every planned run has finished, and whose seeds of every fold were put together.
+    Only variants of which every planned run has finished, and whose seeds of every fold have a saved ensemble.
     """
     found: dict[str, float] = {}
     for variant in setting_variants(results, setting):
@@ -281,7 +253,7 @@ def ensemble_scores(results: Results, setting: Setting) -> dict[str, float]:
             for _, runs in rows.groupby("fold") if rows is not None else ():
                 metrics = results.ensembles.get(frozenset(runs["cell_id"]), {}).get(target, {})
                 scores.append(metrics.get("ccc") if (runs["status"] == "done").all() else None)
-        whole = [score for score in scores if score is not None]
-        if whole and len(whole) == len(scores):
-            found[variant] = sum(whole) / len(whole)
+        known = [score for score in scores if score is not None]
+        if known and len(known) == len(scores):
+            found[variant] = sum(known) / len(known)
     return found

@@ -1,6 +1,6 @@
 """From finished cells to the entries of a table, and the words that say how they were made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +9,7 @@ import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
-from crossfold.reports.stats.bootstrap import (
-    DRAWS,
-    Run,
-    ccc_interval,
-    mean_interval,
-    mean_scores,
-    mean_sd,
-    restrict_to_common_runs,
-)
+from crossfold.reports.stats.bootstrap import DRAWS, Run, mean_interval, mean_scores, mean_sd, restrict_to_common_runs
 from crossfold.reports.stats.formatting import listing, with_sd
 from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
 from crossfold.reports.tables.published import MEAN
@@ -39,7 +31,7 @@ _SELECTION = {
 def measure(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
 ) -> Entry:
-    """What was measured for one variant and target; `folds` limits it to some, else all count.
+    """The entry of one variant and target; `folds` limits it to some, else all count.
 
     post: the post-processing that is wanted; where a run was not scored with it, the entry is raw and says so.
     """
@@ -51,21 +43,10 @@ def measure(
         return entry
     raw = runs_of(results, setting, variant, target, folds)
     runs = runs_of(results, setting, variant, target, folds, post)
-    processed = post != RAW and len(runs) == len(raw)
-    runs = runs if processed else raw
-    scores = _scores(runs)
-    mean = mean_sd(scores)
-    return replace(
-        entry,
-        text=with_sd(mean.mean, mean.sd),
-        mean=mean.mean,
-        sd=mean.sd,
-        post=post if processed else RAW,
-        raw=mean_sd(_scores(raw)).mean if processed else None,
-        interval=ccc_interval(runs),
-        video_mean=float(cells.groupby("fold")["ccc_video_mean"].mean().mean()),
-        **_shape(runs),
-    )
+    video_mean = float(cells.groupby("fold")["ccc_video_mean"].mean().mean())
+    if post == RAW or len(runs) < len(raw):
+        return _scored(entry, [raw], RAW, None, video_mean)
+    return _scored(entry, [runs], post, mean_sd(mean_scores([raw])).mean, video_mean)
 
 
 def measure_mean(
@@ -80,39 +61,44 @@ def measure_mean(
     cells = pd.concat([cells_of_variant(results, setting, variant, entry.target, folds) for entry in entries])
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=MEAN)
-    entry = replace(_counted(cells.drop_duplicates("cell_id"), variant, MEAN), text="", verdict=NOT_RUN)
-    entry = replace(entry, text=f"{entry.done}/{entry.planned} cells")
+    entry = _counted(cells.drop_duplicates("cell_id"), variant, MEAN)
+    entry = replace(entry, text=f"{entry.done}/{entry.planned} cells", verdict=NOT_RUN)
     if any(target.mean is None for target in entries):
         failed = sorted({target.verdict for target in entries if target.verdict.startswith("failed")})
         if failed:
             return replace(entry, text=f"{failed[0]} ({entry.text})", verdict=failed[0])
         absent = [target.target for target in entries if target.planned == 0]
         return replace(entry, text=f"no {listing(absent)}") if absent and entry.done == entry.planned else entry
-    processed = post != RAW and all(target.post == post for target in entries)
-    wanted = post if processed else RAW
-    groups = restrict_to_common_runs(
-        [runs_of(results, setting, variant, each.target, folds, wanted) for each in entries]
-    )
+    used = post if all(target.post == post for target in entries) else RAW
+    groups = restrict_to_common_runs([runs_of(results, setting, variant, each.target, folds, used) for each in entries])
     if not groups[0]:
         return replace(entry, text="no fold and seed with all targets")
-    mean = mean_sd(mean_scores(groups))
     raw = [target.raw for target in entries if target.raw is not None]
+    video_mean = float(np.mean([target.video_mean for target in entries if target.video_mean is not None]))
+    return _scored(entry, groups, used, None if used == RAW else float(np.mean(raw)), video_mean)
+
+
+def _scored(entry: Entry, groups: Sequence[Sequence[Run]], post: str, raw: float | None, video_mean: float) -> Entry:
+    """The entry with the mean over the runs, one group a target, and their folds, seeds and videos."""
+    mean, runs = mean_sd(mean_scores(groups)), groups[0]
     return replace(
         entry,
         text=with_sd(mean.mean, mean.sd),
         verdict=NOT_COMPARABLE,
         mean=mean.mean,
         sd=mean.sd,
-        post=wanted,
-        raw=float(np.mean(raw)) if processed else None,
+        post=post,
+        raw=raw,
         interval=mean_interval(groups),
-        video_mean=float(np.mean([target.video_mean for target in entries if target.video_mean is not None])),
-        **_shape(groups[0]),
+        video_mean=video_mean,
+        folds=tuple(sorted({run.fold for run in runs})),
+        seeds=tuple(sorted({run.seed for run in runs})),
+        videos=tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in runs}.items())),
     )
 
 
-def beside(entry: Entry, printed: str | None, value: float | None, *, comparable: bool) -> Entry:
-    """The entry with the published number beside it, and a verdict where the two may be compared.
+def with_published(entry: Entry, printed: str | None, value: float | None, *, comparable: bool) -> Entry:
+    """The entry with the published number, and a verdict where the two may be compared.
 
     It agrees where the published number lies within the interval of the measured one.
     """
@@ -130,24 +116,17 @@ def find_variant(
     """The variant of `system` that has the parameters `where`, and the others that have them too.
 
     With several, the one with the most cells in `folds` stands in the table and the rest are named below it: an average
-    over different parameters would be no system at all. A parameter that a variant does not have, as before it was
-    invented, cannot differ. The first is empty where there is none.
+    over different parameters would be no system at all. Cells of older versions lack the parameters that were added
+    since, which then count as equal. The first is empty where there is none.
     """
     known = results.variants_of.get((setting.key, system), {})
     matching = [
         v for v, params in known.items() if all(params.get(key, value) == value for key, value in where.items())
     ]
     if len(matching) > 1:
-        count = {
-            variant: sum(
-                int(not folds or fold in folds)
-                for (key, name, _), cells in results.groups.items()
-                if (key, name) == (setting.key, variant)
-                for fold in cells["fold"]
-            )
-            for variant in matching
-        }
-        matching.sort(key=lambda variant: (-count[variant], variant))
+        cells = results.rows(setting, system=system)
+        count = cells[cells["fold"].isin(folds or cells["fold"])]["variant"].value_counts()
+        matching.sort(key=lambda variant: (-int(count.get(variant, 0)), variant))
     return (matching[0], matching[1:]) if matching else ("", [])
 
 
@@ -179,30 +158,54 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
 
 
 def provenance(results: Results, setting: Setting, entries: Sequence[Entry], made: str) -> tuple[tuple[str, str], ...]:
-    """Everything that must be equal for a number to be found again: the line below every table.
+    """The line below every table: everything that must be equal to measure its numbers again.
 
-    made: the date of the report, as people write it.
+    made: the date of the report, such as `2025-01-02 03:04 UTC`.
     """
-    cells = {cell_id for entry in entries for cell_id in entry.cell_ids if cell_id in results.records}
-    versions: dict[str, set[str]] = {}
-    for cell_id in cells:
-        for name, version in results.records[cell_id].env.get("versions", {}).items():
-            versions.setdefault(name, set()).add(str(version))
     measured = [entry for entry in entries if entry.mean is not None]
-    elsewhere = [entry.elsewhere for entry in measured if entry.elsewhere]
-    posts = sorted({entry.post for entry in measured}) or [RAW]
+    facts = origin(
+        results,
+        setting,
+        {cell_id for entry in entries for cell_id in entry.cell_ids},
+        folds={fold for entry in measured for fold in entry.folds},
+        seeds={seed for entry in measured for seed in entry.seeds},
+        stores=[setting.store, *(entry.elsewhere.store for entry in measured if entry.elsewhere)],
+        posts={entry.post for entry in measured} or {RAW},
+    )
+    return (*facts, ("made", made))
+
+
+def origin(
+    results: Results,
+    setting: Setting,
+    cell_ids: Collection[str],
+    *,
+    folds: Collection[int],
+    seeds: Collection[int],
+    stores: Sequence[str],
+    posts: Collection[str],
+) -> tuple[tuple[str, str], ...]:
+    """Where numbers come from, as term and value; a value is empty where nothing is measured."""
     return (
         ("corpus", setting.corpus + (f" ({setting.label})" if setting.label else "")),
-        ("store", ", ".join(dict.fromkeys(each.store for each in (setting, *elsewhere)))),
+        ("store", ", ".join(dict.fromkeys(stores))),
         ("recipe", f"{setting.recipe} ({setting.recipe_hash or 'unknown'})"),
         ("protocol", str(setting.protocol)),
         ("selection", setting.selection),
-        ("post-processing", ", ".join(posts)),
-        ("folds", listing(sorted({fold for entry in measured for fold in entry.folds})) if measured else ""),
-        ("seeds", listing(sorted({seed for entry in measured for seed in entry.seeds})) if measured else ""),
-        ("versions", ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))),
-        ("made", made),
+        ("post-processing", ", ".join(sorted(posts))),
+        ("folds", listing(sorted(folds)) if folds else ""),
+        ("seeds", listing(sorted(seeds)) if seeds else ""),
+        ("versions", versions_of(results, cell_ids)),
     )
+
+
+def versions_of(results: Results, cell_ids: Collection[str]) -> str:
+    """The versions of the libraries that finished cells ran with."""
+    versions: dict[str, set[str]] = {}
+    for cell_id in results.records.keys() & cell_ids:
+        for name, version in results.records[cell_id].env.get("versions", {}).items():
+            versions.setdefault(name, set()).add(str(version))
+    return ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))
 
 
 def selection_words(setting: Setting) -> str:
@@ -227,19 +230,6 @@ def _counted(cells: pd.DataFrame, variant: str, target: str) -> Entry:
         why = "failed: " + ", ".join(sorted({str(kind) for kind in failed["failure"]}))
         return replace(entry, text=f"{why} ({entry.text})", verdict=why)
     return entry
-
-
-def _scores(runs: Sequence[Run]) -> pd.DataFrame:
-    return pd.DataFrame([(run.fold, run.seed, run.ccc) for run in runs], columns=["fold", "seed", "ccc"])
-
-
-def _shape(runs: Sequence[Run]) -> dict[str, Any]:
-    """Folds, seeds, and reported videos of each fold."""
-    return {
-        "folds": tuple(sorted({run.fold for run in runs})),
-        "seeds": tuple(sorted({run.seed for run in runs})),
-        "videos": tuple(len(videos) for _, videos in sorted({run.fold: run.videos for run in runs}.items())),
-    }
 
 
 def _several(what: str, values: tuple[int, ...]) -> str:

@@ -1,6 +1,6 @@
 """A paper's table as declared, and the measured cells, become one `Table`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from crossfold.platform.core.hashing import canonical_json
@@ -18,7 +18,7 @@ from crossfold.reports.tables.comparison import (
 )
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import AGREES, NOT_MEASURABLE, Entry, Line, Table
-from crossfold.reports.tables.measure import beside, find_variant, measure, measure_mean, method_notes
+from crossfold.reports.tables.measure import find_variant, measure, measure_mean, method_notes, with_published
 from crossfold.reports.tables.published import MEAN, CellQuery, Row, TableSpec, footnotes
 
 _ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
@@ -36,8 +36,8 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     systems = set(spec.systems)
     ran = {key for key, system in results.variants_of if system in systems} - borrowed_settings(spec, results)
 
-    wanted = {(each.system, canonical_json(each.params)): each for row in spec.rows for each in
-              (spec.asked(row, column) for column in spec.columns) if not each.why_not}  # fmt: skip
+    queries = [spec.asked(row, column) for row in spec.rows for column in spec.columns]
+    wanted = {(each.system, canonical_json(each.params)): each for each in queries if not each.why_not}
 
     def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
         right = setting.recipe.removesuffix(RELEASED) == spec.recipe
@@ -51,32 +51,31 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
 
 
 def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
-    """The table as measured in one setting, each number beside the published one. Pure."""
+    """The table as measured in one setting, each number next to the published one. Pure."""
     if spec.architecture:
         return _architecture(spec, setting)
     comparable = not departures(spec, setting)
     spec, stand_in = _with_targets(spec, results, setting)
     asked = [[spec.asked(row, column) for column in spec.columns] for row in spec.rows]
-    places = [_place(spec, row, results, setting) for row in spec.rows]
+    borrowed = borrowed_settings(spec, results)
+    places = [_place(row, results, setting, borrowed) for row in spec.rows]
     folds = _folds(spec, asked, results, setting, places)
     marks = _marks(spec.rows)
     lines: list[Line] = []
-    several: dict[str, None] = {}
-    other: dict[str, None] = {}
+    notes: list[str] = []
     for row, cells, place in zip(spec.rows, asked, places, strict=True):
         variants = [_variant(each, results, place) if place else ("", []) for each in cells]
         names = [first for first, _ in variants]
         entries = _entries(spec, row, cells, names, results, place or setting, folds, comparable)
         if place and place != setting:
             entries = tuple(replace(entry, elsewhere=place) for entry in entries)
-            other[f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own."] = None
-        lines.append(
-            Line(row.label, row.system, entries, tuple(sorted(marks[note] for note in row.footnotes)), words=row.extra)
-        )
+            notes.append(f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own.")
+        row_marks = tuple(sorted(marks[note] for note in row.footnotes))
+        lines.append(Line(row.label, row.system, entries, row_marks, words=row.extra))
         for first, others in variants:
             if others:
                 also = "; ".join(results.variants[other] for other in others)
-                several[f"{row.label}: {results.variants[first]} stands here; also run: {also}."] = None
+                notes.append(f"{row.label}: {results.variants[first]} stands here; also run: {also}.")
     entries = tuple(entry for line in lines for entry in line.entries)
     gains = measured_gains(spec, lines, results, setting)
     lacking = spec.post != RAW and any(entry.mean is not None and entry.post == RAW for entry in entries)
@@ -99,8 +98,7 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
             *spec.notes,
             *((_NO_POST,) if lacking else ()),
             *stand_in,
-            *several,
-            *other,
+            *dict.fromkeys(notes),
         ),
         footnotes=tuple((mark, footnotes()[note]) for note, mark in marks.items()),
         gains=gains,
@@ -109,28 +107,21 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
 
 def borrowed_settings(spec: TableSpec, results: Results) -> set[str]:
     """Settings in which nothing ran but the sweeps of single rows: no other row may take its numbers from them."""
-    single: set[str] = set()
-    single = single.union(*(results.swept.get(row.sweep, ()) for row in spec.rows if row.sweep))
-    if not single:
-        return set()
+    single = {cell for row in spec.rows if row.sweep for cell in results.sweep_cells.get(row.sweep, ())}
     inside = results.cells["cell_id"].isin(single)
     return set(results.cells.loc[inside, "setting"]) - set(results.cells.loc[~inside, "setting"])
 
 
-def _place(spec: TableSpec, row: Row, results: Results, setting: Setting) -> Setting | None:
+def _place(row: Row, results: Results, setting: Setting, borrowed: Collection[str]) -> Setting | None:
     """Where a row is measured: with the table, or in what its own sweep ran, which differs in the store alone."""
-    borrowed = borrowed_settings(spec, results)
     if not row.sweep:
         return None if setting.key in borrowed else setting
-    ran = set(results.cells.loc[results.cells["cell_id"].isin(results.swept.get(row.sweep, ())), "setting"])
-    alike = [
-        found
-        for key, found in results.settings.items()
-        if key in ran
-        and (key in borrowed or found.store != setting.store)
-        and replace(found, store=setting.store) == setting
-    ]
-    return alike[0] if alike else None
+    ran = set(results.cells.loc[results.cells["cell_id"].isin(results.sweep_cells.get(row.sweep, ())), "setting"])
+    for key, found in results.settings.items():
+        own_store = key in borrowed or found.store != setting.store
+        if key in ran and own_store and replace(found, store=setting.store) == setting:
+            return found
+    return None
 
 
 def _entries(
@@ -152,12 +143,12 @@ def _entries(
             entry = Entry(each.why_not, NOT_MEASURABLE, printed=printed, value=value, target=column.target)
         elif printed == "-":
             entry = Entry("not printed", NOT_MEASURABLE, printed=printed, target=column.target)
-        elif column.target == MEAN:
-            entry = measure_mean(results, setting, variant, entries, inside, spec.post)
-            entry = beside(entry, printed, value, comparable=comparable and each.judged)
         else:
-            entry = measure(results, setting, variant, column.target, inside, spec.post)
-            entry = beside(entry, printed, value, comparable=comparable and each.judged)
+            if column.target == MEAN:
+                entry = measure_mean(results, setting, variant, entries, inside, spec.post)
+            else:
+                entry = measure(results, setting, variant, column.target, inside, spec.post)
+            entry = with_published(entry, printed, value, comparable=comparable and each.judged)
         entries.append(replace(entry, column=column.key, recomputed=spec.recomputed(row, column)))
     return tuple(entries)
 
@@ -176,17 +167,14 @@ def _folds(
     """The folds that count: the printed ones on the paper's corpus, elsewhere those that all rows of the table have."""
     if setting.corpus == spec.corpus:
         return spec.folds
-    having = []
-    for row, place in zip(asked, places, strict=True):
-        if place is None:
-            continue
-        for each, column in zip(row, spec.columns, strict=True):
-            variant = _variant(each, results, place)[0]
-            cells = results.groups.get((place.key, variant, column.target))
-            if cells is not None:
-                having.append({int(fold) for fold in cells["fold"]})
-    common = set.intersection(*having) if having else set()
-    return tuple(sorted(common))
+    keys = [
+        (place.key, _variant(each, results, place)[0], column.target)
+        for row, place in zip(asked, places, strict=True)
+        if place
+        for each, column in zip(row, spec.columns, strict=True)
+    ]
+    having = [{int(fold) for fold in results.groups[key]["fold"]} for key in keys if key in results.groups]
+    return tuple(sorted(set.intersection(*having))) if having else ()
 
 
 def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[TableSpec, tuple[str, ...]]:
@@ -202,10 +190,9 @@ def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[
         else c
         for c in spec.columns
     )
-    told = tuple(
-        f"{corpus_name(setting.corpus)} has no {old}: {new} stands in for it." for old, new in stand_in.items()
-    )
-    return replace(spec, columns=columns), told
+    corpus = corpus_name(setting.corpus)
+    notes = tuple(f"{corpus} has no {old}: {new} stands in for it." for old, new in stand_in.items())
+    return replace(spec, columns=columns), notes
 
 
 def _sentences(spec: TableSpec, setting: Setting, lines: Sequence[Line], gains: Sequence[str]) -> tuple[str, ...]:
@@ -217,7 +204,7 @@ def _sentences(spec: TableSpec, setting: Setting, lines: Sequence[Line], gains: 
 
 
 def _architecture(spec: TableSpec, setting: Setting) -> Table:
-    """A printed network: each output size beside the one that follows from the printed kernels and strides."""
+    """A printed network: each output size with the one that follows from the printed kernels and strides."""
     sizes = recomputed_sizes(spec.blocks, spec.layers)
     lines = []
     for (stage, layers, printed), size in zip(spec.blocks, sizes, strict=True):

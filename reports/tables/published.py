@@ -1,10 +1,11 @@
-"""Which tables there are: the published rows, and which of our systems stands beside each cell.
+"""Which tables there are: the published rows, and which system of Crossfold measures each cell.
 
-The numbers and captions come from `published.json`; `tables.yaml` adds what print does not say: the parameters a row
-was made with, which rows differ by one component, and what a reader must know. A new table is one more mapping there.
+The numbers and captions come from `published.json`; `tables.yaml` adds what print does not say: the parameters of a
+row, which rows differ by one component, and what a reader must know. A new table is one more mapping there.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -25,13 +26,15 @@ LEADERBOARD = "leaderboard"
 
 MEAN = "mean"
 """In the place of a target: the mean over the other targets of a row."""
-NOT_OURS = "not ours"
+NOT_IMPLEMENTED = "not in this implementation"
+_OWN = "the paper's own method"
+"""Stands for the "Ours" of a printed label, which in a report would read as Crossfold's."""
 _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 
 
 class _RowMapping(FrozenModel):
-    """What `published.json` cannot say of one row."""
+    """What `published.json` does not hold of one row."""
 
     params: dict[str, Any] = Field(default_factory=dict)
     cited: bool = False
@@ -42,7 +45,7 @@ class _RowMapping(FrozenModel):
 
 
 class _TableMapping(FrozenModel):
-    """What `published.json` cannot say of one table."""
+    """What `published.json` does not hold of one table."""
 
     title: str
     recipe: str = ""
@@ -83,7 +86,7 @@ class Column:
     head: str
     """As printed, its levels joined by commas."""
     system: str = ""
-    """Where columns name systems."""
+    """The system, where columns name systems."""
     stream: str = ""
     """audio, visual or fusion, where columns name those."""
 
@@ -101,12 +104,12 @@ class Row:
     system: str
     """Empty where columns name systems; `ext:*` is a result of others that the paper quotes."""
     where: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters that a measured variant must have beside those of the table, such as `{"iterations": 2}`."""
+    """Parameters that a measured variant must have in addition to those of the table, such as `{"iterations": 2}`."""
     printed: Mapping[str, str | None] = field(default_factory=dict)
     """Column key -> the string as printed."""
     values: Mapping[str, float | None] = field(default_factory=dict)
-    ours: bool = True
-    """Crossfold can run it."""
+    implemented: bool = True
+    """Whether Crossfold can run it."""
     cited: bool = False
     sweep: str = ""
     """The sweep of its own that it has, because it needs a store of other features."""
@@ -125,7 +128,7 @@ class CellQuery:
     params: Mapping[str, Any] = field(default_factory=dict)
     folds: tuple[int, ...] = ()
     why_not: str = ""
-    """`not ours`, `not measurable` and the like; empty where the cell can be measured."""
+    """`not in this implementation`, `not measurable` and the like; empty where the cell can be measured."""
     judged: bool = True
     """Whether printed and measured may be compared by value, on the paper's own corpus."""
 
@@ -140,7 +143,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One printed table, ready to be set beside measured results."""
+    """One printed table, and how each of its cells is measured."""
 
     id: str
     paper: str
@@ -176,9 +179,9 @@ class TableSpec:
         return bool(self.blocks)
 
     def asked(self, row: Row, column: Column) -> CellQuery:
-        """What stands behind one cell. Pure declaration, the same for tables, sweeps and tests."""
-        if not row.ours:
-            return CellQuery(why_not=NOT_OURS)
+        """What must have run for one cell. A declaration that tables, sweeps and tests share."""
+        if not row.implemented:
+            return CellQuery(why_not=NOT_IMPLEMENTED)
         if column.stream in self.copied:
             return CellQuery(why_not="not measurable")
         system = column.system or UNIMODAL.get(column.stream, row.system)
@@ -220,27 +223,21 @@ def table_spec(table: str) -> TableSpec:
     architecture = printed["kind"] == "architecture"
     rows = () if architecture else _rows(mapping, printed)
     _check(table, mapping, rows)
+    kept = ("title", "recipe", "post", "folds", "systems", "copied", "submit", "layers")
     return TableSpec(
         id=table,
         paper=declared().papers[printed["paper_key"]],
         number=printed["number"],
-        title=mapping.title,
         caption=printed["caption"],
         corpus=printed["dataset"],
-        recipe=mapping.recipe,
-        post=mapping.post,
-        folds=mapping.folds,
         columns=() if architecture else tuple(_column(column) for column in printed["columns"]),
         rows=rows,
-        systems=mapping.systems,
         pairs=tuple(Pair(*pair) for pair in mapping.gains),
         extra=tuple(printed.get("extra_columns", ())),
         row_axis=printed.get("row_axis", ""),
-        copied=mapping.copied,
-        submit=mapping.submit,
-        layers=mapping.layers,
         blocks=tuple(tuple(row) for row in printed["rows"]) if architecture else (),
         notes=tuple(footnotes().get(note, note) for note in mapping.notes),
+        **{name: getattr(mapping, name) for name in kept},
     )
 
 
@@ -256,12 +253,12 @@ def declared() -> _Declared:
 
 
 def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]:
-    labels = [row["label"].strip("$") for row in printed["rows"]]
+    labels = [_label(row["label"]) for row in printed["rows"]]
     extra = printed.get("extra_columns", ())
     rows = []
     for row, label in zip(printed["rows"], labels, strict=True):
         words = tuple(row.get("extra", {}).get(head, "") for head in extra)
-        # Two rows of one name are told apart by the words beside it.
+        # Of two rows with one name, each is named with its words too.
         unique = f"{label}, {words[0]}" if labels.count(label) > 1 else label
         own = mapping.rows.get(unique, _RowMapping())
         recursions = {"iterations": row["recursions"]} if "recursions" in row else {}
@@ -272,7 +269,7 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
                 where={**recursions, **own.params},
                 printed=row["printed"],
                 values=row["cells"],
-                ours=row["measurable"],
+                implemented=row["measurable"],
                 cited=own.cited,
                 sweep=own.sweep,
                 fold=row.get("fold"),
@@ -283,15 +280,14 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
     return tuple(rows)
 
 
+def _label(printed: str) -> str:
+    label = re.sub(r"\b[Oo]urs\b", _OWN, printed.strip("$"))
+    return label[0].upper() + label[1:] if label.startswith(_OWN) else label
+
+
 def _column(column: Mapping[str, Any]) -> Column:
-    return Column(
-        key=column["key"],
-        target=column["target"],
-        partition=column["partition"],
-        head=", ".join(column["header"]),
-        system=column.get("system", ""),
-        stream=column.get("stream", ""),
-    )
+    names = ("key", "target", "partition", "system", "stream")
+    return Column(head=", ".join(column["header"]), **{name: column[name] for name in names if name in column})
 
 
 def _check(table: str, mapping: _TableMapping, rows: Sequence[Row]) -> None:

@@ -69,7 +69,7 @@ def fill(workspace, lab, count):
     for cell in cells:
         key = (cell.fold, cell.target)
         if key not in first:
-            lab.finish(workspace, store, cell, 0.4, looked=True)
+            lab.finish(workspace, store, cell, 0.4, stressed=True)
             first[key] = workspace.cells / cell.cell_id
             continue
         folder = workspace.cells / cell.cell_id

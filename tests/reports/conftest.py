@@ -1,4 +1,4 @@
-"""A workspace with finished cells that nobody trained: predictions are truth plus noise of a planted size."""
+"""A workspace with finished cells that were never trained: predictions are truth plus noise of a planted size."""
 
 import sys
 from dataclasses import dataclass
@@ -95,12 +95,12 @@ def make_store(root: Path, corpus: str = "puppets", first_clip: str = "clip_00")
 
 
 def finish(
-    workspace: Workspace, store: FeatureStore, cell: Cell, noise: float, post: str = "", *, looked: bool = False
+    workspace: Workspace, store: FeatureStore, cell: Cell, noise: float, post: str = "", *, stressed: bool = False
 ) -> None:
     """Commits a cell whose predictions are the labels plus slow and fast noise.
 
     post: a post-processing that the cell is scored with too, which makes each CCC larger by a tenth of what it lacks.
-    looked: with a stress battery, in which strength takes a tenth of the CCC, for gated systems with gates, and with
+    stressed: with a stress suite, in which strength takes a tenth of the CCC, for gated systems with gates, and with
     attention maps.
     """
     clips = store.fold(cell.fold).validation
@@ -109,7 +109,7 @@ def finish(
     label, valid = np.asarray(store.labels[rows])[:, columns], np.asarray(store.valid[rows])[:, columns]
     seed = [cell.seed, cell.fold, columns[0], len(cell.system), round(noise * 1000)]
     rng = np.random.default_rng(seed)
-    # Equal for all systems of a fold and seed, as hard clips are hard for everybody.
+    # Equal for all systems of a fold and seed, as hard clips are hard for all systems.
     common = np.random.default_rng([cell.seed, cell.fold, columns[0]]).standard_normal((len(clips), len(columns)))
     drift = rng.standard_normal((len(rows), len(columns)))
     kernel = np.hanning(25) / np.linalg.norm(np.hanning(25))
@@ -123,8 +123,8 @@ def finish(
         label=label,
         valid=valid,
         targets=cell.targets,
-        gates=_gates(store, clips) if looked and cell.system.endswith("+dca") else {},
-        maps={clip: ClipMaps(0, FRAMES, _maps(cell.system)) for clip in shown_clips(store, clips)} if looked else None,
+        gates=_gates(store, clips) if stressed and cell.system.endswith("+dca") else {},
+        maps={clip: ClipMaps(0, FRAMES, _maps(cell.system)) for clip in shown_clips(store, clips)} if stressed else None,
     )
     metrics, videos = {}, {}
     for t, target in enumerate(cell.targets):
@@ -157,7 +157,7 @@ def finish(
             "selection": {"best_epoch": epochs - 6, "epochs": epochs, "best_ccc": 0.5},
             "model": {"parameters": 12000 + 9000 * len(cell.params)},
             **(_evaluation(post, metrics, videos) if post else {}),
-            **(_looked(cell, metrics) if looked else {}),
+            **(_stressed(cell, metrics) if stressed else {}),
         },
         curve=curve,
         predictions=predictions,
@@ -173,8 +173,8 @@ def _evaluation(post: str, metrics: dict[str, Any], videos: dict[str, Any]) -> d
     return {"post": {"chain": {}, "columns": {post: column}}, "stress": None, "spans": None, "gates": None}
 
 
-def _looked(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
-    """A stress battery and gates, as docs/results.md says; the gate of `+dca` knows missing sound a little."""
+def _stressed(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A stress suite and gates, as docs/results.md says; the gate of `+dca` knows missing sound a little."""
     stress = []
     for modality in ("audio", "visual"):
         used = not cell.system.startswith("unimodal_") or cell.system.endswith(modality)

@@ -36,22 +36,22 @@ def server(workspace):
 
 def test_a_finished_cell_makes_a_new_page_and_nothing_else_does(server, workspace, lab):
     assert server.url.startswith("http://127.0.0.1:")
-    server.look()
+    server.update()
     assert "nothing to report" in get(server.url)
     store = lab.make_store(workspace.root)
     cells = lab.cells_of(store, lab.VARIANTS[:2], folds=(0,), seeds=(0,))
     for cell, noise in cells[:3]:
         lab.finish(workspace, store, cell, noise)
-    server.look()
+    server.update()
     first = server.version
     assert "All systems on puppets" in get(server.url)
     assert "connect-src" in get(server.url)
     assert get(server.url + "version") == first
     (workspace.cells / ".half-written").mkdir()
     (workspace.root / "mlflow.db").write_text("x")
-    assert not server.look()
+    assert not server.update()
     lab.finish(workspace, store, *cells[3])
-    server.look()
+    server.update()
     assert server.version != first
 
 
@@ -68,11 +68,11 @@ def test_a_broken_workspace_keeps_the_last_page(workspace, lab):
     lab.finish(workspace, store, cell, noise)
     server = ReportServer(workspace, 0, ["leaderboard"], figures=False)
     assert "being built" in server.page
-    assert server.look()
+    assert server.update()
     version = server.version
     (workspace.cells / cell.cell_id / "result.json").write_text("{")
     (workspace.cells / ("0" * 16)).mkdir()
-    assert not server.look()
+    assert not server.update()
     assert server.version == version
     server.close()
     server.run()
@@ -125,7 +125,7 @@ def test_figures_become_files(page, tmp_path):
     small = replace(page, blocks=[replace(block, standing=block.standing[:1], figures=(), clips=())])
     files = export_figures(small, tmp_path / "figures", ["svg", "png", "pdf"], "today")
     assert [path.name for path in files] == ["ranks-1.svg", "ranks-1.png", "ranks-1.pdf"]
-    assert "Which systems can be told apart" in files[0].read_text()
+    assert "Which systems are distinguishable" in files[0].read_text()
     assert files[1].read_bytes().startswith(b"\x89PNG")
     assert files[2].read_bytes().startswith(b"%PDF")
 

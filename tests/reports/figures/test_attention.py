@@ -1,4 +1,4 @@
-"""Attention maps and scores beside the traces of a clip, from cells with planted maps."""
+"""Attention maps and scores below the traces of a clip, from cells with planted maps."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from crossfold.fusion_models.blocks.attention_maps import KINDS
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.attention import WORDS
-from crossfold.reports.figures.clip_traces import choose_examples, clip_figure
+from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
 from crossfold.reports.page.render import packed
 from crossfold.reports.results.load import load_results
 
@@ -18,15 +18,15 @@ def drawn(lab, tmp_path_factory):
     store = lab.make_store(workspace.root)
     variants = (lab.VARIANTS[1], lab.VARIANTS[5], lab.VARIANTS[8])
     for cell, noise in lab.cells_of(store, variants, folds=(0,), seeds=(0, 1)):
-        lab.finish(workspace, store, cell, noise, looked=True)
+        lab.finish(workspace, store, cell, noise, stressed=True)
     return workspace, store
 
 
 def figure(workspace, store):
     results = load_results(workspace)
     (setting,) = results.settings.values()
-    (example,) = choose_examples(results, setting, store)
-    return clip_figure(results, setting, store, example, store.targets), results
+    (view,) = choose_clips(results, setting, store)
+    return clip_figure(view), results
 
 
 def test_every_kind_of_map_has_words():
@@ -85,12 +85,12 @@ def test_scores_are_columns_scaled_to_one(drawn):
     np.testing.assert_allclose(lines["visual"], 0.5)
 
 
-def test_cells_of_before_say_that_they_kept_none(drawn, lab, workspace):
+def test_cells_that_saved_no_maps_are_named(drawn, lab, workspace):
     store = lab.make_store(workspace.root)
     for index, (cell, noise) in enumerate(lab.cells_of(store, lab.VARIANTS[4:7], folds=(0,), seeds=(0,))):
-        lab.finish(workspace, store, cell, noise, looked=index == 2)
+        lab.finish(workspace, store, cell, noise, stressed=index == 2)
     found, _ = figure(workspace, store)
-    assert found.caption.endswith(" Attention maps of this clip were not kept by the cells of JCA.")
+    assert found.caption.endswith(" The cells of JCA saved no attention maps of this clip.")
     titles = [panel.title for panel in found.panels if panel.title]
     assert titles[1:] == [
         "Attention scores of CA + DCA",

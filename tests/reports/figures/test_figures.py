@@ -32,10 +32,10 @@ from crossfold.reports.tables.leaderboard import build_leaderboard
 BOTH = (("valence", "arousal"),)
 
 
-def fill(lab, workspace, variants, *, looked=False, **options):
+def fill(lab, workspace, variants, *, stressed=False, **options):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, variants, **options):
-        lab.finish(workspace, store, cell, noise, looked=looked)
+        lab.finish(workspace, store, cell, noise, stressed=stressed)
     results = load_results(workspace)
     return results, next(iter(results.settings.values())), store
 
@@ -46,22 +46,22 @@ def planted(finished):
     return results, next(iter(results.settings.values()))
 
 
-def test_a_budget_is_what_most_complete_systems_ran(lab, workspace):
+def test_comparable_variants_are_what_most_complete_systems_ran(lab, workspace):
     results, setting, store = fill(lab, workspace, lab.VARIANTS[:3], folds=(0, 1), seeds=(0,))
     for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
-    budget = comparable_variants(results, setting)
-    assert [results.variants[v] for v in budget.variants] == ["Audio only", "Visual only", "Concatenation"]
-    assert len(budget.scores) == 4
+    scores = comparable_variants(results, setting)
+    assert [results.variants[v] for v in scores] == ["Audio only", "Visual only", "Concatenation"]
+    assert len(scores) == 4
     # One owed cell, and a system is no longer complete.
     owed = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(2,), seeds=(0,))]
     lab.launch(workspace, store, owed, recipe=Recipe(name="demo", epochs=30))
     results = load_results(workspace)
-    assert "Audio only" not in [results.variants[v] for v in comparable_variants(results, setting).variants]
+    assert "Audio only" not in [results.variants[v] for v in comparable_variants(results, setting)]
 
 
-def test_letters_are_shared_by_what_cannot_be_told_apart(planted):
+def test_letters_are_shared_by_indistinguishable_systems(planted):
     results, setting = planted
     ranks = ranks_of(comparable_variants(results, setting))
     letters = group_letters(ranks)
@@ -79,13 +79,13 @@ def test_letters_are_shared_by_what_cannot_be_told_apart(planted):
 
 def test_who_wins_is_counted_in_blocks(planted):
     results, setting = planted
-    budget = comparable_variants(results, setting)
-    heat = win_matrix(results, budget).panels[0].spec["data"][0]
+    scores = comparable_variants(results, setting)
+    heat = win_matrix(results, scores).panels[0].spec["data"][0]
     z = np.array(heat["z"], float)
     off = ~np.eye(len(z), dtype=bool)
     np.testing.assert_allclose((z + z.T)[off], 1)
-    order = sorted(budget.variants, key=lambda v: -budget.scores[v].mean())
-    assert z[0, -1] == (budget.scores[order[0]] > budget.scores[order[-1]]).mean()
+    order = sorted(scores, key=lambda v: -scores[v].mean())
+    assert z[0, -1] == (scores[order[0]] > scores[order[-1]]).mean()
 
 
 def test_no_cheaper_system_reaches_the_front(planted):
@@ -105,7 +105,7 @@ def test_recursions_have_a_curve_of_their_own(lab, workspace):
     (line,) = figure.panels[0].spec["data"]
     assert figure.id == "by-iterations"
     assert list(line["x"]) == [1, 2, 3]
-    scores = comparable_variants(results, setting).scores.mean()
+    scores = comparable_variants(results, setting).mean()
     expected = [scores[v] for v in sorted(scores.index) if v.startswith("rjca")]
     np.testing.assert_allclose(list(line["y"]), expected, atol=1e-4)
 
@@ -115,8 +115,8 @@ def test_without_a_parameter_that_varies_alone_there_is_no_curve(planted):
     assert parameter_curves(results, setting, comparable_variants(results, setting)) == []
 
 
-def test_the_stress_score_is_the_mean_over_the_battery(lab, workspace):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], looked=True, folds=(0,), seeds=(0, 1))
+def test_the_stress_score_is_the_mean_over_the_suite(lab, workspace):
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], stressed=True, folds=(0,), seeds=(0, 1))
     scores = stress_scores(results, setting)
     raw = results.cells.groupby("variant")["ccc"].mean()
     # Strengths 0.5, 1 and 3 take 5, 10 and 30%; one of two modalities is used by the first, both by the last.
@@ -135,7 +135,7 @@ def test_the_stress_score_is_the_mean_over_the_battery(lab, workspace):
 
 
 def test_a_partly_scored_system_has_no_stress_score(lab, workspace):
-    results, setting, store = fill(lab, workspace, lab.VARIANTS[:2], looked=True, folds=(0,), seeds=(0,))
+    results, setting, store = fill(lab, workspace, lab.VARIANTS[:2], stressed=True, folds=(0,), seeds=(0,))
     for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(1,)):
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
@@ -143,7 +143,7 @@ def test_a_partly_scored_system_has_no_stress_score(lab, workspace):
 
 
 def test_gates_are_averaged_and_an_undefined_auroc_is_left_out(lab, workspace):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[5:8], looked=True, folds=(0,), seeds=(0, 1))
+    results, setting, _ = fill(lab, workspace, lab.VARIANTS[5:8], stressed=True, folds=(0,), seeds=(0, 1))
     table = gate_table(results, setting)
     variants = {str(v) for v in table.index.get_level_values("variant")}
     assert {results.variants[v] for v in variants} == {"CA + DCA", "JCA + DCA"}
@@ -153,7 +153,7 @@ def test_gates_are_averaged_and_an_undefined_auroc_is_left_out(lab, workspace):
     assert list(figures["gate-spans"].panels[0].spec["layout"]["xaxis"]["ticktext"]) == ["any", "audio missing"]
 
 
-def test_nothing_is_drawn_where_nothing_was_looked_at(planted):
+def test_nothing_is_drawn_where_nothing_was_stressed(planted):
     results, setting = planted
     assert degradation_chart(results, setting) is None
     assert gate_charts(results, setting) == []
@@ -179,7 +179,7 @@ def test_optimism_is_reported_minus_held_out_of_the_same_cell(lab, workspace):
 
 def test_folds_and_seeds(planted):
     results, setting = planted
-    scores = comparable_variants(results, setting).scores
+    scores = comparable_variants(results, setting)
     folds = fold_chart(results, setting)
     assert f"fold 0 {scores.xs(0, level='fold').mean().mean():.3f}" in folds.panels[0].alt
     chart = seed_noise_chart(results, setting, [0.01, -0.01, 0.5])

@@ -195,7 +195,7 @@ def test_a_leaderboard_is_searched_filtered_and_narrowed(page):
     assert tools.locator(".columns").get_attribute("open") is None
 
 
-def test_rows_of_another_budget_wait_behind_a_switch(open_page, lab, workspace):
+def test_rows_that_ran_other_folds_wait_behind_a_switch(open_page, lab, workspace):
     store = lab.make_store(workspace.root)
     some = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
     other = lab.cells_of(store, lab.VARIANTS[3:4], folds=(0,), seeds=(0,))
@@ -213,7 +213,7 @@ def test_settings_and_clips_are_switched(open_page, lab, workspace):
     for selection in ("reported", "held_out"):
         recipe = Recipe(name="demo", epochs=30, selection=selection)
         for cell, noise in lab.cells_of(store, lab.VARIANTS[5:7], folds=(0,), seeds=(0, 1), recipe=recipe):
-            lab.finish(workspace, store, cell, noise, looked=True)
+            lab.finish(workspace, store, cell, noise, stressed=True)
     page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri())
     assert page.locator("#leaderboard").is_visible()
     assert not page.locator("#leaderboard-2").is_visible()
@@ -248,7 +248,7 @@ def pictures_of(page, maps, than=()):
 def test_attention_maps_are_drawn_in_light_and_dark_and_on_a_phone(open_page, lab, workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, (lab.VARIANTS[5], lab.VARIANTS[8]), folds=(0,), seeds=(0,)):
-        lab.finish(workspace, store, cell, noise, looked=True)
+        lab.finish(workspace, store, cell, noise, stressed=True)
     page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri(), color_scheme="light")
     draw_all(page)
     maps = page.locator("#clips figure:not([hidden]) .plot[aria-label^='Map of']")

@@ -15,7 +15,6 @@ from crossfold.reports.stats.bootstrap import (
     MIN_VIDEOS,
     Run,
     bootstrap_mean,
-    ccc_interval,
     holm,
     mean_interval,
     mean_scores,
@@ -23,7 +22,6 @@ from crossfold.reports.stats.bootstrap import (
     merged_ccc,
     moments_of,
     paired_gain,
-    paired_mean_gain,
     rank_agreement,
     resample,
     restrict_to_common_runs,
@@ -83,21 +81,21 @@ def test_means_weigh_folds_alike_and_spread_is_that_of_seeds():
 
 def test_an_interval_holds_the_score_and_is_the_same_every_time():
     runs = [make_run(fold, seed, 0.6) for fold in (0, 1) for seed in (0, 1)]
-    interval = ccc_interval(runs)
+    interval = mean_interval([runs])
     assert interval is not None
     assert interval.low < np.mean([run.ccc for run in runs]) < interval.high
-    assert interval == ccc_interval(runs)
+    assert interval == mean_interval([runs])
 
 
 def test_few_videos_give_no_interval():
-    assert ccc_interval([make_run(0, 0, 0.6, videos=MIN_VIDEOS - 1)]) is None
-    assert ccc_interval([make_run(0, 0, 0.6, videos=1)]) is None
-    assert ccc_interval([]) is None
+    assert mean_interval([[make_run(0, 0, 0.6, videos=MIN_VIDEOS - 1)]]) is None
+    assert mean_interval([[make_run(0, 0, 0.6, videos=1)]]) is None
+    assert mean_interval([[]]) is None
 
 
 def test_a_fold_of_one_video_stays_as_it_is():
     large, single = make_run(0, 0, 0.6), make_run(1, 0, 0.6, videos=1)
-    alone, both = ccc_interval([large]), ccc_interval([large, single])
+    alone, both = mean_interval([[large]]), mean_interval([[large, single]])
     assert alone is not None
     assert both is not None
     assert both.high - both.low == pytest.approx((alone.high - alone.low) / 2)
@@ -106,7 +104,7 @@ def test_a_fold_of_one_video_stays_as_it_is():
 def test_a_gain_is_paired():
     good = [make_run(fold, seed, 0.4) for fold in (0, 1) for seed in (0, 1, 2)]
     bad = [make_run(fold, seed, 0.6) for fold in (0, 1) for seed in (0, 1, 2)]
-    gain = paired_gain(good, bad)
+    gain = paired_gain([good], [bad])
     assert gain is not None
     assert gain.n == 6
     assert gain.mean == pytest.approx(np.mean([a.ccc - b.ccc for a, b in zip(good, bad, strict=True)]))
@@ -114,30 +112,30 @@ def test_a_gain_is_paired():
     assert gain.sign == 1
     assert gain.p < 0.01
     assert gain.p_wilcoxon == pytest.approx(2 / 2**6)
-    back = paired_gain(bad, good)
+    back = paired_gain([bad], [good])
     assert (back.mean, back.sign) == (pytest.approx(-gain.mean), -1)
-    ours, theirs = ccc_interval(good), ccc_interval(bad)
-    assert gain.high - gain.low < ours.high - theirs.low - (ours.low - theirs.high)
+    alone = mean_interval([good]), mean_interval([bad])
+    assert gain.high - gain.low < sum(interval.high - interval.low for interval in alone)
 
 
 def test_a_gain_uses_only_the_folds_and_seeds_that_both_have():
     a = [make_run(0, seed, 0.4) for seed in (0, 1)]
     b = [make_run(0, seed, 0.6) for seed in (1, 2)]
-    gain = paired_gain(a, b)
+    gain = paired_gain([a], [b])
     assert gain.n == 1
     assert gain.p is None
-    assert paired_gain(a, [make_run(1, 0, 0.4)]) is None
+    assert paired_gain([a], [[make_run(1, 0, 0.4)]]) is None
 
 
 def test_a_system_gains_nothing_over_itself():
     runs = [make_run(0, seed, 0.5) for seed in (0, 1, 2)]
-    gain = paired_gain(runs, runs)
+    gain = paired_gain([runs], [runs])
     assert (gain.mean, gain.sign, gain.p, gain.p_wilcoxon) == (0, 0, None, None)
 
 
 def test_runs_on_other_videos_are_never_paired():
     with pytest.raises(ValueError, match="fold 0 seed 0"):
-        paired_gain([make_run(0, 0, 0.5, videos=6)], [make_run(0, 0, 0.5, videos=5)])
+        paired_gain([[make_run(0, 0, 0.5, videos=6)]], [[make_run(0, 0, 0.5, videos=5)]])
 
 
 def two_targets(noise: float) -> list[list[Run]]:
@@ -157,8 +155,8 @@ def test_the_mean_over_targets_meets_one_draw_of_videos():
 
 def test_a_gain_in_the_mean_is_the_mean_of_gains_and_paired_by_video():
     good, bad = two_targets(0.4), two_targets(0.6)
-    gain = paired_mean_gain(good, bad, draws=300)
-    single = [paired_gain(a, b, draws=300) for a, b in zip(good, bad, strict=True)]
+    gain = paired_gain(good, bad, draws=300)
+    single = [paired_gain([a], [b], draws=300) for a, b in zip(good, bad, strict=True)]
     assert gain.mean == pytest.approx(np.mean([each.mean for each in single]))
     assert gain.n == 4
     drawn = np.mean([bootstrap_mean(a, 300) - bootstrap_mean(b, 300) for a, b in zip(good, bad, strict=True)], axis=0)
@@ -177,7 +175,7 @@ def test_a_mean_needs_every_target():
     full = two_targets(0.5)
     part = [full[0], full[1][:1]]
     assert len(mean_scores(part)) == 1
-    assert paired_mean_gain([full[0], []], full) is None
+    assert paired_gain([full[0], []], full) is None
 
 
 def test_holm_corrects_what_was_tested():
@@ -215,7 +213,7 @@ def test_runs_on_the_same_videos_merge_together_as_they_do_alone():
     np.testing.assert_allclose(bootstrap_mean(runs, 40), alone.mean(axis=1), rtol=0, atol=1e-12)
 
 
-def test_the_order_of_runs_changes_nothing_and_nobody_can_write_into_what_is_kept():
+def test_the_order_of_runs_changes_nothing_and_the_cache_is_read_only():
     runs = [make_run(fold, seed, 0.5) for fold in range(2) for seed in range(2)]
     kept = bootstrap_mean(runs, 30)
     assert bootstrap_mean(runs[::-1], 30) is kept
@@ -225,5 +223,5 @@ def test_the_order_of_runs_changes_nothing_and_nobody_can_write_into_what_is_kep
 
 def test_a_gain_keeps_the_difference_of_each_pair():
     better, worse = ([make_run(0, seed, noise) for seed in range(3)] for noise in (0.3, 0.6))
-    gain = paired_gain(better, worse)
+    gain = paired_gain([better], [worse])
     assert gain.differences == pytest.approx([a.ccc - b.ccc for a, b in zip(better, worse, strict=True)])

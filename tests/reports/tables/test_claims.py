@@ -16,10 +16,10 @@ from crossfold.reports.tables.claims import (
     UNTESTABLE,
     all_claims,
     claims_grid,
+    compared_cells,
     comparisons_grid,
     count_words,
     judge,
-    places,
 )
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.tables.published import declared, table_ids, table_spec
@@ -37,8 +37,8 @@ def verdict_of(workspace, claim):
 def run(workspace, lab, noises, *, skip=0, **other):
     """Runs CA with one and two stages; less noise is better."""
     store = lab.make_store(workspace.root, other.pop("corpus", "puppets"))
-    ours = {"ca": {"residual": "tanh"}, "ca_2stage": TWO_STAGES}
-    variants = tuple(lab.Fake(system, ours[system], noise) for system, noise in noises.items())
+    params = {"ca": {"residual": "tanh"}, "ca_2stage": TWO_STAGES}
+    variants = tuple(lab.Fake(system, params[system], noise) for system, noise in noises.items())
     cells = lab.cells_of(store, variants, **{"folds": (0,), "seeds": tuple(range(6)), **other})
     lab.launch(workspace, store, [cell for cell, _ in cells], recipe=cells[0][0].recipe)
     for cell, noise in cells[: len(cells) - skip]:
@@ -52,24 +52,24 @@ def test_every_claim_names_cells_that_are_printed_and_measurable():
     for claim in claims:
         assert claim.table in table_ids()
         for comparison in claim.comparisons:
-            for row, column, base_row, base_column in places(claim, comparison):
+            for row, column, base_row, base_column in compared_cells(claim, comparison):
                 spec = table_spec(claim.table)
                 rows = {each.label: each for each in spec.rows}
-                ours = spec.asked(rows[row], spec.columns[column])
-                theirs = spec.asked(rows[base_row], spec.columns[base_column])
-                assert not (ours.why_not or theirs.why_not), f"{claim.id}: a side cannot be measured"
+                better = spec.asked(rows[row], spec.columns[column])
+                base = spec.asked(rows[base_row], spec.columns[base_column])
+                assert not (better.why_not or base.why_not), f"{claim.id}: a side cannot be measured"
                 # The same system on two stores is two.
-                sides = [(a.system, a.params, rows[b].sweep) for a, b in ((ours, row), (theirs, base_row))]
+                sides = [(a.system, a.params, rows[b].sweep) for a, b in ((better, row), (base, base_row))]
                 assert sides[0] != sides[1], f"{claim.id}: both sides are one"
 
 
 def test_a_claim_that_names_nothing_printed_is_refused():
     claim = next(claim for claim in all_claims() if claim.id == "two-stages-help")
-    wrong = claim.comparisons[0].model_copy(update={"base": "Nobody | fusion"})
-    with pytest.raises(KeyError, match="no printed row 'Nobody'"):
-        places(claim, wrong)
+    wrong = claim.comparisons[0].model_copy(update={"base": "Nothing | fusion"})
+    with pytest.raises(KeyError, match="no printed row 'Nothing'"):
+        compared_cells(claim, wrong)
     with pytest.raises(KeyError, match="no target in common"):
-        places(claim, claim.comparisons[0].model_copy(update={"base": "Proposed Approach, Cross-Attention | smell"}))
+        compared_cells(claim, claim.comparisons[0].model_copy(update={"base": "Proposed Approach, Cross-Attention | smell"}))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_verdicts_follow_the_paired_runs(workspace, lab, noises, says):
         assert each.p >= each.gain.p, "Holm never lowers a p value"
         assert each.printed == pytest.approx(0.005 if each.target == "valence" else 0.003)
     assert not verdict.comparable
-    assert "(1 looked at on other data or another recipe than the paper's: puppets)" in count_words([verdict])
+    assert "(1 measured on other data or with another recipe than the paper's: puppets)" in count_words([verdict])
 
 
 def test_a_claim_waits_until_every_comparison_is_complete(workspace, lab):

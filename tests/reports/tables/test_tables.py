@@ -13,7 +13,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.reports.build import build_tables
-from crossfold.reports.page.compose import gate_gains
+from crossfold.reports.page.draw import gate_gains
 from crossfold.reports.results.load import load_results
 from crossfold.reports.tables import published as specs
 from crossfold.reports.tables.comparison import order_sentences
@@ -56,7 +56,7 @@ def test_every_declared_table_is_consistent_with_print():
         assert {label for pair in spec.pairs for label in (pair.base, pair.better)} <= set(labels)
         assert all(set(row.printed) == {column.key for column in spec.columns} for row in spec.rows)
         for row in spec.rows:
-            assert row.ours or not row.where
+            assert row.implemented or not row.where
             for column in spec.columns:
                 asked = spec.asked(row, column)
                 assert asked.why_not or asked.system in spec.systems, f"{table}: {asked.system} has no parameters"
@@ -110,13 +110,13 @@ def test_footnotes_are_lettered_in_order(dca):
     assert dca.lines[0].marks == ("a", "b")
 
 
-def test_rows_of_other_features_are_not_filled_with_ours(results):
+def test_rows_of_other_features_are_not_filled_from_this_store(results):
     spec = table_spec("ca-t2")
     table = build(spec, results, choose_setting(spec, results))
     other = entries_of(table, "2D CNN + Feature Concatenation")[0]
     assert (other.text, other.verdict) == ("not run", "not run")
     assert entries_of(table, "I3D + Feature Concatenation")[0].mean is not None
-    tanh = entries_of(table, "I3D + Cross-Attention (ours)")[0]
+    tanh = entries_of(table, "I3D + Cross-Attention (the paper's own method)")[0]
     assert "tanh" in tanh.variant
 
 
@@ -290,7 +290,7 @@ def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, 
     assert ("(1 more cannot be compared yet)" in table.headline) == (hidden == "jca")
 
 
-def test_fusion_that_wins_nothing_is_said_to_win_nothing(workspace, lab):
+def test_the_headline_says_that_no_fusion_system_wins(workspace, lab):
     store = lab.make_store(workspace.root)
     worse = tuple(dataclasses.replace(fake, noise=0.9) for fake in lab.VARIANTS[6:8])
     for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:2], *worse), folds=(0,), seeds=(0,)):
@@ -343,8 +343,8 @@ def test_every_cell_of_a_table_says_something(workspace, lab):
         spec = table_spec(table.id)
         for row, line in zip(spec.rows, table.lines if spec.rows else (), strict=True):
             for column, entry in zip(spec.columns, line.entries, strict=True):
-                if not row.ours:
-                    assert (entry.text, entry.verdict) == ("not ours", "not measurable")
+                if not row.implemented:
+                    assert (entry.text, entry.verdict) == ("not in this implementation", "not measurable")
                 elif column.partition == "test" or column.stream in spec.copied:
                     assert (entry.text, entry.verdict) == ("not measurable", "not measurable")
 
@@ -391,7 +391,7 @@ def test_rows_that_are_folds_take_their_own_fold_and_a_mean_over_targets(workspa
     assert {entry.text for entry in lines[5].entries} == {"not run"}
 
 
-def test_wrong_printed_means_are_recomputed_beside_print():
+def test_wrong_printed_means_are_recomputed():
     """C6: 0.526, 0.607 and 0.618 are not the means of their rows; all other printed means are."""
     wrong = {}
     for table in table_ids()[1:]:
@@ -407,7 +407,7 @@ def test_wrong_printed_means_are_recomputed_beside_print():
     }
 
 
-def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_stands_beside(workspace, lab):
+def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_is_shown_too(workspace, lab):
     store, cells = small(workspace, lab, {"ca", "concat"})
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise, post="oracle")
@@ -416,7 +416,7 @@ def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_s
     assert entry.post == "oracle"
     assert entry.mean == pytest.approx(entry.raw + 0.1 * (1 - entry.raw))
     gain = next(line for line in table.gains if line.gain)
-    assert gain.gain.mean == pytest.approx(entries_of(table, "I3D + Cross-Attention (ours)")[0].mean - entry.mean)
+    assert gain.gain.mean == pytest.approx(entries_of(table, "I3D + Cross-Attention (the paper's own method)")[0].mean - entry.mean)
     # A table that declares no post-processing shows raw numbers of the very same runs.
     raw = build_tables(load_results(workspace), ["leaderboard"])[0]
     assert {each.post for each in raw.entries} == {"raw"}
@@ -447,7 +447,7 @@ def test_another_recipe_is_never_compared_by_value(workspace, lab, recipe, words
 
 
 def test_numbers_quoted_from_other_papers_get_no_verdict(workspace, lab):
-    """A14, C1: the same system stands beside a starred and an unstarred row, and only the starred one is judged."""
+    """A14, C1: the same system measures a starred and an unstarred row, and only the starred one is judged."""
     recipe = load_recipe("rjcma2024")
     store, cells = small(workspace, lab, {"rjca"}, corpus="affwild2", recipe=recipe)
     for cell, noise in cells:

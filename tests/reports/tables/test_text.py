@@ -101,13 +101,13 @@ def test_latex_escapes_every_special_character():
 
 @pytest.fixture
 def wide(table) -> Table:
-    """Five columns, one of which nobody can measure; words beside the labels; a wrong mean; raw numbers."""
+    """Five columns, one of which cannot be measured; words next to the labels; a wrong mean; raw numbers."""
     first, second = table.lines
     (measured,), (missing,) = first.entries, second.entries
     processed = replace(measured, post="oracle", raw=0.481, verdict="not comparable")
     wrong_mean = replace(missing, printed="0.526", value=0.526, recomputed=0.5305, verdict="not run", text="2/6 cells")
     test = replace(missing, printed="0.467", value=0.467, verdict="not measurable", text="not measurable", planned=0)
-    other = replace(test, text="not ours")
+    other = replace(test, text="not in this implementation")
     return replace(
         table,
         columns=("valence", "arousal", "mean", "valence", "arousal"),
