@@ -124,7 +124,7 @@ def finish(
         valid=valid,
         targets=cell.targets,
         gates=_gates(store, clips) if stressed and cell.system.endswith("+dca") else {},
-        maps={clip: ClipMaps(0, FRAMES, _maps(cell.system)) for clip in shown_clips(store, clips)} if stressed else None,
+        maps={c: ClipMaps(0, FRAMES, _maps(cell.system)) for c in shown_clips(store, clips)} if stressed else None,
     )
     metrics, videos = {}, {}
     for t, target in enumerate(cell.targets):
