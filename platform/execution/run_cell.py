@@ -60,13 +60,13 @@ def attempt_cell(
     reporter: Reporter | None = None,
     attempt: int = 1,
     device: str = "cpu",
-    replica: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome:
     """Runs a cell; trouble becomes a classed entry of the failure ledger, never an exception."""
     started = monotonic()
     try:
-        with workspace.sync_checkpoint(cell.cell_id, send=replica.first):
-            run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, replica=replica)
+        with workspace.sync_checkpoint(cell.cell_id, send=group.first):
+            run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, group=group)
     except Cancelled:
         return Outcome("cancelled", monotonic() - started)
     except Exception as error:  # every class of trouble ends in the ledger
@@ -85,7 +85,7 @@ def attempt_cell(
     if failure.kind == FailureClass.OOM:
         gpu_cache.clear()
     release_cached_memory(device)
-    if replica.first:
+    if group.first:
         workspace.record_failure(failure)
     return Outcome("failed", monotonic() - started, failure)
 
@@ -118,16 +118,16 @@ def run_cell(
     reporter: Reporter,
     attempt: int,
     device: str,
-    replica: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Trains and scores a cell and commits its folder. Everything but `env.json` depends on the cell alone.
 
-    replica: this process among those that share the cell's batches; the first one scores and commits.
+    group: this process among those that share the cell's batches; the first one scores and commits.
     """
     started = monotonic()
-    if replica.world != cell.recipe.devices:
+    if group.world != cell.recipe.devices:
         raise UserError(
-            f"the recipe shares each batch over {cell.recipe.devices} devices, and {replica.world} are at work",
+            f"the recipe shares each batch over {cell.recipe.devices} devices, and {group.world} are at work",
             "run it with `crossfold run` and workers, or with `--set devices=1`",
         )
     with peak_memory(device) as measured, arithmetic(cell.recipe, weight_seed(cell), device):
@@ -135,8 +135,8 @@ def run_cell(
         model = data.new_model().to(device)
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
         checkpoint = workspace.scratch(cell.cell_id) / "last.pt"
-        trained = train(cell, model, data.training.source, partial(validate, data), reporter, checkpoint, replica)
-        if not replica.first:
+        trained = train(cell, model, data.training.source, partial(validate, data), reporter, checkpoint, group)
+        if not group.first:
             return
         model.load_state_dict(trained.best_state)
         # Nobody looks more closely at the inner cells of a search than the search does.

@@ -55,21 +55,21 @@ class ProcessGroup:
             for p, part in zip(alike, torch.split(flat, [p.numel() for p in alike]), strict=True):
                 p.grad = part.view_as(p).clone()
 
-    def share(self, compute: Callable[[], T]) -> T:
+    def broadcast(self, compute: Callable[[], T]) -> T:
         """What the first process computes, or raises, for all of them."""
         if self.world == 1:
             return compute()
-        said: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         if self.first:
             try:
-                said[0] = compute()
+                answer[0] = compute()
             except Exception as error:  # whatever it is, the others must stop with it
-                said[1] = _sendable(error)
-        dist.broadcast_object_list(said, src=0)
-        if said[1] is not None:
-            raise said[1]
-        shared: T = said[0]
-        return shared
+                answer[1] = _sendable(error)
+        dist.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        result: T = answer[0]
+        return result
 
 
 def _sendable(error: Exception) -> Exception:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from crossfold.platform.training.lr_schedule import Schedule
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 2.0
-"""A finished epoch is written down unless a checkpoint is younger than this; short cells write none."""
+"""A finished epoch is saved unless a checkpoint is younger than this; short cells save none."""
 
 EXPLODED = 1e6
 """Labels lie on [-1, 1]: a loss beyond this is no longer one of predictions."""
@@ -39,7 +40,7 @@ State = dict[str, Tensor]
 
 @dataclass
 class Progress:
-    """Where a training run stands: everything a checkpoint holds beside the tensors."""
+    """Where a training run stands: everything a checkpoint holds but the tensors."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -47,6 +48,15 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, report: EpochReport) -> None:
+        """Counts the epoch that was just finished."""
+        self.epoch = report.epoch
+        self.seconds += report.seconds
+        self.curve.append(
+            {"epoch": report.epoch - 1, "learning_rate": report.learning_rate, "train_loss": report.train_loss}
+            | {f"ccc_{target}": value for target, value in report.ccc.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -66,138 +76,58 @@ def train(
     validate: Callable[[EmotionModel], dict[str, float]],
     reporter: Reporter,
     checkpoint: Path,
-    replica: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Trains until the schedule of the recipe ends, resuming from `checkpoint` if it is there.
 
     validate: CCC per target on the split that picks the epoch. Raises `Diverged`, or what the reporter raises.
     """
-    recipe = cell.recipe
-    run = _Run(cell, model)
+    run = _Run(cell, model, source, group)
     run.restore(checkpoint)
     progress = run.progress
     written = time.monotonic()
     while (end := run.schedule.end) is None:
         started = time.monotonic()
-        if not replica.first:
+        if not group.first:
             # The first one's generator is in the checkpoint; the others' begin anew each epoch.
-            torch.manual_seed(dropout_seed(cell, progress.epoch, replica.rank))
-        train_loss = _train_epoch(cell, run, source, replica)
-        scores = replica.share(lambda: validate(model))
+            torch.manual_seed(dropout_seed(cell, progress.epoch, group.rank))
+        train_loss = run.train_epoch()
+        scores = group.broadcast(lambda: validate(model))
         mean = sum(scores.values()) / len(scores)
         if not math.isfinite(mean):
             raise Diverged(f"epoch {progress.epoch + 1}: the selection CCC is {mean}; the predictions are not finite")
-        if mean > progress.best_ccc:
-            progress.best_ccc, progress.best_epoch = mean, progress.epoch
-            run.best_state = _copy(model)
         rate = run.optimizer.param_groups[0]["lr"]
-        if run.schedule.after_epoch(mean):
-            run.begin_stage()
-        if recipe.reload_best:
-            model.load_state_dict(run.best_state)
-        progress.curve.append(
-            {"epoch": progress.epoch, "learning_rate": rate, "train_loss": train_loss}
-            | {f"ccc_{target}": value for target, value in scores.items()}
-        )
-        progress.epoch += 1
-        seconds = time.monotonic() - started
-        progress.seconds += seconds
-        if replica.first and time.monotonic() - written > CHECKPOINT_SECONDS:
-            run.save(checkpoint)
-            written = time.monotonic()
+        run.finish_epoch(mean)
         report = EpochReport(
-            epoch=progress.epoch,
-            epochs=recipe.epochs,
+            epoch=progress.epoch + 1,
+            epochs=cell.recipe.epochs,
             learning_rate=rate,
             train_loss=train_loss,
             ccc=scores,
             best_ccc=progress.best_ccc,
-            seconds=seconds,
+            seconds=time.monotonic() - started,
         )
+        progress.add(report)
+        if group.first and time.monotonic() - written > CHECKPOINT_SECONDS:
+            run.save(checkpoint)
+            written = time.monotonic()
         try:
-            replica.share(partial(reporter.epoch, cell.cell_id, report))
+            group.broadcast(partial(reporter.epoch, cell.cell_id, report))
         except Cancelled:
-            if replica.first:
+            if group.first:
                 run.save(checkpoint)
             raise
     return Trained(run.best_state, progress, end)
 
 
-def _train_epoch(cell: Cell, run: "_Run", source: WindowSource, replica: ProcessGroup) -> float:
-    """One pass over the windows; returns the mean loss per window."""
-    recipe, model = cell.recipe, run.model
-    epoch = run.progress.epoch
-    order = np.random.default_rng(batch_seed(cell, epoch)).permutation(len(source))
-    starts = range(0, len(order), recipe.batch)
-    model.train()
-    for encoder in model.frames.values():
-        encoder.train_released(True)
-    total = 0.0
-    for step, start in enumerate(starts):
-        run.set_rate(run.schedule.rate(step, len(starts)))
-        chosen = order[start : start + recipe.batch]
-        run.optimizer.zero_grad(set_to_none=True)
-        loss = _backward(cell, run, source, replica.shard(chosen), replica, step)
-        replica.sum_gradients(run.parameters)
-        _bound_gradients(cell, run, epoch, step)
-        run.optimizer.step()
-        total += loss * len(chosen)
-    return total / max(len(order), 1)
-
-
-def _backward(
-    cell: Cell, run: "_Run", source: WindowSource, mine: np.ndarray, replica: ProcessGroup, step: int
-) -> float:
-    """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
-    recipe, epoch = cell.recipe, run.progress.epoch
-    parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
-    batches = [source.batch(part) for part in parts]
-    whole = None
-    if recipe.accumulate > 1 or replica.world > 1:
-        whole = _shared(BatchStatistics.of(batches, len(cell.targets), run.device), replica)
-    losses, prediction_BLT = [], torch.zeros(())
-    for part, batch in zip(parts, batches, strict=True):
-        seeds = [crop_seed(cell, epoch, int(window)) for window in part] if run.model.frames else None
-        prediction_BLT = run.model(batch.x, batch.real, seeds=seeds)
-        loss = loss_of(prediction_BLT, batch, recipe.loss, whole)
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
-    own = torch.stack(losses).sum() if losses else torch.zeros((), dtype=torch.float64)
-    found = float(replica.total(own.double().to(run.device)) if replica.world > 1 else own)
-    if not math.isfinite(found) or found > EXPLODED:
-        raise Diverged(_culprit(run.model, prediction_BLT, found, epoch, step))
-    return found
-
-
-def _shared(whole: BatchStatistics, replica: ProcessGroup) -> BatchStatistics:
-    return BatchStatistics(replica.total(whole.windows), replica.total(whole.frames))
-
-
-def _bound_gradients(cell: Cell, run: "_Run", epoch: int, step: int) -> None:
-    """Clips the norm where the recipe says so; names a gradient that left the numbers before it spoils the weights.
-
-    In float32 without clipping the norm is not computed for this alone: the next loss tells.
-    """
-    largest = cell.recipe.optimizer.clip_norm
-    if largest is not None:
-        norm = torch.nn.utils.clip_grad_norm_(run.parameters, largest)
-    elif cell.recipe.precision != "float32" or run.model.frames:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
-    else:
-        return
-    if not torch.isfinite(norm):
-        for name, parameter in run.model.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                where = f"epoch {epoch + 1}, step {step + 1}: the gradient is not finite"
-                raise Diverged(f"{where}; that of {name} {tuple(parameter.shape)} is the first, the loss still was")
-
-
 class _Run:
     """What changes from epoch to epoch, and how it is written down."""
 
-    def __init__(self, cell: Cell, model: EmotionModel) -> None:
+    def __init__(self, cell: Cell, model: EmotionModel, source: WindowSource, group: ProcessGroup) -> None:
         self.cell = cell
         self.model = model
+        self.source = source
+        self.group = group
         self.parameters = list(model.parameters())
         self.schedule = Schedule(cell.recipe)
         self.optimizer = make_optimizer(self.parameters, cell.recipe.optimizer)
@@ -210,20 +140,86 @@ class _Run:
         """Where the weights are."""
         return self.parameters[0].device
 
-    def set_rate(self, rate: float) -> None:
-        """For the next step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def train_epoch(self) -> float:
+        """One pass over the windows; returns the mean loss per window."""
+        batch = self.cell.recipe.batch
+        order = np.random.default_rng(batch_seed(self.cell, self.progress.epoch)).permutation(len(self.source))
+        starts = range(0, len(order), batch)
+        self.model.train()
+        for encoder in self.model.frames.values():
+            encoder.train_released(True)
+        total = 0.0
+        for step, start in enumerate(starts):
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = self.schedule.rate(step, len(starts))
+            chosen = order[start : start + batch]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._backward(self.group.shard(chosen), step)
+            self.group.sum_gradients(self.parameters)
+            self._clip_gradients(step)
+            self.optimizer.step()
+            total += loss * len(chosen)
+        return total / max(len(order), 1)
 
-    def begin_stage(self) -> None:
-        """Releases what the new stage of the schedule releases."""
-        release(self.model.frames, self.cell.recipe, self.schedule.groups)
-        if self.cell.recipe.thaw.reset_optimizer:
+    def _backward(self, mine: np.ndarray, step: int) -> float:
+        """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
+        recipe, epoch, group = self.cell.recipe, self.progress.epoch, self.group
+        parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
+        batches = [self.source.batch(part) for part in parts]
+        whole = None
+        if recipe.accumulate > 1 or group.world > 1:
+            own = BatchStatistics.of(batches, len(self.cell.targets), self.device)
+            whole = BatchStatistics(group.total(own.windows), group.total(own.frames))
+        total, prediction_BLT = torch.zeros((), dtype=torch.float64), torch.zeros(())
+        losses = []
+        for part, batch in zip(parts, batches, strict=True):
+            seeds = [crop_seed(self.cell, epoch, int(window)) for window in part] if self.model.frames else None
+            prediction_BLT = self.model(batch.x, batch.real, seeds=seeds)
+            loss = loss_of(prediction_BLT, batch, recipe.loss, whole)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        if losses:
+            total = torch.stack(losses).sum()
+        found = float(group.total(total.double().to(self.device)) if group.world > 1 else total)
+        if not math.isfinite(found) or found > EXPLODED:
+            raise Diverged(_cause(self.model, prediction_BLT, found, f"epoch {epoch + 1}, step {step + 1}"))
+        return found
+
+    def _clip_gradients(self, step: int) -> None:
+        """Clips the norm where the recipe says so; names a gradient that left the numbers before it spoils the weights.
+
+        In float32 without clipping the norm is not computed for this alone: the next loss shows it.
+        """
+        largest = self.cell.recipe.optimizer.clip_norm
+        if largest is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
+        elif self.cell.recipe.precision != "float32" or self.model.frames:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        else:
+            return
+        if not torch.isfinite(norm):
+            for name, parameter in self.model.named_parameters():
+                if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                    where = f"epoch {self.progress.epoch + 1}, step {step + 1}: the gradient is not finite"
+                    raise Diverged(f"{where}; that of {name} {tuple(parameter.shape)} is the first, the loss still was")
+
+    def finish_epoch(self, score: float) -> None:
+        """Keeps the best state, and moves the schedule on by the selection CCC of the epoch."""
+        recipe = self.cell.recipe
+        if score > self.progress.best_ccc:
+            self.progress.best_ccc, self.progress.best_epoch = score, self.progress.epoch
+            self.best_state = _copy(self.model)
+        if self.schedule.after_epoch(score):
+            release(self.model.frames, recipe, self.schedule.groups)
+            if recipe.thaw.reset_optimizer:
+                self.model.load_state_dict(self.best_state)
+                self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
+        if recipe.reload_best:
             self.model.load_state_dict(self.best_state)
-            self.optimizer = make_optimizer(self.parameters, self.cell.recipe.optimizer)
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint."""
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         checkpoint.write(
             path,
             {
@@ -232,27 +228,27 @@ class _Run:
                 "schedule": self.schedule.state_dict(),
                 "best_state": self.best_state,
                 "progress": vars(self.progress),
-                "generators": _generators(self.device),
+                # What dropout draws from: the CPU's generator, and that of the device.
+                "generators": [torch.get_rng_state(), *cuda],
             },
         )
 
     def restore(self, path: Path) -> None:
-        """Takes up a checkpoint; one that cannot be read is set aside and the run starts over."""
+        """Resumes from a checkpoint; one that cannot be read is removed, and the run starts over."""
         if not path.is_file():
             return
-        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.schedule.state_dict()))
+        parts: list[Any] = [self.model, self.optimizer, self.schedule]
+        before = copy.deepcopy([part.state_dict() for part in parts])
         try:
-            self._take_up(path)
+            self._load(checkpoint.read(path))
         except Exception as error:  # torch raises many kinds for a damaged file; each means the same here
             logger.warning("checkpoint %s cannot be used (%s); starting over", path.name, error)
             path.unlink(missing_ok=True)
-            self.model.load_state_dict(before[0])
-            self.optimizer.load_state_dict(before[1])
-            self.schedule.load_state_dict(before[2])
+            for part, state in zip(parts, before, strict=True):
+                part.load_state_dict(state)
         release(self.model.frames, self.cell.recipe, self.schedule.groups)
 
-    def _take_up(self, path: Path) -> None:
-        saved = checkpoint.read(path)
+    def _load(self, saved: dict[str, Any]) -> None:
         progress, best_state, generators = Progress(**saved["progress"]), saved["best_state"], saved["generators"]
         if {name: t.shape for name, t in best_state.items()} != {name: t.shape for name, t in self.best_state.items()}:
             raise ValueError("its weights have other names or shapes")
@@ -264,12 +260,6 @@ class _Run:
         torch.set_rng_state(generators[0])
         if self.device.type == "cuda" and len(generators) > 1:
             torch.cuda.set_rng_state(generators[1], self.device)
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    """States of what dropout draws from: the CPU's generator, and that of the device."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], params: Optimizer) -> torch.optim.Optimizer:
@@ -286,17 +276,17 @@ def _copy(model: EmotionModel) -> State:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _culprit(model: EmotionModel, prediction: Tensor, loss: float, epoch: int, step: int) -> str:
-    """Names the first tensor that is not finite, looking at the weights, then at the prediction."""
-    where = f"epoch {epoch + 1}, step {step + 1}: the loss is not finite"
-    if math.isfinite(loss):
-        where = f"epoch {epoch + 1}, step {step + 1}: the loss is {loss:.3g}, beyond {EXPLODED:.0e}"
+def _cause(model: EmotionModel, prediction: Tensor, loss: float, where: str) -> str:
+    """Names the first tensor that is not finite: one of the weights, else the prediction."""
+    finite = math.isfinite(loss)
+    where += f": the loss is {loss:.3g}, beyond {EXPLODED:.0e}" if finite else ": the loss is not finite"
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"{where}; weight {name} {tuple(parameter.shape)} is the first that is not"
+    shape = tuple(prediction.shape)
     if not torch.isfinite(prediction).all():
-        return f"{where}; all weights are finite, the prediction {tuple(prediction.shape)} is not"
-    if math.isfinite(loss):
+        return f"{where}; all weights are finite, the prediction {shape} is not"
+    if finite:
         size = float(prediction.detach().abs().max())
-        return f"{where}; the prediction {tuple(prediction.shape)} reaches {size:.3g}, where labels lie on [-1, 1]"
+        return f"{where}; the prediction {shape} reaches {size:.3g}, where labels lie on [-1, 1]"
     return f"{where}; weights and prediction are finite, the labels or the loss itself are not"

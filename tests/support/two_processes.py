@@ -19,12 +19,12 @@ def main(rank, world, meeting, workspace, *jobs):
     compute_in_double(setattr)
     training.CHECKPOINT_SECONDS = -1.0
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
-    replica = ProcessGroup(int(rank), int(world))
+    group = ProcessGroup(int(rank), int(world))
     for job in jobs:
         cell, _, stops = job.rpartition(":")
         made = Cell.model_validate_json(Path(cell).read_text())
         for stop in stops.split(","):
-            outcome = attempt_cell(made, Workspace(Path(workspace)), reporter=StopAfter(int(stop)), replica=replica)
+            outcome = attempt_cell(made, Workspace(Path(workspace)), reporter=StopAfter(int(stop)), group=group)
             print(outcome.failure.message if outcome.failure else outcome.status)
     dist.destroy_process_group()
 

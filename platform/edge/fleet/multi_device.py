@@ -151,17 +151,17 @@ def replica_loop(config: dict[str, Any]) -> None:
         load_plugin(Path(plugin))
     torch.set_num_threads(config["threads"])
     context, folder = ray.train.get_context(), Path(config["folder"])
-    replica = ProcessGroup(context.get_world_rank(), context.get_world_size())
+    group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     outcome = attempt_cell(
         Cell.model_validate_json(config["cell"]),
         Workspace.at(config["workspace"]),
         reporter=EpochFile(folder),
         attempt=config["attempt"],
         device=config["device"] or str(ray.train.torch.get_device()),
-        replica=replica,
+        group=group,
     )
-    if replica.first or outcome.failure is not None:
-        name = "outcome" if replica.first else f"other-{replica.rank}"
+    if group.first or outcome.failure is not None:
+        name = "outcome" if group.first else f"other-{group.rank}"
         beside = folder / f"{name}.new"
         beside.write_text(json.dumps(asdict(outcome)))
         beside.replace(folder / f"{name}.json")

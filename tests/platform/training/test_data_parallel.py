@@ -118,9 +118,9 @@ def test_alone_nothing_changes():
     assert weight.grad is None
     assert SINGLE_PROCESS.first
     assert float(SINGLE_PROCESS.total(torch.tensor(3.0))) == 3.0
-    assert SINGLE_PROCESS.share(lambda: "said") == "said"
+    assert SINGLE_PROCESS.broadcast(lambda: "said") == "said"
     with pytest.raises(KeyError):
-        SINGLE_PROCESS.share(lambda: {}["nothing"])
+        SINGLE_PROCESS.broadcast(lambda: {}["nothing"])
 
 
 def test_a_shared_cell_is_not_run_by_one_process_unasked(workspace, tiny_cell):

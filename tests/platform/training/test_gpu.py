@@ -143,7 +143,7 @@ def test_two_cells_share_one_gpu(workspace, tiny_cell):
 
 
 @pytest.mark.parametrize("backend", ["nccl", "gloo", "cpu:gloo,cuda:nccl"])
-def test_a_replica_sums_on_the_gpu(tmp_path, backend):
+def test_a_process_group_sums_on_the_gpu(tmp_path, backend):
     """A group of one, so that one GPU is enough: what each backend does with sums, gradients and words."""
     torch.cuda.set_device(0)
     dist.init_process_group(backend, init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
@@ -156,9 +156,9 @@ def test_a_replica_sums_on_the_gpu(tmp_path, backend):
         alone.sum_gradients([weight])
         assert weight.grad.tolist() == [2.0, 2.0, 2.0]
         assert float(alone.total(torch.tensor(3.0, dtype=torch.float64, device=DEVICE))) == 3.0
-        assert alone.share(lambda: {"ccc": 0.5}) == {"ccc": 0.5}
+        assert alone.broadcast(lambda: {"ccc": 0.5}) == {"ccc": 0.5}
         with pytest.raises(UserError, match="wrong"):
-            alone.share(lambda: (_ for _ in ()).throw(UserError("wrong", "mend it")))
+            alone.broadcast(lambda: (_ for _ in ()).throw(UserError("wrong", "fix it")))
     finally:
         dist.destroy_process_group()
 
