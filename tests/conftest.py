@@ -11,10 +11,14 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
+# How long an example takes says nothing on a shared machine.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 # The machine is shared: one thread each, also where a test opens a process of its own.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"

@@ -55,7 +55,7 @@ class Backbone:
     stays: Prefixes = ()
     """What gradual thawing never reaches. With the groups, every parameter is named exactly once."""
     weights: str | None = None
-    """Its pretrained weights, a name of `platform/modeling/pretrained.py`; None: trained from scratch."""
+    """Its pretrained weights, a name of `platform/modeling/pretrained_catalogue.py`; None: trained from scratch."""
     adapt: Callable[[Mapping[str, Tensor]], State] = _unchanged
     """The published state dict -> one with the names and shapes of the module."""
     unused: Prefixes = ()

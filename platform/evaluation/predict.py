@@ -1,10 +1,10 @@
-"""From a trained model to frame-level predictions, and to everything that is said of them.
+"""From a trained model to frame-level predictions.
 
 Legend: B batch, L indices of a window, T targets, N frames of the scored clips, G gates.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,74 +27,77 @@ class ForwardResult:
     predictions: Predictions
     reached: np.ndarray
     """bool [N]: frames that a window covers."""
-    gates: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    """(gate, modality) -> float32 [N]: the weight of column 0 (B2), where it was asked for and there is one."""
 
 
 def validate(data: CellData, model: EmotionModel) -> dict[str, float]:
     """CCC per target on the split that picks the epoch."""
-    return pooled_ccc(predict(model, data.selection, data.store, data.cell.targets, data.cell.recipe.batch))
-
-
-def predict(model: EmotionModel, split: Split, store: FeatureStore, targets: Sequence[str], batch: int) -> Predictions:
-    """Predictions for every frame of the split's clips, windows stitched by their mean, in the labels' own units."""
-    return look(model, split, store, targets, batch).predictions
+    return pooled_ccc(forward_pass(model, data, data.selection).predictions)
 
 
 @torch.no_grad()
-def look(
-    model: EmotionModel,
-    split: Split,
-    store: FeatureStore,
-    targets: Sequence[str],
-    batch: int,
-    *,
-    gates: bool = False,
-    maps: Sequence[str] = (),
+def forward_pass(
+    model: EmotionModel, data: CellData, split: Split, *, gates: bool = False, maps: Sequence[str] = ()
 ) -> ForwardResult:
-    """Predictions of every frame; with `gates` the weights of the gates, stitched alike; attention maps of some clips.
+    """Predictions for every frame of the split's clips, windows stitched by their mean, in the labels' own units.
 
-    maps: the clips. Only batches that hold a window of them are asked for their maps.
+    gates: whether the weights of the gates are collected, and stitched alike.
+    maps: clips whose attention maps are collected; only batches that hold a window of them are asked for their maps.
     """
     model.eval()
-    windows = split.source.windows
+    store, targets, windows = data.store, data.cell.targets, split.source.windows
     stitcher = Stitcher(store.frames, len(targets))
-    beside: dict[tuple[str, str], Stitcher] = {}
-    watching = gates
+    gate_stitchers: dict[tuple[str, str], Stitcher] = {}
     collector = MapCollector(store, maps, windows.rows.shape[1])
-    for start in range(0, len(split.source), batch):
-        chosen = np.arange(start, min(start + batch, len(split.source)))
-        gathered = split.source.batch(chosen)
+    for start in range(0, len(split.source), data.cell.recipe.batch):
+        chosen = np.arange(start, min(start + data.cell.recipe.batch, len(split.source)))
+        batch = split.source.batch(chosen)
         rows, real = windows.rows[chosen], windows.real[chosen]
         mapped = collector.wants(rows)
-        notes: Notes | None = {} if watching or mapped else None
-        y_BLT = model(gathered.x, gathered.real, notes)
+        notes: Notes | None = {} if gates or mapped else None
+        y_BLT = model(batch.x, batch.real, notes)
         stitcher.add(rows, real, _each_frame(y_BLT, rows.shape[1]))
         if mapped:
             collector.add(rows, real, notes or {})
-        weights = _first_columns(notes or {}) if watching else {}
+        weights = _first_columns(notes or {}) if gates else {}
         for key, weight_BL1 in weights.items():
-            beside.setdefault(key, Stitcher(store.frames, 1)).add(rows, real, _each_frame(weight_BL1, rows.shape[1]))
-        # A system without gates notes none in its first batch either.
-        watching = bool(weights)
+            gate = gate_stitchers.setdefault(key, Stitcher(store.frames, 1))
+            gate.add(rows, real, _each_frame(weight_BL1, rows.shape[1]))
+        # A system that notes no gate in its first batch has none.
+        gates = bool(weights)
     mean, reached = stitcher.frames()
     mean = np.stack([store.target(target).from_unit(mean[:, t]) for t, target in enumerate(targets)], axis=1)
-    rows = np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in split.clips])
-    columns = [store.targets.index(target) for target in targets]
-    lengths = [store.clip(name).frames for name in split.clips]
-    gates_N = {key: stitched.frames()[0][rows, 0] for key, stitched in sorted(beside.items())}
-    predictions = Predictions(
-        clips=split.clips,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        frame=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-        prediction=mean[rows],
-        label=np.asarray(store.labels[rows])[:, columns],
-        valid=np.asarray(store.valid[rows])[:, columns] & reached[rows][:, None],
-        targets=tuple(targets),
-        gates=gates_N,
+    rows = rows_of(store, split.clips)
+    predictions = predictions_of(store, split.clips, targets, mean[rows])
+    predictions = replace(
+        predictions,
+        valid=predictions.valid & reached[rows][:, None],
+        gates={key: stitched.frames()[0][rows, 0] for key, stitched in sorted(gate_stitchers.items())},
         maps=collector.maps(),
     )
-    return ForwardResult(predictions, reached[rows], gates_N)
+    return ForwardResult(predictions, reached[rows])
+
+
+def rows_of(store: FeatureStore, clips: Sequence[str]) -> np.ndarray:
+    """int64 [N]: the rows of these clips, one after the other."""
+    return np.concatenate([np.arange(store.rows(name).start, store.rows(name).stop) for name in clips])
+
+
+def predictions_of(
+    store: FeatureStore, clips: Sequence[str], targets: Sequence[str], prediction: np.ndarray
+) -> Predictions:
+    """float32 [N, T] as the predictions of every frame of these clips, with the labels of the store."""
+    rows = rows_of(store, clips)
+    columns = [store.targets.index(target) for target in targets]
+    lengths = [store.clip(name).frames for name in clips]
+    return Predictions(
+        clips=tuple(clips),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        frame=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        prediction=prediction,
+        label=np.asarray(store.labels[rows])[:, columns],
+        valid=np.asarray(store.valid[rows])[:, columns],
+        targets=tuple(targets),
+    )
 
 
 def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 Legend: N frames of the scored clips, T targets.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from crossfold.platform.core.metrics import Moments, ccc, ccc_of, moments, pcc_o
 from crossfold.platform.workspace.predictions import Predictions
 
 DAMAGE = ("missing", "corrupted", "conflict")
-"""Kinds of spans where one modality tells nothing, or something false."""
+"""Kinds of spans where one modality shows nothing, or something false."""
 
 
 def pooled_ccc(predictions: Predictions) -> dict[str, float]:
@@ -74,19 +73,12 @@ def span_masks(predictions: Predictions, spans: pd.DataFrame) -> dict[str, np.nd
     return dict(sorted(masks.items()))
 
 
-def either(masks: Sequence[np.ndarray], frames: int) -> np.ndarray:
-    """bool [N]: where any of the masks is true."""
-    union: np.ndarray = np.logical_or.reduce([np.zeros(frames, np.bool_), *masks])
-    return union
-
-
 def span_scores(predictions: Predictions, spans: pd.DataFrame) -> dict[str, Any] | None:
     """Pooled metrics of each part of the frames that the spans make, and of the rest, `clean`; None without spans."""
     masks = span_masks(predictions, spans)
     if not masks:
         return None
-    frames = len(predictions.frame)
-    parts = {"clean": ~either(list(masks.values()), frames)} | masks
+    parts = {"clean": ~np.logical_or.reduce(list(masks.values()))} | masks
     scores = {name: _part_score(predictions, mask) for name, mask in parts.items()}
     return {name: found for name, found in scores.items() if found}
 

@@ -16,6 +16,7 @@ from typing import TypedDict
 import psutil
 import torch
 
+from crossfold.datasets.batches import gpu_cache
 from crossfold.platform.execution.cost_history import Kind
 
 LOOK_SECONDS = 0.05
@@ -58,8 +59,13 @@ def peak_memory(device: str) -> Iterator[Measured]:
         yield looking.peak
 
 
-def release_cached_memory(device: str) -> None:
-    """Returns what nobody uses any more, to the GPU for its other processes, or to the operating system."""
+def release_cached_memory(device: str, *, features: bool = False) -> None:
+    """Returns unused memory, to the GPU for its other processes, or to the operating system.
+
+    features: also those that stay on the GPU for the next cell.
+    """
+    if features:
+        gpu_cache.clear()
     if device.startswith("cuda"):
         gc.collect()
         torch.cuda.empty_cache()

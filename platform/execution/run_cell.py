@@ -1,56 +1,39 @@
 """One cell from beginning to end: data, model, training, scores, and a folder in the workspace."""
 
-import os
-import platform as host
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
-
-from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.core.outcome import Failure, FailureClass
-
-if TYPE_CHECKING:
-    pass
 import importlib.metadata
 import logging
+import os
+import platform as host
 import traceback
 from functools import lru_cache, partial
 from time import monotonic
+from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import save as to_safetensors
 
-from crossfold.datasets.batches import gpu_cache
-from crossfold.platform.core.errors import Cancelled, Diverged
-from crossfold.platform.core.evaluation_config import Evaluation
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.core.files import utc_now
-from crossfold.platform.core.outcome import Outcome, Reporter, Silent
-from crossfold.platform.core.seeds import weight_seed
-from crossfold.platform.evaluation.evaluate import evaluate
+from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
+from crossfold.platform.evaluation.evaluate import evaluate, evaluation_of
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.execution.flops import flops_of_window
 from crossfold.platform.execution.peak_memory import peak_memory, release_cached_memory
 from crossfold.platform.modeling.determinism import arithmetic
-from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.modeling.frame_encoder import load_weights
-from crossfold.platform.modeling.pretrained import weights_folder
+from crossfold.platform.modeling.pretrained_files import weights_folder
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
 from crossfold.platform.training.train import Trained, train
 from crossfold.platform.workspace.workspace import Workspace
 
-
-def describe_machine() -> dict[str, Any]:
-    """Host facts for `env.json`; no secrets, no environment variables."""
-    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}
-
-
 logger = logging.getLogger(__name__)
 
 LOG_TAIL = 4000
-"""Characters of a traceback kept in the failure ledger."""
+"""Characters of a traceback kept in the failure log."""
 
 
 def attempt_cell(
@@ -62,14 +45,14 @@ def attempt_cell(
     device: str = "cpu",
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome:
-    """Runs a cell; trouble becomes a classed entry of the failure ledger, never an exception."""
+    """Runs a cell; an error becomes an entry of the failure log, with its class, and is never raised."""
     started = monotonic()
     try:
         with workspace.sync_checkpoint(cell.cell_id, send=group.first):
             run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, group=group)
     except Cancelled:
         return Outcome("cancelled", monotonic() - started)
-    except Exception as error:  # every class of trouble ends in the ledger
+    except Exception as error:  # every class of error ends in the failure log
         failure = Failure(
             cell_id=cell.cell_id,
             label=cell.label,
@@ -82,16 +65,14 @@ def attempt_cell(
     else:
         return Outcome("done", monotonic() - started)
     # Only now that nothing refers to the cell's tensors; others on this GPU may wait for their memory.
-    if failure.kind == FailureClass.OOM:
-        gpu_cache.clear()
-    release_cached_memory(device)
+    release_cached_memory(device, features=failure.kind == FailureClass.OOM)
     if group.first:
         workspace.record_failure(failure)
     return Outcome("failed", monotonic() - started, failure)
 
 
 def classify(error: BaseException) -> FailureClass:
-    """The class of a failure, which decides whether it is worth another try."""
+    """The class of a failure, which decides whether it is worth another attempt."""
     if isinstance(error, Diverged):
         return FailureClass.DIVERGED
     # On the CPU torch reports exhausted memory as a plain RuntimeError.
@@ -105,7 +86,7 @@ def classify(error: BaseException) -> FailureClass:
 
 
 def _hint(error: Exception) -> str:
-    """What to do about a refusal of torch's that says nothing of our recipes."""
+    """What to do about an error of torch that does not mention recipes."""
     if "deterministic implementation" in str(error) or "deterministic behavior was enabled" in str(error).lower():
         return "; on this device the cell cannot be `determinism: strict`: use `--set determinism=fast`"
     return ""
@@ -127,10 +108,10 @@ def run_cell(
     started = monotonic()
     if group.world != cell.recipe.devices:
         raise UserError(
-            f"the recipe shares each batch over {cell.recipe.devices} devices, and {group.world} are at work",
+            f"the recipe shares each batch over {cell.recipe.devices} devices, and {group.world} run it",
             "run it with `crossfold run` and workers, or with `--set devices=1`",
         )
-    with peak_memory(device) as measured, arithmetic(cell.recipe, weight_seed(cell), device):
+    with peak_memory(device) as measured, arithmetic(cell, device):
         data = open_data(cell, workspace.local_store(cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
@@ -139,53 +120,53 @@ def run_cell(
         if not group.first:
             return
         model.load_state_dict(trained.best_state)
-        # Nobody looks more closely at the inner cells of a search than the search does.
-        evaluation = cell.recipe.evaluation if cell.inner is None else Evaluation()
-        seen, parts = evaluate(data, evaluation, model)
+        result, parts = evaluate(data, evaluation_of(cell), model)
         flops = flops_of_window(model, data.reported.source)
         peak = measured()
+    costs = {"parameters": sum(p.numel() for p in model.parameters()), "flops_per_window": flops}
     committed = workspace.commit(
         cell,
-        result=_result(cell, trained, model, weights, flops) | score(seen.predictions, data.store) | parts,
+        result={
+            "status": "done",
+            "cell_id": cell.cell_id,
+            "selection": _selection(trained),
+            "model": costs | ({"weights": weights} if weights else {}),
+            **score(result.predictions, data.store),
+            **parts,
+        },
         curve=pd.DataFrame(trained.progress.curve),
-        predictions=seen.predictions,
-        env=_environment(cell, device, attempt, trained.progress.seconds, monotonic() - started)
-        | ({"peak_memory": peak} if peak is not None else {}),
+        predictions=result.predictions,
+        env={
+            "finished_at": utc_now(),
+            "attempt": attempt,
+            "device": device,
+            "determinism": cell.recipe.determinism,
+            "precision": cell.recipe.precision,
+            "train_seconds": trained.progress.seconds,
+            "seconds": monotonic() - started,
+            "machine": describe_machine(),
+            "versions": versions(),
+            **({"peak_memory": peak} if peak is not None else {}),
+        },
         weights=to_safetensors({name: t.cpu().contiguous() for name, t in trained.best_state.items()}),
     )
     if not committed:
         logger.info("cell %s was finished by another attempt first", cell.cell_id)
 
 
-def _result(
-    cell: Cell, trained: Trained, model: EmotionModel, weights: dict[str, Any], flops: int | None
-) -> dict[str, object]:
-    costs = {"parameters": sum(p.numel() for p in model.parameters()), "flops_per_window": flops}
+def _selection(trained: Trained) -> dict[str, object]:
+    progress = trained.progress
     return {
-        "status": "done",
-        "cell_id": cell.cell_id,
-        "selection": {
-            "best_epoch": trained.progress.best_epoch + 1,
-            "epochs": trained.progress.epoch,
-            "best_ccc": trained.progress.best_ccc,
-            "end": trained.end,
-        },
-        "model": costs | ({"weights": weights} if weights else {}),
+        "best_epoch": progress.best_epoch + 1,
+        "epochs": progress.epoch,
+        "best_ccc": progress.best_ccc,
+        "end": trained.end,
     }
 
 
-def _environment(cell: Cell, device: str, attempt: int, train_seconds: float, seconds: float) -> dict[str, object]:
-    return {
-        "finished_at": utc_now(),
-        "attempt": attempt,
-        "device": device,
-        "determinism": cell.recipe.determinism,
-        "precision": cell.recipe.precision,
-        "train_seconds": train_seconds,
-        "seconds": seconds,
-        "machine": describe_machine(),
-        "versions": versions(),
-    }
+def describe_machine() -> dict[str, Any]:
+    """Host facts for `env.json`; no secrets, no environment variables."""
+    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}
 
 
 @lru_cache(maxsize=1)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from crossfold.datasets.batches.source import Batch, WindowSource
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.evaluation_config import Evaluation, strengths_of
+from crossfold.platform.core.evaluation_config import strengths_of
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.core.seeds import weight_seed
+from crossfold.platform.evaluation.evaluate import evaluation_of
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, input_widths, release
@@ -69,7 +69,7 @@ class Work:
     def of(cls, data: CellData) -> "Work":
         """Of a cell with its data opened."""
         cell, recipe = data.cell, data.cell.recipe
-        evaluation = recipe.evaluation if cell.inner is None else Evaluation()
+        evaluation = evaluation_of(cell)
         used = modalities_of(cell)
         stress = strengths_of(evaluation.stress, data.store.modalities)
         return cls(
@@ -150,7 +150,7 @@ class StepProfiler:
         """Predicted seconds of the whole cell on one core. Raises what the cell itself would raise."""
         threads = torch.get_num_threads()
         try:
-            with arithmetic(cell.recipe, weight_seed(cell)):
+            with arithmetic(cell):
                 torch.set_num_threads(1)
                 began = monotonic()
                 data = open_data(cell, store_path, "cpu")

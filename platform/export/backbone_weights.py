@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.modeling.pretrained import OWN_SUFFIX
+from crossfold.platform.modeling.pretrained_files import OWN_SUFFIX
 from crossfold.platform.workspace.cell_record import CellRecord
 
 

@@ -8,7 +8,6 @@ N inputs, D features.
 """
 
 import functools
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.platform.features.bert import BertWords
 from crossfold.platform.features.extractors import Extractor, Origin
 from crossfold.platform.modeling.determinism import one_thread
-from crossfold.platform.modeling.pretrained import digest_of, find_weights, load_backbone, load_into, own_weights
-from crossfold.platform.modeling.pretrained_catalogue import weights_entry
+from crossfold.platform.modeling.pretrained import load_backbone, load_into
+from crossfold.platform.modeling.pretrained_files import file_digest, find_weights, own_weights, weights_facts
 
 BERT = "bert-base-uncased"
 _BATCH = 64
@@ -85,7 +84,7 @@ def word_encoder(origin: Origin, device: str) -> BertWords:
     return BertWords.load(find_weights(BERT, Path(origin.folder)), device)
 
 
-def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:
+def extractor_weights(extractor: Extractor, origin: Origin) -> dict[str, Any]:
     """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing.
 
     BERT comes with the words it knows, so it is read from its folder also where backbones have random weights.
@@ -98,12 +97,10 @@ def weights_facts(extractor: Extractor, origin: Origin) -> dict[str, Any]:
         backbone = BACKBONES.get(extractor.backbone)
         own = own_weights(backbone, folder)
         if own is not None:
-            with own.open("rb") as file:
-                return {"name": "own", "place": own.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            return {"name": "own", "place": own.name, "sha256": file_digest(own)}
         name = backbone.weights
     assert name is not None, "own_weights has refused it"
-    entry = weights_entry(name)
-    return {"name": name, "place": entry.place, "sha256": digest_of(entry, find_weights(name, folder))}
+    return dict(weights_facts(name, folder))
 
 
 def built(backbone: Backbone, seed: int | None) -> nn.Module:

@@ -6,9 +6,9 @@ from typing import Any
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.features.bert import FRONT_END
 from crossfold.platform.features.extractors import Extractor, FeaturePlan, Origin
-from crossfold.platform.features.frozen_backbone import batch_of, frozen, weights_facts, word_encoder
+from crossfold.platform.features.frozen_backbone import batch_of, extractor_weights, frozen, word_encoder
 from crossfold.platform.features.transcribe import words_facts
-from crossfold.platform.modeling.pretrained import weights_folder
+from crossfold.platform.modeling.pretrained_files import weights_folder
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ def extractor_facts(extractor: Extractor, place: Origin, device: str) -> dict[st
     if not extractor.needs_weights:
         return dict(extractor.front_end)
     way: dict[str, Any] = {"extractor": extractor.name, "front_end": dict(extractor.front_end)}
-    way["weights"] = weights_facts(extractor, place)
+    way["weights"] = extractor_weights(extractor, place)
     way["device"] = device
     if extractor.backbone is None:
         word_encoder(place, device)

@@ -12,8 +12,7 @@ from typing import Any
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.transcripts import Word
 from crossfold.platform.features import punctuation, speech_recognition
-from crossfold.platform.modeling.pretrained import digest_of, find_weights
-from crossfold.platform.modeling.pretrained_catalogue import weights_entry
+from crossfold.platform.modeling.pretrained_files import find_weights, weights_facts
 
 _MODELS = {
     "vosk": ("vosk-en-us", speech_recognition.FRONT_END),
@@ -30,9 +29,7 @@ def words_facts(extractor: str, folder: Path, device: str = "cpu") -> dict[str, 
     facts: dict[str, Any] = {}
     for part in _parts(extractor):
         name, constants = _MODELS[part]
-        entry = weights_entry(name)
-        digest = digest_of(entry, find_weights(name, folder))
-        facts[part] = dict(constants) | {"weights": {"name": name, "place": entry.place, "sha256": digest}}
+        facts[part] = dict(constants) | {"weights": weights_facts(name, folder)}
         (_listener(folder) if part == "vosk" else _punctuation(folder, device))
     return facts
 

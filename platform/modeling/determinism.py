@@ -7,61 +7,48 @@ from typing import Any
 
 import torch
 
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.seeds import weight_seed
+
+_SWITCHES: tuple[tuple[Any, str, bool], ...] = (
+    (torch.backends.cudnn, "deterministic", True),
+    (torch.backends.cudnn, "benchmark", False),
+    (torch.backends.cuda.matmul, "allow_tf32", False),
+    (torch.backends.cudnn, "allow_tf32", False),
+    # Sums of bfloat16 products split over blocks are then rounded once, at the end.
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+)
+"""(owner, name, value of a `strict` cell); a `fast` cell has the opposite."""
 
 
 @contextmanager
-def arithmetic(recipe: Recipe, seed: int, device: str = "cpu") -> Iterator[None]:
+def arithmetic(cell: Cell, device: str = "cpu") -> Iterator[None]:
     """`strict`: same cell, same bytes: one thread, deterministic kernels; `fast`: threads, TF32, quickest kernels.
 
-    Either way the cell draws from generators of its own, begun at `seed`, and the process is left as it was. What
-    cannot be strict on a GPU (the backward pass of 3-d pooling) raises torch's `RuntimeError` instead of drifting.
+    Either way the cell draws from generators of its own, and the process is left as it was. What cannot be strict on a
+    GPU (the backward pass of 3-d pooling) raises torch's `RuntimeError` instead of drifting.
     """
     # torch and cuBLAS read it once a process, at the first product on a GPU, and a strict cell may follow a fast one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = _settings()
-    strict = recipe.determinism == "strict"
+    strict = cell.recipe.determinism == "strict"
+    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = [getattr(owner, name) for owner, name, _ in _SWITCHES]
     if strict:
         torch.set_num_threads(1)
     torch.use_deterministic_algorithms(strict)
-    torch.backends.cudnn.deterministic = strict
-    torch.backends.cudnn.benchmark = not strict
-    torch.backends.cuda.matmul.allow_tf32 = not strict
-    torch.backends.cudnn.allow_tf32 = not strict
-    # Sums of bfloat16 products split over blocks are then rounded once, at the end.
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = not strict
+    for owner, name, value in _SWITCHES:
+        setattr(owner, name, value == strict)
     try:
         # A worker may see all GPUs of its node, and has one.
         with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-            torch.manual_seed(seed)
+            torch.manual_seed(weight_seed(cell))
             yield
     finally:
-        _restore(*before)
-
-
-def _settings() -> tuple[int, bool, bool, bool, bool, bool, bool]:
-    return (
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-    )
-
-
-def _restore(
-    threads: int, algorithms: bool, kernels: bool, benchmark: bool, products: bool, convolutions: bool, narrow: bool
-) -> None:
-    torch.use_deterministic_algorithms(algorithms)
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic = kernels
-    torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = narrow
+        torch.use_deterministic_algorithms(algorithms)
+        torch.set_num_threads(threads)
+        for (owner, name, _), value in zip(_SWITCHES, before, strict=True):
+            setattr(owner, name, value)
 
 
 def pick_device(device: str) -> str:

@@ -16,7 +16,8 @@ from crossfold.datasets.store.input_kinds import clip_kind
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.modeling.pretrained import find_weights, load_backbone
+from crossfold.platform.modeling.pretrained import load_backbone
+from crossfold.platform.modeling.pretrained_files import find_weights
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -149,7 +150,7 @@ def load_weights(encoders: Mapping[str, FrameEncoder], recipe: Recipe, folder: P
     if recipe.weights == "random":
         return {}
     used = {m: load_backbone(encoder.backbone, encoder.net, folder) for m, encoder in encoders.items()}
-    return {m: found.facts() for m, found in used.items() if found is not None}
+    return {m: facts for m, facts in used.items() if facts is not None}
 
 
 def check_weights(recipe: Recipe, modalities: Sequence[str], folder: Path) -> None:

@@ -18,7 +18,6 @@ import pytest
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import Silent
-from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.training.cell_data import open_data
@@ -115,7 +114,7 @@ def trained_curves(recipe, systems, store, tmp_path):
             recipe=recipe,
             revision=entry.revision,
         )
-        with arithmetic(recipe, weight_seed(cell)):
+        with arithmetic(cell):
             data = open_data(cell, store.path, "cpu")
             assert math.ceil(len(data.training.source) / recipe.batch) * recipe.epochs >= STEPS
             model = data.new_model()

@@ -7,8 +7,8 @@ from crossfold.platform.workspace.workspace import Workspace
 
 def doctor_rows(space: Workspace, given: Path | None) -> list[dict[str, str]]:
     """One row of `doctor` for each set of pretrained weights."""
-    from crossfold.platform.modeling.pretrained import weights_folder, weights_state
     from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
+    from crossfold.platform.modeling.pretrained_files import weights_folder, weights_state
 
     folder = weights_folder(given, space)
     rows = []

@@ -60,7 +60,7 @@ def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace
     """Raises `UserError` where `store` lacks what one of these feeds on, or weights it starts from are not there."""
     from crossfold.platform.modeling.emotion_model import modalities_of
     from crossfold.platform.modeling.frame_encoder import check_inputs, check_weights
-    from crossfold.platform.modeling.pretrained import weights_folder
+    from crossfold.platform.modeling.pretrained_files import weights_folder
 
     folder = weights_folder(weights, workspace)
     variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}

@@ -35,7 +35,7 @@ def rescore_cells(
 
     workers: who does it; else as many processes of this machine as pay.
     """
-    from crossfold.platform.execution.rescore import RescoreTask, rescore_task, to_rescore
+    from crossfold.platform.evaluation.evaluate import RescoreTask, rescore_task, to_rescore
 
     tasks = [
         RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)

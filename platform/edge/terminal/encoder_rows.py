@@ -53,8 +53,8 @@ def extractor_rows() -> list[dict[str, Any]]:
 
 def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, Any]]:
     """What `list weights` shows."""
-    from crossfold.platform.modeling.pretrained import weights_folder, weights_state
     from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
+    from crossfold.platform.modeling.pretrained_files import weights_folder, weights_state
 
     folder = weights_folder(given, Workspace.at(workspace))
     return [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.evaluation.predict import predict
+from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import batch_spec, open_data, windows_of
 
@@ -91,7 +91,7 @@ def test_a_prediction_holds_for_all_frames_of_its_clip(tiny_cell, store):
     """Scores are at annotation rate; overlaps average exactly."""
     cell = cell_of(tiny_cell, store, 5, window=2, hop=2)
     data = open_data(cell, store.path, "cpu")
-    found = predict(Echo(), data.reported, store, cell.targets, batch=3)
+    found = forward_pass(Echo(), data, data.reported).predictions
     statistics = store.normalisation("audio", 0)
     last = np.repeat(np.arange(4, 40, 5), 5) + 300
     expected = (last - statistics.mean[0]) / statistics.std[0]

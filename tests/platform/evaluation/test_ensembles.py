@@ -10,7 +10,7 @@ from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Evaluation
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.ensembles import best_folds, mean_of, seed_ensembles
-from crossfold.platform.execution.rescore import rescore, to_rescore
+from crossfold.platform.evaluation.evaluate import rescore, to_rescore
 from crossfold.platform.execution.run_cell import attempt_cell
 
 

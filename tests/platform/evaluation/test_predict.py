@@ -5,7 +5,7 @@ import pytest
 
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Inner
-from crossfold.platform.evaluation.predict import look
+from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.training.cell_data import open_data, splits
 
 
@@ -43,13 +43,13 @@ def test_there_is_a_prediction_for_every_frame(synthetic_store, tiny_cell, frame
     """Where an index of the window is a clip of frames (A16), its prediction holds for each of them."""
     cell = tiny_cell("ca+dca", clip={"frames": frames}, window=8, hop=4) if frames > 1 else tiny_cell("ca+dca")
     data = open_data(cell, synthetic_store.path, "cpu")
-    seen = look(data.new_model(), data.reported, synthetic_store, cell.targets, 4, gates=True)
-    predictions = seen.predictions
+    result = forward_pass(data.new_model(), data, data.reported, gates=True)
+    predictions = result.predictions
     assert len(predictions.prediction) == sum(synthetic_store.clip(name).frames for name in data.reported.clips)
-    np.testing.assert_array_equal(predictions.valid[:, 0], seen.reached & predictions.valid[:, 0])
-    assert all(len(weight) == len(predictions.prediction) for weight in seen.gates.values())
+    np.testing.assert_array_equal(predictions.valid[:, 0], result.reached & predictions.valid[:, 0])
+    assert all(len(weight) == len(predictions.prediction) for weight in predictions.gates.values())
     first = predictions.clip(predictions.clips[0])
-    steps = np.diff(predictions.prediction[first, 0][seen.reached[first]][: frames * 4])
+    steps = np.diff(predictions.prediction[first, 0][result.reached[first]][: frames * 4])
     if frames > 1:
         assert (steps.reshape(-1)[np.arange(1, len(steps) + 1) % frames != 0] == 0).all()
         assert (steps != 0).any()

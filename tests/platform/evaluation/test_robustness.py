@@ -14,7 +14,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
 from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.gate_calibration import gate_entries
-from crossfold.platform.evaluation.predict import look, predict
+from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import score, span_masks, span_scores
 from crossfold.platform.execution.run_cell import attempt_cell
@@ -50,8 +50,8 @@ def spanned_store(tmp_path_factory, small_store):
 
 
 @pytest.fixture(scope="module")
-def looked_at(spanned_store, tiny_cell):
-    """(system, evaluation) -> data, model, seen and parts of an untrained model: nothing here needs training."""
+def evaluated(spanned_store, tiny_cell):
+    """(system, evaluation) -> data, model, result and parts of an untrained model: nothing here needs training."""
     import torch
 
     def make(system, stress=SUITES["default"], post="none", **params):
@@ -65,9 +65,9 @@ def looked_at(spanned_store, tiny_cell):
 
 
 @pytest.mark.parametrize("system", ["rjca+dca", "concat", "unimodal_audio"])
-def test_each_entry_of_the_battery_once(looked_at, system):
-    data, _, seen, parts = looked_at(system)
-    raw = score(seen.predictions, data.store)["metrics"]
+def test_each_entry_of_the_battery_once(evaluated, system):
+    data, _, result, parts = evaluated(system)
+    raw = score(result.predictions, data.store)["metrics"]
     entries = parts["stress"]
     assert [(e["kind"], e["modality"], e["strength"]) for e in entries] == strengths_of(
         SUITES["default"], ("audio", "visual")
@@ -81,35 +81,35 @@ def test_each_entry_of_the_battery_once(looked_at, system):
 
 
 @pytest.mark.parametrize(("system", "unread"), [("unimodal_audio", "visual"), ("unimodal_visual", "audio")])
-def test_a_modality_that_a_system_does_not_read_cannot_change_it(looked_at, spanned_store, system, unread):
+def test_a_modality_that_a_system_does_not_read_cannot_change_it(evaluated, spanned_store, system, unread):
     """Not by what is skipped: both modalities are gathered, one is damaged, and the model looks again."""
-    data, model, seen, _ = looked_at(system)
+    data, model, result, _ = evaluated(system)
     clips = data.reported.clips
     spec = replace(batch_spec(data.cell), modalities=("audio", "visual"))
     source = WindowSource(spanned_store, windows_of(data.cell, spanned_store, clips), spec)
     frames = damaged_frames(spanned_store, "noisy", 3.0, modality=unread, fold=0, clips=clips)
     hurt = Split(clips, source.with_frames(unread, frames, frames.present))
-    again = predict(model, hurt, spanned_store, data.cell.targets, 8)
-    np.testing.assert_array_equal(again.prediction, seen.predictions.prediction)
+    again = forward_pass(model, data, hurt).predictions
+    np.testing.assert_array_equal(again.prediction, result.predictions.prediction)
 
 
-def test_strength_zero_is_the_raw_score(looked_at):
+def test_strength_zero_is_the_raw_score(evaluated):
     stress = [{"kind": kind, "strengths": [0.0]} for kind in ("missing", "noisy", "frozen", "shifted")]
-    data, _, seen, parts = looked_at("rjca", stress=stress)
-    raw = score(seen.predictions, data.store)["metrics"]
+    data, _, result, parts = evaluated("rjca", stress=stress)
+    raw = score(result.predictions, data.store)["metrics"]
     assert len(parts["stress"]) == 8
     assert all(entry["metrics"] == raw for entry in parts["stress"])
 
 
-def test_an_unknown_modality_has_no_entry(looked_at):
-    assert looked_at("concat", stress=[{"kind": "missing", "modality": "text", "strengths": [1.0]}])[3]["stress"] == []
+def test_an_unknown_modality_has_no_entry(evaluated):
+    assert evaluated("concat", stress=[{"kind": "missing", "modality": "text", "strengths": [1.0]}])[3]["stress"] == []
 
 
-def test_all_of_a_modality_missing_is_what_zeros_give(looked_at, spanned_store):
+def test_all_of_a_modality_missing_is_what_zeros_give(evaluated, spanned_store):
     """Against a reference that knows nothing of damage: features of zeros, by hand."""
     import torch
 
-    data, model, _, parts = looked_at("concat", stress=[{"kind": "missing", "modality": "audio", "strengths": [1.0]}])
+    data, model, _, parts = evaluated("concat", stress=[{"kind": "missing", "modality": "audio", "strengths": [1.0]}])
     source = data.reported.source
     batch = source.batch(np.arange(len(source)))
     with torch.no_grad():
@@ -129,9 +129,9 @@ def test_all_of_a_modality_missing_is_what_zeros_give(looked_at, spanned_store):
         assert parts["stress"][0]["metrics"][target]["ccc"] == pytest.approx(reference, abs=1e-5)
 
 
-def test_spans_are_scored_apart(looked_at, spanned_store):
-    _, _, seen, parts = looked_at("concat")
-    predictions = seen.predictions
+def test_spans_are_scored_apart(evaluated, spanned_store):
+    _, _, result, parts = evaluated("concat")
+    predictions = result.predictions
     masks = span_masks(predictions, spanned_store.spans)
     assert list(masks) == sorted(masks)
     at = {name: predictions.clip(name).start for name in ("c", "d")}
@@ -156,11 +156,11 @@ GATED = {
 
 
 @pytest.mark.parametrize("system", sorted(GATED))
-def test_gates_of_every_gated_system_are_found(looked_at, system):
-    _, _, seen, parts = looked_at(system)
-    assert {gate for gate, _ in seen.gates} == GATED[system]
-    assert {modality for _, modality in seen.gates} == {"audio", "visual"}
-    assert all(((weight >= 0) & (weight <= 1)).all() for weight in seen.gates.values())
+def test_gates_of_every_gated_system_are_found(evaluated, system):
+    _, _, result, parts = evaluated(system)
+    assert {gate for gate, _ in result.predictions.gates} == GATED[system]
+    assert {modality for _, modality in result.predictions.gates} == {"audio", "visual"}
+    assert all(((weight >= 0) & (weight <= 1)).all() for weight in result.predictions.gates.values())
     found = {(e["truth"], e["damage"]) for e in parts["gates"]}
     spans = {("spans", d) for d in ("any", "missing", "missing:audio", "corrupted", "corrupted:visual", "conflict")}
     assert found >= spans
@@ -170,27 +170,29 @@ def test_gates_of_every_gated_system_are_found(looked_at, system):
     assert ("spans", "complementary") not in found
 
 
-def test_hgrjca_with_feedback_has_the_same_gates(looked_at):
-    _, _, seen, _ = looked_at("hgrjca", feedback=True)
-    assert {gate for gate, _ in seen.gates} == {"gate.1", "gate.2", "gate.3"}
+def test_hgrjca_with_feedback_has_the_same_gates(evaluated):
+    _, _, result, _ = evaluated("hgrjca", feedback=True)
+    assert {gate for gate, _ in result.predictions.gates} == {"gate.1", "gate.2", "gate.3"}
 
 
-def test_systems_without_gates_have_no_such_part(looked_at):
+def test_systems_without_gates_have_no_such_part(evaluated):
     for system in ("concat", "rjca", "leader_follower"):
-        _, _, seen, parts = looked_at(system)
-        assert seen.gates == {}
+        _, _, result, parts = evaluated(system)
+        assert result.predictions.gates == {}
         assert parts["gates"] is None
 
 
-def test_the_weights_that_are_scored_are_those_the_model_used(looked_at, spanned_store):
+def test_the_weights_that_are_scored_are_those_the_model_used(evaluated, spanned_store):
     """One window a frame: what stitching gives is the gate of that window."""
-    data, model, seen, _ = looked_at("rjca+dca")
+    data, model, result, _ = evaluated("rjca+dca")
     notes = {}
     batch = data.reported.source.batch(np.array([0]))
     model.eval()(batch.x, batch.real, notes)
     rows = data.reported.source.windows.rows[0]
     first = rows[:8] - spanned_store.rows(data.reported.clips[0]).start  # the next window begins at frame 8
-    np.testing.assert_allclose(seen.gates["gate", "visual"][first], notes["gate.visual"][0, :8, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        result.predictions.gates["gate", "visual"][first], notes["gate.visual"][0, :8, 0].numpy(), atol=1e-5
+    )
 
 
 def test_scores_of_a_gate_against_a_reference():
@@ -248,17 +250,17 @@ def test_a_committed_cell_has_all_parts_and_the_same_bytes_again(new_workspace, 
     assert result["post"]["columns"].keys() == {"train", "oracle"}
 
 
-def test_looking_is_outside_the_identity(tiny_cell):
+def test_the_evaluation_is_outside_the_identity(tiny_cell):
     plain = tiny_cell("concat")
     assert tiny_cell("concat", post="ca2021", stress="full").cell_id == plain.cell_id
     assert tiny_cell("concat", epochs=3).cell_id != plain.cell_id
 
 
-def test_under_stress_needs_no_gates_of_its_own(looked_at, spanned_store):
-    data, model, _, parts = looked_at("rjca+dca", stress=())
+def test_under_stress_needs_no_gates_of_its_own(evaluated, spanned_store):
+    data, model, _, parts = evaluated("rjca+dca", stress=())
     assert parts["stress"] is None
-    clean = look(model, data.reported, spanned_store, data.cell.targets, 8)
-    entries, gates = under_stress(SUITES["quick"], data.cell, model, spanned_store, data.reported, clean)
+    clean = forward_pass(model, data, data.reported)
+    entries, gates = under_stress(SUITES["quick"], data, model, clean)
     assert len(entries) == 4
     assert gates == []
     assert parts["gates"]

@@ -102,11 +102,11 @@ def test_a_cell_that_ran_out_of_memory_leaves_none_behind(workspace, tiny_cell, 
     monkeypatch.setattr("crossfold.platform.execution.run_cell.open_data", bursts)
     monkeypatch.setattr(
         "crossfold.platform.execution.run_cell.release_cached_memory",
-        lambda device: alive.append(held[0]() is not None),
+        lambda device, *, features: alive.append((held[0]() is not None, features)),
     )
     outcome = attempt_cell(tiny_cell("concat"), workspace)
     assert outcome.failure.kind == "oom"
-    assert alive == [False]
+    assert alive == [(False, True)]
     release_cached_memory("cpu")
 
 

@@ -14,7 +14,7 @@ from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserE
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.metrics import Moments, ccc, ccc_of
 from crossfold.platform.core.outcome import FailureClass, Silent
-from crossfold.platform.evaluation.predict import predict
+from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.evaluation.scoring import pooled_ccc, score
 from crossfold.platform.execution import run_cell as trial
 from crossfold.platform.execution.run_cell import attempt_cell, classify
@@ -109,8 +109,9 @@ def test_the_weights_of_a_cell_give_its_predictions_again(workspace, tiny_cell, 
     model = build_model(cell, {m: synthetic_store.width(m) for m in ("audio", "visual")})
     model.load_state_dict(from_safetensors((record.path / "best.safetensors").read_bytes()))
     assert sum(p.numel() for p in model.parameters()) == record.result["model"]["parameters"]
-    reported = open_data(cell, synthetic_store.path, "cpu").reported
-    again = predict(model, reported, synthetic_store, cell.targets, batch=5)
+    smaller = cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"batch": 5})})
+    data = open_data(smaller, synthetic_store.path, "cpu")
+    again = forward_pass(model, data, data.reported).predictions
     np.testing.assert_allclose(again.prediction, record.predictions.prediction, rtol=1e-5, atol=1e-6)
     assert pooled_ccc(again)["arousal"] == pytest.approx(record.result["metrics"]["arousal"]["ccc"], abs=1e-5)
 

@@ -28,11 +28,11 @@ def settings():
 
 
 @pytest.mark.parametrize("kind", ["strict", "fast"])
-def test_a_cell_computes_as_its_recipe_says_and_leaves_no_trace(tiny_recipe, monkeypatch, kind):
+def test_a_cell_computes_as_its_recipe_says_and_leaves_no_trace(tiny_cell, monkeypatch, kind):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before, state = settings(), torch.get_rng_state()
     strict = kind == "strict"
-    with pytest.raises(ZeroDivisionError), arithmetic(tiny_recipe(determinism=kind), seed=3):
+    with pytest.raises(ZeroDivisionError), arithmetic(tiny_cell("concat", determinism=kind)):
         # Also in a fast cell: the first product fixes it for the process, and the next cell may be strict.
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert settings() == {
@@ -46,18 +46,18 @@ def test_a_cell_computes_as_its_recipe_says_and_leaves_no_trace(tiny_recipe, mon
         raise ZeroDivisionError
     assert settings() == before
     assert torch.equal(torch.get_rng_state(), state)
-    with arithmetic(tiny_recipe(determinism=kind), seed=3):
+    with arithmetic(tiny_cell("concat", determinism=kind)):
         assert torch.equal(torch.rand(3), first)
 
 
-def test_only_the_device_of_the_cell_is_touched(tiny_recipe, monkeypatch):
+def test_only_the_device_of_the_cell_is_touched(tiny_cell, monkeypatch):
     """A worker may see all GPUs of its node; those of others are not woken."""
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(("read", device)))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append(("written", device)))
     for device in ("cpu", "cuda:5"):
-        with arithmetic(tiny_recipe(), seed=0, device=device):
+        with arithmetic(tiny_cell("concat"), device):
             pass
     assert asked == [("read", "cuda:5"), ("written", "cuda:5")]
 
@@ -71,8 +71,8 @@ class Odd(Exception):
 
 def test_an_error_that_cannot_travel_sends_its_words():
     """Otherwise the first of several workers would fail to say so, and the others wait for ever."""
-    known = _sendable(UserError("wrong", "mend it"))
-    assert (type(known), pickle.loads(pickle.dumps(known)).remedy) == (UserError, "mend it")
+    known = _sendable(UserError("wrong", "fix it"))
+    assert (type(known), pickle.loads(pickle.dumps(known)).remedy) == (UserError, "fix it")
     assert str(_sendable(Odd("a", "b"))) == "Odd: a b"
     assert str(_sendable(ValueError(threading.Lock()))).startswith("ValueError: <unlocked")
 

@@ -16,9 +16,15 @@ from torch import nn
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.fusion_models.backbones.inputs import prepare_spectrogram
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.modeling import pretrained as weights
-from crossfold.platform.modeling.pretrained import find_weights, load_backbone, load_into, read_state, weights_folder
+from crossfold.platform.modeling.pretrained import load_backbone, load_into, read_state
 from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS, Expected, Weights, register_weights, weights_entry
+from crossfold.platform.modeling.pretrained_files import (
+    digest_of,
+    find_weights,
+    record_use,
+    weights_folder,
+    weights_state,
+)
 from crossfold.platform.workspace.workspace import Workspace
 
 PAGE = "https://example.org/tiny"
@@ -101,8 +107,8 @@ def test_saved_found_loaded_and_equal(entry, trained, tmp_path, suffix, how):
     assert not torch.equal(outputs(fresh), outputs(trained))
     used = load_backbone(TINY, fresh, tmp_path)
     assert torch.equal(outputs(fresh), outputs(trained))
-    assert (used.name, used.place, used.sha256) == ("tiny", path.name, sha256(path))
-    assert json.loads(json.dumps(used.facts()))["output"] == list(used.output)
+    assert (used["name"], used["place"], used["sha256"]) == ("tiny", path.name, sha256(path))
+    assert len(json.loads(json.dumps(used))["output"]) == 8
 
 
 def test_a_backbone_without_weights_is_left_as_it_is(tmp_path):
@@ -180,7 +186,7 @@ def test_unknown_digests_are_recorded_on_first_use_and_compared(entry, trained, 
         find_weights("tiny", tmp_path)
     assert first in str(error.value)
     assert sha256(path) in str(error.value)
-    assert weights.weights_state(WEIGHTS["tiny"], tmp_path)[0] == "damaged"
+    assert weights_state(WEIGHTS["tiny"], tmp_path)[0] == "damaged"
     record.unlink()
     load_backbone(TINY, build_tiny(), tmp_path)
 
@@ -206,8 +212,8 @@ def test_a_folder_that_may_not_be_written_needs_no_record(entry, trained, tmp_pa
     def refuse(path, value):
         raise PermissionError(path)
 
-    monkeypatch.setattr(weights, "write_json", refuse)
-    assert load_backbone(TINY, build_tiny(), tmp_path).sha256 == sha256(tmp_path / "tiny.pth")
+    monkeypatch.setattr("crossfold.platform.modeling.pretrained_files.write_json", refuse)
+    assert load_backbone(TINY, build_tiny(), tmp_path)["sha256"] == sha256(tmp_path / "tiny.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.pth"]
 
 
@@ -385,8 +391,8 @@ def test_folders_must_hold_their_files(tmp_path):
         (folder / name).write_text("{}")
     assert find_weights("bert-base-uncased", tmp_path) == folder
     entry = WEIGHTS["bert-base-uncased"]
-    before = weights.digest_of(entry, folder)
-    weights.record_use(weights.Used(entry.name, entry.place, before, (0.0, 1.0)), folder, "words")
+    before = digest_of(entry, folder)
+    record_use(folder, "words", before, (0.0, 1.0))
     (folder / "model.safetensors").write_text("another model")
     with pytest.raises(UserError, match=before):
         find_weights("bert-base-uncased", tmp_path)

@@ -10,7 +10,7 @@ from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform.evaluation import attention_collector as map_collector
-from crossfold.platform.evaluation.predict import look
+from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.workspace.attention_maps import ClipMaps, from_arrays, shown_clips, to_arrays
@@ -43,15 +43,15 @@ def store(tmp_path_factory, small_store):
 
 
 @pytest.fixture(scope="module")
-def looked_at(store, tiny_cell):
-    """(system) -> data, model and what a look with maps of some clips saw, without training."""
+def passed(store, tiny_cell):
+    """(system) -> data, model and the predictions of a pass with maps of some clips, without training."""
 
     def make(system, clips=("c", "d"), window=24, hop=16, **recipe):
         cell = tiny_cell(system, store=store, window=window, hop=hop, **recipe)
         data = open_data(cell, store.path, "cpu")
         torch.manual_seed(0)
         model = data.new_model().eval()
-        return data, model, look(model, data.reported, store, cell.targets, 3, gates=True, maps=clips).predictions
+        return data, model, forward_pass(model, data, data.reported, gates=True, maps=clips).predictions
 
     return make
 
@@ -88,9 +88,9 @@ def by_hand(data, model, store, clip, kept):
 @pytest.mark.parametrize(
     ("system", "recipe"), [("ca+dca", {}), ("rjca", {}), ("jca", {"clip": {"frames": 3}, "window": 8, "hop": 4})]
 )
-def test_a_kept_map_is_the_mean_over_frames_windows_and_iterations(looked_at, store, monkeypatch, system, recipe):
+def test_a_kept_map_is_the_mean_over_frames_windows_and_iterations(passed, store, monkeypatch, system, recipe):
     monkeypatch.setattr(map_collector, "MOST_CELLS", 11)
-    data, model, predictions = looked_at(system, **recipe)
+    data, model, predictions = passed(system, **recipe)
     assert list(predictions.maps) == ["c", "d"]
     for clip in ("c", "d"):
         kept = predictions.maps[clip]
@@ -102,28 +102,28 @@ def test_a_kept_map_is_the_mean_over_frames_windows_and_iterations(looked_at, st
     assert np.isnan(next(iter(predictions.maps["c"].maps.values()))).any(), "frames that no window holds together"
 
 
-def test_asking_for_maps_changes_no_prediction_and_no_gate(looked_at):
-    *_, without = looked_at("ca+dca", clips=())
-    *_, with_maps = looked_at("ca+dca")
+def test_asking_for_maps_changes_no_prediction_and_no_gate(passed):
+    *_, without = passed("ca+dca", clips=())
+    *_, with_maps = passed("ca+dca")
     np.testing.assert_array_equal(without.prediction, with_maps.prediction)
     assert without.gates.keys() == with_maps.gates.keys()
     assert all((without.gates[key] == with_maps.gates[key]).all() for key in without.gates)
     assert without.maps == {}
 
 
-def test_systems_without_maps_over_time_keep_none(looked_at):
-    *_, predictions = looked_at("concat")
+def test_systems_without_maps_over_time_keep_none(passed):
+    *_, predictions = passed("concat")
     assert {clip: kept.maps for clip, kept in predictions.maps.items()} == {"c": {}, "d": {}}
-    *_, predictions = looked_at("leader_follower")
+    *_, predictions = passed("leader_follower")
     kept = predictions.maps["c"].maps
     assert {values.shape for values in kept.values()} == {(64,)}
     both = kept["modal_attention", "audio", "audio"] + kept["modal_attention", "audio", "visual"]
     np.testing.assert_allclose(both, 1, atol=1e-5)
 
 
-def test_of_a_long_clip_the_stretch_with_the_most_damage_is_kept(looked_at, monkeypatch):
+def test_of_a_long_clip_the_stretch_with_the_most_damage_is_kept(passed, monkeypatch):
     monkeypatch.setattr(map_collector, "WINDOWS", 2)
-    *_, predictions = looked_at("ca", clips=("e", "f"), window=12, hop=6)
+    *_, predictions = passed("ca", clips=("e", "f"), window=12, hop=6)
     assert {clip: (kept.start, kept.stop) for clip, kept in predictions.maps.items()} == {"e": (0, 24), "f": (26, 50)}
 
 
@@ -133,8 +133,8 @@ def test_the_data_choose_the_clips(store):
 
 
 @pytest.mark.parametrize("system", ["jmt", "rjca"])
-def test_maps_stay_within_their_bytes_and_come_back(looked_at, tmp_path, system):
-    *_, predictions = looked_at(system, clips=("c", "e", "f"))
+def test_maps_stay_within_their_bytes_and_come_back(passed, tmp_path, system):
+    *_, predictions = passed(system, clips=("c", "e", "f"))
     sizes = []
     for name, each in (("with", predictions), ("without", dataclasses.replace(predictions, maps=None))):
         write_predictions(tmp_path / f"{name}.npz", each)
