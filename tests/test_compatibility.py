@@ -69,9 +69,8 @@ def own_registries(monkeypatch):
     from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
 
     for registry in (CORPORA, BACKBONES, systems):
+        assert list(registry), "what is found on first use would be forgotten"
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    for name in set(WEIGHTS):
-        monkeypatch.setitem(WEIGHTS, name, WEIGHTS[name])
     yield
     WEIGHTS.pop("small-weights", None)
 
