@@ -1,4 +1,4 @@
-"""Which sweeps were launched in a workspace, and the cells they asked for."""
+"""The sweeps that were launched in a workspace, and the cells that they asked for."""
 
 import contextlib
 import json
@@ -17,11 +17,9 @@ from crossfold.sweeps.sweep_files import Sweep
 
 def find_launched(workspace: Workspace, cell: str) -> Cell | None:
     """The planned cell of this id (or its first digits) in a launched sweep; other sweeps are not expanded."""
-    for path in sorted(workspace.sweeps.glob("*.json")):
-        launched = json.loads(path.read_text())
+    for launched in _launched(workspace):
         if any(cell_id.startswith(cell) for cell_id in launched["cells"]):
-            plan = prepare_cells(Sweep.parse(launched["sweep"], path.name), workspace).plan
-            for planned in plan.cells:
+            for planned in _cells_of(launched, workspace):
                 if planned.cell_id.startswith(cell):
                     return planned
     return None
@@ -30,23 +28,31 @@ def find_launched(workspace: Workspace, cell: str) -> Cell | None:
 def planned_cells(workspace: Workspace, wanted: AbstractSet[str]) -> Iterator[tuple[str, Cell]]:
     """Those of the wanted cells that launched sweeps plan, each with the name of the first such sweep.
 
-    A sweep that cannot be expanded any more, as when its store or a plugin is gone, is passed over.
+    A sweep that cannot be expanded any more, as when its store or a plugin is gone, is skipped.
     """
     left = set(wanted)
-    for path in sorted(workspace.sweeps.glob("[!.]*.json")):
-        launched = json.loads(path.read_text())
+    for launched in _launched(workspace):
         if left & set(launched["cells"]):
             with contextlib.suppress(UserError):
-                for cell in prepare_cells(Sweep.parse(launched["sweep"], path.name), workspace).plan.cells:
+                for cell in _cells_of(launched, workspace):
                     if cell.cell_id in left:
                         left.remove(cell.cell_id)
                         yield str(launched["name"]), cell
 
 
-def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
-    """Writes down what the sweep asks for, so that reports know N of n/N and `status` knows the names.
+def _launched(workspace: Workspace) -> Iterator[dict[str, Any]]:
+    # A name with a dot at its beginning is still being written.
+    return (json.loads(path.read_text("utf-8")) for path in sorted(workspace.sweeps.glob("[!.]*.json")))
 
-    A launch narrowed by `--set` adds to what the sweep owes and takes nothing away.
+
+def _cells_of(launched: dict[str, Any], workspace: Workspace) -> tuple[Cell, ...]:
+    return prepare_cells(Sweep.parse(launched["sweep"], f"{launched['name']}.json"), workspace).plan.cells
+
+
+def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
+    """Writes what the sweep asks for, from which reports take the N of n/N and `status` the names.
+
+    A launch narrowed by `--set` adds cells to what the sweep asked for before, and removes none.
     """
     path = workspace.sweeps / f"{prepared.sweep.name}.json"
     asked = _asked(prepared)
@@ -59,9 +65,9 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
 
 
 def variant_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Of each cell, by identity: its system, with the parameters in which the variants of that system differ."""
+    """Cell id -> its system, with the parameters in which the variants of that system differ."""
     params: dict[str, dict[str, set[str]]] = {}
-    # Cells of one variant share their parameters.
+    # Cells of one variant share one object of parameters.
     variants = {(cell.system, id(cell.params)): cell for cell in cells}
     for cell in variants.values():
         seen = params.setdefault(cell.system, {})
@@ -86,11 +92,7 @@ def _asked(prepared: Prepared) -> dict[str, Any]:
         "cells": [cell.cell_id for cell in prepared.plan.cells],
         "labels": {
             cell.cell_id: {
-                "system": cell.system,
-                "params": cell.params,
-                "fold": cell.fold,
-                "target": cell.target,
-                "seed": cell.seed,
+                **{name: getattr(cell, name) for name in ("system", "params", "fold", "target", "seed")},
                 "selection": cell.recipe.selection,
                 "label": cell.label_of(named[cell.cell_id]),
             }

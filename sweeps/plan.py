@@ -14,7 +14,7 @@ from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, Variant
 
 MOST_CELLS = 2_000_000
-"""Of one sweep: as many as a planner holds in a few GiB."""
+"""The most cells of one sweep: planning them takes a few GiB."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep asks for."""
+    """The cells of a sweep, and the combinations without one."""
 
     cells: tuple[Cell, ...]
     skipped: tuple[Skipped, ...]
@@ -36,7 +36,7 @@ class Plan:
 def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     """The cells of a grid, systems innermost, so that early partial tables cover all systems."""
     recipe = load_recipe(sweep.recipe, sweep.set)
-    # One object for all cells of a selection: what is shared is checked and spelled once.
+    # One object for all cells of a selection, so that it is checked and serialised once.
     recipes = [recipe.model_copy(update={"selection": chosen}) for chosen in sweep.selection or (recipe.selection,)]
     check_targets(sweep.targets, store)
     for fold in sweep.folds:
@@ -44,18 +44,17 @@ def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     _check_size(sweep)
     variants, skipped = resolve(sweep.systems, store)
     revisions = {name: find_system(name).revision for name in {variant.system for variant in variants}}
+    axes = itertools.product(sweep.folds, target_sets(sweep, recipe), variants, recipes)
     first = [
         make_cell(variant, store, chosen, fold, target, sweep.seeds[0], revisions[variant.system])
-        for fold, target, variant, chosen in itertools.product(
-            sweep.folds, target_sets(sweep, recipe), variants, recipes
-        )
+        for fold, target, variant, chosen in axes
     ]
     cells = [cell.with_seed(seed) for seed in sweep.seeds for cell in first]
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
 
 
 def _check_size(sweep: Sweep) -> None:
-    """A slip in a list can ask for more cells than memory holds; the product is known before."""
+    """Raises `UserError` for more cells than memory holds, which a slip in a list can ask for."""
     axes = {
         "variants": sum(variant.count for variant in sweep.systems),
         "folds": len(sweep.folds),

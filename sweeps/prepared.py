@@ -31,7 +31,7 @@ class Prepared:
 
 
 def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Sweep:
-    """A grid sweep; a search answers with the right command."""
+    """A grid sweep. Raises `UserError` with the right command for a search."""
     for plugin in plugins or ():
         load_plugin(plugin)
     sweep = load(source, overrides or ())
@@ -41,7 +41,7 @@ def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[P
 
 
 def read_search(source: str, overrides: Sequence[str] | None) -> Search:
-    """A search; a grid sweep answers with the right command."""
+    """A search. Raises `UserError` with the right command for a grid sweep."""
     search = load(source, overrides or ())
     if isinstance(search, Sweep):
         raise UserError(f"{source} is a grid, not a search (it has no `space`)", f"run `crossfold run {source}`")
@@ -49,6 +49,6 @@ def read_search(source: str, overrides: Sequence[str] | None) -> Search:
 
 
 def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:
-    """Expands a sweep and compares it with what the workspace has, by one listing."""
+    """Expands a sweep against its store, and lists the finished cells of the workspace once."""
     store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
     return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)

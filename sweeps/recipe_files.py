@@ -1,4 +1,4 @@
-"""Recipes as files: those that ship, anybody's YAML, overlays of a few fields, and where each value comes from."""
+"""Recipes as files: those that ship, a user's YAML, overlays of a few fields, and where each value comes from."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ EXAMPLE = "window: 100  # choice: frames\nhop: 60\nepochs: 30\nbatch: 16"
 """How a recipe file begins."""
 
 SOURCES = ("printed", "release", "choice")
-"""Where a value comes from: a paper prints it, only public code tells it, or it is ours."""
+"""Where a value comes from: a paper prints it, only the authors' public code has it, or Crossfold chose it."""
 
 GROUPS = frozenset(
     name
     for name, field in Recipe.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 )
-"""Fields that hold fields. What an overlay or `set` says of one leaves the rest of it as it was."""
+"""Fields that hold fields. An overlay or `set` changes the named ones and leaves the others as they were."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one value of a recipe comes from, as its line says."""
+    """Where one value of a recipe comes from, by the comment on its line."""
 
     kind: str
     """One of `SOURCES`, or empty where the file does not say."""
@@ -65,12 +65,14 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         *parents, last = key.split(".")
         inside = data
         for parent in parents:
-            # The optimiser's forced rate and others may be null.
-            inside = inside.setdefault(parent, {}) if inside.get(parent) is not None else _opened(inside, parent)
+            # A group may be null, such as the forced rate of the optimiser.
+            if inside.get(parent) is None:
+                inside[parent] = {}
+            inside = inside[parent]
             if not isinstance(inside, dict):
                 raise UserError(f"recipe field {key!r}: {parent!r} has no fields", "see `crossfold list recipes`")
         _overlay(inside, {last: value}, top=not parents)
-    label = _label(name)
+    label = Path(name).stem if name.endswith(".yaml") else name
     return Recipe.parse({**data, "name": label}, f"recipe {label}")
 
 
@@ -88,7 +90,7 @@ def sources_of(name: str) -> dict[str, Source]:
 
 
 def differences(left: str, right: str) -> list[Difference]:
-    """The fields in which two recipes differ, in the order of the recipe, with what their files say of them."""
+    """The fields in which two recipes differ, in the order of the recipe, with their sources."""
     values = [flat(load_recipe(name)) for name in (left, right)]
     said = [sources_of(name) for name in (left, right)]
     return [
@@ -114,7 +116,7 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 
 
 def source_of_field(said: Mapping[str, Source], field: str) -> Source:
-    """What a recipe's files say of a field, of the group it is in, or of the entries in it."""
+    """The source of a field: its own, that of its group, or those of the entries in it."""
     for key in (field, field.rpartition(".")[0]):
         if key in said:
             return said[key]
@@ -125,7 +127,7 @@ def source_of_field(said: Mapping[str, Source], field: str) -> Source:
 
 
 def _files(name: str) -> list[Path]:
-    """The file of a recipe, then those laid over it: all of them are read, the later ones win."""
+    """The file of a recipe, then its overlays; a later file wins."""
     if name.endswith(".yaml"):
         path = Path(name)
         if not path.is_file():
@@ -146,10 +148,6 @@ def _files(name: str) -> list[Path]:
     return files
 
 
-def _label(name: str) -> str:
-    return Path(name).stem if name.endswith(".yaml") else name
-
-
 def _overlay(data: dict[str, Any], over: Mapping[str, Any], *, top: bool = True) -> None:
     """Lays values over others in place: groups field by field, everything else whole."""
     for key, value in over.items():
@@ -159,14 +157,8 @@ def _overlay(data: dict[str, Any], over: Mapping[str, Any], *, top: bool = True)
             data[key] = value
 
 
-def _opened(inside: dict[str, Any], parent: str) -> dict[str, Any]:
-    inside[parent] = {}
-    opened: dict[str, Any] = inside[parent]
-    return opened
-
-
 def _leaves(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    """Dotted name and line of every value: blocks are entered, a mapping on one line is one value."""
+    """Dotted name and line of every value of a block; a mapping on one line is one value."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

@@ -1,4 +1,4 @@
-"""Which cells of a sweep `--only` leaves."""
+"""The cells of a sweep that `--only` selects."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
             )
         for value in text.split(","):
             if not any(_same(value, there) for there in axes[axis]):
-                known = sorted(map(str, axes[axis]), key=lambda spelled: (len(spelled), spelled))
+                known = sorted(map(str, axes[axis]), key=lambda text: (len(text), text))
                 hint = did_you_mean(value, known)
                 raise UserError(f"--only {axis}={value}: no cell has it{hint}", f"there is {', '.join(known)}")
             wanted.setdefault(axis, []).append(value)
@@ -44,7 +44,7 @@ def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
 
 
 def _facts(cell: Cell) -> dict[str, tuple[Any, ...]]:
-    """What `only` may ask of a cell; a model of both targets answers to each and to both."""
+    """The values of a cell by axis; a model of both targets has three: each target, and both."""
     axes: dict[str, tuple[Any, ...]] = {
         "system": (cell.system,),
         "fold": (cell.fold,),
@@ -52,11 +52,9 @@ def _facts(cell: Cell) -> dict[str, tuple[Any, ...]]:
         "seed": (cell.seed,),
         "selection": (cell.recipe.selection,),
     }
-    return axes | {key: (_hashable(value),) for key, value in cell.params.items() if key not in axes}
-
-
-def _hashable(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
+    # A parameter may be a list, which no set holds: its text stands for it.
+    hashable = {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in cell.params.items()}
+    return axes | {key: (value,) for key, value in hashable.items() if key not in axes}
 
 
 def _same(asked: str, there: Any) -> bool:

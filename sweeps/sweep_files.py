@@ -1,14 +1,14 @@
-"""What a sweep file says: grids and searches as checked data, from anybody's YAML or from those that ship."""
+"""The content of a sweep file: grids and searches as checked data, from a user's YAML or from those that ship."""
 
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
@@ -20,7 +20,29 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 EXAMPLE = "name: mine\ncorpus: puppets\nrecipe: demo\nsystems: [concat, rjca]"
 """The smallest sweep."""
+
+
+def _listed(example: str) -> Callable[[Any], Any]:
+    """Accepts lists only: `0..3` and `3` may mean several things, and pydantic would read `true` as the seed 1."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or any(isinstance(entry, bool) for entry in value):
+            raise ValueError(f"give a list, such as {example}")
+        return value
+
+    return check
+
+
+def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value or len(set(value)) != len(value):
+        raise ValueError("give at least one, and each once")
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Targets = Annotated[tuple[str, ...], BeforeValidator(_listed("[valence, arousal]")), AfterValidator(_some_and_distinct)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_listed("[0, 1, 2]")), AfterValidator(_some_and_distinct)]
+Folds = Annotated[tuple[int, ...], BeforeValidator(_listed("[0, 1]")), AfterValidator(_some_and_distinct)]
 
 
 class Variant(FrozenModel):
@@ -31,7 +53,7 @@ class Variant(FrozenModel):
 
     @property
     def count(self) -> int:
-        """How many `expand` yields."""
+        """The number of variants that `expand` yields."""
         return math.prod(len(value) for value in self.params.values() if isinstance(value, list))
 
     def expand(self) -> Iterator["Variant"]:
@@ -43,19 +65,6 @@ class Variant(FrozenModel):
             yield Variant(system=self.system, params={**self.params, **dict(zip(lists, values, strict=True))})
 
 
-def _listed(value: Any, example: str) -> Any:
-    """Lists only; `0..3` and `3` may mean several things. Numbers only where they are meant: true is no seed."""
-    if not isinstance(value, list | tuple) or any(isinstance(entry, bool) for entry in value):
-        raise ValueError(f"give a list, such as {example}")
-    return value
-
-
-def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value or len(set(value)) != len(value):
-        raise ValueError("give at least one, and each once")
-    return value
-
-
 class _Common(FrozenModel):
     name: str
     corpus: str
@@ -64,20 +73,10 @@ class _Common(FrozenModel):
     recipe: str
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe fields that differ from the named recipe, by dotted name."""
-    targets: tuple[str, ...] = ("valence", "arousal")
+    targets: Targets = ("valence", "arousal")
     joint_targets: bool | None = None
     """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
-    seeds: tuple[Seed, ...] = (0, 1, 2)
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _listed_targets(cls, value: Any) -> Any:
-        return _listed(value, "[valence, arousal]")
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _listed_seeds(cls, value: Any) -> Any:
-        return _listed(value, "[0, 1, 2]")
+    seeds: Seeds = (0, 1, 2)
 
     @field_validator("name")
     @classmethod
@@ -86,16 +85,11 @@ class _Common(FrozenModel):
             raise ValueError("use letters of a to z, digits, . _ - and no spaces")
         return value
 
-    @field_validator("targets", "seeds")
-    @classmethod
-    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _some_and_distinct(value)
-
     @field_validator("set")
     @classmethod
     def _selection_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value.get("selection"), list):
-            raise ValueError("several selections are a key of the sweep: write `selection: [...]` beside `set`")
+            raise ValueError("several selections are a key of the sweep: write `selection: [...]` outside `set`")
         return value
 
 
@@ -103,31 +97,21 @@ class Sweep(_Common):
     """A grid: systems x folds x targets x seeds."""
 
     systems: tuple[Variant, ...]
-    folds: tuple[int, ...] = (0,)
+    folds: Folds = (0,)
     selection: tuple[Literal["reported", "held_out"], ...] | None = None
     """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
-
-    @field_validator("folds", mode="before")
-    @classmethod
-    def _listed_folds(cls, value: Any) -> Any:
-        return _listed(value, "[0, 1]")
-
-    @field_validator("folds")
-    @classmethod
-    def _some_distinct_folds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return _some_and_distinct(value)
 
     @field_validator("selection", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         if value is None or isinstance(value, str):
             return value if value is None else (value,)
-        return _some_and_distinct(tuple(_listed(value, "[reported, held_out]")))
+        return _some_and_distinct(tuple(_listed("[reported, held_out]")(value)))
 
     @field_validator("systems", mode="before")
     @classmethod
-    def _spellings(cls, value: Any) -> Any:
-        """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are the same kind of thing."""
+    def _forms(cls, value: Any) -> Any:
+        """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are three forms of one variant."""
         if not isinstance(value, list | tuple) or not value:
             named = value if isinstance(value, str) else "concat, rjca"
             raise ValueError(f"give a list of systems, such as [{named}]")
@@ -137,25 +121,20 @@ class Sweep(_Common):
 class Winner(FrozenModel):
     """The ordinary cells that the best configuration of a search runs as."""
 
-    folds: tuple[int, ...] = (0,)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    folds: Folds = (0,)
+    seeds: Seeds = (0, 1, 2)
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe fields that differ from those of the search, such as a longer budget."""
 
-    @field_validator("folds", "seeds")
-    @classmethod
-    def _some_distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _some_and_distinct(value)
 
-
-BatchStatistics = int
-"""The built-in, under a name that a field called `int` does not hide."""
+_Whole = int
+"""The built-in `int`, which the field of that name hides inside `Range`."""
 
 
 class Range(FrozenModel):
     """One dimension of a search space: exactly one of the four."""
 
-    int: tuple[BatchStatistics, BatchStatistics] | None = None
+    int: tuple[_Whole, _Whole] | None = None
     log: tuple[float, float] | None = None
     linear: tuple[float, float] | None = None
     choice: tuple[Any, ...] | None = None
@@ -202,9 +181,9 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
 
 
 def find_sweep(source: str | Path) -> Path:
-    """The file itself, or a shipped sweep of that name; else the nearest right name.
+    """The file itself, or a shipped sweep of that name. Raises `UserError` with the nearest right name.
 
-    A path such as `sweeps/paper/grjca-t2.yaml` means the shipped file wherever the command is given.
+    A path such as `sweeps/paper/grjca-t2.yaml` means the shipped file in whatever folder the command runs.
     """
     path = Path(source)
     if path.is_file():
@@ -219,12 +198,12 @@ def find_sweep(source: str | Path) -> Path:
 
 
 def shipped_sweeps() -> list[str]:
-    """Names of the sweeps that come with Crossfold; those of papers' tables are called as the tables."""
+    """Names of the sweeps that come with Crossfold; the sweep of a paper's table has the name of the table."""
     return [path.stem for path in _shipped()]
 
 
 def _shipped() -> list[Path]:
-    """Our own sweeps, then one a table of a paper."""
+    """Crossfold's own sweeps, then one a table of a paper."""
     return [*sorted(HERE.glob("*.yaml")), *sorted((HERE / "paper").glob("*.yaml"))]
 
 

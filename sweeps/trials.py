@@ -9,16 +9,16 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.plan import check_targets, make_cell, resolve, target_sets
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Range, Search, Sweep, Variant
 
 
 def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """The inner-fold cells of one configuration of a search. None of them sees the reported split."""
-    variant, recipe = _configured(search, chosen)
-    (resolved,), _ = resolve([variant], store, strict=True)
+    """The inner-fold cells of one configuration of a search. None of them reads the reported split."""
+    # The recipe of the search itself: the changes of `winner.set` belong to the winner's ordinary cells.
+    recipe = load_recipe(search.recipe, {**search.set, **_recipe_fields(chosen)})
+    (resolved,), _ = resolve(winner_sweep(search, chosen).systems, store, strict=True)
     revision = find_system(resolved.system).revision
     splits = [Inner(index=index, of=search.inner_folds) for index in range(search.inner_folds)]
     return tuple(
@@ -30,13 +30,12 @@ def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) 
 def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
     """The ordinary sweep of the best configuration: the recipe of the search with `winner.set`, the reported split."""
     params = {key: value for key, value in chosen.items() if not key.startswith("recipe.")}
-    recipe = {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}
     return Sweep(
         name=f"{search.name}-winner",
         corpus=search.corpus,
         store=search.store,
         recipe=search.recipe,
-        set={**search.set, **search.winner.set, **recipe},
+        set={**search.set, **search.winner.set, **_recipe_fields(chosen)},
         systems=(Variant(system=search.system, params={**search.params, **params}),),
         targets=search.targets,
         joint_targets=search.joint_targets,
@@ -46,7 +45,7 @@ def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
 
 
 def check_space(search: Search, store: FeatureStore) -> None:
-    """Every dimension names a parameter or recipe field and holds legal values; found before work starts."""
+    """Raises `UserError` for a dimension that names no parameter or recipe field, or holds an illegal value."""
     check_targets(search.targets, store)
     for fold in (search.fold, *search.winner.folds):
         store.fold(fold)
@@ -66,7 +65,7 @@ def corners(search: Search) -> Iterator[dict[str, Any]]:
 
 
 def _values(key: str, dimension: Range) -> tuple[Any, ...]:
-    """The values of a dimension that must be legal: the ends of a range, or every choice."""
+    """The values of a dimension to check: the ends of a range, or every choice."""
     ranges = {"int": dimension.int, "log": dimension.log, "linear": dimension.linear}
     given = {kind: bounds for kind, bounds in ranges.items() if bounds is not None}
     if len(given) + (dimension.choice is not None) != 1 or dimension.choice == ():
@@ -81,7 +80,5 @@ def _values(key: str, dimension: Range) -> tuple[Any, ...]:
     return (low, high)
 
 
-def _configured(search: Search, chosen: Mapping[str, Any]) -> tuple[Variant, Recipe]:
-    sweep = winner_sweep(search, chosen)
-    recipe = {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}
-    return sweep.systems[0], load_recipe(search.recipe, {**search.set, **recipe})
+def _recipe_fields(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("recipe."): value for key, value in chosen.items() if key.startswith("recipe.")}

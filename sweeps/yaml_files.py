@@ -1,4 +1,4 @@
-"""YAML files that people write, read strictly: one mapping, each key once, and errors in one sentence."""
+"""YAML files that people write, read strictly: one mapping, each key once, and each error in one sentence."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ _KINDS = {type(None): "is empty", list: "holds a list", str: "holds one line of 
 
 
 class _Loader(_BASE):  # type: ignore[misc]
-    """YAML as ever, but for a key that stands twice: of two values, one would be dropped without a word."""
+    """YAML in which a key may stand once: of two values, PyYAML would silently drop one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -36,11 +36,11 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         data = yaml.load(text, Loader=_Loader)
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8", f"save it as such; {what} is a YAML file") from None
+        raise UserError(f"{path} is no text in UTF-8", f"save it in UTF-8; {what} is a YAML file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", f"give {what} as a YAML file") from None
     except yaml.MarkedYAMLError as error:
-        raise _spelled(path, text, error) from None
+        raise _explained(path, text, error) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}", "correct the file") from None
     if not isinstance(data, dict):
@@ -50,13 +50,12 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
     return data
 
 
-def _spelled(path: Path, text: str, error: yaml.MarkedYAMLError) -> UserError:
-    """What is wrong, and on which line."""
+def _explained(path: Path, text: str, error: yaml.MarkedYAMLError) -> UserError:
+    """The fault in plain words, with its line."""
     mark = error.problem_mark or error.context_mark
-    problem = error.problem or "it cannot be read"
-    remedy = "correct this line"
+    problem, remedy = error.problem or "it cannot be read", "correct this line"
     lines = text.splitlines() or [""]
-    # An end that comes too soon is found after the last line.
+    # PyYAML marks an unexpected end after the last line.
     line = min(mark.line if mark is not None else 0, len(lines) - 1)
     if "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
         problem, remedy = "it is indented by a tab", "indent with spaces"
