@@ -146,7 +146,7 @@ def write_small_store(stores, clips, *, corpus="synthetic", targets=("valence", 
     """A feature store of given arrays. A clip: name, labels [F, T], features {m: [F, D]}; optional video, subject,
     partition (`train`) and present {m: [F]}."""
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store.feature_store import write_store
+    from crossfold.datasets.store.feature_store import StoreSpec, write_store
 
     by_name = {clip["name"]: clip for clip in clips}
 
@@ -169,7 +169,9 @@ def write_small_store(stores, clips, *, corpus="synthetic", targets=("valence", 
         for clip in clips
     ]
     return write_store(
-        stores, corpus=corpus, layout="test", targets=targets, clips=infos, arrays=arrays, origin={"made": "by a test"}
+        stores,
+        StoreSpec(corpus=corpus, layout="test", targets=targets, clips=infos, origin={"made": "by a test"}),
+        arrays,
     )
 
 

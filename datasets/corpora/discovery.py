@@ -1,15 +1,64 @@
 """Files of unpacked corpora: one walk over their folders, and which file is taken where there are several or none."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
-from crossfold.datasets.corpora.findings import Finding, relative
+from crossfold.datasets.corpora.clips import MediaClip
+from crossfold.datasets.corpora.findings import Finding, Report, relative
 from crossfold.datasets.corpora.media_checks import check_transcript
 from crossfold.datasets.media.transcripts import SUFFIXES as TRANSCRIPTS
 from crossfold.datasets.media.video import VideoFacts
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov")
+Entry = TypeVar("Entry")
+_Paths = dict[str, list[Path]]
+
+
+def _paths() -> _Paths:
+    return defaultdict(list)
+
+
+@dataclass
+class MediaListing:
+    """The media of a corpus by the name of their clip, recording or video, in the order in which they were found."""
+
+    crops: _Paths = field(default_factory=_paths)
+    """Folders of crops."""
+    videos: _Paths = field(default_factory=_paths)
+    sounds: _Paths = field(default_factory=_paths)
+    transcripts: _Paths = field(default_factory=_paths)
+
+    def add(self, path: Path, name: str) -> None:
+        """Takes a file that is a video, a wav file or, in a folder `transcripts`, a transcript; no other."""
+        kind = path.suffix.lower()
+        if kind in TRANSCRIPTS and path.parent.name == "transcripts":
+            self.transcripts[name].append(path)
+        elif kind in VIDEOS:
+            self.videos[name].append(path)
+        elif kind == ".wav":
+            self.sounds[name].append(path)
+
+    def add_crops(self, folder: Path, folders: list[str], name_of: Callable[[str], str | None]) -> None:
+        """Takes the folders of crops out of `folders`: there are millions of pictures, and no walk enters them."""
+        if not folder.name.startswith("cropped_aligned"):
+            return
+        for inside in folders:
+            name = None if inside.startswith("cropped_aligned") else name_of(inside)
+            if name is not None:
+                self.crops[name].append(folder / inside)
+        folders[:] = [inside for inside in folders if inside.startswith("cropped_aligned")]
+
+    def files(self) -> Iterator[Path]:
+        """Every file, crops included."""
+        yield from chain(*self.videos.values(), *self.sounds.values(), *self.transcripts.values())
+        for folder in chain(*self.crops.values()):
+            yield from (Path(entry) for entry in os.scandir(folder))
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -29,20 +78,39 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(name), folders, sorted(files)
 
 
-def take_crops(
-    clip: str, folders: Sequence[Path], others: bool, file: str, root: Path, findings: list[Finding]
-) -> Path | None:
-    """The folder of crops of a clip, of those found; adds to `findings`, under the name `file`.
+def existing(root: Path, *paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths that are files, in order, with those that say what an embedded corpus is."""
+    truth = (root / "puppets.json", root / "truth" / "spans.csv", root / "truth" / "clips.csv")
+    return sorted(path for path in chain(truth, *paths) if path.is_file())
 
-    others: whether other clips have crops, so that one without is an error.
-    """
-    if not folders and others:
-        remedy = f"put its crops into cropped_aligned/{clip}"
-        findings.append(Finding(file, "crops-there", f"{clip} has no folder of crops", remedy))
+
+def examine_clips(
+    examine: Callable[[Entry], tuple[MediaClip | None, list[Finding]]], entries: Iterable[Entry]
+) -> tuple[list[MediaClip], list[Finding]]:
+    """The clips that can be used, and all findings, in the order of the entries; several are examined at a time."""
+    # Pictures and packets are read outside the interpreter's lock, so threads do.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        examined = list(pool.map(examine, entries))
+    return [clip for clip, _ in examined if clip is not None], [f for _, found in examined for f in found]
+
+
+def take_one(paths: Sequence[Path], rule: str, root: Path, report: Report) -> Path | None:
+    """The only file of its kind; several that differ in size are an error under `rule`."""
+    if len({path.stat().st_size for path in paths}) > 1:
+        names = " and ".join(relative(path, root) for path in paths)
+        report.error(rule, f"different files {names}", "keep the right one")
+        return None
+    return paths[0] if paths else None
+
+
+def take_crops(clip: str, listing: MediaListing, root: Path, report: Report) -> Path | None:
+    """The folder of crops of a clip. Where other clips have one, it is an error to have none."""
+    folders = listing.crops.get(clip, [])
+    if not folders and listing.crops:
+        report.error("crops-there", f"{clip} has no folder of crops", f"put its crops into cropped_aligned/{clip}")
     if len(folders) > 1:
         names = " and ".join(relative(folder, root) for folder in folders)
-        remedy = f"{relative(folders[0], root)} is taken; remove the other"
-        findings.append(Finding(file, "crops-once", f"crops in {names}", remedy, "warning"))
+        report.warning("crops-once", f"crops in {names}", f"{relative(folders[0], root)} is taken; remove the other")
     return folders[0] if folders else None
 
 
@@ -56,23 +124,18 @@ def take_transcript(paths: Sequence[Path], seconds: float, root: Path, findings:
     return path
 
 
-def sound_of_video(
-    video: Path, facts: VideoFacts, wav: str, others: bool, root: Path, findings: list[Finding]
-) -> Path | None:
-    """The video itself, if it has sound, where a clip has no wav file; adds to `findings`.
+def sound_of_video(video: Path, facts: VideoFacts, wav: str, others: bool, report: Report) -> Path | None:
+    """The video itself, if it has sound, where a clip has no wav file.
 
     wav: the file that there might be; others: whether other clips have theirs, so that none at all is an error.
     """
-    file = relative(video, root)
     if facts.has_sound:
         if others:
-            remedy = "nothing to do: the sound of the video is taken"
-            findings.append(Finding(file, "sound-there", "has no wav file", remedy, "warning"))
+            report.warning("sound-there", "has no wav file", "nothing to do: the sound of the video is taken")
         return video
     problem = "has no wav file, and no sound track of its own"
     if others:
-        remedy = f"put {wav} beside the others (one without samples if it truly is mute)"
-        findings.append(Finding(file, "sound-there", problem, remedy))
+        report.error("sound-there", problem, f"put {wav} next to the others (without samples if it is truly mute)")
     else:
-        findings.append(Finding(file, "sound-there", problem, "audio is marked absent in this clip", "warning"))
+        report.warning("sound-there", problem, "audio is marked absent in this clip")
     return None

@@ -53,8 +53,53 @@ def refuse_errors(findings: Sequence[Finding], root: Path) -> None:
     word = "thing is" if len(errors) == 1 else "things are"
     raise DataError(
         f"{len(errors)} {word} wrong with {root}:\n  " + "\n  ".join(lines),
-        "mend these and run the same command again; `crossfold validate` lists all",
+        "fix these and run the same command again; `crossfold validate` lists all",
     )
+
+
+class Refusal(Exception):
+    """Ends the reading of a file that is of no use, with (rule, problem, remedy); a `Report` makes an error of it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Adds findings about one file to a list.
+
+    In a `with` block a `Refusal` becomes an error, and what follows the block goes on.
+    """
+
+    file: str
+    findings: list[Finding]
+
+    def error(self, rule: str, problem: str, remedy: str) -> None:
+        """What stops `prepare`."""
+        self.findings.append(Finding(self.file, rule, problem, remedy))
+
+    def warning(self, rule: str, problem: str, remedy: str) -> None:
+        """What `remedy` says is done about it."""
+        self.findings.append(Finding(self.file, rule, problem, remedy, "warning"))
+
+    def note(self, rule: str, problem: str, remedy: str) -> None:
+        """What is good to know."""
+        self.findings.append(Finding(self.file, rule, problem, remedy, "note"))
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, Refusal):
+            self.error(*error.args)
+        return isinstance(error, Refusal)
+
+
+def has_errors(findings: Sequence[Finding]) -> bool:
+    """Whether any of them stops `prepare`."""
+    return any(finding.severity == "error" for finding in findings)
+
+
+def and_more(count: int, what: str = "") -> str:
+    """`, and 3 more lines`, after the first of `count` alike; nothing where there is one."""
+    return f", and {count - 1} more{what}" if count > 1 else ""
 
 
 def relative(path: Path, root: Path) -> str:

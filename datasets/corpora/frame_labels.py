@@ -6,39 +6,36 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.findings import Finding, Severity, relative
+from crossfold.datasets.corpora.findings import Report, and_more
 
 _HEADER = "valence,arousal"
 _NUMBER = re.compile(r"\s*[-+.\d]")
 _AGAIN = "fetch the file again, or correct it; every frame has a line of its own"
 
 
-def read_labels(path: Path, root: Path) -> tuple[np.ndarray, list[Finding]]:
+def read_labels(path: Path, report: Report) -> np.ndarray:
     """Labels of a clip: float32 [frames, 2], valence then arousal, `UNLABELLED` kept as written.
 
-    Whatever breaks a rule is a finding, its file named relative to `root`. With an error among them the labels are
-    of no use, but they have a row for every line, so that their number can be compared with other files.
+    Whatever breaks a rule goes to the report. With an error in it the labels are of no use, but they have a row for
+    every line, so that their number can be compared with other files.
     """
-
-    def found(rule: str, problem: str, remedy: str = _AGAIN, severity: Severity = "error") -> Finding:
-        return Finding(relative(path, root), rule, problem, remedy, severity)
-
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        return _rows([]), [found("label-readable", f"cannot be read as text ({error})")]
-    findings = []
+        report.error("label-readable", f"cannot be read as text ({error})", _AGAIN)
+        return _rows([])
     first_line = 1
     if lines and not _NUMBER.match(lines[0]):
         header = lines.pop(0)
         first_line = 2
         if header.lower().replace(" ", "") != _HEADER:
-            findings.append(found("label-header", f"has the header {header[:40]!r}", f"it must be `{_HEADER}`"))
+            report.error("label-header", f"has the header {header[:40]!r}", f"it must be `{_HEADER}`")
     elif lines:
         remedy = f"line 1 is taken as frame 1; put `{_HEADER}` above it"
-        findings.append(found("label-header", f"has no header, it begins with {lines[0][:40]!r}", remedy, "warning"))
+        report.warning("label-header", f"has no header, it begins with {lines[0][:40]!r}", remedy)
     if not lines:
-        return _rows([]), [*findings, found("label-empty", "has no labels")]
+        report.error("label-empty", "has no labels", _AGAIN)
+        return _rows([])
     labels = _rows(lines)
     broken = np.isnan(labels).any(1)
     for rule, wrong, says in (
@@ -47,11 +44,11 @@ def read_labels(path: Path, root: Path) -> tuple[np.ndarray, list[Finding]]:
     ):
         if wrong.any():
             at = int(np.argmax(wrong))
-            more = f", and {wrong.sum() - 1} more" if wrong.sum() > 1 else ""
-            findings.append(found(rule, f"line {at + first_line} {says}: {lines[at][:40]!r}{more}"))
+            problem = f"line {at + first_line} {says}: {lines[at][:40]!r}{and_more(int(wrong.sum()))}"
+            report.error(rule, problem, _AGAIN)
     if (labels == UNLABELLED).any(1).all():
-        findings.append(found("label-none", "has no frame with both labels", "the clip is kept, and unused", "warning"))
-    return labels, findings
+        report.warning("label-none", "has no frame with both labels", "the clip is kept, and unused")
+    return labels
 
 
 def _rows(lines: list[str]) -> np.ndarray:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from crossfold.datasets.corpora.findings import Finding, attempt, relative
+from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.sound import check_wav_length
 from crossfold.datasets.media.transcripts import read_transcript
 
+TOLERANCE = 5
+"""Frames by which labels, pictures and crops without time stamps may differ in length, as in Aff-Wild2."""
 _BEYOND_SECONDS = 1.0
 
 
@@ -16,18 +18,18 @@ def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:
     """A transcript can be read, and is one of a recording of this length."""
     findings: list[Finding] = []
     words = attempt(read_transcript, path, "transcript-readable", root, findings)
-    if words is None:
+    # Recognisers give the last word a second too much now and then.
+    beyond = [word.start for word in words or () if word.start > seconds + _BEYOND_SECONDS]
+    if not words or not beyond:
         return findings
-    beyond = [word for word in words if word.start > seconds + _BEYOND_SECONDS]
-    if not beyond:
-        return []
-    last = max(word.start for word in beyond)
-    problem = f"has {len(beyond)} of {len(words)} words after the end, up to {last:.1f} s of {seconds:.1f} s"
+    report = Report(relative(path, root), findings)
+    problem = f"has {len(beyond)} of {len(words)} words after the end, up to {max(beyond):.1f} s of {seconds:.1f} s"
     if len(beyond) > len(words) / 2:
         remedy = "it is not of this video, or its times are not in seconds; fetch or make it again"
-        return [Finding(relative(path, root), "transcript-length", problem, remedy)]
-    remedy = "nothing to do: they are left out"
-    return [Finding(relative(path, root), "transcript-length", problem, remedy, "warning")]
+        report.error("transcript-length", problem, remedy)
+    else:
+        report.warning("transcript-length", problem, "nothing to do: they are left out")
+    return findings
 
 
 def check_wav(path: Path, root: Path) -> list[Finding]:
@@ -40,52 +42,34 @@ def check_wav(path: Path, root: Path) -> list[Finding]:
 def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode: bool) -> list[Finding]:
     """Crops are numbered from 1, do not go beyond the frames, and, with `decode`, can all be read."""
     files = crop_files(folder)
-    name = relative(folder, root)
+    findings: list[Finding] = []
+    report = Report(relative(folder, root), findings)
     if not files:
-        return [Finding(name, "crops-there", "holds no crop", "unpack the crops of this clip again")]
-    findings = []
+        report.error("crops-there", "holds no crop", "unpack the crops of this clip again")
+        return findings
     if 0 in files:
-        findings.append(
-            Finding(name, "crops-from-1", "has a crop number 0", "crops count from 1, as labels do; renumber them")
-        )
-    beyond = [number for number in files if number > frames]
-    if beyond and max(beyond) > frames + tolerance:
-        findings.append(
-            Finding(
-                name,
-                "crops-within-clip",
-                f"has crops up to number {max(beyond)}, the clip has {frames} frames",
-                "crops and labels are not of the same cut; fetch both again",
-            )
-        )
+        report.error("crops-from-1", "has a crop number 0", "crops count from 1, as labels do; renumber them")
+    last, beyond = max(files), sum(number > frames for number in files)
+    if last > frames + tolerance:
+        problem = f"has crops up to number {last}, the clip has {frames} frames"
+        report.error("crops-within-clip", problem, "crops and labels are not of the same cut; fetch both again")
     elif beyond:
-        findings.append(
-            Finding(
-                name,
-                "crops-within-clip",
-                f"has {len(beyond)} crop(s) after the last of {frames} frames",
-                "nothing to do: they are left out",
-                "warning",
-            )
-        )
+        problem = f"has {beyond} crop(s) after the last of {frames} frames"
+        report.warning("crops-within-clip", problem, "nothing to do: they are left out")
     if decode:
-        findings += [finding for path in files.values() for finding in _check_picture(path, root)]
+        for path in files.values():
+            if not _is_picture(path):
+                remedy = "fetch the crop again, or delete it: then the frame has no face"
+                Report(relative(path, root), findings).error("crop-readable", "not a readable picture", remedy)
     return findings
 
 
-def _check_picture(path: Path, root: Path) -> list[Finding]:
+def _is_picture(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             # Draft mode reads every byte of a JPEG, so it sees a cut file, and skips most of the arithmetic.
             image.draft("L", (1, 1))
             image.load()
     except (OSError, SyntaxError, ValueError):
-        return [
-            Finding(
-                relative(path, root),
-                "crop-readable",
-                "not a readable picture",
-                "fetch the crop again, or delete it: then the frame has no face",
-            )
-        ]
-    return []
+        return False
+    return True

@@ -1,7 +1,7 @@
-"""Reading of media files: what a video holds, its sound, its spectrogram, its face crops.
+"""The pictures of a video, and when each is shown.
 
-Everything is put on the time axis of the video's frames. Frame i lasts from `times[i]` to `times[i] + 1 / fps`, and
-its column of the spectrogram hears exactly that, so no rate, however odd, makes sound and picture drift apart.
+Everything else is put on the time axis of these frames. Frame i lasts from `times[i]` to `times[i] + 1 / fps`, and
+its column of the spectrogram covers exactly that, so no rate, however odd, makes sound and picture drift apart.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.media.container import open_container
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.errors import DataError
 
 
@@ -18,20 +19,9 @@ from crossfold.platform.core.errors import DataError
 class VideoFacts:
     """What a container says about its pictures, none of them decoded."""
 
-    fps: float
-    times: np.ndarray
-    """float64 [frames]: when each frame is shown, in seconds after the first."""
+    axis: TimeAxis
+    """A frame for each picture."""
     has_sound: bool
-
-    @property
-    def frames(self) -> int:
-        """Pictures in the file."""
-        return len(self.times)
-
-    @property
-    def seconds(self) -> float:
-        """From the begin of the first picture to the end of the last."""
-        return float(self.times[-1]) + 1 / self.fps
 
 
 def probe(path: Path) -> VideoFacts:
@@ -51,7 +41,7 @@ def probe(path: Path) -> VideoFacts:
         if not packets or fps <= 0:
             raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
         times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
-        return VideoFacts(fps, times, bool(container.streams.audio))
+        return VideoFacts(TimeAxis(times, fps), bool(container.streams.audio))
 
 
 def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
@@ -66,7 +56,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
 
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
-    times = probe(path).times
+    times = probe(path).axis.times
     with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"

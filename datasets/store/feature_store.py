@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pandas as pd
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
 from crossfold.datasets.corpora.partitions import Fold, make_folds
 from crossfold.datasets.store.input_kinds import standardised
-from crossfold.datasets.store.running_stats import ROWS_A_LOOK, Sums
+from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 
@@ -112,7 +112,7 @@ class FeatureStore:
         return tuple(entry.get("shape", (entry["width"],)))
 
     def input_kind(self, modality: str) -> str | None:
-        """What raw input it is (`datasets/store/input_kinds.py`); None for ready features."""
+        """What raw input it is (see `input_kinds`); None for ready features."""
         self._require(modality)
         kind: str | None = self.manifest["modalities"][modality].get("input")
         return kind
@@ -166,65 +166,66 @@ class FeatureStore:
         return array
 
 
-def write_store(
-    stores: Path,
-    *,
-    corpus: str,
-    layout: str,
-    targets: Sequence[str | Target],
-    clips: Sequence[ClipInfo],
-    arrays: Callable[[ClipInfo], ClipArrays],
-    origin: Mapping[str, Any],
-    folds: Sequence[Fold] | None = None,
-    inputs: Mapping[str, str] | None = None,
-    owner: str = "",
-) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What a store is of; all but the frames themselves."""
+
+    corpus: str
+    layout: str
+    targets: Sequence[str | Target]
+    """A bare name stands for a target in [-1, 1]."""
+    clips: Sequence[ClipInfo]
+    origin: Mapping[str, Any]
+    """How the features were made (encoder, front end, versions); stored, and part of the hash."""
+    folds: Sequence[Fold] | None = None
+    """Else those of `make_folds`."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The modalities that are raw input for a trainable backbone, with their kind (`input_kinds`)."""
+
+
+def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], ClipArrays], owner: str = "") -> Path:
     """Writes a store under its content hash and returns its folder; an equal store is kept, not rewritten.
 
-    targets: a bare name stands for a target in [-1, 1].
     arrays: called once a clip, in order, so that memory does not grow with the corpus.
-    origin: how the features were made (encoder, front end, versions); stored, and part of the hash.
-    inputs: the modalities that are raw input for a trainable backbone, with their kind (`input_kinds.py`).
     owner: who writes; part of the name of the folder that a killed run leaves behind.
+    Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
     stores.mkdir(parents=True, exist_ok=True)
-    folds = tuple(folds) if folds is not None else make_folds(clips)
-    scales = [target if isinstance(target, Target) else Target(target) for target in targets]
-    beside = Path(tempfile.mkdtemp(prefix=f".{corpus}-{owner}-" if owner else f".{corpus}-", dir=stores))
+    folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips)
+    scales = [target if isinstance(target, Target) else Target(target) for target in spec.targets]
+    # The final name is the content hash, which is known only when all is written.
+    draft = Path(tempfile.mkdtemp(prefix=f".{spec.corpus}-{owner}-" if owner else f".{spec.corpus}-", dir=stores))
     try:
-        manifest = _write_arrays(beside, scales, clips, arrays, inputs or {})
-        pd.DataFrame([asdict(clip) for clip in clips]).to_parquet(beside / "clips.parquet", index=False)
+        manifest = _write_arrays(draft, spec, scales, arrays)
+        pd.DataFrame([asdict(clip) for clip in spec.clips]).to_parquet(draft / "clips.parquet", index=False)
         manifest |= {
             "format": FORMAT,
-            "corpus": corpus,
-            "layout": layout,
+            "corpus": spec.corpus,
+            "layout": spec.layout,
             "targets": [target.name for target in scales],
             "folds": [{"index": f.index, "train": list(f.train), "validation": list(f.validation)} for f in folds],
-            "origin": dict(origin),
+            "origin": dict(spec.origin),
         }
+        # Plain ranges are not stored, so that the hashes of stores made before there were others stay as they are.
         if ranges := {t.name: {"low": t.low, "high": t.high, "unit": t.unit} for t in scales if t != Target(t.name)}:
             manifest["ranges"] = ranges
-        manifest["normalisation"] = _normalisation(beside, manifest, clips, folds)
-        manifest["content_hash"] = _content_hash(beside, manifest)
-        (beside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        final = stores / f"{corpus}-{manifest['content_hash']}"
+        manifest["normalisation"] = _normalisation(draft, manifest, spec.clips, folds)
+        manifest["content_hash"] = _content_hash(draft, manifest)
+        (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        final = stores / f"{spec.corpus}-{manifest['content_hash']}"
         if not (final / "manifest.json").is_file():
             shutil.rmtree(final, ignore_errors=True)
-            beside.chmod(0o755)
-            beside.rename(final)
+            draft.chmod(0o755)
+            draft.rename(final)
         return final
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_arrays(
-    folder: Path,
-    targets: Sequence[Target],
-    clips: Sequence[ClipInfo],
-    arrays: Callable[[ClipInfo], ClipArrays],
-    inputs: Mapping[str, str],
+    folder: Path, spec: StoreSpec, targets: Sequence[Target], arrays: Callable[[ClipInfo], ClipArrays]
 ) -> dict[str, Any]:
-    total = sum(clip.frames for clip in clips)
+    total = sum(clip.frames for clip in spec.clips)
     maps: dict[str, np.ndarray] = {}
     modalities: dict[str, dict[str, Any]] = {}
     spans: list[dict[str, Any]] = []
@@ -233,14 +234,14 @@ def _write_arrays(
     def open_map(name: str, dtype: str, *shape: int) -> np.ndarray:
         return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(total, *shape))
 
-    for clip in clips:
+    for clip in spec.clips:
         brought = arrays(clip)
         _check_rows(clip, brought)
         if not maps:
             for key in sorted(brought.features, key=_modality_rank):
                 array = brought.features[key]
                 modality, _, fold = key.partition("@")
-                entry = modalities.setdefault(modality, _entry(modality, array, inputs.get(modality)))
+                entry = modalities.setdefault(modality, _entry(modality, array, spec.inputs.get(modality)))
                 entry["files"][fold or "all"] = f"{key}.npy"
                 maps[key] = open_map(key, entry.get("dtype", "float32"), *array.shape[1:])
             maps["labels"] = open_map("labels", "float32", len(targets))
@@ -299,7 +300,7 @@ def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
 def _finite(array: np.ndarray, *, or_nan: bool) -> bool:
     if array.dtype.kind not in "fc":
         return True
-    parts = (array[begin : begin + ROWS_A_LOOK] for begin in range(0, len(array), ROWS_A_LOOK))
+    parts = (array[begin : begin + CHUNK_ROWS] for begin in range(0, len(array), CHUNK_ROWS))
     return all((np.isfinite(part) | (np.isnan(part) if or_nan else False)).all() for part in parts)
 
 
@@ -373,7 +374,7 @@ def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
             continue
         digest.update(path.name.encode())
         if path.suffix == ".parquet":
-            # The file also tells which library wrote it; equal tables are equal whoever wrote them.
+            # The file also names the library that wrote it; equal tables are equal whichever wrote them.
             digest.update(json.dumps(pd.read_parquet(path).to_dict("list"), sort_keys=True).encode())
             continue
         with path.open("rb") as file:

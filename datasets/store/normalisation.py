@@ -12,7 +12,7 @@ def statistics_of(store: FeatureStore, modality: str, fold: int, trained: tuple[
     """Statistics over these clips: those of the fold where they are all its training clips, else computed once.
 
     An inner fold, or a part that is held out to pick the epoch, trains on fewer clips than the outer fold; statistics
-    of the others would tell of them. None for raw input that is used as it is.
+    of the others would leak into it. None for raw input that is used as it is.
     """
     stored = store.normalisation(modality, fold)
     if stored is None or set(trained) == set(store.fold(fold).train):

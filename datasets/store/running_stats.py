@@ -2,7 +2,7 @@
 
 import numpy as np
 
-ROWS_A_LOOK = 1024
+CHUNK_ROWS = 1024
 """Rows of raw input that are in memory at a time."""
 
 
@@ -19,8 +19,8 @@ class Sums:
         if array.ndim == 2:
             self._add(np.asarray(array, np.float64)[present])
             return
-        for begin in range(0, len(array), ROWS_A_LOOK):
-            seen = np.asarray(array[begin : begin + ROWS_A_LOOK])[present[begin : begin + ROWS_A_LOOK]]
+        for begin in range(0, len(array), CHUNK_ROWS):
+            seen = np.asarray(array[begin : begin + CHUNK_ROWS])[present[begin : begin + CHUNK_ROWS]]
             self._add(np.moveaxis(seen.astype(np.float64), 1, -1).reshape(-1, array.shape[1]))
 
     def merge(self, other: "Sums") -> None:

@@ -24,7 +24,7 @@ from crossfold.datasets.corpora.findings import Finding, refuse_errors
 from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_file
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.media.face_tracking import available, side_of_clip
-from crossfold.datasets.store.feature_store import FORMAT, write_store
+from crossfold.datasets.store.feature_store import FORMAT, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
@@ -211,15 +211,17 @@ class _Job:
         with threadpool_limits(1):
             return write_store(
                 self.stores,
-                corpus=f"{self.inspection.corpus}-{RANDOM}" if random else self.inspection.corpus,
-                layout=self.entry.layout,
-                targets=self.inspection.targets,
-                clips=infos,
-                arrays=arrays,
-                origin=self._origin(media) | dict(self.inspection.origin),
-                folds=folds,
-                inputs={m: e.reads for m, e in self.making.extractors.items() if e.raw} if media else {},
-                owner=me(),
+                StoreSpec(
+                    corpus=f"{self.inspection.corpus}-{RANDOM}" if random else self.inspection.corpus,
+                    layout=self.entry.layout,
+                    targets=self.inspection.targets,
+                    clips=infos,
+                    origin=self._origin(media) | dict(self.inspection.origin),
+                    folds=folds,
+                    inputs={m: e.reads for m, e in self.making.extractors.items() if e.raw} if media else {},
+                ),
+                arrays,
+                me(),
             )
 
     def _origin(self, media: Sequence[MediaClip]) -> dict[str, Any]:

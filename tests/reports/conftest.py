@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
-from crossfold.datasets.store.feature_store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.metrics import ccc_of, moments, pcc_of, rmse_of
@@ -84,12 +84,8 @@ def make_store(root: Path, corpus: str = "puppets", first_clip: str = "clip_00")
 
     path = write_store(
         root / "stores",
-        corpus=corpus,
-        layout="affwild2",
-        targets=TARGETS,
-        clips=clips,
-        arrays=arrays,
-        origin={"encoder": "none"},
+        StoreSpec(corpus=corpus, layout="affwild2", targets=TARGETS, clips=clips, origin={"encoder": "none"}),
+        arrays,
     )
     return FeatureStore(path)
 

@@ -1,15 +1,11 @@
 """Finding the files of Aff-Wild2's layout, wherever they were unpacked, and what of it is missing or there twice."""
 
-import os
 import re
-from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
-from crossfold.datasets.corpora.discovery import VIDEOS, take_crops, take_transcript, walk
-from crossfold.datasets.corpora.findings import Finding, relative
-from crossfold.datasets.media.transcripts import SUFFIXES as TRANSCRIPTS
+from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, existing, take_one, walk
+from crossfold.datasets.corpora.findings import Finding, Report, relative
 
 _PARTITIONS = {
     "train_set": "train",
@@ -32,10 +28,8 @@ class Listing:
     annotations: list[Path] = field(default_factory=list)
     labels: list[tuple[str, Path]] = field(default_factory=list)
     """(partition, file), in order of partition and name."""
-    crops: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    videos: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    sounds: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    transcripts: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    media: MediaListing = field(default_factory=MediaListing)
+    """Crops by clip; videos, sounds and transcripts by clip or video."""
     tests: list[Path] = field(default_factory=list)
     """Lists of the clips of the test part, whose labels the owners keep."""
 
@@ -44,38 +38,26 @@ def source_files(root: Path) -> list[Path]:
     """Every file that the clips depend on, in order."""
     root = root.resolve()
     listing = list_files(root)
-    media = chain(*listing.videos.values(), *listing.sounds.values(), *listing.transcripts.values())
-    truth = [root / "puppets.json", root / "truth" / "spans.csv", root / "truth" / "clips.csv"]
-    crops = (Path(entry) for folder in chain(*listing.crops.values()) for entry in os.scandir(folder))
-    labels = (path for _, path in listing.labels)
-    return sorted(path for path in chain(labels, media, truth, crops, listing.tests) if path.is_file())
+    return existing(root, (path for _, path in listing.labels), listing.tests, listing.media.files())
 
 
 def list_files(root: Path) -> Listing:
-    """One walk; crop folders are entered only where a clip's crops are needed: there are millions of them."""
+    """One walk over everything but the pictures of crops."""
     listing = Listing()
     for folder, folders, files in walk(root):
         if folder.name.lower() == "va_estimation_challenge":
             listing.annotations.append(folder)
-        if folder.name.startswith("cropped_aligned"):
-            for clip in folders:
-                if not clip.startswith("cropped_aligned"):
-                    listing.crops[clip].append(folder / clip)
-            folders[:] = [f for f in folders if f.startswith("cropped_aligned")]
+        listing.media.add_crops(folder, folders, str)
         partition = _PARTITIONS.get(folder.name.lower())
+        annotated = partition is not None and folder.parent.name.lower() == "va_estimation_challenge"
         for path in (folder / file for file in files):
-            kind = path.suffix.lower()
-            if kind == ".txt" and partition and folder.parent.name.lower() == "va_estimation_challenge":
+            if partition is not None and annotated and path.suffix.lower() == ".txt":
                 listing.labels.append((partition, path))
             elif _TEST_LIST.fullmatch(path.name):
                 listing.tests.append(path)
                 listing.labels += [(TEST, path / f"{name}.txt") for name in _names_in(path)]
-            elif kind in VIDEOS:
-                listing.videos[path.stem].append(path)
-            elif kind == ".wav":
-                listing.sounds[path.stem].append(path)
-            elif kind in TRANSCRIPTS and folder.name == "transcripts":
-                listing.transcripts[path.stem].append(path)
+            else:
+                listing.media.add(path, path.stem)
     listing.labels.sort(key=lambda entry: (_ORDER.index(entry[0]), entry[1].name))
     return listing
 
@@ -88,60 +70,44 @@ def _names_in(path: Path) -> list[str]:
 
 def check_folders(root: Path, listing: Listing) -> list[Finding]:
     """What is missing or there twice, before any single clip is looked at."""
-
-    def found(rule: str, problem: str, remedy: str, file: str = ".") -> Finding:
-        return Finding(file, rule, problem, remedy)
-
-    findings = []
+    findings: list[Finding] = []
+    report = Report(".", findings)
     if not listing.annotations:
-        findings.append(
-            found(
-                "annotations-there",
-                "no folder VA_Estimation_Challenge anywhere under it",
-                "unpack the annotations there, or give the folder that has them as --root",
-            )
-        )
+        remedy = "unpack the annotations there, or give the folder that has them as --root"
+        report.error("annotations-there", "no folder VA_Estimation_Challenge anywhere under it", remedy)
     elif len(listing.annotations) > 1:
         names = ", ".join(relative(path, root) for path in listing.annotations)
-        findings.append(
-            found("annotations-once", f"several sets of annotations: {names}", "keep one, or narrow --root")
-        )
+        report.error("annotations-once", f"several sets of annotations: {names}", "keep one, or narrow --root")
     else:
-        have = {partition for partition, _ in listing.labels}
-        folder = relative(listing.annotations[0], root)
-        findings += [
-            found("partition-there", f"no label files in {name}", "unpack the annotations again", folder)
-            for partition, name in (("train", "Train_Set"), ("validation", "Validation_Set"))
-            if partition not in have
-        ]
-    if not listing.crops:
-        findings.append(
-            found("crops-there", "no folder cropped_aligned with crops", "unpack cropped_aligned.zip under it")
-        )
-    if not listing.videos:
-        findings.append(
-            found("video-there", "no video file", f"put the videos ({', '.join(VIDEOS)}) anywhere under it")
-        )
+        there = {partition for partition, _ in listing.labels}
+        folder = Report(relative(listing.annotations[0], root), findings)
+        for partition, name in (("train", "Train_Set"), ("validation", "Validation_Set")):
+            if partition not in there:
+                folder.error("partition-there", f"no label files in {name}", "unpack the annotations again")
+    if not listing.media.crops:
+        report.error("crops-there", "no folder cropped_aligned with crops", "unpack cropped_aligned.zip under it")
+    if not listing.media.videos:
+        report.error("video-there", "no video file", f"put the videos ({', '.join(VIDEOS)}) anywhere under it")
     return findings + _check_partitions(root, listing)
 
 
 def _check_partitions(root: Path, listing: Listing) -> list[Finding]:
     """No video is in both partitions, by the names of its clips."""
     first: dict[str, tuple[str, Path]] = {}
-    findings = []
+    findings: list[Finding] = []
     for partition, path in listing.labels:
         other, where = first.setdefault(video_name(path.stem), (partition, path))
         if other != partition:
             problem = f"is cut from the same video as {relative(where, root)} in the other partition"
             remedy = "models would be scored on what they learnt from; keep one of the two"
-            findings.append(Finding(relative(path, root), "partitions-apart", problem, remedy))
+            Report(relative(path, root), findings).error("partitions-apart", problem, remedy)
     return findings
 
 
 PRINTED_SPLITS = {(356, 76): "001, 002 and 003", (360, 72): "000"}
 """Training and validation videos as the papers print them, and by which (C17); 162 test videos come without labels."""
 _WHOLE = 400
-"""Fewer annotated videos than this are somebody's part of the corpus, not an edition of it."""
+"""Fewer annotated videos than this are a part of the corpus, not an edition of it."""
 
 
 @dataclass(frozen=True)
@@ -192,28 +158,15 @@ def video_name(clip: str) -> str:
     return _PERSON.sub("", clip)
 
 
-def find_crops(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
-    """The folder of crops of the clip whose label file is `file`; adds to `findings`."""
-    folders = listing.crops.get(file.stem, [])
-    return take_crops(file.stem, folders, bool(listing.crops), relative(file, root), root, findings)
+def of_clip(paths: dict[str, list[Path]], clip: str) -> list[Path]:
+    """The files of a clip, or else of the video that it was cut from."""
+    return paths.get(clip) or paths.get(video_name(clip), [])
 
 
-def find_video(root: Path, listing: Listing, file: Path, findings: list[Finding]) -> Path | None:
-    """The video of the clip whose label file is `file`; adds to `findings`."""
-    paths = listing.videos.get(file.stem) or listing.videos.get(video_name(file.stem), [])
+def find_video(root: Path, listing: Listing, clip: str, report: Report) -> Path | None:
+    """The video of a clip."""
+    paths = of_clip(listing.media.videos, clip)
     if not paths:
-        problem = f"no video {video_name(file.stem)} anywhere under the root"
         remedy = "put it there: its frame rate says which sound belongs to which label"
-        findings.append(Finding(relative(file, root), "video-there", problem, remedy))
-        return None
-    if len({path.stat().st_size for path in paths}) > 1:
-        names = " and ".join(relative(path, root) for path in paths)
-        findings.append(Finding(relative(file, root), "video-once", f"different videos {names}", "keep the right one"))
-        return None
-    return paths[0]
-
-
-def find_transcript(root: Path, listing: Listing, clip: str, seconds: float, findings: list[Finding]) -> Path | None:
-    """The transcript of a clip or else of its video, if there is one; adds to `findings`."""
-    paths = listing.transcripts.get(clip) or listing.transcripts.get(video_name(clip), [])
-    return take_transcript(paths, seconds, root, findings)
+        report.error("video-there", f"no video {video_name(clip)} anywhere under the root", remedy)
+    return take_one(paths, "video-once", root, report)

@@ -14,11 +14,8 @@ A clip has as many frames as labels. Pictures after the last label are dropped; 
 unlabelled. More than `TOLERANCE` frames of either is an error: then the files are not of one video.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,33 +25,33 @@ from crossfold.datasets.corpora.affwild2.files import (
     Listing,
     check_folders,
     check_split,
-    find_crops,
     find_split,
-    find_transcript,
     find_video,
     list_files,
+    of_clip,
     source_files,
     video_name,
 )
 from crossfold.datasets.corpora.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
-from crossfold.datasets.corpora.discovery import sound_of_video
+from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, take_crops, take_transcript
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
-from crossfold.datasets.corpora.findings import Finding, attempt, check_targets, relative
+from crossfold.datasets.corpora.findings import Finding, Report, attempt, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
-from crossfold.datasets.corpora.media_checks import check_crops, check_wav
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_wav
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
 from crossfold.datasets.media.video import VideoFacts, probe
 
-TOLERANCE = 5
-"""Frames by which labels, pictures and crops may differ in length."""
-
 
 @dataclass(frozen=True)
-class _Truth:
-    """What the embedded corpus says about its clips; empty for real data."""
+class _Folder:
+    """What is known of the whole folder when one clip is examined."""
 
+    root: Path
+    listing: Listing
+    deep: bool
     spans: Mapping[str, Sequence[Span]]
     subjects: Mapping[str, str]
+    """What an embedded corpus says about its clips; empty for real data."""
 
 
 def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
@@ -63,19 +60,11 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
     corpus = "puppets" if (root / "puppets.json").is_file() else "affwild2"
     listing = list_files(root)
     findings = check_folders(root, listing)
-    if not listing.labels or not listing.videos:
+    if not listing.labels or not listing.media.videos:
         return Inspection(corpus, [], tuple(findings))
-    truth = _Truth(read_spans(root, findings), read_subjects(root, findings))
-
-    def evaluate(entry: tuple[str, Path]) -> tuple[MediaClip | None, list[Finding]]:
-        return _examine(root, listing, truth, *entry, deep=deep)
-
-    # Pictures and packets are read outside the interpreter's lock, so threads do.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        examined = list(pool.map(evaluate, listing.labels))
-    findings += chain.from_iterable(found for _, found in examined)
-    clips = [clip for clip, _ in examined if clip is not None]
-    findings += check_targets([clip.labels for clip in clips], VALENCE_AROUSAL)
+    folder = _Folder(root, listing, deep, read_spans(root, findings), read_subjects(root, findings))
+    clips, found = examine_clips(lambda entry: _examine(folder, *entry), listing.labels)
+    findings += [*found, *check_targets([clip.labels for clip in clips], VALENCE_AROUSAL)]
     split = find_split(listing) if corpus == "affwild2" else None
     if split is not None:
         findings += check_split(root, listing, split)
@@ -84,46 +73,46 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
     return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), origin=origin)
 
 
-def _examine(
-    root: Path, listing: Listing, truth: _Truth, partition: str, file: Path, *, deep: bool
-) -> tuple[MediaClip | None, list[Finding]]:
+def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | None, list[Finding]]:
     """One clip and what is wrong with its files; no clip where that is an error."""
-    name, video = file.stem, video_name(file.stem)
-    labels, findings = (_no_labels(0), []) if partition == TEST else read_labels(file, root)
-    crops = find_crops(root, listing, file, findings)
-    path = find_video(root, listing, file, findings)
-    facts = attempt(probe, path, "video-readable", root, findings)
+    root, media, name = folder.root, folder.listing.media, file.stem
+    findings: list[Finding] = []
+    report = Report(relative(file, root), findings)
+    labels = _no_labels(0) if partition == TEST else read_labels(file, report)
+    crops = take_crops(name, media, root, report)
+    video = find_video(root, folder.listing, name, report)
+    facts = attempt(probe, video, "video-readable", root, findings)
     if partition == TEST and facts is not None:
-        labels = _no_labels(facts.frames)
+        labels = _no_labels(facts.axis.frames)
     if crops is not None and len(labels):
         # Where labels and pictures differ, that is one finding and not a second one about the crops.
-        frames = max(len(labels), facts.frames if facts is not None else 0)
-        findings += check_crops(crops, frames, TOLERANCE, root, decode=deep)
-    if path is None or facts is None:
+        frames = max(len(labels), facts.axis.frames if facts is not None else 0)
+        findings += check_crops(crops, frames, TOLERANCE, root, decode=folder.deep)
+    if video is None or facts is None:
         return None, findings
-    audio = _find_sound(root, listing, file, path, facts, findings)
+    audio = _find_sound(folder, name, video, facts, findings)
     if len(labels):
-        findings += _check_length(file, path, len(labels), facts.frames, root)
-    transcript = find_transcript(root, listing, name, facts.seconds, findings)
-    if any(finding.severity == "error" for finding in findings):
+        _check_length(len(labels), facts.axis.frames, relative(video, root), report)
+    transcript = take_transcript(of_clip(media.transcripts, name), facts.axis.seconds, root, findings)
+    if has_errors(findings):
         return None, findings
-    labels[facts.frames :] = UNLABELLED
+    # Labels after the last picture have nothing to be learnt from; those of the test part are all empty.
+    labels[facts.axis.frames :] = UNLABELLED
     info = ClipInfo(
         name=name,
-        video=video,
-        subject=truth.subjects.get(name, video),
+        video=video_name(name),
+        subject=folder.subjects.get(name, video_name(name)),
         partition=partition,
-        fps=facts.fps,
+        fps=facts.axis.fps,
         frames=len(labels),
     )
-    spans = tuple(truth.spans.get(name, ()))
     clip = MediaClip(
         info=info,
         labels=labels,
         crops=crops,
         audio=audio,
-        video=path,
-        spans=spans,
+        video=video,
+        spans=tuple(folder.spans.get(name, ())),
         times=_times(facts, info),
         transcript=transcript,
     )
@@ -134,33 +123,34 @@ def _no_labels(frames: int) -> np.ndarray:
     return np.full((frames, 2), UNLABELLED, np.float32)
 
 
-def _find_sound(
-    root: Path, listing: Listing, file: Path, video: Path, facts: VideoFacts, findings: list[Finding]
-) -> Path | None:
+def _find_sound(folder: _Folder, clip: str, video: Path, facts: VideoFacts, findings: list[Finding]) -> Path | None:
     """The wav of the clip or of its video, else the video if it has sound, else nothing."""
-    wavs = listing.sounds.get(file.stem) or listing.sounds.get(video_name(file.stem), [])
+    root, sounds = folder.root, folder.listing.media.sounds
+    wavs = of_clip(sounds, clip)
     if wavs:
         findings += check_wav(wavs[0], root)
         return wavs[0]
-    return sound_of_video(video, facts, f"{video_name(file.stem)}.wav", bool(listing.sounds), root, findings)
+    return sound_of_video(
+        video, facts, f"{video_name(clip)}.wav", bool(sounds), Report(relative(video, root), findings)
+    )
 
 
-def _check_length(file: Path, video: Path, labels: int, pictures: int, root: Path) -> list[Finding]:
+def _check_length(labels: int, pictures: int, video: str, report: Report) -> None:
     if labels == pictures:
-        return []
-    problem = f"has {labels} labels, {relative(video, root)} has {pictures} frames"
+        return
+    problem = f"has {labels} labels, {video} has {pictures} frames"
     if abs(labels - pictures) > TOLERANCE:
-        remedy = "they are not of the same cut; fetch both again"
-        return [Finding(relative(file, root), "label-length", problem, remedy)]
-    remedy = "the labels after the last frame are left out" if labels > pictures else "the last frames are left out"
-    return [Finding(relative(file, root), "label-length", problem, f"nothing to do: {remedy}", "warning")]
+        report.error("label-length", problem, "they are not of the same cut; fetch both again")
+        return
+    what = "the labels after the last frame" if labels > pictures else "the last frames"
+    report.warning("label-length", problem, f"nothing to do: {what} are left out")
 
 
 def _times(facts: VideoFacts, info: ClipInfo) -> np.ndarray:
     """Seconds at which each labelled frame is shown; frames after the last picture go on at the video's rate."""
-    extra = info.frames - facts.frames
-    tail = facts.times[-1] + np.arange(1, extra + 1) / facts.fps
-    times: np.ndarray = np.concatenate([facts.times[: info.frames], tail])
+    extra = info.frames - facts.axis.frames
+    tail = facts.axis.times[-1] + np.arange(1, extra + 1) / facts.axis.fps
+    times: np.ndarray = np.concatenate([facts.axis.times[: info.frames], tail])
     return times
 
 

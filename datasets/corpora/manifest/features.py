@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo, Span
-from crossfold.datasets.corpora.findings import Finding, relative
+from crossfold.datasets.corpora.findings import Finding, Report, from_error
+from crossfold.datasets.corpora.manifest.paths import MANIFEST
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError
 
@@ -96,29 +97,21 @@ def check_shapes(
             frames, width = read_features(path, modality).shape
             shapes[modality] = (frames, width)
         except DataError as error:
-            findings.append(Finding(relative(path, root), "features-readable", error.problem, error.remedy))
+            findings.append(from_error(error, path, root, "features-readable"))
     if len(shapes) < len(files):
         return {}
     if len({frames for frames, _ in shapes.values()}) > 1:
         listed = ", ".join(f"{modality} {frames}" for modality, (frames, _) in shapes.items())
         problem = f"line {line}: clip {clip} has features of different length: {listed} rows"
         remedy = "resample them to one row a frame; nothing is stretched or cut here"
-        findings.append(Finding("manifest.csv", "features-length", problem, remedy))
+        Report(MANIFEST, findings).error("features-length", problem, remedy)
         return {}
     return shapes
 
 
-def check_widths(
-    shapes: Mapping[str, Mapping[str, tuple[int, int]]], files: Mapping[str, Mapping[str, Path]], root: Path
-) -> list[Finding]:
-    """Every clip's features of a modality are as wide as those of the first clip that has it."""
-    first: dict[str, tuple[int, str]] = {}
-    findings = []
-    for clip, found in shapes.items():
-        for modality, (_, width) in found.items():
-            wanted, of = first.setdefault(modality, (width, clip))
-            if width != wanted:
-                problem = f"is {width} wide, those of clip {of} are {wanted}"
-                file = relative(files[clip][modality], root)
-                findings.append(Finding(file, "features-width", problem, "extract all clips alike"))
-    return findings
+def check_width(modality: str, width: int, first: dict[str, tuple[int, str]], clip: str, report: Report) -> None:
+    """Every clip's features of a modality are as wide as those of the `first` clip that has it."""
+    wanted, of = first.setdefault(modality, (width, clip))
+    if width != wanted:
+        problem = f"is {width} wide, those of clip {of} are {wanted}"
+        report.error("features-width", problem, "extract all clips alike")

@@ -19,9 +19,11 @@ import numpy as np
 import yaml
 
 from crossfold.datasets.corpora.clips import UNLABELLED, Target
-from crossfold.datasets.corpora.findings import Finding, relative
-from crossfold.datasets.corpora.manifest.frames import TOLERANCE, Axis
-from crossfold.datasets.corpora.manifest.table import Table, read_table
+from crossfold.datasets.corpora.findings import Finding, Refusal, Report, has_errors, relative
+from crossfold.datasets.corpora.manifest.paths import MANIFEST
+from crossfold.datasets.corpora.media_checks import TOLERANCE
+from crossfold.datasets.corpora.tables import Table, read_table
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 
@@ -50,19 +52,18 @@ def read_declared(root: Path, findings: list[Finding]) -> tuple[str | None, tupl
     path = root / "manifest.yaml"
     if not path.is_file():
         return None, None
+    report = Report("manifest.yaml", findings)
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         declared = Declared.parse({} if data is None else data, "manifest.yaml")
         targets = {name: Target(name, r.low, r.high, r.unit) for name, r in (declared.targets or {}).items()}
-    except UserError as error:
-        findings.append(Finding("manifest.yaml", "declared", error.problem, "keys: name; targets: {name: {low, high}}"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        findings.append(Finding("manifest.yaml", "declared", f"is not YAML ({reason})", "mend the file"))
-    except ValueError as error:
-        findings.append(Finding("manifest.yaml", "declared", str(error), "give the lower end first"))
-    else:
         return declared.name, tuple(targets.values()) or None
+    except UserError as error:
+        report.error("declared", error.problem, "keys: name; targets: {name: {low, high}}")
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        report.error("declared", f"is not YAML ({' '.join(str(error).split())})", "correct the file")
+    except ValueError as error:
+        report.error("declared", str(error), "give the lower end first")
     return None, None
 
 
@@ -84,74 +85,72 @@ class Labels:
         """Names, in the order of the columns."""
         return (*self.columns, *self.whole)
 
-    @property
-    def rows(self) -> int | None:
-        """Rows, where row i is frame i."""
-        return len(next(iter(self.columns.values()))) if self.columns and not self.places else None
-
 
 def read_label_file(
     path: Path, root: Path, declared: Sequence[Target] | None, findings: list[Finding]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Columns by target, and the places of the rows; both empty where the file is of no use."""
-    if path.suffix == ".npy":
-        return _read_array(path, root, declared, findings), {}
-    table = read_table(path, root, findings, PLACES)
-    if table is None:
-        return {}, {}
-    before = len(findings)
+    found: list[Finding] = []
+    columns: dict[str, np.ndarray] = {}
+    places: dict[str, np.ndarray] = {}
+    with Report(relative(path, root), found):
+        if path.suffix == ".npy":
+            columns = _read_array(path, declared)
+        elif (table := read_table(path, root, found, PLACES)) is not None:
+            places, columns = _placed_columns(table, found)
+    findings += found
+    return ({}, {}) if has_errors(found) else (columns, places)
+
+
+def _placed_columns(table: Table, findings: list[Finding]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The columns that place the rows, and those that hold values. Raises `Refusal`."""
     ways = [way for way in (("time",), ("frame",), ("start", "end")) if set(way) & set(table.columns)]
     if len(ways) > 1 or (ways and not set(ways[0]) <= set(table.columns)):
-        found = [column for column in table.columns if column in PLACES]
-        problem = f"places its rows by {', '.join(found)}"
+        problem = f"places its rows by {', '.join(column for column in table.columns if column in PLACES)}"
         remedy = "give one of: time; frame; start and end; none of them, with a row a frame"
-        findings.append(Finding(table.file, "label-place", problem, remedy))
-        return {}, {}
+        raise Refusal("label-place", problem, remedy)
     places = {column: _place(table, column, findings) for column in table.columns if column in PLACES}
-    columns = {
-        column.removeprefix("label:"): table.numbers(column, findings, "label-number")
-        for column in table.columns
-        if column not in PLACES
-    }
-    if not columns:
-        findings.append(Finding(table.file, "label-none", "has no column of values", "add one, named after its target"))
-    return (columns, places) if len(findings) == before else ({}, {})
+    values = [column for column in table.columns if column not in PLACES]
+    if not values:
+        raise Refusal("label-none", "has no column of values", "add one, named after its target")
+    return places, {c.removeprefix("label:"): table.numbers(c, findings, "label-number") for c in values}
 
 
 def _place(table: Table, column: str, findings: list[Finding]) -> np.ndarray:
     values = table.numbers(column, findings, "label-place")
-    if (empty := np.flatnonzero(np.isnan(values))).size and not any(f.file == table.file for f in findings):
+    if (empty := np.flatnonzero(np.isnan(values))).size and not findings:
         problem = f"line {table.rows[empty[0]].line} has no {column}"
-        findings.append(Finding(table.file, "label-place", problem, "every row says where it belongs"))
+        raise Refusal("label-place", problem, "every row says where it belongs")
     return values
 
 
-def _read_array(
-    path: Path, root: Path, declared: Sequence[Target] | None, findings: list[Finding]
-) -> dict[str, np.ndarray]:
-    def refuse(problem: str, remedy: str) -> dict[str, np.ndarray]:
-        findings.append(Finding(relative(path, root), "label-array", problem, remedy))
-        return {}
-
+def _read_array(path: Path, declared: Sequence[Target] | None) -> dict[str, np.ndarray]:
+    """Columns of an .npy file in the order of the targets. Raises `Refusal`."""
     if declared is None:
-        return refuse("is an array, whose columns have no names", "declare `targets` in manifest.yaml, in their order")
+        remedy = "declare `targets` in manifest.yaml, in their order"
+        raise Refusal("label-array", "is an array, whose columns have no names", remedy)
     try:
         array = np.load(path, allow_pickle=False)
     except Exception:  # NumPy raises many kinds for a damaged header
-        return refuse("is not a whole .npy file of numbers", "write it again with numpy.save")
+        problem = "is not a whole .npy file of numbers"
+        raise Refusal("label-array", problem, "write it again with numpy.save") from None
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.shape[1] != len(declared) or array.dtype.kind not in "fiu":
-        shape = f"{array.dtype} {list(array.shape)}"
-        return refuse(f"holds {shape}", f"write numbers of [frames, {len(declared)}], as manifest.yaml has the targets")
+        remedy = f"write numbers of [frames, {len(declared)}], as manifest.yaml has the targets"
+        raise Refusal("label-array", f"holds {array.dtype} {list(array.shape)}", remedy)
     if np.isinf(array).any():
-        return refuse("has infinite values", "write not-a-number where there is no annotation")
+        raise Refusal("label-array", "has infinite values", "write not-a-number where there is no annotation")
     return {target.name: array[:, t].astype(np.float64) for t, target in enumerate(declared)}
 
 
-def place_labels(labels: Labels, axis: Axis, targets: Sequence[Target], findings: list[Finding]) -> np.ndarray:
+def place_labels(labels: Labels, axis: TimeAxis, targets: Sequence[Target], findings: list[Finding]) -> np.ndarray:
     """float32 [frames, targets] on the frames of a clip, not a number where there is no annotation."""
+    report = Report(labels.file, findings)
     found = np.full((axis.frames, len(targets)), np.nan)
-    rows = _rows_of_frames(labels, axis, findings) if labels.columns else None
+    rows = None
+    if labels.columns:
+        with report:
+            rows = _rows_of_frames(labels, axis, report)
     for t, target in enumerate(targets):
         if target.name in labels.whole:
             found[:, t] = labels.whole[target.name]
@@ -160,54 +159,45 @@ def place_labels(labels: Labels, axis: Axis, targets: Sequence[Target], findings
         if not target.low <= UNLABELLED <= target.high:
             found[found[:, t] == UNLABELLED, t] = np.nan
     if np.isnan(found).all() and not any(f.file == labels.file and f.severity == "error" for f in findings):
-        problem = "gives no frame of its clip a value"
-        findings.append(Finding(labels.file, "label-none", problem, "the clip is kept, and unused", "warning"))
+        report.warning("label-none", "gives no frame of its clip a value", "the clip is kept, and unused")
     return found.astype(np.float32)
 
 
-def _rows_of_frames(labels: Labels, axis: Axis, findings: list[Finding]) -> np.ndarray | None:
-    """int64 [frames]: the row of each frame, -1 where it has none; nothing where the places make no sense."""
-
-    def tell(rule: str, problem: str, remedy: str, *, error: bool = True) -> None:
-        findings.append(Finding(labels.file, rule, problem, remedy, "error" if error else "warning"))
-
+def _rows_of_frames(labels: Labels, axis: TimeAxis, report: Report) -> np.ndarray:
+    """int64 [frames]: the row of each frame, -1 where it has none. Raises `Refusal` where the places make no sense."""
     if "start" in labels.places:
-        return _spans(labels.places["start"], labels.places["end"], axis, tell)
+        return _rows_of_spans(labels.places["start"], labels.places["end"], axis, report)
     if "time" in labels.places:
-        return _nearest_rows(labels.places["time"], axis, tell)
+        return _nearest_rows(labels.places["time"], axis, report)
     if "frame" in labels.places:
-        return _numbered(labels.places["frame"], axis, tell)
+        return _numbered_rows(labels.places["frame"], axis)
     rows = len(next(iter(labels.columns.values())))
+    problem = f"has {rows} rows, its clip has {axis.frames} frames"
     if abs(rows - axis.frames) > TOLERANCE:
-        problem = f"has {rows} rows, its clip has {axis.frames} frames"
-        tell("label-length", problem, "say where each row belongs in a column `time` (seconds), or write a row a frame")
-        return None
+        remedy = "say where each row belongs in a column `time` (seconds), or write a row a frame"
+        raise Refusal("label-length", problem, remedy)
     if rows != axis.frames:
         rest = "rows after the last frame are left out" if rows > axis.frames else "the last frames are unlabelled"
-        tell(
-            "label-length", f"has {rows} rows, its clip has {axis.frames} frames", f"nothing to do: {rest}", error=False
-        )
+        report.warning("label-length", problem, f"nothing to do: {rest}")
     index = np.arange(axis.frames)
     return np.where(index < rows, index, -1)
 
 
-def _spans(start: np.ndarray, end: np.ndarray, axis: Axis, tell: Any) -> np.ndarray | None:
+def _rows_of_spans(start: np.ndarray, end: np.ndarray, axis: TimeAxis, report: Report) -> np.ndarray:
     if (wrong := np.flatnonzero((start < 0) | (end <= start))).size:
         at = int(wrong[0])
-        tell("label-span", f"row {at + 1} spans [{start[at]:g}, {end[at]:g}) s", "it needs 0 <= start < end")
-        return None
+        problem = f"row {at + 1} spans [{start[at]:g}, {end[at]:g}) s"
+        raise Refusal("label-span", problem, "it needs 0 <= start < end")
     order = np.argsort(start, kind="stable")
     if (over := np.flatnonzero(start[order][1:] < end[order][:-1] - 1e-9)).size:
         first, second = order[over[0]], order[over[0] + 1]
         problem = f"rows {first + 1} and {second + 1} overlap at {start[second]:g} s"
-        tell("label-span", problem, "a frame has one value a target; end one span where the next begins")
-        return None
-    if not _in_seconds(float(end.max()), axis, tell):
-        return None
+        raise Refusal("label-span", problem, "a frame has one value a target; end one span where the next begins")
+    _check_seconds(float(end.max()), axis)
     late = float(end.max()) - axis.seconds
     if late > 1:
         remedy = "nothing to do if the annotators rounded up; what is after the last frame is left out"
-        tell("label-length", f"goes on {late:.1f} s after the last frame of its clip", remedy, error=False)
+        report.warning("label-length", f"goes on {late:.1f} s after the last frame of its clip", remedy)
     rows = np.full(axis.frames, -1)
     for row in range(len(start)):
         # A frame that begins with a span belongs to it, however its time was rounded.
@@ -215,50 +205,43 @@ def _spans(start: np.ndarray, end: np.ndarray, axis: Axis, tell: Any) -> np.ndar
     return rows
 
 
-def _nearest_rows(times: np.ndarray, axis: Axis, tell: Any) -> np.ndarray | None:
+def _nearest_rows(times: np.ndarray, axis: TimeAxis, report: Report) -> np.ndarray:
     if (back := np.flatnonzero(np.diff(times) <= 0)).size or times[0] < 0:
         at = int(back[0]) + 1 if back.size else 0
-        tell("label-time", f"row {at + 1} is at {times[at]:g} s", "times begin at 0 or later and rise from row to row")
-        return None
+        remedy = "times begin at 0 or later and rise from row to row"
+        raise Refusal("label-time", f"row {at + 1} is at {times[at]:g} s", remedy)
     if len(times) == 1:
-        tell("label-time", "has one time stamp, which does not say how long it holds", "give `start` and `end` instead")
-        return None
-    if not _in_seconds(float(times[-1]), axis, tell):
-        return None
+        problem = "has one time stamp, which does not say how long it holds"
+        raise Refusal("label-time", problem, "give `start` and `end` instead")
+    _check_seconds(float(times[-1]), axis)
     period = max(float(np.median(np.diff(times))), 1 / axis.fps)
-    for gap, where in (
-        (float(times[-1]) - axis.seconds, "goes on {} after the last frame"),
-        (axis.seconds - float(times[-1]), "ends {} before the last frame"),
-    ):
-        if gap > max(1.0, 2 * period):
-            remedy = "check that labels and media are of one cut; frames without a label near by are unlabelled"
-            tell("label-length", where.format(f"{gap:.1f} s") + " of its clip", remedy, error=False)
+    gap = float(times[-1]) - axis.seconds
+    if abs(gap) > max(1.0, 2 * period):
+        problem = f"goes on {gap:.1f} s after" if gap > 0 else f"ends {-gap:.1f} s before"
+        remedy = "check that labels and media are of one cut; frames without a label near by are unlabelled"
+        report.warning("label-length", f"{problem} the last frame of its clip", remedy)
     right = np.clip(np.searchsorted(times, axis.times), 1, len(times) - 1)
     rows = np.where(axis.times - times[right - 1] <= times[right] - axis.times, right - 1, right)
     return np.where(np.abs(times[rows] - axis.times) <= period + 1e-9, rows, -1)
 
 
-def _numbered(numbers: np.ndarray, axis: Axis, tell: Any) -> np.ndarray | None:
-    whole = numbers == np.rint(numbers)
-    wrong = np.flatnonzero(~whole | (numbers < 0) | (numbers >= axis.frames))
+def _numbered_rows(numbers: np.ndarray, axis: TimeAxis) -> np.ndarray:
+    wrong = np.flatnonzero((numbers != np.rint(numbers)) | (numbers < 0) | (numbers >= axis.frames))
     if wrong.size:
         at = int(wrong[0])
         problem = f"row {at + 1} is of frame {numbers[at]:g}; its clip has frames 0 to {axis.frames - 1}"
-        tell("label-frame", problem, "frames count from 0, in whole numbers")
-        return None
+        raise Refusal("label-frame", problem, "frames count from 0, in whole numbers")
     if len(np.unique(numbers)) < len(numbers):
-        tell("label-frame", "names a frame twice", "a frame has one value a target")
-        return None
+        raise Refusal("label-frame", "names a frame twice", "a frame has one value a target")
     rows = np.full(axis.frames, -1)
     rows[numbers.astype(np.int64)] = np.arange(len(numbers))
     return rows
 
 
-def _in_seconds(last: float, axis: Axis, tell: Any) -> bool:
+def _check_seconds(last: float, axis: TimeAxis) -> None:
     if last > _MILLISECONDS * max(axis.seconds, 1):
-        tell("label-time", f"ends at {last:g}, its clip lasts {axis.seconds:.1f} s", "write times in seconds")
-        return False
-    return True
+        problem = f"ends at {last:g}, its clip lasts {axis.seconds:.1f} s"
+        raise Refusal("label-time", problem, "write times in seconds")
 
 
 def settle_targets(
@@ -266,29 +249,22 @@ def settle_targets(
 ) -> tuple[Target, ...]:
     """The targets of the corpus; names that only some files have, and values outside a range, are findings."""
     names = list(dict.fromkeys(name for labels in read for name in labels.targets))
-    if declared is not None:
-        for labels in read:
-            if unknown := [name for name in labels.targets if name not in {target.name for target in declared}]:
-                hint = did_you_mean(unknown[0], [target.name for target in declared])
-                problem = f"has a target {unknown[0]!r}, which manifest.yaml does not declare{hint}"
-                findings.append(Finding(labels.file, "target-known", problem, "declare it, or rename the column"))
-        targets = tuple(declared)
-    else:
-        targets = tuple(Target(name) for name in names)
-        for labels in read:
-            if labels.columns and set(labels.targets) != set(names):
-                problem = f"has the targets {', '.join(labels.targets)}; all files together have {', '.join(names)}"
-                remedy = "name them alike in every file, or declare `targets` in manifest.yaml: then some may be absent"
-                findings.append(Finding(labels.file, "target-known", problem, remedy))
+    targets = tuple(declared) if declared is not None else tuple(Target(name) for name in names)
+    known = [target.name for target in targets]
+    for labels in read:
+        report = Report(labels.file, findings)
+        unknown = [name for name in labels.targets if name not in known]
+        if unknown:
+            hint = did_you_mean(unknown[0], known)
+            problem = f"has a target {unknown[0]!r}, which manifest.yaml does not declare{hint}"
+            report.error("target-known", problem, "declare it, or rename the column")
+        if declared is None and labels.columns and set(labels.targets) != set(names):
+            problem = f"has the targets {', '.join(labels.targets)}; all files together have {', '.join(names)}"
+            remedy = "name them alike in every file, or declare `targets` in manifest.yaml: then some may be absent"
+            report.error("target-known", problem, remedy)
     if not names:
-        findings.append(
-            Finding(
-                "manifest.csv",
-                "label-none",
-                "no clip has labels",
-                "add a column `labels` that names a file, or `label:<target>` with a value a clip",
-            )
-        )
+        remedy = "add a column `labels` that names a file, or `label:<target>` with a value a clip"
+        Report(MANIFEST, findings).error("label-none", "no clip has labels", remedy)
     for target in targets:
         _check_range(target, read, declared is not None, findings)
     return targets
@@ -296,28 +272,24 @@ def settle_targets(
 
 def _check_range(target: Target, read: Sequence[Labels], declared: bool, findings: list[Finding]) -> None:
     mark = np.nan if target.low <= UNLABELLED <= target.high else UNLABELLED
-    outside: list[tuple[str, float]] = []
-    span = [np.inf, -np.inf]
+    found = []
     for labels in read:
         values = labels.columns.get(target.name, np.array([labels.whole.get(target.name, np.nan)]))
         values = values[~np.isnan(values) & (values != mark)]
-        if not values.size:
-            continue
-        span = [min(span[0], float(values.min())), max(span[1], float(values.max()))]
-        wrong = values[(values < target.low) | (values > target.high)]
-        if wrong.size:
-            outside.append((labels.file, float(wrong[0])))
-    if span[0] > span[1]:
+        if values.size:
+            found.append((labels.file, values))
+    if not found:
         problem = f"target {target.name} has no value in any clip"
-        findings.append(Finding("manifest.csv", "target-none", problem, "it cannot be trained", "warning"))
-    if not outside:
-        return
+        Report(MANIFEST, findings).warning("target-none", problem, "it cannot be trained")
+    outside = [(file, v[(v < target.low) | (v > target.high)]) for file, v in found]
+    outside = [(file, wrong) for file, wrong in outside if wrong.size]
     if declared:
-        for file, value in outside:
-            problem = f"{target.name} {value:g} is outside [{target.low:g}, {target.high:g}]"
-            findings.append(Finding(file, "label-range", problem, "correct the value, or the range in manifest.yaml"))
-        return
-    problem = f"{target.name} goes from {span[0]:g} to {span[1]:g}, outside [-1, 1], which holds where none is declared"
-    remedy = f"write manifest.yaml with `targets: {{{target.name}: {{low: {span[0]:g}, high: {span[1]:g}}}}}`"
-    remedy += " and the true ends of its scale"
-    findings.append(Finding(outside[0][0], "label-range", problem, remedy))
+        for file, wrong in outside:
+            problem = f"{target.name} {wrong[0]:g} is outside [{target.low:g}, {target.high:g}]"
+            Report(file, findings).error("label-range", problem, "correct the value, or the range in manifest.yaml")
+    elif outside:
+        low, high = min(v.min() for _, v in found), max(v.max() for _, v in found)
+        problem = f"{target.name} goes from {low:g} to {high:g}, outside [-1, 1], which holds where none is declared"
+        remedy = f"write manifest.yaml with `targets: {{{target.name}: {{low: {low:g}, high: {high:g}}}}}`"
+        report = Report(outside[0][0], findings)
+        report.error("label-range", problem, f"{remedy} and the true ends of its scale")

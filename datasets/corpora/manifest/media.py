@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold.datasets.corpora.findings import Finding, attempt, relative
-from crossfold.datasets.corpora.manifest.frames import TOLERANCE, Axis
-from crossfold.datasets.corpora.media_checks import check_crops
+from crossfold.datasets.corpora.findings import Finding, Refusal, Report, attempt, has_errors, relative
+from crossfold.datasets.corpora.manifest.paths import MANIFEST
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.sound import sound_seconds
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts, probe
 
 _APART = 1.0
-"""Seconds by which sound and pictures may differ in length before it is worth a word."""
+"""Seconds by which sound and pictures may differ in length before it is reported."""
 _SAME_RATE = 0.01
 
 
@@ -35,62 +36,61 @@ class MediaFiles:
 class Media:
     """A clip's media after a look at each file."""
 
-    axis: Axis
+    axis: TimeAxis
     times: np.ndarray | None
     """As `MediaClip.times`."""
     audio: Path | None
 
 
-def look(files: MediaFiles, root: Path, findings: list[Finding], *, deep: bool) -> Media | None:
+def inspect_media(files: MediaFiles, root: Path, findings: list[Finding], *, deep: bool) -> Media | None:
     """The frames and the sound of a clip; nothing, and findings, where a file is of no use."""
     facts = attempt(probe, files.video, "video-readable", root, findings)
     # A damaged video that is also named as the sound is one finding.
     audio = None if files.audio == files.video and facts is None else files.audio
     seconds = attempt(sound_seconds, audio, "sound-readable", root, findings)
-    if (files.video and not facts) or any(finding.severity == "error" for finding in findings):
+    if (files.video and not facts) or has_errors(findings):
         return None
+    report = Report(MANIFEST, findings)
+    sound = Report(relative(files.audio, root) if files.audio else "", findings)
     if files.audio is not None and seconds is None:
-        name = relative(files.audio, root)
-        findings.append(Finding(name, "sound-there", "has no sound track", "name a file with sound, or leave it empty"))
+        sound.error("sound-there", "has no sound track", "name a file with sound, or leave it empty")
         return None
-    axis = _of_video(facts, files, findings) if facts is not None else _of_rate(files, seconds, root, findings)
+    axis = None
+    with report:
+        axis = _of_video(facts, files, report) if facts is not None else _of_rate(files, seconds)
     if axis is None:
         return None
-    if files.audio is not None and seconds is not None and abs(seconds - axis.seconds) > _APART:
+    if seconds is not None and abs(seconds - axis.seconds) > _APART:
         problem = f"lasts {seconds:.1f} s, the pictures of its clip {axis.seconds:.1f} s"
         remedy = "both begin at 0; where there is no sound it is marked absent. Check that they are of one cut"
-        findings.append(Finding(relative(files.audio, root), "sound-length", problem, remedy, "warning"))
+        sound.warning("sound-length", problem, remedy)
     if files.crops is not None:
         findings += check_crops(files.crops, axis.frames, TOLERANCE, root, decode=deep)
     elif files.video is not None:
-        problem = f"line {files.line}: a video without crops"
         remedy = "faces are cut out of it where a detector is installed; else name their folder in column crops"
-        findings.append(Finding("manifest.csv", "crops-there", problem, remedy, "warning"))
-    sound = files.audio or (files.video if facts is not None and facts.has_sound else None)
-    return Media(axis, facts.times if facts is not None else None, sound)
+        report.warning("crops-there", f"line {files.line}: a video without crops", remedy)
+    own = files.video if facts is not None and facts.has_sound else None
+    return Media(axis, axis.times if facts is not None else None, files.audio or own)
 
 
-def _of_video(facts: VideoFacts, files: MediaFiles, findings: list[Finding]) -> Axis:
-    if files.rate is not None and abs(files.rate - facts.fps) > _SAME_RATE * facts.fps:
-        problem = f"line {files.line}: rate {files.rate:g}, its video has {facts.fps:.4g} frames a second"
-        findings.append(Finding("manifest.csv", "rate", problem, "nothing to do: the video's is taken", "warning"))
-    return Axis(facts.times, facts.fps)
+def _of_video(facts: VideoFacts, files: MediaFiles, report: Report) -> TimeAxis:
+    fps = facts.axis.fps
+    if files.rate is not None and abs(files.rate - fps) > _SAME_RATE * fps:
+        problem = f"line {files.line}: rate {files.rate:g}, its video has {fps:.4g} frames a second"
+        report.warning("rate", problem, "nothing to do: the video's is taken")
+    return facts.axis
 
 
-def _of_rate(files: MediaFiles, seconds: float | None, root: Path, findings: list[Finding]) -> Axis | None:
+def _of_rate(files: MediaFiles, seconds: float | None) -> TimeAxis:
+    """The frames of a clip without video. Raises `Refusal`."""
     if files.rate is None:
-        problem = f"line {files.line}: no video, and no rate"
         remedy = "give the frames a second at which labels and predictions are wanted, in column rate"
-        findings.append(Finding("manifest.csv", "rate", problem, remedy))
-        return None
+        raise Refusal("rate", f"line {files.line}: no video, and no rate", remedy)
     if seconds is not None:
         frames = int(seconds * files.rate + 1e-6)
     else:
-        assert files.crops is not None
-        frames = max(crop_files(files.crops), default=0)
+        frames = max(crop_files(files.crops), default=0) if files.crops is not None else 0
     if frames == 0:
-        what = files.audio or files.crops
-        assert what is not None
-        findings.append(Finding(relative(what, root), "frames", "is shorter than a frame", "name another file"))
-        return None
-    return Axis(np.arange(frames) / files.rate, files.rate)
+        what = "sound" if files.audio is not None else "folder of crops"
+        raise Refusal("frames", f"line {files.line}: its {what} is shorter than a frame", "name another file")
+    return TimeAxis(np.arange(frames) / files.rate, files.rate)

@@ -1,4 +1,4 @@
-"""Anybody's data, with no code: a folder with `manifest.csv`, one row a clip.
+"""Any data, with no code: a folder with `manifest.csv`, one row a clip.
 
     clip                     its name
     subject                  who is in it: a subject is never on both sides of a split
@@ -7,7 +7,7 @@
     transcript               words with times
     audio_features, visual_features, text_features      ready-made features instead of media: .npy, .npz, .parquet
     features                 an .npz of several modalities; else features/<modality>/<clip>.npy are found by name
-    labels                   a table or array of labels (see `manifest_labels.py`)
+    labels                   a table or array of labels (see `labels.py`)
     label:<target>           one value for the whole clip or session
     rate                     frames a second, where no video says it
 
@@ -27,16 +27,16 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.clips import ClipInfo, MediaClip, Span, Target
+from crossfold.datasets.corpora.discovery import existing
 from crossfold.datasets.corpora.embedded_truth import read_spans
-from crossfold.datasets.corpora.findings import Finding, relative
+from crossfold.datasets.corpora.findings import Finding, Report, has_errors, relative
 from crossfold.datasets.corpora.manifest.features import (
     SUFFIXES,
     FeatureFiles,
     check_shapes,
-    check_widths,
+    check_width,
     modalities_of_file,
 )
-from crossfold.datasets.corpora.manifest.frames import Axis
 from crossfold.datasets.corpora.manifest.labels import (
     Labels,
     place_labels,
@@ -44,15 +44,15 @@ from crossfold.datasets.corpora.manifest.labels import (
     read_label_file,
     settle_targets,
 )
-from crossfold.datasets.corpora.manifest.media import MediaFiles, look
+from crossfold.datasets.corpora.manifest.media import MediaFiles, inspect_media
+from crossfold.datasets.corpora.manifest.paths import MANIFEST, hint_of, locate, unknown_columns
 from crossfold.datasets.corpora.manifest.splits import Side, check_sides, folds_of
-from crossfold.datasets.corpora.manifest.table import Row, Table, locate, read_number, read_table, unknown_columns
 from crossfold.datasets.corpora.media_checks import check_transcript
 from crossfold.datasets.corpora.registry import CORPORA, EMBEDDED, Corpus, FeatureClip, Inspection
+from crossfold.datasets.corpora.tables import Row, Table, read_number, read_table
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.cell import MODALITIES
-from crossfold.platform.core.errors import did_you_mean
 
-MANIFEST = "manifest.csv"
 _FEATURES = {f"{modality}_features": modality for modality in MODALITIES}
 _MEDIA = ("video", "audio", "crops")
 _COLUMNS = (*("clip", "subject", "partition", "fold", *_MEDIA, "transcript", *_FEATURES, "features", "labels", "rate"),)
@@ -74,10 +74,6 @@ class _Entry:
     spans: tuple[Span, ...] = ()
     """What an embedded corpus planted."""
 
-    def usable(self) -> bool:
-        """No error among its findings so far."""
-        return not any(finding.severity == "error" for finding in self.findings)
-
 
 def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
     """Clips and findings of a folder with a manifest; `deep` also reads every crop."""
@@ -85,7 +81,7 @@ def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
     findings: list[Finding] = []
     name, declared = read_declared(root, findings)
     corpus = _corpus_name(name, root, findings)
-    table = _read_manifest(root, findings)
+    table = _read_manifest(root, Report(MANIFEST, findings))
     if table is None:
         return Inspection(corpus, [], tuple(findings))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -94,18 +90,17 @@ def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
         for entry in entries:
             entry.spans = tuple(spans.get(entry.side.clip, ()))
         targets = settle_targets(declared, [entry.labels for entry in entries], findings)
-        findings += check_sides([entry.side for entry in entries], table.columns)
-        findings += _check_kinds(entries)
+        check_sides([entry.side for entry in entries], table.columns, Report(MANIFEST, findings))
+        _check_kinds(entries, Report(MANIFEST, findings))
         clips: list[MediaClip] | list[FeatureClip]
         if any(entry.features for entry in entries):
             clips = _feature_clips(entries, root, targets)
         else:
             found = pool.map(lambda entry: _media_clip(entry, root, targets, deep=deep), entries)
             clips = sorted((clip for clip in found if clip is not None), key=lambda clip: clip.info.name)
-            findings += _check_modalities(clips)
+            _check_modalities(clips, Report(MANIFEST, findings))
     findings += [finding for entry in entries for finding in entry.findings]
-    sound = not any(finding.severity == "error" for finding in findings)
-    folds = folds_of([entry.side for entry in entries]) if sound else None
+    folds = None if has_errors(findings) else folds_of([entry.side for entry in entries])
     return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), targets, folds)
 
 
@@ -116,35 +111,34 @@ def _corpus_name(name: str | None, root: Path, findings: list[Finding]) -> str:
     if name is None:
         return "manifest"
     if name.startswith(EMBEDDED) or not _CORPUS.fullmatch(name) or (name in CORPORA and name != "manifest"):
+        problem = f"name {name!r} is taken, or cannot name a folder"
         remedy = "choose another, of lower-case letters, digits, - and _"
-        findings.append(Finding("manifest.yaml", "name", f"name {name!r} is taken, or cannot name a folder", remedy))
+        Report("manifest.yaml", findings).error("name", problem, remedy)
         return "manifest"
     return name
 
 
-def _read_manifest(root: Path, findings: list[Finding]) -> Table | None:
+def _read_manifest(root: Path, report: Report) -> Table | None:
     path = root / MANIFEST
     if not path.is_file():
-        hint = did_you_mean(
-            MANIFEST, [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")]
-        )
+        tables = [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")]
         remedy = "write one row a clip; `crossfold corpus puppets OUT --layout manifest` shows how"
-        problem = f"is not there{hint if 'did you mean' in hint else ''}"
-        findings.append(Finding(MANIFEST, "manifest-there", problem, remedy))
+        report.error("manifest-there", f"is not there{hint_of(MANIFEST, tables)}", remedy)
         return None
-    table = read_table(path, root, findings, _COLUMNS, gaps=True)
+    table = read_table(path, root, report.findings, _COLUMNS, gaps=True)
     if table is None:
         return None
-    findings += unknown_columns(table.columns, _COLUMNS)
+    unknown_columns(table.columns, _COLUMNS, report)
     if "clip" not in table.columns:
-        findings.append(Finding(MANIFEST, "column-clip", "has no column `clip`", "give each row a name of its own"))
+        report.error("column-clip", "has no column `clip`", "give each row a name of its own")
         return None
     return table
 
 
 def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] | None) -> _Entry:
-    """A row, its paths and its labels. What is wrong is written down with it."""
+    """A row, its paths and its labels. What is wrong is kept with it."""
     findings: list[Finding] = []
+    report = Report(MANIFEST, findings)
     cells = row.cells
 
     def path(column: str, *, folder: bool = False) -> Path | None:
@@ -153,19 +147,17 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
 
     name = cells["clip"]
     if not _NAME.fullmatch(name):
-        problem = f"line {row.line}: {name!r} cannot name a clip"
-        findings.append(Finding(MANIFEST, "clip-name", problem, "use letters, digits, - and _"))
-    rate = _number(cells.get("rate", ""), "rate", row, table, findings)
+        report.error("clip-name", f"line {row.line}: {name!r} cannot name a clip", "use letters, digits, - and _")
+    rate = _number(cells.get("rate", ""), "rate", row, table, report)
     if rate is not None and not 0 < rate <= 1000:
-        findings.append(
-            Finding(MANIFEST, "rate", f"line {row.line}: rate {rate:g}", "give frames a second, above 0, at most 1000")
-        )
+        remedy = "give frames a second, above 0, at most 1000"
+        report.error("rate", f"line {row.line}: rate {rate:g}", remedy)
         rate = None
     media = MediaFiles(row.line, path("video"), path("audio"), path("crops", folder=True), rate)
     features = _feature_files(name, {c: path(c) for c in (*_FEATURES, "features")}, row, root, findings)
     if not any(cells.get(column) for column in (*_MEDIA, *_FEATURES, "features")) and not features:
         problem = f"line {row.line}: clip {name!r} has no video, audio, crops or features"
-        findings.append(Finding(MANIFEST, "media-there", problem, "name at least one of them, or take the row out"))
+        report.error("media-there", problem, "name at least one of them, or take the row out")
     source = media.video or media.audio
     side = Side(
         line=row.line,
@@ -175,17 +167,20 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
         partition=cells.get("partition", ""),
         fold=cells.get("fold", ""),
     )
-    labels = _labels(row, table, path("labels"), root, declared, findings)
+    file = path("labels")
+    columns, places = read_label_file(file, root, declared, findings) if file is not None else ({}, {})
+    whole = _whole_values(row, table, columns, report)
+    labels = Labels(relative(file, root) if file is not None else MANIFEST, columns, places, whole)
     return _Entry(row.line, side, media, path("transcript"), features, labels, findings)
 
 
-def _number(cell: str, column: str, row: Row, table: Table, findings: list[Finding]) -> float | None:
+def _number(cell: str, column: str, row: Row, table: Table, report: Report) -> float | None:
     """A number of the manifest; nothing where the cell is empty or, with a finding, no number."""
     try:
         value = read_number(cell, table.decimal_comma)
     except ValueError:
         problem = f"line {row.line}: {column} is {cell[:40]!r}, not a number"
-        findings.append(Finding(MANIFEST, "number", problem, "correct it, or leave the cell empty"))
+        report.error("number", problem, "correct it, or leave the cell empty")
         return None
     return None if np.isnan(value) else value
 
@@ -194,82 +189,68 @@ def _feature_files(
     clip: str, given: Mapping[str, Path | None], row: Row, root: Path, findings: list[Finding]
 ) -> dict[str, Path]:
     """Feature files by modality: those that the row names, else those that lie in `features/<modality>/`."""
+    report = Report(MANIFEST, findings)
     files: dict[str, Path] = {}
     for column, path in given.items():
         if path is None:
             continue
         if path.suffix not in SUFFIXES:
             problem = f"line {row.line}: {column} {row.cells[column]!r} is no {', '.join(SUFFIXES)} file"
-            findings.append(Finding(MANIFEST, "features-kind", problem, "write the features as one of these"))
+            report.error("features-kind", problem, "write the features as one of these")
         elif column != "features":
             files[_FEATURES[column]] = path
         elif inside := modalities_of_file(path):
             files |= {modality: path for modality in inside if modality not in files}
         else:
             problem = f"holds no array named {', '.join(MODALITIES)}"
-            findings.append(Finding(relative(path, root), "features-readable", problem, "write it with numpy.savez"))
+            Report(relative(path, root), findings).error("features-readable", problem, "write it with numpy.savez")
     if _NAME.fullmatch(clip) and not any(row.cells.get(column) for column in (*given, *_MEDIA)):
         for modality in MODALITIES:
             found = [p for suffix in SUFFIXES if (p := root / "features" / modality / f"{clip}{suffix}").is_file()]
             if len(found) > 1:
                 names = " and ".join(relative(path, root) for path in found)
-                findings.append(Finding(MANIFEST, "features-once", f"clip {clip} has {names}", "keep one"))
+                report.error("features-once", f"clip {clip} has {names}", "keep one")
             if found:
                 files[modality] = found[0]
     return {modality: files[modality] for modality in MODALITIES if modality in files}
 
 
-def _labels(
-    row: Row,
-    table: Table,
-    path: Path | None,
-    root: Path,
-    declared: Sequence[Target] | None,
-    findings: list[Finding],
-) -> Labels:
-    columns, places = read_label_file(path, root, declared, findings) if path is not None else ({}, {})
+def _whole_values(row: Row, table: Table, columns: Mapping[str, np.ndarray], report: Report) -> dict[str, float]:
+    """The values of `label:<target>`, which hold for the whole clip, of targets that have no column in its file."""
     whole = {}
     for column in table.columns:
-        if column.startswith("label:"):
-            value = _number(row.cells[column], column, row, table, findings)
-            whole[column.removeprefix("label:")] = np.nan if value is None else value
-    if both := [name for name in columns if not np.isnan(whole.get(name, np.nan))]:
-        problem = f"line {row.line}: {both[0]} has a value for the whole clip, and a column in its file of labels"
-        findings.append(Finding(MANIFEST, "label-once", problem, "keep one of the two"))
-    whole = {name: value for name, value in whole.items() if name not in columns}
-    return Labels(relative(path, root) if path is not None else MANIFEST, columns, places, whole)
+        name = column.removeprefix("label:")
+        if name == column:
+            continue
+        value = _number(row.cells[column], column, row, table, report)
+        if name not in columns:
+            whole[name] = np.nan if value is None else value
+        elif value is not None:
+            problem = f"line {row.line}: {name} has a value for the whole clip, and a column in its file of labels"
+            report.error("label-once", problem, "keep one of the two")
+    return whole
 
 
-def _check_kinds(entries: Sequence[_Entry]) -> list[Finding]:
+def _check_kinds(entries: Sequence[_Entry], report: Report) -> None:
     """A corpus is media or features: the two cannot be compared."""
-    media = [e for e in entries if e.media.video or e.media.audio or e.media.crops]
-    features = [e for e in entries if e.features]
-    if not media or not features:
-        return []
-    problem = f"line {media[0].line} names media and line {features[0].line} features"
-    remedy = "give features for every clip, or for none: then they are made from the media"
-    return [Finding(MANIFEST, "media-or-features", problem, remedy)]
+    media = [e.line for e in entries if e.media.video or e.media.audio or e.media.crops]
+    features = [e.line for e in entries if e.features]
+    if media and features:
+        remedy = "give features for every clip, or for none: then they are made from the media"
+        report.error("media-or-features", f"line {media[0]} names media and line {features[0]} features", remedy)
 
 
-def _check_modalities(clips: Sequence[MediaClip]) -> list[Finding]:
+def _check_modalities(clips: Sequence[MediaClip], report: Report) -> None:
     """A modality that no clip has would be zeros in every frame."""
     pictures = any(clip.crops is not None or clip.video is not None for clip in clips)
     sound = any(clip.audio is not None for clip in clips)
-    return [
-        Finding(
-            MANIFEST,
-            "modality-there",
-            f"no clip has {what}",
-            f"prepare with `--{modality} none`: then `plan` skips systems that need it",
-            "warning",
-        )
-        for there, what, modality in ((pictures, "video or crops", "visual"), (sound, "sound", "audio"))
-        if clips and not there
-    ]
+    for there, what, modality in ((pictures, "video or crops", "visual"), (sound, "sound", "audio")):
+        if clips and not there:
+            remedy = f"prepare with `--{modality} none`: then `plan` skips systems that need it"
+            report.warning("modality-there", f"no clip has {what}", remedy)
 
 
-def _info(entry: _Entry, axis: Axis) -> ClipInfo:
-    side = entry.side
+def _info(side: Side, axis: TimeAxis) -> ClipInfo:
     return ClipInfo(
         name=side.clip,
         video=side.video,
@@ -280,7 +261,7 @@ def _info(entry: _Entry, axis: Axis) -> ClipInfo:
     )
 
 
-def _place(entry: _Entry, axis: Axis, targets: Sequence[Target]) -> np.ndarray:
+def _place(entry: _Entry, axis: TimeAxis, targets: Sequence[Target]) -> np.ndarray:
     found: list[Finding] = []
     labels = place_labels(entry.labels, axis, targets, found)
     # A test part has no labels where its owners keep them.
@@ -289,22 +270,22 @@ def _place(entry: _Entry, axis: Axis, targets: Sequence[Target]) -> np.ndarray:
 
 
 def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: bool) -> MediaClip | None:
-    if not (entry.media.video or entry.media.audio or entry.media.crops):
+    files = entry.media
+    if not (files.video or files.audio or files.crops):
         return None
+    # Errors of its labels do not keep the media of a row from being inspected.
     found: list[Finding] = []
-    media = look(entry.media, root, found, deep=deep)
+    media = inspect_media(files, root, found, deep=deep)
     entry.findings += found
     if media is None:
         return None
     labels = _place(entry, media.axis, targets)
     if entry.transcript is not None:
         entry.findings += check_transcript(entry.transcript, media.axis.seconds, root)
-    if not entry.usable():
+    if has_errors(entry.findings):
         return None
-    info = _info(entry, media.axis)
-    files = entry.media
     return MediaClip(
-        info=info,
+        info=_info(entry.side, media.axis),
         labels=labels,
         crops=files.crops,
         audio=media.audio,
@@ -316,29 +297,28 @@ def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: b
 
 
 def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Target]) -> list[FeatureClip]:
+    first: dict[str, tuple[int, str]] = {}
+    lengths: dict[str, int] = {}
     usable = [entry for entry in entries if entry.features]
-    shapes = {e.side.clip: check_shapes(e.side.clip, e.features, root, e.line, e.findings) for e in usable}
-    files = {entry.side.clip: entry.features for entry in usable}
-    widths: dict[str, int] = {}
-    for found in shapes.values():
-        for modality, (_, width) in found.items():
-            widths.setdefault(modality, width)
-    widths = {modality: widths[modality] for modality in MODALITIES if modality in widths}
-    wrong = check_widths(shapes, files, root)
+    for entry in usable:
+        clip = entry.side.clip
+        shapes = check_shapes(clip, entry.features, root, entry.line, entry.findings)
+        for modality, (lengths[clip], width) in shapes.items():
+            report = Report(relative(entry.features[modality], root), entry.findings)
+            check_width(modality, width, first, clip, report)
+    widths = {modality: first[modality][0] for modality in MODALITIES if modality in first}
     clips = []
     for entry in usable:
-        frames = next((frames for frames, _ in shapes[entry.side.clip].values()), 0)
-        entry.findings += [f for f in wrong if f.file in {relative(p, root) for p in entry.features.values()}]
-        if not frames or not entry.usable():
+        if entry.side.clip not in lengths or has_errors(entry.findings):
             continue
         if entry.media.rate is None:
-            problem = f"line {entry.line}: no rate"
-            entry.findings.append(Finding(MANIFEST, "rate", problem, "give the features' rows a second in column rate"))
+            remedy = "give the features' rows a second in column rate"
+            Report(MANIFEST, entry.findings).error("rate", f"line {entry.line}: no rate", remedy)
             continue
-        axis = Axis(np.arange(frames) / entry.media.rate, entry.media.rate)
+        axis = TimeAxis(np.arange(lengths[entry.side.clip]) / entry.media.rate, entry.media.rate)
         labels = _place(entry, axis, targets)
-        if entry.usable():
-            info = _info(entry, axis)
+        if not has_errors(entry.findings):
+            info = _info(entry.side, axis)
             brought = FeatureFiles(entry.features, widths, labels, entry.spans)
             clips.append(FeatureClip(info, functools.partial(brought.read, info)))
     return sorted(clips, key=lambda clip: clip.info.name)
@@ -349,7 +329,7 @@ def source_files(root: Path) -> list[Path]:
     root = root.resolve()
     path = root / MANIFEST
     table = read_table(path, root, [], _COLUMNS, gaps=True) if path.is_file() else None
-    files = {root / MANIFEST, root / "manifest.yaml", root / "truth" / "spans.csv", root / "puppets.json"}
+    files = {root / MANIFEST, root / "manifest.yaml"}
     for row in table.rows if table is not None else ():
         for column in (*_MEDIA, *_FEATURES, "features", "labels", "transcript"):
             cell, folder = row.cells.get(column), column == "crops"
@@ -357,12 +337,12 @@ def source_files(root: Path) -> list[Path]:
                 files |= {Path(entry) for entry in os.scandir(found)} if folder else {found}
     for suffix in SUFFIXES:
         files |= set(root.glob(f"features/*/*{suffix}"))
-    return sorted(path for path in files if path.is_file())
+    return existing(root, files)
 
 
 CORPORA.register("manifest", origin=__name__)(
     Corpus(
-        description="anybody's folder: a table of clips with media or ready-made features, any labels",
+        description="any folder: a table of clips with media or ready-made features, any labels",
         layout="manifest.csv, manifest.yaml for names and ranges, and whatever files the table names",
         needs="nothing: `crossfold corpus puppets OUT --layout manifest` makes one to look at",
         inspect=inspect_manifest,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from crossfold.datasets.corpora.findings import Finding
+from crossfold.datasets.corpora.findings import Refusal, Report
 from crossfold.datasets.corpora.partitions import Fold
 from crossfold.platform.core.errors import did_you_mean
 
@@ -13,7 +13,6 @@ PARTITIONS = {
     "test": "test",
 }
 """Spellings of the three partitions, in any case."""
-_FILE = "manifest.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,86 +42,81 @@ class Side:
         return int(self.fold) if self.fold.isascii() and self.fold.isdecimal() and len(self.fold) < 4 else None
 
 
-def check_sides(sides: Sequence[Side], columns: Collection[str]) -> list[Finding]:
+def check_sides(sides: Sequence[Side], columns: Collection[str], report: Report) -> None:
     """Every rule that rows break together: names, partitions, folds, and subjects on both sides."""
-    findings = _check_names(sides)
+    _check_names(sides, report)
     if not {"partition", "fold"} & set(columns):
         remedy = "add partition (train, validation, test), or fold (0, 1, ...): which clips are scored together"
-        return [*findings, Finding(_FILE, "partition-there", "has neither a column partition nor fold", remedy)]
+        report.error("partition-there", "has neither a column partition nor fold", remedy)
+        return
     if not any(side.subject for side in sides):
         remedy = "nothing to do if every clip has a subject of its own; else add column subject, or scores will flatter"
-        findings.append(Finding(_FILE, "subject-there", "does not say who is in a clip", remedy, "warning"))
-    words = _check_words(sides)
-    findings += words or _check_parts(sides)
-    return findings + _check_leaks(sides)
+        report.warning("subject-there", "does not say who is in a clip", remedy)
+    known = [_words_are_known(side, report) for side in sides]
+    if all(known):
+        with report:
+            _check_parts(sides)
+    _check_leaks(sides, report)
 
 
-def _check_names(sides: Sequence[Side]) -> list[Finding]:
+def _check_names(sides: Sequence[Side], report: Report) -> None:
     first: dict[str, Side] = {}
-    findings = []
     for side in sides:
         # Some file systems take `A.npz` and `a.npz` for one file.
         other = first.setdefault(side.clip.casefold(), side)
         if other is not side:
             problem = f"line {side.line}: clip {side.clip!r} is in line {other.line} already"
-            findings.append(Finding(_FILE, "clip-once", problem, "give each row a name of its own, or take one out"))
-    return findings
+            report.error("clip-once", problem, "give each row a name of its own, or take one out")
 
 
-def _check_words(sides: Sequence[Side]) -> list[Finding]:
-    findings = []
-    for side in sides:
-        if side.partition and not side.part:
-            problem = (
-                f"line {side.line}: partition {side.partition!r}{did_you_mean(side.partition.lower(), PARTITIONS)}"
-            )
-            findings.append(Finding(_FILE, "partition-known", problem, "write train, validation or test"))
-        if side.fold and side.number is None:
-            problem = f"line {side.line}: fold {side.fold!r}"
-            findings.append(Finding(_FILE, "fold-known", problem, "write a whole number; folds count from 0"))
-        if side.number is not None and side.part == "test":
-            problem = f"line {side.line}: clip {side.clip!r} is of the test part and of fold {side.number}"
-            findings.append(Finding(_FILE, "fold-known", problem, "leave its fold empty: test clips are in no fold"))
-    return findings
+def _words_are_known(side: Side, report: Report) -> bool:
+    """Whether the partition and the fold of a row are such, and go together."""
+    before = len(report.findings)
+    if side.partition and not side.part:
+        hint = did_you_mean(side.partition.lower(), PARTITIONS)
+        problem = f"line {side.line}: partition {side.partition!r}{hint}"
+        report.error("partition-known", problem, "write train, validation or test")
+    if side.fold and side.number is None:
+        problem = f"line {side.line}: fold {side.fold!r}"
+        report.error("fold-known", problem, "write a whole number; folds count from 0")
+    if side.number is not None and side.part == "test":
+        problem = f"line {side.line}: clip {side.clip!r} is of the test part and of fold {side.number}"
+        report.error("fold-known", problem, "leave its fold empty: test clips are in no fold")
+    return len(report.findings) == before
 
 
-def _check_parts(sides: Sequence[Side]) -> list[Finding]:
-    """The parts that training and scoring need are there."""
-
-    def found(rule: str, problem: str, remedy: str) -> list[Finding]:
-        return [Finding(_FILE, rule, problem, remedy)]
-
+def _check_parts(sides: Sequence[Side]) -> None:
+    """Raises `Refusal` where a part that training or scoring needs is missing."""
     parts = [side.part for side in sides]
     official = "validation" in parts
     numbered = [side for side in sides if side.number is not None]
     if not numbered or official:
         if missing := [part for part in ("train", "validation") if part not in parts]:
             counts = ", ".join(f"{parts.count(part)} {part}" for part in ("train", "validation", "test"))
-            return found("partition-there", f"has {counts} clips", f"mark some clips as {missing[0]}, or give folds")
+            remedy = f"mark some clips as {missing[0]}, or give folds"
+            raise Refusal("partition-there", f"has {counts} clips", remedy)
         if bare := [side for side in sides if not side.part]:
             problem = f"line {bare[0].line}: clip {bare[0].clip!r} has no partition"
-            return found("partition-there", problem, "write train, validation or test in every row")
+            raise Refusal("partition-there", problem, "write train, validation or test in every row")
     if not numbered:
-        return []
+        return
     wanted = [side for side in sides if side.part != "test" and (side.part == "train" or not official)]
     if bare := [side for side in wanted if side.number is None]:
         problem = f"line {bare[0].line}: clip {bare[0].clip!r} has no fold"
-        return found("fold-there", problem, "give every clip that trains a fold, or none")
+        raise Refusal("fold-there", problem, "give every clip that trains a fold, or none")
     begin = 1 if official else 0
     have = sorted({side.number for side in wanted if side.number is not None})
     if have != list(range(begin, begin + len(have))) or len(have) < 2:
-        listed = ", ".join(map(str, have))
         why = "fold 0 is the official partition" if official else "one fold is scored while the others train"
-        return found("fold-there", f"has folds {listed}", f"number them {begin}, {begin + 1}, ... without gaps: {why}")
-    if official and (strange := [s for s in sides if s.part == "validation" and s.number not in (None, 0)]):
-        problem = f"line {strange[0].line}: validation clip {strange[0].clip!r} is in fold {strange[0].number}"
-        return found("fold-known", problem, "leave it empty, or 0: the official validation part is fold 0")
-    return []
+        remedy = f"number them {begin}, {begin + 1}, ... without gaps: {why}"
+        raise Refusal("fold-there", f"has folds {', '.join(map(str, have))}", remedy)
+    if official and (astray := [s for s in sides if s.part == "validation" and s.number not in (None, 0)]):
+        problem = f"line {astray[0].line}: validation clip {astray[0].clip!r} is in fold {astray[0].number}"
+        raise Refusal("fold-known", problem, "leave it empty, or 0: the official validation part is fold 0")
 
 
-def _check_leaks(sides: Sequence[Side]) -> list[Finding]:
-    """Nobody, and no video, is in two partitions or two folds."""
-    findings = []
+def _check_leaks(sides: Sequence[Side], report: Report) -> None:
+    """No subject and no video is in two partitions or two folds."""
     for what in ("subject", "video"):
         first: dict[str, Side] = {}
         for side in sides:
@@ -135,8 +129,7 @@ def _check_leaks(sides: Sequence[Side]) -> list[Finding]:
             here, there = (f"{s.part or 'fold'} {'' if s.number is None else s.number}".strip() for s in (side, other))
             problem = f"line {side.line}: {what} {shared!r} is in {here} here and in {there} in line {other.line}"
             remedy = "models would be scored on whom they learnt from; move one of the two"
-            findings.append(Finding(_FILE, f"{what}-apart", problem, remedy))
-    return findings
+            report.error(f"{what}-apart", problem, remedy)
 
 
 def folds_of(sides: Sequence[Side]) -> tuple[Fold, ...] | None:

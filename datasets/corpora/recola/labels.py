@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.findings import Finding, Severity, relative
-from crossfold.datasets.corpora.recola.files import DIMENSIONS, Listing, find_one
+from crossfold.datasets.corpora.discovery import take_one
+from crossfold.datasets.corpora.findings import Finding, Report, relative
+from crossfold.datasets.corpora.recola.files import DIMENSIONS, Listing
 from crossfold.datasets.corpora.recola.gold_standard import gold_standard
 from crossfold.datasets.corpora.recola.rating_files import RATE, read_ratings
 
@@ -42,28 +43,23 @@ def labels_at(grid: np.ndarray, times: np.ndarray, shifts: Sequence[int]) -> np.
 
 def read_labels(root: Path, listing: Listing, key: str, findings: list[Finding]) -> np.ndarray | None:
     """float64 [labels, targets] of a recording; nothing where a target is missing or damaged."""
+    report = Report(where(root, listing, key), findings)
     columns = []
     for dimension in DIMENSIONS:
         gold = listing.gold.get(key, {}).get(dimension, [])
         raters = listing.raters.get(key, {}).get(dimension, [])
         if gold:
-            columns.append(_read_gold(root, key, gold, findings))
+            columns.append(_read_gold(root, gold, findings))
         elif raters:
-            columns.append(_combine_raters(root, key, raters, findings))
+            columns.append(_combine_raters(root, raters, findings))
         else:
             remedy = f"put {key}.arff (or .csv) into ratings_gold_standard/{dimension}"
-            findings.append(
-                Finding(where(root, listing, key), "label-there", f"{key} has no ratings of {dimension}", remedy)
-            )
-            columns.append(None)
+            report.error("label-there", f"{key} has no ratings of {dimension}", remedy)
     there = [column for column in columns if column is not None]
     if len(there) < len(DIMENSIONS):
         return None
-    found = compare_ends(
-        where(root, listing, key), "valence", len(there[0]) / RATE, "arousal", len(there[1]) / RATE, "label-rows"
-    )
-    findings += found
-    if any(finding.severity == "error" for finding in found):
+    ends = [len(column) / RATE for column in there]
+    if not compare_ends(report, ("valence", ends[0]), ("arousal", ends[1]), "label-rows"):
         return None
     grid = np.full((max(len(column) for column in there), len(there)), np.nan)
     for index, column in enumerate(there):
@@ -71,30 +67,30 @@ def read_labels(root: Path, listing: Listing, key: str, findings: list[Finding])
     return grid
 
 
-def _read_gold(root: Path, key: str, paths: list[Path], findings: list[Finding]) -> np.ndarray | None:
-    """float64 [labels] of one dimension; where arff and csv are there, they must say the same."""
-    kinds = [[path for path in paths if path.suffix.lower() == kind] for kind in (".arff", ".csv")]
-    chosen = [find_one(key, "label", kind, root, findings) for kind in kinds if kind]
-    read = []
-    for path in filter(None, chosen):
-        found: list[Finding] = []
-        read.append((path, read_ratings(path, root, found)))
-        # Both files have the same gaps, or are refused below; one word about them is enough.
-        findings += [finding for finding in found if finding.severity == "error" or len(read) == 1]
+def _read_gold(root: Path, paths: list[Path], findings: list[Finding]) -> np.ndarray | None:
+    """float64 [labels] of one dimension; where arff and csv are there, they must have the same ratings."""
+    kinds = [same for kind in (".arff", ".csv") if (same := [p for p in paths if p.suffix.lower() == kind])]
+    reports: list[Report] = []
     traces = []
-    for path, ratings in read:
+    for kind in kinds:
+        report = Report(relative(kind[0], root), findings)
+        path = take_one(kind, "label-once", root, report)
+        found: list[Finding] = []
+        ratings = read_ratings(path, root, found) if path is not None else None
+        # Both files have the same gaps, or are refused below; one word about them is enough.
+        findings += [finding for finding in found if finding.severity == "error" or not reports]
+        reports.append(report)
         if ratings is not None and len(ratings.columns) > 1:
             problem = f"has {len(ratings.columns)} columns of ratings: {', '.join(ratings.columns)[:60]}"
             remedy = "a gold standard has one; files of several raters belong into ratings_individual"
-            findings.append(Finding(relative(path, root), "label-format", problem, remedy))
+            report.error("label-format", problem, remedy)
         elif ratings is not None:
             traces.append(ratings.values[:, 0])
-    if len(traces) < len([kind for kind in kinds if kind]):
+    if len(traces) < len(kinds):
         return None
     if len(traces) == 2 and (problem := _disagree(*traces)):
-        problem = f"and {relative(read[1][0], root)} {problem}"
         remedy = "they should be the same ratings; keep the right one"
-        findings.append(Finding(relative(read[0][0], root), "label-agree", problem, remedy))
+        reports[0].error("label-agree", f"and {reports[1].file} {problem}", remedy)
         return None
     return traces[0]
 
@@ -108,55 +104,51 @@ def _disagree(first: np.ndarray, second: np.ndarray) -> str:
     return "" if same.all() else f"differ from {at / RATE:g} s on ({first[at]:g} and {second[at]:g})"
 
 
-def _combine_raters(root: Path, key: str, paths: list[Path], findings: list[Finding]) -> np.ndarray | None:
-    """float64 [labels] of one dimension from the raters' own traces (see `gold_standard.py`)."""
-    path = find_one(key, "label", paths, root, findings)
+def _combine_raters(root: Path, paths: list[Path], findings: list[Finding]) -> np.ndarray | None:
+    """float64 [labels] of one dimension from the raters' own traces (see `gold_standard`)."""
+    report = Report(relative(paths[0], root), findings)
+    path = take_one(paths, "label-once", root, report)
     ratings = read_ratings(path, root, findings) if path is not None else None
-    if path is None or ratings is None:
+    if ratings is None:
         return None
-
-    def note(rule: str, problem: str, remedy: str, severity: Severity = "warning") -> None:
-        findings.append(Finding(relative(path, root), rule, problem, remedy, severity))
-
     silent = np.isnan(ratings.values).all(0)
-    heard = [name for name, nothing in zip(ratings.columns, silent, strict=True) if not nothing]
-    if not heard:
-        note("label-empty", "has no rating", "fetch the file again", "error")
-        return None
-    if len(heard) < len(RATERS):
-        gone = [name for name in RATERS if name not in {column.upper() for column in heard}]
-        who = f": without {', '.join(gone)}" if len(gone) == len(RATERS) - len(heard) else ""
-        note(
-            "rater-missing",
-            f"has {len(heard)} of {len(RATERS)} raters{who}",
-            "the others make the gold standard; fetch the file again for the owners' one",
-        )
+    active = [name for name, nothing in zip(ratings.columns, silent, strict=True) if not nothing]
+    if len(active) < len(RATERS):
+        gone = [name for name in RATERS if name not in {column.upper() for column in active}]
+        who = f": without {', '.join(gone)}" if len(gone) == len(RATERS) - len(active) else ""
+        remedy = "the others make the gold standard; fetch the file again for the owners' one"
+        report.warning("rater-missing", f"has {len(active)} of {len(RATERS)} raters{who}", remedy)
     values = ratings.values[:, ~silent]
     rated = ~np.isnan(values).any(1)
     partly = ~np.isnan(values).all(1) & ~rated
     if partly.any():
-        at = int(np.argmax(partly)) / RATE
-        note("rater-gap", f"lacks ratings of some raters, first at {at:g} s", "nothing to do: there is no label then")
+        problem = f"lacks ratings of some raters, first at {int(np.argmax(partly)) / RATE:g} s"
+        report.warning("rater-gap", problem, "nothing to do: there is no label then")
     if not rated.any():
-        note("label-empty", "has no time that all raters rated", "fetch the file again", "error")
+        report.error("label-empty", "has no time that all raters rated", "fetch the file again")
         return None
     made = gold_standard(values[rated])
     if not made.weighted:
-        note("rater-agreement", "has raters who do not agree at all", "their level is the plain mean of theirs")
+        remedy = "their level is the plain mean of theirs"
+        report.warning("rater-agreement", "has raters who do not agree at all", remedy)
     trace = np.full(len(values), np.nan)
     trace[rated] = np.clip(made.values, -1, 1)
     return trace
 
 
-def compare_ends(file: str, what: str, seconds: float, other: str, others: float, rule: str) -> list[Finding]:
-    """Whether two things that begin together also end together."""
-    if abs(seconds - others) <= _EXACT_S:
-        return []
-    problem = f"{what} end{'' if what == 'labels' else 's'} at {seconds:.2f} s, {other} at {others:.2f} s"
-    if abs(seconds - others) > TOLERANCE_S:
+def compare_ends(report: Report, one: tuple[str, float], other: tuple[str, float], rule: str) -> bool:
+    """Whether two things, (name, seconds) each, that begin together also end within `TOLERANCE_S` of each other."""
+    apart = abs(one[1] - other[1])
+    if apart <= _EXACT_S:
+        return True
+    verb = "end" if one[0] == "labels" else "ends"
+    problem = f"{one[0]} {verb} at {one[1]:.2f} s, {other[0]} at {other[1]:.2f} s"
+    if apart > TOLERANCE_S:
         remedy = "one is cut or of another recording; fetch both again, or cut the longer one if they begin together"
-        return [Finding(file, rule, problem, remedy)]
-    return [Finding(file, rule, problem, "nothing to do: what is beyond the shorter one is left out", "warning")]
+        report.error(rule, problem, remedy)
+        return False
+    report.warning(rule, problem, "nothing to do: what is beyond the shorter one is left out")
+    return True
 
 
 def where(root: Path, listing: Listing, key: str) -> str:

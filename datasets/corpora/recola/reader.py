@@ -18,27 +18,23 @@ frames a second label k and frame k are the same; 7,501 labels for 7,500 frames,
 The release of 004 shifts by 58 labels (valence) and 68 (arousal), that is 2.32 s and 2.72 s (G1e); the default is 0.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from crossfold.datasets.corpora.clips import ClipInfo, MediaClip, Span
-from crossfold.datasets.corpora.discovery import sound_of_video, take_crops, take_transcript
+from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, take_crops, take_one, take_transcript
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
-from crossfold.datasets.corpora.findings import Finding, attempt, relative
+from crossfold.datasets.corpora.findings import Finding, Report, attempt, has_errors, relative
 from crossfold.datasets.corpora.media_checks import check_crops
 from crossfold.datasets.corpora.recola.files import (
     DIMENSIONS,
     OFFICIAL,
     Listing,
     check_folders,
-    find_one,
     list_files,
     read_partitions,
     source_files,
@@ -85,7 +81,6 @@ def inspect_recola(root: Path, *, deep: bool, options: RecolaOptions | None = No
     """Clips and findings of a data folder; `deep` also reads every crop."""
     root = root.resolve()
     embedded = (root / "puppets.json").is_file()
-    corpus = "puppets-recola" if embedded else "recola"
     shifts = (options or RecolaOptions()).rows()
     listing = list_files(root)
     findings: list[Finding] = []
@@ -93,62 +88,50 @@ def inspect_recola(root: Path, *, deep: bool, options: RecolaOptions | None = No
     findings += check_folders(root, listing, parts, embedded=embedded)
     spans, subjects = read_spans(root, findings), read_subjects(root, findings)
     folder = _Folder(root, listing, parts, shifts, deep, subjects, spans)
-    names = [key for key in listing.rated if parts.get(key) != "test"] if listing.videos else []
-    # Pictures and packets are read outside the interpreter's lock, so threads do.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        examined = list(pool.map(lambda key: _examine(folder, key), names))
-    findings += chain.from_iterable(found for _, found in examined)
-    clips = sorted(
-        (clip for clip, _ in examined if clip is not None), key=lambda clip: (clip.info.partition, clip.info.name)
-    )
-    findings += _note_combined(listing, names)
-    made = any(finding.rule == "gold-standard" for finding in findings)
-    return Inspection(
-        corpus, clips, tuple(findings), origin=_origin(names, parts, shifts, made=made, embedded=embedded)
-    )
+    names = [key for key in listing.rated if parts.get(key) != "test"] if listing.media.videos else []
+    clips, found = examine_clips(lambda key: _examine(folder, key), names)
+    clips.sort(key=lambda clip: (clip.info.partition, clip.info.name))
+    combined = _note_combined(listing, names)
+    origin = _origin(names, parts, shifts, combined=bool(combined), embedded=embedded)
+    return Inspection("puppets-recola" if embedded else "recola", clips, (*findings, *found, *combined), origin=origin)
 
 
 def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]]:
     """One recording and what is wrong with its files; no clip where that is an error."""
-    root, listing = folder.root, folder.listing
+    root, media = folder.root, folder.listing.media
     findings: list[Finding] = []
-    grid = read_labels(root, listing, key, findings)
-    video = find_one(key, "video", listing.videos.get(key, []), root, findings)
-    if not listing.videos.get(key):
-        remedy = f"put {key}.mp4 there: its time stamps say which sound and which face belong to which label"
-        findings.append(
-            Finding(where(root, listing, key), "video-there", f"no video {key} anywhere under the root", remedy)
-        )
-    facts = attempt(probe, video, "video-readable", root, findings)
-    crops = _find_crops(folder, key, facts, findings)
+    report = Report(where(root, folder.listing, key), findings)
+    grid = read_labels(root, folder.listing, key, findings)
+    video, facts = _find_video(folder, key, report)
+    crops = take_crops(key, media, root, report)
     if facts is None or video is None:
         return None, findings
+    if crops is not None:
+        findings += check_crops(crops, facts.axis.frames, 0, root, decode=folder.deep)
     audio = _find_sound(folder, key, video, facts, findings)
-    transcript = take_transcript(listing.transcripts.get(key, []), facts.seconds, root, findings)
+    transcript = take_transcript(media.transcripts.get(key, []), facts.axis.seconds, root, findings)
     if grid is not None:
-        named = where(root, listing, key)
-        findings += compare_ends(named, "labels", len(grid) / RATE, "video", facts.seconds, "label-length")
-    if grid is None or key not in folder.parts or any(finding.severity == "error" for finding in findings):
+        compare_ends(report, ("labels", len(grid) / RATE), ("video", facts.axis.seconds), "label-length")
+    if grid is None or key not in folder.parts or has_errors(findings):
         return None, findings
-    frames = int(np.searchsorted(facts.times, (len(grid) - SPARE) / RATE))
-    times = facts.times[:frames]
+    # Frames after the last label are left out; what is a frame is said by the stamps of the video alone.
+    frames = int(np.searchsorted(facts.axis.times, (len(grid) - SPARE) / RATE))
+    times = facts.axis.times[:frames]
     info = ClipInfo(
         name=key,
         video=key,
         subject=folder.subjects.get(key, key),
         partition=folder.parts[key],
-        fps=facts.fps,
+        fps=facts.axis.fps,
         frames=frames,
     )
-    labels = labels_at(grid, times, folder.shifts)
-    spans = tuple(folder.spans.get(key, ()))
     clip = MediaClip(
         info=info,
-        labels=labels,
+        labels=labels_at(grid, times, folder.shifts),
         crops=crops,
         audio=audio,
         video=video,
-        spans=spans,
+        spans=tuple(folder.spans.get(key, ())),
         times=times,
         transcript=transcript,
     )
@@ -167,7 +150,7 @@ def _note_combined(listing: Listing, names: Sequence[str]) -> list[Finding]:
 
 
 def _origin(
-    names: Sequence[str], parts: Mapping[str, str], shifts: Sequence[int], *, made: bool, embedded: bool
+    names: Sequence[str], parts: Mapping[str, str], shifts: Sequence[int], *, combined: bool, embedded: bool
 ) -> Mapping[str, str]:
     """What the store says about its labels."""
     count = {part: sum(parts.get(key) == part for key in names) for part in OFFICIAL}
@@ -177,29 +160,32 @@ def _origin(
     )
     return {
         "partition": f"{whose}: {count['train']} train and {count['validation']} dev recordings",
-        "labels": "from the raters, as for AVEC 2016" if made else "gold standard as given",
+        "labels": "from the raters, as for AVEC 2016" if combined else "gold standard as given",
         "label_shift": shifted,
     }
 
 
-def _find_crops(folder: _Folder, key: str, facts: VideoFacts | None, findings: list[Finding]) -> Path | None:
-    root, listing = folder.root, folder.listing
-    folders, named = listing.crops.get(key, []), where(root, listing, key)
-    crops = take_crops(key, folders, bool(listing.crops), named, root, findings)
-    if crops is not None and facts is not None:
-        findings += check_crops(crops, facts.frames, 0, root, decode=folder.deep)
-    return crops
+def _find_video(folder: _Folder, key: str, report: Report) -> tuple[Path | None, VideoFacts | None]:
+    paths, root = folder.listing.media.videos.get(key, []), folder.root
+    if not paths:
+        remedy = f"put {key}.mp4 there: its time stamps say which sound and which face belong to which label"
+        report.error("video-there", f"no video {key} anywhere under the root", remedy)
+        return None, None
+    video = take_one(paths, "video-once", root, Report(relative(paths[0], root), report.findings))
+    return video, attempt(probe, video, "video-readable", root, report.findings)
 
 
 def _find_sound(folder: _Folder, key: str, video: Path, facts: VideoFacts, findings: list[Finding]) -> Path | None:
     """The wav of the recording, else the video if it has sound, else nothing."""
-    root, wavs = folder.root, folder.listing.sounds.get(key, [])
+    root, sounds = folder.root, folder.listing.media.sounds
+    wavs = sounds.get(key, [])
+    report = Report(relative((wavs or [video])[0], root), findings)
     if not wavs:
-        return sound_of_video(video, facts, f"{key}.wav", bool(folder.listing.sounds), root, findings)
-    wav = find_one(key, "sound", wavs, root, findings)
+        return sound_of_video(video, facts, f"{key}.wav", bool(sounds), report)
+    wav = take_one(wavs, "sound-once", root, report)
     seconds = attempt(sound_seconds, wav, "sound-readable", root, findings)
-    if wav is not None and seconds is not None:
-        findings += compare_ends(relative(wav, root), "sound", seconds, "video", facts.seconds, "sound-length")
+    if seconds is not None:
+        compare_ends(report, ("sound", seconds), ("video", facts.axis.seconds), "sound-length")
     return wav
 
 

@@ -165,7 +165,7 @@ def test_overlapping_windows_see_the_same_noise(store):
 
 def test_raw_pixels_stay_pixels(tmp_path):
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store.feature_store import write_store
+    from crossfold.datasets.store.feature_store import StoreSpec, write_store
 
     rng = np.random.default_rng(1)
     pixels = {name: rng.integers(100, 150, (40, 48, 48, 3), dtype=np.uint8) for name in "ac"}
@@ -175,15 +175,17 @@ def test_raw_pixels_stay_pixels(tmp_path):
     ]
     path = write_store(
         tmp_path / "stores",
-        corpus="synthetic",
-        layout="test",
-        targets=("valence",),
-        clips=infos,
-        arrays=lambda info: ClipArrays(
+        StoreSpec(
+            corpus="synthetic",
+            layout="test",
+            targets=("valence",),
+            clips=infos,
+            origin={},
+            inputs={"visual": "crops48"},
+        ),
+        lambda info: ClipArrays(
             {"visual": pixels[info.name]}, {"visual": np.ones(40, bool)}, np.zeros((40, 1), np.float32)
         ),
-        origin={},
-        inputs={"visual": "crops48"},
     )
     store = FeatureStore(path)
     frames = damaged_frames(store, "noisy", 0.1, modality="visual", fold=0, clips=("c",))

@@ -96,7 +96,7 @@ def test_other_statistics_and_damaged_frames_reach_the_device(synthetic_store, t
 
 def raw_store(folder, kind, shape, dtype):
     from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store.feature_store import FeatureStore, write_store
+    from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 
     rng = np.random.default_rng(0)
     infos = [
@@ -121,13 +121,10 @@ def raw_store(folder, kind, shape, dtype):
 
     made = write_store(
         folder,
-        corpus="raw",
-        layout="t",
-        targets=("valence", "arousal"),
-        clips=infos,
-        arrays=arrays,
-        origin={},
-        inputs={"visual": kind},
+        StoreSpec(
+            corpus="raw", layout="t", targets=("valence", "arousal"), clips=infos, origin={}, inputs={"visual": kind}
+        ),
+        arrays,
     )
     return FeatureStore(made)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crossfold.datasets.batches.source import BatchSpec, WindowSource
 from crossfold.datasets.batches.windows import Stitcher, Windows, cut
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 
 D = 3
@@ -297,13 +297,15 @@ def raw_store(tmp_path_factory):
 
     path = write_store(
         tmp_path_factory.mktemp("raw"),
-        corpus="raw",
-        layout="none",
-        targets=("valence", "arousal"),
-        clips=infos,
-        arrays=bring,
-        origin={},
-        inputs={"audio": "mel64x107", "visual": "crops112"},
+        StoreSpec(
+            corpus="raw",
+            layout="none",
+            targets=("valence", "arousal"),
+            clips=infos,
+            origin={},
+            inputs={"audio": "mel64x107", "visual": "crops112"},
+        ),
+        bring,
     )
     return FeatureStore(path)
 

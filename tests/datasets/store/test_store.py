@@ -7,7 +7,7 @@ import pytest
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span
 from crossfold.datasets.corpora.partitions import make_folds
-from crossfold.datasets.store.feature_store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import DataError, UserError
 
 FRAMES = {"a": 30, "b": 20, "c": 25, "v": 15}
@@ -41,13 +41,15 @@ def arrays(info: ClipInfo) -> ClipArrays:
 def write(folder, bring=arrays, origin=None, **other):
     return write_store(
         folder,
-        corpus="tiny",
-        layout="none",
-        targets=("valence", "arousal"),
-        clips=INFOS,
-        arrays=bring,
-        origin=origin or {"by": "test"},
-        **other,
+        StoreSpec(
+            corpus="tiny",
+            layout="none",
+            targets=("valence", "arousal"),
+            clips=INFOS,
+            origin=origin or {"by": "test"},
+            **other,
+        ),
+        bring,
     )
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform.core.errors import Diverged, UserError
@@ -97,13 +97,15 @@ def raw_store(tmp_path_factory):
 
     folder = write_store(
         tmp_path_factory.mktemp("raw") / "stores",
-        corpus="raw",
-        layout="test",
-        targets=("valence", "arousal"),
-        clips=clips,
-        arrays=arrays,
-        origin={"made": "by a test"},
-        inputs={"visual": "crops48"},
+        StoreSpec(
+            corpus="raw",
+            layout="test",
+            targets=("valence", "arousal"),
+            clips=clips,
+            origin={"made": "by a test"},
+            inputs={"visual": "crops48"},
+        ),
+        arrays,
     )
     return FeatureStore(folder)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.corpora.affwild2.files import Listing, check_split, find_split, list_files
-from crossfold.datasets.corpora.affwild2.reader import TOLERANCE, inspect_affwild2
+from crossfold.datasets.corpora.affwild2.reader import inspect_affwild2
 from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.findings import Finding, findings_table, refuse_errors
+from crossfold.datasets.corpora.media_checks import TOLERANCE
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.platform.core.errors import DataError
 from tests.support.damage import put, rewrite, truncate

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, write_store
+from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.launch.preflight import check_search
 from crossfold.platform.edge.search import run_search as tune_search
@@ -46,7 +46,7 @@ def store_folder(tmp_path_factory) -> Path:
 
     stores = tmp_path_factory.mktemp("stores")
     return write_store(
-        stores, corpus="none", layout="test", targets=("valence", "arousal"), clips=clips, arrays=arrays, origin={}
+        stores, StoreSpec(corpus="none", layout="test", targets=("valence", "arousal"), clips=clips, origin={}), arrays
     )
 
 

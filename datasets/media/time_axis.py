@@ -1,16 +1,13 @@
-"""Which row of a file belongs to which frame of a clip."""
+"""The frames of a clip in time, onto which pictures, sound, words and labels are all put."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-TOLERANCE = 5
-"""Frames by which rows without time stamps may differ from the frames of the clip, as in Aff-Wild2."""
-
 
 @dataclass(frozen=True)
-class Axis:
-    """The frames of a clip, onto which labels are put."""
+class TimeAxis:
+    """When each frame of a clip is shown."""
 
     times: np.ndarray
     """float64 [frames], seconds after the first."""
