@@ -1,11 +1,11 @@
 """Systems without cross-modal attention: one modality alone, and concatenation (004 Tab. II and IV).
 
-Text alone stands in no table: it is our reading of the text branch of 002.
+No table has text alone: it is our reading of the text branch of 002.
 """
 
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import System, Unattended
+from crossfold.fusion_models.system import System
 from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
@@ -33,7 +33,6 @@ def _plain(
             bibtex=BIBTEX,
             modalities=modalities,
             params=NoParams,
-            attend=lambda params, widths, frames: Unattended(),
             readout=lambda params, widths, steps: LastReadout(widths),
             context=lambda params: 0,
         )

@@ -23,7 +23,6 @@ CA = register(
         source="004 eqs 1-5",
         equations=f"{EQUATIONS}\nZ = [X_att,a ; X_att,v]",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=CrossAttentionParams,
         attend=lambda params, widths, frames: Recursion(lambda: CrossAttention(params, widths), 1),
         readout=lambda params, widths, steps: LastReadout(widths),

@@ -42,7 +42,6 @@ X^(1) = CA^(1)(X), X^(2) = CA^(2)(X^(1))                  our reading (A12)  own
 dense: X^(2) = tanh(X^(0) + X^(1) + Xh^(2))               the cited work
 Z = [X_a^(2) ; X_v^(2)]""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("CA2StageParams", CrossAttentionParams, StageParams),
         attend=lambda params, widths, frames: Recursion(
             lambda: CrossAttention(part(CrossAttentionParams, params), widths), params.stages, dense=params.dense

@@ -32,13 +32,13 @@ DCA_BIBTEX = """\
 
 
 def register(system: System) -> System:
-    """Files a system under its name; for plugins too. A name that is taken is an error that names both files."""
+    """Registers a system under its name; for plugins too. Raises `UserError` that names both files of a taken name."""
     _files[system.name] = sys._getframe(1).f_globals["__name__"]
     return systems.register(system.name, origin=_files[system.name])(system)
 
 
 def documentation(name: str) -> str:
-    """What the file of a system says about it: what was read, and where it departs from print."""
+    """The docstring of the file of a system: what was read, and where it departs from print."""
     found = find_system(name).name.removesuffix(DCA_SUFFIX)
     return (sys.modules[_files[found]].__doc__ or "").strip()
 
@@ -69,7 +69,7 @@ def system_names() -> list[str]:
 
 
 def _with_dynamic_gate(base: System) -> System:
-    # G2d: the released DCA iterates twice and its gate has a bias.
+    # G2d: the released DCA iterates twice, and its gate has a bias.
     twice = (("iterations", 2),) if "iterations" in base.params.model_fields else ()
     changed: Preset = (*twice, ("gate_bias", True)) if base.released else ()
     released = tuple((dict(base.released) | dict(changed)).items())

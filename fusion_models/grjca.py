@@ -32,7 +32,6 @@ G_m = softmax_k(W_go,m / T)                               001 eq 11     L x (M +
 X_g,m = ReLU(sum_t X_m^(t) * G_m[t]), t = 0..M            001 eqs 12-13
 Z = [X_g,a ; X_g,v]""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("GRJCAParams", *JOINT_PARTS, GateParams, FlatGateParams),
         attend=recursive_joint_attention,
         readout=lambda params, widths, steps: FlatGate(

@@ -1,7 +1,7 @@
 """HGRJCA: a gate at every iteration and one above them (001 eqs 14-20).
 
 Departs from print: [B6] G_a^(f) for audio, printed G_v; [B7] G^(f) has no equation and is made like the other gates;
-[B8] the gates stand beside the recursion.
+[B8] the gates are a side branch of the recursion.
 """
 
 from torch import nn
@@ -52,7 +52,6 @@ HGRJCA = register(
         source="001 eqs 14-20",
         equations=f"{RECURSION}\n{GATES}",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("HGRJCAParams", *PARTS),
         attend=hierarchical_attention,
         readout=hierarchical_readout,

@@ -34,7 +34,6 @@ G_m^(f) = softmax_k(X_g,m^(M) W_f,m / T)                  not printed (B7)
 X_f,m = ReLU(sum_t X_g,m^(t) * G_m^(f)[t]), t = 1..M      003 eqs 14-15
 Z = [X_f,a ; X_f,v]""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("HGRJCAv1Params", *PARTS, axis="feature", joint="concat", gain=1.0),
         attend=hierarchical_attention,
         readout=hierarchical_readout,

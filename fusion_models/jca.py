@@ -32,7 +32,6 @@ JCA = register(
         source="001 eqs 1-6",
         equations=EQUATIONS,
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("JCAParams", JointAttentionParams, ModalityParams, released=RELEASED_JOINT),
         released=RELEASED_JOINT,
         attend=single_joint_attention,

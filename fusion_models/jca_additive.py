@@ -40,7 +40,6 @@ H_m = ReLU(W_am X_m + W_cm C_m)                           first JCA (A7)  W_am :
 X_att,m = W_hm H_m + X_m                                  first JCA (A7)  W_hm : K x L
 Z = [X_att,a ; X_att,v]""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("JCAAdditiveParams", AdditiveParams, ModalityParams),
         attend=lambda params, widths, frames: Recursion(
             lambda: JointAttention(

@@ -1,6 +1,6 @@
 """JMT: joint multimodal transformer (Waligora et al., ETS-LIVIA): our reading.
 
-A joint token J = FC([X_a ; X_v]) stands beside the modalities; each of the three is encoded by itself and queries the
+A joint token J = FC([X_a ; X_v]) joins the two modalities; each of the three is encoded by itself and queries the
 other two, and the six results are concatenated and mapped. Departs from the cited work: sizes; positions are added.
 Read: the abstract of arXiv 2403.10488 and the published code of the form without J.
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.transformer import Encoder, MultiHead, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths, concatenated
+from crossfold.fusion_models.system import Notes, System, Trajectory, Widths, concatenated
 
 BIBTEX = """\
 @article{waligora2024joint,
@@ -49,12 +49,12 @@ class JointTransformer(nn.Module):
     def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
         """Z : B x L x width."""
         x, mask_BL = trajectory.x[-1], trajectory.mask_BL
-        tokens = {**x, "joint": self.joint(concatenated(x))}
+        tokens = {**x, "joint": self.joint(concatenated(x))}  # J = FC([X_a ; X_v])
         encoded = {m: self.encoders[m](x_BLD, mask_BL, notes, m) for m, x_BLD in tokens.items()}
         crossed = [
             self.cross[f"{m}_{n}"](encoded[m], encoded[n], mask_BL, notes, (m, n)) for m, n in permutations(tokens, 2)
         ]
-        z_BLZ: Tensor = self.out(torch.cat(crossed, dim=-1)) * mask_BL.unsqueeze(-1)
+        z_BLZ: Tensor = self.out(torch.cat(crossed, dim=-1)) * mask_BL.unsqueeze(-1)  # Z = FC([C_mn])
         return z_BLZ
 
 
@@ -69,9 +69,7 @@ E_m = Encoder_m(X_m), m in a, v, j                        our reading  X_j = J
 C_mn = MHA(Q = E_m, KV = E_n), m != n                     our reading  six of them
 Z = FC([C_mn])                                            our reading""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=TransformerParams,
-        attend=lambda params, widths, frames: Unattended(),
         readout=lambda params, widths, steps: JointTransformer(params, widths),
         context=attention_context,
     )

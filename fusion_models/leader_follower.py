@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import Notes, System, Trajectory, Unattended, Widths
+from crossfold.fusion_models.system import Notes, System, Trajectory, Widths
 from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
@@ -83,9 +83,7 @@ Q_m, K_m, V_m = Linear_m(X_m)                             release  per frame, 2 
 F = [softmax_n(Q K' / sqrt(E)) V + V]                     release  over the modalities of the frame
 Z = [X_v ; LayerNorm(Dropout(Linear(F)))]                 release  vision leads""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=LeaderFollowerParams,
-        attend=lambda params, widths, frames: Unattended(),
         readout=lambda params, widths, steps: LeaderFollower(params, widths),
         context=lambda params: 0,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams
 from crossfold.fusion_models.catalogue import register
 from crossfold.fusion_models.lstm import LSTMParams, RecurrentReadout
-from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Unattended, Widths, combined, part
+from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Widths, combined, part
 from crossfold.platform.core.base_model import FrozenModel
 
 BIBTEX = """\
@@ -47,9 +47,7 @@ LSTM_TRANSFORMER = register(
 S = [X_a ; X_v]                                           our reading
 Z = [LSTM(S) ; Encoder(S)]                                our reading  the cited work averages models of either""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("LSTMTransformerParams", LSTMParams, TransformerParams),
-        attend=lambda params, widths, frames: Unattended(),
         readout=lambda params, widths, steps: SideBySide(params, widths),
         context=lambda params: WHOLE_PAST if params.causal else None,
     )

@@ -33,7 +33,6 @@ RJCA = register(
         source="001 eqs 1-8",
         equations=f"{RECURSION}\nZ = [X_a^(M) ; X_v^(M)]",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("RJCAParams", *JOINT_PARTS, released=RELEASED),
         released=RELEASED,
         attend=recursive_joint_attention,

@@ -50,7 +50,6 @@ SELF_ATTENTION = register(
 X_att,m = X_m + softmax_j(Q_m K_m' / sqrt(d_m)) V_m       our reading (A15)  Q, K, V = Linear(d_m -> d_m)
 Z = [X_att,a ; X_att,v]""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=NoParams,
         attend=lambda params, widths, frames: Recursion(lambda: SelfAttention(widths), 1),
         readout=lambda params, widths, steps: LastReadout(widths),

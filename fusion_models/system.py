@@ -1,4 +1,4 @@
-"""What a fusion system is: a way to attend and a way to read out, with the paper it comes from.
+"""A fusion system: how its features attend to each other, how Z is read out of them, and its paper.
 
 Legend: B batch, L frames of a window, D features of one modality, Z features of the readout.
 """
@@ -24,15 +24,15 @@ Widths = Mapping[str, int]
 """d_m of each modality that enters the fusion."""
 
 Notes = dict[str, Tensor]
-"""Named intermediates: attention maps, gate weights, the trajectory. Blocks fill it when it is given."""
+"""Named intermediates: attention maps, gate weights, the trajectory. Blocks add theirs when notes are given."""
 
 
 @dataclass(frozen=True)
 class Features:
     """The modalities of a batch on one time axis, and which frames are real.
 
-    x: B x L x d_m each; mask_BL: bool, false where the window is padding. Padded rows are zero, so that
-    nothing written there can reach a real frame.
+    x: B x L x d_m each; mask_BL: bool, false where the window is padding. Padded rows are zero, so that no value
+    there can reach a real frame.
     """
 
     x: Modal
@@ -54,7 +54,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a readout reads: the feature sets [X^(0), ..., X^(M)], and which frames are real."""
+    """The input of a readout: the feature sets [X^(0), ..., X^(M)], and which frames are real."""
 
     x: list[Modal]
     mask_BL: Tensor
@@ -74,9 +74,19 @@ class ModalityParams(FrozenModel):
     """Which enter the fusion, in canonical order."""
 
 
+class Unattended(nn.Module):
+    """The trajectory of a system that does not attend: [X^(0)]."""
+
+    steps = 0
+
+    def forward(self, features: Features, notes: Notes | None = None) -> list[Modal]:
+        """The features as they came."""
+        return [features.x]
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One row of the zoo. Calling `build` gives the module; nothing else knows how it is put together."""
+    """A fusion system: its paper, its parameters, and the two functions from which `build` makes the module."""
 
     name: str
     title: str
@@ -85,23 +95,23 @@ class System:
     equations: str
     """The printed equations, one a line."""
     bibtex: str
-    modalities: tuple[str, ...]
-    """Those of the default parameters."""
     params: type[FrozenModel]
-    attend: Callable[[Any, Widths, int], nn.Module]
+    modalities: tuple[str, ...] = ("audio", "visual")
+    """Those of the default parameters."""
+    attend: Callable[[Any, Widths, int], nn.Module] = lambda params, widths, frames: Unattended()
     """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`."""
     readout: Callable[[Any, Widths, int], nn.Module]
     """(params, widths, M) -> a module `Trajectory` -> Z with an int `width`."""
     yields_pairs: bool = False
     """Whether the trajectory holds (unattended, attended) features, so that `+dca` can gate between them."""
     revision: int = 1
-    """Raised when the numbers of the system change on purpose; part of the identity of its cells."""
+    """Higher by one after each change of the system's numbers on purpose; part of the identity of its cells."""
     space: Mapping[str, Any] = field(default_factory=dict)
-    """What a search may vary, in the words of a sweep file."""
+    """The parameters that a search may vary, as a sweep file writes them."""
     released: Preset = ()
-    """What `variant: released` changes, if released code differs from print (decisions G)."""
+    """The parameters that `variant: released` changes, if released code differs from print (decisions G)."""
     context: Callable[[Any], float | None] = lambda params: None
-    """params -> past frames that a row of Z depends on beside its own; None if it sees future ones too."""
+    """params -> number of past frames that a row of Z depends on; None if it depends on future ones too."""
 
     def modalities_for(self, params: FrozenModel) -> tuple[str, ...]:
         """The modalities under these parameters, in canonical order."""
@@ -117,9 +127,8 @@ class System:
             raise ValueError(f"{self.name} needs {', '.join(missing)}; given {', '.join(widths)}")
         used = {m: widths[m] for m in modalities}
         attend = self.attend(params, used, frames)
-        steps = attend.steps
-        assert isinstance(steps, int)
-        return Fusion(modalities, attend, self.readout(params, used, steps))
+        assert isinstance(attend.steps, int)
+        return Fusion(modalities, attend, self.readout(params, used, attend.steps))
 
 
 class Fusion(nn.Module):
@@ -143,18 +152,8 @@ class Fusion(nn.Module):
         return z_BLZ
 
 
-class Unattended(nn.Module):
-    """The trajectory of a system that does not attend: [X^(0)]."""
-
-    steps = 0
-
-    def forward(self, features: Features, notes: Notes | None = None) -> list[Modal]:
-        """The features as they came."""
-        return [features.x]
-
-
 def note(notes: Notes | None, name: str, value: Tensor) -> None:
-    """Keeps an intermediate for whoever asked; costs nothing when nobody did."""
+    """Adds an intermediate to the notes; without notes it costs nothing."""
     if notes is not None:
         notes[name] = value.detach()
 
@@ -169,7 +168,7 @@ def combined(name: str, *kinds: type[FrozenModel], released: Preset = (), **defa
     """The fields of several parameter classes side by side, so that a sweep names them flat.
 
     `defaults` replace those of the parts. With `released`, there is a field `variant`, and `variant: released`
-    stands for those values wherever a user says nothing else.
+    sets those values for every parameter that a user does not give.
     """
     fields: dict[str, Any] = {}
     for kind in kinds:
@@ -177,6 +176,7 @@ def combined(name: str, *kinds: type[FrozenModel], released: Preset = (), **defa
         assert not clash, f"{name}: {clash} in two parts"
         fields |= {field: (info.annotation, info) for field, info in kind.model_fields.items()}
     for key, value in defaults.items():
+        # The constraints and the description of the part stay; only its default is replaced.
         annotation, info = fields[key]
         fields[key] = (Annotated[annotation, Field(description=info.description), *info.metadata], value)
     validators: dict[str, Any] = {}

@@ -67,7 +67,6 @@ X_att,a = Block(Q = X_a, KV = X_v)                        our reading (A13)
 X_att,v = Block(Q = X_v, KV = X_a)                        Block = LayerNorm(x + MHA), LayerNorm(x + FFN)
 Z = Block^layers([X_att,a ; X_att,v])                     self-attention""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=TransformerParams,
         attend=lambda params, widths, frames: Recursion(lambda: CrossBlocks(params, widths), 1),
         readout=lambda params, widths, steps: SelfReadout(params, widths),

@@ -1,6 +1,6 @@
 """A TCN per modality, then a transformer encoder on the concatenation (Zhou et al., ABAW5): our reading.
 
-The TCN here is part of the fusion, beside whatever encoder a recipe has. Read: sec. 3 of arXiv 2303.08356.
+The TCN here is part of the fusion; the encoder of a recipe comes before it. Read: sec. 3 of arXiv 2303.08356.
 """
 
 from pydantic import Field
@@ -55,7 +55,6 @@ TCN_TRANSFORMER = register(
 X_m^(1) = TCN_m(X_m)                                      our reading
 Z = Encoder([X_a^(1) ; X_v^(1)])                          our reading""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("TCNTransformerParams", TCNParams, TransformerParams),
         attend=lambda params, widths, frames: Recursion(lambda: ModalTCN(part(TCNParams, params), widths), 1),
         readout=lambda params, widths, steps: EncoderReadout(part(TransformerParams, params), widths),

@@ -6,7 +6,7 @@ sec. 2 ("transformers to encode the concatenated version of the feature represen
 
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.system import ModalityParams, System, Unattended, combined, part
+from crossfold.fusion_models.system import ModalityParams, System, combined, part
 
 BIBTEX = """\
 @inproceedings{zhang2023abaw5,
@@ -28,9 +28,7 @@ TRANSFORMER = register(
 S_l = W [X_a ; X_v (; X_t)]_l + p_l                       our reading  p sinusoidal
 Z = Block^layers(S), Block(s) = LayerNorm(y + FFN(y)), y = LayerNorm(s + MHA(s, s))""",
         bibtex=BIBTEX,
-        modalities=("audio", "visual"),
         params=combined("TransformerSystemParams", TransformerParams, ModalityParams),
-        attend=lambda params, widths, frames: Unattended(),
         readout=lambda params, widths, steps: EncoderReadout(part(TransformerParams, params), widths),
         context=attention_context,
     )

@@ -6,9 +6,4 @@ Public: `BACKBONES`, `Backbone`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "catalogue": ["BACKBONES", "Backbone"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"catalogue": ["BACKBONES", "Backbone"]})

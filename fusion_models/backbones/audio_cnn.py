@@ -7,7 +7,7 @@ a padding of one in blocks 2 and 3, and a pool of block 2 that keeps its last, i
 `audio_cnn_short` reads sub-segments of 0.64 s, 128 x 65, through a pool of 4 x 2 in block 1 as released (D4). Nothing
 else differs: weights of one load into the other.
 
-Legend: N spectrograms, F mels, G looks, C channels, D features.
+Legend: N spectrograms, F mels, G time steps, C channels, D features.
 """
 
 from functools import partial
@@ -21,9 +21,9 @@ WIDTH = 1024
 
 
 def _conv(inputs: int, channels: int, kernel: int, *, stride: tuple[int, int] = (1, 1), padding: int) -> nn.Sequential:
-    """Convolution, batch norm, ReLU (caption of Tab. I). No bias: batch norm would take it away again."""
+    """Convolution, batch norm, ReLU (caption of Tab. I). No bias: batch norm subtracts it again."""
     conv = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False)
-    # 004: "values from normal distribution"; its width is not printed, so that of He, which keeps the variance.
+    # 004: "values from normal distribution"; its width is not printed, so He's is used, which keeps the variance.
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
@@ -35,9 +35,7 @@ class AudioCnn(nn.Module):
         super().__init__()
         self.block1 = nn.Sequential(_conv(1, 64, 5, stride=(1, 2), padding=0), nn.MaxPool2d((4, time_pool)))
         self.block2 = nn.Sequential(
-            _conv(64, 128, 5, stride=(1, 2), padding=1),
-            _conv(128, 256, 3, padding=1),
-            nn.MaxPool2d(2, ceil_mode=True),
+            _conv(64, 128, 5, stride=(1, 2), padding=1), _conv(128, 256, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True)
         )
         self.block3 = nn.Sequential(
             _conv(256, 512, 5, padding=1), _conv(512, WIDTH, 3, padding=1), nn.AvgPool2d((13, 2), stride=1)
@@ -49,15 +47,15 @@ class AudioCnn(nn.Module):
         return y_ND
 
 
-def _backbone(name: str, title: str, kind: str, looks: int, time_pool: int) -> Backbone:
+def _backbone(name: str, title: str, kind: str, steps: int, time_pool: int) -> Backbone:
     return Backbone(
         name=name,
         title=title,
         source="004 Tab. I, sec. IV-B",
         modality="audio",
         input=kind,
-        raw_shape=(128, looks),
-        frame_shape=(1, 128, looks),
+        raw_shape=(128, steps),
+        frame_shape=(1, 128, steps),
         width=WIDTH,
         build=partial(AudioCnn, time_pool),
         preparation=prepare_spectrogram,

@@ -1,4 +1,4 @@
-"""All backbones by name: what each reads, what it gives, where its weights come from, and how it thaws.
+"""All backbones by name: input, output, origin of the weights, and the order in which layers are unfrozen.
 
 Legend: N frames or clips, D features of one.
 """
@@ -20,7 +20,7 @@ Prefixes = tuple[str, ...]
 """Beginnings of parameter names."""
 
 GROUPS = 3
-"""Groups of layers that thaw one after the other (002 sec. 4.2, 001 sec. 4.3)."""
+"""Groups of layers that are unfrozen one after the other (002 sec. 4.2, 001 sec. 4.3)."""
 
 
 def _unchanged(state: Mapping[str, Tensor]) -> State:
@@ -51,17 +51,17 @@ class Backbone:
     build: Callable[[], nn.Module]
     preparation: Prepare
     groups: tuple[Prefixes, Prefixes, Prefixes]
-    """What thaws first, second and third, from the output side to the input side."""
+    """The layers that are unfrozen first, second and third, from the output side to the input side."""
     stays: Prefixes = ()
-    """What gradual thawing never reaches. With the groups, every parameter is named exactly once."""
+    """The layers that gradual unfreezing never reaches. With the groups, every parameter is named exactly once."""
     weights: str | None = None
-    """Its pretrained weights, a name of `platform/modeling/pretrained_catalogue.py`; None: trained from scratch."""
+    """Its pretrained weights, a name in `platform/modeling/pretrained_catalogue.py`; None: trained from scratch."""
     adapt: Callable[[Mapping[str, Tensor]], State] = _unchanged
     """The published state dict -> one with the names and shapes of the module."""
     unused: Prefixes = ()
     """Parts of the published state dict that a backbone leaves out, such as a classifier."""
     revision: int = 1
-    """Raised when the features of the backbone change on purpose; part of the identity of what is made with it."""
+    """Higher by one after each change of its features on purpose; part of the identity of what is made with it."""
 
     def prepare(self, raw: Tensor, *, training: bool, generator: torch.Generator | None = None) -> Tensor:
         """Stored input : B x L x *raw_shape -> float32 B x L x *frame_shape, on the same device.
@@ -86,22 +86,22 @@ BACKBONES: Registry[Backbone] = Registry("backbone", "crossfold.fusion_models.ba
 
 
 def register(backbone: Backbone) -> Backbone:
-    """Files a backbone under its name; for plugins too."""
+    """Registers a backbone under its name; for plugins too."""
     origin = sys._getframe(1).f_globals["__name__"]
     return BACKBONES.register(backbone.name, origin=origin)(backbone)
 
 
-def thaw(backbone: Backbone, module: nn.Module, groups: int | None, *, training: bool = True) -> None:
-    """Lets the first `groups` groups learn and freezes the rest; None thaws everything, `stays` included.
+def unfreeze(backbone: Backbone, module: nn.Module, groups: int | None, *, training: bool = True) -> None:
+    """Lets the first `groups` groups learn and freezes the rest; None unfreezes everything, `stays` included.
 
     A frozen part is in `eval` even while the rest trains, so that its batch norm keeps the statistics it came with and
     its dropout is off. `module.train()` undoes that: call this after it.
     """
     if groups is not None and not 0 <= groups <= GROUPS:
         raise ValueError(f"{groups} groups of {backbone.name}, which has {GROUPS}")
-    thawed = ("",) if groups is None else tuple(prefix for group in backbone.groups[:groups] for prefix in group)
+    learning = ("",) if groups is None else tuple(prefix for group in backbone.groups[:groups] for prefix in group)
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name.startswith(thawed))
+        parameter.requires_grad_(name.startswith(learning))
     for name, part in module.named_modules():
-        # Not `part.train`, which would reach down into parts of another group.
-        part.training = training and f"{name}.".startswith(thawed)
+        # `part.train` would also set its sub-modules, which may be in another group.
+        part.training = training and f"{name}.".startswith(learning)

@@ -1,7 +1,7 @@
 """I3D: the face network of 004 (secs. III-A, IV-B). Inception v1, inflated from pictures to clips; 1024-d.
 
 Carreira and Zisserman 2017 (004 [14]): every k x k kernel becomes k x k x k, the 2D weights repeated over time and
-divided by k, so that a picture that stands still gives in a clip what it gave as a picture; the first two pools do not
+divided by k, so that a clip of one repeated picture has the features of that picture; the first two pools do not
 pool time. The 2D network is torchvision's GoogLeNet, whose ImageNet weights load by `inflate`; its widths, its order
 of layers and its names are kept, so that the two can be compared layer by layer.
 
@@ -39,7 +39,7 @@ class Conv(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(inputs, channels, kernel, stride, padding=kernel // 2, bias=False)
         self.bn = nn.BatchNorm3d(channels, eps=0.001)
-        # Without this, a net of random weights and frozen statistics gives next to nothing: twenty layers shrink it.
+        # With the default of torch, twenty layers of random weights shrink the features to almost zero.
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
 
     def forward(self, x_NCTSS: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ I3D_BACKBONE = register(
         frame_shape=(3, 16, 224, 224),
         width=WIDTH,
         build=I3D,
-        # 004 prints "random cropping" and faces of 224 x 224 for a net of 224 x 224; sixteen pixels are our choice.
+        # 004 prints "random cropping" and faces of 224 x 224 for a net of 224 x 224; the sixteen pixels are a choice.
         preparation=PicturePreparation(side=224, margin=16),
         groups=(
             ("inception5a.", "inception5b."),

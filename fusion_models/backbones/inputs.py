@@ -1,4 +1,4 @@
-"""From what a store holds a frame, pixels or a spectrogram, to what a network takes.
+"""From the stored input of a frame, pixels or a spectrogram, to the input of a network.
 
 Legend: B windows, L frames of a window, T frames of a clip, H height, W width of the stored picture, C colours, S side
 of the crop, F rows and G columns of a spectrogram.
@@ -18,7 +18,7 @@ Prepare = Callable[[Tensor, bool, torch.Generator | None], Tensor]
 class PicturePreparation:
     """Pixels to a normalised crop. Training moves and mirrors the crop, once a window; else it is the centre.
 
-    A crop that differed from frame to frame would look like a face that jumps, so all frames of a window share it.
+    All frames of a window share the crop: with one for each frame, the face would jump.
     """
 
     side: int

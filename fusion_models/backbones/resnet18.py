@@ -4,7 +4,7 @@ torchvision's network, its first layer reading one channel. Weights of three col
 picture of value x had the sum of the three kernels as its response, a spectrogram has a third of it, and the batch
 norm that follows takes that up.
 
-Legend: N spectrograms, F mels, G looks.
+Legend: N spectrograms, F mels, G time steps.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ Layers from Hershey et al. 2017 (002 [44]) and the names of torchvggish's state 
 Two decisions. The last layer has no ReLU: AudioSet's own graph ends before it since 2022, the released code of 002
 too, and the network learns on from there. No PCA and no 8-bit quantisation follow: they served a file format.
 
-Legend: N examples, G looks (96), M mels (64), C channels, D features.
+Legend: N examples, G time steps (96), M mels (64), C channels, D features.
 """
 
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What attends to what: the maps that blocks hand out, only when somebody asks for notes.
+"""Attention maps, which blocks add to the notes when notes are given.
 
 A map is a note named `<kind>.<query>.<key>[.<layer>][.<iteration>]`. Its last two axes are (query, key): a row is a
 frame whose output is made, a column a frame that is read for it. `joint` is the concatenation J of all modalities.
@@ -19,7 +19,7 @@ JOINT = "joint"
 
 @dataclass(frozen=True)
 class Kind:
-    """What the numbers of one kind of map are."""
+    """The meaning of the numbers of one kind of map."""
 
     axes: str
     """B L L: frames to frames; B H L L: the same in each head; B L H: a weight a frame; B J D: channels, not frames."""
@@ -54,14 +54,14 @@ class AttentionMap:
 
 
 def note_map(notes: Notes | None, kind: str, axes: tuple[str, ...], values: Tensor) -> None:
-    """Keeps a map for whoever asked. axes: (query, key) or (query, key, layer); values: as `KINDS` says."""
+    """Adds a map to the notes, if there are any. axes: (query, key) or (query, key, layer); values: as in `KINDS`."""
     if notes is not None:
         assert values.ndim == len(KINDS[kind].axes.split()), kind
         note(notes, ".".join((kind, *axes)), values)
 
 
 def maps_over_time(notes: Notes) -> list[AttentionMap]:
-    """Every map among the notes that says something of frames; correlations of channels do not."""
+    """Every map between frames among the notes; correlations of channels are left out."""
     found = []
     for name, values in notes.items():
         kind, *rest = name.split(".")

@@ -18,18 +18,18 @@ from crossfold.platform.core.base_model import FrozenModel
 
 
 def attention_weights(corr_BLL: Tensor, mask_BL: Tensor, temperature: float) -> Tensor:
-    """A[i, j] = softmax over i of corr[i, j] / T : B x L x L    # 004 eq 2.
+    """A[i, j] = softmax over i of corr[i, j] / T : B x L x L (004 eq 2).
 
     [A8] Normalised over i for both modalities, as the text says; the printed denominators run over K.
     Padded frames i get no weight.
     """
     logits_BLL = (corr_BLL / temperature).masked_fill(~mask_BL.unsqueeze(-1), -torch.inf)
-    return torch.softmax(logits_BLL, dim=1)
+    return torch.softmax(logits_BLL, dim=1)  # 004 eq 2
 
 
 def attend(weights_BLL: Tensor, x_BLD: Tensor) -> Tensor:
-    """Xh[j] = sum_i A[i, j] X[i] : B x L x D    # 004 eq 3; 000 eq 1, printed X A with columns."""
-    return torch.einsum("bij,bid->bjd", weights_BLL, x_BLD)
+    """Xh[j] = sum_i A[i, j] X[i] : B x L x D; printed as X A, with frames as columns."""
+    return torch.einsum("bij,bid->bjd", weights_BLL, x_BLD)  # 004 eq 3; 000 eq 1
 
 
 class CrossAttentionParams(FrozenModel):
@@ -56,15 +56,15 @@ class CrossAttention(nn.Module):
     def forward(self, features: Features, notes: Notes | None = None, skips: Sequence[Modal] = ()) -> Modal:
         """X_att. `skips`: earlier features that are added to the residual."""
         x_BLA, x_BLV, mask_BL = features.x["audio"], features.x["visual"], features.mask_BL
-        corr_BLL = torch.einsum("bia,av,bjv->bij", x_BLA, self.w, x_BLV)  # Z = X_a' W X_v  # 004 eq 1
+        corr_BLL = torch.einsum("bia,av,bjv->bij", x_BLA, self.w, x_BLV)  # Z = X_a' W X_v, 004 eq 1
         attended: Modal = {}
         for m, other, logits_BLL in (("audio", "visual", corr_BLL), ("visual", "audio", corr_BLL.transpose(1, 2))):
-            weights_BLL = attention_weights(logits_BLL, mask_BL, self.temperature)  # 004 eq 2
+            weights_BLL = attention_weights(logits_BLL, mask_BL, self.temperature)
             # A[i, j] reads frame i for the output at frame j, which the other modality chose: rows i are the keys.
             note_map(notes, "cross_attention", (other, m), weights_BLL.transpose(1, 2))
-            summed_BLD = features.x[m] + attend(weights_BLL, features.x[m])  # X + Xh  # 004 eqs 3-5; 000 sec 3B
+            summed_BLD = features.x[m] + attend(weights_BLL, features.x[m])  # X + Xh, 000 sec 3B
             for skip in skips:
                 summed_BLD = summed_BLD + skip[m]
-            attended_BLD = torch.tanh(summed_BLD) if self.tanh else summed_BLD
+            attended_BLD = torch.tanh(summed_BLD) if self.tanh else summed_BLD  # 004 eqs 4-5
             attended[m] = self.dropout(attended_BLD) * mask_BL.unsqueeze(-1)
         return attended

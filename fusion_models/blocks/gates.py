@@ -1,4 +1,4 @@
-"""Gates: per frame and modality, how much of each candidate feature set is let through.
+"""Gates: a weight of each candidate feature set, for each frame and modality.
 
 Legend: B batch, L frames, D features of one modality, K candidates (the columns of a gate).
 """
@@ -14,18 +14,15 @@ from crossfold.platform.core.base_model import FrozenModel
 
 
 def gate(logits_BLK: Tensor, temperature: float) -> Tensor:
-    """G = softmax over columns of Y / T : B x L x K    # 000 eq 3; 001 eqs 11, 16; 003 eq 11.
-
-    [B3] The softmax runs over the K columns of each frame.
-    """
-    return torch.softmax(logits_BLK / temperature, dim=-1)
+    """G = softmax over columns of Y / T : B x L x K. [B3] The softmax runs over the K columns of each frame."""
+    return torch.softmax(logits_BLK / temperature, dim=-1)  # 000 eq 3; 001 eqs 11, 16; 003 eq 11
 
 
 def mix(gate_BLK: Tensor, candidates: Sequence[Tensor], *, relu: bool) -> Tensor:
-    """X_g = ReLU(sum_k G_k * X_k) : B x L x D    # 000 eqs 4-5; 001 eqs 12-13, 17-20; 003 eqs 12-15."""
+    """X_g = ReLU(sum_k G_k * X_k) : B x L x D."""
     stacked_BLDK = torch.stack(list(candidates), dim=-1)
     mixed_BLD = torch.einsum("blk,bldk->bld", gate_BLK, stacked_BLDK)
-    return torch.relu(mixed_BLD) if relu else mixed_BLD
+    return torch.relu(mixed_BLD) if relu else mixed_BLD  # 000 eqs 4-5; 001 eqs 12-13, 17-20; 003 eqs 12-15
 
 
 class GateParams(FrozenModel):
@@ -34,7 +31,7 @@ class GateParams(FrozenModel):
     temperature: float = Field(0.1, gt=0)
     """B9: T = 0.1 as printed; a smaller T sharpens the choice."""
     relu: bool = True
-    """B10: printed. It removes every negative feature value, so a gate wide open is not the base model."""
+    """B10: as printed. It removes every negative value, so an open gate does not give the base model."""
     gate_bias: bool = False
     """A bias on the gate logits, as released (G2d); not printed."""
 
@@ -55,7 +52,7 @@ class ModalGate(nn.Module):
         self.bias = nn.ParameterDict({m: nn.Parameter(torch.zeros(columns)) for m in biased})
 
     def forward(self, read: Sequence[Modal], candidates: Sequence[Modal], notes: Notes | None, name: str) -> Modal:
-        """Gated features. `read`: what the logits come from, one set for all columns or one a column."""
+        """Gated features. `read`: the features behind the logits, one set for all columns or one a column."""
         gated: Modal = {}
         for m in candidates[0]:  # canonical order; a ParameterDict sorts its names
             w_DK = self.w[m]

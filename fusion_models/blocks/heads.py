@@ -24,11 +24,11 @@ class RecurrentMix(nn.Module):
 
     def forward(self, z_BLZ: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x H."""
-        return nn.functional.normalize(self.recurrent(z_BLZ, mask_BL) + self.residual(z_BLZ), dim=-1)
+        return nn.functional.normalize(self.recurrent(z_BLZ, mask_BL) + self.residual(z_BLZ), dim=-1)  # G2c
 
 
 class FrameNorm(nn.Module):
-    """Batch normalisation over the real frames of a batch; padding neither counts nor changes (release of 002)."""
+    """Batch normalisation over the real frames of a batch; padding has no part in it (release of 002)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FrameNorm(nn.Module):
     def forward(self, h_BLH: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x H."""
         real_NH = h_BLH[mask_BL]
-        # Batch statistics of one frame do not exist.
+        # The batch statistics of a single frame are undefined, and torch raises an error for them.
         normed_NH = self.norm(real_NH) if len(real_NH) > 1 or not self.training else real_NH
         y_BLH = h_BLH.new_zeros(h_BLH.shape, dtype=normed_NH.dtype)
         y_BLH[mask_BL] = normed_NH

@@ -30,11 +30,11 @@ class JointAttentionParams(FrozenModel):
     joint: Literal["fc", "concat"] = "fc"
     """A4: J = FC(concat) in 001 and 002, J = concat in 003."""
     gain: float = Field(0.01, gt=0)
-    """Gain of the Xavier initialisation of W_h (our choice; 001 and 002 print none, 003 says Xavier, which is 1).
+    """Gain of the Xavier initialisation of W_h (a choice; 001 and 002 print none, 003 says Xavier, which is 1).
     H sums over L frames, so plain Xavier multiplies the features by about sqrt(L) per iteration before training
     starts, and three iterations do not recover; a small gain starts near the identity."""
     weights: Kind = "full"
-    """A3: `full` as printed, L x L, for one window length. `lowrank` and `relative` are our own and length-free."""
+    """A3: `full` as printed, L x L, for one window length. `lowrank` and `relative` are Crossfold's, for any length."""
     rank: int = Field(16, ge=1)
     """Cosines of the `lowrank` weights."""
     reach: int = Field(32, ge=1)
@@ -50,7 +50,7 @@ class JointAttentionParams(FrozenModel):
 
 
 class Released(nn.Module):
-    """What released code puts between the printed lines (G2a); the identity unless asked for."""
+    """The dropouts and nonlinearities that released code adds to the printed lines (G2a); by default the identity."""
 
     def __init__(self, params: JointAttentionParams) -> None:
         super().__init__()
@@ -69,17 +69,17 @@ def time_axis_step(
 ) -> tuple[Tensor, Tensor]:
     """Attended features B x L x D and correlation B x L x L of one modality.
 
-    w_j : D x J, w_c : L x L, w_h : L x L. The papers' columns are our rows: their L is our L, their d our J.
+    w_j : D x J, w_c : L x L, w_h : L x L. The papers write frames as columns, this code as rows: their X' is x_BLD.
     """
     w_j, w_c, w_h = weights
     root = math.sqrt(joint_BLJ.shape[-1])
-    # C = tanh(X' W_j J / sqrt(d))                            001 eqs 1-2; 002 eqs 2-4
-    corr_BLL = torch.tanh(torch.einsum("bid,dj,bkj->bik", x_BLD, w_j, joint_BLJ) / root)
-    # H = ReLU(X W_c C)                                       001 eqs 3-4; 002 eqs 5-7
+    # C = tanh(X' W_j J / sqrt(d))
+    corr_BLL = torch.tanh(torch.einsum("bid,dj,bkj->bik", x_BLD, w_j, joint_BLJ) / root)  # 001 eqs 1-2; 002 eqs 2-4
+    # H = ReLU(X W_c C)
     summed_BLD = torch.einsum("li,bld,bik->bkd", w_c, x_BLD, released.score(corr_BLL)) * scale
-    h_BLD = torch.relu(released.squash(summed_BLD))
-    # X_att = H W_h + X                                       001 eqs 5-8; 002 eqs 8-13
-    attended_BLD = released.attended(torch.einsum("kl,bkd->bld", w_h, h_BLD)) + x_BLD
+    h_BLD = torch.relu(released.squash(summed_BLD))  # 001 eqs 3-4; 002 eqs 5-7
+    # X_att = H W_h + X
+    attended_BLD = released.attended(torch.einsum("kl,bkd->bld", w_h, h_BLD)) + x_BLD  # 001 eqs 5-8; 002 eqs 8-13
     return attended_BLD, corr_BLL
 
 
@@ -92,10 +92,11 @@ def feature_axis_step(
     """
     w_j, w_c, w_h = weights
     corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
-    # H = ReLU(X W_c C)                                       003 eqs 4-5
-    h_BLJ = torch.relu(released.squash(torch.einsum("ble,ed,bdj->blj", x_BLD, w_c, released.score(corr_BDJ))))
-    # X_att = H W_h + X                                       003 eqs 6-9
-    attended_BLD = released.attended(torch.einsum("blj,jd->bld", h_BLJ, w_h)) + x_BLD
+    # H = ReLU(X W_c C)
+    summed_BLJ = torch.einsum("ble,ed,bdj->blj", x_BLD, w_c, released.score(corr_BDJ))
+    h_BLJ = torch.relu(released.squash(summed_BLJ))  # 003 eqs 4-5
+    # X_att = H W_h + X
+    attended_BLD = released.attended(torch.einsum("blj,jd->bld", h_BLJ, w_h)) + x_BLD  # 003 eqs 6-9
     return attended_BLD, corr_BDJ
 
 
@@ -108,18 +109,18 @@ def additive_step(
     """
     w_j, w_x, w_c, w_h = weights
     corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
-    # H = ReLU(W_a X + W_c C)                                 first released JCA (A7)
+    # H = ReLU(W_a X + W_c C)
     summed_BDK = torch.einsum("bld,lk->bdk", x_BLD, w_x) + torch.einsum("bdj,jk->bdk", released.score(corr_BDJ), w_c)
-    h_BDK = torch.relu(released.squash(summed_BDK))
-    # X_att = W_h H + X                                       first released JCA (A7)
-    attended_BLD = released.attended(torch.einsum("bdk,kl->bld", h_BDK, w_h)) + x_BLD
+    h_BDK = torch.relu(released.squash(summed_BDK))  # first released JCA (A7)
+    # X_att = W_h H + X
+    attended_BLD = released.attended(torch.einsum("bdk,kl->bld", h_BDK, w_h)) + x_BLD  # first released JCA (A7)
     return attended_BLD, corr_BDJ
 
 
 def _channel_correlation(x_BLD: Tensor, joint_BLJ: Tensor, w_j: Tensor, scale: Tensor | float) -> Tensor:
-    # C = tanh(X' W_j J / sqrt(d))                            003 eqs 2-3
+    # C = tanh(X' W_j J / sqrt(d))
     summed_BDJ = torch.einsum("bld,lk,bkj->bdj", x_BLD, w_j, joint_BLJ) * scale
-    return torch.tanh(summed_BDJ / math.sqrt(joint_BLJ.shape[-1]))
+    return torch.tanh(summed_BDJ / math.sqrt(joint_BLJ.shape[-1]))  # 003 eqs 2-3
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Form:
     spaces: Mapping[str, str]
     step: Step
     correlation: str
-    """The kind of map that C is: between frames, or between channels."""
+    """The kind of map of C: between frames, or between channels."""
 
 
 FORMS = {
@@ -179,15 +180,15 @@ class JointAttention(nn.Module):
         frames = mask_BL1.shape[1]
         scale: Tensor | float = 1.0
         if self.length_free:
-            # A sum over all frames grows with their number, so it is brought to that of the trained length.
+            # A sum over all frames grows with their number, so it is scaled to that of the trained length.
             scale = self.frames / mask_BL1.sum(dim=1, keepdim=True).clamp(min=1)
         elif frames != self.frames:
             raise ValueError(
                 f"window of {frames} frames, but the L x L weights were built for L = {self.frames} (A3); "
                 "weights=relative and weights=lowrank run on any length"
             )
-        # J = FC([X_a ; X_v ; X_t])                            001 sec 3.2; 002 eq 1; 003 eq 1 without FC
-        joint_BLJ = self.fc(concatenated(features.x)) * mask_BL1
+        # J = FC([X_a ; X_v ; X_t]); 003 has no FC
+        joint_BLJ = self.fc(concatenated(features.x)) * mask_BL1  # 001 sec 3.2; 002 eq 1; 003 eq 1
         attended: Modal = {}
         for m, x_BLD in features.x.items():
             stepped_BLD, corr = self.form.step(x_BLD, joint_BLJ, self.weights_of(m, frames), self.released, scale)

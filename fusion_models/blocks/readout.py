@@ -22,13 +22,13 @@ class LastReadout(nn.Module):
 
     def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
         """Z : B x L x sum of d_m."""
-        return concatenated(trajectory.x[-1])
+        return concatenated(trajectory.x[-1])  # 002 eq 14
 
 
 class PairGate(nn.Module):
     """DCA on any base: unattended X^(0) against attended X^(M), per frame and modality (000 eqs 2-5).
 
-    [B2] Column 0 is unattended, column 1 attended. What the base does with X^(M), it does with the gated features.
+    [B2] Column 0 is unattended, column 1 attended. The readout of the base gets the gated features in place of X^(M).
     """
 
     def __init__(self, params: GateParams, widths: Widths, then: nn.Module) -> None:
@@ -41,7 +41,7 @@ class PairGate(nn.Module):
     def forward(self, trajectory: Trajectory, notes: Notes | None = None) -> Tensor:
         """Z of the base, from X_g in place of X^(M)."""
         unattended, attended = trajectory.x[0], trajectory.x[-1]
-        gated = self.gate([attended], [unattended, attended], notes, "gate")
+        gated = self.gate([attended], [unattended, attended], notes, "gate")  # 000 eqs 2-5
         z_BLZ: Tensor = self.then(Trajectory([*trajectory.x[:-1], gated], trajectory.mask_BL), notes)
         return z_BLZ
 
@@ -50,7 +50,7 @@ class FlatGateParams(FrozenModel):
     """Choices of the gate of GRJCA."""
 
     gate_input: Literal["last", "each"] = "last"
-    """B4: what the gate reads: the last iteration (001 eqs 9-10), or each iteration its own column (001's text)."""
+    """B4: the input of the gate: the last iteration (001 eqs 9-10), or each column's own iteration (001's text)."""
 
 
 class FlatGate(nn.Module):
@@ -84,7 +84,7 @@ class FinalGate(nn.Module):
     """The high-level gate over gated features X_g^(1..M) (001 eqs 19-20; 003 eqs 14-15).
 
     W_f,m : D x M, or MD x M if it reads all. [B6] G_a^(f) for audio; [B7] softmax_k(X_g^(M) W_f / T).
-    With M = 1 there is nothing to choose, and it has no weights.
+    With M = 1 there is one set to choose, and the gate has no weights.
     """
 
     def __init__(self, params: GateParams, hierarchy: HierarchyParams, widths: Widths, steps: int) -> None:
@@ -100,7 +100,7 @@ class FinalGate(nn.Module):
         if self.gate is None:
             return concatenated(gated[-1])
         read = {m: torch.cat([x[m] for x in gated], dim=-1) for m in gated[0]} if self.all else gated[-1]
-        return concatenated(self.gate([read], gated, notes, "gate.final"))
+        return concatenated(self.gate([read], gated, notes, "gate.final"))  # 001 eqs 19-20; 003 eqs 14-15
 
 
 class HierarchicalGate(nn.Module):
@@ -122,5 +122,5 @@ class HierarchicalGate(nn.Module):
             gate([x[t]], [x[t - 1], x[t]], notes, f"gate.{t}")  # 001 eqs 14-18; 003 eqs 10-13
             for t, gate in enumerate(self.gates, start=1)
         ]
-        z_BLZ: Tensor = self.final(Trajectory([x[0], *gated], trajectory.mask_BL), notes)  # 001 eqs 19-20
+        z_BLZ: Tensor = self.final(Trajectory([x[0], *gated], trajectory.mask_BL), notes)
         return z_BLZ

@@ -19,7 +19,8 @@ class Recurrent(nn.Module):
         self.width = hidden * (2 if bidirectional else 1)
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor) -> Tensor:
-        """B x L x width, zero on padded frames, which stand at the end of a window."""
+        """B x L x width, zero on padded frames, which are the last of a window."""
+        # Padding comes last, so a forward LSTM reads it after every real frame and needs no packing.
         if not self.lstm.bidirectional:
             h_BLH: Tensor = self.lstm(x_BLI)[0]
             return h_BLH * mask_BL.unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Iterating an attention block. Returns the whole trajectory; knows nothing of gates.
+"""Iterating an attention block. The result is the whole trajectory, between whose feature sets a gate may choose.
 
 Legend: B batch, L frames, D features of one modality.
 """
@@ -14,7 +14,7 @@ from crossfold.platform.core.base_model import FrozenModel
 
 
 class Recursion(nn.Module):
-    """X^(t) = block^(t)(X^(t-1)), t = 1..M    # 001 eqs 7-8; 002 eqs 11-13; 003 eqs 8-9.
+    """X^(t) = block^(t)(X^(t-1)), t = 1..M.
 
     [A5] Every iteration has weights of its own and recomputes J, unless `tied`.
     """
@@ -33,7 +33,8 @@ class Recursion(nn.Module):
             step_notes: Notes | None = None if notes is None else {}
             block = self.blocks[t % len(self.blocks)]
             earlier = (trajectory[:-1],) if self.dense else ()
-            trajectory.append(block(Features(trajectory[-1], features.mask_BL), step_notes, *earlier))
+            current = Features(trajectory[-1], features.mask_BL)
+            trajectory.append(block(current, step_notes, *earlier))  # 001 eqs 7-8; 002 eqs 11-13; 003 eqs 8-9
             if notes is not None and step_notes is not None:
                 notes.update({f"{name}.{t + 1}": value for name, value in step_notes.items()})
         return trajectory
@@ -58,7 +59,7 @@ RELEASED_JOINT = (
     ("attended_relu", True),
     ("attended_dropout", 0.6),
 )
-"""G2a: what the JCA, RJCA and DCA repositories share (J keeps its FC there). The score dropout has the same rate."""
+"""G2a: the choices that the JCA, RJCA and DCA repositories share (J keeps its FC there)."""
 
 
 def recursive_joint_attention(params: FrozenModel, widths: Widths, frames: int) -> Recursion:

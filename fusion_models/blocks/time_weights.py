@@ -1,9 +1,9 @@
-"""Weights between the frames of a window: one number a pair (as printed), or two length-free forms of our own.
+"""Weights between the frames of a window: one number a pair (as printed), or one of two length-free forms.
 
 Legend: L frames of the window at hand, N frames of the window the block was built for, R rank or reach.
 
-The papers' L x L weights fit one window length only (A3). `lowrank` and `relative` are ours, no paper's: they train
-on N frames and run on any number, so that a whole video can be predicted in one pass.
+The papers' L x L weights fit one window length only (A3). `lowrank` and `relative` are in no paper: they train on N
+frames and run on any number, so that a whole video can be predicted in one pass.
 """
 
 import math
@@ -28,7 +28,7 @@ class FixedWeights(nn.Module):
 
 
 class LowRankWeights(nn.Module):
-    """W = P M P' : L x L, with P : L x R the first R cosines over the window and M : R x R learnt (our own).
+    """W = P M P' : L x L, with P : L x R the first R cosines over the window and M : R x R learnt.
 
     Smooth in both frames, and stretched with the window: on any L it is the same operator on functions of time.
     """
@@ -47,9 +47,9 @@ class LowRankWeights(nn.Module):
 
 
 class RelativeWeights(nn.Module):
-    """W[i, k] = r[i - k] for |i - k| <= R, else 0 : L x L, with r of 2R + 1 numbers learnt (our own).
+    """W[i, k] = r[i - k] for |i - k| <= R, else 0 : L x L, with r of 2R + 1 numbers learnt.
 
-    A frame is weighed by how far away it is, not by where in the window it stands.
+    The weight of a frame depends on its distance, not on its place in the window.
     """
 
     def __init__(self, frames: int, reach: int, gain: float) -> None:

@@ -16,7 +16,7 @@ from crossfold.platform.core.base_model import FrozenModel
 
 
 class TransformerParams(FrozenModel):
-    """Sizes of a transformer; no paper prints them for these systems, so the defaults are our choice."""
+    """Sizes of a transformer; no paper prints them for these systems, so the defaults are choices."""
 
     heads: int = Field(4, ge=1)
     head_width: int = Field(16, ge=1)
@@ -25,18 +25,18 @@ class TransformerParams(FrozenModel):
     layers: int = Field(2, ge=1)
     transformer_dropout: float = Field(0.1, ge=0, lt=1)
     causal: bool = False
-    """Frames see the past only, so that predictions can be streamed (our own)."""
+    """Frames see the past only, so that predictions can be streamed; in no paper."""
 
 
 def attention_context(params: TransformerParams) -> float | None:
-    """What a row depends on (see `System.context`)."""
+    """Past frames that a row depends on (see `System.context`)."""
     return WHOLE_PAST if params.causal else None
 
 
 def attention(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen_BLK: Tensor) -> tuple[Tensor, Tensor]:
     """softmax_k(Q K' / sqrt(E)) V : B x H x L x E, and the weights B x H x L x K. Unseen frames get no weight."""
     logits_BHLK = torch.einsum("bhqe,bhke->bhqk", q_BHLE, k_BHKE) / math.sqrt(q_BHLE.shape[-1])
-    weights_BHLK = torch.softmax(logits_BHLK.masked_fill(~seen_BLK.unsqueeze(1), -torch.inf), dim=-1)
+    weights_BHLK = torch.softmax(logits_BHLK.masked_fill(~seen_BLK.unsqueeze(1), -torch.inf), dim=-1)  # Vaswani eq 1
     return torch.einsum("bhqk,bhke->bhqe", weights_BHLK, v_BHKE), weights_BHLK
 
 
@@ -62,7 +62,7 @@ class MultiHead(nn.Module):
     def forward(
         self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None, axes: tuple[str, ...]
     ) -> Tensor:
-        """B x L x D. `mask_BK`: the real frames of the memory; `axes`: who queries whom, for the notes."""
+        """B x L x D. `mask_BK`: the real frames of the memory; `axes`: (query, key) names, for the notes."""
         queries, frames = x_BLD.shape[1], memory_BKM.shape[1]
         seen_BLK = mask_BK.unsqueeze(1).expand(-1, queries, -1)
         if self.causal:
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(self.width, self.width, params) for _ in range(params.layers))
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor, notes: Notes | None = None, of: str = JOINT) -> Tensor:
-        """B x L x width, zero on padded frames; `of`: what is encoded, for the notes."""
+        """B x L x width, zero on padded frames; `of`: the name of the features, for the notes."""
         h_BLD = self.input(x_BLD) + positions(x_BLD.shape[1], self.width, x_BLD)
         for layer, block in enumerate(self.blocks, start=1):
             h_BLD = block(h_BLD, h_BLD, mask_BL, notes, (of, of, str(layer)))

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.input_kinds import clip_kind
-from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, thaw
+from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, unfreeze
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.modeling.pretrained import load_backbone
@@ -49,7 +49,7 @@ class FrameEncoder(nn.Module):
 
     def train_released(self, training: bool) -> None:
         """Freezes all but the released groups; `model.train()` undoes that, so it is called after it."""
-        thaw(self.backbone, self.net, self.groups, training=training)
+        unfreeze(self.backbone, self.net, self.groups, training=training)
         for module in self.net.modules():
             if self.pretrained and isinstance(module, NORMS):
                 module.eval()

@@ -7,9 +7,4 @@ Public: `Figure`, `Panel`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "base": ["Figure", "Panel"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"base": ["Figure", "Panel"]})

@@ -7,9 +7,4 @@ Public: `Page`, `make_page`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "compose": ["Page", "make_page"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"compose": ["Page", "make_page"]})

@@ -67,10 +67,7 @@ def facts_of(results: Results, setting: Setting, store: FeatureStore | None) -> 
         ("Recipe", f"{setting.recipe} ({setting.recipe_hash})" if setting.recipe_hash else setting.recipe),
         ("Protocol", str(setting.protocol)),
         ("Selection", _SELECTION.get(setting.selection, setting.selection)),
-        (
-            "Post-processing",
-            f"none on leaderboard and figures; tables may show {listing(posts)}" if posts else "none",
-        ),
+        ("Post-processing", f"none on leaderboard and figures; tables may show {listing(posts)}" if posts else "none"),
         ("Folds", listing(_numbers(cells, "fold"))),
         ("Seeds", listing(_numbers(cells, "seed"))),
         ("Cells", ", ".join(states)),

@@ -7,9 +7,5 @@ Public: `Results`, `Setting`, `load_results`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "load": ["load_results"],
-        "model": ["Results", "Setting"],
-    },
+    __name__, submod_attrs={"load": ["load_results"], "model": ["Results", "Setting"]}
 )

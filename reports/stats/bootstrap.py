@@ -144,12 +144,7 @@ def merged_ccc(moments: Moments, counts: Floats) -> Floats:
     safe = n + (n == 0)
     mean_x, mean_y = of_x / safe, of_y / safe
     pooled = Moments(
-        n,
-        mean_x + shift_x,
-        mean_y + shift_y,
-        of_xx - n * mean_x**2,
-        of_yy - n * mean_y**2,
-        of_xy - n * mean_x * mean_y,
+        n, mean_x + shift_x, mean_y + shift_y, of_xx - n * mean_x**2, of_yy - n * mean_y**2, of_xy - n * mean_x * mean_y
     )
     resampled: Floats = ccc_of(pooled)
     return resampled

@@ -12,7 +12,7 @@ from torch import nn
 
 from crossfold.datasets.store.input_kinds import input_shape
 from crossfold.fusion_models.backbones.audio_cnn import AudioCnn
-from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register, thaw
+from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register, unfreeze
 from crossfold.fusion_models.backbones.i3d import I3D, inflate
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.fusion_models.backbones.resnet18 import one_channel
@@ -132,7 +132,7 @@ def test_a_row_depends_on_no_other_row(built):
 
 def test_a_gradient_reaches_every_parameter(built):
     backbone, module = built
-    thaw(backbone, module, None)
+    unfreeze(backbone, module, None)
     only_running_statistics(module)
     module.zero_grad()
     y = module(some_input(backbone, 2))
@@ -144,26 +144,26 @@ def test_a_gradient_reaches_every_parameter(built):
     module.zero_grad()
 
 
-def test_thawing_goes_group_by_group(built):
+def test_unfreezing_goes_group_by_group(built):
     backbone, module = built
     for count in range(4):
         module.train()
-        thaw(backbone, module, count)
+        unfreeze(backbone, module, count)
         open_prefixes = tuple(prefix for group in backbone.groups[:count] for prefix in group)
         assert {n for n, p in module.named_parameters() if p.requires_grad} == {
             n for n, _ in module.named_parameters() if n.startswith(open_prefixes)
         }
-    thaw(backbone, module, 3, training=False)
+    unfreeze(backbone, module, 3, training=False)
     assert not any(part.training for part in module.modules())
     with pytest.raises(ValueError, match="4 groups"):
-        thaw(backbone, module, 4)
+        unfreeze(backbone, module, 4)
 
 
 def test_frozen_batch_norm_keeps_its_statistics(built):
     backbone, module = built
     statistics = {name for name, _ in module.named_buffers() if name.endswith("running_mean")}
     module.train()
-    thaw(backbone, module, 1)
+    unfreeze(backbone, module, 1)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.no_grad():
         module(some_input(backbone, 2, seed=3))
