@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
@@ -67,6 +66,21 @@ class LaunchIndex:
     def having(self, cell_id: str) -> Launch:
         """The first launch with this cell; raises `KeyError` where there is none."""
         return self._by_cell[cell_id][0]
+
+
+def assign_launches(workspace: Workspace, cell_ids: Iterable[str]) -> None:
+    """Gives cells that no launch has, as after a merge, one for each sweep; it ended when it began."""
+    listed_by: dict[str, str] = {}
+    for folder in (workspace.sweeps, workspace.root / "searches"):
+        for path in sorted(folder.glob("[!.]*.json")):
+            listing = json.loads(path.read_text(encoding="utf-8"))
+            listed_by = dict.fromkeys(listing.get("cells", ()), listing["name"]) | listed_by
+    sweeps: dict[str, list[str]] = {}
+    for cell_id in cell_ids:
+        sweeps.setdefault(listed_by.get(cell_id, "cells"), []).append(cell_id)
+    now = utc_now()
+    for sweep, members in sweeps.items():
+        save_launch(workspace, Launch(sweep, len(members), tuple(members), at=now, ended=now))
 
 
 @dataclass(frozen=True)
@@ -137,16 +151,3 @@ def _launches(workspace: Workspace) -> Path:
 
 def _unfinished(workspace: Workspace) -> Path:
     return workspace.root / "unfinished"
-
-
-def public_address(uri: str) -> str:
-    """Where people open the pages of a tracking server: without user, password and query; empty for other stores."""
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not host:
-        return ""
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"

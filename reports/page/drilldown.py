@@ -3,8 +3,6 @@
 The page builds the tables when a reader opens them; written out, the cells of a large sweep would be most of its bytes.
 """
 
-import contextlib
-import hashlib
 import json
 import os
 import string
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.launches import public_address
+from crossfold.platform.workspace.logged_runs import logged_runs, public_address, store_digest
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.results.comparable import setting_targets, setting_variants
 from crossfold.reports.results.curves import Floats
@@ -24,8 +22,6 @@ from crossfold.reports.results.model import Results, Setting, memory_of
 POINTS = 16
 """The most epochs of a curve on the page, the first and the last among them."""
 DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
-RUNS = "mlflow-runs.jsonl"
-"""The tracked run of each cell; written into the workspace by the MLflow tracker."""
 
 
 def drill_data(results: Results, settings: Sequence[Setting], workspace: Workspace | None) -> dict[str, Any]:
@@ -127,16 +123,10 @@ def mlflow_runs(workspace: Workspace | None) -> dict[str, tuple[str, str]]:
 
     The address is empty where the server is not known: runs were logged to a file, or by an older version.
     """
-    path = workspace.root / RUNS if workspace else None
     here = os.environ.get("MLFLOW_TRACKING_URI", "")
-    # An address may contain a password, so the log holds its hash.
-    servers = {hashlib.sha256(here.encode()).hexdigest()[:12]: here}
+    servers = {store_digest(here): here}
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else ():
-        # A killed driver may have left half a line.
-        with contextlib.suppress(ValueError, KeyError):
-            entry = json.loads(line)
-            run = str(entry["run"])
-            server = public_address(str(entry.get("server") or servers.get(entry.get("store"), "")))
-            found[str(entry["cell"])] = (run, f"{server}/#/runs/" if server else "")
+    for entry in logged_runs(workspace) if workspace else ():
+        server = public_address(str(entry.get("server") or servers.get(entry.get("store", ""), "")))
+        found[entry["cell"]] = (entry["run"], f"{server}/#/runs/" if server else "")
     return found

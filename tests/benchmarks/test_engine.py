@@ -139,7 +139,7 @@ def test_tracking_costs_under_one_percent_of_a_cell_and_less_when_the_server_is_
     for name, uri in (("sqlite", None), ("server down", "http://127.0.0.1:9")):
         tracker = MlflowTracker(workspace, uri)
         tracker.launch("bench", cells)
-        while name == "sqlite" and not tracker._parent:
+        while name == "sqlite" and not tracker._opened:
             tracker.epoch(cells[0], _report(1))
             time.sleep(0.1)
         before, told[name] = time.process_time(), 0.0

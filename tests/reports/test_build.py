@@ -11,7 +11,7 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.workspace.launches import public_address
+from crossfold.platform.workspace.logged_runs import public_address
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.page.drilldown import DIGITS

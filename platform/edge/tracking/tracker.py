@@ -1,131 +1,91 @@
-"""The tracker that mirrors a launch into MLflow while it runs, and the rebuilding of that mirror from the workspace."""
+"""The tracker that logs a launch to MLflow while it runs. MLflow is a mirror: losing it loses nothing."""
 
 import contextlib
+import functools
 import logging
+import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.edge.tracking.writer import CellRun, Mirror
-from crossfold.platform.workspace.launches import (
-    Launch,
-    Unfinished,
-    delete_unfinished,
-    save_launch,
-    save_unfinished,
-    unfinished_cell,
-)
+from crossfold.platform.edge.tracking.records import LiveCell, Records
+from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.workspace import launches
+from crossfold.platform.workspace.launches import Launch, Unfinished
 from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-CELLS_KEPT, EPOCHS_KEPT = 10_000, 1_000
-"""Most cells, and epochs of a cell, that wait to be written; `sync` writes what is dropped beyond."""
-
-TRIES = 3
-"""How often the writing of one cell is tried."""
-
 PAUSE_SECONDS = 30.0
-"""Rest after two troubles in a row: a server that is gone is not asked for each cell."""
+"""Rest after two failures in a row: a server that does not answer is not asked for each cell."""
 
 PATIENCE_SECONDS = 60.0
 """How long closing waits for a writer that makes no progress."""
 
 
-@dataclass
-class _Pending:
-    """What happened to a cell since the last flush."""
-
-    cell: Cell
-    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
-    finished: bool = False
-    failure: Failure | None = None
-    tries: int = 0
-    began: bool = False
-    """Whether this launch works on it, instead of telling what an earlier one did."""
-
-    def add(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.epochs[epoch] = metrics
-        if len(self.epochs) > EPOCHS_KEPT:
-            del self.epochs[next(iter(self.epochs))]
-
-
 class MlflowTracker:
-    """Implements `tracking.Tracker`. Calls only take notes; one thread writes them every few seconds."""
+    """Implements `scheduling.Tracker`. Its methods only put events; one thread writes them every few seconds."""
 
     def __init__(self, workspace: Workspace, uri: str | None = None, *, flush_seconds: float = 5.0) -> None:
         """`uri`: else `MLFLOW_TRACKING_URI`, else the database in the workspace."""
         self.troubles = 0
         """Calls to MLflow that failed. What they would have written is in the workspace; see `sync`."""
-        self._mirror = Mirror(workspace, uri)
-        self._workspace = workspace
-        self._flush_seconds = flush_seconds
-        self._lock = threading.Lock()
-        self._pending: dict[str, _Pending] = {}
-        self._open: dict[str, CellRun] = {}
-        self._notes: dict[str, Unfinished] = {}
-        self._launch, self._parent = Launch("", 0, ()), ""
-        self._asked: set[str] = set()
-        self._unwatch: Callable[[], None] | None = None
-        self._in_a_row, self._paused_until, self._progress = 0, 0.0, time.monotonic()
-        self._closing = threading.Event()
+        self._workspace, self._mirror, self._flush_seconds = workspace, Mirror(workspace, uri), flush_seconds
+        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._closing, self._progress = threading.Event(), time.monotonic()
         self._thread: threading.Thread | None = None
-
-    def prepare(self) -> None:
-        """Creates and migrates a local database. Done once, before anything else may touch it."""
-        with self._kept("the tracking store could not be opened"):
-            self._mirror.prepare()
+        # What follows belongs to the writing thread while there is one.
+        self._launch, self._opened = Launch("", 0, ()), False
+        self._asked: dict[str, None] = {}
+        self._cells: dict[str, LiveCell] = {}
+        self._in_a_row, self._paused_until = 0, 0.0
 
     def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
         """Opens the experiment and a parent run, in the background."""
         self.close()
-        self._launch = Launch(sweep, len(cells), tuple(cell.cell_id for cell in cells))
-        self._asked = set(self._launch.cells)
-        self._parent, self._unwatch = "", None
-        # Left behind by a driver that does not come to its end, or not to MLflow's.
+        self._asked = dict.fromkeys(cell.cell_id for cell in cells)
+        self._launch, self._opened = Launch(sweep, len(cells), tuple(self._asked)), False
+        self._save_launch()
+        # It stays behind where the driver is killed or cannot reach MLflow.
+        marker = pending_marker(self._workspace, sweep)
         with contextlib.suppress(OSError):
-            save_launch(self._workspace, self._launch)
-            self._mirror.look_up_launches()
-            pending_marker(self._workspace, sweep).parent.mkdir(parents=True, exist_ok=True)
-            pending_marker(self._workspace, sweep).touch()
-        self.prepare()
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        self._attempt("the tracking store could not be opened", self._mirror.prepare)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
     def started(self, cell: Cell, attempt: int) -> None:
-        """Notes that the cell runs; its run appears with the next flush."""
-        with self._note(cell) as pending:
-            pending.failure, pending.began = None, True
+        """The cell runs; its run appears with the next flush."""
+        self._events.put((cell, "running"))
 
     def epoch(self, cell: Cell, report: EpochReport) -> None:
-        """Notes the epoch's metrics."""
-        scores = {f"selection_ccc_{target}": value for target, value in report.ccc.items()}
-        metrics = {"learning_rate": report.learning_rate, "train_loss": report.train_loss} | scores
-        with self._note(cell) as pending:
-            pending.add(report.epoch, metrics)
+        """An epoch of the cell has ended."""
+        metrics = {"learning_rate": report.learning_rate, "train_loss": report.train_loss}
+        metrics |= {f"selection_ccc_{target}": value for target, value in report.ccc.items()}
+        self._events.put((cell, "running", None, {report.epoch: metrics}))
 
     def finished(self, cell: Cell) -> None:
-        """Notes that the folder of the cell can be mirrored."""
-        with self._note(cell) as pending:
-            pending.finished = True
+        """The cell lies in the workspace."""
+        self._events.put((cell, "finished"))
+
+    def failed(self, cell: Cell, failure: Failure) -> None:
+        """An attempt at the cell has failed."""
+        self._events.put((cell, "failed", failure))
 
     def catch_up(self, cells: Iterable[Cell]) -> None:
-        """Notes finished cells that have no run yet: an earlier driver was killed before it told of them."""
+        """Logs finished cells that have no run yet: an earlier driver was killed before it logged them."""
         for cell in cells:
             if not self._mirror.knows(cell.cell_id):
                 self.finished(cell)
-
-    def failed(self, cell: Cell, failure: Failure) -> None:
-        """Notes the failed try."""
-        with self._note(cell) as pending:
-            pending.failure = failure
 
     def close(self) -> None:
         """Writes what is pending and ends the runs of this launch. Waits only while the writer makes progress."""
@@ -138,121 +98,97 @@ class MlflowTracker:
             thread.join(0.1)
         if thread.is_alive():
             self._trouble("MLflow does not answer; `crossfold mlflow sync` writes the rest later")
-        elif not self.troubles and not self._pending:
-            pending_marker(self._workspace, self._launch.sweep).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _note(self, cell: Cell) -> Iterator[_Pending]:
-        with self._lock:
-            full = len(self._pending) >= CELLS_KEPT and cell.cell_id not in self._pending
-            yield _Pending(cell) if full else self._pending.setdefault(cell.cell_id, _Pending(cell))
 
     def _write(self) -> None:
         while not self._closing.wait(self._flush_seconds):
             self._flush()
         self._paused_until = 0.0
-        self._flush()
-        self._launch = replace(self._launch, ended=utc_now())
-        with contextlib.suppress(OSError):
-            save_launch(self._workspace, self._launch)
-        for cell_id in list(self._open):
-            with self._kept("a run could not be ended"):
-                self._mirror.leave(cell_id, self._open.pop(cell_id).run_id)
-            if self._resting():
-                return
-        if self._unwatch is not None:
-            with self._kept("the readings of the machine could not be ended"):
-                self._unwatch()
-        if self._parent:
-            with self._kept("the launch could not be ended"):
-                self._mirror.close_launch(self._launch)
+        self._flush(last=True)
+        self._save_launch(ended=utc_now())
+        if self._opened:
+            self._attempt("the readings of the machine could not be ended", self._mirror.stop_watching)
+            self._attempt("the launch could not be ended", functools.partial(self._write_run, self._launch.launch_id))
+        if not self.troubles:
+            pending_marker(self._workspace, self._launch.sweep).unlink(missing_ok=True)
 
-    def _flush(self) -> None:
-        with self._lock:
-            batch, self._pending = self._pending, {}
-        with self._kept("what a rebuilt mirror needs could not be kept"):
-            self._write_down(batch.values())
-        if not self._resting() and not self._parent:
-            with self._kept("the launch could not be written"):
-                self._mirror.prepare()
-                self._parent = self._mirror.open_launch(self._launch)
-                self._unwatch = self._mirror.watch_machine(self._parent)
-        for pending in batch.values():
-            written = False
-            if self._parent and not self._resting():
-                with self._kept(f"{pending.cell.label} could not be written"):
-                    self._write_cell(pending)
-                    written = True
-                pending.tries += not written
-            if not written:
-                self._put_back(pending)
+    def _flush(self, *, last: bool = False) -> None:
+        while not self._events.empty():
+            self._take(*self._events.get())
+        for live in self._cells.values():
+            if last and live.state == "running":
+                # A cell that has not ended by now was interrupted.
+                live.state, live.changed = "stopped", True
+        changed = {cell_id: live for cell_id, live in self._cells.items() if live.changed}
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            self._save_notes(changed)
+        self._opened = self._opened or self._attempt("the launch could not be written", self._open_launch)
+        for cell_id, live in changed.items() if self._opened else ():
+            problem, step = f"{live.note.cell.label} could not be written", functools.partial(self._write_run, cell_id)
+            live.changed = not self._attempt(problem, step)
+            if not live.changed and live.state != "running":
+                del self._cells[cell_id]
 
-    def _write_cell(self, pending: _Pending) -> None:
-        cell_id = pending.cell.cell_id
-        run = self._open.get(cell_id)
-        if run is None:
-            run = self._open[cell_id] = self._mirror.attach(pending.cell, self._launch)
-        if pending.finished:
-            record = self._workspace.read_exactly(cell_id)
-            self._mirror.settle(run, record)
-            del self._open[cell_id]
-            return
-        self._mirror.write_epochs(run, pending.epochs)
-        if pending.failure is not None:
-            self._mirror.fail(run, cell_id, pending.failure)
-            del self._open[cell_id]
+    def _take(self, cell: Cell, state: Any, failure: Failure | None = None, epochs: Any = ()) -> None:
+        """Takes in one event."""
+        known = self._cells.get(cell.cell_id)
+        before = known.note if known else launches.unfinished_cell(self._workspace, cell.cell_id)
+        note = Unfinished(cell, before.sweep if before else self._launch.sweep, self._launch.launch_id)
+        if state != "finished":
+            # Of a finished cell the workspace has the curve, so an outage of MLflow does not fill the memory.
+            note = replace(note, epochs={**(before.epochs if before else {}), **dict(epochs)})
+            self._asked[cell.cell_id] = None
+        self._cells[cell.cell_id] = LiveCell(note, state, failure)
 
-    def _write_down(self, batch: Iterable[_Pending]) -> None:
+    def _save_notes(self, changed: Mapping[str, LiveCell]) -> None:
         """Keeps in the workspace what else only MLflow would know: who ran what, and epochs of unfinished cells."""
+        if len(self._asked) > len(self._launch.cells):
+            self._save_launch(cells=tuple(self._asked))
+        finished = [cell_id for cell_id, live in changed.items() if live.state == "finished"]
+        if orphaned := self._records.orphaned(finished):
+            launches.assign_launches(self._workspace, orphaned)
+            self._save_launch()
+        launches.delete_unfinished(self._workspace, finished)
+        for cell_id in changed.keys() - finished:
+            launches.save_unfinished(self._workspace, changed[cell_id].note)
+
+    def _write_run(self, key: str) -> None:
+        self._mirror.write(self._records.find(key))
+
+    def _open_launch(self) -> None:
+        self._mirror.prepare()
+        self._write_run(self._launch.launch_id)
+        # An earlier driver was killed, or did not reach MLflow: the records say how these runs ended.
+        for key, found in self._mirror.find_runs("attributes.status != 'FINISHED'").items():
+            if found.data.tags.get("sweep") == self._launch.sweep:
+                self._attempt("an earlier run could not be ended", functools.partial(self._write_run, key))
+        watch = functools.partial(self._mirror.watch_machine, self._launch.launch_id)
+        self._attempt("the machine could not be watched", watch)
+
+    def _save_launch(self, **changes: Any) -> None:
+        self._launch = replace(self._launch, **changes)
         with contextlib.suppress(OSError):
-            new = tuple(told.cell.cell_id for told in batch if told.began and told.cell.cell_id not in self._asked)
-            if new:
-                self._asked.update(new)
-                self._launch = replace(self._launch, cells=self._launch.cells + new)
-                save_launch(self._workspace, self._launch)
-                self._mirror.look_up_launches()
-            self._launch = self._mirror.adopt(self._launch, (told.cell.cell_id for told in batch if told.finished))
-            for told in batch:
-                cell_id = told.cell.cell_id
-                if told.finished:
-                    self._notes.pop(cell_id, None)
-                    delete_unfinished(self._workspace, [cell_id])
-                    continue
-                before = self._notes.get(cell_id) or unfinished_cell(self._workspace, cell_id)
-                sweep, epochs = (before.sweep, before.epochs) if before else (self._launch.sweep, {})
-                self._notes[cell_id] = Unfinished(told.cell, sweep, self._launch.launch_id, {**epochs, **told.epochs})
-                save_unfinished(self._workspace, self._notes[cell_id])
+            launches.save_launch(self._workspace, self._launch)
+        self._records = Records(self._workspace, self._launch, self._cells)
 
-    def _put_back(self, old: _Pending) -> None:
-        """Keeps what could not be written, behind what came since."""
-        if old.tries >= TRIES:
-            return
-        with self._note(old.cell) as new:
-            new.epochs = old.epochs | new.epochs
-            new.finished = old.finished or new.finished
-            new.failure, new.began = new.failure or old.failure, old.began or new.began
-            new.tries = old.tries
-
-    def _resting(self) -> bool:
-        return time.monotonic() < self._paused_until
-
-    @contextlib.contextmanager
-    def _kept(self, what: str) -> Iterator[None]:
-        """Keeps any trouble: a mirror never stops training."""
+    def _attempt(self, problem: str, step: Callable[[], object]) -> bool:
+        """Takes one step and returns whether it succeeded. Failures are counted: a mirror never stops training."""
+        if time.monotonic() < self._paused_until:
+            return False
         try:
-            yield
+            step()
             self._in_a_row = 0
         except Exception as error:
             self._in_a_row += 1
             if self._in_a_row >= 2:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-            self._trouble(f"MLflow: {what}: {type(error).__name__}: {error}")
+            self._trouble(f"MLflow: {problem}: {type(error).__name__}: {error}")
         self._progress = time.monotonic()
+        return self._in_a_row == 0
 
     def _trouble(self, message: str) -> None:
         self.troubles += 1
         level = logging.WARNING if self.troubles == 1 else logging.DEBUG
-        logger.log(level, "%s (further troubles are counted, not shown)", message)
+        logger.log(level, "%s (further failures are counted and not shown)", message)
 
 
 def pending_marker(workspace: Workspace, sweep: str) -> Path:

@@ -1,49 +1,30 @@
-"""MLflow as a mirror of the workspace: what is written, one call after another, with explicit run ids.
+"""The one writer to MLflow: it brings a run of a tracking store to what the records of the workspace say.
 
-Experiment = sweep, parent run = launch, child run = cell. A cell has one run for ever: its id is kept in
-`mlflow-runs.jsonl` of the workspace and found again by the tag `cell_id`, so neither a restart nor a retry makes a
-second one. What a run ends with comes from the workspace alone, so a rebuilt one is the same. Everything here may
-raise; `mlflow_tracker` keeps the troubles.
+Experiment = sweep, parent run = launch, child run = cell. A cell has one run for ever, found by the tag `cell_id`, so
+neither a restart nor a retry makes a second one. Everything here may raise; `tracker` counts what fails.
 """
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.layout import CELL_FILES
-from crossfold.platform.core.outcome import Failure
-from crossfold.platform.edge.tracking.fields import (
-    FAILURE_TAGS,
-    SETTLED,
-    Epochs,
-    cell_params,
-    cell_tags,
-    curve_epochs,
-    environment_tags,
-    failure_tags,
-    final_metrics,
-    finished_at,
-    milliseconds,
-)
 from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
+from crossfold.platform.edge.tracking.records import FAILURE_TAGS, Run, curve_epochs
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.launches import Launch, LaunchIndex, launches, public_address, save_launch
+from crossfold.platform.workspace.logged_runs import add_logged_run, logged_runs, store_digest
 from crossfold.platform.workspace.workspace import Workspace
 
-RUNS_FILE = "mlflow-runs.jsonl"
 ARTIFACTS = "mlflow-artifacts"
 LARGE_ARTIFACT = 16 * 2**20
 """Bytes above which predictions and weights stay in the workspace only."""
@@ -51,24 +32,21 @@ LARGE_ARTIFACT = 16 * 2**20
 WATCH_SECONDS = 10
 """From one reading of the machine to the next."""
 
-BATCH_METRICS, BATCH_PARAMS = 1000, 100
+BATCH_METRICS, BATCH_PARAMS = 800, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
-"""What MLflow accepts in one call, and in one value."""
+"""MLflow takes 100 parameters, 100 tags and 1,000 values of any kind in one call, and so many characters a value."""
 
 PARENT = "mlflow.parentRunId"
 
-
-@dataclass
-class CellRun:
-    """The run of one cell, and what it holds already."""
-
-    run_id: str
-    steps: set[int] = field(default_factory=set)
-    settled: bool = False
-    final: dict[str, float] = field(default_factory=dict)
-    """Last value of each metric, by name."""
-    tags: set[str] = field(default_factory=set)
-    """Names of its tags."""
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # Standard output is ours: lines of progress, or JSON.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that does not answer is given up soon.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
 class Mirror:
@@ -78,16 +56,16 @@ class Mirror:
         """`uri`: else `MLFLOW_TRACKING_URI`, else the database in the workspace."""
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
         self.workspace = workspace
+        # All runs of the workspace's own database are its runs, also after somebody moved the folder.
+        self._own = self.uri == workspace.mlflow_uri
         self._identity = hashlib.sha256(str(workspace).encode()).hexdigest()[:12]
-        # A tracking URI may hold a password, so it is written down as a hash.
-        self._store = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
-        self._experiments: dict[str, str] = {}
-        self._runs: dict[str, str] = {}
-        self._sweep_of: dict[str, str] = {}
-        self._launch_runs: dict[str, str] = {}
-        self._book = LaunchIndex(())
-        self._current = ""
+        self._artifacts = (workspace.root / ARTIFACTS).as_uri()
+        self._ids: dict[str, str] = {}
+        self._experiment_of: dict[str, str] = {}
+        self._found: dict[str, Any] = {}
+        self._open: dict[str, tuple[str, Run]] = {}
         self._client: Any = None
+        self._monitor: Any = None
 
     def prepare(self) -> None:
         """Opens the store; a local database is created, migrated, and switched to write-ahead logging."""
@@ -96,317 +74,189 @@ class Mirror:
         self.workspace.root.mkdir(parents=True, exist_ok=True)
         if self.uri.startswith("sqlite:///"):
             _make_database(Path(self.uri.removeprefix("sqlite:///")))
-        client = _quiet_client(self.uri)
-        self._runs = self._remembered()
-        self.look_up_launches()
-        self._client = client
+        if self._own:
+            _move_artifacts(self.workspace.root / "mlflow.db", self._artifacts)
+        for entry in logged_runs(self.workspace):
+            self._experiment_of.setdefault(entry["cell"], entry.get("sweep", ""))
+            if entry.get("store") == store_digest(self.uri):
+                self._ids[entry["cell"]] = entry["run"]
+        self._client = _quiet_client(self.uri)
 
-    def look_up_launches(self) -> None:
-        """Learns of launches, and of what they ran, from the workspace."""
-        self._book = LaunchIndex(launches(self.workspace))
+    def knows(self, cell_id: str) -> bool:
+        """Whether the workspace lists a run of the cell; the store is not asked."""
+        return cell_id in self._ids
 
-    def open_launch(self, launch: Launch) -> str:
-        """The run of a launch that begins. What a dead driver left open in this experiment is settled or closed."""
-        if not self._runs:
-            self.remember_all(self.cell_runs())
-        self._current = launch.launch_id
-        run_id = self.launch_run(launch)
-        self._settle_stale(self._experiment(launch.sweep))
-        return run_id
+    def find_runs(self, where: str = "") -> dict[str, Any]:
+        """Runs of this workspace's cells and launches by identity, of several the oldest; `write` uses what is found.
 
-    def launch_run(self, launch: Launch) -> str:
-        """The run of a launch, made where there is none; that of an earlier one is over."""
-        name = launch.launch_id
-        if name not in self._launch_runs:
-            found = next(iter(self._search([self._experiment(launch.sweep)], f"tags.launch = '{name}'")), None)
-            if found is None:
-                tags = {"kind": "launch", "launch": name, "sweep": launch.sweep, "cells": str(launch.count)}
-                self._launch_runs[name] = self._create(launch.sweep, launch.name, tags, launch.at)
-                if name != self._current:
-                    self.close_launch(launch)
-            else:
-                self._launch_runs[name] = found.info.run_id
-        return self._launch_runs[name]
+        where: a condition in MLflow's own words.
+        """
+        experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
+        found: dict[str, Any] = {}
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs(experiments, where, max_results=1000, page_token=token or None)
+            for run in page:
+                key = run.data.tags.get("cell_id") or run.data.tags.get("launch") or ""
+                ours = self._own or run.data.tags.get("workspace") == self._identity
+                if key and (ours or self._ids.get(key) == run.info.run_id):
+                    found[key] = min(found.get(key, run), run, key=lambda run: run.info.start_time)
+            token = page.token or None
+        self._found |= found
+        return found
 
-    def close_launch(self, launch: Launch) -> None:
-        """Ends the run of a launch: FINISHED, or KILLED where nobody wrote down that it ended."""
-        status, at = ("FINISHED", milliseconds(launch.ended)) if launch.ended else ("KILLED", None)
-        self._client.set_terminated(self.launch_run(launch), status, end_time=at)
+    def write(self, run: Run) -> Literal["present", "completed", "created"]:
+        """Brings the store to hold this run; a second call changes nothing."""
+        # A run that could not be written is read again the next time: part of it may have arrived.
+        held, found = self._open.pop(run.key, None), None
+        if held is None:
+            found = self._find(run)
+            if found is not None and self._is_complete(found, run):
+                return "present"
+        tags = {**run.tags, PARENT: self._id_of(run.parent)} if run.parent else run.tags
+        epochs = curve_epochs(run.record) if run.record else run.epochs
+        wanted = replace(run, tags={key: value[:TAG_LENGTH] for key, value in tags.items()}, epochs=epochs)
+        run_id, before = held or (self._create(wanted) if found is None else self._read(found, wanted))
+        self._log(run_id, before, wanted)
+        if run.record is not None:
+            self._log_files(run_id, run.record)
+        if run.status == "RUNNING":
+            if found is not None:
+                self._client.update_run(run_id, status="RUNNING")
+            final, epochs = {**before.final, **wanted.final}, {**before.epochs, **epochs}
+            self._open[run.key] = (run_id, replace(wanted, final=final, epochs=epochs))
+        else:
+            self._client.set_terminated(run_id, run.status, end_time=run.ended)
+        return "created" if held is None and found is None else "completed"
 
-    def watch_machine(self, run_id: str) -> Callable[[], None]:
-        """Logs processor, memory, disk, network and GPU of this machine into a run; returns what ends it."""
+    def watch_machine(self, launch_id: str) -> None:
+        """Logs processor, memory, disk, network and GPU of this machine into a launch, until `stop_watching`."""
         from mlflow.system_metrics import system_metrics_monitor
 
         logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
         library: Any = system_metrics_monitor
-        monitor = library.SystemMetricsMonitor(run_id, sampling_interval=WATCH_SECONDS, tracking_uri=self.uri)
-        monitor.start()
-        finish: Callable[[], None] = monitor.finish
-        return finish
+        run_id, every = self._ids[launch_id], WATCH_SECONDS
+        self._monitor = library.SystemMetricsMonitor(run_id, sampling_interval=every, tracking_uri=self.uri)
+        self._monitor.start()
 
-    def leave(self, cell_id: str, run_id: str) -> None:
-        """Ends the run of a cell that nobody works on any more: FAILED if a try failed before, else KILLED."""
-        if self.workspace.failures_of(cell_id):
-            self.fail(CellRun(run_id), cell_id)
-        else:
-            self._client.set_terminated(run_id, "KILLED")
+    def stop_watching(self) -> None:
+        """Ends the readings of the machine."""
+        if self._monitor is not None:
+            self._monitor.finish()
+        self._monitor = None
 
-    def attach(self, cell: Cell, launch: Launch) -> CellRun:
-        """The run of a cell, made if there is none; one that was left is taken up, with the steps it holds.
-
-        launch: which the run belongs to until it ends; `settle` and `fail` know better.
-        """
-        known = self._runs.get(cell.cell_id)
-        found = self._find(known) if known else None
-        if found is None:
-            # A rebuilt run lies in the experiment in which the first one lay, whichever store that was in.
-            sweep = self._sweep_of.get(cell.cell_id, launch.sweep)
-            tags = cell_tags(cell) | {"sweep": sweep, PARENT: self.launch_run(launch)}
-            run = CellRun(self._create(sweep, cell.label, tags))
-            self._remember(cell.cell_id, run.run_id, sweep)
-            self._write_params(run, cell)
-            return run
-        run = self._reopened(found)
-        self._client.set_tag(run.run_id, PARENT, self.launch_run(launch))
-        if not run.settled:
-            self._client.update_run(run.run_id, status="RUNNING")
-            self._write_params(run, cell)
-        return run
-
-    def write_epochs(self, run: CellRun, epochs: Epochs) -> None:
-        """Logs the epochs that the run does not hold yet."""
-        fresh = sorted(step for step in epochs if step not in run.steps)
-        width = max((len(epochs[step]) for step in fresh), default=1)
-        per_batch = max(BATCH_METRICS // width, 1)
-        for first in range(0, len(fresh), per_batch):
-            # An epoch is never split over two calls, so a killed driver leaves it whole or not at all.
-            steps = fresh[first : first + per_batch]
-            self._client.log_batch(run.run_id, metrics=_metrics({step: epochs[step] for step in steps}))
-            run.steps.update(steps)
-
-    def settle(self, run: CellRun, record: CellRecord) -> None:
-        """Completes the run of a finished cell from its folder, and ends it."""
-        self.write_epochs(run, curve_epochs(record))
-        tries = self.workspace.failures_of(record.cell_id)
-        tags = environment_tags(record) | failure_tags(tries, finished=True)
-        tags |= self._parent(record.cell_id, str(record.env.get("finished_at", "")))
-        # A cell that was computed once more has other times; MLflow shows the last value.
-        final = {key: value for key, value in final_metrics(record).items() if run.final.get(key) != value}
-        self._client.log_batch(run.run_id, metrics=_metrics({0: final}), tags=_tags(tags))
-        for name in run.tags & FAILURE_TAGS - tags.keys():
-            self._client.delete_tag(run.run_id, name)
-        run.settled = True
-        for name in CELL_FILES:
-            path = record.file(name)
-            if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT:
-                self._client.log_artifact(run.run_id, str(path))
-        self._log_model(run, record)
-        self._client.set_terminated(run.run_id, "FINISHED", end_time=finished_at(record))
-
-    def _log_model(self, run: CellRun, record: CellRecord) -> None:
-        """Logs what `mlflow.pyfunc.load_model` needs; cells on raw frames, or whose store is elsewhere, have none."""
-        cell = record.cell
-        place = self.workspace.store_path(cell.corpus, cell.store)
-        weights = record.file("best.safetensors")
-        if why_not_deployable(cell) or not place.is_dir() or weights.stat().st_size > LARGE_ARTIFACT:
-            return
-        with tempfile.TemporaryDirectory(prefix="crossfold-model-") as folder:
-            write_model(record, FeatureStore(place), Path(folder))
-            self._client.log_artifacts(run.run_id, folder, MODEL)
-
-    def fail(self, run: CellRun, cell_id: str, told: Failure | None = None) -> None:
-        """Ends the run as failed, by the ledger of the workspace; another try takes it up again.
-
-        told: what to say where the ledger has nothing, as when the disk was full.
-        """
-        tries = self.workspace.failures_of(cell_id) or ([told] if told else [])
-        self._client.log_batch(run.run_id, tags=_tags(failure_tags(tries) | self._parent(cell_id, tries[-1].at)))
-        self._client.set_terminated(run.run_id, "FAILED", end_time=milliseconds(tries[-1].at))
-
-    def _parent(self, cell_id: str, at: str) -> dict[str, str]:
-        """The tag that hangs a run under the launch which a cell ended in."""
-        launch = self._book.of(cell_id, at)
-        return {PARENT: self.launch_run(launch)} if launch else {}
-
-    def cell_runs(self, experiments: Iterable[str] | None = None, where: str = "") -> dict[str, Any]:
-        """Runs of this workspace's cells by cell id; of several the oldest."""
-        found: dict[str, Any] = {}
-        for run in self._search(experiments, where):
-            cell_id = run.data.tags.get("cell_id")
-            mine = run.data.tags.get("workspace") == self._identity or self._runs.get(str(cell_id)) == run.info.run_id
-            if cell_id and mine:
-                before = found.get(cell_id)
-                if before is None or run.info.start_time < before.info.start_time:
-                    found[cell_id] = run
+    def _find(self, run: Run) -> Any:
+        """The run as the store holds it; None if it holds none."""
+        if run.key not in self._found:
+            self.find_runs(f"tags.{'launch' if 'launch' in run.tags else 'cell_id'} = '{run.key}'")
+        found = self._found.pop(run.key, None)
+        if found is not None:
+            self._remember(run, found.info.run_id, found.data.tags.get("sweep", ""))
         return found
 
-    def remember_all(self, runs: Mapping[str, Any]) -> None:
-        """Takes over run ids that were found in the store."""
-        for cell_id, run in runs.items():
-            if self._runs.get(cell_id) != run.info.run_id:
-                self._remember(cell_id, run.info.run_id, run.data.tags.get("sweep", ""))
+    def _is_complete(self, found: Any, run: Run) -> bool:
+        """Whether a run has ended as it should; its end is written last."""
+        ended = found.info.status == run.status != "RUNNING" and run.ended in (None, found.info.end_time)
+        return ended and (run.parent is None or found.data.tags.get(PARENT) == self._id_of(run.parent))
 
-    def knows(self, cell_id: str) -> bool:
-        """Whether a run of the cell is on record here, by the workspace's own list; no store is asked."""
-        return cell_id in self._runs
+    def _id_of(self, launch: Run) -> str:
+        if launch.key not in self._ids:
+            self.write(launch)
+        return self._ids[launch.key]
 
-    def adopt(self, launch: Launch, cell_ids: Iterable[str]) -> Launch:
-        """The launch, with those cells that no launch has: of another workspace, or from before launches were kept."""
-        orphaned = tuple(cell_id for cell_id in cell_ids if self.launch_of(cell_id) is None)
-        if orphaned:
-            launch = replace(launch, cells=launch.cells + orphaned)
-            save_launch(self.workspace, launch)
-            self.look_up_launches()
-        return launch
-
-    def launch_of(self, cell_id: str) -> Launch | None:
-        """The launch that had a cell first, if any had."""
-        return self._book.of(cell_id, "")
-
-    def closed_launches(self) -> set[str]:
-        """Identities of launches whose runs are there and ended."""
-        found = self._search(None, "tags.kind = 'launch'")
-        return {run.data.tags.get("launch", "") for run in found if run.info.status != "RUNNING"}
-
-    def _settle_stale(self, experiment: str) -> None:
-        # A failed or killed try may have been followed by a good one that its driver did not live to tell of.
-        stale = self.cell_runs([experiment], "attributes.status != 'FINISHED'")
-        self.remember_all(stale)
-        finished = self.workspace.finished()
-        for cell_id, found in stale.items():
-            if cell_id in finished:
-                self.settle(self._reopened(found), self.workspace.read_exactly(cell_id))
-            elif found.info.status == "RUNNING":
-                self.leave(cell_id, found.info.run_id)
-        known = {launch.launch_id: launch for launch in launches(self.workspace)}
-        for run in self._search([experiment], "attributes.status = 'RUNNING'"):
-            mine = run.data.tags.get("kind") == "launch" and run.data.tags.get("workspace") == self._identity
-            other = run.data.tags.get("launch", "")
-            if mine and other in known and other != self._current:
-                self.close_launch(known[other])
-            elif mine and other != self._current:
-                self._client.set_terminated(run.info.run_id, "KILLED")
-
-    def _search(self, experiments: Iterable[str] | None, where: str) -> Iterator[Any]:
-        if experiments is None:
-            experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
-        token = None
-        while True:
-            page = self._client.search_runs(list(experiments), where, max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def _find(self, run_id: str) -> Any:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        return run if run.info.lifecycle_stage == "active" else None
-
-    def _reopened(self, found: Any) -> CellRun:
+    def _read(self, found: Any, run: Run) -> tuple[str, Run]:
+        """What a run of the store holds; of epochs only their steps."""
         history = self._client.get_metric_history(found.info.run_id, "train_loss")
-        final = dict(found.data.metrics)
-        steps = {metric.step for metric in history}
-        return CellRun(found.info.run_id, steps, SETTLED in final, final, set(found.data.tags))
+        tags, params, final = found.data.tags, found.data.params, found.data.metrics
+        epochs: dict[int, dict[str, float]] = {metric.step: {} for metric in history}
+        return found.info.run_id, replace(run, tags=tags, params=params, final=final, epochs=epochs)
 
-    def _experiment(self, sweep: str) -> str:
-        if sweep not in self._experiments:
-            found = self._client.get_experiment_by_name(sweep)
-            self._experiments[sweep] = found.experiment_id if found else self._new_experiment(sweep)
-        return self._experiments[sweep]
-
-    def _new_experiment(self, sweep: str) -> str:
+    def _create(self, run: Run) -> tuple[str, Run]:
+        # A rebuilt run lies in the experiment in which the first one lay, whichever store that was in.
+        sweep = self._experiment_of.get(run.key) or run.experiment
+        found = self._client.get_experiment_by_name(sweep)
         remote = self.uri.startswith(("http://", "https://", "databricks"))
-        place = None if remote else (self.workspace.root / ARTIFACTS).as_uri()
-        experiment: str = self._client.create_experiment(sweep, artifact_location=place)
-        return experiment
+        place = None if remote else self._artifacts
+        experiment = found.experiment_id if found else self._client.create_experiment(sweep, place)
+        tags = {**run.tags, "sweep": sweep, "workspace": self._identity}
+        run_id: str = self._client.create_run(experiment, run.began, tags, run.name).info.run_id
+        self._remember(run, run_id, sweep)
+        return run_id, replace(run, tags=tags, params={}, final={}, epochs={})
 
-    def _create(self, sweep: str, name: str, tags: Mapping[str, str], at: str = "") -> str:
-        tags = {key: value[:TAG_LENGTH] for key, value in tags.items()} | {"workspace": self._identity}
-        began = milliseconds(at) if at else None
-        run = self._client.create_run(self._experiment(sweep), tags=tags, run_name=name, start_time=began)
-        run_id: str = run.info.run_id
-        return run_id
+    def _remember(self, run: Run, run_id: str, sweep: str) -> None:
+        if "cell_id" in run.tags and self._ids.get(run.key) != run_id:
+            add_logged_run(self.workspace, run.key, run_id, self.uri, sweep)
+        self._ids[run.key] = run_id
 
-    def _write_params(self, run: CellRun, cell: Cell) -> None:
-        from mlflow.entities import Param
+    def _log(self, run_id: str, before: Run, wanted: Run) -> None:
+        """Logs what the run lacks in as few calls as MLflow allows, and never splits an epoch over two of them."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        params = [Param(key, value[:PARAM_LENGTH]) for key, value in cell_params(cell).items()]
-        for first in range(0, len(params), BATCH_PARAMS):
-            self._client.log_batch(run.run_id, params=params[first : first + BATCH_PARAMS])
+        now = int(time.time() * 1000)
+        fresh = {step: wanted.epochs[step] for step in sorted(wanted.epochs.keys() - before.epochs.keys())}
+        # A cell that was computed once more has other times; MLflow shows the last value.
+        fresh[0] = {key: value for key, value in wanted.final.items() if before.final.get(key) != value}
+        metrics = [[Metric(key, value, now, step) for key, value in fresh[step].items()] for step in fresh]
+        params = [Param(key, wanted.params[key][:PARAM_LENGTH]) for key in wanted.params.keys() - before.params.keys()]
+        tags = [RunTag(key, value) for key, value in wanted.tags.items() if before.tags.get(key) != value]
+        while params or tags or any(metrics):
+            batch: list[Any] = []
+            while metrics and len(batch) + len(metrics[0]) <= BATCH_METRICS:
+                batch += metrics.pop(0)
+            self._client.log_batch(run_id, batch, params[:BATCH_PARAMS], tags)
+            params, tags = params[BATCH_PARAMS:], []
+        for key in FAILURE_TAGS & before.tags.keys() - wanted.tags.keys():
+            self._client.delete_tag(run_id, key)
 
-    def _remembered(self) -> dict[str, str]:
-        path = self.workspace.root / RUNS_FILE
-        runs = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            # A driver that was killed may have left half a line.
-            with contextlib.suppress(ValueError, KeyError):
-                entry = json.loads(line)
-                if entry.get("sweep"):
-                    self._sweep_of.setdefault(entry["cell"], entry["sweep"])
-                if entry["store"] == self._store:
-                    runs[entry["cell"]] = entry["run"]
-        return runs
+    def _log_files(self, run_id: str, record: CellRecord) -> None:
+        """Logs the files of a finished cell, and what `mlflow.pyfunc.load_model` needs.
 
-    def _remember(self, cell_id: str, run_id: str, sweep: str) -> None:
-        self._runs[cell_id] = run_id
-        self._sweep_of.setdefault(cell_id, sweep)
-        with (self.workspace.root / RUNS_FILE).open("a") as file:
-            # The leading line break ends the half line of a driver that was killed.
-            entry = {"cell": cell_id, "run": run_id, "store": self._store, "sweep": sweep}
-            if server := public_address(self.uri):
-                entry["server"] = server
-            file.write("\n" + json.dumps(entry))
-
-
-def _metrics(epochs: Epochs) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    return [Metric(key, value, now, step) for step, values in epochs.items() for key, value in values.items()]
-
-
-def _tags(tags: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+        Cells on raw frames or clips, and those whose store lies elsewhere, have no model.
+        """
+        small = [
+            path for path in map(record.file, CELL_FILES) if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT
+        ]
+        for path in small:
+            self._client.log_artifact(run_id, str(path))
+        store = self.workspace.store_path(record.cell.corpus, record.cell.store)
+        if store.is_dir() and record.file("best.safetensors") in small and not why_not_deployable(record.cell):
+            with tempfile.TemporaryDirectory(prefix="crossfold-model-") as folder:
+                write_model(record, FeatureStore(store), Path(folder))
+                self._client.log_artifacts(run_id, folder, MODEL)
 
 
 def _make_database(path: Path) -> None:
-    """Creates and migrates a database under another name, so that one that is there is whole."""
+    """Creates and migrates a database in another folder, so that one that is in place is whole."""
     if path.is_file():
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _quiet_client(f"sqlite:///{beside}").search_experiments(max_results=1)
-        with contextlib.closing(sqlite3.connect(beside)) as database:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        _quiet_client(f"sqlite:///{draft}").search_experiments(max_results=1)
+        with contextlib.closing(sqlite3.connect(draft)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("PRAGMA journal_mode=delete")
-        beside.replace(path)
-    finally:
-        for left in path.parent.glob(f"{beside.name}*"):
-            left.unlink(missing_ok=True)
+        draft.replace(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=wal")
 
 
+def _move_artifacts(database: Path, place: str) -> None:
+    """MLflow keeps absolute addresses of artifacts; in a workspace that somebody moved they follow it."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+        for (old,) in known:
+            if old.endswith(f"/{ARTIFACTS}") and old != place:
+                connection.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (place, old)
+                )
+                connection.execute(
+                    "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (f"{old}/", f"{place}/")
+                )
+
+
 def _quiet_client(uri: str) -> Any:
-    """An MLflow client that neither chatters nor waits long for a server that is gone."""
-    settings = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        # Standard output is ours: lines of progress, or JSON.
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    }
-    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+    """An MLflow client that prints nothing and does not wait long."""
+    os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

@@ -86,7 +86,7 @@ def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, sy
     assert sync(workspace).created == 1
     mirror = Mirror(workspace)
     mirror.prepare()
-    run = mirror.cell_runs()[finished.cell_id]
+    run = mirror.find_runs()[finished.cell_id]
     # Not `set_tracking_uri`: it would outlive this test in the environment.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
     model = pyfunc.load_model(f"runs:/{run.info.run_id}/model")

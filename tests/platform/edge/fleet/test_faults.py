@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
+from tests.support.waiting import wait_for
 
 RUN = """
 import pickle, resource, sys
@@ -285,8 +285,9 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     tracker.started(cell, 1)
     infra = Failure(cell.cell_id, cell.label, FailureClass.INFRA, 1, "worker 0 died", "", "2026")
     tracker.failed(cell, infra)
-    while tracker._pending or not tracker._parent:
-        time.sleep(0.05)
+    mirror = Mirror(workspace)
+    mirror.prepare()
+    wait_for(lambda: cell.cell_id in mirror.find_runs("attributes.status = 'FAILED'"))
     assert attempt_cell(cell, workspace).status == "done"
     tracker._closing.set()  # as far as a driver that was killed got
     assert pending_marker(workspace, "chaos").exists()
@@ -296,10 +297,7 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     again.catch_up([cell])
     again.close()
     assert not pending_marker(workspace, "chaos").exists()
-    mirror = Mirror(workspace)
-    mirror.prepare()
-    (run,) = mirror.cell_runs().values()
-    assert run.info.status == "FINISHED"
+    assert mirror.find_runs()[cell.cell_id].info.status == "FINISHED"
 
 
 def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, finished):

@@ -11,6 +11,7 @@ from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
+from crossfold.platform.edge.tracking.writer import Mirror
 from crossfold.platform.workspace.launches import (
     Launch,
     LaunchIndex,
@@ -24,13 +25,14 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
 from tests.platform.edge.tracking.test_mlflow_tracker import commit, make_cell, report_of, wait_for
+from tests.support.old_workspace import unpack_old_workspace
 
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory) -> bytes:
     """A fresh database: migrating one costs seconds, copying it nothing."""
     workspace = Workspace(tmp_path_factory.mktemp("migrated"))
-    MlflowTracker(workspace).prepare()
+    Mirror(workspace).prepare()
     return (workspace.root / "mlflow.db").read_bytes()
 
 
@@ -100,8 +102,8 @@ class Driver:
         self.workspace, self.tracker = workspace, MlflowTracker(workspace, flush_seconds=0.02)
         self.flushed, flush = 0, self.tracker._flush
 
-        def counted() -> None:
-            flush()
+        def counted(**how) -> None:
+            flush(**how)
             self.flushed += 1
 
         self.tracker._flush = counted
@@ -129,7 +131,7 @@ class Driver:
         """Waits until all lies in MLflow, so that a kill now loses nothing."""
         before = self.flushed
         # One may be under way that began before.
-        wait_for(lambda: self.tracker._parent and self.flushed >= before + 2, 60)
+        wait_for(lambda: self.tracker._opened and self.flushed >= before + 2, 60)
 
     def stop(self) -> None:
         self.tracker.close()
@@ -198,6 +200,7 @@ def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(wor
     first.stop()
     shutil.rmtree(workspace.cell_path(cell.cell_id))
     again = Driver(workspace, "rerun", [cell])
+    again.run(cell, 5)
     commit(workspace, cell, train_seconds=99.0, attempt=2)
     again.tracker.finished(cell)
     again.stop()
@@ -209,6 +212,42 @@ def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(wor
     ]  # fmt: skip
     assert live == new
     assert (live["metrics"]["train_seconds"], live["tags"]["attempt"], live["experiment"]) == (99.0, "2", "night")
+
+
+def test_a_moved_workspace_of_an_earlier_version_keeps_its_runs_and_is_rebuilt_as_it_was(tmp_path, rebuilt):
+    """What commit ed74c6d logged live is what `sync` writes today."""
+    workspace = Workspace(unpack_old_workspace(tmp_path))
+    assert str(sync(workspace)).endswith("8 present, 0 completed, 0 created")
+    old = everything(workspace.mlflow_uri)
+    assert len(old) == 8 + 3
+    assert str(sync(workspace, rebuilt)).endswith("0 present, 0 completed, 8 created")
+    new = everything(rebuilt)
+    for key, told in old.items():
+        assert ("model/MLmodel" in told["artifacts"]) == (told["status"] == "FINISHED" and told["parent"] != "none")
+        for each in (told, new[key]):
+            # The description of a model has its own time, and names the module that loads it.
+            each["artifacts"].pop("model/MLmodel", None)
+            del each["tags"]["workspace"]
+        assert new[key] == told, key
+
+
+def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(workspace):
+    cells = [make_cell(seed) for seed in range(2)]
+    first = Driver(workspace, "night", cells)
+    for cell in cells:
+        first.run(cell, 2)
+    lines = (workspace.root / "mlflow-runs.jsonl").read_text().strip().splitlines()
+    (workspace.root / "mlflow-runs.jsonl").write_text(lines[0])
+    # Another sweep has the same cells, so that the experiment does not tell either.
+    again = Driver(workspace, "morning", cells)
+    for cell in cells:
+        again.run(cell, 5)
+        again.finish(cell)
+    again.stop()
+    live = everything(workspace.mlflow_uri)
+    for cell in cells:
+        assert live[cell.cell_id]["experiment"] == "night"
+        assert [step for step, _ in live[cell.cell_id]["history"]["train_loss"]] == [1, 2, 3, 4, 5]
 
 
 def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(new_workspace, rebuilt, monkeypatch):

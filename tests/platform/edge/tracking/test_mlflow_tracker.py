@@ -17,9 +17,9 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.tracking import tracker as mlflow_tracker
 from crossfold.platform.edge.tracking.sync import sync, ui_command
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
+from crossfold.platform.edge.tracking.writer import Mirror
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.waiting import wait_for
@@ -147,7 +147,7 @@ def story(workspace: Workspace, uri: str = "") -> dict[str, dict]:
 def migrated(tmp_path_factory) -> Path:
     """A fresh database: migrating one costs seconds, copying it nothing."""
     workspace = Workspace(tmp_path_factory.mktemp("migrated"))
-    MlflowTracker(workspace).prepare()
+    Mirror(workspace).prepare()
     return workspace.root / "mlflow.db"
 
 
@@ -275,8 +275,7 @@ for cell in cells:
     tracker.started(cell, 1)
     for epoch in (1, 2, 3):
         tracker.epoch(cell, report_of(cell, epoch))
-while len(tracker._open) < 2 or any(len(run.steps) < 3 for run in tracker._open.values()):
-    time.sleep(0.02)
+wait_for(lambda: [len(run["history"].get("train_loss", ())) for run in story(workspace).values()] == [3, 3])
 commit(workspace, cells[0])
 (workspace.root / "ready").touch()
 time.sleep(60)
@@ -378,13 +377,13 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
         tracker.started(cell, 1)
         for epoch in range(1, EPOCHS + 1):
             if (place, epoch) == (1, 3):
-                wait_for(lambda: cells[1].cell_id in tracker._open)
+                wait_for(lambda: cells[1].cell_id in story(workspace, uri))
                 stop()
             tracker.epoch(cell, report_of(cell, epoch))
         commit(workspace, cell)
         tracker.finished(cell)
         if place == 0:
-            wait_for(lambda: tracker._parent and not tracker._pending and not tracker._open)
+            wait_for(lambda: story(workspace, uri).get(cells[0].cell_id, {}).get("status") == "FINISHED")
     tracker.close()
     assert tracker.troubles > 0
     start()
@@ -412,24 +411,29 @@ def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
     cell = make_cell(0)
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
-    wait_for(lambda: tracker._unwatch is not None)
+    wait_for(lambda: tracker._opened)
     client = MlflowClient(tracking_uri=workspace.mlflow_uri)
-    wait_for(lambda: "system/cpu_utilization_percentage" in client.get_run(tracker._parent).data.metrics, 20)
-    parent = tracker._parent
+    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "tiny"]
+    (parent,) = [run.info.run_id for run in client.search_runs([experiment], "tags.kind = 'launch'")]
+    wait_for(lambda: "system/cpu_utilization_percentage" in client.get_run(parent).data.metrics, 20)
     tracker.close()
     assert client.get_run(parent).info.status == "FINISHED"
     assert client.get_run(parent).data.metrics["system/system_memory_usage_megabytes"] > 0
 
 
-def test_notes_are_bounded(workspace, monkeypatch):
-    monkeypatch.setattr(mlflow_tracker, "CELLS_KEPT", 3)
-    monkeypatch.setattr(mlflow_tracker, "EPOCHS_KEPT", 4)
-    tracker = MlflowTracker(workspace)
-    for seed in range(10):
-        for epoch in range(1, 20):
-            tracker.epoch(make_cell(seed), report_of(make_cell(seed), epoch))
-    assert len(tracker._pending) == 3
-    assert all(len(pending.epochs) == 4 for pending in tracker._pending.values())
+def test_an_outage_of_mlflow_fills_no_memory_with_epochs(workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    cells = [make_cell(seed) for seed in range(10)]
+    tracker = MlflowTracker(workspace, "http://127.0.0.1:9")
+    tracker.launch("tiny", cells)
+    for cell in cells:
+        for epoch in range(1, EPOCHS + 1):
+            tracker.epoch(cell, report_of(cell, epoch))
+    for cell in cells[:9]:
+        tracker.finished(cell)
+    tracker._flush()
+    assert [len(live.note.epochs) for live in tracker._cells.values()] == [0] * 9 + [EPOCHS]
+    tracker.close()
 
 
 def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
@@ -447,7 +451,7 @@ def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
 def test_the_local_database_survives_two_readers(workspace):
     import sqlite3
 
-    MlflowTracker(workspace).prepare()
+    Mirror(workspace).prepare()
     with sqlite3.connect(workspace.root / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
