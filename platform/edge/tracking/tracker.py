@@ -193,4 +193,11 @@ class MlflowTracker:
 
 def pending_marker(workspace: Workspace, sweep: str) -> Path:
     """A file that is there while MLflow may lack something of a sweep that the workspace has."""
-    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', sweep)}.untold"
+    name = re.sub(r"[^A-Za-z0-9._+-]", "_", sweep)
+    marker = workspace.root / "mlflow-pending" / name
+    before = workspace.root / "status" / f"{name}.untold"
+    if before.exists():
+        # Earlier versions kept it there.
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        before.rename(marker)
+    return marker

@@ -67,7 +67,7 @@ class Documents:
         for folder in (*FOLLOWED, *SENT_ONLY):
             for path in sorted((self._root / folder).rglob("*")):
                 rel = path.relative_to(self._root)
-                if path.is_file() and not any(part.startswith(".") for part in rel.parts) and path.suffix != ".untold":
+                if path.is_file() and not any(part.startswith(".") for part in rel.parts):
                     names.append(rel.as_posix())
         with self._record() as record:
             for name in names:

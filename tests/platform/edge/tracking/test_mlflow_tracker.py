@@ -18,7 +18,7 @@ from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge.tracking.sync import sync, ui_command
-from crossfold.platform.edge.tracking.tracker import MlflowTracker
+from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
 from crossfold.platform.edge.tracking.writer import Mirror
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
@@ -434,6 +434,16 @@ def test_an_outage_of_mlflow_fills_no_memory_with_epochs(workspace, monkeypatch)
     tracker._flush()
     assert [len(live.note.epochs) for live in tracker._cells.values()] == [0] * 9 + [EPOCHS]
     tracker.close()
+
+
+def test_what_an_earlier_version_left_pending_is_still_pending(workspace):
+    old = workspace.root / "status" / "a_sweep.untold"
+    old.parent.mkdir()
+    old.touch()
+    assert pending_marker(workspace, "a sweep").is_file()
+    assert pending_marker(workspace, "a sweep").is_file()
+    assert not old.exists()
+    assert not pending_marker(workspace, "other").exists()
 
 
 def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
