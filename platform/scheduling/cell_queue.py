@@ -1,194 +1,119 @@
-"""The queue a fleet works off: which cell runs where, which comes back, how each one ended.
+"""The queue that the workers of a launch take cells from, with a lease for each cell that runs.
 
-Plain bookkeeping with a clock handed in; `fleet_link` puts it behind Ray. A cell is leased to one worker at a time. A
-lease ends with the cell, with its worker (which registers anew after a restart), or by silence; then the cell goes back
-to the front of the queue and resumes from its own checkpoint.
+A lease ends with its cell, with its worker (which registers again after a restart), or by silence; then the cell goes
+back to the front of the queue and resumes from its own checkpoint. Threads of one process share a queue as it is;
+`edge/fleet` makes a Ray actor of it.
 """
 
+import threading
 import time
-from collections import OrderedDict
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
+from crossfold.platform.scheduling.cell_states import CellState, CellStates
+from crossfold.platform.scheduling.events import ENDED, EVENT_LIMIT, Event, News
 from crossfold.platform.workspace.disk_space import DiskGate
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-Verdict = Literal["go", "cancel", "die"]
-"""What a running try is told: go on, stop at the end of this epoch, or, if it hangs, end its process."""
+Verdict = Literal["continue", "stop", "kill"]
+"""The answer to a running attempt: continue, stop at the end of this epoch, or, if it hangs, kill its process."""
 
-ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
-RETRIED = frozenset({FailureClass.INFRA, FailureClass.OOM})
-"""The same cell may succeed elsewhere or later; every other failure would only repeat itself."""
-
-HANG_SECONDS = 600.0
-"""Without the end of an epoch for so long, a try may hang although its process gives signs of life ..."""
 HANG_EPOCHS = 20
-"""... and it does hang when so many epochs could have ended."""
+"""An attempt hangs only when so many epochs could have ended."""
 UNKNOWN_EPOCH_SECONDS = 180.0
-"""Of a cell that nobody forecast, before any epoch of any cell ended."""
-
-MAX_INTERRUPTIONS = 10
-"""Interruptions in a row, without a new epoch between them, after which a cell is suspected after all."""
-
-EVENT_LIMIT = 4096
-"""Undrained events above which the epochs of one cell replace each other."""
+"""Taken for an epoch of a cell without a forecast, before any epoch of any cell ended."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A leased cell, as JSON, and the number of this try, from 1."""
+    """A leased cell, as JSON, and the number of this attempt, from 1."""
 
     cell: str
     attempt: int
 
 
+Answer = Assignment | Literal["wait", "leave"]
+"""The answer to a worker that asks for a cell."""
+
+
 @dataclass(frozen=True)
-class Event:
-    """One thing that happened, for the driver. Events of one cell are in order."""
+class QueueLimits:
+    """When the queue gives up waiting."""
 
-    kind: Literal["queued", "started", "epoch", "finished", "requeued", "failed", "cancelled", "broken"]
-    cell_id: str
-    attempt: int = 0
-    rank: int = -1
-    cell: str = ""
-    """With `queued`: the cell as JSON, for a driver that did not submit it."""
-    report: EpochReport | None = None
-    failure: Failure | None = None
-    """With `failed`, and with `requeued` unless the try went down with others; with `broken`: why none can work."""
-    seconds: float = 0.0
-    recorded: bool = True
-    """False where the failure is not in the workspace's ledger yet."""
+    lease_seconds: float = 60.0
+    """A worker that is silent for so long counts as gone."""
+    max_attempts: int = 3
+    """A cell is given up after so many attempts in a row without a new epoch."""
+    hang_seconds: float = 600.0
+    """An attempt hangs when no epoch ended for so long and for `HANG_EPOCHS` times the length of an epoch."""
 
 
-@dataclass
-class _Lease:
-    rank: int
-    heard: float
-    moved: float
-    """When the try began, or its last epoch ended."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-@dataclass
-class _Entry:
-    cell_id: str
-    cell: str
-    label: str
-    state: State = "queued"
-    attempt: int = 0
-    strikes: int = 0
-    """Tries lost in a row without an epoch that no try had reached before."""
-    interrupted: int = 0
-    """Tries that ended in between through no fault of their own."""
-    furthest: int = -1
-    epoch_seconds: float = 0.0
-    """Forecast of one epoch, or the longest it took; 0 where there is neither."""
-    cancel: bool = False
-    again: bool = False
-    """Submitted again while its cancellation was under way."""
-    report: EpochReport | None = None
-    message: str = ""
+def _locked(method: Callable[Concatenate["CellQueue", P], R]) -> Callable[Concatenate["CellQueue", P], R]:
+    """Lets one thread at a time into the queue."""
 
+    @wraps(method)
+    def locked(queue: "CellQueue", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with queue._lock:
+            return method(queue, *args, **kwargs)
 
-@dataclass
-class _Outbox:
-    """Events for the driver; bounded however long it stays away."""
-
-    limit: int
-    events: list[Event] = field(default_factory=list)
-    _epochs: dict[str, int] = field(default_factory=dict)
-
-    def put(self, event: Event) -> None:
-        if event.kind != "epoch":
-            self._epochs.pop(event.cell_id, None)
-        elif len(self.events) >= self.limit and event.cell_id in self._epochs:
-            self.events[self._epochs[event.cell_id]] = event
-            return
-        else:
-            self._epochs[event.cell_id] = len(self.events)
-        self.events.append(event)
-
-    def drain(self) -> list[Event]:
-        events, self.events, self._epochs = self.events, [], {}
-        return events
+    return locked
 
 
 class CellQueue:
-    """Cells, leases and endings. Every submitted cell ends exactly once: done, failed or cancelled.
-
-    A try that is lost (its worker died or fell silent) or that fails for want of memory is repeated until
-    `max_attempts` tries in a row brought no new epoch. The last of these runs while nothing else does: a cell that
-    kills its worker takes the neighbours' tries with it, and alone it can only give itself away.
-    """
+    """Workers, leases and what workers say; `CellStates` decides what becomes of the cells."""
 
     def __init__(
         self,
+        limits: QueueLimits | None = None,
         *,
+        disk: DiskGate | None = None,
         clock: Callable[[], float] = time.monotonic,
-        lease_seconds: float = 60.0,
-        max_attempts: int = 3,
         event_limit: int = EVENT_LIMIT,
-        hang_seconds: float = HANG_SECONDS,
-        room: DiskGate | None = None,
     ) -> None:
-        """`lease_seconds`: silence after which a worker counts as gone. `room`: of the disk that cells are written to.
-
-        A try hangs when no epoch ended for `hang_seconds` and for `HANG_EPOCHS` times what one takes: as forecast for
-        the cell or as long as its longest; where neither is known, as long as the longest of any cell here.
-        """
+        """`disk`: the one that cells are written to; while it is full, no cell starts."""
+        self._limits = limits or QueueLimits()
+        self._disk = disk or DiskGate(None)
         self._clock = clock
-        self._lease_seconds = lease_seconds
-        self._max_attempts = max_attempts
-        self._entries: dict[str, _Entry] = {}
-        self._waiting: OrderedDict[str, None] = OrderedDict()
-        self._leases: dict[str, _Lease] = {}
+        self._cells = CellStates(self._limits.max_attempts, self._disk, event_limit)
         self._generations: dict[int, str] = {}
-        self._hang_seconds = hang_seconds
+        """A name for the process of each rank that is here."""
         self._longest_epoch = 0.0
         self._hung: set[tuple[str, int]] = set()
-        self._outbox = _Outbox(event_limit)
         self._closed = False
         self._heard = clock()
-        self._room = room or DiskGate(None)
+        self._incarnation = uuid.uuid4().hex
+        self._lock = threading.RLock()
 
+    @_locked
     def submit(self, cells_json: Sequence[str], epoch_seconds: Mapping[str, float] | None = None) -> None:
-        """Adds cells at the end. A known cell is left alone, unless it was cancelled: then it runs after all.
+        """Adds cells at the end; see `CellStates.submit`.
 
         `epoch_seconds`: how long an epoch of each cell should take, as far as that is known, by identity.
         """
         for text in cells_json:
-            cell = Cell.model_validate_json(text)
-            entry = self._entries.get(cell.cell_id)
-            if entry is None:
-                entry = self._entries[cell.cell_id] = _Entry(cell.cell_id, text, cell.label)
-                entry.epoch_seconds = (epoch_seconds or {}).get(cell.cell_id, 0.0)
-            elif entry.state == "running" and entry.cancel:
-                entry.again = True
-                continue
-            elif entry.state != "cancelled":
-                continue
-            self._enqueue(entry)
-            self._outbox.put(Event("queued", entry.cell_id, cell=text))
+            self._cells.submit(text, epoch_seconds or {})
 
+    @_locked
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """Cancels cells, by default all: those that wait at once, those that run at their next epoch."""
-        for cell_id in list(self._entries) if cell_ids is None else cell_ids:
-            entry = self._entries.get(cell_id)
-            if entry is None or entry.state in ENDED:
-                continue
-            entry.again = False
-            if entry.state == "queued":
-                self._settle(entry, "cancelled")
-            else:
-                entry.cancel = True
+        for cell_id in list(self._cells.cells) if cell_ids is None else cell_ids:
+            if cell_id in self._cells.cells:
+                self._cells.cancel(self._cells.cells[cell_id])
 
+    @_locked
     def close(self) -> None:
         """No more cells will come: workers leave when the last one has ended."""
         self._closed = True
 
+    @_locked
     def register(self, rank: int, generation: str, world: int | None = None) -> None:
         """A worker process begins. Whatever the process before it in this rank held goes back.
 
@@ -196,123 +121,121 @@ class CellQueue:
         """
         self._hear()
         if world is not None:
-            for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.rank >= world]:
-                self._interrupt(cell_id)
-            self._generations = {place: other for place, other in self._generations.items() if place < world}
+            for cell in self._running(lambda held: held >= world):
+                self._cells.interrupt(cell)
+            self._generations = {other: name for other, name in self._generations.items() if other < world}
         if self._generations.get(rank) == generation:
             return
         self._generations[rank] = generation
-        for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.rank == rank]:
+        for cell in self._running(lambda held: held == rank):
             if world is None:
-                self._lose(cell_id, f"worker {rank} died while it ran this cell")
+                self._cells.lose(cell, f"worker {rank} died while it ran this cell")
             else:
-                # Of a death we would have heard; a group also ends to begin anew with more workers or fewer.
-                self._interrupt(cell_id)
+                # The controller reports deaths; a group also ends to begin again with more workers or fewer.
+                self._cells.interrupt(cell)
 
-    def died(self, causes: Mapping[int, tuple[FailureClass, str]]) -> None:
-        """Workers died, by rank, and their group ends with them: the tries of the others are lost without a strike."""
+    @_locked
+    def workers_died(self, causes: Mapping[int, tuple[FailureClass, str]]) -> None:
+        """Workers died, by rank, and their group ends with them. Cells of the other workers are not to blame."""
         self._hear()
-        for cell_id, lease in list(self._leases.items()):
-            if lease.rank in causes:
-                self._lose(cell_id, causes[lease.rank][1], causes[lease.rank][0])
+        for cell in list(self._cells.running.values()):
+            if cell.rank in causes:
+                kind, why = causes[cell.rank]
+                self._cells.lose(cell, why, kind)
             else:
-                self._interrupt(cell_id)
+                self._cells.interrupt(cell)
         self._generations.clear()
 
+    @_locked
     def regroup(self) -> None:
-        """Sends all workers away: what runs ends its epoch, and goes on with the workers that register next."""
-        self.died({})
+        """Sends all workers away: running cells end their epoch, and go on with the workers that register next."""
+        self.workers_died({})
 
-    def take(self, rank: int, generation: str) -> Assignment | None:
-        """The next cell for a registered worker; the same one again if its last answer went astray."""
+    @_locked
+    def take(self, rank: int, generation: str) -> Answer:
+        """The next cell for a registered worker; the same one again if the last answer did not reach it."""
         self._hear()
         self._expire()
         if self._generations.get(rank) != generation:
-            return None
-        entry = self._held_by(rank) or (self._next() if self._room() else None)
-        if entry is None:
-            return None
-        if entry.state == "queued":
-            del self._waiting[entry.cell_id]
-            entry.state, entry.attempt, entry.message = "running", entry.attempt + 1, ""
-            self._outbox.put(Event("started", entry.cell_id, entry.attempt, rank))
-            self._leases[entry.cell_id] = _Lease(rank, self._clock(), self._clock())
-        else:
-            self._leases[entry.cell_id].heard = self._clock()
-        return Assignment(entry.cell, entry.attempt)
+            return "leave"
+        cell = next(iter(self._running(lambda held: held == rank)), None)
+        if cell is not None:
+            cell.heard = self._clock()
+        elif self._disk() and (cell := self._cells.next()) is not None:
+            self._cells.start(cell, rank, self._clock())
+        if cell is not None:
+            return Assignment(cell.cell, cell.attempt)
+        return "leave" if self._closed and not self._cells.waiting and not self._cells.running else "wait"
 
-    def dismissed(self, rank: int, generation: str) -> bool:
-        """Whether this worker may leave: its place was taken over, or all work is done and no more will come."""
-        return self._generations.get(rank) != generation or (self._closed and not self._waiting and not self._leases)
-
-    def beat(self, cell_id: str, attempt: int) -> Verdict:
-        """A sign of life from a running try; `cancel` if nobody wants it any more, `die` if it hangs."""
+    @_locked
+    def heartbeat(self, cell_id: str, attempt: int) -> Verdict:
+        """A sign of life from a running attempt; `stop` if the queue no longer wants it, `kill` if it hangs."""
         self._hear()
         if (cell_id, attempt) in self._hung:
-            return "die"
-        entry, lease = self._entries.get(cell_id), self._leases.get(cell_id)
-        if entry is None or lease is None or entry.attempt != attempt:
-            return "cancel"
-        lease.heard = self._clock()
-        return "cancel" if entry.cancel else "go"
+            return "kill"
+        cell = self._current(cell_id, attempt)
+        if cell is None:
+            return "stop"
+        cell.heard = self._clock()
+        return "stop" if cell.cancelling else "continue"
 
+    @_locked
     def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
-        """An epoch of a running try ended."""
-        known = self._leases.get(cell_id)
-        verdict = self.beat(cell_id, attempt)
-        entry = self._entries.get(cell_id)
-        if entry is None or known is None or entry.attempt != attempt:
-            return verdict
-        took = known.heard - known.moved
-        entry.epoch_seconds, self._longest_epoch = max(entry.epoch_seconds, took), max(self._longest_epoch, took)
-        known.moved = known.heard
-        if report.epoch > entry.furthest:
-            entry.furthest, entry.strikes, entry.interrupted = report.epoch, 0, 0
-        entry.report = report
-        self._outbox.put(Event("epoch", cell_id, attempt, known.rank, report=report))
+        """An epoch of a running attempt ended."""
+        verdict = self.heartbeat(cell_id, attempt)
+        if cell := self._current(cell_id, attempt):
+            took, cell.moved = cell.heard - cell.moved, cell.heard
+            cell.epoch_seconds, self._longest_epoch = max(cell.epoch_seconds, took), max(self._longest_epoch, took)
+            self._cells.epoch(cell, report)
         return verdict
 
+    @_locked
     def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
-        """A try ended. Of several tries of one cell the first that is done counts; late others are ignored.
+        """An attempt ended. Of several attempts at one cell the first that is done counts; late others are ignored.
 
-        `recorded`: whether the failure lies in the workspace's ledger already.
+        `recorded`: whether the workspace's failure log has the failure already.
         """
         self._hear()
-        entry = self._entries.get(cell_id)
-        if entry is None or entry.state in ENDED:
+        cell = self._cells.cells.get(cell_id)
+        if cell is None or cell.state in ENDED:
             return
-        current = cell_id in self._leases and entry.attempt == attempt
         if outcome.status == "done":
-            self._settle(entry, "done", seconds=outcome.seconds)
-        elif not current:
+            # Also of an attempt that was given up: what lies in the workspace is whole.
+            self._cells.finish(cell, outcome.seconds)
+        elif self._current(cell_id, attempt) is None:
             return
-        elif outcome.status == "cancelled" and entry.cancel:
-            self._stopped(entry, outcome.seconds)
+        elif outcome.status == "cancelled" and cell.cancelling:
+            self._cells.stop(cell, outcome.seconds)
         elif outcome.failure is not None:
-            self._try_failed(entry, outcome.failure, recorded=recorded, seconds=outcome.seconds)
+            self._cells.fail(cell, outcome.failure, recorded=recorded, seconds=outcome.seconds)
         else:
-            self._lose(cell_id, "the try stopped although nobody had cancelled it")
+            self._cells.lose(cell, "the attempt stopped although it had not been cancelled")
 
-    def refuse(self, rank: int, message: str) -> None:
-        """A worker cannot work at all, and none of its kind ever will: the driver must hear it."""
+    @_locked
+    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
+        """`finish`, then `take`: one way to the queue and back for a cell, not two."""
+        self.finish(cell_id, attempt, outcome)
+        return self.take(rank, generation)
+
+    @_locked
+    def report_fatal(self, rank: int, message: str) -> None:
+        """A worker cannot work at all, and a new one in its place could not either: the driver must end the launch."""
         self._hear()
         failure = Failure("", f"worker {rank}", FailureClass.CODE, 0, message, "", utc_now())
-        self._outbox.put(Event("broken", "", rank=rank, failure=failure))
+        self._cells.outbox.put(Event("fatal", "", rank=rank, failure=failure))
 
+    @_locked
     def watch(self, cell_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Where the named cells stand; unknown names are left out."""
         self._expire()
-        return {cell_id: _describe(self._entries[cell_id]) for cell_id in cell_ids if cell_id in self._entries}
+        known = self._cells.cells
+        return {cell_id: known[cell_id].describe() for cell_id in cell_ids if cell_id in known}
 
-    def drain_events(self) -> list[Event]:
-        """What happened since the last call."""
+    @_locked
+    def news(self) -> News:
+        """What happened since the last call, and which workers are here."""
         self._expire()
-        return self._outbox.drain()
-
-    @property
-    def workers(self) -> int:
-        """How many workers of the present group are here."""
-        return len(self._generations)
+        return News(self._cells.outbox.drain(), self.silence(), len(self._generations), self._incarnation)
 
     def silence(self) -> float:
         """Seconds since any worker was heard."""
@@ -321,119 +244,22 @@ class CellQueue:
     def _hear(self) -> None:
         self._heard = self._clock()
 
-    def _held_by(self, rank: int) -> _Entry | None:
-        return next((self._entries[cell_id] for cell_id, lease in self._leases.items() if lease.rank == rank), None)
+    def _running(self, ranks: Callable[[int], bool]) -> list[CellState]:
+        return [cell for cell in self._cells.running.values() if ranks(cell.rank)]
 
-    def _suspect(self, entry: _Entry) -> bool:
-        return 0 < entry.strikes == self._max_attempts - 1
-
-    def _next(self) -> _Entry | None:
-        if any(self._suspect(self._entries[cell_id]) for cell_id in self._leases):
-            return None
-        waiting = (self._entries[cell_id] for cell_id in self._waiting)
-        found = next((entry for entry in waiting if not self._suspect(entry)), None)
-        if found is None and self._waiting and not self._leases:
-            found = self._entries[next(iter(self._waiting))]
-        return found
+    def _current(self, cell_id: str, attempt: int) -> CellState | None:
+        """The cell, if this very attempt at it holds the lease."""
+        cell = self._cells.running.get(cell_id)
+        return cell if cell is not None and cell.attempt == attempt else None
 
     def _expire(self) -> None:
-        oldest = self._clock() - self._lease_seconds
-        for cell_id in [cell_id for cell_id, lease in self._leases.items() if lease.heard < oldest]:
-            self._lose(cell_id, f"no sign of life from its worker for {self._lease_seconds:.0f} s")
-        for cell_id, lease in list(self._leases.items()):
-            entry = self._entries[cell_id]
-            still, limit = self._clock() - lease.moved, self._hang_limit(entry)
-            if still > limit:
-                self._hung.add((cell_id, entry.attempt))
-                self._lose(cell_id, f"it hangs: no epoch ended for {still:.0f} s, the limit is {limit:.0f} s")
-
-    def _hang_limit(self, entry: _Entry) -> float:
-        """Seconds without the end of an epoch that this cell is allowed."""
-        known = entry.epoch_seconds or self._longest_epoch or UNKNOWN_EPOCH_SECONDS
-        return max(self._hang_seconds, HANG_EPOCHS * known)
-
-    def _lose(self, cell_id: str, why: str, kind: FailureClass = FailureClass.INFRA) -> None:
-        entry = self._entries[cell_id]
-        if entry.cancel:
-            self._stopped(entry, 0.0)
-        else:
-            failure = Failure(entry.cell_id, entry.label, kind, entry.attempt, why, "", utc_now())
-            self._try_failed(entry, failure, recorded=False)
-
-    def _interrupt(self, cell_id: str) -> None:
-        """Ends a try through no fault of its cell."""
-        entry, rank = self._entries[cell_id], self._leases[cell_id].rank
-        entry.interrupted += 1
-        if entry.cancel:
-            self._stopped(entry, 0.0)
-        elif entry.interrupted > MAX_INTERRUPTIONS:
-            self._lose(cell_id, f"its worker ended {entry.interrupted} times before an epoch did")
-        else:
-            self._outbox.put(Event("requeued", cell_id, entry.attempt, rank))
-            self._enqueue(entry, first=True)
-
-    def _try_failed(self, entry: _Entry, failure: Failure, *, recorded: bool, seconds: float = 0.0) -> None:
-        entry.strikes += 1
-        entry.message = failure.message
-        self._room.heard(failure)
-        if failure.kind not in RETRIED or entry.strikes >= self._max_attempts:
-            self._settle(entry, "failed", failure=failure, recorded=recorded, seconds=seconds)
-            return
-        rank = self._leases[entry.cell_id].rank
-        self._outbox.put(
-            Event("requeued", entry.cell_id, entry.attempt, rank, failure=failure, seconds=seconds, recorded=recorded)
-        )
-        if entry.cancel:
-            self._stopped(entry, 0.0)
-        else:
-            self._enqueue(entry, first=True)
-
-    def _stopped(self, entry: _Entry, seconds: float) -> None:
-        again = entry.again
-        self._settle(entry, "cancelled", seconds=seconds)
-        if again:
-            self._enqueue(entry)
-            self._outbox.put(Event("queued", entry.cell_id, cell=entry.cell))
-
-    def _enqueue(self, entry: _Entry, *, first: bool = False) -> None:
-        entry.state, entry.cancel, entry.again = "queued", False, False
-        self._leases.pop(entry.cell_id, None)
-        self._waiting[entry.cell_id] = None
-        if first:
-            self._waiting.move_to_end(entry.cell_id, last=False)
-
-    def _settle(
-        self,
-        entry: _Entry,
-        state: Literal["done", "failed", "cancelled"],
-        *,
-        failure: Failure | None = None,
-        recorded: bool = True,
-        seconds: float = 0.0,
-    ) -> None:
-        lease = self._leases.pop(entry.cell_id, None)
-        self._waiting.pop(entry.cell_id, None)
-        entry.state = state
-        self._outbox.put(
-            Event(
-                "finished" if state == "done" else state,
-                entry.cell_id,
-                entry.attempt,
-                lease.rank if lease else -1,
-                failure=failure,
-                seconds=seconds,
-                recorded=recorded,
-            )
-        )
-
-
-def _describe(entry: _Entry) -> dict[str, Any]:
-    report = entry.report
-    return {
-        "state": entry.state,
-        "epoch": report.epoch if report else 0,
-        "epochs": report.epochs if report else 0,
-        "ccc": dict(report.ccc) if report else {},
-        "best_ccc": report.best_ccc if report else float("nan"),
-        "message": entry.message,
-    }
+        """Ends the leases of workers that fell silent, and of attempts that hang."""
+        now = self._clock()
+        for cell in list(self._cells.running.values()):
+            known = cell.epoch_seconds or self._longest_epoch or UNKNOWN_EPOCH_SECONDS
+            still, limit = now - cell.moved, max(self._limits.hang_seconds, HANG_EPOCHS * known)
+            if now - cell.heard > self._limits.lease_seconds:
+                self._cells.lose(cell, f"no sign of life from its worker for {self._limits.lease_seconds:.0f} s")
+            elif still > limit:
+                self._hung.add((cell.cell_id, cell.attempt))
+                self._cells.lose(cell, f"it hangs: no epoch ended for {still:.0f} s, the limit is {limit:.0f} s")

@@ -1,4 +1,4 @@
-"""What a person sees of a running fleet: a live view, plain lines, or nothing; and the state on disk for `status`."""
+"""The progress of a launch: counts and times, what a person sees of them, and the state on disk for `status`."""
 
 import contextlib
 import math
@@ -13,258 +13,16 @@ from typing import Any, Protocol
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.scheduling.cell_queue import Event, State
-from crossfold.platform.scheduling.tracker import Tracker
+from crossfold.platform.scheduling.events import Event, State
+from crossfold.platform.scheduling.tracker import TrackerOf
 from crossfold.platform.scheduling.worker_log import log_tail
 from crossfold.platform.workspace.disk_space import DiskGate
 from crossfold.platform.workspace.workspace import Workspace
 
 STATUS_SECONDS = 1.0
 """Between two writings of the state on disk."""
-
-
-@dataclass
-class Running:
-    """A cell that a worker holds."""
-
-    label: str
-    rank: int
-    since: float
-    report: EpochReport | None = None
-
-
-class Progress:
-    """Counts, running cells and times, as far as the events told."""
-
-    def __init__(self, sweep: str, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`workers`: how many cells run at once."""
-        self.sweep = sweep
-        self.workers = workers
-        self.running: dict[str, Running] = {}
-        self.seconds: dict[str, float] = {}
-        """Training seconds of each finished cell."""
-        self.first_start: float | None = None
-        self.last_end: float | None = None
-        self._clock = clock
-        self._states: dict[str, State] = {}
-        self._counts: Counter[State] = Counter()
-
-    def apply(self, event: Event, label: str) -> None:
-        """Takes one event in."""
-        match event.kind:
-            case "started":
-                now = self._clock()
-                self.first_start = now if self.first_start is None else self.first_start
-                self.running[event.cell_id] = Running(label, event.rank, now)
-                self._move(event.cell_id, "running")
-            case "epoch":
-                if event.cell_id in self.running:
-                    self.running[event.cell_id].report = event.report
-            case "broken":
-                pass
-            case _:
-                self.running.pop(event.cell_id, None)
-                self._move(event.cell_id, _STATE[event.kind])
-                if event.kind == "finished":
-                    self.seconds[event.cell_id] = event.seconds
-                    self.last_end = self._clock()
-
-    @property
-    def total(self) -> int:
-        """Cells submitted so far."""
-        return len(self._states)
-
-    @property
-    def done(self) -> int:
-        """Cells that lie in the workspace."""
-        return self._counts["done"]
-
-    @property
-    def failed(self) -> int:
-        """Cells given up."""
-        return self._counts["failed"]
-
-    @property
-    def cancelled(self) -> int:
-        """Cells that somebody stopped."""
-        return self._counts["cancelled"]
-
-    @property
-    def left(self) -> int:
-        """Cells that have not ended."""
-        return self._counts["queued"] + self._counts["running"]
-
-    @property
-    def per_minute(self) -> float | None:
-        """Finished cells a minute between the first start and the last end; None before one finished."""
-        if self.first_start is None or self.last_end is None:
-            return None
-        return 60 * len(self.seconds) / max(self.last_end - self.first_start, 1e-6)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Until all cells ended, if the rest are like the finished ones; None before one finished."""
-        if not self.seconds:
-            return None
-        mean = sum(self.seconds.values()) / len(self.seconds)
-        now = self._clock()
-        rest = sum(max(mean - (now - running.since), 0.0) for running in self.running.values())
-        return (rest + mean * self._counts["queued"]) / max(self.workers, 1)
-
-    def snapshot(self) -> dict[str, Any]:
-        """The state as plain data, for the status file."""
-        return {
-            "sweep": self.sweep,
-            "at": utc_now(),
-            "workers": self.workers,
-            "done": self.done,
-            "total": self.total,
-            "failed": self.failed,
-            "cancelled": self.cancelled,
-            "running": [_row(cell_id, running, self._clock()) for cell_id, running in self.running.items()],
-            "eta_seconds": self.eta_seconds,
-            "throughput_per_minute": self.per_minute,
-        }
-
-    def _move(self, cell_id: str, state: State) -> None:
-        before = self._states.get(cell_id)
-        if before is not None:
-            self._counts[before] -= 1
-        self._states[cell_id] = state
-        self._counts[state] += 1
-
-
-_STATE: dict[str, State] = {
-    "queued": "queued",
-    "requeued": "queued",
-    "finished": "done",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
-
-
-class View(Protocol):
-    """Where progress is shown. `showing` wraps a launch; the other calls come within it."""
-
-    def showing(self, progress: Progress) -> contextlib.AbstractContextManager[None]: ...
-
-    def event(self, event: Event, label: str, progress: Progress) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
-class SilentView:
-    """Shows nothing."""
-
-    @contextlib.contextmanager
-    def showing(self, progress: Progress) -> Iterator[None]:
-        """Does nothing."""
-        yield
-
-    def event(self, event: Event, label: str, progress: Progress) -> None:
-        """Does nothing."""
-
-    def note(self, text: str) -> None:
-        """Does nothing."""
-
-
-class Monitor:
-    """Passes the events of a fleet on: to the tracker, the ledger of failures, the view and the status file."""
-
-    def __init__(
-        self,
-        sweep: str,
-        workspace: Workspace,
-        tracker: Tracker,
-        view: View,
-        *,
-        workers: int = 1,
-        cells: Iterable[Cell] = (),
-        finished: Callable[[Cell, float], None] | None = None,
-    ) -> None:
-        """`workers` count for the ETA; `cells` may hold those that will be submitted, others are learnt from events.
-
-        finished: called with each finished cell and the seconds of its last try.
-        """
-        self._finished = finished or (lambda cell, seconds: None)
-        self.progress = Progress(sweep, workers)
-        self._workspace = workspace
-        self._tracker = tracker
-        self._view = view
-        self._cells = {cell.cell_id: cell for cell in cells}
-        self._written = -math.inf
-        self._room, self._short = DiskGate(workspace.root), False
-        self._owed: deque[Failure] = deque(maxlen=1000)
-
-    def feed(self, events: Iterable[Event]) -> None:
-        """Passes events on, in order; call it again and again, also without events."""
-        for event in events:
-            if event.kind == "queued" and event.cell_id not in self._cells:
-                self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
-            cell = self._cells.get(event.cell_id)
-            label = cell.label if cell else "fleet"
-            self.progress.apply(event, label)
-            if event.failure is not None and not event.recorded:
-                self._record(event.failure)
-            if cell is not None:
-                self._track(event, cell)
-            self._view.event(event, label, self.progress)
-        if time.monotonic() - self._written >= STATUS_SECONDS:
-            self.write_status()
-
-    def write_status(self) -> None:
-        """Writes the state where any process can read it; a disk that is full or away stops no launch."""
-        with contextlib.suppress(OSError):
-            write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
-        self._written = time.monotonic()
-        self._write_owed()
-        if not self._room() and not self._short:
-            self._view.note(f"the disk of {self._workspace.root} is full: no cell begins until there is room")
-        self._short = not self._room()
-
-    def _record(self, failure: Failure) -> None:
-        """Adds a try that could not speak for itself to the ledger, with its worker's last words."""
-        tail = failure.log_tail or log_tail(self._workspace, failure.cell_id)
-        self._owed.append(replace(failure, log_tail=tail))
-        self._write_owed()
-
-    def _write_owed(self) -> None:
-        """What a full disk did not take waits until there is room."""
-        with contextlib.suppress(OSError):
-            while self._owed:
-                self._workspace.record_failure(self._owed[0])
-                self._owed.popleft()
-
-    def _track(self, event: Event, cell: Cell) -> None:
-        if event.kind == "started":
-            self._tracker.started(cell, event.attempt)
-        elif event.kind == "epoch" and event.report is not None:
-            self._tracker.epoch(cell, event.report)
-        elif event.kind == "finished":
-            self._tracker.finished(cell)
-            self._finished(cell, event.seconds)
-        elif event.failure is not None:
-            self._tracker.failed(cell, event.failure)
-
-
-def status_path(workspace: Workspace, sweep: str) -> Path:
-    """Where the state of a sweep's launch is written while it runs."""
-    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', sweep)}.json"
-
-
-def _row(cell_id: str, running: Running, now: float) -> dict[str, Any]:
-    report = running.report
-    return {
-        "cell_id": cell_id,
-        "label": running.label,
-        "epoch": report.epoch if report else 0,
-        "epochs": report.epochs if report else 0,
-        "ccc": {target: value for target, value in report.ccc.items() if math.isfinite(value)} if report else {},
-        "best_ccc": report.best_ccc if report and math.isfinite(report.best_ccc) else None,
-        "worker": running.rank,
-        "seconds": max(now - running.since, 0.0),
-        "gpu_bytes": report.gpu_bytes if report else 0,
-    }
+MOST_UNRECORDED = 1000
+"""Failures that wait for a place on a full disk; of more, the latest."""
 
 
 @dataclass(frozen=True)
@@ -291,3 +49,267 @@ class FleetSummary:
     def overhead_seconds(self) -> float:
         """Wall time beyond that of workers which train all the time; start-up and shutdown included."""
         return self.wall_seconds - sum(self.cell_seconds.values()) / max(self.workers, 1)
+
+
+@dataclass
+class Running:
+    """A cell that a worker holds."""
+
+    label: str
+    rank: int
+    since: float
+    report: EpochReport | None = None
+
+    def row(self, cell_id: str, now: float) -> dict[str, Any]:
+        """As plain data, for the status file."""
+        report = self.report
+        return {
+            "cell_id": cell_id,
+            "label": self.label,
+            "epoch": report.epoch if report else 0,
+            "epochs": report.epochs if report else 0,
+            "ccc": {target: value for target, value in report.ccc.items() if math.isfinite(value)} if report else {},
+            "best_ccc": report.best_ccc if report and math.isfinite(report.best_ccc) else None,
+            "worker": self.rank,
+            "seconds": max(now - self.since, 0.0),
+            "gpu_bytes": report.gpu_bytes if report else 0,
+        }
+
+
+_STATE_AFTER: dict[str, State] = {
+    "queued": "queued",
+    "requeued": "queued",
+    "finished": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+class Progress:
+    """Counts, running cells and times, as far as events say."""
+
+    def __init__(self, sweep: str, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`workers`: how many cells run at once."""
+        self.sweep = sweep
+        self.workers = workers
+        self.running: dict[str, Running] = {}
+        self.seconds: dict[str, float] = {}
+        """Training seconds of each finished cell."""
+        self.first_start: float | None = None
+        self.last_end: float | None = None
+        self._clock = clock
+        self._began = clock()
+        self._states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+
+    def apply(self, event: Event, label: str) -> None:
+        """Takes one event in."""
+        match event.kind:
+            case "started":
+                now = self._clock()
+                self.first_start = now if self.first_start is None else self.first_start
+                self.running[event.cell_id] = Running(label, event.rank, now)
+                self._move(event.cell_id, "running")
+            case "epoch":
+                if event.cell_id in self.running:
+                    self.running[event.cell_id].report = event.report
+            case "fatal":
+                pass
+            case _:
+                self.running.pop(event.cell_id, None)
+                self._move(event.cell_id, _STATE_AFTER[event.kind])
+                if event.kind == "finished":
+                    self.seconds[event.cell_id] = event.seconds
+                    self.last_end = self._clock()
+
+    @property
+    def total(self) -> int:
+        """Cells submitted so far."""
+        return len(self._states)
+
+    @property
+    def done(self) -> int:
+        """Cells that lie in the workspace."""
+        return self._counts["done"]
+
+    @property
+    def failed(self) -> int:
+        """Cells given up."""
+        return self._counts["failed"]
+
+    @property
+    def cancelled(self) -> int:
+        """Cells that were stopped."""
+        return self._counts["cancelled"]
+
+    @property
+    def left(self) -> int:
+        """Cells that have not ended."""
+        return self._counts["queued"] + self._counts["running"]
+
+    @property
+    def per_minute(self) -> float | None:
+        """Finished cells a minute between the first start and the last end; None before one finished."""
+        if self.first_start is None or self.last_end is None:
+            return None
+        return 60 * len(self.seconds) / max(self.last_end - self.first_start, 1e-6)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until all cells ended, if the rest are like the finished ones; None before one finished."""
+        if not self.seconds:
+            return None
+        mean = sum(self.seconds.values()) / len(self.seconds)
+        now = self._clock()
+        rest = sum(max(mean - (now - running.since), 0.0) for running in self.running.values())
+        return (rest + mean * self._counts["queued"]) / max(self.workers, 1)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data, for the status file."""
+        now = self._clock()
+        return {
+            "sweep": self.sweep,
+            "at": utc_now(),
+            "workers": self.workers,
+            "done": self.done,
+            "total": self.total,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+            "running": [running.row(cell_id, now) for cell_id, running in self.running.items()],
+            "eta_seconds": self.eta_seconds,
+            "throughput_per_minute": self.per_minute,
+        }
+
+    def summary(self, workers: int, *, interrupted: bool, time_up: bool) -> FleetSummary:
+        """How the launch went, from the first moment until now."""
+        now = self._clock()
+        return FleetSummary(
+            done=self.done,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            interrupted=interrupted,
+            time_up=time_up and not interrupted,
+            workers=workers,
+            wall_seconds=now - self._began,
+            startup_seconds=(self.first_start or now) - self._began,
+            steady_seconds=(self.last_end or now) - (self.first_start or now),
+            cell_seconds=dict(self.seconds),
+        )
+
+    def _move(self, cell_id: str, state: State) -> None:
+        if before := self._states.get(cell_id):
+            self._counts[before] -= 1
+        self._states[cell_id] = state
+        self._counts[state] += 1
+
+
+class View(Protocol):
+    """Where progress is shown. `showing` wraps a launch; the other calls come within it."""
+
+    def showing(self, progress: Progress) -> contextlib.AbstractContextManager[None]: ...
+
+    def event(self, event: Event, label: str, progress: Progress) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class SilentView:
+    """Shows no progress."""
+
+    def __init__(self, note: Callable[[str], None] = lambda text: None) -> None:
+        """`note`: where lines of text go all the same."""
+        self.note = note
+
+    @contextlib.contextmanager
+    def showing(self, progress: Progress) -> Iterator[None]:
+        """Does nothing."""
+        yield
+
+    def event(self, event: Event, label: str, progress: Progress) -> None:
+        """Does nothing."""
+
+
+class Monitor:
+    """Passes the events of a fleet on: to trackers, the failure log of the workspace, the view and the status file."""
+
+    def __init__(
+        self,
+        sweep: str,
+        workspace: Workspace,
+        view: View,
+        tracker_of: TrackerOf,
+        *,
+        cells: Iterable[Cell] = (),
+        finished: Callable[[Cell, float], None] = lambda cell, seconds: None,
+    ) -> None:
+        """`cells` may hold those that will be submitted; others are learnt from events.
+
+        finished: called with each finished cell and the seconds of its last attempt.
+        """
+        self.progress = Progress(sweep, workers=1)
+        self.note = view.note
+        self._workspace = workspace
+        self._view = view
+        self._tracker_of = tracker_of
+        self._cells = {cell.cell_id: cell for cell in cells}
+        self._finished = finished
+        self._written = -math.inf
+        self._disk, self._disk_full = DiskGate(workspace.root), False
+        self._unrecorded: deque[Failure] = deque(maxlen=MOST_UNRECORDED)
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Passes events on, in order; call it again and again, also without events."""
+        for event in events:
+            if event.kind == "queued" and event.cell_id not in self._cells:
+                self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
+            cell = self._cells.get(event.cell_id)
+            label = cell.label if cell else "fleet"
+            self.progress.apply(event, label)
+            if event.failure is not None and not event.recorded:
+                # The attempt could not record it, so the end of its worker's log stands in for a traceback.
+                tail = event.failure.log_tail or log_tail(self._workspace, event.cell_id)
+                self._unrecorded.append(replace(event.failure, log_tail=tail))
+                self._record_failures()
+            if cell is not None:
+                self._track(event, cell)
+            self._view.event(event, label, self.progress)
+        if time.monotonic() - self._written >= STATUS_SECONDS:
+            self.write_status()
+
+    def write_status(self) -> None:
+        """Writes the state where any process can read it; a disk that is full or out of reach stops no launch."""
+        with contextlib.suppress(OSError):
+            write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
+        self._written = time.monotonic()
+        self._record_failures()
+        full = not self._disk()
+        if full and not self._disk_full:
+            self.note(f"the disk of {self._workspace.root} is full: no cell begins until there is room")
+        self._disk_full = full
+
+    def _record_failures(self) -> None:
+        """What a full disk does not take waits until there is room."""
+        with contextlib.suppress(OSError):
+            while self._unrecorded:
+                self._workspace.record_failure(self._unrecorded[0])
+                self._unrecorded.popleft()
+
+    def _track(self, event: Event, cell: Cell) -> None:
+        if event.kind == "finished":
+            self._finished(cell, event.seconds)
+        tracker = self._tracker_of(cell.cell_id)
+        if tracker is None:
+            return
+        if event.kind == "started":
+            tracker.started(cell, event.attempt)
+        elif event.kind == "epoch" and event.report is not None:
+            tracker.epoch(cell, event.report)
+        elif event.kind == "finished":
+            tracker.finished(cell)
+        elif event.failure is not None:
+            tracker.failed(cell, event.failure)
+
+
+def status_path(workspace: Workspace, sweep: str) -> Path:
+    """Where the state of a sweep's launch is written while it runs."""
+    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', sweep)}.json"

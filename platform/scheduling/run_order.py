@@ -1,4 +1,4 @@
-"""Which cells run, in which order, until when: `--only`, the fair order with the longest first, and time budgets."""
+"""In which order cells run: fairly, with the longest first where that saves time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ class Forecast:
     """What is known about the cells of a launch before it: how long each takes, and which sweep it is for."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Of each cell, by identity; one that is missing counts as a moment."""
+    """Of each cell, by identity; a missing one counts as 0."""
     priority: Mapping[str, int] = field(default_factory=dict)
     """Of each cell, by identity, 0 first: the place of its sweep on the command line."""
 
@@ -37,7 +37,7 @@ class Forecast:
         return [cells[index] for _, _, index in sorted(turns)]
 
     def before(self, some: Sequence[Cell], others: Sequence[Cell]) -> bool:
-        """Whether `some` go first where they cannot run beside `others`: unless their sweeps stand behind."""
+        """Whether `some` go first where the two cannot run at once: unless their sweeps have a later place."""
         first, second = (min(self.priority.get(cell.cell_id, 0) for cell in cells) for cells in (some, others))
         return first <= second
 

@@ -10,19 +10,20 @@ from types import FrameType
 @contextlib.contextmanager
 def interruptions() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; the next one raises `KeyboardInterrupt`."""
-    asked = threading.Event()
+    interrupted = threading.Event()
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        interrupted.set()
 
+    # Python lets only the main thread handle signals.
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield interrupted
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Until when a launch may start cells: `--until` and `--for`."""
+"""Until when a launch may start cells: the options `--until` and `--for`."""
 
 import datetime
 import re
@@ -11,9 +11,10 @@ _DURATION = re.compile(
 
 
 def budget_seconds(until: str | None, lasting: str | None, now: datetime.datetime | None = None) -> float | None:
-    """Seconds that a launch may last, from `--until 08:00` (or a date with time) or `--for 2h30m`; None: no end.
+    """Seconds that a launch may last, from `--until 08:00` (or a date with time) or `--for 2h30m`; None: no limit.
 
-    A time of the day is the next such moment, on the clock of this machine.
+    A time of day is the next such moment, on the clock of this machine. Raises `UserError` for what is no time, no
+    duration, or over.
     """
     if until is not None and lasting is not None:
         raise UserError(f"both --until {until} and --for {lasting}", "give one of them")
@@ -41,7 +42,7 @@ def budget_seconds(until: str | None, lasting: str | None, now: datetime.datetim
 
 
 def moment(until: str | None, lasting: str | None) -> str | None:
-    """The same moment for a clock elsewhere: a date and a time with the time zone of this machine; None: no end."""
+    """The same moment for a machine elsewhere: date and time with the time zone of this one; None: no limit."""
     seconds = budget_seconds(until, lasting)
     if seconds is None:
         return None

@@ -1,14 +1,14 @@
-"""Where the story of a sweep is told besides the workspace. A tracker is a mirror: losing it loses nothing."""
+"""Where a launch is logged besides the workspace. A tracker is a mirror: losing it loses nothing."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure
 
 
 class Tracker(Protocol):
-    """What the driver tells a tracker. No call may raise or block training: trackers keep their troubles."""
+    """What the driver reports to a tracker. No call may raise or block training: a tracker handles its own errors."""
 
     def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
         """A launch of a sweep begins; `cells` are those it will run."""
@@ -27,7 +27,7 @@ class Tracker(Protocol):
         ...
 
     def failed(self, cell: Cell, failure: Failure) -> None:
-        """A try ended without a result."""
+        """An attempt ended without a result."""
         ...
 
     def close(self) -> None:
@@ -35,55 +35,5 @@ class Tracker(Protocol):
         ...
 
 
-class NullTracker:
-    """Tells nobody."""
-
-    def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
-        """Does nothing."""
-
-    def started(self, cell: Cell, attempt: int) -> None:
-        """Does nothing."""
-
-    def epoch(self, cell: Cell, report: EpochReport) -> None:
-        """Does nothing."""
-
-    def finished(self, cell: Cell) -> None:
-        """Does nothing."""
-
-    def failed(self, cell: Cell, failure: Failure) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class RecordingTracker:
-    """Keeps every call, in order, for tests."""
-
-    def __init__(self) -> None:
-        """Starts with an empty record: (call, cell id or sweep name, detail)."""
-        self.calls: list[tuple[str, str, Any]] = []
-
-    def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
-        """Records the call."""
-        self.calls.append(("launch", sweep, len(cells)))
-
-    def started(self, cell: Cell, attempt: int) -> None:
-        """Records the call."""
-        self.calls.append(("started", cell.cell_id, attempt))
-
-    def epoch(self, cell: Cell, report: EpochReport) -> None:
-        """Records the call."""
-        self.calls.append(("epoch", cell.cell_id, report))
-
-    def finished(self, cell: Cell) -> None:
-        """Records the call."""
-        self.calls.append(("finished", cell.cell_id, None))
-
-    def failed(self, cell: Cell, failure: Failure) -> None:
-        """Records the call."""
-        self.calls.append(("failed", cell.cell_id, failure))
-
-    def close(self) -> None:
-        """Records the call."""
-        self.calls.append(("close", "", None))
+TrackerOf = Callable[[str], Tracker | None]
+"""The tracker of a cell, by identity, as each sweep of a launch has one of its own; None for no tracker."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from crossfold.platform.workspace.workspace import Workspace
 
 TAIL = 4000
-"""Characters of a log kept in the failure ledger."""
+"""Characters of a log that the failure log keeps."""
 
 
 def log_path(workspace: Workspace, cell_id: str) -> Path:
-    """The log of a running cell, beside its checkpoint; gone with it when the cell is committed."""
+    """The log of a running cell, next to its checkpoint; it is removed when the cell is committed."""
     return workspace.scratch(cell_id) / "log.txt"
 
 
@@ -19,7 +19,7 @@ def log_tail(workspace: Workspace, cell_id: str) -> str:
     """The end of that log, empty where there is none."""
     with contextlib.suppress(OSError), log_path(workspace, cell_id).open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 4 * TAIL, 0))
-        said = file.read().decode("utf-8", errors="replace")
+        text = file.read().decode("utf-8", errors="replace")
         # Python ends the stack of a crash with a list of all that is loaded, which would push the stack out.
-        return "\n".join(line for line in said.splitlines() if not line.startswith("Extension modules:"))[-TAIL:]
+        return "\n".join(line for line in text.splitlines() if not line.startswith("Extension modules:"))[-TAIL:]
     return ""

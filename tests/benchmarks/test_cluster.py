@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+
 HERE = Path(__file__).parent
 SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
 """For whoever works on this file: the same in a tenth of the time, and no bound."""
@@ -68,10 +70,11 @@ def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(trials
     done: dict[str, int] = {}
     failed = []
     began = time.monotonic()
-    with Fleet(
-        workspace, workers=slots, at_most=slots, address=cluster.address, use_gpu=True, gpu_bytes=16 * 2**30,
-        device="cpu", trial="drawn_trials:last", resize_seconds=3,
-    ) as fleet:  # fmt: skip
+    options = FleetOptions(
+        workers=slots, address=cluster.address, use_gpu=True, gpu_bytes=16 * 2**30, device="cpu",
+        runner="drawn_trials:last", resize_seconds=3,
+    )  # fmt: skip
+    with Fleet(workspace, options) as fleet:
         while fleet.present < slots:
             fleet.drain()
             time.sleep(0.2)

@@ -24,7 +24,8 @@ import yaml
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, QueueLimits
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -206,7 +207,7 @@ def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cel
     whose workers have nothing to do with MLflow. The states take turns, so that a busy machine slows all alike."""
     from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
-    from crossfold.platform.scheduling.tracker import NullTracker
+    from tests.support.recording_tracker import RecordingTracker
 
     states: dict[str, str | None] = {"none": None, "up": server, "down": "http://127.0.0.1:9"}
     cells = [
@@ -217,9 +218,10 @@ def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cel
     for turn in range(ROUNDS + 1):
         for state, uri in states.items():
             workspace, clock = new_workspace(), Clock()
-            tracker = NullTracker() if uri is None else MlflowTracker(workspace, uri)
+            tracker = RecordingTracker() if uri is None else MlflowTracker(workspace, uri)
             tracker.launch("bench", cells)
-            summary = run_cells(cells, workspace, tracker, workers=0, trial=clock.trial)
+            options = FleetOptions(workers=0, runner=clock.trial)
+            summary = run_cells(cells, workspace, options, tracker_of=lambda _, tracker=tracker: tracker)
             assert summary.done == len(cells)
             # The first turn finds memory, kernels and modules.
             if turn:
@@ -337,7 +339,7 @@ def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_m
     # A forecast is never exact.
     known = Forecast({cell_id: value * rng.uniform(0.8, 1.25) for cell_id, value in seconds.items()})
     now = 0.0
-    queue = CellQueue(clock=lambda: now, lease_seconds=1e9, hang_seconds=1e9)
+    queue = CellQueue(QueueLimits(lease_seconds=1e9, hang_seconds=1e9), clock=lambda: now)
     queue.submit([cell.model_dump_json() for cell in known.in_turn(cells, slots)])
     queue.close()
     ids = {cell.model_dump_json(): cell.cell_id for cell in cells}
@@ -348,10 +350,10 @@ def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_m
     free = list(range(slots))
     while free or running:
         for rank in free:
-            ticket = queue.take(rank, "g")
-            if ticket is not None:
-                cell_id = ids[ticket.cell]
-                heapq.heappush(running, (now + seconds[cell_id], rank, cell_id, ticket.attempt))
+            assignment = queue.take(rank, "g")
+            if isinstance(assignment, Assignment):
+                cell_id = ids[assignment.cell]
+                heapq.heappush(running, (now + seconds[cell_id], rank, cell_id, assignment.attempt))
         if not running:
             break
         now, rank, cell_id, attempt = heapq.heappop(running)
@@ -364,5 +366,5 @@ def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_m
             f"\n10,000 cells on {slots} slots: {now / bound - 1:.2%} above the lower bound; "
             f"the queue takes {cost * 1e6:.0f} us a cell\n"
         )
-    assert sum(event.kind == "finished" for event in queue.drain_events()) == len(cells)
+    assert sum(event.kind == "finished" for event in queue.news().events) == len(cells)
     assert now <= 1.05 * bound

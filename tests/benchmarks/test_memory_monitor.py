@@ -14,12 +14,14 @@ DRIVER = """
 import sys
 from pathlib import Path
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell
 
 hungry = make_cell(0, trouble="eats once", gib=int(sys.argv[2]))
 others = [make_cell(seed, epochs=10, seconds=0.05) for seed in (1, 2)]
-summary = run_cells([hungry, *others], Workspace(Path(sys.argv[1])), workers=1, trial="fake_trials:sleepy")
+options = FleetOptions(workers=1, runner="fake_trials:sleepy")
+summary = run_cells([hungry, *others], Workspace(Path(sys.argv[1])), options)
 print(summary.done, summary.failed)
 """
 

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+
 
 @pytest.fixture
 def fakes(by_name):
@@ -33,9 +35,8 @@ def test_a_node_that_joins_gets_cells_and_one_that_leaves_takes_none_with_it(wor
     cells = [fakes.make_cell(seed, epochs=20, seconds=0.1) for seed in range(60)]
     sizes, done, failures, moments = [], [], [], {}
     node = None
-    with Fleet(
-        workspace, address=cluster.address, at_most=len(cells), resize_seconds=3, trial="fake_trials:sleepy"
-    ) as fleet:
+    options = FleetOptions(address=cluster.address, resize_seconds=3, runner="fake_trials:sleepy")
+    with Fleet(workspace, options, cells=cells) as fleet:
         fleet.submit(cells)
         while len(done) < len(cells):
             for event in fleet.drain():

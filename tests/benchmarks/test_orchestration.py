@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+
 SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
 """For whoever works on this file: the same in two minutes, and only the bounds that hold for short cells."""
 
@@ -57,7 +59,7 @@ def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tm
     from crossfold.platform.workspace.workspace import Workspace
 
     cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]
-    summary = run_cells(cells, Workspace(tmp_path / "ours"), workers=WORKERS, trial="fake_trials:sleepy")
+    summary = run_cells(cells, Workspace(tmp_path / "ours"), FleetOptions(workers=WORKERS, runner="fake_trials:sleepy"))
     assert summary.done == CELLS
     ideal = CELLS * SECONDS / WORKERS
     whole = summary.wall_seconds / ideal - 1

@@ -76,7 +76,7 @@ def undisturbed(sweep: Path, work: Path) -> dict[str, bytes]:
     return tables(sweep, work)
 
 
-PROCESSES = {"worker": "RayTrainWorker", "controller": "TrainController", "queue": "QueueActor"}
+PROCESSES = {"worker": "RayTrainWorker", "controller": "TrainController", "queue": "CellQueue"}
 """What Ray calls the processes that can be killed."""
 
 

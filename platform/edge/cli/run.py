@@ -16,6 +16,7 @@ from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.monitor import FleetSummary
 from dataclasses import asdict, replace
 
@@ -42,6 +43,7 @@ def demo(
     """Corpus, store, sweep and report on this machine, in minutes. Interrupted, the same command continues."""
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
     from crossfold.platform.edge.cli.data import Bars
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
 
     space = Workspace.locate(workspace)
@@ -64,7 +66,7 @@ def demo(
     step("Prepare the feature store: audio and video to features, one row a frame")
     build_store(space, "puppets", root)
     step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker")
-    summary = _execute(["demo"], space, None, None, workers, None, silent=False)
+    summary = _execute(["demo"], space, None, FleetOptions(workers=workers))
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
     step("Write the report")
@@ -97,23 +99,16 @@ def run(
     when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
     from crossfold.platform.edge.launch.preflight import check_address, use_weights
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
 
     use_weights(weights)
     check_address(address)
     sources, conditions = _sweeps_and_conditions(sweeps, only)
     space = Workspace.locate(workspace)
-    summary = _execute(
-        sources,
-        space,
-        set_,
-        plugin,
-        workers,
-        address,
-        conditions=conditions,
-        stop_after=budget_seconds(until, lasting),
-        silent=as_json,
-    )
+    stop_after = budget_seconds(until, lasting)
+    options = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
+    summary = _execute(sources, space, set_, options, conditions=conditions, silent=as_json)
     if as_json:
         emit(spelled(summary), True)
     exit_with(summary)
@@ -134,33 +129,21 @@ def _execute(
     sources: Sequence[str],
     space: Workspace,
     overrides: Sequence[str] | None,
-    plugins: Sequence[Path] | None,
-    workers: int | None,
-    address: str | None,
+    options: "FleetOptions",
     *,
     conditions: Sequence[str] = (),
-    stop_after: float | None = None,
-    silent: bool,
+    silent: bool = False,
 ) -> "FleetSummary":
     from crossfold.platform.edge.launch.preflight import check_before_work
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
-    asked = [read_sweep(source, overrides, plugins) for source in sources]
+    asked = [read_sweep(source, overrides, options.plugins) for source in sources]
     prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
     for each in prepared:
         check_before_work(each, space)
-    return run_sweeps(
-        prepared,
-        space,
-        workers=workers,
-        address=address,
-        plugins=plugins or (),
-        conditions=conditions,
-        stop_after=stop_after,
-        silent=silent,
-    )
+    return run_sweeps(prepared, space, options, conditions=conditions, silent=silent)
 
 
 def submit(
@@ -178,25 +161,23 @@ def submit(
         bool, typer.Option("--no-wait", help="Return at once; `crossfold status` tells the rest.")
     ] = False,
 ) -> None:
-    """The same as `run`, as a Ray job: the code travels as a wheel, the results land in the workspace."""
+    """The same as `run`, as a Ray job: the code travels along, the results land in the workspace."""
     from crossfold.platform.edge.fleet import job_submission
     from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.scheduling.time_budget import moment
 
     use_weights(weights)
     sources, conditions = _sweeps_and_conditions(sweeps, only)
-    code = job_submission.submit(
+    job = job_submission.Job(
         sources,
-        address,
         Workspace.at(workspace).address,
-        wait=not no_wait,
         overrides=tuple(set_ or ()),
         workers=workers,
         plugins=tuple(plugin or ()),
         conditions=conditions,
         until=moment(until, lasting),
-        tell=print_line,
     )
+    code = job_submission.submit(job, address, wait=not no_wait, show=print_line)
     if code:
         raise typer.Exit(code)
 
@@ -212,6 +193,7 @@ def rerun(
     from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.edge.terminal.progress import choose_view
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.workspace.driver_lease import driver_lock
 
     space = Workspace.locate(workspace)
@@ -227,10 +209,9 @@ def rerun(
             summary = run_cells(
                 [again],
                 space,
-                tracker,
+                FleetOptions(workers=workers, plugins=plugin or ()),
                 sweep="rerun",
-                workers=workers,
-                plugins=tuple(plugin or ()),
+                tracker_of=lambda cell_id: tracker,
                 view=choose_view(),
             )
         finally:

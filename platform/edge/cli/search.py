@@ -1,6 +1,7 @@
 """`crossfold search`."""
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,7 @@ def search(
     from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.search.run_search import run_search
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.platform.workspace.disk_space import require_space
     from crossfold.platform.workspace.driver_lease import driver_lock
@@ -45,6 +47,7 @@ def search(
     for path in plugin or ():
         load_plugin(path)
     began, stop_after = time.monotonic(), budget_seconds(until, lasting)
+    options = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
     space = Workspace.locate(workspace)
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
@@ -57,12 +60,9 @@ def search(
             asked,
             store,
             space,
+            options,
             trials=trials,
-            workers=workers,
-            address=address,
-            tell=print_line,
-            plugins=tuple(plugin or ()),
-            stop_after=stop_after,
+            show=print_line,
         )
     if result is None:
         raise typer.Exit(TIME_UP)
@@ -71,7 +71,7 @@ def search(
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
     left = None if stop_after is None else stop_after - (time.monotonic() - began)
-    exit_with(run_sweeps([winner], space, workers=workers, address=address, plugins=plugin or (), stop_after=left))
+    exit_with(run_sweeps([winner], space, replace(options, stop_after=left)))
 
 
 def print_line(text: str) -> None:

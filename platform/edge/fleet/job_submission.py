@@ -1,4 +1,4 @@
-"""A sweep as a Ray job: the code travels as a wheel, the data stay where they are, the results land in the workspace.
+"""A sweep as a Ray job: the code travels along, the data stay where they are, the results land in the workspace.
 
 The head node needs the dependencies in its `python`, a dashboard (`ray start --head --dashboard-host 127.0.0.1
 --include-dashboard true --disable-usage-stats`), and the workspace under the same path, as on a shared mount.
@@ -6,7 +6,7 @@ A head with token authentication wants `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN
 go without, with `RAY_AUTH_MODE=disabled` on both sides. Ray itself decides by whether `~/.ray/auth_token` exists, so
 say which.
 
-From a checkout the same goes through Ray's own command line, where the link farm takes the place of the wheel:
+From a checkout the same goes through Ray's own command line:
 
     ray job submit --address http://127.0.0.1:8265 --entrypoint-num-cpus 0 --working-dir . \\
         --runtime-env-json '{"py_modules": [".pkg/crossfold"]}' \\
@@ -21,12 +21,10 @@ import logging
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,7 @@ START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --
 """What starts a head that takes jobs."""
 
 PASSED_ON = ("MLFLOW_TRACKING_URI",)
-"""Variables that a job gets from here, beside all `CROSSFOLD_*`."""
+"""Variables that a job gets from here, in addition to all `CROSSFOLD_*`."""
 
 POLL_SECONDS = 0.5
 NO_AGENT = "No available agent"
@@ -50,64 +48,76 @@ NO_AGENT = "No available agent"
 HEAD_SECONDS = 60.0
 """... and how long that may take."""
 
-BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+
+@dataclass(frozen=True)
+class Job:
+    """What `crossfold run` of sweeps, or `crossfold search` of one, shall do on the cluster."""
+
+    sweeps: Sequence[str | Path]
+    workspace: str | Path
+    """A folder that the cluster sees under the same path, or a URL that it can read and write."""
+    overrides: Sequence[str] = ()
+    workers: int | None = None
+    plugins: Sequence[Path] = ()
+    """Files that register systems; they travel with the code."""
+    conditions: Sequence[str] = ()
+    until: str | None = None
+    """A moment with its time zone, as the head's clock may have another."""
 
 
 def submit(
-    sweeps: Sequence[str | Path],
+    job: Job,
     address: str,
-    workspace: str | Path,
     *,
     wait: bool = True,
-    overrides: Sequence[str] = (),
-    workers: int | None = None,
-    plugins: Sequence[Path] = (),
-    conditions: Sequence[str] = (),
-    until: str | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    show: Callable[[str], None] = lambda line: None,
     entrypoint: str | None = None,
 ) -> int:
-    """Submits `crossfold run` of sweeps (or `search` of one) to the head at `address`; returns its exit code.
+    """Submits a job to the head at `address`; returns its exit code.
 
-    `workspace`: a folder that the cluster sees under the same path, or a URL that it can read and write.
     `wait` follows the log to the end; without, 0 is returned at once. Either way the job outlives this process.
-    plugins: files that register systems; they travel with the code.
-    conditions, until: see `crossfold run`; a moment with its time zone, as the head's clock may have another.
-    tell: receives the log, line by line. entrypoint: another command, for tests.
+    show: receives the log, line by line. entrypoint: another command, for tests. Raises `UserError` for what `run` and
+    `search` would refuse, before anything is sent, and where the head takes no job.
     """
-    from crossfold.sweeps.sweep_files import Search, load
-
-    for plugin in plugins:
-        load_plugin(plugin)
-    asked = [load(sweep, overrides) for sweep in sweeps]
-    name = "-".join(one.name for one in asked)
-    search = next((one.name for one in asked if isinstance(one, Search)), None)
-    if search is not None and len(asked) > 1:
-        raise UserError(f"{search} is a search, and a job holds one search or several grids", "submit it by itself")
-    if search is not None and conditions:
-        raise UserError(f"--only {conditions[0]}: {search} is a search, which chooses its cells", "leave --only out")
-    place = Workspace.at(workspace).address
+    name, command = _checked(job)
+    place = Workspace.at(job.workspace).address
     client = _connect(address)
     with tempfile.TemporaryDirectory(prefix="crossfold-job-") as folder:
-        code = Path(folder) / "code"
-        unpack_wheel(code)
-        command = ["run" if search is None else "search", *_ship_sweeps(sweeps, code)]
-        command += ["--workspace", place, "--address", "auto"]
-        command += _each("--set", overrides) + _each("--plugin", _ship_plugins(plugins, code))
-        command += _each("--workers", [] if workers is None else [str(workers)])
-        command += _each("--only", conditions) + _each("--until", [] if until is None else [until])
-        job = _hand_over(
+        code = Path(folder)
+        copy_code(code)
+        words = [command, *_copy_sweeps(job.sweeps, code), "--workspace", place, "--address", "auto"]
+        words += _each("--set", job.overrides) + _each("--plugin", _copy_plugins(job.plugins, code))
+        words += _each("--workers", [] if job.workers is None else [str(job.workers)])
+        words += _each("--only", job.conditions) + _each("--until", [] if job.until is None else [job.until])
+        submitted = _hand_over(
             client,
             address,
-            entrypoint=entrypoint or shlex.join(["python", "-m", "crossfold.platform.edge.cli", *command]),
+            entrypoint=entrypoint or shlex.join(["python", "-m", "crossfold.platform.edge.cli", *words]),
             # Waits for workers; a core for it would be one less for them.
             entrypoint_num_cpus=0,
             submission_id=submission_id(name),
             runtime_env={"working_dir": str(code), "env_vars": _environment()},
             metadata={"crossfold_sweep": name, "crossfold_workspace": without_password(place)},
         )
-    tell(f"submitted {job}; `crossfold status --workspace {without_password(place)}` shows how it goes")
-    return _follow(client, job, tell) if wait else 0
+    show(f"submitted {submitted}; `crossfold status --workspace {without_password(place)}` shows its progress")
+    return _follow(client, submitted, show) if wait else 0
+
+
+def _checked(job: Job) -> tuple[str, str]:
+    """The name of a job, and the command that runs it."""
+    from crossfold.sweeps.sweep_files import Search, load
+
+    for plugin in job.plugins:
+        load_plugin(plugin)
+    sweeps = [load(sweep, job.overrides) for sweep in job.sweeps]
+    search = next((sweep.name for sweep in sweeps if isinstance(sweep, Search)), None)
+    if search is not None and len(sweeps) > 1:
+        raise UserError(f"{search} is a search, and a job holds one search or several grids", "submit it by itself")
+    if search is not None and job.conditions:
+        raise UserError(
+            f"--only {job.conditions[0]}: {search} is a search, which chooses its cells", "leave --only out"
+        )
+    return "-".join(sweep.name for sweep in sweeps), "run" if search is None else "search"
 
 
 def job_status(address: str, job: str) -> str:
@@ -119,63 +129,27 @@ def job_status(address: str, job: str) -> str:
 
 
 def submission_id(sweep: str) -> str:
-    """A name that tells the sweep and the time, and is never used twice."""
+    """A name that holds the sweep and the time, and is never used twice."""
     now = datetime.datetime.now(datetime.UTC)
     return f"crossfold-{sweep}-{now:%Y%m%d-%H%M%S-%f}"
 
 
-def unpack_wheel(folder: Path) -> None:
-    """Builds the wheel of this very code and unpacks it: `crossfold/` and its metadata.
-
-    Unpacked, because Ray installs a wheel with the `pip` of the node, which an environment made by uv has not.
-    """
-    with tempfile.TemporaryDirectory(prefix="crossfold-wheel-") as made:
-        shutil.unpack_archive(build_wheel(Path(made)), folder, "zip")
-
-
-def build_wheel(folder: Path) -> Path:
-    """Builds a wheel offline: from the checkout by its build backend, or from the installed files."""
-    source = _source_tree()
-    if source is None:
-        return _repack(folder)
-    copy = folder / "source"
-    # A build leaves files beside the source, so it gets a copy; links become folders.
-    shutil.copytree(source / ".pkg", copy / ".pkg", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy2(source / name, copy / name)
-    built = subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=copy, capture_output=True, text=True)
-    if built.returncode:
-        raise UserError(
-            f"the wheel of {source} could not be built: {built.stderr.strip().splitlines()[-1:]}",
-            "install setuptools>=77 in this environment",
-        )
-    return folder / built.stdout.split()[-1]
-
-
-def _source_tree() -> Path | None:
-    """The checkout this code runs from, if it is one."""
+def copy_code(folder: Path) -> None:
+    """Copies this very code into `folder`: `crossfold/` with its data files, and the metadata of the package."""
     import crossfold
 
-    for place in map(Path, crossfold.__path__):
-        root = place.parents[1]
-        if (root / "pyproject.toml").is_file() and place.parent == root / ".pkg":
-            return root
-    return None
-
-
-def _repack(folder: Path) -> Path:
-    """A wheel of the files that an installed wheel left, without its scripts."""
+    # In a checkout the folders are links, which become copies.
+    for place in {Path(place).resolve() for place in crossfold.__path__}:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(place, folder / "crossfold", ignore=ignored, dirs_exist_ok=True)
     installed = importlib.metadata.distribution("crossfold")
-    path = folder / f"crossfold-{installed.version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for file in installed.files or ():
-            if file.parts[0] != ".." and file.suffix != ".pyc":
-                wheel.write(str(file.locate()), str(file))
-    return path
+    metadata = folder / f"crossfold-{installed.version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(installed.read_text("METADATA") or "", encoding="utf-8")
 
 
-def _ship_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
-    """Puts sweep files, and recipe files they name, beside the code; returns what to call the sweeps there."""
+def _copy_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
+    """Copies sweep files, and recipe files they name, next to the code; returns how to name the sweeps there."""
     files = [Path(sweep) for sweep in sweeps if Path(sweep).is_file()]
     for path in files:
         if len({other.resolve() for other in files if other.name == path.name}) > 1:
@@ -188,8 +162,8 @@ def _ship_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
     return [Path(sweep).name if Path(sweep).is_file() else str(sweep) for sweep in sweeps]
 
 
-def _ship_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
-    """Puts plugins beside the code; returns what to call them there."""
+def _copy_plugins(plugins: Sequence[Path], folder: Path) -> list[str]:
+    """Copies plugins next to the code; returns how to name them there."""
     names = [f"plugins/{plugin.name}" for plugin in plugins]
     for name, plugin in zip(names, plugins, strict=True):
         if names.count(name) > 1:
@@ -226,7 +200,7 @@ def _connect(address: str) -> Any:
         ) from None
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"no Ray head answers at {address}: {_first_line(error)}", f"start one: {START}") from None
-    # The client sets up Ray's logging, which would tell of every upload.
+    # The client sets up Ray's logging, which would report every upload.
     logging.getLogger("ray").setLevel(logging.WARNING)
     return client
 
@@ -250,32 +224,32 @@ def _hand_over(client: Any, address: str, **job: Any) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def _follow(client: Any, job: str, tell: Callable[[str], None]) -> int:
+def _follow(client: Any, job: str, show: Callable[[str], None]) -> int:
     """Passes the log on until the job ends; returns its exit code."""
     try:
-        asyncio.run(_tail(client, job, tell))
+        asyncio.run(_tail(client, job, show))
         while not (status := client.get_job_status(job)).is_terminal():
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        tell(f"no longer following; {job} goes on (`ray job logs {job} --follow`, `ray job stop {job}`)")
+        show(f"no longer following; {job} goes on (`ray job logs {job} --follow`, `ray job stop {job}`)")
         raise
     if str(status) == "SUCCEEDED":
         return 0
     info = client.get_job_info(job)
-    tell(f"{job} {status}: {info.message or ''}")
+    show(f"{job} {status}: {info.message or ''}")
     return int(info.driver_exit_code or 1)
 
 
-async def _tail(client: Any, job: str, tell: Callable[[str], None]) -> None:
+async def _tail(client: Any, job: str, show: Callable[[str], None]) -> None:
     rest = ""
-    # A log that breaks off is no reason to give the job up: its status is asked until it ends.
+    # The job goes on when its log breaks off; its status says when it ends.
     with contextlib.suppress(RuntimeError, OSError):
         async for piece in client.tail_job_logs(job):
             *lines, rest = (rest + piece).split("\n")
             for line in lines:
-                tell(line)
+                show(line)
     if rest:
-        tell(rest)
+        show(rest)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,57 +1,132 @@
-"""The driver's end of the cell queue: an actor that is started here, asked from here, and filled again if it was lost.
+"""The cell queue as a Ray actor, and its two clients: a worker's link, and the driver, which refills a lost queue.
 
 The queue lives in a process of its own, which anything may end that ends processes. Ray starts it again, empty; workers
-leave it at the end of their epoch, as it does not know them, and the driver tells it what is owed.
+leave it at the end of their epoch, as it does not know them, and the driver submits again what has not ended.
 """
 
 import contextlib
+import time
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from crossfold.platform.core.errors import FleetError
+from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.edge.fleet.cluster import NAMESPACE
-from crossfold.platform.edge.fleet.queue_actor import QueueActor, retry_call
-from crossfold.platform.scheduling.cell_queue import Event
+from crossfold.platform.scheduling.cell_queue import Answer, CellQueue, QueueLimits, Verdict
+from crossfold.platform.scheduling.events import Event, News
+from crossfold.platform.scheduling.worker import QueueLost
+from crossfold.platform.workspace.disk_space import DiskGate
 from crossfold.platform.workspace.workspace import Workspace
 
-ENDS = ("finished", "failed", "cancelled")
-"""Kinds of events after which a cell is owed no more."""
+RETRIES = 30
+"""Pauses of a second while the queue cannot be reached: a node is slow, or the queue was lost and starts again."""
 MAX_RESTARTS = 20
 """How often Ray starts the queue again."""
 
 
-@dataclass(frozen=True)
-class News:
-    """What a look at the queue showed."""
+def retry_call(actor: Any, method: str, *arguments: Any, **named: Any) -> Any:
+    """The answer to a call of the queue. Raises `RayActorError` where it is gone, or out of reach for too long."""
+    import ray
+    from ray.exceptions import ActorUnavailableError
 
-    events: list[Event]
-    silence: float
-    """Seconds since any worker was heard."""
-    workers: int
-    """Of the present group."""
-    filled_again: bool
-    """The queue had been lost, and with it the group that worked it off."""
+    for _ in range(RETRIES):
+        with contextlib.suppress(ActorUnavailableError):
+            return ray.get(getattr(actor, method).remote(*arguments, **named))
+        time.sleep(1.0)
+    return ray.get(getattr(actor, method).remote(*arguments, **named))
+
+
+class RayLink:
+    """The queue as a worker sees it; see `CellQueue`. Epochs are sent without waiting; other calls are answered."""
+
+    IN_FLIGHT = 16
+    """Epochs sent and not yet acknowledged, above which the sender waits."""
+
+    def __init__(self, actor: Any) -> None:
+        """`actor`: handle of a `CellQueue`."""
+        self._actor = actor
+        self._sent: deque[Any] = deque()
+
+    def register(self, rank: int, generation: str, world: int | None = None) -> None:
+        """See `CellQueue.register`."""
+        self._call("register", rank, generation, world)
+
+    def take(self, rank: int, generation: str) -> Answer:
+        """See `CellQueue.take`."""
+        answer: Answer = self._call("take", rank, generation)
+        return answer
+
+    def heartbeat(self, cell_id: str, attempt: int) -> Verdict:
+        """See `CellQueue.heartbeat`."""
+        verdict: Verdict = self._call("heartbeat", cell_id, attempt)
+        return verdict
+
+    def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
+        """Sends the epoch; the verdict is that on epochs acknowledged by now."""
+        import ray
+        from ray.exceptions import ActorUnavailableError, RayActorError
+
+        self._sent.append(self._actor.epoch.remote(cell_id, attempt, report))
+        verdict: Verdict = "continue"
+        while self._sent:
+            full = len(self._sent) > self.IN_FLIGHT
+            ready, _ = ray.wait([self._sent[0]], timeout=None if full else 0)
+            if not ready:
+                break
+            try:
+                if ray.get(self._sent.popleft()) != "continue":
+                    verdict = "stop"
+            except ActorUnavailableError:
+                # The heartbeat asks again.
+                continue
+            except RayActorError as error:
+                raise QueueLost(str(error)) from error
+        return verdict
+
+    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
+        """See `CellQueue.finish`."""
+        self._sent.clear()
+        self._call("finish", cell_id, attempt, outcome, recorded=recorded)
+
+    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
+        """See `CellQueue.finish_and_take`."""
+        self._sent.clear()
+        answer: Answer = self._call("finish_and_take", rank, generation, cell_id, attempt, outcome)
+        return answer
+
+    def report_fatal(self, rank: int, message: str) -> None:
+        """See `CellQueue.report_fatal`."""
+        self._call("report_fatal", rank, message)
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        from ray.exceptions import RayActorError
+
+        try:
+            return retry_call(self._actor, method, *arguments, **named)
+        except RayActorError as error:
+            raise QueueLost(str(error)) from error
 
 
 class DriverQueue:
-    """The queue of one fleet, and what is needed to make it anew."""
+    """The queue of one fleet as its driver sees it, with what is needed to fill a new one."""
 
     def __init__(self, workspace: Workspace) -> None:
         """Nothing is started."""
         self.name = f"cells-{uuid.uuid4().hex[:8]}"
         self._workspace = workspace
         self._actor: Any = None
-        self._life = ""
-        self._owed: dict[str, str] = {}
+        self._incarnation = ""
+        self._unfinished: dict[str, str] = {}
         """Cells without an end, as JSON, in the order in which they were submitted."""
         self._epoch_seconds: dict[str, float] = {}
-        self._stopped = False
+        self._all_cancelled = False
         """All was cancelled, and nothing submitted since."""
 
-    def start(self, lease_seconds: float, max_attempts: int, hang_seconds: float) -> None:
-        """Starts the actor; see `CellQueue` for the limits."""
+    def start(self, limits: QueueLimits) -> None:
+        """Starts the actor."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -59,38 +134,38 @@ class DriverQueue:
         # the driver's node, so it lives there: any other may be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": self.name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
-        actor = ray.remote(QueueActor).options(max_restarts=MAX_RESTARTS, **options)
-        self._actor = actor.remote(lease_seconds, max_attempts, hang_seconds=hang_seconds, place=self._workspace.root)
+        queue = ray.remote(CellQueue).options(max_restarts=MAX_RESTARTS, **options)
+        self._actor = queue.remote(limits, disk=DiskGate(self._workspace.root))
 
     def submit(self, cells: Mapping[str, str], epoch_seconds: Mapping[str, float]) -> None:
         """Adds cells, as JSON by identity; see `CellQueue.submit`."""
-        self._stopped = False
-        self._owed |= cells
+        self._all_cancelled = False
+        self._unfinished |= cells
         self._epoch_seconds |= epoch_seconds
-        self.ask("submit", list(cells.values()), dict(epoch_seconds))
+        self.call("submit", list(cells.values()), dict(epoch_seconds))
 
     def cancel(self, cell_ids: Sequence[str] | None) -> None:
         """Cancels cells, by default all."""
-        self._stopped = self._stopped or cell_ids is None
+        self._all_cancelled = self._all_cancelled or cell_ids is None
         for cell_id in cell_ids or ():
-            self._owed.pop(cell_id, None)
-        self.ask("cancel", None if cell_ids is None else list(cell_ids))
+            self._unfinished.pop(cell_id, None)
+        self.call("cancel", None if cell_ids is None else list(cell_ids))
 
     def news(self) -> News:
-        """What happened since the last look. A queue that was lost has been filled again."""
-        life, events, silence, workers = self.ask("news")
-        lost = self._life not in ("", life)
-        self._life = life
-        for event in events:
+        """What happened since the last call. A queue that was lost has been filled again."""
+        news: News = self.call("news")
+        lost = self._incarnation not in ("", news.incarnation)
+        self._incarnation = news.incarnation
+        for event in news.events:
             if event.kind == "queued" and event.cell:
-                self._owed[event.cell_id] = event.cell
-            elif event.kind in ENDS:
-                self._owed.pop(event.cell_id, None)
-        return News(events + (self._fill_again() if lost else []), silence, workers, lost)
+                self._unfinished[event.cell_id] = event.cell
+            elif event.kind in ("finished", "failed", "cancelled"):
+                self._unfinished.pop(event.cell_id, None)
+        return replace(news, events=news.events + self._refill(), refilled=True) if lost else news
 
     def silence(self) -> float:
         """Seconds since any worker was heard."""
-        return float(self.ask("presence")[0])
+        return float(self.call("silence"))
 
     def close(self) -> None:
         """No more cells will come, and none shall begin: workers leave. Does not wait for an answer for long."""
@@ -109,28 +184,29 @@ class DriverQueue:
         with contextlib.suppress(RayError):
             ray.kill(self._actor)
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """Calls the actor. Raises `FleetError` where there is none any more."""
         from ray.exceptions import RayActorError
 
         try:
-            return retry_call(lambda: getattr(self._actor, method).remote(*arguments))
+            return retry_call(self._actor, method, *arguments)
         except RayActorError as error:
             reason = str(error).splitlines()[0]
             raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from error
 
-    def _fill_again(self) -> list[Event]:
-        """Submits what is owed. What ended unheard is told now."""
+    def _refill(self) -> list[Event]:
+        """Submits what has not ended to the new queue; returns the ends that the old one did not report."""
         finished = self._workspace.finished()
-        ended = [cell_id for cell_id in self._owed if cell_id in finished or self._stopped]
         events = []
-        for cell_id in ended:
-            del self._owed[cell_id]
+        for cell_id in list(self._unfinished):
             if cell_id in finished:
                 seconds = float(self._workspace.read_exactly(cell_id).env["seconds"])
                 events.append(Event("finished", cell_id, seconds=seconds))
-            else:
+            elif self._all_cancelled:
                 events.append(Event("cancelled", cell_id))
-        known = {cell_id: self._epoch_seconds[cell_id] for cell_id in self._owed if cell_id in self._epoch_seconds}
-        self.ask("submit", list(self._owed.values()), known)
+            else:
+                continue
+            del self._unfinished[cell_id]
+        # The new queue takes forecasts of cells that it does not have.
+        self.call("submit", list(self._unfinished.values()), self._epoch_seconds)
         return events

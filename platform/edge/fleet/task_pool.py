@@ -1,20 +1,18 @@
 """Clips of `prepare` as Ray tasks: one core each, or a share of a GPU, on every node of a cluster.
 
-A task is idempotent, its result is a folder that appears whole or not at all, so Ray may run it again when a worker or
-a node dies. Corpus, weights and workspace must lie on paths that every node sees; that is checked first.
+A task is idempotent, and its result is a folder that appears whole or not at all, so Ray may run it again when a worker
+or a node dies. Corpus, weights and workspace must lie on paths that every node sees; that is checked first.
 """
 
 import contextlib
-import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import Work
-from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES, OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+from crossfold.platform.edge.fleet.cluster import cluster_resources, connect, count_slots
 
 _AHEAD = 2
 """Tasks that wait for each one that runs."""
@@ -32,20 +30,11 @@ class RayWorkers:
         self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> "RayWorkers":
-        if "ray" not in sys.modules:
-            own = {} if self._address != "local" else OWN_CLUSTER_SETTINGS
-            settings = RAY_SETTINGS | own
-            os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
-        import ray
-
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if not ray.is_initialized():
-            if self._address == "local":
-                quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-                quiet["num_cpus"] = self._processes or os.cpu_count()
-            ray.init(address=self._address, **quiet)
-            self._opened.callback(ray.shutdown)
-        self._check_paths()
+        with contextlib.ExitStack() as opened:
+            address = None if self._address == "local" else self._address
+            connect(address, opened, cpus=self._processes or os.cpu_count() or 1)
+            self._check_paths()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -76,12 +65,7 @@ class RayWorkers:
 
     def slots(self) -> int:
         """Tasks that the cluster runs at a time."""
-        import ray
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        slots = int(resources.get("CPU", 1))
-        if self._gpus:
-            slots = min(slots, int(resources.get("GPU", 0) / self._gpus))
+        slots = count_slots([{"CPU": 1.0} | cluster_resources()], {"CPU": 1.0, "GPU": self._gpus})
         if slots < 1:
             raise UserError("the cluster has no GPU for these networks", "use --device cpu")
         return slots
@@ -92,8 +76,8 @@ class RayWorkers:
 
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]
         look = ray.remote(_unseen)
-        places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        asked = [look.options(num_cpus=0, scheduling_strategy=place).remote(self._paths) for place in places]
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        asked = [look.options(num_cpus=0, scheduling_strategy=node).remote(self._paths) for node in there]
         for node, unseen in zip(nodes, ray.get(asked), strict=True):
             if unseen:
                 raise UserError(

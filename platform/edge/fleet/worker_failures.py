@@ -1,4 +1,4 @@
-"""Why workers died, as Ray Train's controller sees it. Imports Ray: only for processes that have it anyway."""
+"""Why workers died, as Ray Train's controller sees it. Imports Ray, so only processes that use Ray import it."""
 
 import contextlib
 import importlib
@@ -13,12 +13,12 @@ from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.fleet.cluster import NAMESPACE
 
 SHORT_OF_MEMORY = ("low on memory", "memory pressure")
-"""What Ray says of a process that it ended to save the node; of any other dead one it says that it might have been."""
+"""Parts of Ray's message about a process that it ended to save the node. That about other deaths only guesses at it."""
 LOST_NODE = "its node has died"
 ANSWER_SECONDS = 5.0
 STALE_SECONDS = 45
-"""Ray keeps what the workers of a killed driver had asked for reserved for 180 s, and gives the next driver none of it.
-Requests are renewed every 20 s, so less does."""
+"""Ray reserves what the workers of a killed driver had asked for during 180 s, and gives the next driver none of it.
+Requests are renewed every 20 s, so a shorter time is enough."""
 _REQUESTS = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
 _EXPIRY, _RENEWAL = "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", "AUTOSCALING_REQUESTS_INTERVAL_S"
 
@@ -26,9 +26,9 @@ _EXPIRY, _RENEWAL = "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", "AUTOSCALING_REQUESTS_
 def release_sooner(module: str = _REQUESTS) -> bool:
     """Makes what this process asks of a cluster expire `STALE_SECONDS` after the last time it asked.
 
-    Ray 2.60 has no public setting for it (its Data library has one, Train has not), so this reaches for a constant of
-    Ray's own. Returns False, and changes nothing, where that is not as it was: then the driver after a killed one waits
-    as long as Ray has it, and nothing else differs.
+    Ray 2.60 has no public setting for it (its Data library has one, Train has none), so this sets a constant of Ray's
+    own. Returns False, and changes nothing, where Ray has another constant: then the driver after a killed one waits as
+    long as Ray says, and nothing else differs.
     """
     try:
         requests = importlib.import_module(module)
@@ -44,8 +44,8 @@ def release_sooner(module: str = _REQUESTS) -> bool:
 VMSTAT = Path("/proc/vmstat")
 
 
-def kernel_kills(vmstat: Path = VMSTAT) -> int:
-    """How many processes of this machine Linux has ended for want of memory since it was started; 0 elsewhere."""
+def oom_kills(vmstat: Path = VMSTAT) -> int:
+    """How many processes Linux has killed for want of memory since this machine started; 0 on other systems."""
     try:
         lines = vmstat.read_text().splitlines()
     except OSError:
@@ -54,7 +54,7 @@ def kernel_kills(vmstat: Path = VMSTAT) -> int:
 
 
 def ended_for_memory(error: BaseException) -> bool:
-    """Whether Ray ended a process to save its node, by an error of Ray's or of a controller that met one."""
+    """Whether an error, of Ray's or around one of Ray's, says that Ray ended a process to save its node."""
     inner = getattr(error, "controller_failure", getattr(error, "health_check_failure", error))
     return isinstance(inner, OutOfMemoryError) or any(words in str(inner) for words in SHORT_OF_MEMORY)
 
@@ -62,49 +62,48 @@ def ended_for_memory(error: BaseException) -> bool:
 def cause_of(rank: int, error: BaseException, *, short_of_memory: bool = False) -> tuple[FailureClass, str]:
     """The class of a worker's death, and one line about it.
 
-    short_of_memory: whether Linux ended a process here for want of memory lately. To Ray that is a process that is
-    suddenly gone, as after any SIGKILL.
+    short_of_memory: whether Linux killed a process of this machine for want of memory lately. Ray cannot tell such a
+    process from one that met any other SIGKILL.
     """
-    said = str(getattr(error, "health_check_failure", error))
+    message = str(getattr(error, "health_check_failure", error))
     if ended_for_memory(error):
         return FailureClass.OOM, f"worker {rank} was ended while it ran this cell: its machine ran out of memory"
-    if LOST_NODE in said:
+    if LOST_NODE in message:
         return FailureClass.INFRA, f"worker {rank} was lost with its machine while it ran this cell"
     if short_of_memory:
-        return (
-            FailureClass.OOM,
-            f"worker {rank} died while it ran this cell, when the system ended a process for memory",
-        )
-    return FailureClass.INFRA, f"worker {rank} died while it ran this cell: {_in_short(said)}"
+        why = f"worker {rank} died while it ran this cell, when Linux killed a process for want of memory"
+        return FailureClass.OOM, why
+    return FailureClass.INFRA, f"worker {rank} died while it ran this cell: {_shortened(message)}"
 
 
-def _in_short(said: str) -> str:
-    """The line of Ray's report that tells how the process ended; else its first one."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if "exit" in line.lower()]
-    # What follows are guesses.
-    return (telling or lines or ["without a word"])[0].partition("Some common causes")[0].strip()[:300]
+def _shortened(message: str) -> str:
+    """The line of Ray's message that says how the process ended; else its first one."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    exits = [line for line in lines if "exit" in line.lower()]
+    # Ray's guesses follow in the same line.
+    return (exits or lines or ["without a reason"])[0].partition("Some common causes")[0].strip()[:300]
 
 
-class DeathNotes(UserCallback):
-    """Tells the queue which workers died, so that only their cells answer for it and their neighbours' do not."""
+class WorkerFailureCallback(UserCallback):
+    """Reports to the queue which workers died, so that their cells are to blame, and those of the others are not."""
 
     def __init__(self, queue: str) -> None:
         """`queue`: name of the queue actor."""
         self._queue = queue
-        self._kills = kernel_kills()
+        self._oom_kills = oom_kills()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Called in the controller, which is the one that asks, before it does for the first time."""
+        """Runs in the controller, before the controller asks the cluster for the first resources."""
         self.__dict__.update(state)
-        self._kills = kernel_kills()
+        self._oom_kills = oom_kills()
         release_sooner()
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by the controller before it ends the group. Without an answer, restarted workers tell the queue."""
-        before, self._kills = self._kills, kernel_kills()
-        short = self._kills > before
+        """The controller calls this before it ends the group. If the queue does not answer, workers that register again
+        show it what was lost."""
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        short = self._oom_kills > before
         causes = {rank: cause_of(rank, error, short_of_memory=short) for rank, error in worker_exceptions.items()}
         with contextlib.suppress(RayError, ValueError):
             actor = ray.get_actor(self._queue, namespace=NAMESPACE)
-            ray.get(actor.died.remote(causes), timeout=ANSWER_SECONDS)
+            ray.get(actor.workers_died.remote(causes), timeout=ANSWER_SECONDS)

@@ -1,8 +1,8 @@
 """The Ray Train worker group of a fleet: a thread that runs `fit`, and runs it again when there must be another group.
 
 A group ends for three reasons: all work is done; its workers shall have other shares of a GPU; or what holds it
-together was lost. Ray Train survives the loss of workers by itself, but not that of its controller, nor of the small
-processes beside it, which Ray's memory monitor ends as readily as the one that takes the memory.
+together was lost. Ray Train survives the loss of workers by itself, but not that of its controller, nor of its small
+helper processes, which Ray's memory monitor ends as readily as the process that takes the memory.
 """
 
 import threading
@@ -12,11 +12,11 @@ from typing import Any
 
 from crossfold.platform.core.outcome import FailureClass
 
-IN_VAIN = 3
-"""Groups in a row that end in an error before any of their workers was heard, after which the fleet is broken."""
+MAX_FAILED_GROUPS = 3
+"""Groups in a row that end in an error before any of their workers was heard, after which the fleet gives up."""
 
 Causes = Mapping[int, tuple[FailureClass, str]]
-"""Why cells lost their tries, by the rank of the worker; see `CellQueue.died`."""
+"""Why cells lost their attempts, by the rank of the worker; see `CellQueue.workers_died`."""
 
 
 class WorkerGroup:
@@ -32,15 +32,15 @@ class WorkerGroup:
     ) -> None:
         """`trainer`: makes the trainer of the n-th group, from 1; only in the thread, as it imports Ray Train.
 
-        silence: seconds since any worker was heard. lost: told when a group was lost, with the cells that answer for
-        it. ranks: the most workers there may have been.
+        silence: seconds since any worker was heard. lost: called when a group was lost, with the ranks whose cells are
+        to blame. ranks: the most workers there may have been.
         """
         self._trainer = trainer
         self._silence = silence
         self._lost = lost
         self._ranks = ranks
         self._again = threading.Event()
-        self._turn = threading.Lock()
+        self._deciding = threading.Lock()
         """Held while it is decided whether there will be another group."""
         self._leaving = threading.Event()
         self.error: BaseException | None = None
@@ -58,7 +58,7 @@ class WorkerGroup:
 
     def begin_anew(self) -> None:
         """When this group has ended, or if it has, there shall be another. Its workers have to be sent away."""
-        with self._turn:
+        with self._deciding:
             self._again.set()
             if not self.alive and not self._leaving.is_set():
                 self.start()
@@ -72,7 +72,7 @@ class WorkerGroup:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        in_vain = 0
+        failed_groups = 0
         try:
             while True:
                 self._groups += 1
@@ -83,12 +83,12 @@ class WorkerGroup:
                 except Exception as error:
                     if self._leaving.is_set():
                         break
-                    in_vain = in_vain + 1 if self._silence() > time.monotonic() - began else 0
-                    if in_vain == IN_VAIN:
+                    failed_groups = failed_groups + 1 if self._silence() > time.monotonic() - began else 0
+                    if failed_groups == MAX_FAILED_GROUPS:
                         raise
                     self._lost(self._causes(error))
                     continue
-                with self._turn:
+                with self._deciding:
                     if not self._again.is_set():
                         self.alive = False
                         return
@@ -97,7 +97,7 @@ class WorkerGroup:
         self.alive = False
 
     def _causes(self, error: Exception) -> Causes:
-        """If memory ran out, any of the cells may have taken it; otherwise none answers for the loss."""
+        """If memory ran out, any of the cells may have taken it; otherwise none is to blame."""
         from crossfold.platform.edge.fleet.worker_failures import ended_for_memory
 
         if not ended_for_memory(error):

@@ -1,12 +1,16 @@
-"""What `run`, `search` and `demo` have in common: from a sweep to finished cells."""
+"""What is checked and tidied before any cell runs: addresses, inputs, weights, disk, leftovers, damaged cells."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.workspace.disk_space import require_space
+from crossfold.platform.workspace.driver_lease import driver_lock
+from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.prepared import Prepared
@@ -15,13 +19,13 @@ from crossfold.sweeps.trials import check_space, corners, trial_cells, winner_sw
 
 
 def use_weights(folder: Path | None) -> None:
-    """What `--weights` names, for this process and every worker it starts, as `CROSSFOLD_WEIGHTS`."""
+    """Sets `CROSSFOLD_WEIGHTS` to what `--weights` names, for this process and every worker it starts."""
     if folder is not None:
         os.environ["CROSSFOLD_WEIGHTS"] = str(folder.resolve())
 
 
 def check_address(address: str | None) -> None:
-    """Ray waits for minutes for what is no address at all; a dashboard's is for `submit`."""
+    """Raises `UserError` for what is no address of a cluster: Ray would look for it for minutes."""
     if address is None or address in ("auto", "local"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -34,22 +38,23 @@ def check_address(address: str | None) -> None:
 
 
 def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:
-    """Raises `UserError` where the store lacks what the cells feed on, or weights they start from are not there."""
+    """Raises `UserError` where the store lacks an input of the cells, or weights they start from are missing."""
     check_cells(prepared.missing, prepared.store, workspace, weights)
 
 
 def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> None:
-    """The same for all that a search may choose, and for the cells of its winner; and that its space is sound.
+    """Raises `UserError` for a space that is not sound, and where the store or the weights lack what a cell of a trial
+    or of the winner needs.
 
-    Trials run on the workers of one fleet, which have a device each.
+    Trials run on the workers of one fleet, which have one device each.
     """
     check_space(search, store)
     cells: list[Cell] = []
     for chosen in corners(search):
         cells += trial_cells(search, store, chosen)
-        if wide := [cell.recipe.devices for cell in cells if cell.recipe.devices > 1]:
+        if several := [cell.recipe.devices for cell in cells if cell.recipe.devices > 1]:
             raise UserError(
-                f"search {search.name}: devices {wide[0]}, and the cells of a search have one device each",
+                f"search {search.name}: devices {several[0]}, and the cells of a search have one device each",
                 "search with --set devices=1; a sweep of the winner may have more",
             )
         cells += expand(winner_sweep(search, chosen), store).cells
@@ -57,7 +62,7 @@ def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> N
 
 
 def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace, weights: Path | None = None) -> None:
-    """Raises `UserError` where `store` lacks what one of these feeds on, or weights it starts from are not there."""
+    """Raises `UserError` where `store` lacks an input of one of these, or weights it starts from are missing."""
     from crossfold.platform.modeling.emotion_model import modalities_of
     from crossfold.platform.modeling.frame_encoder import check_inputs, check_weights
     from crossfold.platform.modeling.pretrained_files import weights_folder
@@ -68,3 +73,24 @@ def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace
     for (_, modalities), recipe in asked.items():
         check_inputs(recipe, store, modalities)
         check_weights(recipe, modalities, folder)
+
+
+@contextlib.contextmanager
+def driving(space: Workspace) -> Iterator[None]:
+    """The right to drive a workspace, with room on its disk and without what killed processes left half-written.
+
+    Raises `OSError` on a full disk, and `UserError` where another process drives.
+    """
+    require_space(space.root)
+    with driver_lock(space):
+        remove_leftovers(space)
+        yield
+
+
+def move_damaged(space: Workspace, cell_ids: Set[str]) -> dict[str, tuple[str, Path]]:
+    """Moves those finished cells aside that are no longer what was committed: (what is wrong, where it is) by cell."""
+    damaged = damaged_cells(space, cell_ids)
+    if not damaged:
+        return {}
+    with driver_lock(space):
+        return move_damaged_aside(space, damaged)

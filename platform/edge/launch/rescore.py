@@ -56,7 +56,7 @@ def rescore_cells(
 def rescore_outdated(
     prepared: "Prepared", space: Workspace, chosen: Set[str], *, plugins: Sequence[Path] = (), silent: bool
 ) -> None:
-    """The end of a run: cells finished earlier, under another chain or battery, are scored as this sweep says.
+    """Scores cells that finished earlier, under another post-processing chain or stress suite, as this sweep says.
 
     chosen: identities of the cells that the run is about.
     """

@@ -1,40 +1,37 @@
-"""One tracker per sweep of a launch."""
+"""The MLflow trackers of a launch: one for each sweep, as each has an experiment of its own."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.scheduling.tracker import Tracker
+from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
+from crossfold.platform.scheduling.tracker import Tracker, TrackerOf
+from crossfold.platform.workspace.driver_lease import driver_lock
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.prepared import Prepared
 
 
-class Trackers:
-    """One tracker a sweep behind the face of one: each hears of its own cells."""
+@contextlib.contextmanager
+def tracked(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], space: Workspace) -> Iterator[TrackerOf]:
+    """Logs a launch to MLflow while the block runs. `todo`: the cells that will run, for each sweep."""
+    by_cell: dict[str, Tracker] = {}
+    with contextlib.ExitStack() as opened:
+        for prepared, cells in zip(sweeps, todo, strict=True):
+            tracker = _launch(prepared, cells, space)
+            opened.callback(tracker.close)
+            by_cell |= dict.fromkeys((cell.cell_id for cell in cells), tracker)
+        yield by_cell.get
 
-    def __init__(self, by_cell: Mapping[str, Tracker]) -> None:
-        """`by_cell`: the tracker of each cell, by identity; all of them launched."""
-        self._by_cell = by_cell
-        self._all = list({id(tracker): tracker for tracker in by_cell.values()}.values())
 
-    def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
-        """Does nothing: each was launched under the name of its own sweep."""
+def flush_pending(prepared: Prepared, space: Workspace) -> None:
+    """Logs to MLflow what an interrupted driver of this sweep did not; without such a driver, imports nothing."""
+    if pending_marker(space, prepared.sweep.name).exists():
+        with driver_lock(space):
+            _launch(prepared, (), space).close()
 
-    def started(self, cell: Cell, attempt: int) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].started(cell, attempt)
 
-    def epoch(self, cell: Cell, report: EpochReport) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].epoch(cell, report)
-
-    def finished(self, cell: Cell) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].finished(cell)
-
-    def failed(self, cell: Cell, failure: Failure) -> None:
-        """See `Tracker`."""
-        self._by_cell[cell.cell_id].failed(cell, failure)
-
-    def close(self) -> None:
-        """See `Tracker`."""
-        for tracker in self._all:
-            tracker.close()
+def _launch(prepared: Prepared, cells: Sequence[Cell], space: Workspace) -> MlflowTracker:
+    tracker = MlflowTracker(space)
+    tracker.launch(prepared.sweep.name, cells)
+    tracker.catch_up(cell for cell in prepared.plan.cells if cell.cell_id in prepared.finished)
+    return tracker

@@ -1,4 +1,4 @@
-"""What Ray Tune asks for configurations: its Optuna searcher, told apart what was stopped and what ended.
+"""What Ray Tune asks for configurations: its Optuna searcher, which also knows trials that were stopped.
 
 Imports Ray and Optuna, so it is itself imported when the fleet runs.
 """
@@ -19,13 +19,13 @@ from crossfold.platform.edge.search.tune_trial import METRIC
 class StudySearcher(OptunaSearch):
     """Ray's `OptunaSearch` on an existing study, which it loads by name, so a search is topped up.
 
-    It differs in three things: a trial that ASHA stopped is told to Optuna as pruned (Ray tells it as complete, which
-    could make it the best); an interrupted one stays open, to be repeated; and Tune keeps no copy of its state, for
-    the study is the state.
+    It differs in three things: it reports a trial that ASHA stopped to Optuna as pruned (Ray reports it as complete,
+    which could make it the best); an interrupted trial stays open, to be repeated; and Tune keeps no copy of its state,
+    for the study is the state.
     """
 
     def __init__(self, study: Study, stopping: threading.Event, ended: Callable[[str, float | None], None]) -> None:
-        """`stopping`: no more trials once it is set. `ended`: told the state and value of each trial that ended."""
+        """`stopping`: no more trials once it is set. `ended`: called with state and value of each trial that ended."""
         super().__init__(
             space=study.suggest,
             metric=METRIC,
@@ -42,7 +42,7 @@ class StudySearcher(OptunaSearch):
         return Searcher.FINISHED if self._stopping.is_set() else super().suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna how a trial ended."""
+        """Reports to Optuna how a trial ended."""
         finished = bool(result and result.get("finished"))
         if self._stopping.is_set() and not finished:
             return

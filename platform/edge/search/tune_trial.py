@@ -1,4 +1,4 @@
-"""One trial of a search: submits the inner-fold cells of a configuration to the fleet and tells Tune how they do.
+"""One trial of a search: submits the inner-fold cells of a configuration to the fleet, and reports to Tune how they do.
 
 It runs in a process of its own that needs neither torch nor a core; the training is done by the fleet's workers.
 """
@@ -6,7 +6,6 @@ It runs in a process of its own that needs neither torch nor a core; the trainin
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from crossfold.platform.core.cell import Cell
@@ -30,7 +29,7 @@ class _Course:
     done: bool = False
 
     def by(self, epoch: int) -> float:
-        """The best CCC up to an epoch; of epochs that nobody saw, that of the last one seen before."""
+        """The best CCC up to an epoch; of an epoch that was not seen, that of the last one seen before."""
         return self.best[max((seen for seen in self.best if seen <= epoch), default=min(self.best))]
 
 
@@ -60,7 +59,7 @@ class Scoreboard:
         return sum(course.by(epoch) for course in self._courses.values()) / len(self._courses)
 
     def see(self, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Takes in what the queue says of running cells. Raises `TrialFailed`."""
+        """Takes in what the queue says of running cells. Raises `TrialFailed` if one of them failed or was stopped."""
         for cell_id, state in states.items():
             course = self._courses[cell_id]
             if state["state"] in ("failed", "cancelled"):
@@ -85,21 +84,21 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     import ray
     from ray import tune
 
-    from crossfold.platform.edge.fleet.queue_actor import retry_call
+    from crossfold.platform.edge.fleet.queue_client import retry_call
 
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)
     space = Workspace.at(workspace)
     board = Scoreboard(list(texts))
     _collect(board, space)
-    retry_call(lambda: actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
+    retry_call(actor, "submit", [texts[cell_id] for cell_id in board.waiting()])
     reported = 0
     try:
         while waiting := board.waiting():
             time.sleep(POLL_SECONDS)
-            board.see(retry_call(partial(actor.watch.remote, waiting)))
+            board.see(retry_call(actor, "watch", waiting))
             _collect(board, space)
-            # The last epoch is told with the end.
+            # The last epoch is reported with the end.
             for epoch in range(reported + 1, board.epoch + bool(board.waiting())):
                 tune.report({METRIC: board.value(epoch), "epoch": epoch, "finished": False})
                 reported = epoch
@@ -109,7 +108,7 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     finally:
         # Tune ends a stopped trial by an exception out of `report`.
         if waiting := board.waiting():
-            retry_call(lambda: actor.cancel.remote(waiting))
+            retry_call(actor, "cancel", waiting)
 
 
 def _collect(board: Scoreboard, workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.platform.scheduling.cell_queue import Event
+from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.monitor import Progress, SilentView, View
 
 ROWS = 16
@@ -65,7 +65,7 @@ class RichView:
 
     def event(self, event: Event, label: str, progress: Progress) -> None:
         """Leaves a line above the picture for what went wrong."""
-        if event.kind in ("failed", "requeued", "broken") and (line := _line(event, label, math.nan)):
+        if event.kind in ("failed", "requeued", "fatal") and (line := _line(event, label, math.nan)):
             self.note(line)
 
     def note(self, text: str) -> None:
@@ -93,8 +93,8 @@ def _line(event: Event, label: str, best: float) -> str:
             return f"again      {label}{kind}: {reason}"
         case "cancelled":
             return f"cancelled  {label}"
-        case "broken":
-            return f"broken     {reason}"
+        case "fatal":
+            return f"fatal      {reason}"
     return ""
 
 

@@ -22,6 +22,7 @@ from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.execution.step_profiler import Costs, PassSize, StepProfiler, Work, released_epochs
 from crossfold.platform.modeling.emotion_model import EmotionModel
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.training.cell_data import open_data
 
 
@@ -157,7 +158,7 @@ def test_a_launch_learns_while_it_runs(workspace, store, tiny_cell, monkeypatch)
         history.finished(cell, seconds)
         seen.append(json.loads((workspace.root / "forecast.json").read_text())[cost_key(cell)])
 
-    assert run_cells(cells, workspace, workers=0, finished=heard).done == 3
+    assert run_cells(cells, workspace, FleetOptions(workers=0), finished=heard).done == 3
     assert [kept["cells"] for kept in seen] == [1, 2, 3], "a launch that is killed has told what its cells took"
     assert forecast(cells, workspace, store)[cells[0].cell_id] == pytest.approx(seen[-1]["measured"])
 

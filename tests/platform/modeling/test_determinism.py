@@ -10,8 +10,8 @@ import torch
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome
 from crossfold.platform.modeling.determinism import arithmetic
-from crossfold.platform.scheduling.cell_queue import CellQueue
-from crossfold.platform.scheduling.links import LocalLink
+from crossfold.platform.scheduling.cell_queue import CellQueue, QueueLimits
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.worker import work
 from crossfold.platform.training.data_parallel import _sendable
 
@@ -81,11 +81,11 @@ def test_an_error_that_cannot_travel_sends_its_words():
 def test_a_worker_whose_device_broke_ends_itself(workspace, tiny_cell, monkeypatch, broken, ends):
     """After some errors of CUDA every call of its process fails; the next cell must not meet it."""
     cell, ended = tiny_cell("concat"), []
-    queue = CellQueue(max_attempts=1)
+    queue = CellQueue(QueueLimits(max_attempts=1))
     queue.submit([cell.model_dump_json()])
     queue.close()
 
-    def trial(cell, workspace, *, reporter, attempt=1, device="cpu"):
+    def runner(cell, workspace, *, reporter, attempt=1, device="cpu"):
         return Outcome(
             "failed", 0.1, Failure(cell.cell_id, cell.label, FailureClass.INFRA, attempt, "CUDA", "", "2026")
         )
@@ -96,6 +96,7 @@ def test_a_worker_whose_device_broke_ends_itself(workspace, tiny_cell, monkeypat
         return torch.zeros(*shape)
 
     monkeypatch.setattr(torch, "ones", ones)
-    assert work(LocalLink(queue), trial, workspace, rank=0, device="cuda:0", end_process=ended.append) == 1
+    options = FleetOptions(runner=runner)
+    assert work(queue, workspace, options, rank=0, device="cuda:0", end_process=ended.append) == 1
     assert len(ended) == ends
-    assert [event.kind for event in queue.drain_events()][-1] == "failed"
+    assert [event.kind for event in queue.news().events][-1] == "failed"

@@ -10,7 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.scheduling.cell_queue import ENDED, MAX_INTERRUPTIONS, CellQueue, Event
+from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, QueueLimits
+from crossfold.platform.scheduling.cell_states import MAX_INTERRUPTIONS
+from crossfold.platform.scheduling.events import ENDED, Event
 
 
 class Clock:
@@ -50,7 +52,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> CellQueue:
-    queue = CellQueue(clock=clock, lease_seconds=60, max_attempts=3)
+    queue = CellQueue(QueueLimits(lease_seconds=60, max_attempts=3), clock=clock)
     queue.register(0, "a")
     queue.register(1, "a")
     return queue
@@ -61,8 +63,8 @@ def kinds(events: list[Event], cell_id: str | None = None) -> list[str]:
 
 
 def taken(queue: CellQueue, rank: int, generation: str = "a") -> str | None:
-    ticket = queue.take(rank, generation)
-    return Cell.model_validate_json(ticket.cell).cell_id if ticket else None
+    answer = queue.take(rank, generation)
+    return Cell.model_validate_json(answer.cell).cell_id if isinstance(answer, Assignment) else None
 
 
 def states(queue: CellQueue) -> list[str]:
@@ -83,7 +85,7 @@ def test_cells_come_in_order_once_each(queue):
 def test_a_worker_that_asks_twice_gets_the_same_try(queue):
     queue.submit(JSON[:2])
     assert queue.take(0, "a") == queue.take(0, "a")
-    assert kinds(queue.drain_events()).count("started") == 1
+    assert kinds(queue.news().events).count("started") == 1
 
 
 def test_second_execution_is_ignored(queue):
@@ -92,7 +94,7 @@ def test_second_execution_is_ignored(queue):
     queue.finish(IDS[0], 1, DONE)
     queue.finish(IDS[0], 1, failed(IDS[0], FailureClass.CODE))
     queue.finish(IDS[0], 2, DONE)
-    assert kinds(queue.drain_events()) == ["queued", "started", "finished"]
+    assert kinds(queue.news().events) == ["queued", "started", "finished"]
     assert states(queue) == ["done"]
 
 
@@ -103,10 +105,10 @@ def test_a_restarted_worker_gives_its_cell_back_first_in_line(queue):
     assert states(queue)[0] == "running"
     queue.register(0, "b")
     assert states(queue) == ["queued"] * 3
-    ticket = queue.take(0, "b")
-    assert ticket is not None
-    assert (Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt) == (IDS[0], 2)
-    events = queue.drain_events()
+    assignment = queue.take(0, "b")
+    assert isinstance(assignment, Assignment)
+    assert (Cell.model_validate_json(assignment.cell).cell_id, assignment.attempt) == (IDS[0], 2)
+    events = queue.news().events
     assert kinds(events, IDS[0]) == ["queued", "started", "requeued", "started"]
     lost = next(event for event in events if event.kind == "requeued")
     assert lost.failure is not None
@@ -117,8 +119,8 @@ def test_the_worker_that_was_replaced_gets_nothing_and_may_leave(queue):
     queue.submit(JSON[:2])
     queue.register(0, "b")
     assert taken(queue, 0, "a") is None
-    assert queue.dismissed(0, "a")
-    assert not queue.dismissed(0, "b")
+    assert queue.take(0, "a") == "leave"
+    assert queue.take(0, "b") != "leave"
 
 
 def test_silence_ends_a_lease_and_a_beat_keeps_it(queue, clock):
@@ -126,10 +128,10 @@ def test_silence_ends_a_lease_and_a_beat_keeps_it(queue, clock):
     taken(queue, 0)
     taken(queue, 1)
     clock.now = 50
-    assert queue.beat(IDS[0], 1) == "go"
+    assert queue.heartbeat(IDS[0], 1) == "continue"
     clock.now = 70
     assert states(queue) == ["running", "queued"]
-    assert queue.beat(IDS[1], 1) == "cancel"
+    assert queue.heartbeat(IDS[1], 1) == "stop"
     assert queue.silence() == 0
     clock.now = 75
     assert queue.silence() == 5
@@ -145,9 +147,9 @@ def test_late_result_of_a_lost_try_counts_if_it_is_done(queue, clock):
     assert states(queue) == ["running"]
     queue.finish(IDS[0], 1, DONE)
     assert states(queue) == ["done"]
-    assert queue.epoch(IDS[0], 2, report(1)) == "cancel"
+    assert queue.epoch(IDS[0], 2, report(1)) == "stop"
     queue.finish(IDS[0], 2, DONE)
-    assert kinds(queue.drain_events()).count("finished") == 1
+    assert kinds(queue.news().events).count("finished") == 1
 
 
 @pytest.mark.parametrize("kind", [FailureClass.DATA, FailureClass.CODE, FailureClass.DIVERGED])
@@ -155,7 +157,7 @@ def test_failures_that_would_repeat_themselves_are_final(queue, kind):
     queue.submit(JSON[:1])
     taken(queue, 0)
     queue.finish(IDS[0], 1, failed(IDS[0], kind))
-    assert kinds(queue.drain_events()) == ["queued", "started", "failed"]
+    assert kinds(queue.news().events) == ["queued", "started", "failed"]
     assert queue.watch(IDS)[IDS[0]]["message"] == "why"
 
 
@@ -166,7 +168,7 @@ def test_failures_of_the_surroundings_are_tried_three_times(queue, kind):
         assert taken(queue, 0) == IDS[0]
         queue.finish(IDS[0], attempt, failed(IDS[0], kind))
     assert taken(queue, 0) is None
-    assert kinds(queue.drain_events(), IDS[0])[1:] == ["started", "requeued"] * 2 + ["started", "failed"]
+    assert kinds(queue.news().events, IDS[0])[1:] == ["started", "requeued"] * 2 + ["started", "failed"]
 
 
 def test_progress_earns_new_tries(queue):
@@ -202,10 +204,10 @@ def test_cancel_waits_for_nothing_where_nothing_runs(queue):
     taken(queue, 0)
     queue.cancel(IDS)
     assert states(queue) == ["running", "cancelled"]
-    assert queue.epoch(IDS[0], 1, report(1)) == "cancel"
+    assert queue.epoch(IDS[0], 1, report(1)) == "stop"
     queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
     assert states(queue) == ["cancelled", "cancelled"]
-    assert kinds(queue.drain_events()).count("cancelled") == 2
+    assert kinds(queue.news().events).count("cancelled") == 2
 
 
 def test_cancelled_and_lost_is_cancelled(queue):
@@ -214,7 +216,7 @@ def test_cancelled_and_lost_is_cancelled(queue):
     queue.cancel()
     queue.register(0, "b")
     assert states(queue) == ["cancelled"]
-    assert kinds(queue.drain_events()) == ["queued", "started", "cancelled"]
+    assert kinds(queue.news().events) == ["queued", "started", "cancelled"]
 
 
 def test_done_before_the_cancellation_was_heard_is_done(queue):
@@ -233,7 +235,7 @@ def test_a_cancelled_cell_that_is_submitted_again_runs(queue, running):
     queue.cancel(IDS[:1])
     queue.submit(JSON[:1])
     if running:
-        assert queue.beat(IDS[0], 1) == "cancel"
+        assert queue.heartbeat(IDS[0], 1) == "stop"
         queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
     assert states(queue) == ["queued"]
     assert taken(queue, 0) == IDS[0]
@@ -246,16 +248,16 @@ def test_stopping_unasked_is_a_lost_try(queue):
     taken(queue, 0)
     queue.finish(IDS[0], 1, Outcome("cancelled", 1.0))
     assert states(queue) == ["queued"]
-    assert kinds(queue.drain_events())[-1] == "requeued"
+    assert kinds(queue.news().events)[-1] == "requeued"
 
 
 def test_workers_leave_a_closed_queue_when_the_last_lease_has_ended(queue):
     queue.submit(JSON[:1])
     taken(queue, 0)
     queue.close()
-    assert not queue.dismissed(1, "a")
+    assert queue.take(1, "a") != "leave"
     queue.finish(IDS[0], 1, DONE)
-    assert queue.dismissed(1, "a")
+    assert queue.take(1, "a") == "leave"
 
 
 def test_watch_tells_the_last_epoch_and_skips_strangers(queue):
@@ -283,12 +285,12 @@ def test_events_stay_bounded_and_in_order_while_nobody_drains(clock):
     for epoch in range(1, 100):
         queue.epoch(IDS[0], 1, report(epoch))
     queue.finish(IDS[0], 1, DONE)
-    events = queue.drain_events()
+    events = queue.news().events
     assert len(events) == 11
     assert kinds(events)[:2] == ["queued", "started"]
     assert kinds(events)[-1] == "finished"
     assert events[-2].report == report(99)
-    assert queue.drain_events() == []
+    assert queue.news().events == []
 
 
 class Fleet(RuleBasedStateMachine):
@@ -297,7 +299,7 @@ class Fleet(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.queue = CellQueue(clock=self.clock, lease_seconds=60, max_attempts=3, event_limit=5)
+        self.queue = CellQueue(QueueLimits(lease_seconds=60, max_attempts=3), clock=self.clock, event_limit=5)
         self.generations = [0, 0, 0]
         self.tries: list[tuple[str, int]] = []
         self.endings: Counter[str] = Counter()
@@ -310,9 +312,9 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(rank=st.integers(0, 2))
     def take(self, rank):
-        ticket = self.queue.take(rank, str(self.generations[rank]))
-        if ticket is not None:
-            self.tries.append((Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt))
+        assignment = self.queue.take(rank, str(self.generations[rank]))
+        if isinstance(assignment, Assignment):
+            self.tries.append((Cell.model_validate_json(assignment.cell).cell_id, assignment.attempt))
 
     @rule(seeds=st.lists(st.integers(0, 5), max_size=6))
     def submit(self, seeds):
@@ -341,7 +343,7 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def each_cell_ends_once_each_time_it_is_queued(self):
-        for event in self.queue.drain_events():
+        for event in self.queue.news().events:
             if event.kind == "queued":
                 self.queued[event.cell_id] += 1
             elif event.kind in ("finished", "failed", "cancelled"):
@@ -356,11 +358,11 @@ class Fleet(RuleBasedStateMachine):
         self.queue.close()
         for _ in range(100):
             for rank in range(3):
-                ticket = self.queue.take(rank, "last")
-                if ticket is not None:
-                    self.queue.finish(Cell.model_validate_json(ticket.cell).cell_id, ticket.attempt, DONE)
+                assignment = self.queue.take(rank, "last")
+                if isinstance(assignment, Assignment):
+                    self.queue.finish(Cell.model_validate_json(assignment.cell).cell_id, assignment.attempt, DONE)
         assert all(told["state"] in ENDED for told in self.queue.watch(IDS).values())
-        assert all(self.queue.dismissed(rank, "last") for rank in range(3))
+        assert all(self.queue.take(rank, "last") == "leave" for rank in range(3))
         self.each_cell_ends_once_each_time_it_is_queued()
 
 
@@ -369,32 +371,32 @@ TestFleet.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 
 def test_a_try_whose_heart_beats_but_that_ends_no_epoch_hangs(clock):
-    queue = CellQueue(clock=clock, lease_seconds=60, max_attempts=3, hang_seconds=600)
+    queue = CellQueue(QueueLimits(lease_seconds=60, max_attempts=3, hang_seconds=600), clock=clock)
     queue.submit(JSON[:2], {IDS[0]: 100.0})
     for rank in (0, 1):
         queue.register(rank, "a")
         queue.take(rank, "a")
     for _ in range(1990):
         clock.now += 1
-        assert [queue.beat(cell_id, 1) for cell_id in IDS[:2]] == ["go", "go"]
+        assert [queue.heartbeat(cell_id, 1) for cell_id in IDS[:2]] == ["continue", "continue"]
     queue.epoch(IDS[1], 1, report(1))
     for _ in range(20):
         clock.now += 1
-        queue.beat(IDS[0], 1)
-        queue.beat(IDS[1], 1)
-    (lost,) = [event for event in queue.drain_events() if event.kind == "requeued"]
+        queue.heartbeat(IDS[0], 1)
+        queue.heartbeat(IDS[1], 1)
+    (lost,) = [event for event in queue.news().events if event.kind == "requeued"]
     assert lost.cell_id == IDS[0]
     assert lost.failure.kind == FailureClass.INFRA
     assert "hangs: no epoch ended for 2010 s, the limit is 2000 s" in lost.failure.message
-    assert queue.beat(IDS[0], 1) == "die"
-    assert queue.beat(IDS[1], 1) == "go"
+    assert queue.heartbeat(IDS[0], 1) == "kill"
+    assert queue.heartbeat(IDS[1], 1) == "continue"
     queue.register(0, "b")
-    ticket = queue.take(0, "b")
-    assert (ticket.attempt, queue.beat(IDS[0], 2)) == (2, "go")
+    assignment = queue.take(0, "b")
+    assert (assignment.attempt, queue.heartbeat(IDS[0], 2)) == (2, "continue")
 
 
 def test_short_epochs_make_a_hang_show_after_the_least_time(clock):
-    queue = CellQueue(clock=clock, lease_seconds=60, hang_seconds=600)
+    queue = CellQueue(QueueLimits(lease_seconds=60, hang_seconds=600), clock=clock)
     queue.submit(JSON[:1])
     queue.register(0, "a")
     queue.take(0, "a")
@@ -402,23 +404,23 @@ def test_short_epochs_make_a_hang_show_after_the_least_time(clock):
     queue.epoch(IDS[0], 1, report(1))
     for _ in range(600):
         clock.now += 1
-        assert queue.beat(IDS[0], 1) == "go"
-    assert "requeued" not in kinds(queue.drain_events())
+        assert queue.heartbeat(IDS[0], 1) == "continue"
+    assert "requeued" not in kinds(queue.news().events)
     clock.now += 1
-    assert "requeued" in kinds(queue.drain_events())
+    assert "requeued" in kinds(queue.news().events)
 
 
 def test_an_unknown_cell_may_take_an_hour_for_its_first_epoch(clock):
-    queue = CellQueue(clock=clock, lease_seconds=60)
+    queue = CellQueue(QueueLimits(lease_seconds=60), clock=clock)
     queue.submit(JSON[:1])
     queue.register(0, "a")
     queue.take(0, "a")
     for _ in range(360):
         clock.now += 10
-        queue.beat(IDS[0], 1)
-    assert kinds(queue.drain_events()) == ["queued", "started"]
+        queue.heartbeat(IDS[0], 1)
+    assert kinds(queue.news().events) == ["queued", "started"]
     clock.now += 10
-    assert kinds(queue.drain_events()) == ["requeued"]
+    assert kinds(queue.news().events) == ["requeued"]
 
 
 def test_only_the_worker_that_died_answers_for_it(queue):
@@ -427,13 +429,13 @@ def test_only_the_worker_that_died_answers_for_it(queue):
     for rank in (0, 1):
         queue.register(rank, "a", 2)
     first, second = taken(queue, 0), taken(queue, 1)
-    queue.drain_events()
-    queue.died({1: (FailureClass.OOM, "its machine ran out of memory")})
-    blamed = {event.cell_id: event.failure for event in queue.drain_events() if event.kind == "requeued"}
+    queue.news()
+    queue.workers_died({1: (FailureClass.OOM, "its machine ran out of memory")})
+    blamed = {event.cell_id: event.failure for event in queue.news().events if event.kind == "requeued"}
     assert blamed[first] is None
     assert (blamed[second].kind, blamed[second].message) == (FailureClass.OOM, "its machine ran out of memory")
     assert taken(queue, 0) is None
-    assert queue.dismissed(0, "a"), "what is left of the group may go"
+    assert queue.take(0, "a") == "leave", "what is left of the group may go"
     queue.register(0, "b", 2)
     assert taken(queue, 0, "b") in (first, second)
 
@@ -443,14 +445,14 @@ def test_a_group_that_grows_or_shrinks_blames_nobody(queue):
     for rank in (0, 1):
         queue.register(rank, "a", 2)
     first, second = taken(queue, 0), taken(queue, 1)
-    queue.drain_events()
+    queue.news()
     queue.register(0, "b", 1)
-    events = queue.drain_events()
-    assert {(event.kind, event.cell_id, event.failure) for event in events} == {
+    news = queue.news()
+    assert {(event.kind, event.cell_id, event.failure) for event in news.events} == {
         ("requeued", first, None),
         ("requeued", second, None),
     }
-    assert queue.workers == 1
+    assert news.workers == 1
     assert {taken(queue, 0, "b")} <= {first, second}
 
 
@@ -460,7 +462,7 @@ def test_a_cell_whose_workers_always_end_is_suspected_after_all(queue):
     for generation in range(MAX_INTERRUPTIONS + 5):
         queue.register(0, str(generation), 1)
         taken(queue, 0, str(generation))
-        failures += [event for event in queue.drain_events() if event.failure is not None]
+        failures += [event for event in queue.news().events if event.failure is not None]
     assert [event.kind for event in failures] == ["requeued", "requeued", "failed"]
     assert {event.cell_id for event in failures} == {IDS[0]}
 
@@ -469,10 +471,10 @@ def test_regrouped_workers_end_their_epoch_and_their_cells_go_on_with_the_next(q
     queue.submit(JSON[:1])
     first = taken(queue, 0)
     queue.regroup()
-    assert queue.beat(first, 1) == "cancel"
+    assert queue.heartbeat(first, 1) == "stop"
     queue.finish(first, 1, Outcome("cancelled", 1.0))
-    assert queue.dismissed(0, "a")
+    assert queue.take(0, "a") == "leave"
     queue.register(0, "b", 1)
     assert taken(queue, 0, "b") == first
     queue.finish(first, 2, DONE)
-    assert "failed" not in kinds(queue.drain_events(), first)
+    assert "failed" not in kinds(queue.news().events, first)

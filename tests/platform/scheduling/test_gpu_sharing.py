@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.execution.cost_history import known_gpu_peaks
-from crossfold.platform.scheduling.cell_queue import Event
-from crossfold.platform.scheduling.gpu_sharing import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, too_much_for
+from crossfold.platform.scheduling.events import Event
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+from crossfold.platform.scheduling.gpu_sharing import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, smallest_excess
 
 GIB = 2**30
 
@@ -43,9 +44,9 @@ def test_the_hungriest_variant_fits_k_times_and_k_is_the_largest(total, peaks, h
 
 @given(total=st.integers(2 * GIB, 200 * GIB), k=st.integers(2, 16))
 def test_a_peak_of_which_k_did_not_fit_makes_one_less(total, k):
-    peak = too_much_for(total, k)
+    peak = smallest_excess(total, k)
     assert peak <= 0 or share_for(total, [peak], most=16).k == k - 1
-    assert too_much_for(total, 1) == too_much_for(0, k) == 0
+    assert smallest_excess(total, 1) == smallest_excess(0, k) == 0
 
 
 def test_without_a_measurement_a_worker_has_its_gpu_alone():
@@ -69,21 +70,21 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     sharing = Sharing(24 * GIB, workspace)
     sharing.expect([small, large])
     assert sharing.share.k == 1
-    assert not sharing.listen([Event("epoch", small.cell_id, 1, report=report(GIB))]), "jca is not measured yet"
-    assert sharing.listen([Event("epoch", large.cell_id, 1, report=report(4 * GIB))])
+    assert not sharing.observe([Event("epoch", small.cell_id, 1, report=report(GIB))]), "jca is not measured yet"
+    assert sharing.observe([Event("epoch", large.cell_id, 1, report=report(4 * GIB))])
     assert sharing.share == share_for(24 * GIB, [GIB, 4 * GIB])
     assert sharing.share.k == 4
-    assert not sharing.listen([Event("epoch", large.cell_id, 1, report=report(2 * GIB))]), "the peak is what counts"
-    sharing.keep()
+    assert not sharing.observe([Event("epoch", large.cell_id, 1, report=report(2 * GIB))]), "the peak is what counts"
+    sharing.save()
     assert sorted(known_gpu_peaks(workspace).values()) == [GIB, 4 * GIB]
 
     first = Sharing(24 * GIB, workspace)
     first.expect([large])
-    assert first.listen(()), "without any event: the group of the next launch begins so"
+    assert first.observe(()), "without any event: the group of the next launch begins so"
 
     again = Sharing(24 * GIB, workspace)
     again.expect([small, large.model_copy(update={"seed": 5})])
-    assert again.listen([])
+    assert again.observe([])
     assert again.share.k == 4, "measured by an earlier launch"
 
 
@@ -91,23 +92,23 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
     cells = [tiny_cell("concat", seed=seed) for seed in range(3)]
     sharing = Sharing(10 * GIB, workspace)
     sharing.expect(cells)
-    sharing.listen([Event("epoch", cells[0].cell_id, 1, report=report(GIB))])
+    sharing.observe([Event("epoch", cells[0].cell_id, 1, report=report(GIB))])
     before = sharing.share.k
     assert before == 5
-    sharing.listen([Event("started", cell.cell_id, 1) for cell in cells])
+    sharing.observe([Event("started", cell.cell_id, 1) for cell in cells])
     failing = [Event("requeued", cell.cell_id, 1, failure=oom(cell)) for cell in cells[:2]]
-    assert sharing.listen(failing[:1])
+    assert sharing.observe(failing[:1])
     assert sharing.share.k == before - 1
-    assert not sharing.listen(failing[1:]), "it began under the old share"
-    sharing.keep()
+    assert not sharing.observe(failing[1:]), "it began under the old share"
+    sharing.save()
     next_launch = Sharing(10 * GIB, workspace)
     next_launch.expect(cells)
-    next_launch.listen(())
+    next_launch.observe(())
     assert next_launch.share.k == before - 1, "what did not fit is not tried again by the next launch"
     infra = replace(oom(cells[2]), kind=FailureClass.INFRA)
-    assert not sharing.listen([Event("requeued", cells[2].cell_id, 1, failure=infra)])
+    assert not sharing.observe([Event("requeued", cells[2].cell_id, 1, failure=infra)])
     for _ in range(10):
-        sharing.listen(
+        sharing.observe(
             [Event("started", cells[0].cell_id, 1), Event("requeued", cells[0].cell_id, failure=oom(cells[0]))]
         )
     assert sharing.share.k == 1
@@ -140,7 +141,10 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     )
     shares, ended, failures = [], Counter(), []
     try:
-        fleet = Fleet(workspace, workers=4, use_gpu=True, gpu_bytes=10 * GIB, device="cpu", trial="fake_trials:sleepy")
+        fleet = Fleet(
+            workspace,
+            FleetOptions(workers=4, use_gpu=True, gpu_bytes=10 * GIB, device="cpu", runner="fake_trials:sleepy"),
+        )
         with fleet:
             fleet.submit(cells)
             while sum(ended[kind] for kind in ("finished", "failed")) < len(cells):

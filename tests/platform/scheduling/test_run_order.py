@@ -13,7 +13,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Outcome
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, QueueLimits
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.sweeps.selection import only
@@ -99,23 +99,23 @@ def test_the_real_queue_hands_the_cells_out_in_that_order():
     cells = [make_cell(SYSTEMS[index % 4], seed=index // 4) for index in range(2_000)]
     seconds = {cell.cell_id: float(s) for cell, s in zip(cells, 10 * (1 + rng.pareto(1.6, 2_000)), strict=True)}
     now = 0.0
-    queue = CellQueue(clock=lambda: now, lease_seconds=1e9, hang_seconds=1e9)
+    queue = CellQueue(QueueLimits(lease_seconds=1e9, hang_seconds=1e9), clock=lambda: now)
     queue.submit([cell.model_dump_json() for cell in Forecast(seconds).in_turn(cells, 32)])
     queue.close()
     ends: list[tuple[float, int, str]] = []
     for rank in range(32):
         queue.register(rank, "g")
-        ticket = queue.take(rank, "g")
-        cell_id = Cell.model_validate_json(ticket.cell).cell_id
+        assignment = queue.take(rank, "g")
+        cell_id = Cell.model_validate_json(assignment.cell).cell_id
         heapq.heappush(ends, (seconds[cell_id], rank, cell_id))
     while ends:
         now, rank, cell_id = heapq.heappop(ends)
         queue.finish(cell_id, 1, Outcome("done", seconds[cell_id]))
-        ticket = queue.take(rank, "g")
-        if ticket is not None:
-            cell_id = Cell.model_validate_json(ticket.cell).cell_id
+        assignment = queue.take(rank, "g")
+        if isinstance(assignment, Assignment):
+            cell_id = Cell.model_validate_json(assignment.cell).cell_id
             heapq.heappush(ends, (now + seconds[cell_id], rank, cell_id))
-    assert sum(event.kind == "finished" for event in queue.drain_events()) == 2_000
+    assert sum(event.kind == "finished" for event in queue.news().events) == 2_000
     assert now <= 1.05 * max(sum(seconds.values()) / 32, max(seconds.values()))
 
 

@@ -13,6 +13,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import ProcessGroup
 
@@ -132,11 +133,11 @@ def test_two_cells_share_one_gpu(workspace, tiny_cell):
     from crossfold.platform.execution.cost_history import known_gpu_peaks
 
     first = [tiny_cell("concat", seed=seed) for seed in range(2)]
-    summary = run_cells(first, workspace, use_gpu=True)
+    summary = run_cells(first, workspace, FleetOptions(use_gpu=True))
     assert (summary.done, summary.failed) == (2, 0)
     assert known_gpu_peaks(workspace)
     more = [tiny_cell("concat", seed=seed, epochs=2) for seed in range(2, 6)]
-    summary = run_cells(more, workspace, workers=2 * torch.cuda.device_count(), use_gpu=True)
+    summary = run_cells(more, workspace, FleetOptions(workers=2 * torch.cuda.device_count(), use_gpu=True))
     assert (summary.done, summary.failed) == (4, 0)
     assert summary.workers == min(2 * torch.cuda.device_count(), len(more))
     assert {workspace.read(cell.cell_id).env["device"][:4] for cell in more} == {"cuda"}

@@ -11,6 +11,7 @@ import pytest
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -107,7 +108,7 @@ def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(work
     with driver_lock(workspace, lease_seconds=0.4) as lease:
         theirs = stranger(workspace, 60)
         with pytest.raises(FleetError, match="another driver took over"):
-            run_cells(cells, workspace, workers=0, trial=fake_trials.sleepy)
+            run_cells(cells, workspace, FleetOptions(workers=0, runner=fake_trials.sleepy))
         assert lease.lost.is_set()
     assert json.loads((workspace.root / "driver.json").read_text()) == theirs
 

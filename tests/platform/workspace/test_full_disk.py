@@ -13,7 +13,8 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
 from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, DiskGate, disk_full_error, require_space
@@ -86,21 +87,21 @@ def test_a_disk_that_does_not_say_is_never_full(tmp_path):
 def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
     fakes = by_name("fake_trials")
     now, free = [0.0], [0]
-    queue = CellQueue(clock=lambda: now[0], room=DiskGate(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
-    queue.submit([fakes.make_cell(0).model_dump_json()])
+    queue = CellQueue(clock=lambda: now[0], disk=DiskGate(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
+    text = fakes.make_cell(0).model_dump_json()
+    queue.submit([text])
     queue.register(0, "a")
     for now[0] in (1.0, 1000.0):
-        assert queue.take(0, "a") is None
-        assert not queue.dismissed(0, "a")
+        assert queue.take(0, "a") == "wait"
         assert queue.silence() == 0
     free[0], now[0] = LEAST, 1001.0
-    assert queue.take(0, "a") is not None
+    assert queue.take(0, "a") == Assignment(text, 1)
 
 
 def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, tmp_path, capsys, monkeypatch):
     from crossfold.platform.edge.cli import app as cli
     from crossfold.platform.edge.cli import data as cli_data
-    from crossfold.platform.edge.launch import run_sweeps as grid_run
+    from crossfold.platform.edge.launch import preflight
 
     cli_data.corpus_synthetic(tmp_path / "corpus", clips=8, frames=60, seed=3)
     cli_data.build_store(cli_data.Workspace(small_disk / "work"), "synthetic", tmp_path / "corpus")
@@ -122,7 +123,7 @@ def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, t
     assert sorted(path for path in small_disk.rglob("*")) == before
 
     # A quota, of which the system tells no number: then the first write says so.
-    monkeypatch.setattr(grid_run, "require_space", lambda place: None)
+    monkeypatch.setattr(preflight, "require_space", lambda place: None)
     assert f"{small_disk / 'work' / 'driver.json'}: No space left on device" in start()
     left = {path.name for path in small_disk.rglob("*")} - {path.name for path in before}
     assert left <= {"driver.lock"}, "nothing half-written"
@@ -158,7 +159,7 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
             if event.kind == "requeued":
                 threading.Timer(1.5, make_room).start()
 
-    summary = run_cells(cells, space, workers=0, trial=trial, view=Caretaker())
+    summary = run_cells(cells, space, FleetOptions(workers=0, runner=trial), view=Caretaker())
     assert (summary.done, summary.failed) == (4, 0)
     assert seen == [[(0, 1), (1, 1)]], "nothing began while there was no room"
     assert begun == [(0, 1), (1, 1), (1, 2), (2, 1), (3, 1)]

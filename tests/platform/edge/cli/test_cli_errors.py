@@ -189,7 +189,7 @@ def test_what_is_no_address_is_refused_before_work(crossfold, lab, address):
 
 
 def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
-    from crossfold.platform.edge.fleet.cluster import _weights_there
+    from crossfold.platform.edge.fleet.cluster import _weights_environment
     from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.modeling.pretrained_files import weights_folder
 
@@ -198,10 +198,10 @@ def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
     assert os.environ["CROSSFOLD_WEIGHTS"] == "before"
     use_weights(tmp_path)
     assert weights_folder() == tmp_path
-    assert _weights_there() == {"runtime_env": {"env_vars": {"CROSSFOLD_WEIGHTS": str(tmp_path)}}}
+    assert _weights_environment() == {"runtime_env": {"env_vars": {"CROSSFOLD_WEIGHTS": str(tmp_path)}}}
     given = {"runtime_env": {"env_vars": {"CROSSFOLD_WEIGHTS": str(tmp_path)}}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(given))
-    assert _weights_there() == {}
+    assert _weights_environment() == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

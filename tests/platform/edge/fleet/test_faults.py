@@ -15,6 +15,7 @@ from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
 from tests.support.waiting import wait_for
@@ -23,6 +24,7 @@ RUN = """
 import pickle, resource, sys
 from pathlib import Path
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.execution.run_cell import attempt_cell
 
@@ -30,11 +32,11 @@ cells, workspace, kind, limit = pickle.load(sys.stdin.buffer)
 if kind == resource.RLIMIT_AS:
     limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
-def trial(cell, workspace, **keywords):
+def runner(cell, workspace, **keywords):
     resource.setrlimit(kind, (limit, limit))
     return attempt_cell(cell, workspace, **keywords)
 
-summary = run_cells(cells, Workspace(workspace), workers=0, trial=trial)
+summary = run_cells(cells, Workspace(workspace), FleetOptions(workers=0, runner=runner))
 print(summary.done, summary.failed)
 """
 
@@ -72,7 +74,7 @@ def test_a_full_disk_is_infra_stops_no_driver_and_is_over_when_there_is_room(wor
         assert {failure.kind for failure in recorded} == {FailureClass.INFRA}
         assert {failure.attempt for failure in recorded} == {1, 2, 3}
         assert all("File too large" in failure.log_tail for failure in recorded)
-    assert run_cells(cells, workspace, workers=0).done == 2
+    assert run_cells(cells, workspace, FleetOptions(workers=0)).done == 2
 
 
 def test_memory_that_is_refused_is_oom_and_the_others_go_on(workspace, tiny_cell):
@@ -101,7 +103,7 @@ def test_a_gpu_that_is_full_is_oom_and_the_next_try_ends_in_the_same_bytes(works
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(EmotionModel, "forward", full)
-        assert run_cells([cell], workspace, workers=0).done == 1
+        assert run_cells([cell], workspace, FleetOptions(workers=0)).done == 1
     (failure,) = workspace.failures_of()
     assert (failure.kind, failure.attempt) == (FailureClass.OOM, 1)
     assert "CUDA out of memory" in failure.message
@@ -127,7 +129,7 @@ def test_a_bug_is_code_told_with_its_traceback_and_not_repeated(workspace, tiny_
         return forward(model, *args, **keywords)
 
     monkeypatch.setattr(EmotionModel, "forward", buggy)
-    summary = run_cells([ill, well], workspace, workers=0)
+    summary = run_cells([ill, well], workspace, FleetOptions(workers=0))
     assert (summary.done, summary.failed) == (1, 1)
     (failure,) = workspace.failures_of()
     assert (failure.cell_id, failure.kind, failure.attempt) == (ill.cell_id, FailureClass.CODE, 1)
@@ -156,19 +158,19 @@ def test_a_store_that_disappears_fails_the_rest_as_data_once_and_they_run_when_i
             cell_data._open_store.cache_clear()
             return trial(cell, workspace, **keywords)
 
-    summary = run_cells(cells, workspace, workers=0, trial=Forgetful())
+    summary = run_cells(cells, workspace, FleetOptions(workers=0, runner=Forgetful()))
     assert (summary.done, summary.failed) == (1, 2)
     failures = workspace.failures_of()
     assert [failure.kind for failure in failures] == [FailureClass.DATA] * 2, "each once: trying again does not help"
     assert all(str(place.name) in failure.message for failure in failures)
     aside.rename(place)
     left = [cell for cell in cells if cell.cell_id not in workspace.finished()]
-    assert run_cells(left, workspace, workers=0).done == 2
+    assert run_cells(left, workspace, FleetOptions(workers=0)).done == 2
 
 
 def test_training_that_leaves_the_numbers_is_diverged_and_not_repeated(workspace, tiny_cell):
     wild = tiny_cell("concat", seed=0, optimizer__lr=1e30, head__output="linear")
-    summary = run_cells([wild, tiny_cell("concat", seed=1)], workspace, workers=0)
+    summary = run_cells([wild, tiny_cell("concat", seed=1)], workspace, FleetOptions(workers=0))
     assert (summary.done, summary.failed) == (1, 1)
     (failure,) = workspace.failures_of()
     assert (failure.cell_id, failure.kind) == (wild.cell_id, FailureClass.DIVERGED)
@@ -244,16 +246,16 @@ def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(worksp
     )  # fmt: skip
     prepared = prepare_cells(sweep, workspace)
     assert isinstance(prepared.store, FeatureStore)
-    assert run_sweeps([prepared], workspace, workers=0).done == 3
+    assert run_sweeps([prepared], workspace, FleetOptions(workers=0)).done == 3
     folder = workspace.cell_path(prepared.plan.cells[1].cell_id)
     whole = {name: (folder / name).read_bytes() for name in set(CELL_FILES) - {"env.json"}}
     cut(folder / "predictions.npz")
     capsys.readouterr()
-    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, workers=0).done == 1
+    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, FleetOptions(workers=0)).done == 1
     said = " ".join(capsys.readouterr().out.split())
     assert f"damaged {prepared.plan.cells[1].label}: predictions.npz has" in said
     assert {name: (folder / name).read_bytes() for name in whole} == whole
-    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, workers=0).done == 0
+    assert run_sweeps([prepare_cells(sweep, workspace)], workspace, FleetOptions(workers=0)).done == 0
 
 
 @pytest.mark.slow
@@ -262,7 +264,7 @@ def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear
     poisoned = fakes.make_cell(0, trouble="segfaults", epochs=4)
     quits = fakes.make_cell(1, trouble="quits once", epochs=4)
     good = [fakes.make_cell(seed, epochs=20, seconds=0.05) for seed in range(2, 6)]
-    summary = run_cells([poisoned, quits, *good], workspace, workers=2, trial="fake_trials:sleepy")
+    summary = run_cells([poisoned, quits, *good], workspace, FleetOptions(workers=2, runner="fake_trials:sleepy"))
     assert (summary.done, summary.failed) == (5, 1)
     failures = workspace.failures_of(poisoned.cell_id)
     assert [(failure.kind, failure.attempt) for failure in failures] == [(FailureClass.INFRA, n) for n in (1, 2, 3)]
@@ -336,7 +338,7 @@ def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspac
         return attempt_cell(cell, workspace, **keywords)
 
     remember_sweep(prepared, workspace)
-    summary = run_cells(prepared.plan.cells, workspace, workers=0, trial=trial)
+    summary = run_cells(prepared.plan.cells, workspace, FleetOptions(workers=0, runner=trial))
     assert (summary.done, summary.failed) == (1, 1)
     assert [failure.attempt for failure in workspace.failures_of(poisoned.cell_id)] == [1, 2, 3]
     capsys.readouterr()
@@ -344,7 +346,7 @@ def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspac
         cli.main(["report", "leaderboard", "-w", str(workspace.root), "--format", "md,html"])
     assert not end.value.code
     said = " ".join(capsys.readouterr().out.split())
-    reason = "the trial itself broke: OSError: [Errno 5] Input/output error"
+    reason = "the runner of the cell failed: OSError: [Errno 5] Input/output error"
     assert f"1 cell failed and count as unfinished: {poisoned.label} (infra, try 3): {reason}" in said
     assert f"crossfold why {poisoned.cell_id}" in said
     assert "failed: infra (1/2 cells)" in (workspace.reports / "leaderboard.md").read_text()

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.fleet import job_submission as ray_jobs
+from crossfold.platform.edge.fleet import job_submission
+from crossfold.platform.edge.fleet.job_submission import Job, submit
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.platform.workspace.workspace import Workspace
@@ -65,13 +66,13 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch) -> FakeClient:
     fake = FakeClient()
-    monkeypatch.setattr(ray_jobs, "_connect", lambda address: fake)
+    monkeypatch.setattr(job_submission, "_connect", lambda address: fake)
     return fake
 
 
-def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
-    ray_jobs.unpack_wheel(tmp_path / "code")
-    held = {str(path.relative_to(tmp_path / "code")) for path in (tmp_path / "code").rglob("*")}
+def test_the_code_that_travels_has_its_data_and_its_metadata_but_no_tests(tmp_path):
+    job_submission.copy_code(tmp_path)
+    held = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert {
         "crossfold/platform/execution/run_cell.py",
         "crossfold/sweeps/recipes/demo.yaml",
@@ -79,7 +80,7 @@ def test_the_wheel_holds_code_and_its_data_but_no_tests(tmp_path):
         "crossfold-0.1.0.dist-info/METADATA",
     } <= held
     assert not [path for path in held if "tests" in Path(path).parts or path.endswith(".pyc")]
-    assert not (ROOT / "build").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 
 def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, monkeypatch):
@@ -91,8 +92,8 @@ def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, mo
     (tmp_path / "recipes").mkdir()
     shutil.copy(ROOT / "sweeps" / "recipes" / "demo.yaml", tmp_path / "recipes" / "own.yaml")
     said: list[str] = []
-    code = ray_jobs.submit(
-        ["mine.yaml"], "http://head", Path("space"), overrides=("epochs=3",), workers=2, tell=said.append
+    code = submit(
+        Job(["mine.yaml"], Path("space"), overrides=("epochs=3",), workers=2), "http://head", show=said.append
     )
     job = client.submitted
     assert code == 0
@@ -112,16 +113,16 @@ def test_a_job_ships_code_and_sweep_and_names_the_workspace(client, tmp_path, mo
 @pytest.mark.parametrize(
     ("answers", "patience", "refusal"),
     [
-        ([ray_jobs.NO_AGENT] * 3, 60.0, ""),
+        ([job_submission.NO_AGENT] * 3, 60.0, ""),
         (["the disk is full"], 60.0, "http://head took no job: .*the disk is full"),
-        ([ray_jobs.NO_AGENT] * 9, 0.0, "took no job for 0 s.*No available agent"),
+        ([job_submission.NO_AGENT] * 9, 0.0, "took no job for 0 s.*No available agent"),
     ],
 )
 def test_a_head_that_has_just_started_is_given_time_and_one_that_refuses_is_told(
     client, tmp_path, monkeypatch, answers, patience, refusal
 ):
-    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(ray_jobs, "HEAD_SECONDS", patience)
+    monkeypatch.setattr(job_submission, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(job_submission, "HEAD_SECONDS", patience)
     left, seen, accept = list(answers), [], client.submit_job
 
     def submit_job(**job):
@@ -132,18 +133,18 @@ def test_a_head_that_has_just_started_is_given_time_and_one_that_refuses_is_told
 
     monkeypatch.setattr(client, "submit_job", submit_job)
     with pytest.raises(UserError, match=refusal) if refusal else contextlib.nullcontext():
-        assert ray_jobs.submit(["demo"], "http://head", tmp_path) == 0
+        assert submit(Job(["demo"], tmp_path), "http://head") == 0
     assert len(seen) == len(answers) + (not refusal) - len(left)
     assert len(set(seen)) == 1
 
 
 def test_a_search_is_submitted_as_a_search_and_a_shipped_sweep_by_name(client, tmp_path):
-    ray_jobs.submit(["search-demo"], "http://head", tmp_path, wait=False)
+    submit(Job(["search-demo"], tmp_path), "http://head", wait=False)
     assert " search search-demo " in client.submitted["entrypoint"]
     with pytest.raises(UserError, match="search-demo is a search, and a job holds one search or several grids"):
-        ray_jobs.submit(["demo", "search-demo"], "http://head", tmp_path)
+        submit(Job(["demo", "search-demo"], tmp_path), "http://head")
     with pytest.raises(UserError, match="leave --only out"):
-        ray_jobs.submit(["search-demo"], "http://head", tmp_path, conditions=["fold=0"])
+        submit(Job(["search-demo"], tmp_path, conditions=["fold=0"]), "http://head")
 
 
 def test_a_job_has_the_priorities_the_conditions_and_the_time_of_a_run(client, tmp_path, monkeypatch):
@@ -188,7 +189,7 @@ def test_two_sweep_files_of_one_name_are_refused(client, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "tiny.yaml").write_text(SWEEP)
     with pytest.raises(UserError, match=r"two sweep files are called tiny\.yaml"):
-        ray_jobs.submit([tmp_path / "a" / "tiny.yaml", tmp_path / "b" / "tiny.yaml"], "http://head", tmp_path)
+        submit(Job([tmp_path / "a" / "tiny.yaml", tmp_path / "b" / "tiny.yaml"], tmp_path), "http://head")
     assert client.submitted == {}
 
 
@@ -197,50 +198,61 @@ def test_plugins_travel_along(client, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "louder.py").write_text("LOUD = True\n")
     (tmp_path / "louder.py").write_text("LOUD = False\n")
-    ray_jobs.submit(["demo"], "http://head", tmp_path, wait=False, plugins=(Path("mine/louder.py"),))
+    submit(Job(["demo"], tmp_path, plugins=(Path("mine/louder.py"),)), "http://head", wait=False)
     assert " --plugin plugins/louder.py" in client.submitted["entrypoint"]
     assert "plugins/louder.py" in client.shipped
     with pytest.raises(UserError, match=r"two plugins are called louder\.py"):
-        ray_jobs.submit(["demo"], "http://head", tmp_path, plugins=(Path("mine/louder.py"), Path("louder.py")))
+        submit(Job(["demo"], tmp_path, plugins=(Path("mine/louder.py"), Path("louder.py"))), "http://head")
     with pytest.raises(UserError, match="is not a Python file"):
-        ray_jobs.submit(["demo"], "http://head", tmp_path, plugins=(Path("none.py"),))
+        submit(Job(["demo"], tmp_path, plugins=(Path("none.py"),)), "http://head")
 
 
 def test_a_wrong_sweep_is_refused_before_anything_is_sent(client, tmp_path):
     with pytest.raises(UserError, match="demo"):
-        ray_jobs.submit(["demoo"], "http://head", tmp_path)
+        submit(Job(["demoo"], tmp_path), "http://head")
     assert client.submitted == {}
 
 
 @pytest.mark.parametrize(("status", "exit_code", "code"), [("FAILED", 1, 1), ("FAILED", 2, 2), ("STOPPED", None, 1)])
 def test_the_exit_code_of_the_job_is_passed_on(monkeypatch, tmp_path, status, exit_code, code):
-    monkeypatch.setattr(ray_jobs, "_connect", lambda address: FakeClient(status, exit_code))
-    assert ray_jobs.submit(["demo"], "http://head", tmp_path) == code
+    monkeypatch.setattr(job_submission, "_connect", lambda address: FakeClient(status, exit_code))
+    assert submit(Job(["demo"], tmp_path), "http://head") == code
 
 
 def test_submission_ids_differ():
-    assert len({ray_jobs.submission_id("s") for _ in range(100)}) == 100
+    assert len({job_submission.submission_id("s") for _ in range(100)}) == 100
 
 
 def test_a_head_that_does_not_answer_says_what_to_start():
     with pytest.raises(UserError, match="ray start --head"):
-        ray_jobs.job_status(f"http://127.0.0.1:{free_port()}", "job")
+        job_submission.job_status(f"http://127.0.0.1:{free_port()}", "job")
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://head:10001", "127.0.0.1:6379"])
 def test_another_kind_of_address_says_which_is_wanted(address):
     with pytest.raises(UserError, match="http://127"):
-        ray_jobs.job_status(address, "job")
+        job_submission.job_status(address, "job")
 
 
-def test_the_installed_files_make_a_wheel_where_there_is_no_checkout(tmp_path, monkeypatch):
-    ray_jobs.unpack_wheel(tmp_path / "site")
-    monkeypatch.setattr(ray_jobs, "_source_tree", lambda: None)
-    installed = ray_jobs.importlib.metadata.PathDistribution(tmp_path / "site" / "crossfold-0.1.0.dist-info")
-    monkeypatch.setattr(ray_jobs.importlib.metadata, "distribution", lambda name: installed)
-    ray_jobs.unpack_wheel(tmp_path / "again")
-    first, again = ({p.relative_to(f) for p in f.rglob("*")} for f in (tmp_path / "site", tmp_path / "again"))
+def test_the_code_that_travels_runs_where_nothing_is_installed(tmp_path, monkeypatch):
+    """And it can be sent on from there."""
+    job_submission.copy_code(tmp_path / "first")
+    import crossfold
+
+    installed = job_submission.importlib.metadata.PathDistribution(tmp_path / "first" / "crossfold-0.1.0.dist-info")
+    monkeypatch.setattr(crossfold, "__path__", [str(tmp_path / "first" / "crossfold")])
+    monkeypatch.setattr(job_submission.importlib.metadata, "distribution", lambda name: installed)
+    job_submission.copy_code(tmp_path / "again")
+    first, again = ({p.relative_to(f) for p in f.rglob("*")} for f in (tmp_path / "first", tmp_path / "again"))
     assert first == again
+    where = (
+        "import crossfold.platform.core.cell as c, importlib.metadata as m; print(c.__file__, m.version('crossfold'))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", where], cwd=tmp_path / "again", capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(tmp_path / "again")},
+    )  # fmt: skip
+    assert told.stdout.split() == [str(tmp_path / "again" / "crossfold" / "platform" / "core" / "cell.py"), "0.1.0"]
 
 
 def free_port() -> int:
@@ -346,7 +358,7 @@ def test_driver_and_workers_import_the_shipped_code(head, tmp_path):
     script = tmp_path / "where.py"
     script.write_text(WHERE)
     said: list[str] = []
-    code = ray_jobs.submit(["demo"], head, tmp_path, tell=said.append, entrypoint=f'python -c "$(cat {script})"')
+    code = submit(Job(["demo"], tmp_path), head, show=said.append, entrypoint=f'python -c "$(cat {script})"')
     assert code == 0, said
     told = dict(line.split(" ", 1) for line in said if line.startswith(("driver", "task")))
     for place in told.values():
@@ -357,15 +369,13 @@ def test_driver_and_workers_import_the_shipped_code(head, tmp_path):
 def test_a_job_goes_on_without_its_client(head, tmp_path):
     said: list[str] = []
     marker = tmp_path / "done"
-    ray_jobs.submit(
-        ["demo"], head, tmp_path, wait=False, tell=said.append, entrypoint=f"sleep 2; touch {marker}; exit 3"
-    )
+    submit(Job(["demo"], tmp_path), head, wait=False, show=said.append, entrypoint=f"sleep 2; touch {marker}; exit 3")
     job = said[0].split()[1].rstrip(";")
-    assert ray_jobs.job_status(head, job) in ("PENDING", "RUNNING")
+    assert job_submission.job_status(head, job) in ("PENDING", "RUNNING")
     wait_for(marker.exists, 30)
-    wait_for(lambda: ray_jobs.job_status(head, job) == "FAILED", 20)
+    wait_for(lambda: job_submission.job_status(head, job) == "FAILED", 20)
     with pytest.raises(UserError, match="no job"):
-        ray_jobs.job_status(head, "nonsense")
+        job_submission.job_status(head, "nonsense")
 
 
 @pytest.mark.slow
@@ -376,15 +386,15 @@ def test_a_sweep_runs_as_a_job_that_is_stopped_and_goes_on_by_the_same_command(h
     sweep = tmp_path / "long.yaml"
     sweep.write_text(SWEEP.replace("epochs: 2", epochs).replace("[concat, jca]", "[concat]"))
     said: list[str] = []
-    ray_jobs.submit([sweep], head, space.root, wait=False, tell=said.append)
+    submit(Job([sweep], space.root), head, wait=False, show=said.append)
     job = said[0].split()[1].rstrip(";")
     wait_for(lambda: list((space.root / "running").glob("*/*")), 120)
     assert JobSubmissionClient(head).stop_job(job)
-    wait_for(lambda: ray_jobs.job_status(head, job) == "STOPPED", 60)
+    wait_for(lambda: job_submission.job_status(head, job) == "STOPPED", 60)
     (checkpoint,) = (space.root / "running").glob("*/*")
     assert not space.finished()
 
-    code = ray_jobs.submit([sweep], head, space.root, tell=said.append)
+    code = submit(Job([sweep], space.root), head, show=said.append)
     assert code == 0, "\n".join(said)
     (record,) = space.records()
     assert record.cell_id == checkpoint.parent.name
@@ -396,5 +406,5 @@ def test_a_sweep_runs_as_a_job_that_is_stopped_and_goes_on_by_the_same_command(h
     for name in ("result.json", "curve.parquet", "predictions.npz", "best.safetensors"):
         assert (alone.cell_path(record.cell_id) / name).read_bytes() == (record.path / name).read_bytes()
     # The same job again finds everything done.
-    assert ray_jobs.submit([sweep], head, space.root, tell=said.append) == 0
+    assert submit(Job([sweep], space.root), head, show=said.append) == 0
     assert any("nothing to run" in line for line in said)

@@ -8,9 +8,10 @@ import pytest
 
 from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS, places
+from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS, count_slots
 from crossfold.platform.edge.fleet.multi_device import EpochFile, MultiDeviceRunner, _relay, share_of
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.run_order import Forecast
 
 EXACT = {"loss__scope": "window", "temporal__dropout": 0.0, "head__dropout": 0.0, "batch": 6}
@@ -67,7 +68,7 @@ def test_narrow_and_wide_cells_take_turns_on_the_gpus(workspace, tiny_cell, tmp_
         address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
     )
     try:
-        summary = run_cells([wide, *narrow], workspace, plugins=[plugin], device="cpu")
+        summary = run_cells([wide, *narrow], workspace, FleetOptions(plugins=[plugin], device="cpu"))
         with pytest.raises(UserError, match=r"shares each batch over 3 devices .* 2 fit into a cluster with 2 GPUs"):
             run_cells([tiny_cell("ca"), tiny_cell("concat", devices=3, **EXACT)], workspace)
     finally:
@@ -92,7 +93,7 @@ def test_narrow_and_wide_cells_take_turns_on_the_gpus(workspace, tiny_cell, tmp_
     ],
 )
 def test_a_worker_is_whole_on_one_node(nodes, threads, fitting):
-    assert places(nodes, share_of(threads, use_gpu=True)) == fitting
+    assert count_slots(nodes, share_of(threads, use_gpu=True)) == fitting
 
 
 def test_wide_cells_go_first_only_where_their_sweep_does(tiny_cell):
@@ -133,8 +134,8 @@ def test_epochs_travel_out_and_a_stop_travels_in(tmp_path, tiny_cell, stop, ran)
 
     worker, reporter = threading.Thread(target=work), Keep(stop)
     worker.start()
-    wanted = _relay(worker, tmp_path, tiny_cell("concat"), reporter)
-    assert wanted == (stop is None)
+    stopped = _relay(worker, tmp_path, tiny_cell("concat"), reporter)
+    assert stopped == (stop is not None)
     assert reporter.heard == ended
     assert len(ended) == ran if ran else len(ended) >= stop
 
@@ -144,10 +145,10 @@ def test_a_group_that_is_lost_is_a_failure_of_the_machines(workspace, tiny_cell,
         def fit(self):
             raise RuntimeError("worker 1 died\nmore")
 
-    trial = MultiDeviceRunner()
-    monkeypatch.setattr(trial, "_trainer", lambda *arguments: Broken())
+    runner = MultiDeviceRunner(FleetOptions())
+    monkeypatch.setattr(runner, "_trainer", lambda *arguments: Broken())
     cell = tiny_cell("concat", devices=2, **EXACT)
-    outcome = trial(cell, workspace, reporter=Keep(), attempt=2)
+    outcome = runner(cell, workspace, reporter=Keep(), attempt=2)
     assert (outcome.status, outcome.failure.kind, outcome.failure.attempt) == ("failed", "infra", 2)
     assert outcome.failure.message == "the 2 workers of the cell were lost: worker 1 died"
     assert workspace.failures_of(cell.cell_id) == [outcome.failure]
@@ -161,32 +162,32 @@ def test_what_stopped_another_worker_is_the_reason(workspace, tiny_cell, monkeyp
     class Group:
         def fit(self):
             said = {"status": "failed", "seconds": 1.0, "failure": asdict(told)}
-            (workspace.root / "fleet" / f"wide-{cell.cell_id}" / "other-1.json").write_text(json.dumps(said))
+            (workspace.root / "fleet" / f"multi-{cell.cell_id}" / "rank-1.json").write_text(json.dumps(said))
             raise RuntimeError("the group ended")
 
-    trial = MultiDeviceRunner()
-    monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
-    assert trial(cell, workspace, reporter=Keep()).failure == told
+    runner = MultiDeviceRunner(FleetOptions())
+    monkeypatch.setattr(runner, "_trainer", lambda *arguments: Group())
+    assert runner(cell, workspace, reporter=Keep()).failure == told
     assert workspace.failures_of(cell.cell_id) == [told]
 
 
 @pytest.mark.parametrize(("status", "asked"), [("done", False), ("cancelled", True)])
 def test_what_the_first_worker_said_is_the_outcome(workspace, tiny_cell, monkeypatch, status, asked):
     cell = tiny_cell("concat", devices=2, **EXACT)
-    folder = workspace.root / "fleet" / f"wide-{cell.cell_id}"
+    folder = workspace.root / "fleet" / f"multi-{cell.cell_id}"
 
     class Group:
         def fit(self):
             EpochFile(folder).epoch("id", report_of(1)) if not asked else None
             if asked:
                 (folder / "epochs.jsonl").write_text(report_of(1).model_dump_json() + "\n")
-            (folder / "outcome.json").write_text(json.dumps({"status": status, "seconds": 1.0, "failure": None}))
+            (folder / "rank-0.json").write_text(json.dumps({"status": status, "seconds": 1.0, "failure": None}))
 
-    trial = MultiDeviceRunner()
-    monkeypatch.setattr(trial, "_trainer", lambda *arguments: Group())
+    runner = MultiDeviceRunner(FleetOptions())
+    monkeypatch.setattr(runner, "_trainer", lambda *arguments: Group())
     if asked:
         with pytest.raises(Cancelled):
-            trial(cell, workspace, reporter=Keep(stop=1))
+            runner(cell, workspace, reporter=Keep(stop=1))
     else:
-        assert trial(cell, workspace, reporter=Keep()).status == "done"
+        assert runner(cell, workspace, reporter=Keep()).status == "done"
     assert not folder.exists()

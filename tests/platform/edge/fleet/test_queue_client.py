@@ -6,25 +6,21 @@ from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import Outcome
 from crossfold.platform.edge.fleet.queue_client import DriverQueue
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.scheduling.cell_queue import CellQueue, Event
+from crossfold.platform.scheduling.cell_queue import CellQueue
 
 
-class Lives(DriverQueue):
+class Losable(DriverQueue):
     """Asks a queue in this process, which `lose` replaces by an empty one."""
 
     def __init__(self, workspace) -> None:
         super().__init__(workspace)
-        self.lives = 0
         self.lose()
 
     def lose(self) -> None:
-        self.lives += 1
         self.queue = CellQueue()
         self.queue.register(0, "g", 1)
 
-    def ask(self, method, *arguments):
-        if method == "news":
-            return str(self.lives), self.queue.drain_events(), self.queue.silence(), self.queue.workers
+    def call(self, method, *arguments):
         return getattr(self.queue, method)(*arguments)
 
     def give(self, cells):
@@ -32,12 +28,12 @@ class Lives(DriverQueue):
 
     def hear(self):
         news = self.news()
-        return [(event.kind, event.cell_id) for event in news.events], news.filled_again
+        return [(event.kind, event.cell_id) for event in news.events], news.refilled
 
 
 @pytest.fixture
 def queue(workspace):
-    return Lives(workspace)
+    return Losable(workspace)
 
 
 @pytest.fixture
@@ -106,20 +102,20 @@ def test_a_forecast_is_told_again(queue, cells):
     queue.hear()
     queue.lose()
     queue.hear()
-    assert queue.queue._entries[cells[0].cell_id].epoch_seconds == 3.0
+    assert queue.queue._cells.cells[cells[0].cell_id].epoch_seconds == 3.0
 
 
 def test_a_queue_that_is_gone_for_good_says_what_to_do(workspace, monkeypatch):
     from ray.exceptions import ActorDiedError
 
-    def gone(call):
+    def gone(actor, method, *arguments):
         raise ActorDiedError
 
     monkeypatch.setattr("crossfold.platform.edge.fleet.queue_client.retry_call", gone)
     with pytest.raises(FleetError, match="run the same command again to continue"):
-        DriverQueue(workspace).ask("news")
+        DriverQueue(workspace).call("news")
 
 
 def test_an_event_of_no_cell_changes_nothing(queue):
-    queue.queue._outbox.put(Event("broken", ""))
-    assert queue.hear() == ([("broken", "")], False)
+    queue.queue.report_fatal(0, "no plugin")
+    assert queue.hear() == ([("fatal", "")], False)

@@ -19,27 +19,30 @@ from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.terminal.progress import PlainView, RichView, choose_view
+from crossfold.platform.scheduling.cell_queue import QueueLimits
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import FleetSummary, SilentView, status_path
 from crossfold.platform.scheduling.run_order import Forecast
-from crossfold.platform.scheduling.tracker import RecordingTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.recording_tracker import RecordingTracker
 from tests.support.waiting import wait_for
 
-TRIAL = "fake_trials:sleepy"
+RUNNER = "fake_trials:sleepy"
 
 DRIVER = """
 import sys
 from pathlib import Path
 from crossfold.platform.edge.terminal.progress import PlainView
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from fake_trials import make_cell, sleepy
 
 workspace = Workspace(Path(sys.argv[1]))
 cells = [make_cell(seed, epochs=60, seconds=0.02) for seed in range(3)]
 missing = [cell for cell in cells if cell.cell_id not in workspace.finished()]
-summary = run_cells(missing, workspace, workers=int(sys.argv[2]), trial=sleepy, sweep="s", view=PlainView())
+summary = run_cells(missing, workspace, FleetOptions(workers=0, runner=sleepy), sweep="s", view=PlainView())
 print(summary.interrupted, summary.cancelled, summary.done)
 """
 
@@ -79,7 +82,14 @@ def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
     ]
     good, bug, once, never = (cell.cell_id for cell in cells)
     tracker, out = RecordingTracker(), io.StringIO()
-    summary = run_cells(cells, workspace, tracker, sweep="some/sweep", workers=0, trial=TRIAL, view=PlainView(out))
+    summary = run_cells(
+        cells,
+        workspace,
+        FleetOptions(workers=0, runner=RUNNER),
+        sweep="some/sweep",
+        view=PlainView(out),
+        tracker_of=lambda _: tracker,
+    )
     assert (summary.done, summary.failed, summary.cancelled, summary.interrupted) == (2, 2, 0, False)
     assert set(summary.cell_seconds) == {good, once}
     assert 0 <= summary.startup_seconds <= summary.wall_seconds
@@ -101,24 +111,24 @@ def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
 
 def test_a_trial_that_cannot_be_loaded_ends_the_fleet(workspace, fakes):
     with pytest.raises(FleetError, match="no_such_trial"):
-        run_cells([fakes.make_cell(0)], workspace, workers=0, trial="fake_trials:no_such_trial")
+        run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner="fake_trials:no_such_trial"))
 
 
 def test_one_driver_a_workspace(workspace, fakes):
     driver = start_driver(workspace)
     with pytest.raises(UserError, match=f"process {driver.pid} on .* since 20"):
-        run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL)
+        run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner=RUNNER))
     driver.kill()
     driver.communicate()
     with driver_lock(workspace):
-        assert run_cells([fakes.make_cell(0)], workspace, workers=0, trial=TRIAL).done == 1
+        assert run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner=RUNNER)).done == 1
         assert (workspace.root / "driver.json").is_file()
     assert not (workspace.root / "driver.json").exists()
 
 
 def start_driver(workspace: Workspace) -> subprocess.Popen:
     """A driver without Ray in a process of its own, in the middle of its first cell."""
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, workspace.root, "0"], stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, workspace.root], stdout=subprocess.PIPE, text=True)
     wait_for(lambda: trial_log(workspace))
     time.sleep(0.2)
     return driver
@@ -127,7 +137,7 @@ def start_driver(workspace: Workspace) -> subprocess.Popen:
 def finish_all(workspace: Workspace) -> None:
     """The same command again brings every cell to its end, each once."""
     again = subprocess.run(
-        [sys.executable, "-c", DRIVER, workspace.root, "0"], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+        [sys.executable, "-c", DRIVER, workspace.root], stdout=subprocess.PIPE, text=True, timeout=60, check=True
     )
     assert again.stdout.splitlines()[-1].startswith("False 0 ")
     assert len(workspace.finished()) == 3
@@ -156,12 +166,12 @@ def test_a_killed_driver_blocks_nobody(workspace, fakes):
 
 def test_when_the_time_is_up_nothing_new_starts_and_the_same_call_continues(workspace, fakes):
     cells = [fakes.make_cell(seed, epochs=40, seconds=0.02) for seed in range(4)]
-    summary = run_cells(cells, workspace, workers=0, trial=TRIAL, stop_after=0.5)
+    summary = run_cells(cells, workspace, FleetOptions(workers=0, runner=RUNNER, stop_after=0.5))
     assert (summary.time_up, summary.interrupted, summary.failed) == (True, False, 0)
     assert summary.done + summary.cancelled == 4
     assert summary.cancelled >= 1
     left = [cell for cell in cells if cell.cell_id not in workspace.finished()]
-    again = run_cells(left, workspace, workers=0, trial=TRIAL, stop_after=60)
+    again = run_cells(left, workspace, FleetOptions(workers=0, runner=RUNNER, stop_after=60))
     assert (again.time_up, again.done) == (False, len(left))
     resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
     assert len(resumed) == 1
@@ -170,7 +180,12 @@ def test_when_the_time_is_up_nothing_new_starts_and_the_same_call_continues(work
 def test_a_cell_that_hangs_in_this_process_is_told(workspace, fakes):
     cell = fakes.make_cell(0, trouble="hangs once")
     with pytest.raises(FleetError, match=f"cell {cell.cell_id} hangs"):
-        run_cells([cell], workspace, workers=0, trial=TRIAL, forecast=_quick([cell]), hang_seconds=0.5)
+        run_cells(
+            [cell],
+            workspace,
+            FleetOptions(workers=0, runner=RUNNER, limits=QueueLimits(hang_seconds=0.5)),
+            forecast=_quick([cell]),
+        )
     (failure,) = workspace.failures_of(cell.cell_id)
     assert failure.kind == FailureClass.INFRA
     assert "no epoch ended" in failure.message
@@ -181,7 +196,11 @@ def test_a_worker_whose_cell_hangs_is_replaced_and_the_cell_repeated(workspace, 
     """The heart of the worker beats on while its trial sleeps for ten minutes."""
     cells = [fakes.make_cell(0, trouble="hangs once"), fakes.make_cell(1), fakes.make_cell(2)]
     summary = run_cells(
-        cells, workspace, workers=1, trial=TRIAL, forecast=_quick(cells), hang_seconds=3, view=SilentView()
+        cells,
+        workspace,
+        FleetOptions(workers=1, runner=RUNNER, limits=QueueLimits(hang_seconds=3)),
+        forecast=_quick(cells),
+        view=SilentView(),
     )
     assert (summary.done, summary.failed) == (3, 0)
     failures = workspace.failures_of(cells[0].cell_id)
@@ -203,7 +222,7 @@ def test_live_view_shows_counts_and_running_cells(workspace, fakes):
     out = io.StringIO()
     view = RichView(Console(file=out, force_terminal=True, width=120))
     cells = [fakes.make_cell(0, epochs=30, seconds=0.02), fakes.make_cell(1, trouble="oom")]
-    run_cells(cells, workspace, sweep="show", workers=0, trial=TRIAL, view=view)
+    run_cells(cells, workspace, FleetOptions(workers=0, runner=RUNNER), sweep="show", view=view)
     text = out.getvalue()
     assert "fake valence fold 0 seed 0" in text
     assert "/30" in text
@@ -219,7 +238,7 @@ def test_output_fits_its_reader(monkeypatch):
 
 def test_a_fleet_needs_workers(workspace):
     with pytest.raises(UserError, match="0 workers"):
-        Fleet(workspace, workers=0)
+        Fleet(workspace, FleetOptions(workers=0))
 
 
 @pytest.mark.slow
@@ -227,7 +246,9 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_number(workspace, new_work
     """Real cells on real Ray Train workers, one killed on the way, against the same cells in this process."""
     cells = [tiny_cell(seed=seed, epochs=8) for seed in range(4)]
     tracker = RecordingTracker()
-    summary = run_cells(cells, workspace, tracker, workers=2, trial="fake_trials:fragile")
+    summary = run_cells(
+        cells, workspace, FleetOptions(workers=2, runner="fake_trials:fragile"), tracker_of=lambda _: tracker
+    )
     assert (summary.done, summary.failed, summary.cancelled) == (4, 0, 0)
     assert Counter(name for call, name, _ in tracker.calls if call == "finished") == {c.cell_id: 1 for c in cells}
     killed = cells[1].cell_id
@@ -239,7 +260,7 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_number(workspace, new_work
     assert not any(pid_alive(int(pid)) for *_, pid in trial_log(workspace))
 
     here = new_workspace()
-    assert run_cells(cells, here, workers=0).done == 4
+    assert run_cells(cells, here, FleetOptions(workers=0)).done == 4
     for cell in cells:
         for name in ("result.json", "best.safetensors", "predictions.npz"):
             path = Path("cells") / cell.cell_id / name
@@ -259,8 +280,8 @@ def test_what_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(
     """With the controller all workers die; without the queue they leave. Another group takes their places."""
     cells = [fakes.make_cell(seed, epochs=40, seconds=0.1) for seed in range(2)]
     ended, killed = Counter(), []
-    to_kill = {5: "TrainController", 15: "QueueActor"}
-    with Fleet(workspace, workers=2, trial=TRIAL) as fleet:
+    to_kill = {5: "TrainController", 15: "CellQueue"}
+    with Fleet(workspace, FleetOptions(workers=2, runner=RUNNER)) as fleet:
         fleet.submit(cells)
         while ended["finished"] + ended["failed"] < len(cells):
             events = fleet.drain()
@@ -273,7 +294,7 @@ def test_what_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(
                 victim.kill()
                 killed.append(name)
             time.sleep(0.05)
-    assert killed == ["ray::TrainController", "ray::QueueActor"]
+    assert killed == ["ray::TrainController", "ray::CellQueue"]
     assert ended["finished"] == 2
     assert (ended["requeued"], ended["queued"]) == (2, 4)
     assert workspace.failures_of() == []

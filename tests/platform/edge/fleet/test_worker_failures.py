@@ -46,18 +46,18 @@ def test_what_ray_ends_for_memory_is_oom_and_what_it_only_guesses_is_not():
 
 
 def test_a_death_while_linux_ends_processes_for_memory_is_oom(tmp_path, monkeypatch):
-    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures
 
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("nr_free_pages 12\noom_kill 3\n")
-    assert worker_deaths.kernel_kills(vmstat) == 3
-    assert worker_deaths.kernel_kills(tmp_path / "none") == 0
+    assert worker_failures.oom_kills(vmstat) == 3
+    assert worker_failures.oom_kills(tmp_path / "none") == 0
     told = []
-    read = worker_deaths.kernel_kills
-    monkeypatch.setattr(worker_deaths, "kernel_kills", lambda: read(vmstat))
-    monkeypatch.setattr(worker_deaths.ray, "get_actor", lambda *a, **k: _Queue(told))
-    monkeypatch.setattr(worker_deaths.ray, "get", lambda ref, timeout: None)
-    notes = worker_deaths.DeathNotes("queue")
+    read = worker_failures.oom_kills
+    monkeypatch.setattr(worker_failures, "oom_kills", lambda: read(vmstat))
+    monkeypatch.setattr(worker_failures.ray, "get_actor", lambda *a, **k: _Queue(told))
+    monkeypatch.setattr(worker_failures.ray, "get", lambda ref, timeout: None)
+    notes = worker_failures.WorkerFailureCallback("queue")
     notes.after_exception(None, {0: RuntimeError(GONE)})
     vmstat.write_text("oom_kill 4\n")
     notes.after_exception(None, {0: RuntimeError(GONE)})
@@ -67,19 +67,19 @@ def test_a_death_while_linux_ends_processes_for_memory_is_oom(tmp_path, monkeypa
 
 class _Queue:
     def __init__(self, told) -> None:
-        self.died = types.SimpleNamespace(remote=told.append)
+        self.workers_died = types.SimpleNamespace(remote=told.append)
 
 
 def test_what_a_killed_driver_reserved_is_released_sooner_where_ray_lets_us(monkeypatch):
     import cloudpickle
     import ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client as requests
 
-    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures
 
     monkeypatch.setattr(requests, "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", 180)
-    finished_among = cloudpickle.loads(cloudpickle.dumps(worker_deaths.DeathNotes("queue")))
-    assert finished_among._queue == "queue"
-    assert requests.AUTOSCALING_REQUESTS_EXPIRE_TIME_S == worker_deaths.STALE_SECONDS
+    callback = cloudpickle.loads(cloudpickle.dumps(worker_failures.WorkerFailureCallback("queue")))
+    assert callback._queue == "queue"
+    assert requests.AUTOSCALING_REQUESTS_EXPIRE_TIME_S == worker_failures.STALE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_what_a_killed_driver_reserved_is_released_sooner_where_ray_lets_us(monk
     ids=["both gone", "one gone", "of another kind", "renewed too rarely"],
 )
 def test_a_ray_that_has_it_otherwise_is_left_alone(monkeypatch, constants):
-    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures
 
     module = types.ModuleType("a_later_ray")
     module.__dict__.update(constants)
     monkeypatch.setitem(sys.modules, "a_later_ray", module)
     before = dict(module.__dict__)
-    assert not worker_deaths.release_sooner("a_later_ray")
+    assert not worker_failures.release_sooner("a_later_ray")
     assert module.__dict__ == before
-    assert not worker_deaths.release_sooner("no.such.module")
-    monkeypatch.setattr(worker_deaths, "_REQUESTS", "no.such.module")
-    assert worker_deaths.DeathNotes("queue")._queue == "queue"
+    assert not worker_failures.release_sooner("no.such.module")
+    monkeypatch.setattr(worker_failures, "_REQUESTS", "no.such.module")
+    assert worker_failures.WorkerFailureCallback("queue")._queue == "queue"
 
 
 @pytest.mark.parametrize("slow", [0, 2, 3])
@@ -120,7 +120,7 @@ def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
 
     stops = []
     if slow == 3:
-        with pytest.raises(FleetError, match="in 3 tries"):
+        with pytest.raises(FleetError, match="in 3 attempts"):
             start(init, lambda: stops.append(1), {"num_cpus": 2})
     else:
         start(init, lambda: stops.append(1), {"num_cpus": 2})
@@ -155,10 +155,10 @@ def test_another_trouble_of_ray_is_told_as_it_is():
 
 
 def test_one_that_releases_sooner_by_itself_keeps_its_time(monkeypatch):
-    from crossfold.platform.edge.fleet import worker_failures as worker_deaths
+    from crossfold.platform.edge.fleet import worker_failures
 
     module = types.ModuleType("a_quick_ray")
     module.AUTOSCALING_REQUESTS_EXPIRE_TIME_S, module.AUTOSCALING_REQUESTS_INTERVAL_S = 30, 10
     monkeypatch.setitem(sys.modules, "a_quick_ray", module)
-    assert worker_deaths.release_sooner("a_quick_ray")
+    assert worker_failures.release_sooner("a_quick_ray")
     assert module.AUTOSCALING_REQUESTS_EXPIRE_TIME_S == 30

@@ -3,7 +3,7 @@
 import pytest
 
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.fleet.worker_group import IN_VAIN, WorkerGroup
+from crossfold.platform.edge.fleet.worker_group import MAX_FAILED_GROUPS, WorkerGroup
 
 pytest.importorskip("ray")
 
@@ -73,17 +73,17 @@ def test_all_cells_answer_when_memory_ran_out():
 def test_groups_that_never_get_a_worker_are_given_up():
     troubles = [ValueError(f"trouble {number}") for number in range(1, 9)]
     played = Script(*troubles, heard=False).play()
-    assert played.numbers == list(range(1, IN_VAIN + 1))
-    assert str(played.group.error) == f"trouble {IN_VAIN}"
+    assert played.numbers == list(range(1, MAX_FAILED_GROUPS + 1))
+    assert str(played.group.error) == f"trouble {MAX_FAILED_GROUPS}"
 
 
 def test_a_worker_that_is_heard_makes_good_for_groups_in_vain():
     def heard_once(script):
-        script.heard = len(script.numbers) == IN_VAIN - 1
+        script.heard = len(script.numbers) == MAX_FAILED_GROUPS - 1
         return ConnectionError("lost")
 
     played = Script(*[heard_once] * 9, heard=False).play()
-    assert len(played.numbers) == IN_VAIN - 1 + IN_VAIN
+    assert len(played.numbers) == MAX_FAILED_GROUPS - 1 + MAX_FAILED_GROUPS
 
 
 def test_after_leaving_nothing_begins_again():

@@ -23,9 +23,12 @@ from crossfold.platform.edge.search import run_search as tune_search
 from crossfold.platform.edge.search.run_search import run_search, trials_at_once
 from crossfold.platform.edge.search.study import Study
 from crossfold.platform.edge.search.tune_trial import Scoreboard, TrialFailed
+from crossfold.platform.scheduling import drive
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
+from tests.support.recording_tracker import RecordingTracker
 
 
 @pytest.fixture(scope="session")
@@ -220,14 +223,15 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.platform.scheduling.tracker import NullTracker
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+from recording_tracker import RecordingTracker
 from crossfold.sweeps.sweep_files import Search
 import json
 
 search, store, workspace = Search.parse(json.loads(sys.argv[1]), "argv"), FeatureStore(Path(sys.argv[2])), sys.argv[3]
 result = run_search(
-    search, store, Workspace(Path(workspace)), workers=2, tracker=NullTracker(), trial="fake_search:quick",
-    tell=lambda text: print(text, flush=True),
+    search, store, Workspace(Path(workspace)), FleetOptions(workers=2, runner="fake_search:quick"),
+    tracker=RecordingTracker(), show=lambda line: print(line, flush=True),
 )
 print(json.dumps([result.best_params, result.best_value]), flush=True)
 """
@@ -284,19 +288,15 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
 
 @pytest.mark.slow
 def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, monkeypatch):
-    from crossfold.platform.scheduling.tracker import NullTracker
-
     said: list[str] = []
 
     def clock() -> float:
         # The time is up when the first trial has ended, however long the cluster took to start.
         return time.monotonic() + 1000 * bool(said)
 
-    monkeypatch.setattr(tune_search, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
-    found = run_search(
-        make_search(trials=6), store, workspace, workers=1, tracker=NullTracker(), trial="fake_search:quick",
-        tell=said.append, stop_after=500,
-    )  # fmt: skip
+    monkeypatch.setattr(drive, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    options = FleetOptions(workers=1, runner="fake_search:quick", stop_after=500)
+    found = run_search(make_search(trials=6), store, workspace, options, tracker=RecordingTracker(), show=said.append)
     assert found is None
     assert re.fullmatch(r"the time is up after [1-5] of 6 trials; the same command continues", said[-1])
     assert not (workspace.root / "searches").exists()

@@ -12,9 +12,8 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.edge.terminal.status import cell_rows, driver_line, picture, read_status
-from crossfold.platform.scheduling.cell_queue import Event
+from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.monitor import Monitor, SilentView
-from crossfold.platform.scheduling.tracker import NullTracker
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -31,7 +30,8 @@ def space(tmp_path, tiny_cell):
         })  # fmt: skip
     space.cell_path(cells[0].cell_id).mkdir(parents=True)
     failure = Failure(cells[2].cell_id, cells[2].label, FailureClass.OOM, 3, "too big\nmore", "", "2026-01-01")
-    monitor = Monitor("one+two", space, NullTracker(), SilentView(), workers=2, cells=cells)
+    monitor = Monitor("one+two", space, SilentView(), lambda _: None, cells=cells)
+    monitor.progress.workers = 2
     report = EpochReport(
         epoch=3,
         epochs=9,

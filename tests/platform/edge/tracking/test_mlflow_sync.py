@@ -12,6 +12,7 @@ from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.launches import (
     Launch,
     LaunchIndex,
@@ -264,7 +265,7 @@ def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(n
         "wild",
     )  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", rebuilt)
-    assert run_sweeps([prepare_cells(sweep, space)], space, workers=0).failed == 1
+    assert run_sweeps([prepare_cells(sweep, space)], space, FleetOptions(workers=0)).failed == 1
     (live,) = [told for told in everything(rebuilt).values() if told["tags"]["kind"] == "cell"]
     assert (live["status"], live["tags"]["failure"]) == ("FAILED", "diverged")
 

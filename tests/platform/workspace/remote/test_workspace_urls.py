@@ -465,11 +465,12 @@ import sys
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 import crossfold.platform.workspace.remote.mirror as mirror
 mirror.SYNC_SECONDS = 0.2
 space = Workspace.locate(sys.argv[1])
 cells = [Cell.model_validate_json(line) for line in sys.stdin]
-run_cells([cell for cell in cells if cell.cell_id not in space.finished()], space, workers=0)
+run_cells([cell for cell in cells if cell.cell_id not in space.finished()], space, FleetOptions(workers=0))
 """
 
 

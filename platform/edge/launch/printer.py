@@ -1,0 +1,77 @@
+"""What `run`, `demo` and `search` print about a launch; nothing where the output must be JSON."""
+
+import os
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+from crossfold.platform.core.cell import Cell
+from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
+from crossfold.platform.edge.terminal.progress import choose_view
+from crossfold.platform.scheduling.monitor import FleetSummary, View
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.prepared import Prepared
+
+MOST_FAILURES = 5
+"""Failures that are named at the end of a launch."""
+
+
+class LaunchPrinter:
+    """Says what a launch is about to do, and how it went."""
+
+    def __init__(self, space: Workspace, *, silent: bool) -> None:
+        """`silent`: prints nothing."""
+        self._space = space
+        self._silent = silent
+
+    @property
+    def view(self) -> View:
+        """Where progress is shown while the cells run."""
+        return choose_view(json=self._silent)
+
+    def skipped(self, sweeps: Sequence[Prepared]) -> None:
+        """Says which variants of the sweeps do not run, and why."""
+        for skipped in (skipped for prepared in sweeps for skipped in prepared.plan.skipped):
+            self._print(f"skipped {skipped.label}: {skipped.reason}")
+
+    def damaged(self, label: str, damage: str, place: Path) -> None:
+        """Says that a finished cell was not what had been committed."""
+        self._print(f"damaged {label}: {damage}; it is set aside in {place} and runs again")
+
+    def nothing_to_run(self, prepared: Prepared, conditions: Sequence[str]) -> None:
+        """Says that the cells of a sweep, or those that satisfy the conditions, are done."""
+        which = "the chosen cells" if conditions else f"all {len(prepared.plan.cells)} cells"
+        self._print(f"{prepared.sweep.name}: {which} are done; nothing to run")
+
+    def begins(self, prepared: Prepared, cells: Sequence[Cell], conditions: Sequence[str]) -> None:
+        """Says how many cells of a sweep will run."""
+        total, left = len(prepared.plan.cells), len(prepared.missing)
+        chosen = f", {len(cells)} of them chosen" if conditions else ""
+        name = prepared.sweep.name
+        self._print(f"{name}: {total} cells, {total - left} done, {left} to run{chosen} in {self._space}")
+
+    def mlflow(self) -> None:
+        """Says where MLflow shows the launch."""
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        self._print(f"MLflow: {server or f'crossfold mlflow ui -w {self._space}'}")
+
+    def ended(self, name: str, summary: FleetSummary, cells: Set[str]) -> None:
+        """Says how the launch went. `cells`: identities of those it was to run."""
+        self._print(
+            f"{name}: {summary.done} done, {summary.failed} failed in {format_seconds(summary.wall_seconds)} on "
+            f"{format_workers(summary.workers)}; start-up {format_seconds(summary.startup_seconds)}, "
+            f"beyond training {format_seconds(summary.overhead_seconds)}"
+        )
+        if summary.interrupted:
+            self._print("stopped; the same command continues")
+        if summary.time_up:
+            self._print(f"the time is up; {summary.cancelled} cells are left, and the same command continues")
+        unfinished = cells - self._space.finished()
+        last = {failure.cell_id: failure for failure in self._space.failures_of() if failure.cell_id in unfinished}
+        for failure in list(last.values())[-MOST_FAILURES:] if summary.failed else []:
+            self._print(f"  failed ({failure.kind}): {failure.label}: {failure.message}")
+            self._print(f"    crossfold why {failure.cell_id}")
+
+    def _print(self, line: str) -> None:
+        if not self._silent:
+            # A path that is cut into lines cannot be copied.
+            out.print(line, soft_wrap=True)
