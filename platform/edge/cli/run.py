@@ -31,7 +31,6 @@ from crossfold.platform.edge.cli.options import (
     WorkersOption,
     exit_with,
 )
-from crossfold.platform.edge.cli.search import print_line
 from crossfold.platform.scheduling.monitor import FleetSummary
 
 
@@ -177,7 +176,7 @@ def submit(
         conditions=conditions,
         until=moment(until, lasting),
     )
-    code = job_submission.submit(job, address, wait=not no_wait, show=print_line)
+    code = job_submission.submit(job, address, wait=not no_wait, show=out.print)
     if code:
         raise typer.Exit(code)
 

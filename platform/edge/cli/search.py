@@ -62,7 +62,7 @@ def search(
             space,
             options,
             trials=trials,
-            show=print_line,
+            show=out.print,
         )
     if result is None:
         raise typer.Exit(TIME_UP)
@@ -72,8 +72,3 @@ def search(
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
     left = None if stop_after is None else stop_after - (time.monotonic() - began)
     exit_with(run_sweeps([winner], space, replace(options, stop_after=left)))
-
-
-def print_line(text: str) -> None:
-    """Prints a line of progress."""
-    out.print(text)

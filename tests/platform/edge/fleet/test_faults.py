@@ -347,7 +347,7 @@ def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspac
     assert not end.value.code
     said = " ".join(capsys.readouterr().out.split())
     reason = "the runner of the cell failed: OSError: [Errno 5] Input/output error"
-    assert f"1 cell failed and count as unfinished: {poisoned.label} (infra, try 3): {reason}" in said
+    assert f"1 cell failed and count as unfinished: {poisoned.label} (infra, attempt 3): {reason}" in said
     assert f"crossfold why {poisoned.cell_id}" in said
     assert "failed: infra (1/2 cells)" in (workspace.reports / "leaderboard.md").read_text()
     page = (workspace.reports / "report.html").read_text()
