@@ -6,6 +6,7 @@ Nothing of crossfold is imported before a fixture asks for it, so that a broken 
 import gc
 import importlib
 import os
+import subprocess
 import wave
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -269,6 +270,22 @@ def tiny_cell(synthetic_store, tiny_recipe):
         )
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB of its own, where this machine lets us have one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    try:
+        allowed = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mounting a file system is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture

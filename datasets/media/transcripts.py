@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.files import write_bytes
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""
@@ -63,13 +64,8 @@ def read_transcript(path: Path) -> tuple[Word, ...]:
 
 def write_transcript(path: Path, words: Sequence[Word]) -> None:
     """Writes words as `read_transcript` reads them; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
     entries = [{"word": word.text, "start": word.start, "end": word.end} for word in words]
-    beside.write_text(
-        json.dumps({"words": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-    )
-    beside.replace(path)
+    write_bytes(path, (json.dumps({"words": entries}, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _word(entry: Any) -> Word:

@@ -9,7 +9,6 @@ the frames of all clips, one after the other.
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from crossfold.datasets.store.input_kinds import standardised
 from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
+from crossfold.platform.core.files import publish_folder, temporary_folder
 
 FORMAT = 1
 _RAW_TYPES = ("uint8", "float16", "float32")
@@ -190,12 +190,10 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
     owner: who writes; part of the name of the folder that a killed run leaves behind.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
-    stores.mkdir(parents=True, exist_ok=True)
     folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips)
     scales = [target if isinstance(target, Target) else Target(target) for target in spec.targets]
     # The final name is the content hash, which is known only when all is written.
-    draft = Path(tempfile.mkdtemp(prefix=f".{spec.corpus}-{owner}-" if owner else f".{spec.corpus}-", dir=stores))
-    try:
+    with temporary_folder(stores, f"{spec.corpus}-{owner}" if owner else spec.corpus) as draft:
         manifest = _write_arrays(draft, spec, scales, arrays)
         pd.DataFrame([asdict(clip) for clip in spec.clips]).to_parquet(draft / "clips.parquet", index=False)
         manifest |= {
@@ -215,11 +213,8 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
         final = stores / f"{spec.corpus}-{manifest['content_hash']}"
         if not (final / "manifest.json").is_file():
             shutil.rmtree(final, ignore_errors=True)
-            draft.chmod(0o755)
-            draft.rename(final)
+            publish_folder(draft, final)
         return final
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_arrays(

@@ -1,71 +1,139 @@
-"""Writing files so that a reader never sees half of one."""
+"""The one way files are written: a reader, also one after a crash or a full disk, finds a whole file or the old one."""
 
-from __future__ import annotations
-
-import contextlib
 import datetime
+import errno
+import glob
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""What a mount answers that has no way to flush a file; there, the rename alone must do."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A file beside its place, renamed. The state of a launch keeps its own time, by which readers know its age."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).chmod(0o644)
-        if path.parent.name == "status":
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                said = datetime.datetime.fromisoformat(json.loads(content)["at"]).timestamp()
-                os.utime(beside, (said, said))
-        Path(beside).replace(path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; the old one stays until the new one is on the disk.
+
+    The mode is what the umask leaves of 0666. Raises `OSError` that names `path`; the temporary file is then gone.
+    """
+    with _replacing(path, "") as draft:
+        draft.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside the place and renames it, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    """`write_bytes` of `json_bytes`."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON with sorted keys, one item a line, UTF-8; equal values give equal bytes. Raises `ValueError` for NaN."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return f"{text}\n".encode()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """As `write_bytes`, for a library that writes the file itself: gives the temporary path, which has the suffix of
+    `path`, and puts the file in its place when the block ends without an error.
+    """
+    with _replacing(path, path.suffix) as draft:
+        try:
+            yield draft
+        except BaseException:
+            # Some libraries keep files of their own next to it, such as the journal of sqlite.
+            for left in draft.parent.glob(f"{glob.escape(draft.name)}*"):
+                left.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder next to `path` to write into, and renames it to `path` when the block ends without an
+    error. Raises `FileExistsError` where `path` is a folder that holds something; nothing temporary is left.
+    """
+    with temporary_folder(path.parent, path.name) as draft:
+        yield draft
+        publish_folder(draft, path)
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Makes the folder `.<name>-<8 hex digits>` in `parent` and removes it, unless `publish_folder` moved it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f".{name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except OSError as error:
-        # A full disk is told by the write, which does not say where.
-        error.filename = error.filename or str(path)
-        raise
+        yield folder
     finally:
-        Path(beside).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(draft: Path, path: Path) -> None:
+    """Flushes the files of a temporary folder to the disk and renames it. Raises what `whole_folder` raises."""
+    for file in sorted(draft.rglob("*")):
+        if file.is_file():
+            with _naming(path):
+                _flush(file)
+    try:
+        draft.rename(path)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        raise
+
+
+@contextmanager
+def _replacing(path: Path, suffix: str) -> Iterator[Path]:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # A device or a pipe, such as /dev/stdout: there is nothing to replace.
+        yield path
+        return
+    if path.is_symlink():
+        path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}{suffix}")
+    try:
+        with _naming(path, draft):
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = draft.stat().st_mode
+            yield draft
+            # Some libraries choose a mode of their own: safetensors 0600, which locks other users out.
+            draft.chmod(mode)
+            _flush(draft)
+            draft.replace(path)
+    finally:
+        # Half a file would keep a full disk full.
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """An error of the disk names the file that people know; the write that finds a disk full names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename2 is None and error.filename in (None, str(draft)):
+            error.filename = str(path)
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file is on the disk. Without it, the rename may outlive a power cut, and the content not."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+    finally:
+        os.close(file)
 
 
 def utc_now() -> str:
     """The time, UTC, ISO 8601, to the microsecond."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Give a fresh folder beside `out` to write into, and rename it to `out` at the end: all appears, or nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.parent / f".{out.name}.partial-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

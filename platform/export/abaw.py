@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.core.files import write_bytes
 from crossfold.platform.export.tracks import Track
 
 ABAW_TARGETS = ("valence", "arousal")
@@ -79,7 +80,7 @@ def _spell(value: np.float32) -> str:
 
 
 def _write(path: Path, rows: Sequence[str]) -> None:
-    path.write_text("\n".join([ABAW_HEADER, *rows]) + "\n", encoding="utf-8")
+    write_bytes(path, ("\n".join([ABAW_HEADER, *rows]) + "\n").encode())
 
 
 def read_abaw(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -4,14 +4,13 @@
 `ca2021_visual` first, their backbones next into a folder of weights, and `crossfold prepare --weights` on it last.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import write_bytes
 from crossfold.platform.modeling.pretrained_files import OWN_SUFFIX
 from crossfold.platform.workspace.cell_record import CellRecord
 
@@ -44,9 +43,6 @@ def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:
             if there.keys() != own.keys() or not all(torch.equal(there[name], own[name]) for name in own):
                 raise UserError(f"{path} holds other weights", "give another --out, or remove the file first")
         else:
-            handle, beside = tempfile.mkstemp(prefix=".", suffix=OWN_SUFFIX, dir=folder)
-            os.close(handle)
-            save_file(own, beside, metadata=about)
-            Path(beside).replace(path)
+            write_bytes(path, save(own, metadata=about))
         written.append(path)
     return tuple(written)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.files import whole_file
 from crossfold.platform.workspace.predictions import Predictions
 
 
@@ -40,11 +41,9 @@ def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as `.csv` or `.parquet`, beside its place first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    if path.suffix == ".parquet":
-        table.to_parquet(beside, index=False)
-    else:
-        table.to_csv(beside, index=False)
-    beside.replace(path)
+    """Writes a table as `.csv` or `.parquet`, whole or not at all."""
+    with whole_file(path) as draft:
+        if path.suffix == ".parquet":
+            table.to_parquet(draft, index=False)
+        else:
+            table.to_csv(draft, index=False)

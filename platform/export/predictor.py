@@ -6,7 +6,6 @@ Legend: N frames of a clip, W windows, L frames of a window, I inputs of a modal
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import write_bytes, write_json
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.training.cell_data import splits
 from crossfold.platform.workspace.cell_record import CellRecord
@@ -160,5 +159,5 @@ def write_deployment(record: CellRecord, store: FeatureStore, folder: Path) -> N
         }
     targets = {name: [store.target(name).low, store.target(name).high] for name in cell.targets}
     for name in _COPIED:
-        shutil.copyfile(record.file(name), folder / name)
+        write_bytes(folder / name, record.file(name).read_bytes())
     write_json(folder / INPUTS, {"modalities": modalities, "targets": targets})

@@ -4,8 +4,6 @@ The light encoder has principal axes of them; spectrograms in decibels are stand
 backbone hears them. Both see nothing of the clips that the fold reports.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.partitions import Fold
 from crossfold.datasets.store.running_stats import Sums
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import whole_file
 from crossfold.platform.features.extractors import Extractor
 from crossfold.platform.features.pca_faces import LightEncoder, Moments, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, network_of
@@ -104,10 +103,8 @@ def encode_folds(work: FoldTask) -> UserError | None:
                 # As `WindowSource` gives it to a backbone that is trained: standardised, in the stored type.
                 features[rows] = network.encode(scaled.astype(array.dtype))
         features[~present] = 0
-        handle, beside = tempfile.mkstemp(prefix=".", suffix=".npy", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, features)
-        Path(beside).replace(path)
+        with whole_file(path) as draft:
+            np.save(draft, features)
     return None
 
 

@@ -7,8 +7,6 @@ T frames, K pictures of a clip of a clip network.
 """
 
 import functools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, deci
 from crossfold.datasets.media.word_features import text_features
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import whole_folder
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.features.extractors import Extractor, Origin, side_of
 
@@ -62,16 +61,12 @@ def clip_folder(scratch: Path, clip: MediaClip) -> Path:
 
 def read_clip(task: ClipTask) -> UserError | None:
     """Reads and encodes one clip; returns, rather than raises, what is wrong with its files."""
-    beside = Path(tempfile.mkdtemp(prefix=".", dir=task.scratch))
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(1), whole_folder(clip_folder(task.scratch, task.clip)) as draft:
             for extractor in task.extractors:
-                _write(beside, extractor.modality, _made(task, extractor), task.clip.info.frames)
-        beside.replace(clip_folder(task.scratch, task.clip))
+                _write(draft, extractor.modality, _made(task, extractor), task.clip.info.frames)
     except UserError as error:
         return error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return None
 
 

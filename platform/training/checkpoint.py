@@ -1,29 +1,20 @@
-"""A training run between two epochs, on disk: written beside its place, sealed, taken up or set aside."""
+"""The checkpoint of a training run between two epochs: written whole, sealed, loaded or set aside."""
 
 import hashlib
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from crossfold.platform.core.files import write_bytes
+
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Writes plain data and tensors beside their place and renames them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes plain data and tensors, whole or not at all."""
     held = io.BytesIO()
     torch.save(content, held)
-    # A name of its own: a second attempt at the cell may be writing too.
-    handle, beside = tempfile.mkstemp(prefix=".last-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(seal(held.getvalue()))
-        Path(beside).replace(path)
-    finally:
-        # Half a checkpoint would keep a full disk full.
-        Path(beside).unlink(missing_ok=True)
+    write_bytes(path, seal(held.getvalue()))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ kept under `conflicts/<cell>/<workspace>/`, and the report names both.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import whole_folder, write_bytes, write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -187,24 +186,16 @@ def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> 
 
 def _take(source: Path, target: Path) -> None:
     """A folder appears at its place whole: linked file by file, or copied."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        shutil.copytree(source, beside, copy_function=_link, dirs_exist_ok=True)
-        beside.chmod(0o755)
-        beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_folder(target) as draft:
+        mode = draft.stat().st_mode
+        shutil.copytree(source, draft, copy_function=_link, dirs_exist_ok=True)
+        draft.chmod(mode)
 
 
 def _take_file(source: Path, target: Path) -> bool:
     if target.exists():
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    beside.unlink(missing_ok=True)
-    _link(str(source), str(beside))
-    beside.replace(target)
+    write_bytes(target, source.read_bytes())
     return True
 
 

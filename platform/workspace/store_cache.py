@@ -6,8 +6,6 @@ those of a workspace at a URL are its copy on this machine.
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import fsspec
@@ -15,6 +13,7 @@ from filelock import FileLock
 
 from crossfold.datasets.store.feature_store import verify_store
 from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.files import whole_folder
 
 CACHE, STORES = "CROSSFOLD_CACHE", "CROSSFOLD_STORES"
 
@@ -46,19 +45,14 @@ def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
 def _fetch(url: str, local: Path) -> None:
     """Copies a store beside its place, checks it, and renames it. A damaged copy is fetched once more."""
     for attempt in (1, 2):
-        beside = Path(tempfile.mkdtemp(prefix=f".{local.name}-", dir=local.parent))
         try:
-            _copy(url, beside)
-            verify_store(beside)
-            beside.chmod(0o755)
-            beside.rename(local)
+            with whole_folder(local) as draft:
+                _copy(url, draft)
+                verify_store(draft)
+            return
         except DataError:
             if attempt == 2:
                 raise
-        else:
-            return
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _copy(url: str, folder: Path) -> None:

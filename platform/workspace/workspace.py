@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import pandas as pd
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import json_bytes, publish_folder, temporary_folder, write_json
 from crossfold.platform.core.layout import CELL_FILES, RECORD
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.workspace.cell_record import CellRecord
@@ -279,26 +278,19 @@ class Workspace:
 
         Everything but `env.json` depends on the cell alone, so two attempts write the same bytes.
         """
-        self.cells.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{cell.cell_id}-", dir=self.cells))
-        try:
-            write_json(beside / "cell.json", cell.model_dump(mode="json"))
-            write_json(beside / "result.json", result)
-            curve.to_parquet(beside / "curve.parquet", index=False)
-            write_predictions(beside / "predictions.npz", predictions)
-            (beside / "best.safetensors").write_bytes(weights)
-            write_json(beside / "env.json", dict(env) | {RECORD: describe_files(beside)})
-            beside.chmod(0o755)
+        with temporary_folder(self.cells, cell.cell_id) as draft:
+            (draft / "cell.json").write_bytes(json_bytes(cell.model_dump(mode="json")))
+            (draft / "result.json").write_bytes(json_bytes(result))
+            curve.to_parquet(draft / "curve.parquet", index=False)
+            write_predictions(draft / "predictions.npz", predictions)
+            (draft / "best.safetensors").write_bytes(weights)
+            (draft / "env.json").write_bytes(json_bytes(dict(env) | {RECORD: describe_files(draft)}))
             if self.mirror is not None:
                 self.mirror.expect(cell.cell_id)
             try:
-                beside.rename(self.cell_path(cell.cell_id))
-            except OSError:
-                if not self.cell_path(cell.cell_id).is_dir():
-                    raise
+                publish_folder(draft, self.cell_path(cell.cell_id))
+            except FileExistsError:
                 return False
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(self.scratch(cell.cell_id), ignore_errors=True)
         if self.mirror is not None:
             self.mirror.send_soon(cell.cell_id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from crossfold.platform.core.files import write_bytes
 from crossfold.platform.edge.cli.options import JsonOption, PluginOption, WeightsOption, WorkspaceOption
 from crossfold.platform.edge.terminal.console import emit, err, out
 from crossfold.platform.workspace.workspace import Workspace
@@ -292,7 +293,6 @@ def folds(
     if out_ is None:
         typer.echo(text, nl=False)
         return
-    out_.parent.mkdir(parents=True, exist_ok=True)
-    out_.write_text(text, encoding="utf-8")
+    write_bytes(out_, text.encode())
     out.print(f"{out_}: {len(found)} folds of {len(clips)} clips", soft_wrap=True)
     out.print(f"next: crossfold prepare {corpus} --root DIR --folds {out_}", soft_wrap=True)

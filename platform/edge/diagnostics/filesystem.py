@@ -3,13 +3,13 @@
 import contextlib
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from crossfold.platform.core.files import temporary_folder
 from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
 
 DISK_BYTES = 2 * GIB
@@ -28,7 +28,7 @@ def workspace_rows(root: Path) -> list[Row]:
     enough = free >= DISK_BYTES
     rows = [row("disk", enough, f"{free / GIB:.1f} GiB free for {root}", "free some, or choose another --workspace")]
     try:
-        with _beside(where) as folder:
+        with temporary_folder(where, "crossfold-doctor") as folder:
             rows += [_renames(folder), _locks(folder), _clock(folder)]
     except OSError as error:
         return [
@@ -40,15 +40,6 @@ def workspace_rows(root: Path) -> list[Row]:
         remedy = "sqlite is not safe on it from several machines: start `mlflow server`, and set MLFLOW_TRACKING_URI"
         rows.append(row("file system", False, f"{root} is on {kind}", remedy, needed=False))
     return rows
-
-
-@contextlib.contextmanager
-def _beside(where: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=".crossfold-doctor-", dir=where))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _renames(folder: Path) -> Row:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossfold.platform.core.errors import FleetError, UserError
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import whole_file, write_json
 from crossfold.platform.edge.fleet.cluster import NAMESPACE, use_settings
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.search import tune_trial
@@ -228,5 +228,6 @@ def _save(search: "Search", store: "FeatureStore", study: Study, workspace: Work
             "cells": study.cells,
         },
     )
-    table.to_parquet(folder / f"{search.name}.parquet", index=False)
+    with whole_file(folder / f"{search.name}.parquet") as draft:
+        table.to_parquet(draft, index=False)
     return SearchResult(best[0], best[1], table)

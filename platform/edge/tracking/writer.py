@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossfold.datasets.store.feature_store import FeatureStore
+from crossfold.platform.core.files import whole_file
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
@@ -229,13 +230,11 @@ def _make_database(path: Path) -> None:
     """Creates and migrates a database in another folder, so that one that is in place is whole."""
     if path.is_file():
         return
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with whole_file(path) as draft:
         _quiet_client(f"sqlite:///{draft}").search_experiments(max_results=1)
         with contextlib.closing(sqlite3.connect(draft)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("PRAGMA journal_mode=delete")
-        draft.replace(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=wal")
 

@@ -5,7 +5,9 @@ goes there; else what is there comes here. Those that change are written by driv
 """
 
 import contextlib
+import datetime
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from crossfold.platform.core.files import write_whole
+from crossfold.platform.core.files import whole_file, write_bytes
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles
 
 FOLLOWED = ("failures", "rescored", "ensembles", "replaced", "sweeps", "searches", "launches", "unfinished", "status")
@@ -52,7 +54,7 @@ class Documents:
             brought = []
             for first in range(0, len(wanted), _AT_ONCE):
                 for name, content in self._files.read(wanted[first : first + _AT_ONCE]).items():
-                    write_whole(self._root / name, content)
+                    self._write(name, content)
                     record[name] = [*(stat_of(self._root / name) or (0, 0)), there[name]]
                     brought.append(name)
             for name in [name for name in record if name not in there and name.split("/")[0] not in SENT_ONLY]:
@@ -79,6 +81,15 @@ class Documents:
             for name in [name for name in record if name.startswith(PASSING) and not (self._root / name).is_file()]:
                 self._files.remove(name)
                 del record[name]
+
+    def _write(self, name: str, content: bytes) -> None:
+        with whole_file(self._root / name) as draft:
+            draft.write_bytes(content)
+            if name.startswith("status/"):
+                # Readers take the age of a launch's state from the file's time, so it keeps the driver's.
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    at = datetime.datetime.fromisoformat(json.loads(content)["at"]).timestamp()
+                    os.utime(draft, (at, at))
 
     def _send(self, path: Path, name: str) -> None:
         if path.suffix != ".db":
@@ -119,7 +130,7 @@ class Documents:
                 yield record
             finally:
                 if (after := json.dumps(record)) != before:
-                    write_whole(path, after.encode())
+                    write_bytes(path, after.encode())
 
 
 def stat_of(path: Path) -> list[int] | None:

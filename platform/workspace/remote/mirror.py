@@ -20,14 +20,13 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossfold.platform.core.errors import DataError, RemoteUnavailable, UserError
-from crossfold.platform.core.files import write_whole
+from crossfold.platform.core.files import publish_folder, temporary_folder, whole_file, write_bytes, write_json
 from crossfold.platform.core.layout import CELL_FILES, HASHED, LEFTOVER_SECONDS, RECORD
 from crossfold.platform.workspace.remote.document_sync import Documents, stat_of
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles, without_password
@@ -233,19 +232,16 @@ class Mirror:
     def fetch_file(self, cell_id: str, name: str) -> None:
         """Brings a large file of a cell. Raises `DataError` where it is not what was committed."""
         place = self._cells / cell_id / name
-        beside = self._cells / f".{cell_id}-{name}-{os.getpid()}-{threading.get_ident()}"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                self.files.fetch(f"cells/{cell_id}/{name}", beside)
-            size = json.loads((self._cells / cell_id / LAST).read_text()).get(RECORD, {}).get(name)
-            if not beside.is_file() or size not in (None, beside.stat().st_size):
-                raise DataError(
-                    f"{name} of cell {cell_id} is not at {self.files.shown} as it was committed",
-                    f"`crossfold rerun {cell_id}` makes it anew",
-                )
-            beside.replace(place)
-        finally:
-            beside.unlink(missing_ok=True)
+        size = json.loads((self._cells / cell_id / LAST).read_text()).get(RECORD, {}).get(name)
+        problem = f"{name} of cell {cell_id} is not at {self.files.shown} as it was committed"
+        remedy = f"`crossfold rerun {cell_id}` computes it again"
+        with whole_file(place) as draft:
+            try:
+                self.files.fetch(f"cells/{cell_id}/{name}", draft)
+            except FileNotFoundError:
+                raise DataError(problem, remedy) from None
+            if size not in (None, draft.stat().st_size):
+                raise DataError(problem, remedy)
 
     def withdraw(self, cell_id: str) -> None:
         """Ends that a cell counts there, as it is to be made anew; its other files stay until they are replaced."""
@@ -255,8 +251,7 @@ class Mirror:
         """Sends a cell that was made anew or put back; other machines then fetch it again."""
         self.expect(cell_id)
         note = self.root / "replaced" / f"{cell_id}-{time.time_ns():x}.json"
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text("{}\n")
+        write_json(note, {})
         self.send_soon(cell_id)
 
     def _send_cell(self, cell_id: str) -> None:
@@ -275,20 +270,15 @@ class Mirror:
         self.files.remove(f"running/{cell_id}")
 
     def _place(self, cell_id: str, content: dict[str, bytes], over: bool) -> None:
-        self._cells.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=self._cells))
-        try:
+        with temporary_folder(self._cells, cell_id) as draft, temporary_folder(self._cells, cell_id) as old:
             for name, part in content.items():
-                (beside / name).write_bytes(part)
-            beside.chmod(0o755)
+                (draft / name).write_bytes(part)
             if over:
                 with contextlib.suppress(FileNotFoundError):
-                    (self._cells / cell_id).rename(beside / "before")
-            with contextlib.suppress(OSError):
-                beside.rename(self._cells / cell_id)
-                shutil.rmtree(self._cells / cell_id / "before", ignore_errors=True)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                    (self._cells / cell_id).rename(old / cell_id)
+            # Another process may have brought the same cell by now.
+            with contextlib.suppress(FileExistsError):
+                publish_folder(draft, self._cells / cell_id)
 
     def _deliver(self) -> None:
         while self.waiting() or self._notes_wait:
@@ -340,7 +330,7 @@ class Mirror:
             with contextlib.suppress(OSError):
                 content = self.files.read([name]).get(name)
                 if content is not None:
-                    write_whole(place, content)
+                    write_bytes(place, content)
         over, seen = threading.Event(), stat_of(place)
 
         def follow() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -19,22 +18,6 @@ from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
 from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, DiskGate, disk_full_error, require_space
 from crossfold.platform.workspace.workspace import Workspace
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MiB of its own, where this machine lets us have one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    try:
-        allowed = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        allowed = False
-    if not allowed:
-        pytest.skip("mounting a file system is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def fill(place: Path) -> Path:
@@ -177,22 +160,10 @@ def test_a_refused_write_is_named_wherever_it_happens(tmp_path, monkeypatch, num
     from crossfold.platform.edge.cli import app as cli
     from crossfold.platform.workspace.driver_lease import driver_lock
 
-    written = os.fdopen
+    def refuse(file):
+        raise OSError(number, os.strerror(number))
 
-    class Refusing:
-        def __init__(self, file) -> None:
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error) -> None:
-            self.file.close()
-
-        def write(self, text) -> int:
-            raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fdopen", lambda *a, **k: Refusing(written(*a, **k)))
+    monkeypatch.setattr(os, "fsync", refuse)
     monkeypatch.setattr(cli, "app", lambda *a, **k: driver_lock(Workspace(tmp_path / "work")).__enter__())
     with pytest.raises(SystemExit) as end:
         cli.main([])

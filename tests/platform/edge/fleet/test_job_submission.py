@@ -277,7 +277,7 @@ def descendants(pid: int) -> list[int]:
 def ray_head():
     """A head of our own on free ports; stopped by its own process ids."""
     scripts = Path(sys.executable).parent
-    folder = tempfile.mkdtemp(prefix="cf", dir="/tmp")  # Ray's sockets allow no long path
+    folder = tempfile.mkdtemp(prefix="cf", dir="/tmp")  # noqa: TID251 - Ray's sockets allow no long path
     url_port = free_port()
     ports = {
         "port": free_port(), "dashboard-port": url_port, "ray-client-server-port": free_port(),
