@@ -1,10 +1,9 @@
-"""The progress of a launch on a terminal, or as lines in a log."""
+"""The progress of a launch: redrawn in place on a terminal, or as lines in a log."""
 
 import contextlib
 import math
-import sys
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from crossfold.platform.core.outcome import Failure
+from crossfold.platform.edge.terminal.console import format_seconds, format_workers
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.monitor import Progress, SilentView, View
 
@@ -19,73 +20,102 @@ ROWS = 16
 """Running cells shown at once."""
 
 
-class PlainView:
-    """One line for each ended cell, for logs."""
+class ConsoleView:
+    """On a terminal the state of the launch, redrawn in place, and a line for each failure; elsewhere a line for each
+    cell that ended, and the counts at the end."""
 
-    def __init__(self, file: IO[str] | None = None) -> None:
-        """`file`: standard output if not given."""
-        self._console = Console(file=file or sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None) -> None:
+        """`console`: of standard output if not given."""
+        self._console = console or Console()
         self._best: dict[str, float] = {}
 
     @contextlib.contextmanager
     def showing(self, progress: Progress) -> Iterator[None]:
-        """Says at the end how it went."""
-        yield
-        self.note(_headline(progress))
+        """Draws while the block runs; the last picture stays."""
+
+        def draw() -> RenderableType:
+            bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
+            state = progress.snapshot()
+            return Group(Text(headline(state)), bar, running_cells(state))
+
+        if self._console.is_terminal:
+            with Live(console=self._console, get_renderable=draw, redirect_stderr=False):
+                yield
+        else:
+            yield
+            self.note(headline(progress.snapshot()))
 
     def event(self, event: Event, label: str, progress: Progress) -> None:
-        """Prints the end of a try."""
+        """Prints a line for the end of an attempt."""
         if event.kind == "epoch" and event.report is not None:
             self._best[event.cell_id] = event.report.best_ccc
+            return
         line = _line(event, label, self._best.get(event.cell_id, math.nan))
-        if line:
-            ended = progress.done + progress.failed + progress.cancelled
-            width = len(str(progress.total))
-            self.note(f"[{ended:>{width}}/{progress.total}] {line}")
         if event.kind in ("finished", "failed", "cancelled"):
             self._best.pop(event.cell_id, None)
+        if line and (event.failure or not self._console.is_terminal):
+            ended = progress.done + progress.failed + progress.cancelled
+            self.note(f"[{ended:>{len(str(progress.total))}}/{progress.total}] {line}")
 
     def note(self, text: str) -> None:
-        """Prints one line."""
-        self._console.print(text)
-
-
-class RichView:
-    """A bar over all cells and a line for each running one, redrawn in place."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        """`console`: standard output if not given."""
-        self._console = console or Console()
-
-    @contextlib.contextmanager
-    def showing(self, progress: Progress) -> Iterator[None]:
-        """Draws while the block runs; the last picture stays."""
-        with Live(console=self._console, get_renderable=lambda: _picture(progress), redirect_stderr=False):
-            yield
-
-    def event(self, event: Event, label: str, progress: Progress) -> None:
-        """Leaves a line above the picture for what went wrong."""
-        if event.kind in ("failed", "requeued", "fatal") and (line := _line(event, label, math.nan)):
-            self.note(line)
-
-    def note(self, text: str) -> None:
-        """Prints one line above the picture."""
-        self._console.print(Text(text))
+        """Prints one line, on a terminal above the picture."""
+        self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
 
 def choose_view(*, json: bool = False) -> View:
-    """Live on a terminal, plain lines elsewhere, nothing where the output must be JSON."""
-    if json:
-        return SilentView()
-    return RichView() if sys.stdout.isatty() else PlainView()
+    """Nothing is shown where the output must be JSON."""
+    return SilentView() if json else ConsoleView()
+
+
+def headline(state: Mapping[str, Any]) -> str:
+    """The state of a launch (`Progress.snapshot`) in one line."""
+    parts = [f"{state['done']}/{state['total']} done"]
+    parts += [f"{state[name]} {name}" for name in ("failed", "cancelled") if state.get(name)]
+    begun = state["running"] or state["done"] or state["failed"] or state.get("cancelled")
+    if state["total"] and not begun:
+        parts.append("starting workers")
+    if state["running"]:
+        parts.append(f"{len(state['running'])} running on {format_workers(state['workers'])}")
+    if state.get("throughput_per_minute"):
+        parts.append(f"{state['throughput_per_minute']:.1f} cells a minute")
+    if state.get("eta_seconds"):
+        parts.append(f"about {format_seconds(state['eta_seconds'])} left")
+    return f"{state['sweep']}: {', '.join(parts)}"
+
+
+def running_cells(state: Mapping[str, Any]) -> RenderableType:
+    """A line for each running cell, by worker; rich wraps it where the terminal is narrow."""
+    held = sorted(state["running"], key=lambda row: row["worker"])
+    table = Table.grid(padding=(0, 2))
+    for row in held[:ROWS]:
+        table.add_row(f"  worker {row['worker']}", Text("  ".join(filter(None, _facts(row)))))
+    if len(held) > ROWS:
+        table.add_row(f"  and {len(held) - ROWS} more")
+    return table
+
+
+def _facts(row: Mapping[str, Any]) -> Iterator[str]:
+    """Label, time, epoch, CCC, best CCC and GPU memory of a running cell, those that are known."""
+    yield row["label"]
+    yield format_seconds(row["seconds"]) if "seconds" in row else ""
+    yield f"epoch {row['epoch']}/{row['epochs']}" if row["epochs"] else "loading"
+    values = ", ".join(f"{target} {value:.3f}" for target, value in (row.get("ccc") or {}).items())
+    yield f"CCC {values}" if values else ""
+    yield f"best CCC {row['best_ccc']:.3f}" if row["best_ccc"] is not None else ""
+    yield f"GPU {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
+
+
+def reason_of(failure: Failure) -> str:
+    """The first line of the message of a failure."""
+    return failure.message.partition("\n")[0]
 
 
 def _line(event: Event, label: str, best: float) -> str:
-    score = f"  best CCC {best:.3f}" if math.isfinite(best) else ""
-    reason = event.failure.message.splitlines()[0] if event.failure and event.failure.message else ""
+    reason = reason_of(event.failure) if event.failure else ""
     kind = f" ({event.failure.kind})" if event.failure else ""
     match event.kind:
         case "finished":
+            score = f"  best CCC {best:.3f}" if math.isfinite(best) else ""
             return f"done       {label}  {event.seconds:.1f} s{score}"
         case "failed":
             return f"failed     {label}{kind}: {reason}"
@@ -96,35 +126,3 @@ def _line(event: Event, label: str, best: float) -> str:
         case "fatal":
             return f"fatal      {reason}"
     return ""
-
-
-def _headline(progress: Progress) -> str:
-    parts = [f"{progress.done}/{progress.total} done"]
-    parts += [f"{progress.failed} failed"] if progress.failed else []
-    parts += [f"{progress.cancelled} cancelled"] if progress.cancelled else []
-    parts += [f"{progress.per_minute:.1f} cells/min"] if progress.per_minute else []
-    if progress.left:
-        parts.append("starting workers" if progress.first_start is None else f"ETA {_duration(progress.eta_seconds)}")
-    return f"{progress.sweep}: " + ", ".join(parts)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _picture(progress: Progress) -> RenderableType:
-    rows = Table.grid(padding=(0, 2))
-    held = sorted(progress.running.values(), key=lambda running: running.rank)
-    for running in held[:ROWS]:
-        report = running.report
-        epochs = f"epoch {report.epoch}/{report.epochs}" if report else "loading"
-        score = f"best CCC {report.best_ccc:.3f}" if report and math.isfinite(report.best_ccc) else ""
-        rows.add_row(Text(f"worker {running.rank}"), Text(running.label), Text(epochs), Text(score))
-    if len(held) > ROWS:
-        rows.add_row(Text(f"and {len(held) - ROWS} more"))
-    bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
-    return Group(Text(_headline(progress)), bar, rows)

@@ -18,7 +18,7 @@ from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.launch.run_cells import run_cells
-from crossfold.platform.edge.terminal.progress import PlainView, RichView, choose_view
+from crossfold.platform.edge.terminal.progress import ConsoleView, choose_view
 from crossfold.platform.scheduling.cell_queue import QueueLimits
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import FleetSummary, SilentView, status_path
@@ -33,7 +33,7 @@ RUNNER = "fake_trials:sleepy"
 DRIVER = """
 import sys
 from pathlib import Path
-from crossfold.platform.edge.terminal.progress import PlainView
+from crossfold.platform.edge.terminal.progress import ConsoleView
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
@@ -42,7 +42,7 @@ from fake_trials import make_cell, sleepy
 workspace = Workspace(Path(sys.argv[1]))
 cells = [make_cell(seed, epochs=60, seconds=0.02) for seed in range(3)]
 missing = [cell for cell in cells if cell.cell_id not in workspace.finished()]
-summary = run_cells(missing, workspace, FleetOptions(workers=0, runner=sleepy), sweep="s", view=PlainView())
+summary = run_cells(missing, workspace, FleetOptions(workers=0, runner=sleepy), sweep="s", view=ConsoleView())
 print(summary.interrupted, summary.cancelled, summary.done)
 """
 
@@ -87,7 +87,7 @@ def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
         workspace,
         FleetOptions(workers=0, runner=RUNNER),
         sweep="some/sweep",
-        view=PlainView(out),
+        view=ConsoleView(Console(file=out)),
         tracker_of=lambda _: tracker,
     )
     assert (summary.done, summary.failed, summary.cancelled, summary.interrupted) == (2, 2, 0, False)
@@ -220,7 +220,7 @@ def _quick(cells) -> Forecast:
 
 def test_live_view_shows_counts_and_running_cells(workspace, fakes):
     out = io.StringIO()
-    view = RichView(Console(file=out, force_terminal=True, width=120))
+    view = ConsoleView(Console(file=out, force_terminal=True, width=120))
     cells = [fakes.make_cell(0, epochs=30, seconds=0.02), fakes.make_cell(1, trouble="oom")]
     run_cells(cells, workspace, FleetOptions(workers=0, runner=RUNNER), sweep="show", view=view)
     text = out.getvalue()
@@ -230,10 +230,9 @@ def test_live_view_shows_counts_and_running_cells(workspace, fakes):
     assert "too large: seed 1" in text
 
 
-def test_output_fits_its_reader(monkeypatch):
+def test_output_that_must_be_json_has_no_progress():
     assert isinstance(choose_view(json=True), SilentView)
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert isinstance(choose_view(), PlainView)
+    assert isinstance(choose_view(), ConsoleView)
 
 
 def test_a_fleet_needs_workers(workspace):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import time
 
 import pytest
@@ -84,22 +85,23 @@ def test_running_cells_show_epoch_ccc_memory_and_what_is_left(space):
     assert "epoch 3/9" in text
     assert "CCC valence 0.250" in text
     assert "arousal" not in text
-    assert "best 0.375" in text
+    assert "best CCC 0.375" in text
     assert "GPU 3.0 GiB" in text
     assert "1 running on 2 workers" in text
     assert "left" in text
     assert "1 failed, the last ones" in text
-    assert "(oom, try 3): too big" in text
-    assert "nobody drives this workspace now" in text
+    assert "(oom, attempt 3): too big" in text
+    assert "No run is active" in text
 
 
-def test_a_narrow_terminal_has_the_same_words_on_two_lines(space):
+def test_a_narrow_terminal_has_the_same_words(space):
     status = read_status(space)
-    narrow = drawn(status, width=80)
+    wide, narrow = drawn(status), drawn(status, width=80)
     assert max(map(len, narrow.splitlines())) <= 80
-    (line,) = [line for line in narrow.splitlines() if "epoch 3/9" in line]
-    assert line.strip() == "epoch 3/9  CCC valence 0.250  best 0.375  GPU 3.0 GiB"
-    assert len(drawn(status).splitlines()) == len(narrow.splitlines()) - 1
+    (line,) = [line for line in wide.splitlines() if "epoch 3/9" in line]
+    assert " ".join(line.split()) in " ".join(narrow.split())
+    assert line.split()[:2] == ["worker", "1"]
+    assert line.endswith("epoch 3/9  CCC valence 0.250  best CCC 0.375  GPU 3.0 GiB")
 
 
 def test_a_cell_that_failed_before_and_runs_again_counts_as_running(space):
@@ -118,12 +120,12 @@ def test_what_a_driver_wrote_that_is_gone_is_not_shown_as_running(space):
     assert read_status(space).launches == []
 
 
-def test_who_drives_is_told(space):
+def test_a_status_names_the_driver(space):
     with driver_lock(space):
-        assert f"driven by process {os.getpid()} on" in drawn(read_status(space))
+        assert f"A run is active: process {os.getpid()} on" in drawn(read_status(space))
     silent = {"pid": 1, "host": "h", "heartbeat": "2026-01-01T00:00:00+00:00", "expires": "2026-01-01T00:02:00+00:00"}
-    assert "takes over" in driver_line(silent)
-    assert driver_line({"pid": 1, "host": "h"}) == "driven by process 1 on h"
+    assert re.fullmatch("No run is active: process 1 on h sent its last heartbeat .* ago; .*", driver_line(silent))
+    assert driver_line({"pid": 1, "host": "h"}) == "A run is active: process 1 on h."
 
 
 def test_a_wrong_sweep_is_answered_with_the_nearest(space):
