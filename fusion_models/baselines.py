@@ -4,17 +4,9 @@ No table has text alone: it is our reading of the text branch of 002.
 """
 
 from crossfold.fusion_models.blocks.readout import LastReadout
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System
 from crossfold.platform.core.base_model import FrozenModel
-
-BIBTEX = """\
-@inproceedings{praveen2021ca,
-  title     = {Cross Attentional Audio-Visual Fusion for Dimensional Emotion Recognition},
-  author    = {Praveen, R. Gnana and Granger, Eric and Cardinal, Patrick},
-  booktitle = {IEEE International Conference on Automatic Face and Gesture Recognition (FG)},
-  year      = {2021}
-}"""
 
 
 class NoParams(FrozenModel):
@@ -30,7 +22,7 @@ def _plain(
             title=title,
             source=source,
             equations=equations,
-            bibtex=BIBTEX,
+            bibtex=citation("praveen2021ca"),
             modalities=modalities,
             params=NoParams,
             readout=lambda params, widths, steps: LastReadout(widths),

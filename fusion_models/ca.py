@@ -3,11 +3,10 @@
 Departs from print: [A8] both maps are normalised column-wise over the L frames, at T_ca = 1.
 """
 
-from crossfold.fusion_models.baselines import BIBTEX
 from crossfold.fusion_models.blocks.cross_attention import CrossAttention, CrossAttentionParams
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import Recursion
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System
 
 EQUATIONS = """\
@@ -22,7 +21,7 @@ CA = register(
         title="Cross-attention",
         source="004 eqs 1-5",
         equations=f"{EQUATIONS}\nZ = [X_att,a ; X_att,v]",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2021ca"),
         params=CrossAttentionParams,
         attend=lambda params, widths, frames: Recursion(lambda: CrossAttention(params, widths), 1),
         readout=lambda params, widths, steps: LastReadout(widths),

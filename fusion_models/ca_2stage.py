@@ -10,17 +10,9 @@ from crossfold.fusion_models.blocks.cross_attention import CrossAttention, Cross
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.ca import EQUATIONS
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System, combined, part
 from crossfold.platform.core.base_model import FrozenModel
-
-BIBTEX = """\
-@inproceedings{lee2021cross,
-  title     = {Cross-Attentional Audio-Visual Fusion for Weakly-Supervised Action Localization},
-  author    = {Lee, Jun-Tae and Jain, Mihir and Park, Hyoungwoo and Yun, Sungrack},
-  booktitle = {International Conference on Learning Representations (ICLR)},
-  year      = {2021}
-}"""
 
 
 class StageParams(FrozenModel):
@@ -41,7 +33,7 @@ CA_2STAGE = register(
 X^(1) = CA^(1)(X), X^(2) = CA^(2)(X^(1))                  our reading (A12)  own W a stage
 dense: X^(2) = tanh(X^(0) + X^(1) + Xh^(2))               the cited work
 Z = [X_a^(2) ; X_v^(2)]""",
-        bibtex=BIBTEX,
+        bibtex=citation("lee2021cross"),
         params=combined("CA2StageParams", CrossAttentionParams, StageParams),
         attend=lambda params, widths, frames: Recursion(
             lambda: CrossAttention(part(CrossAttentionParams, params), widths), params.stages, dense=params.dense

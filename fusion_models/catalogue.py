@@ -1,6 +1,9 @@
 """All systems by name: one file registers one system; `+dca` composes onto any base that yields pairs."""
 
+import re
 import sys
+from functools import cache
+from importlib import resources
 
 from torch import nn
 
@@ -21,14 +24,18 @@ Y_m = X_att,m W_gl,m                                      000 eq 2     W_gl,m : 
 G_m = softmax_k(Y_m / T)                                  000 eq 3     T = 0.1, column 0 unattended, 1 attended
 X_g,m = ReLU(G_m[0] * X_m + G_m[1] * X_att,m)             000 eqs 4-5
 Z = [X_g,a ; X_g,v]"""
-DCA_BIBTEX = """\
-@inproceedings{praveen2024dca,
-  title     = {Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual
-               Dimensional Emotion Recognition},
-  author    = {Praveen, R. Gnana and Alam, Jahangir},
-  booktitle = {IEEE International Conference on Multimedia and Expo (ICME)},
-  year      = {2024}
-}"""
+
+
+def citation(key: str) -> str:
+    """The BibTeX entry of this key in `references.bib`. Raises `KeyError` for a key that is not there."""
+    return references()[key]
+
+
+@cache
+def references() -> dict[str, str]:
+    """The entries of `references.bib` by key."""
+    text = resources.files("crossfold.fusion_models").joinpath("references.bib").read_text("utf-8")
+    return {entry[1]: entry[0] for entry in re.finditer(r"^@\w+\{([^,]+),.*?^\}", text, re.M | re.S)}
 
 
 def register(system: System) -> System:
@@ -85,7 +92,7 @@ def _with_dynamic_gate(base: System) -> System:
         title=f"Dynamic cross-attention on {base.name}",
         source=f"000 eqs 2-5 on {base.source}",
         equations=f"{base.equations}\n{DCA_EQUATIONS}",
-        bibtex=DCA_BIBTEX,
+        bibtex=citation("praveen2024dca"),
         modalities=base.modalities,
         params=combined(f"{base.params.__name__}WithDca", base.params, GateParams, released=released),
         attend=attend,

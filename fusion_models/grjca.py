@@ -7,18 +7,9 @@ X_att^(t), with X^(0) the input. With one iteration this is jca+dca (B13).
 from crossfold.fusion_models.blocks.gates import GateParams
 from crossfold.fusion_models.blocks.readout import FlatGate, FlatGateParams
 from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, recursive_joint_attention
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.rjca import RECURSION
 from crossfold.fusion_models.system import System, combined, part
-
-BIBTEX = """\
-@article{praveen2025grjca,
-  title   = {United we stand, Divided we fall: Handling Weak Complementary Relationships for Audio-Visual Emotion
-             Recognition in Valence-Arousal Space},
-  author  = {Praveen, R. Gnana and Alam, Jahangir and Charton, Eric},
-  journal = {arXiv preprint arXiv:2503.12261},
-  year    = {2025}
-}"""
 
 GRJCA = register(
     System(
@@ -31,7 +22,7 @@ W_go,m = X_m^(M) W_gl,m                                   001 eqs 9-10  W_gl,m :
 G_m = softmax_k(W_go,m / T)                               001 eq 11     L x (M + 1), T = 0.1
 X_g,m = ReLU(sum_t X_m^(t) * G_m[t]), t = 0..M            001 eqs 12-13
 Z = [X_g,a ; X_g,v]""",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2025grjca"),
         params=combined("GRJCAParams", *JOINT_PARTS, GateParams, FlatGateParams),
         attend=recursive_joint_attention,
         readout=lambda params, widths, steps: FlatGate(

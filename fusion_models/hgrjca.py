@@ -10,8 +10,7 @@ from crossfold.fusion_models.blocks.gates import GatedBlock, GateParams
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.blocks.readout import FinalGate, HierarchicalGate, HierarchyParams
 from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, Recursion, RecursionParams, recursive_joint_attention
-from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.grjca import BIBTEX
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.rjca import RECURSION
 from crossfold.fusion_models.system import System, Widths, combined, part
 from crossfold.platform.core.base_model import FrozenModel
@@ -51,7 +50,7 @@ HGRJCA = register(
         title="Hierarchical gated recursive joint cross-attention",
         source="001 eqs 14-20",
         equations=f"{RECURSION}\n{GATES}",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2025grjca"),
         params=combined("HGRJCAParams", *PARTS),
         attend=hierarchical_attention,
         readout=hierarchical_readout,

@@ -5,18 +5,9 @@ Departs from print: [A2] 003's shapes read as rows, W_hv : d x d_v; [B6] G_a^(f)
 [B7] G^(f) has no equation.
 """
 
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.hgrjca import PARTS, hierarchical_attention, hierarchical_readout
 from crossfold.fusion_models.system import System, combined
-
-BIBTEX = """\
-@article{praveen2025grjcav1,
-  title   = {United we stand, Divided we fall: Handling Weak Complementary Relationships for Audio-Visual Emotion
-             Recognition in Valence-Arousal Space},
-  author  = {Praveen, R. Gnana and Alam, Jahangir and Charton, Eric},
-  journal = {arXiv preprint arXiv:2503.12261v1},
-  year    = {2025}
-}"""
 
 HGRJCA_V1 = register(
     System(
@@ -33,7 +24,7 @@ X_g,m^(t) = ReLU(X_m^(t-1) * G_m^(t)[0] + X_m^(t) * G_m^(t)[1])          003 eqs
 G_m^(f) = softmax_k(X_g,m^(M) W_f,m / T)                  not printed (B7)
 X_f,m = ReLU(sum_t X_g,m^(t) * G_m^(f)[t]), t = 1..M      003 eqs 14-15
 Z = [X_f,a ; X_f,v]""",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2025grjcav1"),
         params=combined("HGRJCAv1Params", *PARTS, axis="feature", joint="concat", gain=1.0),
         attend=hierarchical_attention,
         readout=hierarchical_readout,

@@ -7,16 +7,8 @@ the additive map of the first release is another system. [A3] L is fixed by the 
 from crossfold.fusion_models.blocks.joint_attention import JointAttentionParams
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import RELEASED_JOINT, single_joint_attention
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import ModalityParams, System, combined
-
-BIBTEX = """\
-@inproceedings{praveen2022jca,
-  title     = {A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion Recognition},
-  author    = {Praveen, R. Gnana and others},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
-  year      = {2022}
-}"""
 
 EQUATIONS = """\
 J = FC([X_a ; X_v])                                       001 sec 3.2  L x d
@@ -31,7 +23,7 @@ JCA = register(
         title="Joint cross-attention",
         source="001 eqs 1-6",
         equations=EQUATIONS,
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2022jca"),
         params=combined("JCAParams", JointAttentionParams, ModalityParams, released=RELEASED_JOINT),
         released=RELEASED_JOINT,
         attend=single_joint_attention,

@@ -11,8 +11,7 @@ from pydantic import Field
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import Recursion
-from crossfold.fusion_models.catalogue import register
-from crossfold.fusion_models.jca import BIBTEX
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import ModalityParams, System, combined
 from crossfold.platform.core.base_model import FrozenModel
 
@@ -39,7 +38,7 @@ C_m = tanh(X_m' W_jm J / sqrt(d))                         first JCA (A7)  W_jm :
 H_m = ReLU(W_am X_m + W_cm C_m)                           first JCA (A7)  W_am : L x K, W_cm : d x K
 X_att,m = W_hm H_m + X_m                                  first JCA (A7)  W_hm : K x L
 Z = [X_att,a ; X_att,v]""",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2022jca"),
         params=combined("JCAAdditiveParams", AdditiveParams, ModalityParams),
         attend=lambda params, widths, frames: Recursion(
             lambda: JointAttention(

@@ -13,17 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.transformer import Encoder, MultiHead, TransformerParams, attention_context
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Widths, concatenated
-
-BIBTEX = """\
-@article{waligora2024joint,
-  title   = {Joint Multimodal Transformer for Emotion Recognition in the Wild},
-  author  = {Waligora, Paul and Aslam, Haseeb and Zeeshan, Osama and Belharbi, Soufiane and
-             Koerich, Alessandro Lameiras and Pedersoli, Marco and Bacon, Simon and Granger, Eric},
-  journal = {arXiv preprint arXiv:2403.10488},
-  year    = {2024}
-}"""
 
 
 class JointTransformer(nn.Module):
@@ -68,7 +59,7 @@ J = FC([X_a ; X_v])                                       our reading
 E_m = Encoder_m(X_m), m in a, v, j                        our reading  X_j = J
 C_mn = MHA(Q = E_m, KV = E_n), m != n                     our reading  six of them
 Z = FC([C_mn])                                            our reading""",
-        bibtex=BIBTEX,
+        bibtex=citation("waligora2024joint"),
         params=TransformerParams,
         readout=lambda params, widths, steps: JointTransformer(params, widths),
         context=attention_context,

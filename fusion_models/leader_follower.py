@@ -16,18 +16,9 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Widths
 from crossfold.platform.core.base_model import FrozenModel
-
-BIBTEX = """\
-@inproceedings{zhang2021continuous,
-  title     = {Continuous Emotion Recognition with Audio-visual Leader-follower Attentive Fusion},
-  author    = {Zhang, Su and Ding, Yi and Wei, Ziquan and Guan, Cuntai},
-  booktitle = {IEEE/CVF International Conference on Computer Vision Workshops (ICCVW)},
-  pages     = {3567--3574},
-  year      = {2021}
-}"""
 
 
 class LeaderFollowerParams(FrozenModel):
@@ -82,7 +73,7 @@ LEADER_FOLLOWER = register(
 Q_m, K_m, V_m = Linear_m(X_m)                             release  per frame, 2 heads of 16
 F = [softmax_n(Q K' / sqrt(E)) V + V]                     release  over the modalities of the frame
 Z = [X_v ; LayerNorm(Dropout(Linear(F)))]                 release  vision leads""",
-        bibtex=BIBTEX,
+        bibtex=citation("zhang2021continuous"),
         params=LeaderFollowerParams,
         readout=lambda params, widths, steps: LeaderFollower(params, widths),
         context=lambda params: 0,

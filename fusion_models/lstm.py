@@ -9,9 +9,8 @@ Legend: B batch, L frames, Z features of the readout.
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.baselines import BIBTEX
 from crossfold.fusion_models.blocks.recurrent import Recurrent
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Widths, concatenated
 from crossfold.platform.core.base_model import FrozenModel
 
@@ -48,7 +47,7 @@ LSTM = register(
         title="LSTM on concatenated features",
         source="004 Tab. II",
         equations="Z = LSTM([X_a ; X_v])",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2021ca"),
         params=LSTMParams,
         readout=lambda params, widths, steps: RecurrentReadout(params, widths),
         context=lambda params: WHOLE_PAST,

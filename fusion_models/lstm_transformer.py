@@ -9,19 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.lstm import LSTMParams, RecurrentReadout
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Widths, combined, part
 from crossfold.platform.core.base_model import FrozenModel
-
-BIBTEX = """\
-@article{meng2022multimodal,
-  title   = {Multi-modal Emotion Estimation for in-the-wild Videos},
-  author  = {Meng, Liyu and Liu, Yuchen and Liu, Xiaolong and Huang, Zhaopei and Cheng, Yuan and Wang, Meng and
-             Liu, Chuanhe and Jin, Qin},
-  journal = {arXiv preprint arXiv:2203.13032},
-  year    = {2022}
-}"""
 
 
 class SideBySide(nn.Module):
@@ -46,7 +37,7 @@ LSTM_TRANSFORMER = register(
         equations="""\
 S = [X_a ; X_v]                                           our reading
 Z = [LSTM(S) ; Encoder(S)]                                our reading  the cited work averages models of either""",
-        bibtex=BIBTEX,
+        bibtex=citation("meng2022multimodal"),
         params=combined("LSTMTransformerParams", LSTMParams, TransformerParams),
         readout=lambda params, widths, steps: SideBySide(params, widths),
         context=lambda params: WHOLE_PAST if params.causal else None,

@@ -6,16 +6,8 @@ Departs from print: [A5] W_j, W_c and the FC of J are own per iteration (only W_
 
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, RELEASED_JOINT, recursive_joint_attention
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System, combined
-
-BIBTEX = """\
-@inproceedings{praveen2023rjca,
-  title     = {Recursive Joint Attention for Audio-Visual Fusion in Regression Based Emotion Recognition},
-  author    = {Praveen, R. Gnana and Granger, Eric and Cardinal, Patrick},
-  booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
-  year      = {2023}
-}"""
 
 RECURSION = """\
 J^(t) = FC^(t)([X_a^(t-1) ; X_v^(t-1)])                   001 sec 3.2  L x d
@@ -32,7 +24,7 @@ RJCA = register(
         title="Recursive joint cross-attention",
         source="001 eqs 1-8",
         equations=f"{RECURSION}\nZ = [X_a^(M) ; X_v^(M)]",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2023rjca"),
         params=combined("RJCAParams", *JOINT_PARTS, released=RELEASED),
         released=RELEASED,
         attend=recursive_joint_attention,

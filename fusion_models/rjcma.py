@@ -6,16 +6,8 @@ RJCA with a third modality: without text it is `rjca`. Departs from print: [A5] 
 
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, RELEASED_JOINT, recursive_joint_attention
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System, combined
-
-BIBTEX = """\
-@inproceedings{praveen2024rjcma,
-  title     = {Recursive Joint Cross-Modal Attention for Multimodal Fusion in Dimensional Emotion Recognition},
-  author    = {Praveen, R. Gnana and Alam, Jahangir},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
-  year      = {2024}
-}"""
 
 RELEASED = (*RELEASED_JOINT, ("joint", "concat"), ("iterations", 2))
 
@@ -30,7 +22,7 @@ C_m^(t) = tanh(X_m^(t-1)' W_jm^(t) J^(t) / sqrt(d))       002 eqs 2-4    m in a,
 H_m^(t) = ReLU(X_m^(t-1) W_cm^(t) C_m^(t))                002 eqs 5-7    W_cm : L x L
 X_m^(t) = H_m^(t) W_hm^(t) + X_m^(t-1), t = 1..M          002 eqs 8-13   W_hm : L x L
 Z = [X_a^(M) ; X_v^(M) ; X_t^(M)]                         002 eq 14""",
-        bibtex=BIBTEX,
+        bibtex=citation("praveen2024rjcma"),
         modalities=("audio", "visual", "text"),
         params=combined("RJCMAParams", *JOINT_PARTS, released=RELEASED, modalities="audio+visual+text"),
         attend=recursive_joint_attention,

@@ -12,16 +12,8 @@ from crossfold.fusion_models.baselines import NoParams
 from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.blocks.transformer import MultiHead
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Widths
-
-BIBTEX = """\
-@article{tzirakis2021end,
-  title   = {End-to-end multimodal affect recognition in real-world environments},
-  author  = {Tzirakis, Panagiotis and Chen, Jiaxin and Zafeiriou, Stefanos and Schuller, Bj{\\"o}rn},
-  journal = {Information Fusion},
-  year    = {2021}
-}"""
 
 
 class SelfAttention(nn.Module):
@@ -49,7 +41,7 @@ SELF_ATTENTION = register(
         equations="""\
 X_att,m = X_m + softmax_j(Q_m K_m' / sqrt(d_m)) V_m       our reading (A15)  Q, K, V = Linear(d_m -> d_m)
 Z = [X_att,a ; X_att,v]""",
-        bibtex=BIBTEX,
+        bibtex=citation("tzirakis2021end"),
         params=NoParams,
         attend=lambda params, widths, frames: Recursion(lambda: SelfAttention(widths), 1),
         readout=lambda params, widths, steps: LastReadout(widths),

@@ -12,17 +12,8 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import JOINT
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.blocks.transformer import Block, TransformerParams, attention_context
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Trajectory, Widths, concatenated
-
-BIBTEX = """\
-@inproceedings{parthasarathy2021detecting,
-  title     = {Detecting Expressions with Multimodal Transformers},
-  author    = {Parthasarathy, Srinivas and Sundaram, Shiva},
-  booktitle = {IEEE Spoken Language Technology Workshop (SLT)},
-  pages     = {636--643},
-  year      = {2021}
-}"""
 
 
 class CrossBlocks(nn.Module):
@@ -66,7 +57,7 @@ TCA = register(
 X_att,a = Block(Q = X_a, KV = X_v)                        our reading (A13)
 X_att,v = Block(Q = X_v, KV = X_a)                        Block = LayerNorm(x + MHA), LayerNorm(x + FFN)
 Z = Block^layers([X_att,a ; X_att,v])                     self-attention""",
-        bibtex=BIBTEX,
+        bibtex=citation("parthasarathy2021detecting"),
         params=TransformerParams,
         attend=lambda params, widths, frames: Recursion(lambda: CrossBlocks(params, widths), 1),
         readout=lambda params, widths, steps: SelfReadout(params, widths),

@@ -9,19 +9,10 @@ from torch import nn
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.blocks.temporal import TCN
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Widths, combined, part
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.recipe import Temporal
-
-BIBTEX = """\
-@inproceedings{zhou2023leveraging,
-  title     = {Leveraging TCN and Transformer for Effective Visual-Audio Fusion in Continuous Emotion Recognition},
-  author    = {Zhou, Weiwei and Lu, Jiada and Xiong, Zhaolong and Wang, Weifeng},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
-  pages     = {5756--5763},
-  year      = {2023}
-}"""
 
 
 class TCNParams(FrozenModel):
@@ -54,7 +45,7 @@ TCN_TRANSFORMER = register(
         equations="""\
 X_m^(1) = TCN_m(X_m)                                      our reading
 Z = Encoder([X_a^(1) ; X_v^(1)])                          our reading""",
-        bibtex=BIBTEX,
+        bibtex=citation("zhou2023leveraging"),
         params=combined("TCNTransformerParams", TCNParams, TransformerParams),
         attend=lambda params, widths, frames: Recursion(lambda: ModalTCN(part(TCNParams, params), widths), 1),
         readout=lambda params, widths, steps: EncoderReadout(part(TransformerParams, params), widths),

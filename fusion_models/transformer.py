@@ -5,19 +5,8 @@ sec. 2 ("transformers to encode the concatenated version of the feature represen
 """
 
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
-from crossfold.fusion_models.catalogue import register
+from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import ModalityParams, System, combined, part
-
-BIBTEX = """\
-@inproceedings{zhang2023abaw5,
-  title     = {ABAW5 Challenge: A Facial Affect Recognition Approach Utilizing Transformer Encoder and
-               Audiovisual Fusion},
-  author    = {Zhang, Ziyang and An, Liuwei and Cui, Zishun and Xu, Ao and Dong, Tengdong and Jiang, Yueqi and
-               Shi, Jingyi and Liu, Xin and Sun, Xiao and Wang, Meng},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops (CVPRW)},
-  pages     = {5725--5734},
-  year      = {2023}
-}"""
 
 TRANSFORMER = register(
     System(
@@ -27,7 +16,7 @@ TRANSFORMER = register(
         equations="""\
 S_l = W [X_a ; X_v (; X_t)]_l + p_l                       our reading  p sinusoidal
 Z = Block^layers(S), Block(s) = LayerNorm(y + FFN(y)), y = LayerNorm(s + MHA(s, s))""",
-        bibtex=BIBTEX,
+        bibtex=citation("zhang2023abaw5"),
         params=combined("TransformerSystemParams", TransformerParams, ModalityParams),
         readout=lambda params, widths, steps: EncoderReadout(part(TransformerParams, params), widths),
         context=attention_context,

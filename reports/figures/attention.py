@@ -1,6 +1,5 @@
 """Attention maps of a clip, as cells saved them, and attention scores over time (000 Fig. 1)."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,10 +129,8 @@ def _scores(maps: Mapping[_Key, _Array]) -> dict[str, _Array]:
 
 
 def _mean(values: _Array) -> _Array:
-    """Mean over the rows; not a number where no row has one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        mean: _Array = np.nanmean(values, axis=0)
+    """Mean over the rows; NaN where no row has a number, about which `nanmean` would warn."""
+    mean: _Array = np.ma.masked_invalid(values).mean(axis=0).filled(np.nan)
     return mean
 
 

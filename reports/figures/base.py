@@ -98,6 +98,20 @@ def line_of(x: list[float], y: list[float | None], name: str, style: Style, widt
     )
 
 
+def row_dots(x: Iterable[Any], names: Sequence[str], colours: Sequence[str], hover: str, **more: Any) -> go.Scatter:
+    """One dot a row, from row 0 on. hover: what the pointer shows after the name; more: of `go.Scatter`."""
+    return go.Scatter(
+        x=rounded(x),
+        # Rows by index, because two variants may share a name.
+        y=list(range(len(names))),
+        mode="markers",
+        marker={"color": list(colours), "size": 10} | more.pop("marker", {}),
+        text=[plain(name) for name in names],
+        hovertemplate="%{text}" + hover + "<extra></extra>",
+        **more,
+    )
+
+
 def muted_line(x: list[float], y: list[float | None]) -> go.Scatter:
     """A line that only shows where the others are."""
     return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", meta=MUTED, line={"width": 1}, connectgaps=False)

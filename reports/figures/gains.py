@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import NEUTRAL, Figure, Panel, figure_of, label_rows, plain, rounded
+from crossfold.reports.figures.base import NEUTRAL, Figure, Panel, figure_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import DCA, GATED, system_label, system_style, translucent
@@ -51,17 +51,11 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
 
 def gain_dots(rows: Sequence[tuple[str, str, Gain]], axis: str) -> dict[str, Any]:
     """A chart with a dot and its paired interval for each row (name, colour, gain), on both sides of zero."""
-    dots = go.Scatter(
-        x=rounded(gain.mean for *_, gain in rows),
-        y=list(range(len(rows))),
-        mode="markers",
-        marker={"color": [colour for _, colour, _ in rows], "size": 10},
-        error_x=_whiskers([gain for *_, gain in rows]),
-        text=[plain(name) for name, *_ in rows],
-        hovertemplate="%{text}: %{x:+.3f}<extra></extra>",
-    )
+    names, colours, gains = zip(*rows, strict=True)
+    means = [gain.mean for gain in gains]
+    dots = row_dots(means, names, colours, ": %{x:+.3f}", error_x=_whiskers(gains))
     spec = figure_of([dots], x=axis, height=90 + 26 * len(rows))
-    label_rows(spec, [name for name, *_ in rows])
+    label_rows(spec, names)
     spec["layout"]["xaxis"] |= _GAIN_AXIS
     return spec
 

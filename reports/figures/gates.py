@@ -14,6 +14,7 @@ from crossfold.reports.figures.base import (
     label_rows,
     plain,
     rounded,
+    row_dots,
     variant_styles,
 )
 from crossfold.reports.results.comparable import setting_variants
@@ -103,20 +104,19 @@ def _weights(anywhere: pd.DataFrame, results: Results, setting: Setting) -> Figu
         go.Scatter(x=rounded(pair), y=[at, at], mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip")
         for at, (pair, colour) in enumerate(zip(ends, colours, strict=True))
     ]
+    rim, names = {"width": 2, "color": colours}, list(rows["name"])
     dots = [
-        go.Scatter(
-            x=rounded(values[f"mean_{what}"]), y=list(range(len(rows))), mode="markers",
-            text=[plain(name) for name in rows["name"]], hovertemplate=f"%{{text}}, {what}: %{{x:.3f}}<extra></extra>",
-            marker={"color": colours, "size": 10, "symbol": symbol, "line": {"width": 2, "color": colours}},
+        row_dots(
+            values[f"mean_{what}"], names, colours, f", {what}: %{{x:.3f}}", marker={"symbol": symbol, "line": rim}
         )
         for what, symbol in (("clean", "circle-open"), ("damaged", "circle"))
-    ]  # fmt: skip
+    ]
     spec = figure_of([*lines, *dots], x="Mean weight of unattended features", height=110 + 26 * len(rows))
-    label_rows(spec, list(rows["name"]))
+    label_rows(spec, names)
     spec["layout"]["xaxis"]["nticks"] = 6
     words = "; ".join(
         f"{name} {number(float(clean))} clean, {number(float(damaged))} damaged"
-        for name, (clean, damaged) in zip(rows["name"], ends, strict=True)
+        for name, (clean, damaged) in zip(names, ends, strict=True)
     )
     return Figure(
         id="gate-weight",

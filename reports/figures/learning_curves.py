@@ -1,7 +1,6 @@
 """CCC by epoch, mean and spread over runs."""
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -73,25 +72,15 @@ def by_epoch(results: Results, setting: Setting, variant: str, target: str) -> p
     done = cells[cells["status"] == "done"] if cells is not None else None
     if done is None or done.empty:
         return None
-    curves = results.curves.stacked([str(cell_id) for cell_id in done["cell_id"]], target)
-    training = np.isfinite(curves).sum(axis=0)
-    kept = training * 2 >= len(curves)
+    # Masked where a run has ended; the variance is masked too where fewer than two runs of a fold are left.
+    curves = np.ma.masked_invalid(results.curves.stacked([str(cell_id) for cell_id in done["cell_id"]], target))
     folds = done["fold"].to_numpy()
-    variances = np.stack([_variance(curves[folds == fold]) for fold in np.unique(folds)])
-    known = np.isfinite(variances).sum(axis=0)
-    spread = np.sqrt(np.nansum(variances, axis=0) / np.maximum(known, 1))
-    mean = np.nansum(curves, axis=0) / np.maximum(training, 1)
-    table = pd.DataFrame({"epoch": 1 + np.arange(curves.shape[1]), "mean": mean, "sd": spread})
-    trained: pd.DataFrame = table[kept].reset_index(drop=True)
+    variances = np.ma.stack([curves[folds == fold].var(axis=0, ddof=1) for fold in np.unique(folds)])
+    spread = np.ma.sqrt(variances.mean(axis=0)).filled(0.0)
+    epochs, mean = 1 + np.arange(curves.shape[1]), curves.mean(axis=0).filled(0.0)
+    table = pd.DataFrame({"epoch": epochs, "mean": mean, "sd": spread})
+    trained: pd.DataFrame = table[curves.count(axis=0) * 2 >= len(curves)].reset_index(drop=True)
     return trained
-
-
-def _variance(curves: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Variance (n - 1) of each column over its finite values; NaN where it has fewer than two."""
-    count = np.isfinite(curves).sum(axis=0)
-    mean = np.nansum(curves, axis=0) / np.maximum(count, 1)
-    squares = np.nansum((curves - mean) ** 2, axis=0)
-    return np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)
 
 
 def _curve_traces(summary: pd.DataFrame, name: str, style: Style) -> list[go.Scatter]:

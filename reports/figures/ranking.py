@@ -17,6 +17,7 @@ from crossfold.reports.figures.base import (
     label_rows,
     plain,
     rounded,
+    row_dots,
     variant_styles,
 )
 from crossfold.reports.results.comparable import setting_variants
@@ -43,15 +44,7 @@ def rank_chart(results: Results, setting: Setting, ranks: Ranks | None) -> Figur
     styles = variant_styles(results, setting)
     order = [str(name) for name in ranks.mean.index]
     names = [results.variants[variant] for variant in order]
-    dots = go.Scatter(
-        x=rounded(ranks.mean),
-        # Rows by index, because two variants may share a name.
-        y=list(range(len(order))),
-        mode="markers",
-        marker={"color": [styles[variant].colour for variant in order], "size": 10},
-        text=[plain(name) for name in names],
-        hovertemplate="%{text}: mean rank %{x:.2f}<extra></extra>",
-    )
+    dots = row_dots(ranks.mean, names, [styles[variant].colour for variant in order], ": mean rank %{x:.2f}")
     right = float(ranks.mean.max()) + 0.35
     bars = [
         go.Scatter(

@@ -104,7 +104,7 @@ def make_page(
     papers = [table for table in tables if not table.id.startswith(LEADERBOARD)]
     names = setting_names(list(results.settings.values()))
     boards = {table.setting.key: table for table in tables if table.id.startswith(LEADERBOARD)}
-    printed = [gain.printed for table in papers for gain in table.gains]
+    printed = [gain.printed for table in papers for gain in table.gains if gain.printed is not None]
     blocks: list[Block] = []
     for number, setting in enumerate(results.settings.values(), start=1):
         if tables and not boards and not any(table.setting.key == setting.key for table in papers):

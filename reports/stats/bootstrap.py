@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,15 +42,12 @@ class Run:
     """Arrays with one entry a video, in the order of `videos`."""
 
 
-@dataclass(frozen=True)
-class MeanSd:
+class MeanSd(NamedTuple):
     """A mean over folds of means over seeds, and the spread over seeds."""
 
     mean: float
     sd: float | None
     """Root of the mean over folds of the variance over seeds (n - 1); None where no fold has two seeds."""
-    folds: int
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,6 @@ def mean_sd(cells: pd.DataFrame) -> MeanSd:
     return MeanSd(
         mean=float(np.mean([values.mean() for values in inside])),
         sd=float(np.sqrt(np.mean(variances))) if variances else None,
-        folds=len(inside),
-        runs=len(cells),
     )
 
 

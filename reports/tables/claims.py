@@ -15,12 +15,12 @@ from pydantic import Field
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.stats.bootstrap import Gain, holm
+from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import DASH, gain_text, signed
-from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN, equivalence, paired_effect
-from crossfold.reports.tables.comparison import entry_gain, further_gain
-from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
-from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, words_cell
+from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN
+from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, with_verdicts
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, GainLine, Table
+from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, printed_cell, words_cell
 from crossfold.reports.tables.published import MEAN, Column, TableSpec, declared, table_spec
 
 DECLARED = Path(__file__).parent / "claims.yaml"
@@ -67,25 +67,6 @@ class _Claims(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One comparison as measured."""
-
-    label: str
-    target: str
-    printed: float | None
-    """The gain in print."""
-    gain: Gain | None
-    p: float | None
-    """Holm-corrected within the claim."""
-    p_same: float | None
-    """TOST: small where the two are indistinguishable within `MARGIN`."""
-    effect: float | None
-    """Cohen's d of the paired differences."""
-    state: str = ""
-    """`gains`, `loses` and the like, or why there is no gain."""
-
-
-@dataclass(frozen=True)
 class Verdict:
     """A claim, judged."""
 
@@ -94,7 +75,7 @@ class Verdict:
     setting: Setting
     comparable: bool
     """Whether it was measured on the paper's own corpus with its recipe."""
-    comparisons: tuple[Judged, ...]
+    comparisons: tuple[GainLine, ...]
     says: str
     """supported, not supported, contradicted, not testable, or not testable yet."""
     provenance: tuple[tuple[str, str], ...] = ()
@@ -113,7 +94,7 @@ class Verdict:
             return f"{NOT_YET} ({_TOO_FEW if complete else f'{self.done}/{len(self.comparisons)}'})"
         if self.says == UNTESTABLE:
             return f"{UNTESTABLE}: {self.claim.untestable}"
-        same = sum(each.state == _SAME for each in self.comparisons)
+        same = sum(each.verdict == _SAME for each in self.comparisons)
         return self.says + (f", {same} of {len(self.comparisons)} indistinguishable" if same else "")
 
 
@@ -181,13 +162,13 @@ def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
             label_cell(verdict.claim.says),
             words_cell(each.label),
             words_cell(each.target),
-            GridCell(DASH if each.printed is None else signed(each.printed), sort=each.printed),
+            printed_cell(each.printed),
             GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
             GridCell(str(each.gain.n), sort=float(each.gain.n)),
             p_cell(each.p),
             p_cell(each.p_same),
             GridCell(DASH if each.effect is None else signed(each.effect), sort=each.effect),
-            words_cell(each.state),
+            words_cell(each.verdict),
         )
         for verdict in verdicts
         for each in verdict.comparisons
@@ -217,24 +198,22 @@ def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
         cells = compared_cells(claim, comparison)
         return [(lines[row][column], lines[base][base_column]) for row, column, base, base_column in cells]
 
-    found: list[tuple[str, str, float | None, Gain | None, str]] = []
+    found = []
     for comparison in claim.comparisons:
         others = pairs_of(comparison.more_than) if comparison.more_than else []
         label = _pair_words(comparison)
         label += f", more than {_pair_words(comparison.more_than)}" if comparison.more_than else ""
         for index, pair in enumerate(pairs_of(comparison)):
-            other, printed = others[index] if others else (), _printed(*pair)
+            other, printed = others[index] if others else (), printed_gain(*pair)
             if other:
-                gain, less = further_gain(results, table.setting, pair, other), _printed(*other)
+                gain, less = further_gain(results, table.setting, pair, other), printed_gain(*other)
                 printed = None if printed is None or less is None else round(printed - less, 6)
             else:
                 gain = entry_gain(results, table.setting, *pair)
-            found.append((label, pair[0].target, printed, gain, _absent(*pair, *other)))
-    corrected = holm([gain.p if gain else None for *_, gain, _ in found])
-    comparisons = tuple(
-        _judged(label, target, printed, gain, p, absent)
-        for (label, target, printed, gain, absent), p in zip(found, corrected, strict=True)
-    )
+            absent = [entry.text for entry in (*pair, *other) if entry.mean is None]
+            why = absent[0] if absent else "no fold and seed in common"
+            found.append(GainLine(label, pair[0].target, printed, gain, why))
+    comparisons = with_verdicts(found, _comparison_verdict)
     return Verdict(
         claim=claim,
         paper=declared().papers[claim.paper],
@@ -250,38 +229,24 @@ def _pair_words(pair: Comparison) -> str:
     return f"{pair.better} over {pair.base}".replace(" | ", " ")
 
 
-def _printed(better: Entry, base: Entry) -> float | None:
-    """The gain in print."""
-    return None if better.value is None or base.value is None else round(better.value - base.value, 6)
-
-
-def _judged(label: str, target: str, printed: float | None, gain: Gain | None, p: float | None, absent: str) -> Judged:
-    if gain is None:
-        return Judged(label, target, printed, None, None, None, None, absent)
-    p_same = equivalence(gain.differences)
-    clear = gain.sign != 0 and p is not None and p < ALPHA
-    same = p_same is not None and p_same < ALPHA
-    tested = gain.low is not None and p is not None
+def _comparison_verdict(line: GainLine, gain: Gain) -> str:
     # A gain can be clear and yet too small to matter; the claim is about its sign.
-    state = (_GAINS if gain.sign > 0 else _LOSES) if clear else _SAME if same else _UNCLEAR if tested else _TOO_FEW
-    return Judged(label, target, printed, gain, p, p_same, paired_effect(gain.differences), state)
+    if gain.sign != 0 and line.p is not None and line.p < ALPHA:
+        return _GAINS if gain.sign > 0 else _LOSES
+    if line.p_same is not None and line.p_same < ALPHA:
+        return _SAME
+    return _UNCLEAR if gain.low is not None and line.p is not None else _TOO_FEW
 
 
-def _verdict(claim: Claim, comparisons: Sequence[Judged]) -> str:
+def _verdict(claim: Claim, comparisons: Sequence[GainLine]) -> str:
     if claim.untestable:
         return UNTESTABLE
     # One clear loss contradicts the claim, whatever the comparisons that are still to run will give.
-    if any(each.state == _LOSES for each in comparisons):
+    if any(each.verdict == _LOSES for each in comparisons):
         return CONTRADICTED
-    if any(each.gain is None or each.state == _TOO_FEW for each in comparisons):
+    if any(each.gain is None or each.verdict == _TOO_FEW for each in comparisons):
         return NOT_YET
-    return SUPPORTED if all(each.state == _GAINS for each in comparisons) else NOT_SUPPORTED
-
-
-def _absent(*entries: Entry) -> str:
-    """Why two entries have no gain."""
-    texts = [entry.text for entry in entries if entry.mean is None]
-    return texts[0] if texts else "no fold and seed in common"
+    return SUPPORTED if all(each.verdict == _GAINS for each in comparisons) else NOT_SUPPORTED
 
 
 def _cells(spec: TableSpec, words: str, target: str) -> Mapping[str, tuple[str, int]]:

@@ -66,7 +66,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
                 "p_holm": each.p,
                 "p_tost": each.p_same,
                 "cohens_d": each.effect,
-                "state": each.state,
+                "state": each.verdict,
             }
             for each in verdict.comparisons
         ] or [own]

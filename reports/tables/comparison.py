@@ -1,7 +1,7 @@
 """Printed against measured, in what may be compared: the sign of gains, and the order of rows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -63,7 +63,7 @@ def _shipped_hash(recipe: str) -> str:
 def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, setting: Setting) -> tuple[GainLine, ...]:
     """Each printed gain of one component with the measured one."""
     by_label = {line.label: line for line in lines}
-    found: list[tuple[str, str, float, Gain | None, str]] = []
+    found = []
     for pair in spec.pairs:
         for index, column in enumerate(spec.columns):
             base, better = (by_label[label].entries[index] for label in (pair.base, pair.better))
@@ -73,13 +73,21 @@ def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, set
             if column.stream in UNIMODAL:
                 continue
             gain = entry_gain(results, setting, better, base)
-            printed = round(better.value - base.value, 6)
-            found.append((f"{pair.base} → {pair.better}", column.head.lower(), printed, gain, why_none(base, better)))
-    corrected = holm([gain.p if gain else None for *_, gain, _ in found])
-    return tuple(
-        GainLine(label, target, printed, gain, p, _sign_verdict(printed, gain, p) if gain else why)
-        for (label, target, printed, gain, why), p in zip(found, corrected, strict=True)
-    )
+            label, why = f"{pair.base} → {pair.better}", why_none(base, better)
+            found.append(GainLine(label, column.head.lower(), printed_gain(better, base), gain, why))
+    return with_verdicts(found, _sign_verdict)
+
+
+def with_verdicts(lines: Sequence[GainLine], verdict: Callable[[GainLine, Gain], str]) -> tuple[GainLine, ...]:
+    """The lines with p corrected over all of them, and the verdict of each measured gain."""
+    corrected = holm([line.gain.p if line.gain else None for line in lines])
+    tested = [replace(line, p=p) for line, p in zip(lines, corrected, strict=True)]
+    return tuple(replace(line, verdict=verdict(line, line.gain)) if line.gain else line for line in tested)
+
+
+def printed_gain(better: Entry, base: Entry) -> float | None:
+    """The gain in print; None where either number is not printed."""
+    return None if better.value is None or base.value is None else round(better.value - base.value, 6)
 
 
 def entry_gain(results: Results, setting: Setting, better: Entry, base: Entry) -> Gain | None:
@@ -158,14 +166,13 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
     return (f"Order of the measured rows against the printed order: Kendall's tau {', '.join(words)}.",)
 
 
-def _sign_verdict(printed: float, gain: Gain, p: float | None) -> str:
-    # The interval is over videos and the test over seeds; a gain must stand out from both (B13).
-    sign = (printed > 0) - (printed < 0)
+def _sign_verdict(line: GainLine, gain: Gain) -> str:
     if gain.low is None:
         return TOO_FEW
-    if gain.sign == 0 or p is None or p >= ALPHA:
+    # The interval is over videos and the test over seeds; a gain must stand out from both (B13).
+    if gain.sign == 0 or line.p is None or line.p >= ALPHA:
         return UNCLEAR
-    return SAME if gain.sign == sign else OPPOSITE
+    return SAME if gain.sign * (line.printed or 0) > 0 else OPPOSITE
 
 
 def why_none(*entries: Entry) -> str:

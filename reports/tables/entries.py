@@ -1,9 +1,10 @@
-"""What a table is made of: values without mark-up, and how a number is written."""
+"""The parts of a table: values without mark-up."""
 
 from dataclasses import dataclass
 
 from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.bootstrap import Gain, Interval
+from crossfold.reports.stats.hypothesis_tests import equivalence, paired_effect
 
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
@@ -11,7 +12,7 @@ NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "n
 
 @dataclass(frozen=True)
 class Against:
-    """What an entry gained over another row."""
+    """The gain of an entry over another row."""
 
     rival: str
     """Label of the other row."""
@@ -22,7 +23,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table. It always says something: a number, or why there is none."""
+    """One cell of a table: a number, or the reason why there is none."""
 
     text: str
     verdict: str
@@ -32,7 +33,7 @@ class Entry:
     value: float | None = None
     """The published number."""
     recomputed: float | None = None
-    """What the printed number should be by the rest of its row, where it is not that (C6)."""
+    """The printed number as the rest of its row implies it, where the two differ (C6)."""
     variant: str = ""
     target: str = ""
     column: str = ""
@@ -46,7 +47,7 @@ class Entry:
     sd: float | None = None
     interval: Interval | None = None
     video_mean: float | None = None
-    """Mean of the CCC of single videos, beside the pooled one."""
+    """Mean of the CCC of single videos; `mean` is of pooled frames."""
     done: int = 0
     planned: int = 0
     folds: tuple[int, ...] = ()
@@ -84,21 +85,31 @@ class Line:
 
 @dataclass(frozen=True)
 class GainLine:
-    """A printed gain of one component, and the measured one."""
+    """A printed gain of one row over another, and the measured one."""
 
     label: str
     target: str
-    printed: float
+    printed: float | None
     gain: Gain | None
-    p: float | None
-    """Holm-corrected over the gains of the table."""
     verdict: str
-    """same sign, opposite sign, not distinguishable, too few videos to say, or why there is no gain."""
+    """What the measured gain shows, or why there is none."""
+    p: float | None = None
+    """Holm-corrected over the gains of the table, or of the claim."""
+
+    @property
+    def p_same(self) -> float | None:
+        """TOST: small where the two rows are indistinguishable within `MARGIN`."""
+        return equivalence(self.gain.differences) if self.gain else None
+
+    @property
+    def effect(self) -> float | None:
+        """Cohen's d of the paired differences."""
+        return paired_effect(self.gain.differences) if self.gain else None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Everything a reader sees of one table."""
+    """The whole content of one table."""
 
     id: str
     heading: str
@@ -113,9 +124,9 @@ class Table:
     """Targets, or `MEAN` over the others, in the order of the entries of a line."""
     lines: tuple[Line, ...]
     sentences: tuple[str, ...]
-    """What may be compared, and what the comparison says; stands above the table."""
+    """What may be compared, and the result of the comparison; above the table."""
     notes: tuple[str, ...]
-    """How the numbers were made; stands below."""
+    """How the numbers were made; below the table."""
     footnotes: tuple[tuple[str, str], ...] = ()
     """Mark and text."""
     gains: tuple[GainLine, ...] = ()
@@ -126,13 +137,13 @@ class Table:
     best: str = ""
     """Label of the row over which the entries of the other columns have a gain."""
     headline: str = ""
-    """The one sentence that the table was made for; stands above `sentences`."""
+    """The result of the table in one sentence; above `sentences`."""
     heads: tuple[str, ...] = ()
-    """What stands over each column; empty: the target."""
+    """The head of each column; empty: the target."""
     row_head: str = ""
-    """What rows are; empty: Row, or System where nothing is printed."""
+    """The head of the labels; empty: Row, or System where nothing is printed."""
     word_heads: tuple[str, ...] = ()
-    """Heads of printed columns of words, beside the label."""
+    """Heads of columns of words, after the label."""
     architecture: bool = False
     """Whether the entries are sizes of a network and not scores."""
     provenance: tuple[tuple[str, str], ...] = ()

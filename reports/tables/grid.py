@@ -39,6 +39,11 @@ def words_cell(text: str) -> GridCell:
     return GridCell(text or DASH, sort=text.lower(), kind="words")
 
 
+def printed_cell(gain: float | None) -> GridCell:
+    """A gain in print."""
+    return GridCell(DASH if gain is None else signed(gain), sort=gain)
+
+
 def p_cell(p: float | None) -> GridCell:
     """A p value."""
     return GridCell(p_text(p), sort=p)
@@ -145,7 +150,7 @@ def gains_grid(table: Table) -> Grid | None:
         (
             label_cell(line.label),
             words_cell(line.target),
-            GridCell(signed(line.printed), sort=line.printed),
+            printed_cell(line.printed),
             GridCell(gain_text(line.gain), sort=line.gain.mean if line.gain else None),
             p_cell(line.p),
             GridCell(line.verdict, sort=line.verdict, kind="words" if line.gain else "missing"),

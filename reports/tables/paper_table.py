@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.results.model import Results, Setting
@@ -79,12 +80,9 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     entries = tuple(entry for line in lines for entry in line.entries)
     gains = measured_gains(spec, lines, results, setting)
     lacking = spec.post != RAW and any(entry.mean is not None and entry.post == RAW for entry in entries)
-    return Table(
-        id=spec.id,
-        heading=f"{spec.paper}, {spec.number}",
-        title=spec.title,
-        caption=spec.caption,
-        setting=setting,
+    return _table(
+        spec,
+        setting,
         comparable=comparable,
         columns=tuple(column.target for column in spec.columns),
         heads=tuple(column.head for column in spec.columns),
@@ -211,12 +209,9 @@ def _architecture(spec: TableSpec, setting: Setting) -> Table:
         verdict = AGREES if size.replace(" ", "") == printed.replace(" ", "") else "differs"
         lines.append(Line(stage, "", (Entry(size, verdict, printed=printed, target="output size"),), words=(layers,)))
     agreeing = sum(line.entries[0].verdict == AGREES for line in lines)
-    return Table(
-        id=spec.id,
-        heading=f"{spec.paper}, {spec.number}",
-        title=spec.title,
-        caption=spec.caption,
-        setting=setting,
+    return _table(
+        spec,
+        setting,
         comparable=False,
         columns=("output size",),
         row_head="Stage",
@@ -226,6 +221,11 @@ def _architecture(spec: TableSpec, setting: Setting) -> Table:
         notes=spec.notes,
         architecture=True,
     )
+
+
+def _table(spec: TableSpec, setting: Setting, **content: Any) -> Table:
+    heading = f"{spec.paper}, {spec.number}"
+    return Table(spec.id, heading, spec.title, spec.caption, setting, **content)
 
 
 def _marks(rows: Sequence[Row]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.fusion_models.blocks.attention_maps import KINDS, maps_over_time
-from crossfold.fusion_models.catalogue import find_system, system_names
+from crossfold.fusion_models.catalogue import citation, find_system, references, system_names
 from crossfold.fusion_models.system import Features
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
@@ -45,6 +45,11 @@ def test_every_system_of_the_papers_is_registered():
     paired = "ca tca jca rjca rjcma"
     assert set(alone.split()) <= set(SYSTEMS)
     assert {name + dca for name in paired.split() for dca in ("", "+dca")} <= set(SYSTEMS)
+
+
+def test_every_reference_is_cited_by_a_system():
+    cited = {find_system(name).bibtex for name in SYSTEMS}
+    assert cited == {citation(key) for key in references()}
 
 
 def test_released_variants_of_everything_build_and_run():

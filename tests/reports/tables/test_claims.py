@@ -98,7 +98,7 @@ def test_a_claim_waits_until_every_comparison_is_complete(workspace, lab):
     run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, skip=1)
     verdict = verdict_of(workspace, "two-stages-help")
     assert (verdict.says, verdict.text) == (NOT_YET, "not testable yet (1/2)")
-    assert next(each for each in verdict.comparisons if each.gain is None).state == "5/6 cells"
+    assert next(each for each in verdict.comparisons if each.gain is None).verdict == "5/6 cells"
 
 
 def test_one_run_of_each_is_no_sample_of_runs(workspace, lab):

@@ -49,7 +49,7 @@ def table() -> Table:
         sentences=("Measured on the paper's corpus.",),
         notes=("A note with 95% & more.",),
         footnotes=(("a", "First."), ("b", "Second.")),
-        gains=(GainLine("CA → CA w/ DCA", "valence", 0.083, GAIN, 0.04, "not distinguishable"),),
+        gains=(GainLine("CA → CA w/ DCA", "valence", 0.083, GAIN, "not distinguishable", 0.04),),
     )
 
 
