@@ -7,7 +7,6 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.options import JsonOption, WeightsOption, WorkspaceOption
-from crossfold.platform.edge.diagnostics.pretrained import doctor_rows
 from crossfold.platform.edge.terminal.console import emit, out
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -60,14 +59,14 @@ def doctor(workspace: WorkspaceOption = None, weights: WeightsOption = None, as_
     Pretrained weights are needed by recipes with backbones only, so missing ones are optional, damaged ones are not.
     """
     from crossfold.platform.edge.diagnostics.finding import row
-    from crossfold.platform.edge.diagnostics.machine import machine_rows
+    from crossfold.platform.edge.diagnostics.machine import machine_rows, weights_rows
 
     space, trouble = look_at_place(workspace)
     rows = machine_rows(space.root)
     if trouble is not None or space.mirror is not None:
         found = trouble.problem if trouble is not None else f"{space} can be read and written"
         rows.append(row("workspace URL", trouble is None, found, trouble.remedy if trouble is not None else ""))
-    rows += doctor_rows(space, weights)
+    rows += weights_rows(space, weights)
     emit(rows, as_json, "Doctor")
     if any(row["state"] in ("missing", "damaged") for row in rows):
         raise typer.Exit(2)

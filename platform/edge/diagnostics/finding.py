@@ -4,8 +4,6 @@ from typing import Any
 
 Row = dict[str, Any]
 GIB = 2**30
-RAY_FULL = 0.95
-"""Share of the disk of Ray's session folder above which Ray itself refuses to work well."""
 
 
 def row(check: str, good: bool, found: str, remedy: str = "", *, needed: bool = True) -> Row:

@@ -1,11 +1,13 @@
-"""What must hold for a system, backbone or corpus that somebody else wrote; `crossfold check --plugin FILE` prints it.
+"""The rules that a system, backbone or corpus of a plug-in must keep; `crossfold check --plugin FILE` prints them.
 
 Each check runs the real thing on small random input. Whatever a plug-in raises is a finding, never a traceback.
 """
 
+import contextlib
 import copy
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.datasets.corpora.partitions import check_leakage, make_folds
-from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
+from crossfold.datasets.corpora.registry import CORPORA, Corpus
 from crossfold.datasets.store.input_kinds import input_shape
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.fusion_models.catalogue import systems
@@ -31,17 +33,16 @@ REAL = (6, 4, 1)
 
 @dataclass(frozen=True)
 class Check:
-    """One rule, and whether one registered thing keeps it."""
+    """One rule, and whether one registered thing keeps it; `problem` is empty if it does."""
 
     what: str
     rule: str
     problem: str = ""
-    """Empty: it holds."""
     remedy: str = ""
 
 
 class _Broken(Exception):
-    """A rule does not hold: the problem, and what to do."""
+    """A rule is broken: the problem, and what to do."""
 
 
 def check_plugin(path: Path, root: Path | None = None) -> list[Check]:
@@ -71,13 +72,11 @@ def check_system(system: System) -> list[Check]:
     what = f"system {system.name}"
 
     def build(seed: int = 0) -> Fusion:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _seeded(seed):
             return system.build(system.params(), WIDTHS, FRAMES).eval()
 
     def documented() -> None:
-        empty = [name for name in ("title", "source", "equations", "bibtex") if not getattr(system, name).strip()]
-        _require(not empty, f"{', '.join(empty)} empty", "say what it computes and where that comes from")
+        _filled(system, ("title", "source", "equations", "bibtex"), "say what it computes and where that comes from")
         _require(system.bibtex.lstrip().startswith("@"), "bibtex begins with no @", "give one BibTeX entry")
 
     def parameters() -> None:
@@ -146,16 +145,14 @@ def check_backbone(backbone: Backbone) -> list[Check]:
     what = f"backbone {backbone.name}"
 
     def build() -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with _seeded(0):
             return backbone.build().eval()
 
     def raw() -> Tensor:
         return torch.randint(0, 256, (1, 3, *backbone.raw_shape), generator=torch.Generator().manual_seed(0)).byte()
 
     def documented() -> None:
-        empty = [name for name in ("title", "source") if not getattr(backbone, name).strip()]
-        _require(not empty, f"{', '.join(empty)} empty", "say what it is and where it comes from")
+        _filled(backbone, ("title", "source"), "say what it is and where it comes from")
         _require(backbone.modality in ("audio", "visual"), f"modality {backbone.modality!r}", "audio or visual")
 
     def shapes() -> None:
@@ -193,30 +190,35 @@ def check_corpus(name: str, corpus: Corpus, root: Path | None) -> list[Check]:
     what = f"corpus {name}"
 
     def documented() -> None:
-        empty = [key for key in ("description", "layout", "needs") if not getattr(corpus, key).strip()]
-        _require(not empty, f"{', '.join(empty)} empty", "`crossfold list corpora` shows them")
+        _filled(corpus, ("description", "layout", "needs"), "`crossfold list corpora` shows them")
 
     def empty_folder() -> None:
         with tempfile.TemporaryDirectory() as folder:
             inspection = corpus.inspect(Path(folder), deep=False)
-        told = any(finding.severity == "error" for finding in inspection.findings)
-        _require(told and not inspection.clips, "an empty folder is no finding", "say as a `Finding` what is missing")
+        reported = any(finding.severity == "error" for finding in inspection.findings)
+        _require(reported and not inspection.clips, "an empty folder is no finding", "report a `Finding` for each lack")
 
-    def inspect(*, deep: bool) -> Inspection:
-        assert root is not None
-        return corpus.inspect(root.resolve(), deep=deep)
+    rules: dict[str, Callable[[], None]] = {"documented": documented, "empty folder": empty_folder}
+    if root is not None:
+        rules |= _data_rules(corpus, root.resolve())
+    return [_run(what, rule, test) for rule, test in rules.items()]
+
+
+def _data_rules(corpus: Corpus, root: Path) -> dict[str, Callable[[], None]]:
+    """What must hold for a corpus with data in `root`."""
 
     def clips() -> None:
-        found = inspect(deep=True)
+        found = corpus.inspect(root, deep=True)
         errors = [finding for finding in found.findings if finding.severity == "error"]
         _require(not errors, f"{len(errors)} errors, first: {errors[:1]}", "`crossfold validate` lists all")
-        names = [clip.info.name for clip in found.clips]
-        _require(bool(names) and len(set(names)) == len(names), "no clips, or a name twice", "name each clip once")
-        again = [clip.info for clip in inspect(deep=False).clips]
-        _require(again == [clip.info for clip in found.clips], "a second look sees other clips", "sort what is listed")
+        infos = [clip.info for clip in found.clips]
+        names = {info.name for info in infos}
+        _require(bool(names) and len(names) == len(infos), "no clips, or a name twice", "name each clip once")
+        again = [clip.info for clip in corpus.inspect(root, deep=False).clips]
+        _require(again == infos, "a second inspection finds other clips", "sort what is listed")
 
     def labels() -> None:
-        found = inspect(deep=False)
+        found = corpus.inspect(root, deep=False)
         for clip in found.clips:
             given = clip.labels if hasattr(clip, "labels") else clip.read().labels
             shape = (clip.info.frames, len(found.targets))
@@ -224,21 +226,18 @@ def check_corpus(name: str, corpus: Corpus, root: Path | None) -> list[Check]:
             _require(given.dtype == np.float32, f"labels of {clip.info.name} are {given.dtype}", "give float32")
 
     def split() -> None:
-        found = inspect(deep=False)
+        found = corpus.inspect(root, deep=False)
         infos = [clip.info for clip in found.clips]
         for fold in found.folds or make_folds(infos):
             check_leakage(infos, fold)
 
     def sources() -> None:
-        assert root is not None
-        missing = [path for path in corpus.sources(root.resolve()) if not path.is_file()]
+        named = corpus.sources(root)
+        missing = [path for path in named if not path.is_file()]
         _require(not missing, f"{missing[:1]} is no file", "list files that are there")
-        _require(bool(corpus.sources(root.resolve())), "names no file", "list every file the store depends on")
+        _require(bool(named), "names no file", "list every file the store depends on")
 
-    rules: dict[str, Callable[[], None]] = {"documented": documented, "empty folder": empty_folder}
-    if root is not None:
-        rules |= {"clips": clips, "labels": labels, "folds do not leak": split, "sources": sources}
-    return [_run(what, rule, test) for rule, test in rules.items()]
+    return {"clips": clips, "labels": labels, "folds do not leak": split, "sources": sources}
 
 
 _PLAIN = "use plain fields: numbers, words, lists"
@@ -254,6 +253,18 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _filled(thing: object, names: tuple[str, ...], remedy: str) -> None:
+    empty = [name for name in names if not getattr(thing, name).strip()]
+    _require(not empty, f"{', '.join(empty)} empty", remedy)
+
+
 def _require(holds: bool, problem: str, remedy: str) -> None:
     if not holds:
         raise _Broken(problem, remedy)
@@ -267,16 +278,12 @@ def _run(what: str, rule: str, test: Callable[[], None]) -> Check:
     except UserError as error:
         return Check(what, rule, error.problem, error.remedy)
     except Exception as error:  # whatever a plug-in may raise
-        return Check(what, rule, f"{type(error).__name__}: {error}{_where(error)}", "mend the line")
+        return Check(what, rule, f"{type(error).__name__}: {error}{_where(error)}", "correct the line")
     return Check(what, rule)
 
 
 def _where(error: Exception) -> str:
     """The innermost line of the plug-in's own file."""
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
-        if module.startswith("crossfold_plugin_"):
-            place = f", line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_globals.get("__name__", "").startswith("crossfold_plugin_")]
+    return f", line {lines[-1]}" if lines else ""

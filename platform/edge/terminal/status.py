@@ -90,27 +90,20 @@ def cell_rows(space: Workspace, sweep: str | None = None) -> list[dict[str, Any]
     rows: dict[str, dict[str, Any]] = {}
     for name, asked in status.launched.items():
         for cell_id in asked["cells"]:
+            state, epoch, ccc = status.states[cell_id].replace("_", " "), None, None
+            if state == "running":
+                epoch, ccc = running[cell_id]["epoch"], running[cell_id]["best_ccc"]
+            elif state == "failed":
+                state = f"failed: {kinds[cell_id]}"
+            elif state == "done":
+                try:
+                    selection = space.read_exactly(cell_id).result["selection"]
+                    epoch, ccc = selection["best_epoch"], selection["best_ccc"]
+                except DataError:
+                    state = "damaged"
             row = {"cell": cell_id, "label": asked["labels"][cell_id]["label"], "sweep": name}
-            match status.states[cell_id]:
-                case "done":
-                    row |= _selected(space, cell_id)
-                case "running":
-                    held = running[cell_id]
-                    row |= {"state": "running", "epoch": held["epoch"], "ccc": held["best_ccc"]}
-                case "failed":
-                    row |= {"state": f"failed: {kinds[cell_id]}", "epoch": None, "ccc": None}
-                case _:
-                    row |= {"state": "to run", "epoch": None, "ccc": None}
-            rows.setdefault(cell_id, row)
+            rows.setdefault(cell_id, row | {"state": state, "epoch": epoch, "ccc": ccc})
     return list(rows.values())
-
-
-def _selected(space: Workspace, cell_id: str) -> dict[str, Any]:
-    try:
-        selection = space.read_exactly(cell_id).result["selection"]
-    except DataError:
-        return {"state": "damaged", "epoch": None, "ccc": None}
-    return {"state": "done", "epoch": selection["best_epoch"], "ccc": selection["best_ccc"]}
 
 
 def _fresh_states(space: Workspace) -> Iterator[dict[str, Any]]:
