@@ -1,4 +1,4 @@
-"""A backbone with frozen weights as a feature extractor, the same bits however the work is shared out.
+"""Networks with frozen weights as feature extractors, the same bits however the work is shared out.
 
 Every batch that the network sees has the same shape, filled up with zeros at the end of a clip, holds frames of one
 clip only, in their order, and is worked on by one thread: so neither the number of workers nor what else is prepared
@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
-from crossfold.platform.features.bert import BertWords
+from crossfold.platform.features.bert import FRONT_END, BertWords
 from crossfold.platform.features.extractors import Extractor, Origin
+from crossfold.platform.features.transcribe import words_facts
 from crossfold.platform.modeling.determinism import one_thread
 from crossfold.platform.modeling.pretrained import load_backbone, load_into
 from crossfold.platform.modeling.pretrained_files import file_digest, find_weights, own_weights, weights_facts
@@ -84,23 +85,37 @@ def word_encoder(origin: Origin, device: str) -> BertWords:
     return BertWords.load(find_weights(BERT, Path(origin.folder)), device)
 
 
-def extractor_weights(extractor: Extractor, origin: Origin) -> dict[str, Any]:
-    """What the manifest says of the weights of an extractor. Raises `UserError` where they are missing.
+def extractor_facts(extractor: Extractor, origin: Origin, device: str) -> dict[str, Any]:
+    """How a modality is made, for the manifest of the store.
 
-    BERT comes with the words it knows, so it is read from its folder also where backbones have random weights.
+    Its network is loaded once, so that what is wrong with it shows before any work. Raises `UserError` where weights
+    are missing.
     """
-    if origin.seed is not None and extractor.backbone is not None:
-        return {"random": origin.seed}
+    if not extractor.needs_weights:
+        return dict(extractor.front_end)
+    facts: dict[str, Any] = {"extractor": extractor.name, "front_end": dict(extractor.front_end)}
+    facts["weights"] = _weights_of(extractor, origin)
+    facts["device"] = device
+    if extractor.backbone is None:
+        word_encoder(origin, device)
+        return facts | {"encoder": FRONT_END} | words_facts(extractor.name, Path(origin.folder), device)
+    backbone = frozen(extractor.backbone, origin, device).backbone
+    return facts | {"backbone": backbone.name, "revision": backbone.revision, "batch": batch_of(backbone)}
+
+
+def _weights_of(extractor: Extractor, origin: Origin) -> dict[str, Any]:
+    """BERT comes with the words it knows, so it is read from its folder also where backbones have random weights."""
     folder = Path(origin.folder)
-    name: str | None = BERT
-    if extractor.backbone is not None:
-        backbone = BACKBONES.get(extractor.backbone)
-        own = own_weights(backbone, folder)
-        if own is not None:
-            return {"name": "own", "place": own.name, "sha256": file_digest(own)}
-        name = backbone.weights
-    assert name is not None, "own_weights has refused it"
-    return dict(weights_facts(name, folder))
+    if extractor.backbone is None:
+        return dict(weights_facts(BERT, folder))
+    if origin.seed is not None:
+        return {"random": origin.seed}
+    backbone = BACKBONES.get(extractor.backbone)
+    own = own_weights(backbone, folder)
+    if own is not None:
+        return {"name": "own", "place": own.name, "sha256": file_digest(own)}
+    assert backbone.weights is not None, "own_weights has refused it"
+    return dict(weights_facts(backbone.weights, folder))
 
 
 def built(backbone: Backbone, seed: int | None) -> nn.Module:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +22,11 @@ from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo, MediaClip
 from crossfold.datasets.corpora.findings import Finding, refuse_errors
 from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_file
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
-from crossfold.datasets.media.face_tracking import available, side_of_clip
 from crossfold.datasets.store.feature_store import FORMAT, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
-from crossfold.platform.features.extractors import Extractor, FeaturePlan, Origin, face_constants
+from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
 from crossfold.platform.features.fold_fitting import (
     FoldTask,
     encode_folds,
@@ -39,7 +37,7 @@ from crossfold.platform.features.fold_fitting import (
 )
 from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
-from crossfold.platform.features.scratch import claim, clear, me
+from crossfold.platform.features.scratch import acquire, owner_tag, prune
 from crossfold.platform.workspace.workspace import Workspace
 
 Progress = Callable[[str, int, int], None]
@@ -49,126 +47,65 @@ OpenWorkers = Callable[[Sequence[Path], str], Workers]
 """Brings workers for a device (`cpu` or `cuda`), who must all see some paths."""
 
 RANDOM = "random-weights"
-"""Ends the name of a store, and so of its corpus in every result, whose encoders know nothing."""
+"""Ends the name of a store, and so of its corpus in every result, whose encoders have random weights."""
 _FRAMES_A_PROCESS = 10_000
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Reports to nobody."""
+    """Reports nothing."""
 
 
 def prepare(
     workspace: Workspace,
     corpus: str,
     root: Path,
+    asked: Preparation | None = None,
     *,
-    plan: FeaturePlan | None = None,
-    weights: Path | None = None,
-    device: str = "auto",
     processes: int | None = None,
-    plugins: Sequence[Path] = (),
     open_workers: OpenWorkers | None = None,
-    folds: Path | None = None,
-    options: Mapping[str, Any] | None = None,
     progress: Progress = _silent,
 ) -> Path:
     """Builds the feature store of a corpus and returns its folder; the same bytes however it was interrupted.
 
-    plan: which extractor makes each modality; None: those that need no weights.
-    weights: folder of the pretrained weights, else as `weights.weights_folder` says.
-    device: `cpu`, `cuda`, or `auto`, which is a GPU where a network is to be run and there is one.
     processes: how many read clips at a time; None: as many as have work enough. 1 starts no other process.
-    plugins: files that register backbones, loaded by every worker.
     open_workers: who works instead of processes of this machine, such as Ray tasks.
-    folds: a file of folds to use instead of those that follow from the corpus (`partitions.read_fold_file`).
-    options: settings of the corpus's reader, such as a shift of the labels (`Corpus.options`).
     Raises `UserError` for a wrong name or missing weights, and `DataError` that lists what is wrong with the data,
     before any work is done.
     """
-    root = root.resolve()
+    root, asked = root.resolve(), asked or Preparation()
     entry = find_reader(corpus, root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
-    making = FeatureSettings.of(plan or FeaturePlan(), workspace, weights, device)
-    key = _key(entry.sources(root), root, making, folds, options)
+    settings = FeatureSettings.of(asked, workspace)
+    key = _key(entry.sources(root), root, settings, asked)
     memo = workspace.stores / ".prepared" / f"{corpus}-{key}.json"
     if (done := _remembered(memo)) is not None:
         return done
-    _check_place(workspace)
+    _check_writable(workspace)
     progress("check", 0, 1)
-    inspection = entry.read(root, deep=True, options=options)
+    inspection = entry.read(root, deep=True, options=asked.options)
     _check_name(corpus, inspection, entry, root)
     refuse_errors(inspection.findings, root)
     if not inspection.clips:
         raise UserError(f"{root} holds no clip that {corpus} reads", f"`crossfold validate {corpus} --root {root}`")
-    _check_plan(inspection, making, root)
-    if folds is not None:
-        inspection = replace(inspection, folds=read_fold_file(folds, [clip.info for clip in inspection.clips]))
+    settings.check(inspection, root)
+    clips = [clip.info for clip in inspection.clips]
+    if asked.folds is not None:
+        inspection = replace(inspection, folds=read_fold_file(asked.folds, clips))
     progress("check", 1, 1)
-    scratch = workspace.stores / f".preparing-{corpus}-{making.digest}-{key}"
-    if (owner := claim(scratch)) is not None:
+    scratch = workspace.stores / f".preparing-{corpus}-{settings.digest}-{key}"
+    if (owner := acquire(scratch)) is not None:
         raise UserError(f"process {owner.rpartition('-')[2]} prepares the same here", "wait until it is done")
     if open_workers is not None:
-        shared = [root, scratch, *making.files()]
-        workers = open_workers(shared, making.device)
+        workers = open_workers([root, scratch, *settings.files()], settings.device)
     else:
-        clips = [clip.info for clip in inspection.clips]
-        workers = LocalWorkers(processes or (1 if making.device == "cuda" else _worthwhile(clips, making)))
-    job = _Job(workspace.stores, entry, inspection, root, scratch, making, workers, tuple(plugins), progress)
+        workers = LocalWorkers(processes or (1 if settings.device == "cuda" else _worthwhile(clips, settings)))
+    job = _Job(workspace.stores, entry, inspection, root, scratch, settings, workers, asked.plugins, progress)
     store = job.build()
     write_json(memo, {"store": store.name, "root": str(root)})
     shutil.rmtree(scratch, ignore_errors=True)
-    clear(workspace.stores, corpus, store.name.rpartition("-")[0], making.digest)
+    prune(workspace.stores, corpus, store.name.rpartition("-")[0], settings.digest)
     return store
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """A plan with all that shapes its numbers: where weights come from, and on what it is computed."""
-
-    plan: FeaturePlan
-    extractors: Mapping[str, Extractor]
-    weights: Origin | None
-    device: str
-    origin: Mapping[str, Any]
-    """How each modality is made, for the manifest of the store."""
-
-    @classmethod
-    def of(cls, plan: FeaturePlan, workspace: Workspace, weights: Path | None, device: str) -> "FeatureSettings":
-        """Raises `UserError` for a wrong name or device, and where weights are missing."""
-        if device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"device {device!r} is none of auto, cpu, cuda", "choose one")
-        extractors = plan.chosen()
-        if not extractors:
-            raise UserError("the plan makes no modality", "name at least one of --audio, --visual, --text")
-        networks = [extractor for extractor in extractors.values() if extractor.needs_weights]
-        if not networks:
-            return cls(plan, extractors, None, "cpu", {m: dict(e.front_end) for m, e in extractors.items()})
-        # Torch takes seconds to import, and what follows needs it.
-        from crossfold.platform.features.provenance import extractor_facts, weights_origin
-        from crossfold.platform.modeling.determinism import pick_device
-
-        device = pick_device(device)
-        place = weights_origin(plan, workspace, weights)
-        origin = {m: extractor_facts(extractor, place, device) for m, extractor in extractors.items()}
-        return cls(plan, extractors, place, device, origin)
-
-    def files(self) -> list[Path]:
-        """Folders that workers read weights from."""
-        read = [e for e in self.extractors.values() if e.needs_weights and (e.backbone is None or not self.random)]
-        return [Path(self.weights.folder)] if self.weights is not None and read else []
-
-    @property
-    def random(self) -> bool:
-        """Whether a backbone starts from random weights; the words of BERT are never random."""
-        seeded = self.weights is not None and self.weights.seed is not None
-        return seeded and any(extractor.backbone is not None for extractor in self.extractors.values())
-
-    @property
-    def digest(self) -> str:
-        """Stands for the plan in file names."""
-        text = json.dumps([self.plan.model_dump(), self.origin], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -180,7 +117,7 @@ class _Job:
     inspection: Inspection
     root: Path
     scratch: Path
-    making: FeatureSettings
+    settings: FeatureSettings
     workers: Workers
     plugins: tuple[Path, ...]
     progress: Progress
@@ -206,7 +143,7 @@ class _Job:
             self.progress("write", written, len(infos))
             return brought
 
-        random = bool(media) and self.making.random
+        random = bool(media) and self.settings.random
         # One thread, because the number of threads decides the last bit of a matrix product.
         with threadpool_limits(1):
             return write_store(
@@ -216,27 +153,21 @@ class _Job:
                     layout=self.entry.layout,
                     targets=self.inspection.targets,
                     clips=infos,
-                    origin=self._origin(media) | dict(self.inspection.origin),
+                    origin=(self.settings.origin_of(media) if media else {"features": "as given"})
+                    | dict(self.inspection.origin),
                     folds=folds,
-                    inputs={m: e.reads for m, e in self.making.extractors.items() if e.raw} if media else {},
+                    inputs={m: e.reads for m, e in self.settings.extractors.items() if e.raw} if media else {},
                 ),
                 arrays,
-                me(),
+                owner_tag(),
             )
 
-    def _origin(self, media: Sequence[MediaClip]) -> dict[str, Any]:
-        if not media:
-            return {"features": "as given"}
-        origin = {modality: dict(way) for modality, way in self.making.origin.items()}
-        if "visual" in origin and self.making.plan.faces == "find" and _faceless(media):
-            origin["visual"]["faces"] = face_constants(available() or "")
-        return origin
-
     def _tasks(self, clips: Sequence[MediaClip]) -> list[ClipTask]:
-        extractors = tuple(self.making.extractors.values())
-        making = self.making
+        settings, extractors = self.settings, tuple(self.settings.extractors.values())
         return [
-            ClipTask(clip, extractors, self.scratch, making.plan.faces, making.weights, making.device, self.plugins)
+            ClipTask(
+                clip, extractors, self.scratch, settings.plan.faces, settings.weights, settings.device, self.plugins
+            )
             for clip in clips
         ]
 
@@ -267,7 +198,7 @@ class _Job:
     def _fit(self, clips: Sequence[MediaClip], folds: Sequence[Fold]) -> dict[int, LightEncoder]:
         """Light encoders of all folds; features of standardised backbones go to the scratch folder."""
         light: dict[int, LightEncoder] = {}
-        for modality, extractor in self.making.extractors.items():
+        for modality, extractor in self.settings.extractors.items():
             if extractor.name == "light":
                 stride = fitting_stride([clip.info.frames for clip in clips])
                 with threadpool_limits(1):
@@ -298,7 +229,7 @@ class _Encoded:
     def arrays(self) -> ClipArrays:
         features: dict[str, np.ndarray] = {}
         presence: dict[str, np.ndarray] = {}
-        for modality, extractor in self.job.making.extractors.items():
+        for modality, extractor in self.job.settings.extractors.items():
             array, present = stored(self.job.scratch, self.clip, modality)
             presence[modality] = present
             if extractor.name == "light":
@@ -314,16 +245,13 @@ class _Encoded:
         return ClipArrays(features, presence, self.clip.labels, self.clip.spans)
 
 
-def _key(
-    files: Sequence[Path], root: Path, making: FeatureSettings, folds: Path | None, options: Mapping[str, Any] | None
-) -> str:
+def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Preparation) -> str:
     """Stands for the files by name, size and time, and for everything of ours that shapes the numbers."""
-    shaped = [making.digest, available() if making.plan.faces == "find" else None, FORMAT]
-    digest = hashlib.sha256(json.dumps(shaped).encode())
-    if options:
-        digest.update(json.dumps(dict(options), sort_keys=True, default=str).encode())
-    if folds is not None and folds.is_file():
-        digest.update(folds.read_bytes())
+    digest = hashlib.sha256(json.dumps([settings.digest, settings.face_finder, FORMAT]).encode())
+    if asked.options:
+        digest.update(json.dumps(dict(asked.options), sort_keys=True, default=str).encode())
+    if asked.folds is not None and asked.folds.is_file():
+        digest.update(asked.folds.read_bytes())
     for path in files:
         stat = path.stat()
         digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
@@ -339,7 +267,7 @@ def _remembered(memo: Path) -> Path | None:
     return store if (store / "manifest.json").is_file() else None
 
 
-def _check_place(workspace: Workspace) -> None:
+def _check_writable(workspace: Workspace) -> None:
     """Raises `UserError` where nothing can be written, before hours go by."""
     there = next(path for path in (workspace.stores, *workspace.stores.parents) if path.exists())
     try:
@@ -359,45 +287,8 @@ def _check_name(asked: str, inspection: Inspection, entry: Corpus, root: Path) -
     raise UserError(f"{root} holds {found}, not {asked}", f"run `crossfold prepare {name} --root {root}`")
 
 
-def _check_plan(inspection: Inspection, making: FeatureSettings, root: Path) -> None:
-    """Refuses a plan that these data cannot follow."""
-    media = [clip for clip in inspection.clips if isinstance(clip, MediaClip)]
-    if not media:
-        if making.plan != FeaturePlan():
-            raise UserError(
-                f"{root} brings ready features; no extractor can be chosen for them",
-                "leave out --audio, --visual and --text",
-            )
-        return
-    words = making.extractors["text"].name if "text" in making.extractors else ""
-    if words and "vosk" not in words and not any(clip.transcript is not None for clip in media):
-        raise UserError(
-            f"{root} has no transcript", "leave out --text, put transcripts beside the sound, or take --text vosk+bert"
-        )
-    faceless = _faceless(media) if "visual" in making.extractors and making.plan.faces == "find" else []
-    if faceless and available() is None:
-        raise UserError(
-            f"{len(faceless)} of {len(media)} clips have no face crops, such as {faceless[0].info.name}",
-            "pip install 'crossfold[faces]' to cut faces out of their videos, or pass --no-faces to do without",
-        )
-    subjects = Counter((clip.video, side_of_clip(clip.info.name, clip.info.video)) for clip in faceless)
-    for clip in faceless:
-        place = (clip.video, side_of_clip(clip.info.name, clip.info.video))
-        others = [other.info.name for other in faceless if other.video == clip.video]
-        if subjects[place] > 1 or (len(others) > 1 and not place[1]):
-            raise UserError(
-                f"clips {', '.join(others)} show subjects of one video, {clip.video}, and have no crops",
-                "give crops, name two clips <video>_left and <video>_right after their halves, or pass --no-faces",
-            )
-
-
-def _faceless(clips: Sequence[MediaClip]) -> list[MediaClip]:
-    """Clips whose faces must be found in the video."""
-    return [clip for clip in clips if clip.crops is None and clip.video is not None]
-
-
-def _worthwhile(clips: Sequence[ClipInfo], making: FeatureSettings) -> int:
+def _worthwhile(clips: Sequence[ClipInfo], settings: FeatureSettings) -> int:
     """Processes that pay: one takes seconds to start, in which this one reads thousands of frames."""
-    networks = any(extractor.needs_weights for extractor in making.extractors.values())
+    networks = any(extractor.needs_weights for extractor in settings.extractors.values())
     a_process = _FRAMES_A_PROCESS // 10 if networks else _FRAMES_A_PROCESS
     return max(1, min(os.cpu_count() or 1, sum(clip.frames for clip in clips) // a_process))

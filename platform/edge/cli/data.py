@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_bytes
 from crossfold.platform.edge.cli.options import JsonOption, PluginOption, WeightsOption, WorkspaceOption
 from crossfold.platform.edge.terminal.console import emit, err, out
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from crossfold.platform.edge.fleet.task_pool import RayWorkers
-from typing import TYPE_CHECKING
-
-from crossfold.platform.core.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
+    from crossfold.platform.core.process_pool import Workers
+    from crossfold.platform.features.feature_settings import Preparation
 
 FEATURES, WORK = "Features", "Work"
 GPU_SHARE = 0.5
@@ -179,6 +174,7 @@ def prepare(
     """
     from crossfold.platform.core.registry import load_plugin
     from crossfold.platform.features.extractors import FeaturePlan
+    from crossfold.platform.features.feature_settings import Preparation
 
     for path in plugin or ():
         load_plugin(path)
@@ -188,15 +184,9 @@ def prepare(
         faces="find" if faces else "given",
         random_weights=random_weights,
     )
-    work: dict[str, Any] = {
-        "plugins": tuple(plugin or ()),
-        "weights": weights,
-        "device": device,
-        "processes": processes,
-        "folds": folds,
-    }
-    space, options = Workspace.locate(workspace), _options(set_)
-    store = build_store(space, corpus, root, plan=plan, address=address, options=options, **work)
+    space = Workspace.locate(workspace)
+    asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, _options(set_))
+    store = build_store(space, corpus, root, asked, address=address, processes=processes)
     out.print(f"store: {store}", soft_wrap=True)
     for note in _notes(store):
         out.print(note, soft_wrap=True)
@@ -217,24 +207,33 @@ def _notes(path: Path) -> list[str]:
     return notes
 
 
-def build_store(workspace: Workspace, corpus: str, root: Path, *, address: str | None = None, **how: Any) -> Path:
-    """Prepares a corpus under progress bars and returns the folder of its store. `how`: as `prepare` takes it."""
+def build_store(
+    workspace: Workspace,
+    corpus: str,
+    root: Path,
+    asked: "Preparation | None" = None,
+    *,
+    address: str | None = None,
+    processes: int | None = None,
+) -> Path:
+    """Prepares a corpus under progress bars and returns the folder of its store."""
     from crossfold.platform.features import prepare as preparing
 
     if workspace.mirror is not None:
         workspace.mirror.files.check(write=True)
     with Bars() as bars, contextlib.ExitStack() as opened:
-        if address is not None:
-            how["open_workers"] = lambda paths, device: opened.enter_context(
-                _ray_workers(address, paths, device, how.get("processes"))
-            )
-        return preparing.prepare(workspace, corpus, root, progress=bars.stage, **how)
 
+        def ray_workers(paths: Sequence[Path], device: str) -> "Workers":
+            from crossfold.platform.edge.fleet.task_pool import RayWorkers
 
-def _ray_workers(address: str, paths: Sequence[Path], device: str, processes: int | None) -> "RayWorkers":
-    from crossfold.platform.edge.fleet.task_pool import RayWorkers
+            assert address is not None
+            gpus = GPU_SHARE if device == "cuda" else 0.0
+            return opened.enter_context(RayWorkers(address, paths, gpus=gpus, processes=processes))
 
-    return RayWorkers(address, paths, gpus=GPU_SHARE if device == "cuda" else 0.0, processes=processes)
+        workers = ray_workers if address is not None else None
+        return preparing.prepare(
+            workspace, corpus, root, asked, processes=processes, open_workers=workers, progress=bars.stage
+        )
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.features.extractors import FeaturePlan, extractors
+from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.frozen_backbone import batch_of, built
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
@@ -82,9 +83,20 @@ def corpus(tmp_path_factory, media_corpus):
     return media_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS, frames=90, event=70)
 
 
-def make(folder, corpus, audio="logmel", visual="light", seed: int | None = 3, **other) -> Path:
+def make(
+    folder,
+    corpus,
+    audio="logmel",
+    visual="light",
+    seed: int | None = 3,
+    weights=None,
+    plugins=(),
+    device="auto",
+    **other,
+) -> Path:
     plan = FeaturePlan(audio=audio, visual=visual, random_weights=seed)
-    return prepare(Workspace(folder), "affwild2", corpus, plan=plan, **{"processes": 1, **other})
+    asked = Preparation(plan, weights, device, tuple(plugins))
+    return prepare(Workspace(folder), "affwild2", corpus, asked, **{"processes": 1, **other})
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +191,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from crossfold.platform.features.extractors import FeaturePlan
+from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.workspace.workspace import Workspace
@@ -191,7 +204,7 @@ def kill(at, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 plan = FeaturePlan(audio="tiny_sound", visual="tiny_clip", random_weights=3)
-prepare(Workspace(Path(space)), "affwild2", Path(root), plan=plan, processes=1, progress=kill)
+prepare(Workspace(Path(space)), "affwild2", Path(root), Preparation(plan), processes=1, progress=kill)
 """
 
 
@@ -248,7 +261,7 @@ def test_missing_weights_and_wrong_names_stop_it_before_any_work(tmp_path, corpu
     def fails(**plan):
         workspace = Workspace(tmp_path / "ws")
         with pytest.raises(UserError) as error:
-            prepare(workspace, "affwild2", corpus, plan=FeaturePlan(**plan), weights=tmp_path, processes=1)
+            prepare(workspace, "affwild2", corpus, Preparation(FeaturePlan(**plan), tmp_path), processes=1)
         assert not (tmp_path / "ws").exists()
         return str(error.value)
 
@@ -266,7 +279,7 @@ def test_ready_features_take_no_extractor(tmp_path):
 
     write_synthetic(tmp_path / "data", clips=4, frames=60)
     with pytest.raises(UserError, match="brings ready features"):
-        prepare(Workspace(tmp_path / "ws"), "synthetic", tmp_path / "data", plan=FeaturePlan(audio="mfcc"))
+        prepare(Workspace(tmp_path / "ws"), "synthetic", tmp_path / "data", Preparation(FeaturePlan(audio="mfcc")))
 
 
 def test_every_backbone_and_every_input_is_an_extractor():
@@ -282,17 +295,17 @@ def test_every_backbone_and_every_input_is_an_extractor():
 
 
 def test_a_run_that_is_at_it_already_is_left_alone(tmp_path, corpus, plugin):
-    from crossfold.platform.features.scratch import alive, claim
+    from crossfold.platform.features.scratch import acquire, owner_alive
 
     folder = tmp_path / "scratch"
-    assert claim(folder) is None
-    assert claim(folder) is None
+    assert acquire(folder) is None
+    assert acquire(folder) is None
     owner = (folder / ".owner").read_text().rpartition("-")[0]
     (folder / ".owner").write_text(f"{owner}-{os.getppid()}")
-    assert claim(folder) == f"{owner}-{os.getppid()}"
+    assert acquire(folder) == f"{owner}-{os.getppid()}"
     (folder / ".owner").write_text(f"{owner}-999999999")
-    assert claim(folder) is None
-    assert alive("0a0a0a0a-999999999"), "a process of another machine may be alive"
+    assert acquire(folder) is None
+    assert owner_alive("0a0a0a0a-999999999"), "a process of another machine may be alive"
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +332,9 @@ def test_faces_are_cut_out_of_videos_without_crops(tmp_path, crop_free):
     codes = np.asarray(store.features("visual", 0))
     assert (codes.any(1) == present).all()
     assert sorted(crop_free.rglob("*")) == before
-    without = FeatureStore(prepare(workspace, "puppets", crop_free, plan=FeaturePlan(faces="given"), processes=1))
+    without = FeatureStore(
+        prepare(workspace, "puppets", crop_free, Preparation(FeaturePlan(faces="given")), processes=1)
+    )
     assert not without.present("visual").any()
     assert "faces" not in without.manifest["origin"]["visual"]
 

@@ -14,7 +14,8 @@ from crossfold.platform.core.outcome import Silent
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.features.bert import BertWords
 from crossfold.platform.features.extractors import FeaturePlan
-from crossfold.platform.features.prepare import FeatureSettings, prepare
+from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
+from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 
 CLIPS = {"t0": "Train_Set", "t1": "Train_Set", "t2": "Train_Set", "t3": "Train_Set", "t4": "Train_Set"}
@@ -46,7 +47,7 @@ def corpus(tmp_path_factory, media_corpus):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, corpus, weights):
     workspace = Workspace(tmp_path_factory.mktemp("ws"))
-    prepare(workspace, "affwild2", corpus, plan=FeaturePlan(text="bert"), weights=weights, processes=1, device="cpu")
+    prepare(workspace, "affwild2", corpus, Preparation(FeaturePlan(text="bert"), weights, "cpu"), processes=1)
     return workspace
 
 
@@ -67,16 +68,18 @@ def test_words_stand_on_their_frames_in_the_store(prepared, weights):
         np.testing.assert_array_equal(present, expected.any(axis=1))
 
 
-def test_bert_is_read_beside_backbones_of_random_weights(tmp_path, weights):
+def test_bert_is_read_next_to_backbones_of_random_weights(tmp_path, weights):
     plan = FeaturePlan(text="bert", audio="resnet18", random_weights=3)
-    making = FeatureSettings.of(plan, Workspace(tmp_path), weights, "cpu")
-    assert making.origin["audio"]["weights"] == {"random": 3}
-    assert making.origin["text"]["weights"]["name"] == "bert-base-uncased"
-    assert (making.random, making.files()) == (True, [weights])
-    words_only = FeatureSettings.of(FeaturePlan(text="bert", random_weights=3), Workspace(tmp_path), weights, "cpu")
+    settings = FeatureSettings.of(Preparation(plan, weights, "cpu"), Workspace(tmp_path))
+    assert settings.origin["audio"]["weights"] == {"random": 3}
+    assert settings.origin["text"]["weights"]["name"] == "bert-base-uncased"
+    assert (settings.random, settings.files()) == (True, [weights])
+    words_only = FeatureSettings.of(
+        Preparation(FeaturePlan(text="bert", random_weights=3), weights, "cpu"), Workspace(tmp_path)
+    )
     assert not words_only.random
     assert not FeatureSettings.of(
-        FeaturePlan(audio="resnet18", random_weights=3), Workspace(tmp_path), weights, "cpu"
+        Preparation(FeaturePlan(audio="resnet18", random_weights=3), weights, "cpu"), Workspace(tmp_path)
     ).files()
 
 
@@ -119,12 +122,12 @@ def test_a_cell_of_three_modalities_trains_on_it(prepared, tiny_cell):
 def test_what_is_missing_is_named_before_any_work(tmp_path, corpus, weights, plan, problem):
     workspace = Workspace(tmp_path)
     with pytest.raises(UserError, match=problem):
-        prepare(workspace, "affwild2", corpus, plan=FeaturePlan(text=plan), weights=weights, device="cpu")
+        prepare(workspace, "affwild2", corpus, Preparation(FeaturePlan(text=plan), weights, "cpu"))
     assert not list(workspace.stores.glob("*"))
 
 
 def test_text_without_any_transcript_says_what_to_do(tmp_path, media_corpus, weights):
     root = media_corpus(tmp_path / "data", clips=CLIPS, frames=10)
     with pytest.raises(UserError, match="has no transcript") as raised:
-        prepare(Workspace(tmp_path / "ws"), "affwild2", root, plan=FeaturePlan(text="bert"), weights=weights)
+        prepare(Workspace(tmp_path / "ws"), "affwild2", root, Preparation(FeaturePlan(text="bert"), weights))
     assert "vosk+bert" in raised.value.remedy

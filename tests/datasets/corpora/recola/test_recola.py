@@ -23,6 +23,7 @@ from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.metrics import ccc
+from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.damage import put, rewrite, truncate
@@ -277,9 +278,9 @@ def test_the_shift_is_in_the_store_and_in_its_hash(root, tmp_path):
         assert (clip.labels[FRAMES - 17 :, 1] == UNLABELLED).all()
     workspace = Workspace(tmp_path / "ws")
     first = prepare(workspace, "recola", root, processes=1)
-    second = prepare(workspace, "recola", root, processes=1, options={"label_shift": 0.4})
+    second = prepare(workspace, "recola", root, Preparation(options={"label_shift": 0.4}), processes=1)
     assert first != second
-    assert prepare(workspace, "recola", root, options={"label_shift": 0.4}) == second
+    assert prepare(workspace, "recola", root, Preparation(options={"label_shift": 0.4})) == second
     store = FeatureStore(second)
     assert json.loads((second / "manifest.json").read_text())["origin"]["label_shift"].startswith("valence 0.4 s")
     assert store.folds[0].train == ("train_1", "train_3", "train_4")
