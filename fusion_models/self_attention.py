@@ -28,6 +28,7 @@ class SelfAttention(nn.Module):
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
         """Attended features, one B x L x d_m a modality."""
         mask_BL = features.mask_BL
+        # X_att,m = X_m + softmax(Q K' / sqrt(d_m)) V
         return {
             m: (x + self.heads[m](x, x, mask_BL, notes, (m, m))) * mask_BL.unsqueeze(-1) for m, x in features.x.items()
         }

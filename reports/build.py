@@ -82,6 +82,7 @@ def build_report(
     moment = now or datetime.datetime.now(datetime.UTC)
     built = build_tables(results, wanted, moment)
     verdicts = judge(results, built)
+    # Nothing is written before everything is computed.
     out = out or workspace.reports
     out.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
@@ -110,7 +111,7 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
         else:
             spec = table_spec(name)
             built.append(build(spec, results, choose_setting(spec, results)))
-    date = made.strftime(DATE).strip() if made else ""
+    date = made.strftime(DATE).strip() if made else ""  # a time without a zone leaves a space at the end
     return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)
 
 

@@ -72,7 +72,7 @@ class ReportServer:
         page, undated = self._build()
         version = hashlib.sha256(undated.encode()).hexdigest()[:16]
         self._seen = seen
-        changed = bool(undated) and version != self._version
+        changed = bool(undated) and version != self._version  # a file that no page shows may have changed
         if changed:
             self._page, self._version = page.encode(), version
         return changed
@@ -113,6 +113,7 @@ class ReportServer:
                 waiting = "" if self._version else _WAITING.format(words=escape(str(error)))
                 return waiting, waiting
             text = report.paths[0].read_text(encoding="utf-8")
+            # With its date, every build would be a new version.
             return text, text.replace(report.page.date if report.page else "", "")
 
 

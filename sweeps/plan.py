@@ -49,7 +49,7 @@ def expand(sweep: Sweep, store: FeatureStore) -> Plan:
         make_cell(variant, store, chosen, fold, target, sweep.seeds[0], revisions[variant.system])
         for fold, target, variant, chosen in axes
     ]
-    cells = [cell.with_seed(seed) for seed in sweep.seeds for cell in first]
+    cells = [cell.with_seed(seed) for seed in sweep.seeds for cell in first]  # cheaper than checking each cell again
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
 
 

@@ -32,7 +32,7 @@ class Prepared:
 
 def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Sweep:
     """A grid sweep. Raises `UserError` with the right command for a search."""
-    for plugin in plugins or ():
+    for plugin in plugins or ():  # first, because the sweep may name a system of theirs
         load_plugin(plugin)
     sweep = load(source, overrides or ())
     if isinstance(sweep, Search):

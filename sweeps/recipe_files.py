@@ -48,6 +48,7 @@ class Difference:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with Crossfold, overlaid ones included."""
+    # A file such as `+features.yaml` is an overlay on any recipe with backbones.
     names = sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("+"))
     trained = [name for name in names if load_recipe(name).backbones]
     return sorted(names + [f"{name}+{path.stem[1:]}" for path in RECIPES.glob("+*.yaml") for name in trained])
@@ -83,6 +84,7 @@ def sources_of(name: str) -> dict[str, Source]:
         lines = path.read_text(encoding="utf-8").splitlines()
         node = yaml.compose("\n".join(lines), Loader=yaml.SafeLoader)
         for field, line in _leaves(node, ""):
+            # An overlay may replace a group by one value, or one value by a group.
             for old in [key for key in found if key.startswith(f"{field}.") or field.startswith(f"{key}.")]:
                 del found[old]
             found[field] = _source(lines[line])

@@ -52,7 +52,7 @@ def _facts(cell: Cell) -> dict[str, tuple[Any, ...]]:
         "seed": (cell.seed,),
         "selection": (cell.recipe.selection,),
     }
-    # A parameter may be a list, which no set holds: its text stands for it.
+    # A parameter may be a list, which no set can hold, so its text is used.
     hashable = {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in cell.params.items()}
     return axes | {key: (value,) for key, value in hashable.items() if key not in axes}
 
@@ -61,7 +61,7 @@ def _same(asked: str, there: Any) -> bool:
     if asked.casefold() == str(there).casefold():
         return True
     try:
-        read = yaml.safe_load(asked)
+        read = yaml.safe_load(asked)  # as a sweep file is read: `true` is a bool, `1e-3` a number
         return (type(read) is type(there) and bool(read == there)) or float(asked) == there
     except (yaml.YAMLError, ValueError):
         return False

@@ -78,6 +78,7 @@ class _Common(FrozenModel):
     """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
     seeds: Seeds = (0, 1, 2)
 
+    # A workspace has a file with the name of each launched sweep.
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
@@ -162,7 +163,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
     """
     path = find_sweep(source)
     data = read_yaml(path, "a sweep", EXAMPLE)
-    kind = Search if "space" in data else Sweep
+    kind = Search if "space" in data else Sweep  # only a search has a space
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -176,7 +177,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
                 f"--set {override}: unknown key {key!r}{did_you_mean(key, known)}", "a sweep key or recipe field"
             )
         else:
-            data["set"] = {**(data.get("set") or {}), key: value}
+            data["set"] = {**(data.get("set") or {}), key: value}  # `set:` without a value is null
     return kind.parse(data, str(source))
 
 

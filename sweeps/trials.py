@@ -52,13 +52,16 @@ def check_space(search: Search, store: FeatureStore) -> None:
     inner_fold(store.clips, store.fold(search.fold), 0, search.inner_folds)
     listed = [key for key, value in search.params.items() if isinstance(value, list)]
     if listed:
-        raise UserError(f"params.{listed[0]} is a list: a search varies what stands in `space`", "give one value")
+        raise UserError(
+            f"params.{listed[0]} is a list, but a search varies `space` only", "give one value, or a range in `space`"
+        )
+    # An illegal value raises in the cells of a configuration that has it.
     for chosen in corners(search):
         trial_cells(search, store, chosen)
 
 
 def corners(search: Search) -> Iterator[dict[str, Any]]:
-    """Configurations in which each end of a range and each choice stands once. Raises `UserError` for a bad range."""
+    """Configurations that contain each end of a range and each choice. Raises `UserError` for a bad range."""
     values = {key: _values(key, dimension) for key, dimension in search.space.items()}
     first = {key: given[0] for key, given in values.items()}
     return ({**first, key: value} for key, given in values.items() for value in given)

@@ -15,14 +15,14 @@ _KINDS = {type(None): "is empty", list: "holds a list", str: "holds one line of 
 
 
 class _Loader(_BASE):  # type: ignore[misc]
-    """YAML in which a key may stand once: of two values, PyYAML would silently drop one."""
+    """YAML that refuses a key given twice, of which PyYAML would silently drop one value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         counts = Counter(key.value for key in keys)
         for key in reversed(keys):
             if counts[key.value] > 1:
-                raise yaml.MarkedYAMLError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise yaml.MarkedYAMLError(None, None, f"key {key.value!r} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -59,6 +59,6 @@ def _explained(path: Path, text: str, error: yaml.MarkedYAMLError) -> UserError:
     line = min(mark.line if mark is not None else 0, len(lines) - 1)
     if "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
         problem, remedy = "it is indented by a tab", "indent with spaces"
-    elif "stands twice" in problem:
+    elif "is given twice" in problem:
         remedy = "leave one of them"
     return UserError(f"{path}, line {line + 1}: {problem}", remedy)

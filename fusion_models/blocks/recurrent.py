@@ -24,7 +24,7 @@ class Recurrent(nn.Module):
         if not self.lstm.bidirectional:
             h_BLH: Tensor = self.lstm(x_BLI)[0]
             return h_BLH * mask_BL.unsqueeze(-1)
-        lengths_B = mask_BL.sum(dim=1).clamp(min=1).cpu()
+        lengths_B = mask_BL.sum(dim=1).clamp(min=1).cpu()  # torch packs no sequence of length zero
         packed = pack_padded_sequence(x_BLI, lengths_B, batch_first=True, enforce_sorted=False)
         both_BLH, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BLI.shape[1])
         return both_BLH * mask_BL.unsqueeze(-1)

@@ -44,6 +44,7 @@ class WeightNormConv(nn.Module):
 
     def forward(self, x_BIL: Tensor) -> Tensor:
         """B x width x (L less what the kernel reaches over)."""
+        # W = g v / |v| (Salimans and Kingma 2016)
         kernels = self.v * (self.g / torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
         return nn.functional.conv1d(x_BIL, kernels, self.bias, dilation=self.dilation)
 

@@ -10,33 +10,15 @@ import plotly.graph_objects as go
 
 from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.reports.figures.base import (
-    NEUTRAL,
-    TRUTH,
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    label_rows,
-    line_of,
-    plain,
-    rounded,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import NEUTRAL, TRUTH, figure_of, label_rows, line_of, plain, rounded
 from crossfold.reports.figures.gains import gain_dots
 from crossfold.reports.results.comparable import comparable_variants, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting, differing_keys
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import Style, system_label, system_style
-from crossfold.reports.stats.bootstrap import (
-    Gain,
-    Run,
-    mean_interval,
-    mean_scores,
-    mean_sd,
-    paired_gain,
-    restrict_to_common_runs,
-)
+from crossfold.reports.stats import bootstrap
+from crossfold.reports.stats.bootstrap import Gain, Run
 from crossfold.reports.stats.formatting import gain_text, number
 
 CURVES = {"iterations": "Recursions", "temperature": "Temperature of the gate"}
@@ -56,7 +38,7 @@ def parameter_curves(results: Results, setting: Setting, scores: pd.DataFrame) -
         for name in sorted({key for params in variants.values() for key in params}):
             for variant, params in variants.items():
                 value = params.get(name)
-                if isinstance(value, int | float) and not isinstance(value, bool):
+                if isinstance(value, int | float) and not isinstance(value, bool):  # a bool is an int in Python
                     rest = canonical_json({key: other for key, other in params.items() if key != name})
                     found[name][system, rest].append((float(value), variant))
     charts = []
@@ -80,8 +62,8 @@ def _parameter_curve(name: str, lines: Mapping[tuple[str, str], _Points], result
         detail = ", ".join(f"{key} {own[key]}" for key in differing_keys(alike) if key in own)
         label = system_label(system) + (f" ({detail})" if len(alike) > 1 else "")
         groups = [[runs_of(results, setting, variant, target) for target in targets] for _, variant in points]
-        means = [mean_sd(mean_scores(group)).mean for group in groups]
-        intervals = [mean_interval(group) for group in groups]
+        means = [bootstrap.mean_sd(bootstrap.mean_scores(group)).mean for group in groups]
+        intervals = [bootstrap.mean_interval(group) for group in groups]
         line = line_of([value for value, _ in points], rounded(means), label, style)
         line.update(mode="lines+markers", marker={"color": style.colour, "size": 7})
         highs = [each.high - mean if each else 0.0 for each, mean in zip(intervals, means, strict=True)]
@@ -95,6 +77,7 @@ def _parameter_curve(name: str, lines: Mapping[tuple[str, str], _Points], result
     spec = figure_of(traces, x=title, y="Mean CCC", height=300)
     values = sorted({value for points in lines.values() for value, _ in points})
     spec["layout"]["xaxis"] |= {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+    # On a linear axis the small values of a temperature would lie on each other.
     if min(values) > 0 and max(values) / min(values) > 8:
         spec["layout"]["xaxis"]["type"] = "log"
     # The name of a parameter may hold characters that an id of the page must not.
@@ -124,8 +107,8 @@ def selection_pairs(results: Results, setting: Setting) -> dict[str, Gain]:
             held_out.append(results.runs[twin, target])
     gains = {}
     for variant, targets in sides.items():
-        common = restrict_to_common_runs([runs for pair in targets.values() for runs in pair])
-        if gain := paired_gain(common[0::2], common[1::2]) if common and common[0] else None:
+        common = bootstrap.restrict_to_common_runs([runs for pair in targets.values() for runs in pair])
+        if gain := bootstrap.paired_gain(common[0::2], common[1::2]) if common and common[0] else None:
             gains[variant] = gain
     return gains
 
@@ -159,6 +142,7 @@ def fold_chart(results: Results, setting: Setting) -> Figure | None:
     by_fold = scores.groupby("fold").mean()
     at = list(range(len(by_fold)))
     styles = variant_styles(results, setting)
+    # Side by side, in the same order in every fold, so that dots do not cover each other.
     spread = np.linspace(-0.22, 0.22, by_fold.shape[1]) if by_fold.shape[1] > 1 else np.zeros(1)
     dots = [
         go.Scatter(

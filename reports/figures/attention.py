@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from crossfold.platform.workspace.attention_maps import ClipMaps
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.reports.figures.base import Panel, figure_of, plain
+from crossfold.reports.figures.base import Panel
+from crossfold.reports.figures.charts import figure_of, plain
 from crossfold.reports.figures.time_axis import ClipView, ModalityLine, mark_edges, modality_panel
 from crossfold.reports.stats.formatting import listing, number
 
@@ -108,6 +109,7 @@ def _panels_of(system: _SystemMaps) -> tuple[list[Panel], list[Panel]]:
     between = {key: values for key, values in maps.items() if key[0] != OVER_MODALITIES}
     if between:
         panels.append(_lines(system, f"Attention scores of {system.system}", "Score", _scores(between)))
+    # Maps between single modalities first, then those with the joint features, then those of a modality with itself.
     chosen = sorted(between, key=lambda key: ("joint" in key[1:], key[2] == "joint", key[1] == key[2], key))
     return panels, [_heat(system, key, between[key].astype(float)) for key in chosen[:MOST_MAPS]]
 
@@ -156,8 +158,8 @@ def _heat(system: _SystemMaps, key: _Key, values: _Array) -> Panel:
     cells, seconds = len(values), system.seconds(len(values))
     signed = kind == CORRELATIONS
     if not signed:
-        values = values / np.nanmean(values)
-    low, high = np.nanpercentile(values, [1, 99])
+        values = values / np.nanmean(values)  # softmax weights shrink with the window; their multiples do not
+    low, high = np.nanpercentile(values, [1, 99])  # single outliers would take the whole scale
     ends = (-max(-low, high, EVEN), max(-low, high, EVEN)) if signed else (min(low, 1 - EVEN), max(high, 1 + EVEN))
     of = "correlation" if signed else "times the mean weight"
     heat = go.Heatmap(

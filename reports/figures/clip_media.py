@@ -150,6 +150,7 @@ def _outline(path: Path | None, clip: ClipInfo) -> str:
     if len(samples) < COLUMNS:
         return ""
     columns = np.array_split(samples, COLUMNS)
-    loudest = max(1e-6, float(np.abs(samples).max()))
+    loudest = max(1e-6, float(np.abs(samples).max()))  # silence would be a division by zero
     ends = [(float(column.max()) / loudest, float(column.min()) / loudest) for column in columns]
+    # The 0.02 keeps a line where a column is silent.
     return "".join(f"M{at} {1 - high:.2f}V{1 - low + 0.02:.2f}" for at, (high, low) in enumerate(ends))

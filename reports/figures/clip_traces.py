@@ -9,17 +9,8 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import ccc_of, moments
 from crossfold.platform.workspace.attention_maps import shown_clips
 from crossfold.reports.figures.attention import map_panels
-from crossfold.reports.figures.base import (
-    NEUTRAL,
-    TRUTH,
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    line_of,
-    rounded,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import NEUTRAL, TRUTH, figure_of, line_of, rounded
 from crossfold.reports.figures.clip_media import Media
 from crossfold.reports.figures.time_axis import SPAN_COLOURS, ClipView, ModalityLine, in_words, modality_panel, shade
 from crossfold.reports.results.comparable import setting_targets, setting_variants
@@ -87,6 +78,7 @@ def _trace_panels(view: ClipView, target: str) -> Iterator[Panel]:
     if not drawn:
         return
     truth = rounded(np.where(valid, label, np.nan)[view.frames])
+    # One range for all systems of a target, so that their panels can be compared.
     ends = np.concatenate([label[valid], *(values[view.frames] for values in drawn.values())])
     margin = 0.04 * float(np.ptp(ends)) or 0.01
     styles = variant_styles(view.results, view.setting)

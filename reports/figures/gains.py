@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import NEUTRAL, Figure, Panel, figure_of, label_rows, plain, rounded, row_dots
+from crossfold.reports.figures.base import Figure, Panel
+from crossfold.reports.figures.charts import NEUTRAL, figure_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import DCA, GATED, system_label, system_style, translucent

@@ -4,19 +4,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import (
-    NEUTRAL,
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    heat_of,
-    label_rows,
-    plain,
-    rounded,
-    row_dots,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import NEUTRAL, figure_of, heat_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.model import Results, Setting
@@ -24,12 +13,13 @@ from crossfold.reports.stats.formatting import number
 
 TRUTHS = {"spans": "damage planted by the corpus", "stress": "damage of the stress suite"}
 MOST_ROWS = 16
-"""Rows of a chart: gates x modalities x systems; the best systems stay."""
+"""The most rows of a chart (gates x modalities x systems): the last in order of figures, of the latest papers."""
 _GATE = ["variant", "gate", "modality"]
 
 
 def gate_charts(results: Results, setting: Setting) -> list[Figure]:
     """How well the weight of "unattended" detects damaged frames, and how large it is on damaged and clean ones."""
+    # A gate that saw only damaged or only clean frames has no AUROC.
     table = gate_table(results, setting).dropna(subset=["auroc"]).reset_index()
     found = []
     for truth in TRUTHS:
@@ -59,7 +49,7 @@ def _rows_of(table: pd.DataFrame, results: Results, setting: Setting) -> pd.Data
 
 def _auroc(known: pd.DataFrame, results: Results, setting: Setting, truth: str) -> Figure:
     rows = _rows_of(known, results, setting)
-    damages = sorted(known["damage"].unique(), key=lambda name: (name != "any", name))
+    damages = sorted(known["damage"].unique(), key=lambda name: (name != "any", name))  # the summary column first
     values = known.set_index([*_GATE, "damage"])["auroc"]
     gates = list(rows[_GATE].itertuples(index=False, name=None))
     grid = np.array([[values.get((*gate, damage), np.nan) for damage in damages] for gate in gates], float)

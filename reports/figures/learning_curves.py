@@ -4,17 +4,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import (
-    Figure,
-    Key,
-    Panel,
-    as_floats,
-    figure_of,
-    line_of,
-    muted_line,
-    rounded,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import as_floats, figure_of, line_of, muted_line, rounded
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import Style, system_family, translucent
@@ -36,7 +27,7 @@ def learning_curve(results: Results, setting: Setting, target: str) -> Figure | 
         families.setdefault(system_family(systems[variant]), []).append(variant)
     ends = pd.concat(summaries.values())
     low, high = float((ends["mean"] - ends["sd"]).min()), float((ends["mean"] + ends["sd"]).max())
-    margin = 0.04 * (high - low) or 0.01
+    margin = 0.04 * (high - low) or 0.01  # an axis of length zero cannot be drawn
     ranges = {"xaxis": [1, max(2, int(ends["epoch"].max()))], "yaxis": rounded([low - margin, high + margin])}
     panels = []
     for family, members in families.items():

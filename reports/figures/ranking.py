@@ -7,19 +7,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from crossfold.reports.figures.base import (
-    NEUTRAL,
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    heat_of,
-    label_rows,
-    plain,
-    rounded,
-    row_dots,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import NEUTRAL, figure_of, heat_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import system_family, system_kind, system_style
@@ -48,7 +37,7 @@ def rank_chart(results: Results, setting: Setting, ranks: Ranks | None) -> Figur
     right = float(ranks.mean.max()) + 0.35
     bars = [
         go.Scatter(
-            x=[right + 0.22 * (index % 4)] * 2,
+            x=[right + 0.22 * (index % 4)] * 2,  # groups overlap in rank, so neighbours are drawn side by side
             y=[order.index(group[0]) - 0.25, order.index(group[-1]) + 0.25],
             mode="lines",
             line={"color": NEUTRAL, "width": 5},
@@ -109,7 +98,7 @@ def win_matrix(results: Results, scores: pd.DataFrame) -> Figure | None:
         title="Which system beats which",
         caption=f"Percent of {len(values)} blocks (target x fold x seed) in which the system of the row has a higher "
         "CCC than that of the column; a tie counts half. The pointer shows the mean difference."
-        + ("" if few else " Columns stand in the order of the rows."),
+        + ("" if few else " Columns are in the order of the rows."),
         panels=(Panel(spec, f"{names[best]} wins most: {most} of its comparisons. {words}"),),
     )
 
@@ -125,6 +114,7 @@ def pareto_chart(results: Results, setting: Setting, scores: pd.DataFrame) -> Fi
     for column, title in COSTS:
         costs = pd.to_numeric(cells[column], errors="coerce").groupby(cells["variant"]).median()
         known = [variant for variant in map(str, scores) if costs.get(variant, np.nan) > 0]
+        # Costs that are all equal, such as parameters of one size, say nothing.
         if len({round(float(costs[variant]), 6) for variant in known}) > 1:
             points = {variant: (float(costs[variant]), float(scores[variant].mean())) for variant in known}
             panels.append(_pareto(points, title, results.variants, systems))

@@ -2,17 +2,8 @@
 
 import pandas as pd
 
-from crossfold.reports.figures.base import (
-    Figure,
-    Key,
-    Panel,
-    figure_of,
-    line_of,
-    muted_line,
-    plain,
-    rounded,
-    variant_styles,
-)
+from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
+from crossfold.reports.figures.charts import figure_of, line_of, muted_line, plain, rounded
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_table
@@ -37,7 +28,7 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
     styles = variant_styles(results, setting)
     means = table.groupby(["kind", "modality", "variant", "strength"])["ccc"].mean()
     used = table.groupby(["kind", "modality", "variant"])["used"].any()
-    low, high = float(means.min()), float(means.max())
+    low, high = float(means.min()), float(means.max())  # one range for all panels, so that they can be compared
     margin = 0.05 * (high - low) or 0.01
     panels = []
     for kind, (words, axis) in KINDS.items():
@@ -46,7 +37,7 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
             if not reading:
                 continue
             lines, alt = [], []
-            for variant in sorted(reading, key=lambda v: v in named):
+            for variant in sorted(reading, key=lambda v: v in named):  # grey lines first, below the named ones
                 curve = means[kind, modality, variant].sort_index()
                 x, y = [float(strength) for strength in curve.index], rounded(curve)
                 if variant not in named:
@@ -78,6 +69,7 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
 
 def _named(table: pd.DataFrame, results: Results, setting: Setting) -> list[str]:
     """The variants that get a colour, in order of figures: the best one of each of the best systems."""
+    # By the raw score: the best systems under damage would differ from panel to panel.
     raw = table[table["strength"] == 0].groupby("variant")["ccc"].mean().sort_values(ascending=False)
     systems = setting_variants(results, setting)
     best: dict[str, str] = {}

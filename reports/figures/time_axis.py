@@ -12,7 +12,8 @@ import pandas as pd
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.reports.figures.base import NEUTRAL, Key, Panel, figure_of, line_of, rounded
+from crossfold.reports.figures.base import Key, Panel
+from crossfold.reports.figures.charts import NEUTRAL, figure_of, line_of, rounded
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import Style, translucent
 
@@ -59,6 +60,7 @@ class ClipView:
     @cached_property
     def frames(self) -> npt.NDArray[np.int_]:
         """The frames that a line goes through."""
+        # Evenly spaced indices repeat in a clip of few frames.
         return np.unique(np.linspace(0, self.info.frames - 1, min(self.info.frames, POINTS)).astype(int))
 
     @cached_property
@@ -68,6 +70,7 @@ class ClipView:
 
     def records(self, variant: str, **where: object) -> list[CellRecord]:
         """The finished cells of a variant in the fold of the clip, in order of target and seed."""
+        # A cell with several targets has a row for each.
         rows = self.results.rows(self.setting, status="done", variant=variant, fold=self.fold, **where)
         return [self.results.records[str(cell_id)] for cell_id in rows["cell_id"].unique()]
 
@@ -104,7 +107,7 @@ def shade(spec: dict[str, Any], view: ClipView) -> None:
     fps = view.info.fps
     shapes = [_rectangle(span, fps, y0=0, y1=1, alpha=0.16) for span in view.spans]
     spec["layout"] |= {"shapes": shapes, "annotations": _numbers(view.spans, fps)}
-    spec["layout"]["margin"]["t"] = 38 if view.spans else 10
+    spec["layout"]["margin"]["t"] = 38 if view.spans else 10  # space for the numbers of the spans
     spec["layout"]["xaxis"]["range"] = [0, round(view.info.frames / fps, 3)]
 
 

@@ -10,15 +10,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album, open_album
-from crossfold.reports.page.describe import (
-    facts_of,
-    figure_note,
-    page_notices,
-    setting_names,
-    summary_of,
-    weights_notices,
-)
-from crossfold.reports.page.draw import draw_clips, draw_figures, draw_standing
+from crossfold.reports.page import describe, draw
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.stats.formatting import listing
@@ -102,7 +94,7 @@ def make_page(
     media: folder of a corpus whose faces and sound the clips shall show, people included (`open_album`).
     """
     papers = [table for table in tables if not table.id.startswith(LEADERBOARD)]
-    names = setting_names(list(results.settings.values()))
+    names = describe.setting_names(list(results.settings.values()))
     boards = {table.setting.key: table for table in tables if table.id.startswith(LEADERBOARD)}
     printed = [gain.printed for table in papers for gain in table.gains if gain.printed is not None]
     blocks: list[Block] = []
@@ -110,14 +102,14 @@ def make_page(
         if tables and not boards and not any(table.setting.key == setting.key for table in papers):
             # A report of chosen tables shows the settings of these tables only.
             continue
-        store, notices = _open_store(workspace, setting)
+        store, notices = _open_store(workspace, setting)  # a report without it lacks clips only
         block = Block(
             number=number,
             setting=setting,
             name=names[setting.key],
-            summary=summary_of(results, setting, store),
-            facts=facts_of(results, setting, store),
-            notices=[*notices, *weights_notices(results, setting)],
+            summary=describe.summary_of(results, setting, store),
+            facts=describe.facts_of(results, setting, store),
+            notices=[*notices, *describe.weights_notices(results, setting)],
             leaderboard=boards.get(setting.key),
         )
         if figures and len(blocks) < MOST_DRAWN:
@@ -130,23 +122,23 @@ def make_page(
         date=moment.strftime(DATE).strip(),
         blocks=blocks,
         tables=papers,
-        notices=page_notices(results),
+        notices=describe.page_notices(results),
         verdicts=verdicts,
     )
 
 
 def _draw(block: Block, results: Results, store: FeatureStore | None, printed: Sequence[float]) -> Block:
     """The block with its figures, under ids that are unique on the page."""
-    setting, note = block.setting, figure_note(results, block.setting)
-    clips = draw_clips(results, setting, store, block.album, CLIPS if block.number == 1 else 1) if store else []
+    setting, note = block.setting, describe.figure_note(results, block.setting)
+    clips = draw.draw_clips(results, setting, store, block.album, CLIPS if block.number == 1 else 1) if store else []
 
     def placed(figures: Sequence[Figure]) -> list[Figure]:
         return [replace(figure, id=f"{figure.id}{block.suffix}", note=note) for figure in figures]
 
     return replace(
         block,
-        standing=placed(draw_standing(results, setting)),
-        figures=placed(draw_figures(results, setting, printed)),
+        standing=placed(draw.draw_standing(results, setting)),
+        figures=placed(draw.draw_figures(results, setting, printed)),
         clips=[replace(figure, id=f"{figure.id}-{at}") for at, figure in enumerate(placed(clips), start=1)],
     )
 

@@ -34,13 +34,14 @@ def setting_names(settings: Sequence[Setting]) -> dict[str, str]:
                 words.append(word)
         names[setting.key] = ", ".join(words)
     hashes = {setting.key: setting.recipe_hash or "unknown" for setting in settings}
+    # Two recipes may have one name and other fields; their hashes differ.
     double = [key for key, name in names.items() if list(names.values()).count(name) > 1]
     return {key: f"{name} ({hashes[key]})" if key in double else name for key, name in names.items()}
 
 
 def summary_of(results: Results, setting: Setting, store: FeatureStore | None) -> str:
     """What was measured, in one sentence."""
-    cells = results.rows(setting).drop_duplicates("cell_id")
+    cells = results.rows(setting).drop_duplicates("cell_id")  # a cell with two targets has two rows
     done = int((cells["status"] == "done").sum())
     corpus = corpus_name(setting.corpus)
     if store:

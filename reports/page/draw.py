@@ -57,6 +57,7 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
     for base, gated in gate_pairs(results, setting):
         for target in setting_targets(results, setting):
             rows = [results.groups.get((setting.key, variant, target)) for variant in (gated, base)]
+            # A bar of an unfinished pair would be a mean over fewer runs than the table waits for.
             if any(cells is None or (cells["status"] != "done").any() for cells in rows):
                 continue
             better, worse = ([runs_of(results, setting, variant, target)] for variant in (gated, base))

@@ -12,7 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.reports.figures.base import MUTED, TRUTH, Figure, Panel
+from crossfold.platform.core.files import temporary_folder, write_bytes
+from crossfold.reports.figures.base import Figure, Panel
+from crossfold.reports.figures.charts import MUTED, TRUTH
 from crossfold.reports.page.compose import Page
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
@@ -54,27 +56,32 @@ def export_figures(page: Page, folder: Path, formats: Sequence[str], date: str) 
     Each contains its title, its key, the label of an embedded corpus, and the line about the origin of its numbers.
     """
     check_export(formats)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        {
-            "fig": standalone(figure, panel, block.setting.label, date).to_dict(),
-            "path": str(folder / f"{figure.id}-{index}.{extension}"),
-            "opts": {"format": extension, "scale": 2 if extension == "png" else 1},
-        }
-        for block in page.blocks
-        for figure in block.drawn
-        for index, panel in enumerate(figure.panels, start=1)
-        for extension in formats
-    ]
     import kaleido  # an extra, and slow to import
 
-    # One browser for all figures. By default kaleido loads MathJax from the network, which no figure needs.
-    kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False, "n": 1})
-    return [Path(str(job["path"])) for job in jobs]
+    # A browser that dies leaves half a file, so it writes into a temporary folder.
+    with temporary_folder(folder, "figures") as draft:
+        jobs = [
+            {
+                "fig": standalone(figure, panel, block.setting.label, date).to_dict(),
+                "path": str(draft / f"{figure.id}-{index}.{extension}"),
+                "opts": {"format": extension, "scale": 2 if extension == "png" else 1},
+            }
+            for block in page.blocks
+            for figure in block.drawn
+            for index, panel in enumerate(figure.panels, start=1)
+            for extension in formats
+        ]
+        # One browser for all figures. By default kaleido loads MathJax from the network, which no figure needs.
+        kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False, "n": 1})
+        drafts = [Path(str(job["path"])) for job in jobs]
+        for path in drafts:
+            write_bytes(folder / path.name, path.read_bytes())
+    return [folder / path.name for path in drafts]
 
 
 def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure:
-    """One chart with the title, label, note and keys that stand around it on the page."""
+    """One chart with the title, label, note and keys that surround it on the page."""
+    # A copy: the page draws the same chart in its own colours.
     spec: dict[str, Any] = copy.deepcopy({"data": list(panel.spec["data"]), "layout": dict(panel.spec["layout"])})
     layout = spec["layout"]
     for trace in spec["data"]:
@@ -116,4 +123,4 @@ def standalone(figure: Figure, panel: Panel, label: str, date: str) -> go.Figure
 
 
 def _inert(text: str) -> str:
-    return text.replace("<", "&lt;")
+    return text.replace("<", "&lt;")  # plotly reads a few HTML tags

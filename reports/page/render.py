@@ -37,7 +37,7 @@ def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
             rows = []
             for row in trace["z"]:
                 full = [at for at, value in enumerate(row) if value is not None] or [0]
-                rows.append([full[0], *row[full[0] : full[-1] + 1]])
+                rows.append([full[0], *row[full[0] : full[-1] + 1]])  # only windows on the diagonal have numbers
             trace = {**trace, "z": rows}
         data.append(trace)
     return {**spec, "data": data}
@@ -64,8 +64,9 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
     """The page as text. live: it polls its server, and reloads when the content has changed."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
+        # Names come from users and data, so everything is escaped that is not `Markup`.
         autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a wrong name in the template is an error, not an empty string
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -106,7 +107,7 @@ def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: 
 
 
 def _folded(table: Table, page: Page) -> bool:
-    """Whether a table stands folded below the others, because nothing of it has run."""
+    """Whether a table is listed at the end, closed, because nothing of it has run."""
     return table.idle and len(page.tables) + sum(block.leaderboard is not None for block in page.blocks) > 1
 
 
@@ -156,7 +157,7 @@ def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
 def script_json(value: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
+    for character in "<>&":  # JSON reads the escapes as the characters; HTML does not
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 

@@ -34,6 +34,7 @@ def comparable_variants(results: Results, setting: Setting) -> pd.DataFrame:
             complete[str(variant)] = frozenset(zip(rows["target"], rows["fold"], rows["seed"], strict=True))
     if not complete:
         return pd.DataFrame()
+    # The blocks themselves break the last ties, so that a report does not depend on the order of files.
     sizes = Counter(complete.values())
     chosen = max(sizes, key=lambda blocks: (sizes[blocks], len(blocks), sorted(blocks)))
     order = [variant for variant in setting_variants(results, setting) if complete.get(variant) == chosen]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,4 @@ class Curves:
     def stacked(self, cell_ids: list[str], target: str) -> Floats:
         """The curves of several cells below each other: [cells, longest]; NaN after the end of a shorter one."""
         curves = [self.of(cell_id, target) for cell_id in cell_ids]
-        stacked = np.full((len(curves), max(map(len, curves), default=0)), np.nan)
-        for row, curve in zip(stacked, curves, strict=True):
-            row[: len(curve)] = curve
-        return stacked
+        return np.array(list(zip_longest(*curves, fillvalue=np.nan)), np.float64).T

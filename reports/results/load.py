@@ -38,6 +38,7 @@ def load_results(workspace: Workspace) -> Results:
     for owed, setting in _owed(list(sweeps.values()), settings, last):
         known.setdefault(setting.key, setting)
         rows.append(owed)
+    # Two sweeps may ask for the same cell.
     cells = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["cell_id", "target"], ignore_index=True)
     cells, superseded = _latest_revisions(cells)
     sizes = Counter(cells["setting"])
@@ -60,6 +61,7 @@ def load_results(workspace: Workspace) -> Results:
         },
         settings=dict(sorted(known.items(), key=lambda item: (-done[item[0]], -sizes[item[0]], item[0]))),
         records=records,
+        # Failed cells of a search are in no table, and the search reports them itself.
         failures=tuple(each for each in last.values() if each.cell_id in shown or " inner " not in each.label),
         superseded=superseded,
         variants=_variant_names(cells),
@@ -89,11 +91,11 @@ def _rows(
     setting: Setting, params: Mapping[str, Any], targets: Sequence[str], **facts: Any
 ) -> Iterator[dict[str, Any]]:
     """One row of `Results.cells` for each target; `facts` are the columns that the setting does not determine."""
-    spelled = canonical_json(params)
+    text = canonical_json(params)  # computed once for all targets
     common = {name: getattr(setting, name) for name in ("corpus", "store", "recipe", "protocol", "selection")}
-    variant = f"{facts['system']} {spelled}"
+    variant = f"{facts['system']} {text}"
     for target in targets:
-        yield {**common, **facts, "setting": setting.key, "params": spelled, "variant": variant, "target": target}
+        yield {**common, **facts, "setting": setting.key, "params": text, "variant": variant, "target": target}
 
 
 def _finished_rows(record: CellRecord, setting: Setting) -> Iterator[dict[str, Any]]:
@@ -140,7 +142,7 @@ def _processed(
     """The runs after each post-processing of the cell; the committed scoring goes before later ones."""
     columns: dict[str, Mapping[str, Any]] = {}
     for evaluation in evaluations:
-        columns = {**((evaluation.get("post") or {}).get("columns") or {}), **columns}
+        columns = {**((evaluation.get("post") or {}).get("columns") or {}), **columns}  # the earlier scoring wins
     for name, column in columns.items():
         for target, metrics in column["metrics"].items():
             yield (record.cell_id, target, name), _run(record.cell, metrics, column["videos"][target])
@@ -174,7 +176,7 @@ def _setting_of_sweep(
     """The setting of the sweep's finished cells; before any has finished, the one that the sweep file states.
 
     A sweep that states none gets a setting of its own, never that of another sweep: what one recipe still owes must
-    not make the rows of another look unfinished.
+    not turn the rows of another into unfinished ones.
     """
     own = {settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings}
     own = {setting for setting in own if selection in (None, setting.selection)}

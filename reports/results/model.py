@@ -32,7 +32,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What must be equal for two numbers to stand in one table."""
+    """The facts that must be equal for two numbers to be in one table."""
 
     corpus: str
     store: str
@@ -133,6 +133,7 @@ class Results:
 def differing_keys(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     """The parameters, in alphabetical order, in which some of the variants differ."""
     keys = sorted({key for params in variants for key in params})
+    # By text, because a value may be a list, which no set can hold.
     return [key for key in keys if len({repr(params.get(key)) for params in variants}) > 1]
 
 

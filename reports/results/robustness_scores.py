@@ -15,11 +15,12 @@ def stress_table(results: Results, setting: Setting) -> pd.DataFrame:
         known: set[tuple[str, str]] = set()
         for entry in results.robustness.get(str(cell.cell_id), Robustness()).stress:
             metrics = entry["metrics"].get(cell.target)
-            if metrics is None or metrics["ccc"] is None:
+            if metrics is None or metrics["ccc"] is None:  # the damage left no frame with a prediction
                 continue
             damage = (entry["kind"], entry["modality"])
             common = (cell.variant, cell.fold, cell.seed, cell.target, *damage)
             rows.append((*common, float(entry["strength"]), float(metrics["ccc"]), bool(entry["used"])))
+            # Strength 0 is where every line of the chart starts.
             if damage not in known:
                 known.add(damage)
                 rows.append((*common, 0.0, float(str(cell.ccc)), bool(entry["used"])))

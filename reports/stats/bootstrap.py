@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 DRAWS = 2000
 """Resamples of one interval: the ends of a 95% interval then move by less than 0.002 from seed to seed."""
 LEVEL = 0.95
-_FIELDS = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")
+_FIELDS = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")  # of `Moments`, in its order
 MIN_VIDEOS = 4
 """With fewer videos to resample there is no interval: they say too little about other videos."""
 
@@ -119,7 +119,7 @@ def resample(videos: int, fold: int, draws: int = DRAWS) -> Floats:
     # Seeded by the fold and not by the system: all systems are scored on the same resampled videos.
     drawn = np.random.default_rng([0, fold]).multinomial(videos, np.full(videos, 1 / videos), size=draws)
     counts: Floats = drawn.astype(np.float64)
-    counts.setflags(write=False)
+    counts.setflags(write=False)  # every later call returns the same array
     return counts
 
 
@@ -136,7 +136,7 @@ def merged_ccc(moments: Moments, counts: Floats) -> Floats:
     # One product of matrices for all runs and sums.
     merged = np.tensordot(counts, np.stack([*sums, *squares], axis=-1), axes=1)
     n, of_x, of_y, of_xx, of_yy, of_xy = (merged[..., index] for index in range(6))
-    safe = n + (n == 0)
+    safe = n + (n == 0)  # a resample may draw only videos without labels for the target
     mean_x, mean_y = of_x / safe, of_y / safe
     pooled = Moments(
         n, mean_x + shift_x, mean_y + shift_y, of_xx - n * mean_x**2, of_yy - n * mean_y**2, of_xy - n * mean_x * mean_y
@@ -170,7 +170,7 @@ def _bootstrap_mean(runs: tuple[Run, ...], draws: int) -> Floats | None:
         together = Moments(*(np.stack([getattr(run.moments, name) for run in inside], axis=-1) for name in _FIELDS))
         means.append(merged_ccc(together, counts).mean(axis=1))
     mean = np.asarray(np.mean(means, axis=0))
-    mean.setflags(write=False)
+    mean.setflags(write=False)  # as in `resample`
     return mean
 
 
@@ -213,6 +213,7 @@ def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], draws: i
     Over the folds and seeds that both have; None where there is none. Both systems and all targets share the resampled
     videos. Raises `ValueError` where a pair was not scored on the same videos.
     """
+    # With other videos on one side, the difference would be between videos and not between systems.
     for first, second in zip(a, b, strict=True):
         known = {(run.fold, run.seed): run.videos for run in second}
         for run in first:

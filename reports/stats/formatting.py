@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from crossfold.reports.stats.bootstrap import Gain, Interval
 
-MINUS = "−"
+MINUS = "−"  # as wide as a plus sign, unlike a hyphen
 DASH = "–"
 
 

@@ -51,7 +51,7 @@ def equivalence(differences: Sequence[float], margin: float = MARGIN) -> float |
         raise ValueError(f"margin = {margin}: give a positive one")
     if len(values) < 2:
         return None
-    if np.ptp(values) < 1e-12:
+    if np.ptp(values) < 1e-12:  # the t statistic would be a division by zero
         return 0.0 if abs(values.mean()) < margin else 1.0
     return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
 

@@ -94,6 +94,7 @@ class Verdict:
             return f"{NOT_YET} ({_TOO_FEW if complete else f'{self.done}/{len(self.comparisons)}'})"
         if self.says == UNTESTABLE:
             return f"{UNTESTABLE}: {self.claim.untestable}"
+        # A claim that is not supported may still be answered: the systems are equally good.
         same = sum(each.verdict == _SAME for each in self.comparisons)
         return self.says + (f", {same} of {len(self.comparisons)} indistinguishable" if same else "")
 
@@ -123,6 +124,7 @@ def compared_cells(claim: Claim, comparison: Comparison) -> tuple[tuple[str, int
     """
     spec = table_spec(claim.table)
     better, base = (_cells(spec, words, claim.target) for words in (comparison.better, comparison.base))
+    # A comparison holds for a target only if both of its cells are printed and measurable.
     if not better or better.keys() != base.keys():
         raise KeyError(f"claim {claim.id}: {comparison.better!r} and {comparison.base!r} have no target in common")
     return tuple((*better[target], *base[target]) for target in better)

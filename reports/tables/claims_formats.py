@@ -29,7 +29,7 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
 def claims_latex(verdicts: Sequence[Verdict]) -> str:
     """A `table` environment a paper, so that each fits a page; needs the packages booktabs and graphicx.
 
-    The comparisons are too many for a float: they stand in the Markdown and the CSV.
+    The comparisons are too many for a float: only the Markdown and the CSV have them.
     """
     lines = ["% needs \\usepackage{booktabs,graphicx}"]
     for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts):
@@ -69,7 +69,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
                 "state": each.verdict,
             }
             for each in verdict.comparisons
-        ] or [own]
+        ] or [own]  # an untestable claim has no comparison
     return csv_text(_COLUMNS, records)
 
 
@@ -81,5 +81,5 @@ def origins(verdicts: Sequence[Verdict], *, dated: bool = True) -> list[str]:
 
 
 def labels(verdicts: Sequence[Verdict]) -> list[str]:
-    """The warnings that must stand on everything that is made from an embedded corpus."""
+    """The warnings that everything made from an embedded corpus must show."""
     return list(dict.fromkeys(verdict.setting.label for verdict in verdicts if verdict.setting.label))

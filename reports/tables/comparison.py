@@ -40,7 +40,7 @@ def departures(spec: TableSpec, setting: Setting) -> tuple[str, ...]:
 
 
 def what_compares(spec: TableSpec, setting: Setting) -> str:
-    """The sentence that stands above a table."""
+    """The sentence above a table."""
     departed = departures(spec, setting)
     if departed:
         return f"Measured {listing(departed)}: compare order and sign of the gains, not values."
@@ -169,7 +169,7 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
 def _sign_verdict(line: GainLine, gain: Gain) -> str:
     if gain.low is None:
         return TOO_FEW
-    # The interval is over videos and the test over seeds; a gain must stand out from both (B13).
+    # The interval is over videos and the test over seeds; a gain must exceed the noise of both (B13).
     if gain.sign == 0 or line.p is None or line.p >= ALPHA:
         return UNCLEAR
     return SAME if gain.sign * (line.printed or 0) > 0 else OPPOSITE

@@ -24,11 +24,11 @@ def recomputed_sizes(blocks: Sequence[Sequence[str]], pads: Sequence[Mapping[str
         if not found:
             raise ValueError(f"no layer in {layers!r}")
         for kind, words in found:
-            if kind == "Linear":
+            if kind == "Linear":  # it changes the number of channels alone
                 channels = int(re.findall(r"\d+", words)[-1])
                 continue
             (kernel_h, kernel_w), (stride_h, stride_w) = (tuple(map(int, pair)) for pair in _PAIR.findall(words))
-            padding = int(pad.get("padding", 0)) if kind == "Conv" else 0
+            padding = int(pad.get("padding", 0)) if kind == "Conv" else 0  # the printed pools have no padding
             up = bool(pad.get("ceil", False)) and kind != "Conv"
             height = _after(height, kernel_h, stride_h, padding, up=up)
             width = _after(width, kernel_w, stride_w, padding, up=up)

@@ -62,6 +62,7 @@ class Entry:
     @property
     def difference(self) -> float | None:
         """Measured minus published, where the two may be compared."""
+        # The verdict says whether corpus and recipe are the paper's.
         if self.verdict not in (AGREES, BELOW, ABOVE) or self.mean is None or self.value is None:
             return None
         return self.mean - self.value

@@ -43,6 +43,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def markdown(text: str) -> str:
     """Text that Markdown and HTML print as it is."""
     text = visible(text)
+    # Markdown passes HTML through, so a name could put a script on a page.
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return _MARKDOWN.sub(r"\\\1", text)
 

@@ -12,6 +12,7 @@ from crossfold.reports.tables.entries import Entry, Line, Table
 from crossfold.reports.tables.escape import csv_value, latex, markdown
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
 
+# `\\resizebox` alone would also stretch a narrow table to the width of the line.
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 CSV_COLUMNS = (
@@ -158,7 +159,7 @@ def _score_records(table: Table) -> Iterator[dict[str, object]]:
             "measured": entry.mean,
             "low": entry.interval.low if entry.interval else None,
             "high": entry.interval.high if entry.interval else None,
-            "post": entry.post if entry.mean is not None else None,
+            "post": entry.post if entry.mean is not None else None,  # "raw" of a cell without a number says nothing
             "folds": " ".join(str(fold) for fold in entry.folds),
             "seeds": " ".join(str(seed) for seed in entry.seeds),
             **({"store": entry.elsewhere.store} if entry.elsewhere else {}),
@@ -213,7 +214,7 @@ def _common(table: Table, kind: str, line: Line | None = None) -> dict[str, obje
 def origin_columns(setting: Setting, provenance: Iterable[tuple[str, str]]) -> dict[str, object]:
     """The columns of a CSV that say where a number comes from."""
     known, facts = dict(provenance), asdict(setting)
-    del facts["joint"]
+    del facts["joint"]  # two targets in one cell show it already
     return facts | {"label": setting.label, "versions": known.get("versions"), "made": known.get("made")}
 
 

@@ -63,9 +63,10 @@ class Grid:
 
 def main_grid(table: Table) -> Grid:
     """The table itself. Where its first column is the mean over the others, these show their score alone."""
-    printed = any(entry.printed is not None for entry in table.entries)
+    printed = any(entry.printed is not None for entry in table.entries)  # false for leaderboards
     short = table.columns[0] == MEAN
     best = [_best(table, index) for index in range(len(table.columns))]
+    # All rows have the same sub-columns, so that a column can be sorted.
     shown = [_shown(table, index, printed=printed, short=short) for index in range(len(table.columns))]
     heads = [table.row_head or ("Row" if printed else "System"), *table.word_heads]
     groups = [("", len(heads))]

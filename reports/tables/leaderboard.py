@@ -91,7 +91,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     letters = group_letters(ranks)
     further = _further(results, setting, {} if ranks is None else {str(v): float(r) for v, r in ranks.mean.items()})
     gained = any(entry.gains for row in rows for entry in row.entries)
-    # Complete rows by their mean, then the others in the order of figures.
+    # Rows with unfinished cells have no mean to be sorted by, so they come last, in the order of figures.
     order = sorted(
         rows, key=lambda row: (row.first.mean is None, -(row.first.mean or 0), system_rank(row.system), row.variant)
     )
@@ -172,7 +172,7 @@ def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, 
     found: list[tuple[str, int, str, Gain | None]] = []
     for row in rows:
         for index, entry in enumerate(row.entries):
-            if row.unimodal or entry.mean is None:
+            if row.unimodal or entry.mean is None:  # the question is what fusion gains
                 continue
             targets = [other.target for other in row.entries if other.target != MEAN] if index == 0 else [entry.target]
             for rival in rivals if index == 0 else rivals[:1]:
@@ -252,6 +252,7 @@ def ensemble_scores(results: Results, setting: Setting) -> dict[str, float]:
             rows = results.groups.get((setting.key, variant, target))
             for _, runs in rows.groupby("fold") if rows is not None else ():
                 metrics = results.ensembles.get(frozenset(runs["cell_id"]), {}).get(target, {})
+                # An ensemble of some seeds would be smaller than those of the other folds.
                 scores.append(metrics.get("ccc") if (runs["status"] == "done").all() else None)
         known = [score for score in scores if score is not None]
         if known and len(known) == len(scores):

@@ -44,6 +44,7 @@ def measure(
     raw = runs_of(results, setting, variant, target, folds)
     runs = runs_of(results, setting, variant, target, folds, post)
     video_mean = float(cells.groupby("fold")["ccc_video_mean"].mean().mean())
+    # A mean over raw and processed runs would be a score of neither.
     if post == RAW or len(runs) < len(raw):
         return _scored(entry, [raw], RAW, None, video_mean)
     return _scored(entry, [runs], post, mean_sd(mean_scores([raw])).mean, video_mean)
@@ -61,7 +62,7 @@ def measure_mean(
     cells = pd.concat([cells_of_variant(results, setting, variant, entry.target, folds) for entry in entries])
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=MEAN)
-    entry = _counted(cells.drop_duplicates("cell_id"), variant, MEAN)
+    entry = _counted(cells.drop_duplicates("cell_id"), variant, MEAN)  # a cell with all targets counts once
     entry = replace(entry, text=f"{entry.done}/{entry.planned} cells", verdict=NOT_RUN)
     if any(target.mean is None for target in entries):
         failed = sorted({target.verdict for target in entries if target.verdict.startswith("failed")})
@@ -115,8 +116,8 @@ def find_variant(
 ) -> tuple[str, list[str]]:
     """The variant of `system` that has the parameters `where`, and the others that have them too.
 
-    With several, the one with the most cells in `folds` stands in the table and the rest are named below it: an average
-    over different parameters would be no system at all. Cells of older versions lack the parameters that were added
+    With several, the table shows the one with the most cells in `folds` and names the rest below: an average over
+    different parameters would be no system at all. Cells of older versions lack the parameters that were added
     since, which then count as equal. The first is empty where there is none.
     """
     known = results.variants_of.get((setting.key, system), {})
@@ -135,6 +136,7 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     shapes = sorted({(entry.folds, entry.seeds) for entry in entries if entry.mean is not None})
     if not shapes:
         return ()
+    # The note describes the largest rows; a second note says that others are smaller.
     folds, seeds = max(shapes, key=lambda shape: len(shape[0]) * len(shape[1]))
     sizes = sorted({entry.videos for entry in entries if entry.folds == folds})
     one = all(size == (1,) for size in sizes)

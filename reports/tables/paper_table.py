@@ -8,15 +8,7 @@ from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.tables.comparison import (
-    PAIRS_NOTE,
-    RELEASED,
-    departures,
-    gain_sentences,
-    measured_gains,
-    order_sentences,
-    what_compares,
-)
+from crossfold.reports.tables import comparison
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import AGREES, NOT_MEASURABLE, Entry, Line, Table
 from crossfold.reports.tables.measure import find_variant, measure, measure_mean, method_notes, with_published
@@ -41,13 +33,13 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     wanted = {(each.system, canonical_json(each.params)): each for each in queries if not each.why_not}
 
     def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
-        right = setting.recipe.removesuffix(RELEASED) == spec.recipe
+        right = setting.recipe.removesuffix(comparison.RELEASED) == spec.recipe
         found = sum(bool(_variant(each, results, setting)[0]) for each in wanted.values())
-        departed = bool(departures(spec, setting))
+        departed = bool(comparison.departures(spec, setting))
         other = setting.recipe != spec.recipe
         return setting.key not in ran, setting.corpus != spec.corpus, not right, departed, other, -found
 
-    # The order of settings, most finished cells first, breaks ties.
+    # `min` takes the first of equals: the setting with the most finished cells.
     return min(results.settings.values(), key=rank)
 
 
@@ -55,8 +47,8 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     """The table as measured in one setting, each number next to the published one. Pure."""
     if spec.architecture:
         return _architecture(spec, setting)
-    comparable = not departures(spec, setting)
-    spec, stand_in = _with_targets(spec, results, setting)
+    comparable = not comparison.departures(spec, setting)
+    spec, stand_in = _with_targets(spec, results, setting)  # elsewhere, a corpus may have other targets
     asked = [[spec.asked(row, column) for column in spec.columns] for row in spec.rows]
     borrowed = borrowed_settings(spec, results)
     places = [_place(row, results, setting, borrowed) for row in spec.rows]
@@ -76,9 +68,9 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         for first, others in variants:
             if others:
                 also = "; ".join(results.variants[other] for other in others)
-                notes.append(f"{row.label}: {results.variants[first]} stands here; also run: {also}.")
+                notes.append(f"{row.label}: the table shows {results.variants[first]}; also run: {also}.")
     entries = tuple(entry for line in lines for entry in line.entries)
-    gains = measured_gains(spec, lines, results, setting)
+    gains = comparison.measured_gains(spec, lines, results, setting)
     lacking = spec.post != RAW and any(entry.mean is not None and entry.post == RAW for entry in entries)
     return _table(
         spec,
@@ -89,10 +81,10 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         row_head=_ROW_HEADS.get(spec.row_axis, ""),
         word_heads=spec.extra,
         lines=tuple(lines),
-        sentences=_sentences(spec, setting, lines, gain_sentences(gains)),
+        sentences=_sentences(spec, setting, lines, comparison.gain_sentences(gains)),
         notes=(
             *method_notes(entries, setting),
-            *((PAIRS_NOTE,) if any(gain.gain for gain in gains) else ()),
+            *((comparison.PAIRS_NOTE,) if any(gain.gain for gain in gains) else ()),
             *spec.notes,
             *((_NO_POST,) if lacking else ()),
             *stand_in,
@@ -139,7 +131,7 @@ def _entries(
         inside = (row.fold,) if row.fold is not None else folds
         if each.why_not:
             entry = Entry(each.why_not, NOT_MEASURABLE, printed=printed, value=value, target=column.target)
-        elif printed == "-":
+        elif printed == "-":  # the paper leaves this cell empty
             entry = Entry("not printed", NOT_MEASURABLE, printed=printed, target=column.target)
         else:
             if column.target == MEAN:
@@ -176,7 +168,7 @@ def _folds(
 
 
 def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[TableSpec, tuple[str, ...]]:
-    """The table with targets that the setting has, and what stands in for what: never on the paper's own corpus."""
+    """The table with targets that the setting has, and notes on replaced ones: never on the paper's own corpus."""
     having = sorted({target for key, _, target in results.groups if key == setting.key}, reverse=True)
     lacking = {c.target for c in spec.columns if c.target not in (*having, MEAN)}
     if setting.corpus == spec.corpus or not having or len(lacking) != len({c.target for c in spec.columns} - {MEAN}):
@@ -189,7 +181,7 @@ def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[
         for c in spec.columns
     )
     corpus = corpus_name(setting.corpus)
-    notes = tuple(f"{corpus} has no {old}: {new} stands in for it." for old, new in stand_in.items())
+    notes = tuple(f"{corpus} has no {old}: {new} replaces it." for old, new in stand_in.items())
     return replace(spec, columns=columns), notes
 
 
@@ -198,7 +190,7 @@ def _sentences(spec: TableSpec, setting: Setting, lines: Sequence[Line], gains: 
     entries = [entry for line in lines for entry in line.entries]
     if not any(entry.verdict != NOT_MEASURABLE for entry in entries):
         return ("No cell of this table can be measured here: test labels are withheld by the organisers.",)
-    return (what_compares(spec, setting), *gains, *order_sentences(spec, lines))
+    return (comparison.what_compares(spec, setting), *gains, *comparison.order_sentences(spec, lines))
 
 
 def _architecture(spec: TableSpec, setting: Setting) -> Table:

@@ -28,7 +28,7 @@ MEAN = "mean"
 """In the place of a target: the mean over the other targets of a row."""
 NOT_IMPLEMENTED = "not in this implementation"
 _OWN = "the paper's own method"
-"""Stands for the "Ours" of a printed label, which in a report would read as Crossfold's."""
+"""Replaces the "Ours" of a printed label, which readers of a report would take for Crossfold's."""
 _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 
@@ -63,7 +63,7 @@ class _TableMapping(FrozenModel):
     layers: tuple[dict[str, Any], ...] = ()
     """Of an architecture: how each printed block pads and pools, which the strings do not say."""
     notes: tuple[str, ...] = ()
-    """Below the table; a word such as `F1` stands for that footnote."""
+    """Below the table; a key such as `F1` is replaced by that footnote."""
 
 
 class _Declared(FrozenModel):
@@ -185,6 +185,7 @@ class TableSpec:
         if column.stream in self.copied:
             return CellQuery(why_not="not measurable")
         system = column.system or UNIMODAL.get(column.stream, row.system)
+        # In a column of one modality the unimodal system runs, which has none of the row's parameters.
         params = {**self.systems.get(system, {}), **(row.where if column.stream not in UNIMODAL else {})}
         folds = self.folds if row.fold is None else (row.fold,)
         why = "" if column.measurable else "not measurable"
@@ -258,7 +259,7 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
     rows = []
     for row, label in zip(printed["rows"], labels, strict=True):
         words = tuple(row.get("extra", {}).get(head, "") for head in extra)
-        # Of two rows with one name, each is named with its words too.
+        # Two rows with one name differ in their words.
         unique = f"{label}, {words[0]}" if labels.count(label) > 1 else label
         own = mapping.rows.get(unique, _RowMapping())
         recursions = {"iterations": row["recursions"]} if "recursions" in row else {}
@@ -291,6 +292,7 @@ def _column(column: Mapping[str, Any]) -> Column:
 
 
 def _check(table: str, mapping: _TableMapping, rows: Sequence[Row]) -> None:
+    # A label is written twice, here and in print, so a slip would silently lose a footnote or a gain.
     labels = {row.label for row in rows}
     unknown = {*mapping.rows, *(label for pair in mapping.gains for label in pair)} - labels
     if unknown:

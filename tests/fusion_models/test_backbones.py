@@ -127,7 +127,7 @@ def test_a_row_depends_on_no_other_row(built):
         other = torch.cat([x[:1], some_input(backbone, 2, seed=1)])
         torch.testing.assert_close(module(other)[0], y[0], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(module(x[:1])[0], y[0], rtol=1e-4, atol=1e-6)
-    assert (y[0] - y[1]).abs().max() > 1e-5, "it looks at its input"
+    assert (y[0] - y[1]).abs().max() > 1e-5, "it reads its input"
 
 
 def test_a_gradient_reaches_every_parameter(built):
@@ -279,13 +279,13 @@ def random_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize(("looks", "pool"), [(129, 4), (65, 2)])
-def test_audio_cnn_is_table_one(looks, pool):
+@pytest.mark.parametrize(("steps", "pool"), [(129, 4), (65, 2)])
+def test_audio_cnn_is_table_one(steps, pool):
     """004 Tab. I, its printed sizes on the way; 128 x 65 reaches the same through a pool of 4 x 2 (D4)."""
     torch.manual_seed(1)
     module = random_statistics(AudioCnn(pool))
     state = module.state_dict()
-    x = torch.randn(2, 1, 128, looks)
+    x = torch.randn(2, 1, 128, steps)
     with torch.no_grad():
         one = nn.functional.max_pool2d(conv_bn_relu(x, state, "block1.0", (1, 2)), (4, pool))
         assert one.shape[1:] == (64, 31, 15)

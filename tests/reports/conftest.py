@@ -163,7 +163,7 @@ def finish(
 
 
 def _evaluation(post: str, metrics: dict[str, Any], videos: dict[str, Any]) -> dict[str, Any]:
-    """The parts of `result.json` that look at a cell once more, as docs/results.md says."""
+    """The further evaluations in `result.json`, as in docs/results.md."""
     better = {target: found | {"ccc": found["ccc"] + 0.1 * (1 - found["ccc"])} for target, found in metrics.items()}
     column = {"labels": post == "oracle", "fitted": {}, "metrics": better, "videos": videos}
     return {"post": {"chain": {}, "columns": {post: column}}, "stress": None, "spans": None, "gates": None}

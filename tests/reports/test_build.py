@@ -23,7 +23,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def without_plotly(page: str) -> str:
-    """The page without the one inlined library, whose text is not ours."""
+    """The page without the one inlined library, whose text is not Crossfold's."""
     start = page.index("<script>/**\n* plotly.js")
     return page[:start] + page[page.index("</script>", start) :]
 
@@ -95,12 +95,12 @@ def test_a_workspace_without_its_store_still_reports(workspace, lab):
 
 
 def test_the_page_needs_nothing_else(page):
-    ours = without_plotly(page)
-    assert not re.findall(r"(?:src|href)=[\"'](?!#|data:)", ours)
-    assert "http://" not in ours
-    assert "https://" not in ours
-    assert "@import" not in ours
-    assert "url(" not in ours
+    text = without_plotly(page)
+    assert not re.findall(r"(?:src|href)=[\"'](?!#|data:)", text)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
     assert len(page) < 6_000_000
     assert page.count("* plotly.js") == 1
 
@@ -112,13 +112,13 @@ def test_every_table_and_figure_is_labelled_as_embedded(page):
 
 
 def test_figures_and_tables_say_what_they_show(page):
-    ours = without_plotly(page)
-    plots = re.findall(r'<div class="plot" id="([^"]+)" role="img" aria-label="([^"]+)"', ours)
-    assert len({name for name, _ in plots}) == len(plots) == ours.count("data-plot=")
+    text = without_plotly(page)
+    plots = re.findall(r'<div class="plot" id="([^"]+)" role="img" aria-label="([^"]+)"', text)
+    assert len({name for name, _ in plots}) == len(plots) == text.count("data-plot=")
     assert all(re.search(r"\d\.\d{3}", words) for _, words in plots)
-    assert ours.count("<figcaption>") == ours.count("<figure")
-    assert ours.count("<caption") == ours.count("<table>") + ours.count('<table class="sortable">')
-    assert ours.index('class="skip" href="#main"') < ours.index("<header>") < ours.index('id="main"')
+    assert text.count("<figcaption>") == text.count("<figure")
+    assert text.count("<caption") == text.count("<table>") + text.count('<table class="sortable">')
+    assert text.index('class="skip" href="#main"') < text.index("<header>") < text.index('id="main"')
 
 
 def test_the_first_screen_says_what_was_measured_and_what_came_of_it(page):

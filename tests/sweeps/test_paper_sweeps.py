@@ -11,7 +11,7 @@ from crossfold.reports.tables.published import LEADERBOARD, MEAN, table_ids, tab
 from crossfold.sweeps import plan, sweep_files
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
 
-# A row that needs another store has a sweep of its own, beside that of its table.
+# A row that needs another store has a sweep of its own, in addition to that of its table.
 TABLES = [name for name in table_ids() if name != LEADERBOARD and not table_spec(name).architecture]
 
 
@@ -60,7 +60,7 @@ def test_a_finished_sweep_leaves_no_cell_of_its_table_out(name, table):
         used.add(found[0])
         assert set(folds) <= set(sweep.folds)
         assert target in sweep.targets
-    assert used == set(range(len(made))), f"{[made[i] for i in set(range(len(made))) - used]} stand in no row"
+    assert used == set(range(len(made))), f"{[made[i] for i in set(range(len(made))) - used]} are in no row"
     assert (sweep.name, sweep.corpus, sweep.recipe) == (name, spec.corpus, spec.recipe)
     assert set(sweep.folds) == set(spec.folds)
     assert sweep.seeds == (0, 1, 2)

@@ -222,10 +222,10 @@ def test_wrong_sweeps(tmp_path):
     with pytest.raises(UserError, match="holds a list, not a mapping"):
         sweep_files.load(broken)
     broken.write_text("")
-    with pytest.raises(UserError, match="is empty, not a mapping") as told:
+    with pytest.raises(UserError, match="is empty, not a mapping") as error:
         sweep_files.load(broken)
     # The example that the error shows is a sweep.
-    broken.write_text(told.value.remedy.partition("\n")[2])
+    broken.write_text(error.value.remedy.partition("\n")[2])
     assert sweep_files.load(broken).systems[1].system == "rjca"
 
 
@@ -233,8 +233,8 @@ def test_wrong_sweeps(tmp_path):
     ("text", "problem", "remedy"),
     [
         ("systems:\n\t- concat\n", "line 2: it is indented by a tab", "spaces"),
-        ("name: a\nrecipe: demo\nname: b\n", "line 3: key 'name' stands twice", "leave one"),
-        ("set: {epochs: 2, batch: 3, epochs: 4}\n", "line 1: key 'epochs' stands twice", "leave one"),
+        ("name: a\nrecipe: demo\nname: b\n", "line 3: key 'name' is given twice", "leave one"),
+        ("set: {epochs: 2, batch: 3, epochs: 4}\n", "line 1: key 'epochs' is given twice", "leave one"),
         ("set: *nothing\n", "line 1: found undefined alias", "correct this line"),
         ("hello\n", "holds one line of text", "a sweep looks like this"),
         ("3\n", "holds 3", "a sweep looks like this"),
@@ -243,12 +243,12 @@ def test_wrong_sweeps(tmp_path):
 def test_a_file_that_is_no_sweep_says_which_line(tmp_path, text, problem, remedy):
     path = tmp_path / "odd.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         sweep_files.load(path)
-    assert str(path) in told.value.problem
-    assert problem in told.value.problem
-    assert "\n" not in told.value.problem
-    assert remedy in told.value.remedy
+    assert str(path) in error.value.problem
+    assert problem in error.value.problem
+    assert "\n" not in error.value.problem
+    assert remedy in error.value.remedy
 
 
 def test_a_file_that_is_no_text(tmp_path):

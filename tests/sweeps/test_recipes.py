@@ -20,7 +20,7 @@ from crossfold.sweeps.recipe_files import (
 
 PAPERS = ("ca2021", "ca2021_audio", "ca2021_visual", "dca2024", "grjca2025", "grjca2025_v1", "rjcma2024")
 MODES_ONLY = {"stress"}
-"""What no paper has; each look at a trained cell is ours."""
+"""Fields that no paper has: Crossfold evaluates trained cells further."""
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -35,7 +35,7 @@ def test_every_paper_has_its_recipe():
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "demo"])
 def test_every_value_of_a_papers_recipe_has_a_source(name):
-    """No value of a paper's recipe comes from a default of ours without a word."""
+    """No value of a paper's recipe silently comes from a default of Crossfold."""
     said = sources_of(name)
     silent = {field for field in flat(load_recipe(name)) if source_of_field(said, field).kind not in SOURCES}
     assert silent <= MODES_ONLY

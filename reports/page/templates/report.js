@@ -13,7 +13,7 @@
     return element;
   };
 
-  // Sorting: a second press turns the order round; entries without a value stay last either way.
+  // Sorting: a second click reverses the order; entries without a value stay last in both.
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);
     return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
@@ -37,13 +37,13 @@
     });
   });
 
-  // A leaderboard: search, kinds of systems, rows of another budget, and columns.
+  // A leaderboard: search, kinds of systems, rows that ran other folds or seeds, and columns.
   const hideColumn = (table, column, hidden) => {
     all("tbody tr", table).forEach((row) => { row.cells[column].hidden = hidden; });
     const last = table.tHead.rows[table.tHead.rows.length - 1];
     last.cells[column].hidden = hidden;
     if (table.tHead.rows.length < 2) return;
-    // A head over several columns is as wide as those of them that are left.
+    // A head over several columns spans those of them that are shown.
     let at = 0;
     for (const head of table.tHead.rows[0].cells) {
       const width = Number(head.dataset.width || head.colSpan);
@@ -54,7 +54,7 @@
       at += width;
     }
   };
-  all("td a[href^='#cells-']").forEach((link) => { link.title = "the cells behind this number"; });
+  all("td a[href^='#cells-']").forEach((link) => { link.title = "Show the cells behind this number"; });
   all("[data-tools]").forEach((tools) => {
     const section = document.getElementById(tools.dataset.tools);
     const search = tools.querySelector("[data-search]");
@@ -87,7 +87,7 @@
     });
     tools.hidden = false;
     filter();
-    // Where a table is wider than the page, what says least waits in the menu: p values first, intervals say more.
+    // Where a table is wider than the page, its least important columns are hidden at first, p values before all others.
     for (const least of ["p (Holm)", "MFLOPs a window", "Memory, MiB", "GPU memory, MiB", "Training, s", "Mean rank", "Parameters"]) {
       if (table.offsetWidth <= table.parentElement.clientWidth) break;
       all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === least).forEach((box) => {
@@ -171,7 +171,7 @@
     if (done.length) {
       const folds = [...new Set(group.rows.map((row) => row[0]))].sort((a, b) => a - b);
       const width = 380, height = 190, band = (width - 60) / folds.length;
-      const strip = chart("CCC of each fold and seed; press one for its cell", ...bounds(done.map((row) => row[2])), width, height);
+      const strip = chart("CCC of each fold and seed; click a dot for its cell", ...bounds(done.map((row) => row[2])), width, height);
       folds.forEach((fold, at) => {
         const middle = 50 + band * (at + 0.5);
         const inside = done.filter((row) => row[0] === fold);
@@ -236,7 +236,7 @@
     const run = row[13];
     const server = run && drill.pages[drill.run_pages[row[6]] ?? 0];
     const tracked = run && (server ? ["run ", make("a", { href: server + encodeURIComponent(run), rel: "noreferrer" }, run)]
-      : ["run ", make("code", {}, run), ", shown by ", make("code", {}, "crossfold mlflow ui"), " at ", make("code", {}, `#/runs/${run}`)]);
+      : ["run ", make("code", {}, run), ", in ", make("code", {}, "crossfold mlflow ui"), " at ", make("code", {}, `#/runs/${run}`)]);
     box.append(facts([
       ["State", row[7] || "done"], ["CCC", row[2] === null ? "" : three(row[2])], ["Finished", row[8] ? `${row[8]} UTC` : ""],
       ["Training", row[9] === null ? "" : `${row[9]} s`],
@@ -250,7 +250,7 @@
   };
   all("details.cells").forEach((block) => block.addEventListener("toggle", () => block.open && build(block)));
 
-  // A link leads to what it points at, in whatever setting and block that is.
+  // A link opens the setting and the block of its target.
   const reveal = (target) => {
     const within = target.closest("[data-setting]");
     if (within && within.hidden) showSetting(within.dataset.setting);
@@ -273,7 +273,7 @@
     if (target) reveal(target);
   });
 
-  // Figures take their colours from the page, and smaller letters on a phone. Each is drawn when it comes near.
+  // Figures take their colours from the page, and smaller letters on a phone. Each is drawn shortly before it is seen.
   const plots = new Map();
   const themed = (layout) => {
     const axis = { gridcolor: colour("--rule"), linecolor: colour("--faint"), tickcolor: colour("--faint"), zerolinecolor: colour("--faint") };
@@ -286,7 +286,7 @@
     };
   };
   const named = { truth: "--ink", muted: "--muted-line" };
-  // Heat maps begin at the colour of the page, and end far from it.
+  // Heat maps start at the colour of the page and end far from it.
   const heat = {
     sequential: { light: ["#f1f3f5", "#7fb0dd", "#123f73"], dark: ["#20252a", "#2f6fb3", "#d3e8ff"] },
     diverging: { light: ["#b5651d", "#f1f3f5", "#2f6fb3"], dark: ["#f0a35e", "#20252a", "#79b8ff"] },
@@ -294,7 +294,7 @@
   const traces = (plot) => plot.data.map((trace) => {
     const scale = heat[trace.meta] && heat[trace.meta][isDark() ? "dark" : "light"];
     if (scale) {
-      // Rows were packed: the number of empty cells, then those that are not.
+      // A packed row holds the number of its leading empty cells, then the other cells.
       const z = trace.z.map(([empty, ...row]) => [...Array(empty).fill(null), ...row]);
       return { ...trace, z, colorscale: scale.map((each, at) => [at / 2, each]) };
     }
@@ -336,7 +336,7 @@
       show();
     }
   });
-  // Paper is light, and shows what a press would open.
+  // Print has the light theme, and shows every closed block of text.
   let before;
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
@@ -353,9 +353,9 @@
   show();
   openTarget();
 
-  // Served: the page asks for news, and loads again as the reader left it.
+  // Served: the page polls for a new version, and reloads with the scroll position and choices of the reader.
   if (!("live" in document.currentScript.dataset)) return;
-  // By name, because news may bring a control or take one away.
+  // By name, because a new version may have other controls.
   const controls = () => all("select, .tools input").map((each) => {
     const tools = each.closest("[data-tools]");
     return [`${tools ? tools.dataset.tools : ""} ${each.id || each.parentElement.textContent}`, each];
@@ -389,7 +389,7 @@
       }
       version = version || answer;
     } catch {
-      // The server was stopped; the page stays as it is.
+      // The server has stopped; the page stays as it is.
     }
   };
   ask();

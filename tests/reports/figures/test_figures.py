@@ -128,7 +128,7 @@ def test_the_stress_score_is_the_mean_over_the_suite(lab, workspace):
     assert (table.loc[table["strength"] == 0, "ccc"] >= 0).all()
     figure = degradation_chart(results, setting)
     assert [panel.title for panel in figure.panels] == ["Audio gone", "Visual gone", "Audio noisy", "Visual noisy"]
-    # Only systems that read the modality stand in its panel.
+    # Only systems that read the modality are in its panel.
     names = [[trace.get("name") for trace in panel.spec["data"]] for panel in figure.panels]
     assert "Visual only" not in names[0]
     assert "Visual only" in names[1]

@@ -63,7 +63,7 @@ def open_page(browser):
 
 @pytest.fixture(scope="module")
 def page(open_page, url):
-    """The page as it opens on a wide, light screen; each test presses something else on it."""
+    """The page as it opens on a wide, light screen; each test clicks something else on it."""
     return open_page(url, color_scheme="light", viewport={"width": 1200, "height": 900})
 
 
@@ -204,7 +204,7 @@ def test_rows_that_ran_other_folds_wait_behind_a_switch(open_page, lab, workspac
     page = open_page(build_report(workspace, formats=["html"], now=NOW).paths[0].as_uri())
     rows = page.locator("#leaderboard table").first.locator("tbody tr:not([hidden])")
     assert rows.count() == 3
-    page.get_by_label("also rows that are unfinished or ran other folds or seeds (1)").check()
+    page.get_by_label("Show rows that are unfinished or ran other folds or seeds (1)").check()
     assert rows.count() == 4
 
 
@@ -277,7 +277,7 @@ def test_attention_maps_are_drawn_in_light_and_dark_and_on_a_phone(open_page, la
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(open_page, url, scheme):
     page = open_page(url, color_scheme=scheme, viewport={"width": 1200, "height": 900})
-    # Everything that a press opens, and one cell of each block.
+    # Everything that a click opens, and one cell of each block.
     page.eval_on_selector_all("details:not(.columns)", "all => all.forEach(each => { each.open = true; })")
     page.wait_for_timeout(200)
     page.eval_on_selector_all(

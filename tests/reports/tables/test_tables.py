@@ -121,7 +121,7 @@ def test_rows_of_other_features_are_not_filled_from_this_store(results):
 
 
 def test_rows_of_other_features_come_from_the_store_of_their_own_sweep(workspace, lab, tmp_path):
-    """Concatenation stands in two rows of ca-t2: on I3D features, and on those of a 2D CNN."""
+    """Two rows of ca-t2 are concatenation: of I3D features, and of those of a 2D CNN."""
     other = lab.make_store(tmp_path / "other", first_clip="elsewhere")
     both = {"ca-t2-2dcnn": (other, ("concat", "lstm")), "ca-t2": (lab.make_store(workspace.root), ("concat", "ca"))}
     for sweep, (store, systems) in both.items():
@@ -204,7 +204,7 @@ def test_several_variants_of_a_row_are_named_and_never_averaged(workspace, lab):
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
     assert entries_of(table, "RJCA [13] w/o DCA")[0].planned == 3
-    assert any("RJCA stands here; also run: RJCA (tied True)" in note for note in table.notes)
+    assert any("the table shows RJCA; also run: RJCA (tied True)" in note for note in table.notes)
 
 
 def _on_other_folds(lines):
@@ -482,7 +482,7 @@ def test_a_target_that_the_corpus_lacks_has_a_stand_in_elsewhere_and_never_at_ho
     table = build_tables(load_results(workspace), ["ca-t4"])[0]
     entry = entries_of(table, "Feature Concatenation")[0]
     assert (table.heads, entry.target, entry.done) == (("Fatigue Level (here valence)",), "valence", 3)
-    assert any("puppets has no fatigue: valence stands in for it" in note for note in table.notes)
+    assert any("puppets has no fatigue: valence replaces it" in note for note in table.notes)
 
 
 def test_the_audio_network_follows_from_its_strings():
