@@ -20,17 +20,19 @@ Epochs = Mapping[int, Mapping[str, float]]
 """Metrics by step; step n is the n-th finished epoch."""
 
 
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
 @dataclass(frozen=True)
 class Run:
-    """What one run should hold, or holds."""
+    """What one run should hold, or holds; times are milliseconds since 1970, and None where no record says them."""
 
     key: str
     """Identity of the cell or of the launch."""
     experiment: str
     """Name of the sweep in which a new run is made."""
     name: str
-    status: str
-    """RUNNING, FINISHED, FAILED or KILLED."""
+    status: Status
     tags: Mapping[str, str]
     params: Mapping[str, str] = field(default_factory=dict)
     final: Mapping[str, float] = field(default_factory=dict)
@@ -43,7 +45,8 @@ class Run:
     """The launch of a cell."""
     began: int | None = None
     ended: int | None = None
-    """Milliseconds since 1970; None where no record says it."""
+    fresh: bool = False
+    """Whether no earlier launch had it, so that no store needs to be searched for it."""
 
 
 @dataclass
@@ -88,10 +91,13 @@ class Records:
 
     def _launch(self, launch: Launch) -> Run:
         """One without an end that this process does not run was killed."""
-        status = "FINISHED" if launch.ended else "RUNNING" if launch is self.current else "KILLED"
+        here = launch is self.current
         tags = {"kind": "launch", "launch": launch.launch_id, "cells": str(launch.count)}
-        began, ended = milliseconds(launch.at), milliseconds(launch.ended)
-        return Run(launch.launch_id, launch.sweep, launch.name, status, tags, began=began, ended=ended)
+        return Run(
+            launch.launch_id, launch.sweep, launch.name,
+            "FINISHED" if launch.ended else "RUNNING" if here else "KILLED", tags,
+            began=milliseconds(launch.at), ended=milliseconds(launch.ended), fresh=here,
+        )  # fmt: skip
 
     def _finished(self, cell_id: str) -> Run:
         """It belongs to the launch that committed it."""
@@ -103,12 +109,14 @@ class Records:
         return Run(
             cell_id, launch.sweep if launch else "", cell.label, "FINISHED", tags, cell_params(cell),
             final_metrics(record), record=record, parent=self._parent(launch), ended=milliseconds(at),
+            fresh=self._is_fresh(cell_id),
         )  # fmt: skip
 
     def _unfinished(self, cell_id: str, live: LiveCell | None) -> Run:
         """It runs in this process now, its last attempt failed, or it was killed. live: None if its note is lost."""
         failures = self.workspace.failures_of(cell_id) or ([live.failure] if live and live.failure else [])
-        status = "RUNNING" if live and live.state == "running" else "FAILED" if failures else "KILLED"
+        running = live is not None and live.state == "running"
+        status: Status = "RUNNING" if running else "FAILED" if failures else "KILLED"
         tags, at = failure_tags(failures), failures[-1].at if status == "FAILED" else ""
         if live is None:
             return Run(cell_id, "", "", status, tags, ended=milliseconds(at))
@@ -117,7 +125,11 @@ class Records:
         return Run(
             cell_id, live.note.sweep, cell.label, status, cell_tags(cell) | tags, cell_params(cell),
             epochs=live.note.epochs, parent=self._parent(launch), ended=milliseconds(at),
+            fresh=self._is_fresh(cell_id),
         )  # fmt: skip
+
+    def _is_fresh(self, cell_id: str) -> bool:
+        return self.current is not None and self._index.of(cell_id, "") is self.current
 
     def _parent(self, launch: Launch | None) -> Run | None:
         return self._launch(launch) if launch else None

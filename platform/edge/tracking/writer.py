@@ -64,6 +64,7 @@ class Mirror:
         self._ids: dict[str, str] = {}
         self._experiment_of: dict[str, str] = {}
         self._found: dict[str, Any] = {}
+        self._found_all = False
         self._open: dict[str, tuple[str, Run]] = {}
         self._client: Any = None
         self._monitor: Any = None
@@ -104,6 +105,7 @@ class Mirror:
                     found[key] = min(found.get(key, run), run, key=lambda run: run.info.start_time)
             token = page.token or None
         self._found |= found
+        self._found_all |= not where
         return found
 
     def write(self, run: Run) -> Literal["present", "completed", "created"]:
@@ -148,7 +150,9 @@ class Mirror:
 
     def _find(self, run: Run) -> Any:
         """The run as the store holds it; None if it holds none."""
-        if run.key not in self._found:
+        # A search takes longer the more runs there are, so that one for each cell of a large sweep would add up.
+        absent = run.key not in self._ids and (run.fresh or self._found_all)
+        if run.key not in self._found and not absent:
             self.find_runs(f"tags.{'launch' if 'launch' in run.tags else 'cell_id'} = '{run.key}'")
         found = self._found.pop(run.key, None)
         if found is not None:

@@ -1,4 +1,4 @@
-"""`crossfold doctor`: each thing injured alone is noticed, named, and answered with what to do."""
+"""`crossfold doctor` notices and names each fault alone, and says what to do."""
 
 import http.server
 import importlib.metadata
@@ -44,7 +44,7 @@ def test_a_machine_that_tests_run_on_has_what_is_needed(tmp_path, capsys):
         row["check"] for row in rows
     }
     assert all(bool(row["what to do"]) == (row["state"] != "ok") for row in rows)
-    assert list(tmp_path.iterdir()) == [], "looking leaves nothing behind"
+    assert list(tmp_path.iterdir()) == [], "checking leaves nothing behind"
 
 
 def test_what_is_missing_ends_with_2(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_what_is_missing_ends_with_2(tmp_path, capsys):
     assert found(json.loads(capsys.readouterr().out), "workspace")["state"] == "missing"
 
 
-def test_versions_are_held_against_what_is_declared(monkeypatch):
+def test_versions_are_compared_with_what_is_declared(monkeypatch):
     real = importlib.metadata.version
 
     def version(name, *more):
@@ -71,7 +71,7 @@ def test_versions_are_held_against_what_is_declared(monkeypatch):
     assert "ray" not in row["found"]
 
 
-def test_torch_and_its_two_are_looked_at_as_a_set(monkeypatch):
+def test_torch_torchvision_and_torchaudio_are_checked_together(monkeypatch):
     def load(name):
         if name == "torchaudio":
             raise OSError("undefined symbol: _ZN3c104cuda\nmore")
@@ -190,7 +190,7 @@ def test_a_disk_without_room_renames_locks_or_the_right_time(monkeypatch, tmp_pa
 
 
 class FreeForAll:
-    """A lock that everybody gets, or nobody can have."""
+    """A lock that every process gets, or none."""
 
     def __init__(self, error=None):
         self.error = error
@@ -232,7 +232,7 @@ def test_open_files_and_memory(monkeypatch, soft, state):
     assert found(rows, "memory")["what to do"] == "give --workers 2"
 
 
-def test_every_look_is_taken(tmp_path, monkeypatch):
+def test_every_check_is_made(tmp_path, monkeypatch):
     for name in ("version_rows", "torch_rows", "gpu_rows", "ray_rows", "limit_rows"):
         monkeypatch.setattr(doctor, name, lambda name=name: [doctor.row(name, True, "")])
     for name in ("mlflow_rows", "workspace_rows"):

@@ -62,18 +62,18 @@ def everything(uri: str) -> dict[str, dict]:
     experiments = {e.experiment_id: e.name for e in client.search_experiments()}
     runs = list(client.search_runs(list(experiments), max_results=1000))
     names = {run.info.run_id: run.data.tags.get("launch") for run in runs}
-    told: dict[str, dict] = {}
+    logged: dict[str, dict] = {}
     for run in runs:
         tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"}
         key = tags.get("cell_id") or tags["launch"]
-        assert key not in told, f"two runs of {key}"
+        assert key not in logged, f"two runs of {key}"
         metrics = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
-        told[key] = {
+        logged[key] = {
             "experiment": experiments[run.info.experiment_id],
             "parent": names.get(run.data.tags.get("mlflow.parentRunId", ""), "none"),
             "name": run.info.run_name,
             "status": run.info.status,
-            # Nobody but MLflow knows when a killed one ended, or when a cell was begun.
+            # Only MLflow knows when a killed one ended, and when a cell began.
             "ended": None if run.info.status == "KILLED" else run.info.end_time,
             "began": run.info.start_time if tags["kind"] == "launch" else None,
             "tags": tags,
@@ -84,7 +84,7 @@ def everything(uri: str) -> dict[str, dict]:
             },
             "artifacts": artifacts(Path(unquote(urlparse(run.info.artifact_uri).path))),
         }
-    return told
+    return logged
 
 
 def artifacts(folder: Path) -> dict[str, str]:
@@ -93,7 +93,7 @@ def artifacts(folder: Path) -> dict[str, str]:
 
 
 class Driver:
-    """A launch as the fleet tells it; `stop` is its orderly end, without it the driver was killed."""
+    """A launch as the fleet reports it; `stop` is its orderly end, without it the driver was killed."""
 
     def __init__(self, workspace, sweep, cells, known=()) -> None:
         known_before = [cell.cell_id for cell in known]
@@ -115,20 +115,20 @@ class Driver:
         self.tracker.started(cell, attempt)
         for epoch in range(first, epochs + 1):
             self.tracker.epoch(cell, report_of(cell, epoch))
-        self.told()
+        self.flush()
 
     def finish(self, cell) -> None:
         commit(self.workspace, cell)
         self.tracker.finished(cell)
-        self.told()
+        self.flush()
 
     def fail(self, cell, kind, attempt, message) -> None:
         failure = Failure(cell.cell_id, cell.label, kind, attempt, message, "its log", utc_now())
         self.workspace.record_failure(failure)
         self.tracker.failed(cell, failure)
-        self.told()
+        self.flush()
 
-    def told(self) -> None:
+    def flush(self) -> None:
         """Waits until all lies in MLflow, so that a kill now loses nothing."""
         before = self.flushed
         # One may be under way that began before.
@@ -166,7 +166,7 @@ def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
     last.finish(shared)
     last.run(poisoned, 3, first=3)
     for attempt in (1, 2, 3):
-        last.fail(poisoned, FailureClass.INFRA, attempt, f"worker 1 died, try {attempt}")
+        last.fail(poisoned, FailureClass.INFRA, attempt, f"worker 1 died, attempt {attempt}")
     last.stop()
 
     again = Driver(workspace, "night", [])
@@ -174,21 +174,23 @@ def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
 
     live = everything(workspace.mlflow_uri)
     assert len(live) == 7 + 4
-    launched = {told["tags"]["launch"]: told["name"] for told in live.values() if told["tags"]["kind"] == "launch"}
+    launched = {
+        logged["tags"]["launch"]: logged["name"] for logged in live.values() if logged["tags"]["kind"] == "launch"
+    }
     assert [live[cell.cell_id]["status"] for cell in (done, late, wild, stopped, orphan, shared, poisoned)] == [
         "FINISHED", "FINISHED", "FAILED", "KILLED", "FINISHED", "FINISHED", "FAILED",
     ]  # fmt: skip
     assert launched[live[orphan.cell_id]["parent"]].startswith("night "), "the killed launch computed it"
     assert "failure" not in live[late.cell_id]["tags"], "it is finished"
     assert live[late.cell_id]["tags"]["failed_tries"] == "1"
-    assert live[poisoned.cell_id]["tags"]["failure_message"] == "worker 1 died, try 3"
+    assert live[poisoned.cell_id]["tags"]["failure_message"] == "worker 1 died, attempt 3"
 
     summary = sync(workspace, rebuilt)
     assert (summary.cells, summary.unfinished, summary.created, summary.completed) == (4, 3, 7, 0)
     again = everything(rebuilt)
     assert again.keys() == live.keys()
-    for key, told in live.items():
-        assert again[key] == told, key
+    for key, logged in live.items():
+        assert again[key] == logged, key
     for uri in (rebuilt, workspace.mlflow_uri):
         assert (sync(workspace, uri).created, sync(workspace, uri).completed) == (0, 0)
         assert everything(uri) == live
@@ -223,13 +225,15 @@ def test_a_moved_workspace_of_an_earlier_version_keeps_its_runs_and_is_rebuilt_a
     assert len(old) == 8 + 3
     assert str(sync(workspace, rebuilt)).endswith("0 present, 0 completed, 8 created")
     new = everything(rebuilt)
-    for key, told in old.items():
-        assert ("model/MLmodel" in told["artifacts"]) == (told["status"] == "FINISHED" and told["parent"] != "none")
-        for each in (told, new[key]):
+    for key, logged in old.items():
+        assert ("model/MLmodel" in logged["artifacts"]) == (
+            logged["status"] == "FINISHED" and logged["parent"] != "none"
+        )
+        for each in (logged, new[key]):
             # The description of a model has its own time, and names the module that loads it.
             each["artifacts"].pop("model/MLmodel", None)
             del each["tags"]["workspace"]
-        assert new[key] == told, key
+        assert new[key] == logged, key
 
 
 def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(workspace):
@@ -239,7 +243,7 @@ def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(wo
         first.run(cell, 2)
     lines = (workspace.root / "mlflow-runs.jsonl").read_text().strip().splitlines()
     (workspace.root / "mlflow-runs.jsonl").write_text(lines[0])
-    # Another sweep has the same cells, so that the experiment does not tell either.
+    # Another sweep has the same cells, so that the experiment does not identify them either.
     again = Driver(workspace, "morning", cells)
     for cell in cells:
         again.run(cell, 5)
@@ -251,7 +255,7 @@ def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(wo
         assert [step for step, _ in live[cell.cell_id]["history"]["train_loss"]] == [1, 2, 3, 4, 5]
 
 
-def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(new_workspace, rebuilt, monkeypatch):
+def test_failed_cells_that_only_the_failure_log_knows_are_found_in_their_sweeps(new_workspace, rebuilt, monkeypatch):
     """As in a workspace of an earlier version, or a merged one."""
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
 
@@ -266,7 +270,7 @@ def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(n
     )  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", rebuilt)
     assert run_sweeps([prepare_cells(sweep, space)], space, FleetOptions(workers=0)).failed == 1
-    (live,) = [told for told in everything(rebuilt).values() if told["tags"]["kind"] == "cell"]
+    (live,) = [logged for logged in everything(rebuilt).values() if logged["tags"]["kind"] == "cell"]
     assert (live["status"], live["tags"]["failure"]) == ("FAILED", "diverged")
 
     for folder in ("unfinished", "launches"):
@@ -276,7 +280,7 @@ def test_failed_cells_of_which_only_the_ledger_tells_are_found_in_their_sweeps(n
     assert (
         str(sync(space)) == "0 finished cells and 1 that failed or were interrupted: 0 present, 0 completed, 1 created"
     )
-    (again,) = [told for told in everything(space.mlflow_uri).values() if told["tags"]["kind"] == "cell"]
+    (again,) = [logged for logged in everything(space.mlflow_uri).values() if logged["tags"]["kind"] == "cell"]
     for differs in ("parent", "history", "metrics"):
         live.pop(differs), again.pop(differs)
     assert again == live

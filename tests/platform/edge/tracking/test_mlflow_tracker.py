@@ -99,7 +99,7 @@ def commit(workspace: Workspace, cell: Cell, **env) -> None:
 
 
 def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sweep: str = "tiny") -> None:
-    """A launch as the fleet would tell it."""
+    """A launch as the fleet would report it."""
     write_json(workspace.sweeps / f"{sweep}.json", {"name": sweep, "cells": [cell.cell_id for cell in cells]})
     tracker.launch(sweep, cells)
     for cell in cells:
@@ -111,8 +111,8 @@ def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sw
     tracker.close()
 
 
-def story(workspace: Workspace, uri: str = "") -> dict[str, dict]:
-    """All that the mirror holds of each cell, without ids and times."""
+def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
+    """All that MLflow holds of each cell, without ids and times."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri or workspace.mlflow_uri)
@@ -135,7 +135,7 @@ def story(workspace: Workspace, uri: str = "") -> dict[str, dict]:
             "params": run.data.params,
             "metrics": run.data.metrics,
             "history": {
-                key: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+                key: [(m.step, m.value) for m in client.get_metric_hilogged_cells(run.info.run_id, key)]
                 for key in run.data.metrics
             },
             "artifacts": sorted(f.path for f in client.list_artifacts(run.info.run_id)),
@@ -160,32 +160,32 @@ def workspace(tmp_path, migrated, monkeypatch) -> Workspace:
     return workspace
 
 
-def test_a_launch_is_told_completely(workspace):
+def test_a_launch_is_logged_completely(workspace):
     cell = make_cell(3, ("valence", "arousal"))
     tracker = MlflowTracker(workspace)
     run_live(workspace, tracker, [cell])
-    told = story(workspace)[cell.cell_id]
+    logged = logged_cells(workspace)[cell.cell_id]
     assert tracker.troubles == 0
-    assert (told["experiment"], told["status"], told["name"], told["parent"]) == (
+    assert (logged["experiment"], logged["status"], logged["name"], logged["parent"]) == (
         "tiny", "FINISHED", cell.label, "tiny",
     )  # fmt: skip
     for axis, value in {"system": "rjca", "corpus": "puppets", "store": "abc", "fold": "1", "seed": "3"}.items():
-        assert told["tags"][axis] == value
-    assert told["tags"]["target"] == "valence+arousal"
-    assert told["params"]["iterations"] == "3"
-    assert told["params"]["gate.temperature"] == "0.1"
-    assert told["params"]["recipe.optimizer.lr"] == "0.001"
-    assert len(told["params"]["note"]) == 6000
-    assert told["metrics"]["ccc_valence"] == 0.5
-    assert told["metrics"]["ccc_video_mean_arousal"] == 0.4
-    assert told["history"]["selection_ccc_arousal"] == [(e, ccc_at(e, 3)) for e in range(1, EPOCHS + 1)]
-    assert set(told["artifacts"]) == {
+        assert logged["tags"][axis] == value
+    assert logged["tags"]["target"] == "valence+arousal"
+    assert logged["params"]["iterations"] == "3"
+    assert logged["params"]["gate.temperature"] == "0.1"
+    assert logged["params"]["recipe.optimizer.lr"] == "0.001"
+    assert len(logged["params"]["note"]) == 6000
+    assert logged["metrics"]["ccc_valence"] == 0.5
+    assert logged["metrics"]["ccc_video_mean_arousal"] == 0.4
+    assert logged["history"]["selection_ccc_arousal"] == [(e, ccc_at(e, 3)) for e in range(1, EPOCHS + 1)]
+    assert set(logged["artifacts"]) == {
         "best.safetensors", "cell.json", "curve.parquet", "env.json", "predictions.npz", "result.json",
     }  # fmt: skip
 
 
 def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
-    """The stress battery is no part of a cell, and MLflow lets no parameter change."""
+    """The stress suite is no part of a cell, and MLflow lets no parameter change."""
     cell = make_cell(0)
     again = cell.model_copy(update={"recipe": Recipe.parse({"epochs": EPOCHS, "stress": "none"}, "a test")})
     assert again.cell_id == cell.cell_id
@@ -197,7 +197,7 @@ def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
         tracker.epoch(asked, report_of(asked, 1))
         tracker.close()
         assert tracker.troubles == 0
-    assert "recipe.stress" not in story(workspace)[cell.cell_id]["params"]
+    assert "recipe.stress" not in logged_cells(workspace)[cell.cell_id]["params"]
 
 
 def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
@@ -210,17 +210,17 @@ def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
     elsewhere.write_bytes(migrated.read_bytes())
     rebuilt = sync(workspace, f"sqlite:///{elsewhere}")
     assert (rebuilt.created, rebuilt.completed) == (3, 0)
-    assert story(workspace, f"sqlite:///{elsewhere}") == story(workspace)
+    assert logged_cells(workspace, f"sqlite:///{elsewhere}") == logged_cells(workspace)
     assert sync(workspace, f"sqlite:///{elsewhere}").created == 0
 
 
 def test_a_lost_file_of_run_ids_makes_no_second_run(workspace):
     cells = [make_cell(seed) for seed in range(2)]
     run_live(workspace, MlflowTracker(workspace), cells[:1])
-    before = story(workspace)
+    before = logged_cells(workspace)
     (workspace.root / "mlflow-runs.jsonl").unlink()
     run_live(workspace, MlflowTracker(workspace), cells)
-    after = story(workspace)
+    after = logged_cells(workspace)
     assert set(after) == {cell.cell_id for cell in cells}
     assert after[cells[0].cell_id] == before[cells[0].cell_id]
 
@@ -231,27 +231,27 @@ def test_half_a_line_in_the_file_of_run_ids_is_passed_over(workspace):
     with (workspace.root / "mlflow-runs.jsonl").open("a") as file:
         file.write('\n{"cell": "12')
     run_live(workspace, MlflowTracker(workspace), [cell, make_cell(1)])
-    assert len(story(workspace)) == 2
+    assert len(logged_cells(workspace)) == 2
 
 
-def test_a_failed_try_and_a_second_one_share_a_run(workspace):
+def test_a_failed_attempt_and_a_second_one_share_a_run(workspace):
     cell = make_cell(0)
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
     tracker.started(cell, 1)
     tracker.epoch(cell, report_of(cell, 1))
     tracker.failed(cell, Failure(cell.cell_id, cell.label, FailureClass.OOM, 1, "too large", "", utc_now()))
-    wait_for(lambda: story(workspace).get(cell.cell_id, {}).get("status") == "FAILED")
-    assert story(workspace)[cell.cell_id]["tags"]["failure"] == "oom"
+    wait_for(lambda: logged_cells(workspace).get(cell.cell_id, {}).get("status") == "FAILED")
+    assert logged_cells(workspace)[cell.cell_id]["tags"]["failure"] == "oom"
     tracker.started(cell, 2)
     for epoch in range(1, EPOCHS + 1):
         tracker.epoch(cell, report_of(cell, epoch))
     commit(workspace, cell)
     tracker.finished(cell)
     tracker.close()
-    told = story(workspace)[cell.cell_id]
-    assert told["status"] == "FINISHED"
-    assert [step for step, _ in told["history"]["train_loss"]] == [1, 2, 3, 4, 5]
+    logged = logged_cells(workspace)[cell.cell_id]
+    assert logged["status"] == "FINISHED"
+    assert [step for step, _ in logged["history"]["train_loss"]] == [1, 2, 3, 4, 5]
 
 
 def test_a_cell_that_did_not_end_is_killed_not_running(workspace):
@@ -260,7 +260,7 @@ def test_a_cell_that_did_not_end_is_killed_not_running(workspace):
     tracker.launch("tiny", [cell])
     tracker.started(cell, 1)
     tracker.close()
-    assert story(workspace)[cell.cell_id]["status"] == "KILLED"
+    assert logged_cells(workspace)[cell.cell_id]["status"] == "KILLED"
 
 
 KILLED = """
@@ -275,7 +275,7 @@ for cell in cells:
     tracker.started(cell, 1)
     for epoch in (1, 2, 3):
         tracker.epoch(cell, report_of(cell, epoch))
-wait_for(lambda: [len(run["history"].get("train_loss", ())) for run in story(workspace).values()] == [3, 3])
+wait_for(lambda: [len(run["history"].get("train_loss", ())) for run in logged_cells(workspace).values()] == [3, 3])
 commit(workspace, cells[0])
 (workspace.root / "ready").touch()
 time.sleep(60)
@@ -289,14 +289,14 @@ def test_killed_driver_resumes_into_the_same_runs(workspace):
     child.send_signal(signal.SIGKILL)
     child.wait()
     finished, left = make_cell(0), make_cell(1)
-    assert {told["status"] for told in story(workspace).values()} == {"RUNNING"}
+    assert {logged["status"] for logged in logged_cells(workspace).values()} == {"RUNNING"}
     run_live(workspace, MlflowTracker(workspace), [left])
-    told = story(workspace)
-    assert set(told) == {finished.cell_id, left.cell_id}
+    logged = logged_cells(workspace)
+    assert set(logged) == {finished.cell_id, left.cell_id}
     for cell in (finished, left):
-        assert told[cell.cell_id]["status"] == "FINISHED"
-        assert [step for step, _ in told[cell.cell_id]["history"]["selection_ccc_valence"]] == [1, 2, 3, 4, 5]
-        assert len(told[cell.cell_id]["history"]["ccc_valence"]) == 1
+        assert logged[cell.cell_id]["status"] == "FINISHED"
+        assert [step for step, _ in logged[cell.cell_id]["history"]["selection_ccc_valence"]] == [1, 2, 3, 4, 5]
+        assert len(logged[cell.cell_id]["history"]["ccc_valence"]) == 1
     assert not running(workspace)
 
 
@@ -377,27 +377,27 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
         tracker.started(cell, 1)
         for epoch in range(1, EPOCHS + 1):
             if (place, epoch) == (1, 3):
-                wait_for(lambda: cells[1].cell_id in story(workspace, uri))
+                wait_for(lambda: cells[1].cell_id in logged_cells(workspace, uri))
                 stop()
             tracker.epoch(cell, report_of(cell, epoch))
         commit(workspace, cell)
         tracker.finished(cell)
         if place == 0:
-            wait_for(lambda: story(workspace, uri).get(cells[0].cell_id, {}).get("status") == "FINISHED")
+            wait_for(lambda: logged_cells(workspace, uri).get(cells[0].cell_id, {}).get("status") == "FINISHED")
     tracker.close()
     assert tracker.troubles > 0
     start()
     summary = sync(workspace, uri)
     assert (summary.cells, summary.created, summary.completed) == (4, 2, 1)
     assert sync(workspace, uri).completed == 0
-    told = story(workspace, uri)
-    assert set(told) == {cell.cell_id for cell in cells}
-    undisturbed = told[cells[0].cell_id]
+    logged = logged_cells(workspace, uri)
+    assert set(logged) == {cell.cell_id for cell in cells}
+    undisturbed = logged[cells[0].cell_id]
     for cell in cells:
-        assert told[cell.cell_id]["status"] == "FINISHED"
-        assert told[cell.cell_id]["artifacts"] == undisturbed["artifacts"] != []
-        assert told[cell.cell_id]["history"].keys() == undisturbed["history"].keys()
-        assert [step for step, _ in told[cell.cell_id]["history"]["train_loss"]] == list(range(1, EPOCHS + 1))
+        assert logged[cell.cell_id]["status"] == "FINISHED"
+        assert logged[cell.cell_id]["artifacts"] == undisturbed["artifacts"] != []
+        assert logged[cell.cell_id]["history"].keys() == undisturbed["history"].keys()
+        assert [step for step, _ in logged[cell.cell_id]["history"]["train_loss"]] == list(range(1, EPOCHS + 1))
     # Standard output belongs to lines of progress, or to JSON.
     assert capfd.readouterr().out == ""
 
@@ -455,7 +455,7 @@ def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
     tracker.finished(good)
     tracker.close()
     assert tracker.troubles > 0
-    assert story(workspace)[good.cell_id]["status"] == "FINISHED"
+    assert logged_cells(workspace)[good.cell_id]["status"] == "FINISHED"
 
 
 def test_the_local_database_survives_two_readers(workspace):
