@@ -161,7 +161,8 @@ class Progress:
             return None
         mean = sum(self.seconds.values()) / len(self.seconds)
         now = self._clock()
-        rest = sum(max(mean - (now - running.since), 0.0) for running in self.running.values())
+        # A copy, here and in `snapshot`: the live view reads in its own thread.
+        rest = sum(max(mean - (now - running.since), 0.0) for running in list(self.running.values()))
         return (rest + mean * self._counts["queued"]) / max(self.workers, 1)
 
     def snapshot(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class Progress:
             "total": self.total,
             "failed": self.failed,
             "cancelled": self.cancelled,
-            "running": [running.row(cell_id, now) for cell_id, running in self.running.items()],
+            "running": [running.row(cell_id, now) for cell_id, running in list(self.running.items())],
             "eta_seconds": self.eta_seconds,
             "throughput_per_minute": self.per_minute,
         }

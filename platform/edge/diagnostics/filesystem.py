@@ -21,6 +21,7 @@ NETWORK_FILES = ("nfs", "cifs", "smb", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"
 
 def workspace_rows(root: Path) -> list[Row]:
     """Free space, and what a workspace needs of its file system: renames, locks, and the right time."""
+    # The workspace need not exist yet; then its nearest folder stands for it.
     where = next(path for path in (root, *root.parents) if path.exists())
     remedy = "choose a --workspace that is a folder you may write"
     if not where.is_dir() or not os.access(where, os.W_OK):
@@ -60,8 +61,9 @@ def _renames(folder: Path) -> Row:
 
 
 def _locks(folder: Path) -> Row:
-    """A workspace has one driver at a time, so nobody else may get a lock that is held."""
+    """A workspace has one driver at a time, so a lock that is held must be refused to others."""
     remedy = "mount it with locks (NFS: without `nolock`), or use one machine at a time; leases guard across machines"
+    # A singleton would hand out the same lock twice within this process.
     one, other = (FileLock(folder / "lock", is_singleton=False) for _ in range(2))
     try:
         with one.acquire(timeout=0):
@@ -78,6 +80,7 @@ def _locks(folder: Path) -> Row:
 def _clock(folder: Path) -> Row:
     """The clock of the file server: drivers on several machines compare times that the others wrote."""
     probe = folder / "clock"
+    # Between the two readings, so that a slow file server is no wrong clock.
     before = time.time()
     probe.write_text("now")
     written, after = probe.stat().st_mtime, time.time()

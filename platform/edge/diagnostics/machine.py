@@ -42,6 +42,7 @@ def version_rows() -> list[Row]:
     """Versions of what is installed, against what this release of Crossfold declares."""
     wrong: list[str] = []
     for needed in map(Requirement, importlib.metadata.requires("crossfold") or ()):
+        # What belongs to an extra is listed below.
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         version = _version(needed.name)
@@ -69,6 +70,7 @@ def torch_rows() -> list[Row]:
             _load(name)
         except (ImportError, OSError, RuntimeError) as error:
             broken.append(f"{name} {version} does not load: {_first_line(error)}")
+    # What follows the plus names the device: cpu, cu130.
     builds = {version.partition("+")[2] for version in versions.values() if "+" in version}
     if not broken and len(builds) > 1:
         broken.append(f"built for different devices: {', '.join(f'{n} {v}' for n, v in versions.items())}")
@@ -98,6 +100,7 @@ def gpu_rows() -> list[Row]:
             return [row("GPU", False, found, "unset it, or go on with CPU cores", needed=False)]
         found = f"driver {driver} and torch's CUDA {built} do not fit together: {_first_line(error)}"
         return [row("GPU", False, found, f"update the driver, or install torch built for a CUDA before {built}")]
+    # A driver without a device is a container that was started without one.
     none = [row("GPU", False, "no CUDA device", ON_CPU, needed=False)]
     return [_gpu_row(index, built, driver) for index in range(count)] or none
 
@@ -112,6 +115,7 @@ def _gpu_row(index: int, built: str, driver: str | None) -> Row:
         capability = f"compute capability {facts.major}.{facts.minor}"
     except RuntimeError as error:
         return row(name, False, f"gives no information: {_first_line(error)}", IN_USE)
+    # Properties of a GPU say nothing about whether this torch has code for it; a product does.
     try:
         float((torch.ones(2, 2, device=f"cuda:{index}") @ torch.ones(2, 2, device=f"cuda:{index}")).sum())
     except RuntimeError as error:
@@ -139,6 +143,7 @@ def _driver() -> str | None:
 def limit_rows() -> list[Row]:
     """Open files, and memory for as many workers as there are cores."""
     rows: list[Row] = []
+    # Windows has no such limits.
     with contextlib.suppress(ImportError):
         import resource
 

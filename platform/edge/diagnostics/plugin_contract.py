@@ -97,6 +97,7 @@ def check_system(system: System) -> list[Check]:
     def masks() -> None:
         module, given = build(), _features()
         expected, real = module(given), given.mask_BL
+        # Of both signs: a maximum over frames ignores one of them.
         for poison in (1e6, -1e6):
             x = {m: torch.where(real.unsqueeze(-1), v, torch.tensor(poison)) for m, v in given.x.items()}
             same = torch.equal(module(Features.masked(x, real))[real], expected[real])
@@ -129,6 +130,7 @@ def check_system(system: System) -> list[Check]:
         module.train()
         x = {m: v.clone().requires_grad_() for m, v in given.x.items()}
         z = module(Features(x, given.mask_BL))
+        # A plain sum has no gradient behind a softmax or a normalisation.
         (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
         idle = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.any()]
         _require(not idle, f"no gradient reaches {', '.join(idle[:3])}", "wire it up, or take it out")
@@ -193,6 +195,7 @@ def check_corpus(name: str, corpus: Corpus, root: Path | None) -> list[Check]:
         _filled(corpus, ("description", "layout", "needs"), "`crossfold list corpora` shows them")
 
     def empty_folder() -> None:
+        # Users point at a wrong folder first of all.
         with tempfile.TemporaryDirectory() as folder:
             inspection = corpus.inspect(Path(folder), deep=False)
         reported = any(finding.severity == "error" for finding in inspection.findings)

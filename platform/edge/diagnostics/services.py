@@ -46,6 +46,7 @@ def mlflow_rows(root: Path) -> list[Row]:
     if not uri:
         return [row("MLflow", True, f"{root / 'mlflow.db'}")]
     parts = urllib.parse.urlsplit(uri)
+    # Users paste this into reports of faults, so it must not show a password.
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     remedy = "start it, or unset MLFLOW_TRACKING_URI; `crossfold mlflow sync` logs what it misses until then"
     if parts.scheme not in ("http", "https"):

@@ -1,4 +1,4 @@
-"""How commands speak: tables for people, JSON for programs, errors on standard error."""
+"""What commands print: tables for people, JSON for programs, errors on standard error."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from crossfold.platform.core.errors import UserError
 
-# What is piped or logged has no width of its own; tables then take that of a wide terminal.
+# A pipe or a file has no width of its own; tables then take that of a wide terminal.
 _width = None if sys.stdout.isatty() else 140
 # Labels and paths hold brackets, which are no markup.
 out = Console(highlight=False, markup=False, width=_width)
@@ -21,6 +21,7 @@ err = Console(stderr=True, highlight=False, markup=False, width=None if sys.stde
 def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, title: str = "") -> None:
     """Rows as a table, or anything as JSON."""
     if as_json:
+        # Not through rich, which would wrap it.
         typer.echo(json.dumps(rows, indent=1, default=str))
         return
     listed = [rows] if isinstance(rows, Mapping) else list(rows)
@@ -28,10 +29,11 @@ def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, t
         out.print(f"{title}: none" if title else "none")
         return
     table = Table(title=title or None, title_justify="left", header_style="bold")
+    # Ids and paths are folded, not cut, so that they can be copied.
     for column in listed[0]:
         table.add_column(str(column), justify="right" if _is_number(listed[0][column]) else "left", overflow="fold")
     for row in listed:
-        table.add_row(*(_spell(value) for value in row.values()))
+        table.add_row(*(_format(value) for value in row.values()))
     out.print(table)
 
 
@@ -49,7 +51,8 @@ def format_workers(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as people say it: 42 s, 3 min 10 s, 5 h 20 min."""
+    """A duration in words: 42 s, 3 min 10 s, 5 h 20 min."""
+    # Rounded first, so that 59.7 s becomes 1 min 0 s and not 60 s.
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -59,10 +62,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def _is_number(value: Any) -> bool:
+    # Python counts booleans as integers.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _spell(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):

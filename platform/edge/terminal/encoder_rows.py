@@ -23,6 +23,7 @@ def backbone_rows() -> list[dict[str, Any]]:
         for name in BACKBONES
         for entry in [BACKBONES.get(name)]
     ]
+    # A backbone whose library is missing is listed with the reason, never left out.
     blank = dict.fromkeys(("modality", "input", "features", "weights", "paper"))
     return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in BACKBONES.unavailable.items()]
 
@@ -33,6 +34,7 @@ def extractor_rows() -> list[dict[str, Any]]:
     from crossfold.platform.features.extractors import extractors
 
     def needed(backbone: str | None, name: str) -> str:
+        # Extractors of words are no backbones; one that transcribes needs a model for each step.
         words = {"bert": "bert-base-uncased", "vosk": "vosk-en-us", "punctuation": "punctuation"}
         if name.split("+")[0] in words:
             return ", ".join(words[part] for part in name.split("+"))

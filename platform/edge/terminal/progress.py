@@ -34,6 +34,7 @@ class ConsoleView:
         """Draws while the block runs; the last picture stays."""
 
         def draw() -> RenderableType:
+            # Called by rich's own thread, four times a second.
             bar = ProgressBar(total=max(progress.total, 1), completed=progress.total - progress.left, width=48)
             state = progress.snapshot()
             return Group(Text(headline(state)), bar, running_cells(state))
@@ -50,9 +51,11 @@ class ConsoleView:
         if event.kind == "epoch" and event.report is not None:
             self._best[event.cell_id] = event.report.best_ccc
             return
+        # An attempt that is repeated keeps its best score: it resumes from its checkpoint.
         line = _line(event, label, self._best.get(event.cell_id, math.nan))
         if event.kind in ("finished", "failed", "cancelled"):
             self._best.pop(event.cell_id, None)
+        # On a terminal the picture shows what goes well.
         if line and (event.failure or not self._console.is_terminal):
             ended = progress.done + progress.failed + progress.cancelled
             self.note(f"[{ended:>{len(str(progress.total))}}/{progress.total}] {line}")

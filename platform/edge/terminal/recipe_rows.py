@@ -34,6 +34,7 @@ def recipe_list() -> list[dict[str, Any]]:
 
     rows = []
     for name in shipped_recipes():
+        # The column `mode` says that they exist; listed, they would double the table.
         if name.endswith("+features"):
             continue
         recipe = load_recipe(name)
@@ -78,6 +79,7 @@ def nearest_recipe(recipe: "Recipe") -> tuple[str, list[str]]:
     """
     from crossfold.sweeps.recipe_files import flat, load_recipe, shipped_recipes
 
+    # Other fields, such as `stress`, do not change the training.
     identity = json.loads(recipe.identity_json)
     mine = {key: value for key, value in flat(recipe).items() if key.partition(".")[0] in identity}
     found: dict[str, list[str]] = {}
@@ -106,6 +108,7 @@ def recipe_facts(name: str, changes: dict[str, Any], windows: int | None, frames
     if windows is None:
         windows = max(1, math.ceil((frames or AFFWILD2_FRAMES) / (recipe.hop * recipe.clip.frames)))
     steps = math.ceil(windows / recipe.batch)
+    # -1 is below every CCC of the rise, so that patience and plateau begin to count there.
     rising = itertools.chain((epoch / (improves + 1) for epoch in range(improves)), itertools.repeat(-1.0))
     run = simulate(recipe, steps, rising)
     fields = [
@@ -169,6 +172,7 @@ def plot(rates: Sequence[float], marked: Sequence[int]) -> list[str]:
     columns = [rates[i : i + per_column] for i in range(0, len(rates), per_column)]
     top, bottom = math.log10(max(positive)), math.log10(min(positive))
     rows = 1 if top == bottom else min(max(round(2 * (top - bottom)), 2) + 1, MOST_ROWS)
+    # A column that holds several epochs marks a cell for each of their rates.
     per_row = (top - bottom) / max(rows - 1, 1) or 1.0
     heights = [{round((top - math.log10(rate)) / per_row) for rate in column if rate > 0} for column in columns]
     begins = {epoch // per_column for epoch in marked}

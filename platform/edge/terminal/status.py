@@ -64,6 +64,7 @@ class Status:
 def read_status(space: Workspace, sweep: str | None = None) -> Status:
     """The state of one launched sweep, or of all. Raises `UserError` with the nearest name for an unknown one."""
     space.refresh()
+    # A name with a dot at its beginning is still being written.
     names = sorted(path.stem for path in space.sweeps.glob("[!.]*.json"))
     if sweep is not None:
         sweep = Path(sweep).stem
@@ -75,7 +76,7 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
     states = dict.fromkeys((cell_id for asked in launched.values() for cell_id in asked["cells"]), "to_run")
     failures = {failure.cell_id: failure for failure in space.failures_of()}
     running = {row["cell_id"] for state in launches for row in state["running"]}
-    # A cell that failed before and runs again counts as running, and one that finished in the end as done.
+    # The last state wins: a failed cell may have finished since, or run again.
     for state, cell_ids in (("failed", failures.keys()), ("done", space.finished()), ("running", running)):
         states |= dict.fromkeys(states.keys() & cell_ids, state)
     failed = [failure for cell_id, failure in failures.items() if states.get(cell_id) == "failed"]
@@ -102,12 +103,14 @@ def cell_rows(space: Workspace, sweep: str | None = None) -> list[dict[str, Any]
                 except DataError:
                     state = "damaged"
             row = {"cell": cell_id, "label": asked["labels"][cell_id]["label"], "sweep": name}
+            # A cell that several sweeps ask for stands under the first.
             rows.setdefault(cell_id, row | {"state": state, "epoch": epoch, "ccc": ccc})
     return list(rows.values())
 
 
 def _fresh_states(space: Workspace) -> Iterator[dict[str, Any]]:
     for path in sorted((space.root / "status").glob("[!.]*.json")):
+        # The driver may replace or remove the file at any moment.
         try:
             if time.time() - path.stat().st_mtime <= FRESH_SECONDS:
                 yield json.loads(path.read_text())

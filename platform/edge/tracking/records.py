@@ -78,6 +78,7 @@ class Records:
         """The run of a launch or a cell, by identity. Raises `DataError` for a damaged cell."""
         if key in self.launches:
             return self._launch(self.launches[key])
+        # A worker of another machine may have finished a cell that is not here yet, so the live state comes first.
         live = self.live.get(key)
         if live.state == "finished" if live else self.workspace.cell_path(key).is_dir():
             return self._finished(key)

@@ -50,6 +50,7 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
 
 def _unfinished(workspace: Workspace, finished: Set[str]) -> Iterator[Unfinished]:
     """Notes of cells that were begun; as after a merge, the failure log may know cells of which there is none."""
+    # Imported here: it loads every system, and few workspaces need it.
     from crossfold.sweeps.launched import planned_cells
 
     noted = unfinished_cells(workspace)

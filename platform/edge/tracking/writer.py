@@ -121,6 +121,7 @@ class Mirror:
         wanted = replace(run, tags={key: value[:TAG_LENGTH] for key, value in tags.items()}, epochs=epochs)
         run_id, before = held or (self._create(wanted) if found is None else self._read(found, wanted))
         self._log(run_id, before, wanted)
+        # The end comes last: a run that has it holds everything else.
         if run.record is not None:
             self._log_files(run_id, run.record)
         if run.status == "RUNNING":
