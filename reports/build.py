@@ -60,7 +60,7 @@ def build_report(
     live: bool = False,
     media: Path | None = None,
 ) -> Report:
-    """Writes `report.html` and one file a table and format into `out`, by default the workspace's `reports`.
+    """Writes `report.html` and one file per table and format into `out`, by default the workspace's `reports`.
 
     tables: ids such as `dca-t1`; none means all. The same workspace gives the same bytes, but for the date `now`.
     figures: whether the page has charts, with the library that draws them. live: whether it polls its server.

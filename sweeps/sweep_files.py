@@ -46,7 +46,7 @@ Folds = Annotated[tuple[int, ...], BeforeValidator(_listed("[0, 1]")), AfterVali
 
 
 class Variant(FrozenModel):
-    """One system with its parameters; a list as a value expands to one variant an entry."""
+    """One system with its parameters; a list as a value expands to one variant per entry."""
 
     system: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -75,7 +75,7 @@ class _Common(FrozenModel):
     """Recipe fields that differ from the named recipe, by dotted name."""
     targets: Targets = ("valence", "arousal")
     joint_targets: bool | None = None
-    """E1: one model with a head a target, instead of one model a target; else as the recipe says."""
+    """E1: one model with a head per target, instead of one model per target; else as the recipe says."""
     seeds: Seeds = (0, 1, 2)
 
     # A workspace has a file with the name of each launched sweep.

@@ -1,7 +1,7 @@
 """Attention maps, which blocks add to the notes when notes are given.
 
 A map is a note named `<kind>.<query>.<key>[.<layer>][.<iteration>]`. Its last two axes are (query, key): a row is a
-frame whose output is made, a column a frame that is read for it. `joint` is the concatenation J of all modalities.
+frame whose output is made, a column is a frame that is read for it. `joint` is the concatenation J of all modalities.
 
 Legend: B batch, L frames (q queries, k keys), H heads, D features, J joint features.
 """
@@ -22,7 +22,7 @@ class Kind:
     """The meaning of the numbers of one kind of map."""
 
     axes: str
-    """B L L: frames to frames; B H L L: the same in each head; B L H: a weight a frame; B J D: channels, not frames."""
+    """B L L: frames to frames; B H L L: the same in each head; B L H: a weight per frame; B J D: channels."""
     softmax: bool
     """Whether they are weights that sum to 1 over the keys; else a tanh, from -1 to 1."""
     source: str

@@ -54,7 +54,7 @@ class FlatGateParams(FrozenModel):
 
 
 class FlatGate(nn.Module):
-    """One gate a modality over all M + 1 feature sets (001 eqs 9-13).
+    """One gate per modality over all M + 1 feature sets (001 eqs 9-13).
 
     W_gl,m : D x (M + 1). [B4] [B5] the summand is X_att^(t), with X^(0) the input.
     """
@@ -104,7 +104,7 @@ class FinalGate(nn.Module):
 
 
 class HierarchicalGate(nn.Module):
-    """A gate an iteration, between its input and its output, then the high-level gate (001 eqs 14-20; 003 eqs 10-15).
+    """A gate per iteration, between its input and its output, then the high-level gate (001 eqs 14-20; 003 eqs 10-15).
 
     W_gl,m^(t) : D x 2. [B8] A side branch: the recursion itself goes on ungated.
     """

@@ -1,4 +1,4 @@
-"""Weights between the frames of a window: one number a pair (as printed), or one of two length-free forms.
+"""Weights between the frames of a window: one number per pair (as printed), or one of two length-free forms.
 
 Legend: L frames of the window at hand, N frames of the window the block was built for, R rank or reach.
 

@@ -69,7 +69,7 @@ class _SystemMaps:
 def map_panels(view: ClipView) -> tuple[list[Panel], str]:
     """Scores over time and maps of each variant, and the sentences below them, which also name what was not saved.
 
-    One run a variant is shown, that of the first target and seed: the signs of correlations differ between runs.
+    One run per variant is shown, that of the first target and seed: the signs of correlations differ between runs.
     """
     lines: list[Panel] = []
     heats: list[Panel] = []
@@ -205,7 +205,7 @@ def _sentences(shown: Sequence[_SystemMaps], without: Sequence[str], absent: Seq
         recipe, fps = first.record.cell.recipe, first.view.info.fps
         window = recipe.window * recipe.clip.frames
         words += [
-            "Attention maps are of one run a system, at its best epoch.",
+            "Attention maps are of one run per system, at its best epoch.",
             *map(_run_sentence, shown),
             f"Windows of {window} frames lie on the diagonal, {first.saved.start / fps:.1f} to "
             f"{first.saved.stop / fps:.1f} s of the clip; where none holds both frames there is no colour. Colour ends "

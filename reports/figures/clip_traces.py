@@ -42,7 +42,7 @@ def choose_clips(results: Results, setting: Setting, store: FeatureStore, count:
 
 
 def clip_figure(view: ClipView, media: Media | None = None) -> Figure | None:
-    """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel a system.
+    """Truth and prediction (mean over seeds) of one clip, planted spans shaded and numbered; one panel per system.
 
     Below them are the weights of the gates over time and attention maps, where the cells have saved them.
     """
@@ -95,7 +95,7 @@ def _trace_panels(view: ClipView, target: str) -> Iterator[Panel]:
 
 
 def _gate_panels(view: ClipView) -> Iterator[Panel]:
-    """The weight of the unattended features over time, a panel a gate, a line a modality."""
+    """The weight of the unattended features over time, a panel per gate, a line per modality."""
     second = np.ones(max(1, round(view.info.fps)))
     for variant in view.variants:
         weights = _gate_mean(view, variant)

@@ -15,7 +15,7 @@ from crossfold.reports.stats.formatting import number
 def learning_curve(results: Results, setting: Setting, target: str) -> Figure | None:
     """CCC on the selection split by epoch: mean over folds and seeds, band of one standard deviation over seeds.
 
-    One panel a family, with all other systems in grey behind it: ten coloured lines in one chart cannot be read.
+    One panel per family, with all other systems in grey behind it: ten coloured lines in one chart cannot be read.
     """
     styles, systems = variant_styles(results, setting), setting_variants(results, setting)
     found = {variant: by_epoch(results, setting, variant, target) for variant in systems}

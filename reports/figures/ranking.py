@@ -27,7 +27,7 @@ COSTS = (
 
 
 def rank_chart(results: Results, setting: Setting, ranks: Ranks | None) -> Figure | None:
-    """The critical-difference diagram, one row a system so that names never overlap; a bar joins each group."""
+    """The critical-difference diagram, one row per system so that names never overlap; a bar joins each group."""
     if ranks is None:
         return None
     styles = variant_styles(results, setting)

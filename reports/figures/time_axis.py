@@ -89,7 +89,7 @@ class ModalityLine:
 
 
 def modality_panel(view: ClipView, lines: Sequence[ModalityLine], title: str, y: str, alt: str) -> Panel:
-    """One line a modality over the time of a clip, from 0 to 1. alt: what the chart shows, before the means."""
+    """One line per modality over the time of a clip, from 0 to 1. alt: what the chart shows, before the means."""
     colours = [MODALITY_COLOURS.get(line.modality, NEUTRAL) for line in lines]
     traces = [
         line_of(line.seconds, rounded(line.values), line.modality, Style(colour, "solid"))

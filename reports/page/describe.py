@@ -26,7 +26,7 @@ def setting_names(settings: Sequence[Setting]) -> dict[str, str]:
         words = [f"{corpus_name(setting.corpus)}, {setting.recipe}"]
         for values, word in (
             ({s.selection for s in alike}, f"selection {setting.selection.replace('_', ' ')}"),
-            ({s.joint for s in alike}, "one model for all targets" if setting.joint else "a model a target"),
+            ({s.joint for s in alike}, "one model for all targets" if setting.joint else "one model per target"),
             ({s.protocol for s in alike}, f"protocol {setting.protocol}"),
             ({s.store for s in alike}, f"store {setting.store[:8]}"),
         ):

@@ -45,7 +45,7 @@ def draw_figures(results: Results, setting: Setting, printed: Sequence[float]) -
 
 
 def draw_clips(results: Results, setting: Setting, store: FeatureStore, album: Album, count: int) -> Figures:
-    """One figure a clip, at most `count`."""
+    """One figure per clip, at most `count`."""
     views = choose_clips(results, setting, store, count)
     return _drawn([clip_figure(view, album.of(view.info)) for view in views])
 

@@ -24,7 +24,7 @@ def setting_variants(results: Results, setting: Setting) -> dict[str, str]:
 def comparable_variants(results: Results, setting: Setting) -> pd.DataFrame:
     """CCC of the largest set of complete variants that ran the same targets, folds and seeds.
 
-    One row a block (target, fold, seed), one column a variant, in the order of figures; empty without a complete
+    One row per block (target, fold, seed), one column per variant, in the order of figures; empty without a complete
     variant. Of equally large sets, the one with the most blocks.
     """
     cells = results.rows(setting)

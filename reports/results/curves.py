@@ -24,7 +24,7 @@ class Curves:
     _read: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     def of(self, cell_id: str, target: str) -> Floats:
-        """CCC on the selection split, one value an epoch from the first on; NaN where there was none."""
+        """CCC on the selection split, one value per epoch from the first on; NaN where there was none."""
         if cell_id not in self._read:
             # A thirtieth of the time of `CellRecord.curve`, which a cell is asked for alone.
             file = pa.BufferReader((self.records[cell_id].path / "curve.parquet").read_bytes())

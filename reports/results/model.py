@@ -43,7 +43,7 @@ class Setting:
     selection: str
     protocol: int
     joint: bool
-    """One model with a head a target, instead of one model a target (E1)."""
+    """One model with a head per target, instead of one model per target (E1)."""
 
     @property
     def key(self) -> str:
@@ -70,7 +70,7 @@ class Robustness:
     """Entries of `result.json` on damaged inputs (docs/results.md)."""
 
     stress: Sequence[Mapping[str, Any]] = ()
-    """Scores under the stress suite, one entry a kind, modality and strength of damage."""
+    """Scores under the stress suite, one entry per kind, modality and strength of damage."""
     gates: Sequence[Mapping[str, Any]] = ()
     """How well each gate detects damaged frames."""
 
@@ -80,7 +80,7 @@ class Results:
     """Everything that a report shows, read once."""
 
     cells: pd.DataFrame
-    """One row a cell and target, columns `COLUMNS`; `status` is done, failed or planned."""
+    """One row per cell and target, columns `COLUMNS`; `status` is done, failed or planned."""
     runs: Mapping[tuple[str, str], Run]
     """Finished (cell_id, target) -> what statistics need."""
     settings: Mapping[str, Setting]

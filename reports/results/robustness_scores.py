@@ -8,7 +8,7 @@ COLUMNS = ("variant", "fold", "seed", "target", "kind", "modality", "strength", 
 
 
 def stress_table(results: Results, setting: Setting) -> pd.DataFrame:
-    """Columns `COLUMNS`: one row a finished cell, target and entry of the suite, and the raw score as strength 0."""
+    """Columns `COLUMNS`: one row per finished cell, target and entry of the suite, and the raw score as strength 0."""
     cells = results.rows(setting, status="done")
     rows = []
     for cell in cells[["cell_id", "variant", "fold", "seed", "target", "ccc"]].itertuples(index=False):

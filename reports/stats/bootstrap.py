@@ -39,7 +39,7 @@ class Run:
     ccc: float
     videos: tuple[str, ...]
     moments: Moments
-    """Arrays with one entry a video, in the order of `videos`."""
+    """Arrays with one entry per video, in the order of `videos`."""
 
 
 class MeanSd(NamedTuple):
@@ -102,7 +102,7 @@ def moments_of(videos: Mapping[str, Sequence[float]]) -> tuple[tuple[str, ...], 
 def mean_sd(cells: pd.DataFrame) -> MeanSd:
     """Mean over folds of the mean over seeds of column `ccc`, with the spread over seeds.
 
-    cells: one row a finished run, columns `fold`, `seed`, `ccc`. Each fold weighs the same, whatever its seeds.
+    cells: one row per finished run, columns `fold`, `seed`, `ccc`. Each fold weighs the same, whatever its seeds.
     """
     fold, ccc = cells["fold"].to_numpy(), cells["ccc"].to_numpy(np.float64)
     inside = [ccc[fold == each] for each in np.unique(fold)]
@@ -196,19 +196,19 @@ def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
 
 
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
-    """Columns fold, seed and ccc: the mean over targets, one group a target, of each fold and seed that all have."""
+    """Columns fold, seed and ccc: the mean over targets, one group per target, of each fold and seed that all have."""
     columns = zip(*restrict_to_common_runs(groups), strict=True)
     scores = [(runs[0].fold, runs[0].seed, sum(run.ccc for run in runs) / len(runs)) for runs in columns]
     return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
 
 
 def mean_interval(groups: Sequence[Sequence[Run]], draws: int = DRAWS) -> Interval | None:
-    """95% interval of the mean CCC over targets, one group a target; all targets share the resampled videos."""
+    """95% interval of the mean CCC over targets, one group per target; all targets share the resampled videos."""
     return interval_of(_mean_over_targets(restrict_to_common_runs(groups), draws))
 
 
 def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], draws: int = DRAWS) -> Gain | None:
-    """How much better system `a` is than `b` in the mean CCC over targets; one group a target, in the same order.
+    """How much better system `a` is than `b` in the mean CCC over targets; one group per target, in the same order.
 
     Over the folds and seeds that both have; None where there is none. Both systems and all targets share the resampled
     videos. Raises `ValueError` where a pair was not scored on the same videos.

@@ -1,6 +1,6 @@
 """Effect sizes, equivalence, and ranks of many systems. Every distribution comes from a library.
 
-Differences are paired: one value a fold and seed, the score of one system minus that of another on the same videos.
+Differences are paired: one value per fold and seed, the score of one system minus that of another on the same videos.
 """
 
 from collections.abc import Sequence
@@ -59,8 +59,8 @@ def equivalence(differences: Sequence[float], margin: float = MARGIN) -> float |
 def rank_systems(scores: pd.DataFrame) -> Ranks | None:
     """Friedman's test, and the critical difference of mean ranks by Nemenyi's (Demšar 2006).
 
-    scores: one row a block, one column a system, higher is better; rows with a gap are left out. None with fewer than
-    three systems or two complete blocks.
+    scores: one row per block, one column per system, higher is better; rows with a gap are left out. None with
+    fewer than three systems or two complete blocks.
     """
     complete = scores.dropna()
     blocks, systems = complete.shape

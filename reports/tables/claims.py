@@ -118,7 +118,7 @@ def all_claims() -> tuple[Claim, ...]:
 
 
 def compared_cells(claim: Claim, comparison: Comparison) -> tuple[tuple[str, int, str, int], ...]:
-    """Row and column of the better and of the base cell, one tuple a target.
+    """Row and column of the better and of the base cell, one tuple per target.
 
     Raises `KeyError` for what is not printed.
     """
@@ -137,7 +137,7 @@ def judge(results: Results, tables: Sequence[Table]) -> tuple[Verdict, ...]:
 
 
 def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
-    """One row a claim."""
+    """One row per claim."""
     heads = ("Claim", "Verdict", "Measured gains", "Printed gains", "Measured on", "Paper, place")
     rows = []
     for verdict in verdicts:
@@ -156,7 +156,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
 
 
 def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
-    """One row a measured comparison; None where there is none."""
+    """One row per measured comparison; None where there is none."""
     scores = ("Printed gain", "Measured gain, 95% interval", "Pairs", "p (Holm)", "p (TOST)", "d")
     heads = ("Claim", "Comparison", "Target", *scores, "Result")
     rows = tuple(

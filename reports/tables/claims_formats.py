@@ -17,7 +17,7 @@ _COLUMNS = (
 
 
 def claims_markdown(verdicts: Sequence[Verdict]) -> str:
-    """A section with one row a claim, and one row a measured comparison."""
+    """A section with one row per claim, and one row per measured comparison."""
     parts = [f"## {TITLE}", *(f"> {markdown(label)}" for label in labels(verdicts)), markdown(count_words(verdicts))]
     parts.append(pipe_table(claims_grid(verdicts)))
     compared = comparisons_grid(verdicts)
@@ -27,7 +27,7 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def claims_latex(verdicts: Sequence[Verdict]) -> str:
-    """A `table` environment a paper, so that each fits a page; needs the packages booktabs and graphicx.
+    """A `table` environment per paper, so that each fits a page; needs the packages booktabs and graphicx.
 
     The comparisons are too many for a float: only the Markdown and the CSV have them.
     """
@@ -41,7 +41,7 @@ def claims_latex(verdicts: Sequence[Verdict]) -> str:
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
-    """One line a comparison, numbers as numbers; a claim without comparisons has one line of its own."""
+    """One line per comparison, numbers as numbers; a claim without comparisons has one line of its own."""
     records: list[dict[str, object]] = []
     for verdict in verdicts:
         claim = verdict.claim
@@ -74,7 +74,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
 
 
 def origins(verdicts: Sequence[Verdict], *, dated: bool = True) -> list[str]:
-    """Where the numbers come from, one line a setting; not `dated` on a page that gives its date once."""
+    """Where the numbers come from, one line per setting; not `dated` on a page that gives its date once."""
     shown = ("corpus", "store", "recipe", "protocol", "selection", "versions", *(("made",) if dated else ()))
     origins = [verdict.provenance for verdict in verdicts if verdict.done and verdict.provenance]
     return list(dict.fromkeys(facts_text(fact for fact in origin if fact[0] in shown) for origin in origins))

@@ -121,7 +121,7 @@ def further_gain(
 
 
 def _groups(results: Results, setting: Setting, entries: Sequence[Entry]) -> list[list[list[Run]]] | None:
-    """The runs of each entry, a group a target, on folds and after post-processing that all have."""
+    """The runs of each entry, a group per target, on folds and after post-processing that all have."""
     if any(entry.mean is None for entry in entries):
         return None
     post = entries[0].post if len({entry.post for entry in entries}) == 1 else RAW

@@ -73,7 +73,7 @@ def latex_float(caption: str, label: str, body: Sequence[str], below: Sequence[s
 
 
 def to_csv(table: Table) -> str:
-    """One line a row and target, with numbers as numbers; for other programs.
+    """One line per row and target, with numbers as numbers; for other programs.
 
     Lines of kind `gain` hold a gain instead of a score: of one printed component, or over the row in `against`.
     Lines of kind `further` hold the columns behind the scores, such as parameters and memory.
@@ -137,7 +137,7 @@ def _latex_cell(cell: GridCell) -> str:
 
 
 def _flat_heads(grid: Grid) -> list[str]:
-    """One head a column: formats without spanning heads repeat the group in each."""
+    """One head per column: formats without spanning heads repeat the group in each."""
     groups = [text for text, width in grid.groups for _ in range(width)] or [""] * len(grid.heads)
     return [f"{group}: {head}" if group else head for group, head in zip(groups, grid.heads, strict=True)]
 

@@ -31,7 +31,7 @@ ORDER_NOTE = "Complete rows are sorted by the first column, highest first; rows 
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
 MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
-"""One kind a column: memory of a GPU and memory of a process cannot be compared."""
+"""One kind per column: memory of a GPU and memory of a process cannot be compared."""
 NOT_MEASURED = "not measured"
 ENSEMBLE, FLOPS = "Seed ensemble CCC", "MFLOPs a window"
 GROUP_NOTE = (

@@ -80,7 +80,7 @@ def measure_mean(
 
 
 def _scored(entry: Entry, groups: Sequence[Sequence[Run]], post: str, raw: float | None, video_mean: float) -> Entry:
-    """The entry with the mean over the runs, one group a target, and their folds, seeds and videos."""
+    """The entry with the mean over the runs, one group per target, and their folds, seeds and videos."""
     mean, runs = mean_sd(mean_scores(groups)), groups[0]
     return replace(
         entry,
