@@ -83,7 +83,7 @@ def build_report(
     built = build_tables(results, wanted, moment)
     verdicts = judge(results, built)
     # Nothing is written before everything is computed.
-    out = out or workspace.reports
+    out = out or workspace.paths.reports
     out.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
     page = None

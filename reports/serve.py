@@ -23,7 +23,6 @@ ADDRESS = "127.0.0.1"
 """Never another: a report has no password."""
 POLL_SECONDS = 2.0
 """The time between two checks of the workspace; a build that takes longer is followed by as long a pause."""
-WATCHED = ("cells", "failures", "sweeps", "rescored", "stores", "ensembles")
 
 
 class ReportServer:
@@ -120,15 +119,15 @@ class ReportServer:
 def fingerprint(workspace: Workspace) -> str:
     """A hash of the names and times of the files that a report reads; takes milliseconds for thousands of cells."""
     digest = hashlib.sha256()
-    for name in WATCHED:
-        folder = workspace.root / name
+    paths = workspace.paths
+    for folder in (paths.cells, paths.failures, paths.sweeps, paths.rescored, paths.stores, paths.ensembles):
         if not folder.is_dir():
             continue
-        for path in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and name == "rescored")):
+        for path in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and folder == paths.rescored)):
             with os.scandir(path) as entries:
                 # A name with a dot at its beginning is still being written.
                 found = [(e.name, e.stat().st_mtime_ns) for e in entries if not e.name.startswith(".")]
-            digest.update(repr((name, sorted(found))).encode())
+            digest.update(repr((folder.name, sorted(found))).encode())
     return digest.hexdigest()
 
 

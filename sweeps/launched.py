@@ -42,7 +42,7 @@ def planned_cells(workspace: Workspace, wanted: AbstractSet[str]) -> Iterator[tu
 
 def _launched(workspace: Workspace) -> Iterator[dict[str, Any]]:
     # A name with a dot at its beginning is still being written.
-    return (json.loads(path.read_text("utf-8")) for path in sorted(workspace.sweeps.glob("[!.]*.json")))
+    return (json.loads(path.read_text("utf-8")) for path in sorted(workspace.paths.sweeps.glob("[!.]*.json")))
 
 
 def _cells_of(launched: dict[str, Any], workspace: Workspace) -> tuple[Cell, ...]:
@@ -54,7 +54,7 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
 
     A launch narrowed by `--set` adds cells to what the sweep asked for before, and removes none.
     """
-    path = workspace.sweeps / f"{prepared.sweep.name}.json"
+    path = workspace.paths.sweeps / f"{prepared.sweep.name}.json"
     asked = _asked(prepared)
     if prepared.narrowed and path.is_file():
         before = json.loads(path.read_text())

@@ -214,8 +214,8 @@ def new_workspace(tmp_path_factory, synthetic_store):
 
     def make(store=synthetic_store.path):
         workspace = Workspace(tmp_path_factory.mktemp("workspace"))
-        workspace.stores.mkdir()
-        (workspace.stores / store.name).symlink_to(store)
+        workspace.paths.stores.mkdir()
+        (workspace.paths.stores / store.name).symlink_to(store)
         return workspace
 
     return make

@@ -77,7 +77,7 @@ def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
     stores: dict[str, FeatureStore] = {}
     for members in groups.values():
         # A store that is elsewhere, as after a merge, cannot say which frames make a video.
-        here = workspace.store_path(members[0].cell.corpus, members[0].cell.store).is_dir()
+        here = workspace.paths.store(members[0].cell.corpus, members[0].cell.store).is_dir()
         if len(members) > 1 and here:
             yield _scored(sorted(members, key=lambda record: record.cell.seed), workspace, stores)
 
@@ -92,12 +92,12 @@ def _scored(members: Sequence[CellRecord], workspace: Workspace, stores: dict[st
     ids = tuple(record.cell_id for record in members)
     # With the scores of the members, so that a cell that was run again is not mistaken for what it was.
     key = canonical_json({"members": ids, "metrics": [record.result["metrics"] for record in members]})
-    path = workspace.ensembles / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    path = workspace.paths.ensembles / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if path.is_file():
         kept = json.loads(path.read_text())
     else:
         if cell.store not in stores:
-            stores[cell.store] = FeatureStore(workspace.store_path(cell.corpus, cell.store))
+            stores[cell.store] = FeatureStore(workspace.paths.store(cell.corpus, cell.store))
         kept = {
             "over": "seed",
             "members": list(ids),

@@ -66,7 +66,7 @@ def _gates_on_spans(result: ForwardResult, store: FeatureStore) -> list[Any]:
 
 def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) -> Path:
     """Where the four parts of one cell under one evaluation are kept."""
-    return workspace.rescored / evaluation.key / f"{cell_id}.json"
+    return workspace.paths.rescored / evaluation.key / f"{cell_id}.json"
 
 
 def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace) -> Iterator[Cell]:

@@ -70,7 +70,7 @@ class DurationStats:
 def known_durations(workspace: Workspace) -> dict[str, DurationStats]:
     """What is known of the lengths of cells, by cost key."""
     return _read(
-        workspace.root / "forecast.json",
+        workspace.paths.durations,
         lambda facts: DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"])),
     )
 
@@ -80,7 +80,7 @@ def update_durations(
 ) -> None:
     """Adds what `change` makes of what is known; several processes may, such as `plan` next to a driver."""
     _update(
-        workspace.root / "forecast.json",
+        workspace.paths.durations,
         lambda: known_durations(workspace),
         lambda known: {key: asdict(facts) for key, facts in {**known, **change(known)}.items()},
     )
@@ -98,7 +98,7 @@ class DurationHistory:
         """A cell was committed; `seconds`: of its last attempt. Training over all attempts may have taken longer."""
         # At a URL, what another machine committed need not lie here.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            env = json.loads((self._workspace.cell_path(cell.cell_id) / "env.json").read_text())
+            env = json.loads((self._workspace.paths.cell(cell.cell_id) / "env.json").read_text())
             seconds = max(seconds, float(env["train_seconds"]))
         self._pending.setdefault(cost_key(cell), []).append(seconds)
         if monotonic() - self._saved_at > SAVE_SECONDS:
@@ -117,9 +117,7 @@ class DurationHistory:
 
 def known_peaks(workspace: Workspace) -> Mapping[str, Mapping[Kind, int]]:
     """The highest peaks of finished cells, in bytes, by cost key and by where: `device`, `process`."""
-    return _read(
-        workspace.root / "memory.json", lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()}
-    )
+    return _read(workspace.paths.memory, lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()})
 
 
 def save_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
@@ -127,7 +125,7 @@ def save_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
     fresh: dict[str, dict[Kind, int]] = {}
     for cell in cells:
         try:
-            env = json.loads((workspace.cell_path(cell.cell_id) / "env.json").read_text())
+            env = json.loads((workspace.paths.cell(cell.cell_id) / "env.json").read_text())
         except (OSError, ValueError):
             continue
         if isinstance(peak := env.get("peak_memory"), dict):
@@ -137,7 +135,7 @@ def save_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
         return {**known, **{key: _keep_higher(dict(known.get(key, {})), peaks) for key, peaks in fresh.items()}}
 
     if fresh:
-        _update(workspace.root / "memory.json", lambda: known_peaks(workspace), merged)
+        _update(workspace.paths.memory, lambda: known_peaks(workspace), merged)
 
 
 def format_peaks(peaks: Mapping[Kind, int]) -> str:
@@ -149,12 +147,12 @@ def format_peaks(peaks: Mapping[Kind, int]) -> str:
 
 def known_gpu_peaks(workspace: Workspace) -> Mapping[str, int]:
     """The most GPU memory that cells of each cost key held while running, in bytes, as measured so far."""
-    return _read(workspace.root / "gpu-memory.json", int)
+    return _read(workspace.paths.gpu_memory, int)
 
 
 def save_gpu_peaks(workspace: Workspace, peaks: Mapping[str, int]) -> None:
     """Replaces what `known_gpu_peaks` answers for these cost keys."""
-    _update(workspace.root / "gpu-memory.json", lambda: known_gpu_peaks(workspace), lambda known: {**known, **peaks})
+    _update(workspace.paths.gpu_memory, lambda: known_gpu_peaks(workspace), lambda known: {**known, **peaks})
 
 
 def _keep_higher(held: dict[Kind, int], peaks: Mapping[Kind, int]) -> dict[Kind, int]:

@@ -115,7 +115,7 @@ def run_cell(
         data = open_data(cell, workspace.local_store(cell.corpus, cell.store), device)
         model = data.new_model().to(device)
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
-        checkpoint = workspace.scratch(cell.cell_id) / "last.pt"
+        checkpoint = workspace.paths.checkpoint(cell.cell_id)
         trained = train(cell, model, data.training.source, partial(validate, data), reporter, checkpoint, group)
         if not group.first:
             return

@@ -78,7 +78,7 @@ def prepare(
         raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
     settings = FeatureSettings.of(asked, workspace)
     key = _key(entry.sources(root), root, settings, asked)
-    memo = workspace.stores / ".prepared" / f"{corpus}-{key}.json"
+    memo = workspace.paths.stores / ".prepared" / f"{corpus}-{key}.json"
     if (done := _remembered(memo)) is not None:
         return done
     _check_writable(workspace)
@@ -93,18 +93,18 @@ def prepare(
     if asked.folds is not None:
         inspection = replace(inspection, folds=read_fold_file(asked.folds, clips))
     progress("check", 1, 1)
-    scratch = workspace.stores / f".preparing-{corpus}-{settings.digest}-{key}"
+    scratch = workspace.paths.stores / f".preparing-{corpus}-{settings.digest}-{key}"
     if (owner := acquire(scratch)) is not None:
         raise UserError(f"process {owner.rpartition('-')[2]} prepares the same here", "wait until it is done")
     if open_workers is not None:
         workers = open_workers([root, scratch, *settings.files()], settings.device)
     else:
         workers = LocalWorkers(processes or (1 if settings.device == "cuda" else _worthwhile(clips, settings)))
-    job = _Job(workspace.stores, entry, inspection, root, scratch, settings, workers, asked.plugins, progress)
+    job = _Job(workspace.paths.stores, entry, inspection, root, scratch, settings, workers, asked.plugins, progress)
     store = job.build()
     write_json(memo, {"store": store.name, "root": str(root)})
     shutil.rmtree(scratch, ignore_errors=True)
-    prune(workspace.stores, corpus, store.name.rpartition("-")[0], settings.digest)
+    prune(workspace.paths.stores, corpus, store.name.rpartition("-")[0], settings.digest)
     return store
 
 
@@ -269,7 +269,7 @@ def _remembered(memo: Path) -> Path | None:
 
 def _check_writable(workspace: Workspace) -> None:
     """Raises `UserError` where nothing can be written, before hours go by."""
-    there = next(path for path in (workspace.stores, *workspace.stores.parents) if path.exists())
+    there = next(path for path in (workspace.paths.stores, *workspace.paths.stores.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

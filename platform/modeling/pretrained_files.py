@@ -30,7 +30,7 @@ def weights_folder(given: Path | None = None, workspace: Workspace | None = None
         return given.resolve()
     if "CROSSFOLD_WEIGHTS" in os.environ:
         return Path(os.environ["CROSSFOLD_WEIGHTS"]).resolve()
-    return (workspace or Workspace.locate(None)).root / "weights"
+    return (workspace or Workspace.locate(None)).paths.weights
 
 
 def own_weights(backbone: Backbone, folder: Path) -> Path | None:

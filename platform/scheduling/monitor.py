@@ -2,12 +2,10 @@
 
 import contextlib
 import math
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from crossfold.platform.core.cell import Cell
@@ -280,7 +278,7 @@ class Monitor:
     def write_status(self) -> None:
         """Writes the state where any process can read it; a disk that is full or out of reach stops no launch."""
         with contextlib.suppress(OSError):
-            write_json(status_path(self._workspace, self.progress.sweep), self.progress.snapshot())
+            write_json(self._workspace.paths.status_of(self.progress.sweep), self.progress.snapshot())
         self._written = time.monotonic()
         self._record_failures()
         full = not self._disk()
@@ -309,8 +307,3 @@ class Monitor:
             tracker.finished(cell)
         elif event.failure is not None:
             tracker.failed(cell, event.failure)
-
-
-def status_path(workspace: Workspace, sweep: str) -> Path:
-    """Where the state of a sweep's launch is written while it runs."""
-    return workspace.root / "status" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', sweep)}.json"

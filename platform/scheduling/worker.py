@@ -21,7 +21,7 @@ from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, 
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.scheduling.cell_queue import Answer, Verdict
 from crossfold.platform.scheduling.fleet_options import CellRunner, FleetOptions
-from crossfold.platform.scheduling.worker_log import TAIL, log_path
+from crossfold.platform.scheduling.worker_log import TAIL
 from crossfold.platform.workspace.workspace import Workspace
 
 HEARTBEAT_SECONDS = 1.0
@@ -143,7 +143,7 @@ def work(
                 continue
             cell, attempt = Cell.model_validate_json(answer.cell), answer.attempt
             heartbeat = Heartbeat(link, cell.cell_id, attempt, end)
-            log = _standard_error_to(log_path(workspace, cell.cell_id)) if end_process else contextlib.nullcontext()
+            log = _standard_error_to(workspace.paths.log(cell.cell_id)) if end_process else contextlib.nullcontext()
             with heartbeat.beating(), log:
                 outcome, recorded = _attempt(runner, cell, workspace, heartbeat, attempt, device)
             count += 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -10,14 +9,9 @@ TAIL = 4000
 """Characters of a log that the failure log keeps."""
 
 
-def log_path(workspace: Workspace, cell_id: str) -> Path:
-    """The log of a running cell, next to its checkpoint; it is removed when the cell is committed."""
-    return workspace.scratch(cell_id) / "log.txt"
-
-
 def log_tail(workspace: Workspace, cell_id: str) -> str:
     """The end of that log, empty where there is none."""
-    with contextlib.suppress(OSError), log_path(workspace, cell_id).open("rb") as file:
+    with contextlib.suppress(OSError), workspace.paths.log(cell_id).open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 4 * TAIL, 0))
         text = file.read().decode("utf-8", errors="replace")
         # Python ends the stack of a crash with a list of all that is loaded, which would push the stack out.

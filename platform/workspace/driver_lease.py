@@ -69,7 +69,7 @@ class FilePlace:
 
     def claim(self) -> contextlib.AbstractContextManager[None]:
         """A short exclusive section."""
-        return _claim(self.path.with_name("driver.claim"))
+        return _claim(self.path.with_suffix(".claim"))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def driver_lock(workspace: Workspace, *, lease_seconds: float = LEASE_SECONDS) -
     others when its lease has run out.
     """
     workspace.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.root / "driver.lock", is_singleton=True, thread_local=False)
+    lock = FileLock(workspace.paths.driver_lock, is_singleton=True, thread_local=False)
     mirror, place, machine = workspace.mirror, _place_of(workspace), machine_id()
     try:
         lock.acquire(timeout=0)
@@ -210,7 +210,7 @@ def driver_lock(workspace: Workspace, *, lease_seconds: float = LEASE_SECONDS) -
 
 def _place_of(workspace: Workspace) -> Place:
     mirror = workspace.mirror
-    return FilePlace(workspace.root / "driver.json") if mirror is None else UrlPlace(mirror.files)
+    return FilePlace(workspace.paths.driver_lease) if mirror is None else UrlPlace(mirror.files)
 
 
 def driver_of(workspace: Workspace) -> dict[str, Any]:

@@ -35,13 +35,13 @@ class Launch:
 
 def save_launch(workspace: Workspace, launch: Launch) -> None:
     """Writes a launch down, over what was known of it."""
-    write_json(_launches(workspace) / f"{launch.launch_id}.json", asdict(launch))
+    write_json(workspace.paths.launches / f"{launch.launch_id}.json", asdict(launch))
 
 
 def launches(workspace: Workspace) -> list[Launch]:
     """All launches, oldest first."""
     found = []
-    for content in _read(_launches(workspace)):
+    for content in _read(workspace.paths.launches):
         with contextlib.suppress(TypeError, KeyError):
             found.append(Launch(**content | {"cells": tuple(content["cells"])}))
     return sorted(found, key=lambda launch: (launch.at, launch.launch_id))
@@ -71,7 +71,7 @@ class LaunchIndex:
 def assign_launches(workspace: Workspace, cell_ids: Iterable[str]) -> None:
     """Gives cells that no launch has, as after a merge, one for each sweep; it ended when it began."""
     listed_by: dict[str, str] = {}
-    for folder in (workspace.sweeps, workspace.root / "searches"):
+    for folder in (workspace.paths.sweeps, workspace.paths.searches):
         for path in sorted(folder.glob("[!.]*.json")):
             listing = json.loads(path.read_text(encoding="utf-8"))
             listed_by = dict.fromkeys(listing.get("cells", ()), listing["name"]) | listed_by
@@ -105,19 +105,19 @@ def save_unfinished(workspace: Workspace, unfinished: Unfinished) -> None:
         # As text: JSON has no infinity, and a training that diverges has.
         "epochs": {step: {key: repr(value) for key, value in at.items()} for step, at in unfinished.epochs.items()},
     }
-    write_json(_unfinished(workspace) / f"{unfinished.cell.cell_id}.json", content)
+    write_json(workspace.paths.unfinished / f"{unfinished.cell.cell_id}.json", content)
 
 
 def unfinished_cell(workspace: Workspace, cell_id: str) -> Unfinished | None:
     """What was written down of one cell."""
-    return next(_parsed(_unfinished(workspace).glob(f"{cell_id}.json")), None)
+    return next(_parsed(workspace.paths.unfinished.glob(f"{cell_id}.json")), None)
 
 
 def unfinished_cells(workspace: Workspace) -> list[Unfinished]:
     """All cells that were begun and not finished."""
     finished = workspace.finished()
     return list(
-        _parsed(path for path in sorted(_unfinished(workspace).glob("[!.]*.json")) if path.stem not in finished)
+        _parsed(path for path in sorted(workspace.paths.unfinished.glob("[!.]*.json")) if path.stem not in finished)
     )
 
 
@@ -125,7 +125,7 @@ def delete_unfinished(workspace: Workspace, cell_ids: Iterable[str]) -> None:
     """Removes what was written down of cells that are finished by now."""
     for cell_id in cell_ids:
         with contextlib.suppress(OSError):
-            (_unfinished(workspace) / f"{cell_id}.json").unlink(missing_ok=True)
+            (workspace.paths.unfinished / f"{cell_id}.json").unlink(missing_ok=True)
 
 
 def _parsed(paths: Iterable[Path]) -> Iterator[Unfinished]:
@@ -143,11 +143,3 @@ def _read(folder: Path) -> Iterator[dict[str, Any]]:
     for path in folder.glob("[!.]*.json"):
         with contextlib.suppress(OSError, ValueError):
             yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def _launches(workspace: Workspace) -> Path:
-    return workspace.root / "launches"
-
-
-def _unfinished(workspace: Workspace) -> Path:
-    return workspace.root / "unfinished"

@@ -8,12 +8,10 @@ from urllib.parse import urlsplit
 
 from crossfold.platform.workspace.workspace import Workspace
 
-_FILE = "mlflow-runs.jsonl"
-
 
 def logged_runs(workspace: Workspace) -> Iterator[dict[str, str]]:
     """`cell` and `run` of each entry, oldest first; also `store`, `sweep` and `server` where they were written down."""
-    path = workspace.root / _FILE
+    path = workspace.paths.mlflow_runs
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         # A driver that was killed may have left half a line.
         with contextlib.suppress(ValueError, KeyError):
@@ -25,7 +23,7 @@ def add_logged_run(workspace: Workspace, cell_id: str, run_id: str, uri: str, sw
     """Appends the run of a cell, in the experiment `sweep` of the tracking store at `uri`."""
     entry = {"cell": cell_id, "run": run_id, "store": store_digest(uri), "sweep": sweep}
     server = {"server": address} if (address := public_address(uri)) else {}
-    with (workspace.root / _FILE).open("a", encoding="utf-8") as file:
+    with (workspace.paths.mlflow_runs).open("a", encoding="utf-8") as file:
         # The leading line break ends the half line of a driver that was killed.
         file.write("\n" + json.dumps(entry | server))
 

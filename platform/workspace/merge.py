@@ -63,7 +63,10 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
     for source in sources:
         if source.root == target.root:
             raise UserError(f"{source} cannot be joined to itself", "name the other workspaces")
-        if not any(folder.is_dir() for folder in (source.cells, source.stores, source.sweeps, source.failures)):
+        if not any(
+            folder.is_dir()
+            for folder in (source.paths.cells, source.paths.stores, source.paths.sweeps, source.paths.failures)
+        ):
             raise UserError(f"{source} is no workspace", "give the folder that holds cells/ and stores/")
     merged = Merged()
     for source, name in zip(sources, _names(sources), strict=True):
@@ -81,16 +84,16 @@ def _names(sources: Sequence[Workspace]) -> list[str]:
 
 
 def _stores(target: Workspace, source: Workspace, merged: Merged) -> None:
-    for store in sorted(source.stores.glob("[!.]*-*")):
+    for store in sorted(source.paths.stores.glob("[!.]*-*")):
         # Stores are named after their content, so one of the same name is the same.
-        if (store / "manifest.json").is_file() and not (target.stores / store.name).exists():
-            _take(store, target.stores / store.name)
+        if (store / "manifest.json").is_file() and not (target.paths.stores / store.name).exists():
+            _take(store, target.paths.stores / store.name)
             merged.stores += 1
 
 
 def _cells(target: Workspace, source: Workspace, name: str, merged: Merged) -> None:
     for cell_id in sorted(source.finished()):
-        theirs, ours = source.cell_path(cell_id), target.cell_path(cell_id)
+        theirs, ours = source.paths.cell(cell_id), target.paths.cell(cell_id)
         if wrong := _wrong(theirs):
             merged.damaged.append(f"{theirs}: {wrong}")
         elif not ours.is_dir():
@@ -98,7 +101,7 @@ def _cells(target: Workspace, source: Workspace, name: str, merged: Merged) -> N
             _take(theirs, ours)
             merged.cells += 1
         elif differs := _differing(ours, theirs):
-            kept = target.root / "conflicts" / cell_id / name
+            kept = target.paths.conflicts / cell_id / name
             if not kept.exists():
                 _take(theirs, kept)
             label = Cell.model_validate_json((theirs / "cell.json").read_text()).label
@@ -149,16 +152,19 @@ def _ccc(metrics: Mapping[str, Any] | None) -> str:
 
 def _ledger(target: Workspace, source: Workspace, merged: Merged) -> None:
     """Failed tries, and finished cells looked at in another way: files that are never changed once written."""
-    for path in sorted(source.failures.glob("[!.]*.json")):
-        merged.failures += _take_file(path, target.failures / path.name)
-    for root, here in ((source.rescored, target.rescored), (source.ensembles, target.ensembles)):
+    for path in sorted(source.paths.failures.glob("[!.]*.json")):
+        merged.failures += _take_file(path, target.paths.failures / path.name)
+    for root, here in (
+        (source.paths.rescored, target.paths.rescored),
+        (source.paths.ensembles, target.paths.ensembles),
+    ):
         for path in sorted(root.rglob("[!.]*.json")):
             merged.rescored += _take_file(path, here / path.relative_to(root))
 
 
 def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> None:
-    for path in sorted(source.sweeps.glob("[!.]*.json")):
-        here = target.sweeps / path.name
+    for path in sorted(source.paths.sweeps.glob("[!.]*.json")):
+        here = target.paths.sweeps / path.name
         try:
             theirs = json.loads(path.read_text())
         except ValueError:
@@ -173,7 +179,7 @@ def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> 
         if differs:
             # Another sweep that is called alike: it goes under a name that tells whose it is.
             other = f"{theirs['name']}-{name}"
-            kept = target.sweeps / f"{other}.json"
+            kept = target.paths.sweeps / f"{other}.json"
             write_json(kept, theirs | {"name": other})
             place = str(kept.relative_to(target.root))
             merged.conflicts.append(Conflict("sweep", path.stem, path.stem, name, differs, place))

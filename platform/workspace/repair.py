@@ -23,15 +23,15 @@ def remove_leftovers(workspace: "Workspace") -> int:
     oldest = time.time() - LEFTOVER_SECONDS
     left = [
         folder
-        for folder in workspace.cells.glob(".*-*")
+        for folder in workspace.paths.cells.glob(".*-*")
         if _HALF_WRITTEN.fullmatch(folder.name) and folder.stat().st_mtime < oldest
     ]
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
-    for folder in (workspace.root / "fleet").glob("*"):
+    for folder in workspace.paths.fleet.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
     finished = workspace.finished()
-    for note in (workspace.root / "unfinished").glob("[!.]*.json"):
+    for note in workspace.paths.unfinished.glob("[!.]*.json"):
         if note.stem in finished:
             note.unlink(missing_ok=True)
     return len(left)
@@ -44,11 +44,11 @@ def damaged_cells(workspace: "Workspace", cell_ids: Iterable[str]) -> list[str]:
     """
     mirror = workspace.mirror
     if mirror is None:
-        return [cell_id for cell_id in sorted(cell_ids) if damage_of(workspace.cell_path(cell_id)) is not None]
+        return [cell_id for cell_id in sorted(cell_ids) if damage_of(workspace.paths.cell(cell_id)) is not None]
     return [
         cell_id
         for cell_id in sorted(cell_ids)
-        if (place := workspace.cell_path(cell_id)).is_dir() and damage_of(place, mirror.large) is not None
+        if (place := workspace.paths.cell(cell_id)).is_dir() and damage_of(place, mirror.large) is not None
         if not mirror.fetch_again(cell_id)
     ]
 
@@ -57,12 +57,12 @@ def move_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[
     """Moves damaged cells out of `cells/`, so that the next run computes them; returns what was wrong, and where to."""
     found = {}
     for cell_id in cell_ids:
-        folder = workspace.cell_path(cell_id)
+        folder = workspace.paths.cell(cell_id)
         damage = damage_of(folder, workspace.mirror.large if workspace.mirror is not None else ())
         if damage is None or not folder.is_dir():
             continue
         number = 1
-        while (place := workspace.root / "damaged" / f"damaged-{cell_id}-{number}").exists():
+        while (place := workspace.paths.damaged / f"damaged-{cell_id}-{number}").exists():
             number += 1
         place.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(place)

@@ -15,7 +15,7 @@ import pandas as pd
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.files import json_bytes, publish_folder, temporary_folder, write_json
-from crossfold.platform.core.layout import CELL_FILES, RECORD
+from crossfold.platform.core.layout import CELL_FILES, RECORD, WorkspacePaths
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.integrity import damage_of, describe_files
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def saved_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
     """Metrics per target of every ensemble that was scored, by the ids of its members."""
     found = {}
-    for path in sorted(workspace.ensembles.glob("*.json")):
+    for path in sorted(workspace.paths.ensembles.glob("*.json")):
         kept = json.loads(path.read_text())
         found[frozenset(kept["members"])] = kept["metrics"]
     return found
@@ -45,6 +45,7 @@ class Workspace:
     def __init__(self, root: Path, mirror: "Mirror | None" = None) -> None:
         """`root` need not exist yet; folders are made when something is written."""
         self.root = root.resolve()
+        self.paths = WorkspacePaths(self.root)
         self.mirror = mirror
 
     @classmethod
@@ -106,7 +107,7 @@ class Workspace:
     def finished_among(self, cell_ids: Iterable[str]) -> set[str]:
         """Those of some cells that are finished; a URL is not asked for the others all the time."""
         asked = set(cell_ids)
-        here = {cell_id for cell_id in asked if self.cell_path(cell_id).is_dir()}
+        here = {cell_id for cell_id in asked if self.paths.cell(cell_id).is_dir()}
         return here if self.mirror is None else here | self.mirror.finished_among(asked - here)
 
     def expect(self, cell_id: str) -> None:
@@ -123,64 +124,16 @@ class Workspace:
         """While a cell runs: its checkpoint comes from the URL and goes there; `send` is false for a helper."""
         return nullcontext() if self.mirror is None else self.mirror.sync_checkpoint(cell_id, send=send)
 
-    @property
-    def stores(self) -> Path:
-        """Feature stores, one folder `<corpus>-<hash>` each."""
-        return self.root / "stores"
-
-    @property
-    def cells(self) -> Path:
-        """Finished cells, one folder `<cell_id>` each."""
-        return self.root / "cells"
-
-    @property
-    def failures(self) -> Path:
-        """One JSON file a failed try."""
-        return self.root / "failures"
-
-    @property
-    def reports(self) -> Path:
-        """Where `crossfold report` writes."""
-        return self.root / "reports"
-
-    @property
-    def rescored(self) -> Path:
-        """Finished cells looked at in another way: `<evaluation>/<cell_id>.json` (docs/results.md)."""
-        return self.root / "rescored"
-
-    @property
-    def ensembles(self) -> Path:
-        """Scores of means of predictions, a file a set of cells."""
-        return self.root / "ensembles"
-
-    @property
-    def sweeps(self) -> Path:
-        """The resolved sweeps that were launched, for `status` and for reports."""
-        return self.root / "sweeps"
-
-    @property
-    def mlflow_uri(self) -> str:
-        """The local tracking database."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
-
-    def scratch(self, cell_id: str) -> Path:
-        """Where a running cell keeps its checkpoint; removed when the cell is committed."""
-        return self.root / "running" / cell_id
-
-    def store_path(self, corpus: str, content_hash: str) -> Path:
-        """The folder of one feature store."""
-        return self.stores / f"{corpus}-{content_hash}"
-
     def local_store(self, corpus: str, content_hash: str) -> Path:
         """The folder of a store on this machine, fetched if it must be; see `node_store`."""
         remote = None if self.mirror is None else f"{self.mirror.files.url}/stores"
-        return node_store(self.stores, self.store_path(corpus, content_hash).name, remote)
+        return node_store(self.paths.stores, self.paths.store(corpus, content_hash).name, remote)
 
     def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
         """The one store of a corpus; with several, the hash must say which."""
-        stores = sorted(path for path in self.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
+        stores = sorted(path for path in self.paths.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
         if self.mirror is not None:
-            stores = sorted({*stores, *(self.stores / name for name in self.mirror.store_names())})
+            stores = sorted({*stores, *(self.paths.stores / name for name in self.mirror.store_names())})
         found = [path for path in stores if path.name.rpartition("-")[0] == corpus]
         if content_hash is not None:
             found = [path for path in found if path.name.rpartition("-")[2].startswith(content_hash)]
@@ -200,15 +153,11 @@ class Workspace:
             )
         return found[0] if self.mirror is None else self.local_store(*found[0].name.rsplit("-", 1))
 
-    def cell_path(self, cell_id: str) -> Path:
-        """The folder of one finished cell."""
-        return self.cells / cell_id
-
     def finished(self) -> set[str]:
         """Identities of all finished cells, by one listing."""
-        if not self.cells.is_dir():
+        if not self.paths.cells.is_dir():
             return set()
-        with os.scandir(self.cells) as entries:
+        with os.scandir(self.paths.cells) as entries:
             return {entry.name for entry in entries if not entry.name.startswith(".")}
 
     def read(self, cell_id: str) -> CellRecord:
@@ -220,7 +169,7 @@ class Workspace:
             raise UserError(
                 problem + did_you_mean(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`"
             )
-        path = self.cell_path(matches[0])
+        path = self.paths.cell(matches[0])
         return CellRecord(
             path,
             Cell.model_validate_json((path / "cell.json").read_text()),
@@ -235,7 +184,7 @@ class Workspace:
 
     def read_exactly(self, cell_id: str) -> CellRecord:
         """One finished cell by its full id, without a listing."""
-        path = self.cell_path(cell_id)
+        path = self.paths.cell(cell_id)
         if self.mirror is not None and not path.is_dir():
             self.mirror.fetch_cells([cell_id])
         try:
@@ -253,7 +202,7 @@ class Workspace:
 
     def committed_evaluation(self, cell_id: str) -> dict[str, Any] | None:
         """`post` and `stress` that a finished cell was committed under; None from before there were any."""
-        recipe = json.loads((self.cell_path(cell_id) / "cell.json").read_text())["recipe"]
+        recipe = json.loads((self.paths.cell(cell_id) / "cell.json").read_text())["recipe"]
         return {key: recipe[key] for key in ("post", "stress")} if {"post", "stress"} <= recipe.keys() else None
 
     def evaluations(self, record: CellRecord) -> Iterator[dict[str, Any]]:
@@ -261,7 +210,7 @@ class Workspace:
         committed = self.committed_evaluation(record.cell_id)
         if committed is not None and "stress" in record.result:
             yield {"evaluation": committed} | {key: record.result[key] for key in ("post", "stress", "spans", "gates")}
-        for path in sorted(self.rescored.glob(f"*/{record.cell_id}.json")):
+        for path in sorted(self.paths.rescored.glob(f"*/{record.cell_id}.json")):
             yield json.loads(path.read_text())
 
     def commit(
@@ -278,7 +227,7 @@ class Workspace:
 
         Everything but `env.json` depends on the cell alone, so two attempts write the same bytes.
         """
-        with temporary_folder(self.cells, cell.cell_id) as draft:
+        with temporary_folder(self.paths.cells, cell.cell_id) as draft:
             (draft / "cell.json").write_bytes(json_bytes(cell.model_dump(mode="json")))
             (draft / "result.json").write_bytes(json_bytes(result))
             curve.to_parquet(draft / "curve.parquet", index=False)
@@ -288,31 +237,31 @@ class Workspace:
             if self.mirror is not None:
                 self.mirror.expect(cell.cell_id)
             try:
-                publish_folder(draft, self.cell_path(cell.cell_id))
+                publish_folder(draft, self.paths.cell(cell.cell_id))
             except FileExistsError:
                 return False
-        shutil.rmtree(self.scratch(cell.cell_id), ignore_errors=True)
+        shutil.rmtree(self.paths.scratch(cell.cell_id), ignore_errors=True)
         if self.mirror is not None:
             self.mirror.send_soon(cell.cell_id)
         return True
 
     def forget(self, cell_id: str) -> None:
         """Removes a finished cell and its failures, so that the next run computes it again."""
-        doomed = self.cell_path(cell_id)
+        doomed = self.paths.cell(cell_id)
         aside = doomed.with_name(f".{cell_id}-forgotten")
         shutil.rmtree(aside, ignore_errors=True)
         if doomed.is_dir():
             doomed.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(self.scratch(cell_id), ignore_errors=True)
+        shutil.rmtree(self.paths.scratch(cell_id), ignore_errors=True)
         if self.mirror is not None:
             self.mirror.withdraw(cell_id)
-        for record in (*self.failures.glob(f"{cell_id}-*.json"), *self.rescored.glob(f"*/{cell_id}.json")):
+        for record in (*self.paths.failures.glob(f"{cell_id}-*.json"), *self.paths.rescored.glob(f"*/{cell_id}.json")):
             self._drop(record)
 
     def move_aside(self, cell_id: str) -> Path | None:
         """Moves a finished cell out of the way for a re-run; `restore` returns it if the re-run does not finish."""
-        place, aside = self.cell_path(cell_id), self.cells / f".{cell_id}-aside"
+        place, aside = self.paths.cell(cell_id), self.paths.cells / f".{cell_id}-aside"
         if not place.is_dir():
             return None
         shutil.rmtree(aside, ignore_errors=True)
@@ -323,12 +272,12 @@ class Workspace:
 
     def restore(self, cell_id: str, aside: Path) -> None:
         """Ends a re-run: the new result stays, or the old one returns."""
-        if self.cell_path(cell_id).is_dir():
+        if self.paths.cell(cell_id).is_dir():
             shutil.rmtree(aside, ignore_errors=True)
-            for stale in self.rescored.glob(f"*/{cell_id}.json"):
+            for stale in self.paths.rescored.glob(f"*/{cell_id}.json"):
                 self._drop(stale)
         else:
-            aside.rename(self.cell_path(cell_id))
+            aside.rename(self.paths.cell(cell_id))
         if self.mirror is not None:
             self.mirror.replace(cell_id)
 
@@ -339,9 +288,9 @@ class Workspace:
 
     def record_failure(self, failure: Failure) -> Path:
         """Adds one failed try to the ledger. A failure is never a result."""
-        self.failures.mkdir(parents=True, exist_ok=True)
+        self.paths.failures.mkdir(parents=True, exist_ok=True)
         stamp = failure.at.replace(":", "").replace("-", "")
-        path = self.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
+        path = self.paths.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
         write_json(path, asdict(failure))
         if self.mirror is not None:
             self.mirror.send_notes()
@@ -350,7 +299,7 @@ class Workspace:
     def failures_of(self, cell_id: str = "") -> list[Failure]:
         """The ledger of one cell, or of all, oldest first."""
         found = []
-        for path in self.failures.glob(f"{glob.escape(cell_id)}*.json"):
+        for path in self.paths.failures.glob(f"{glob.escape(cell_id)}*.json"):
             data = json.loads(path.read_text())
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)

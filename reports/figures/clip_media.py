@@ -91,7 +91,7 @@ def open_album(workspace: Workspace, store: FeatureStore, asked: Path | None = N
 
 def _roots(workspace: Workspace, store: FeatureStore) -> Iterator[Path]:
     """Folders that the store was prepared from, by the notes of `crossfold prepare`, then those of the workspace."""
-    for path in sorted((workspace.stores / ".prepared").glob("*.json")):
+    for path in sorted((workspace.paths.stores / ".prepared").glob("*.json")):
         try:
             prepared = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -99,7 +99,7 @@ def _roots(workspace: Workspace, store: FeatureStore) -> Iterator[Path]:
         if prepared.get("store") == store.path.name and prepared.get("root"):
             yield Path(prepared["root"])
     if store.corpus.startswith(EMBEDDED):
-        yield from sorted(path for path in (workspace.root / "corpora").glob("*") if path.is_dir())
+        yield from sorted(path for path in workspace.paths.corpora.glob("*") if path.is_dir())
 
 
 def _read(store: FeatureStore, root: Path) -> dict[str, MediaClip]:

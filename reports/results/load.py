@@ -32,7 +32,7 @@ def load_results(workspace: Workspace) -> Results:
     finished = {record.cell_id: record for record in workspace.records() if record.cell.inner is None}
     settings = {cell_id: _setting(record.cell) for cell_id, record in finished.items()}
     rows = [row for cell_id, record in finished.items() for row in _finished_rows(record, settings[cell_id])]
-    sweeps = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(workspace.sweeps.glob("*.json"))}
+    sweeps = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(workspace.paths.sweeps.glob("*.json"))}
     last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in finished}
     known = {setting.key: setting for setting in settings.values()}
     for owed, setting in _owed(list(sweeps.values()), settings, last):
@@ -124,7 +124,7 @@ def _rescored(workspace: Workspace) -> dict[str, list[Path]]:
     """Cell id -> the files of its later scorings."""
     # One listing: asking the disk for each of many cells takes seconds.
     found: dict[str, list[Path]] = {}
-    for path in sorted(workspace.rescored.glob("*/*.json")):
+    for path in sorted(workspace.paths.rescored.glob("*/*.json")):
         found.setdefault(path.stem, []).append(path)
     return found
 

@@ -70,9 +70,9 @@ def fill(workspace, lab, count):
         key = (cell.fold, cell.target)
         if key not in first:
             lab.finish(workspace, store, cell, 0.4, stressed=True)
-            first[key] = workspace.cells / cell.cell_id
+            first[key] = workspace.paths.cells / cell.cell_id
             continue
-        folder = workspace.cells / cell.cell_id
+        folder = workspace.paths.cells / cell.cell_id
         folder.mkdir()
         for name in ("curve.parquet", "predictions.npz", "best.safetensors"):
             os.link(first[key] / name, folder / name)

@@ -47,9 +47,9 @@ def workspace(new_workspace, store):
 def curve_of(name, workspace, tiny_cell, store):
     cell = tiny_cell(name, targets=("valence", "arousal"), store=store, **CHANGES)
     # A fixed name for the store: its hash covers parquet bytes, which another pyarrow writes differently.
-    link = workspace.store_path(cell.corpus, "golden")
+    link = workspace.paths.store(cell.corpus, "golden")
     if not link.exists():
-        link.symlink_to(workspace.store_path(cell.corpus, cell.store).resolve())
+        link.symlink_to(workspace.paths.store(cell.corpus, cell.store).resolve())
     cell = cell.model_copy(update={"store": "golden"})
     outcome = attempt_cell(cell, workspace)
     assert outcome.status == "done", outcome.failure

@@ -273,7 +273,7 @@ def launch(
     if recipe is not None:
         sweep |= {"recipe": recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe}
         sweep |= {"protocol": PROTOCOL}
-    write_json(workspace.sweeps / f"{name}.json", sweep)
+    write_json(workspace.paths.sweeps / f"{name}.json", sweep)
 
 
 @pytest.fixture(scope="session")

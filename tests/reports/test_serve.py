@@ -47,7 +47,7 @@ def test_a_finished_cell_makes_a_new_page_and_nothing_else_does(server, workspac
     assert "All systems on puppets" in get(server.url)
     assert "connect-src" in get(server.url)
     assert get(server.url + "version") == first
-    (workspace.cells / ".half-written").mkdir()
+    (workspace.paths.cells / ".half-written").mkdir()
     (workspace.root / "mlflow.db").write_text("x")
     assert not server.update()
     lab.finish(workspace, store, *cells[3])
@@ -70,8 +70,8 @@ def test_a_broken_workspace_keeps_the_last_page(workspace, lab):
     assert "being built" in server.page
     assert server.update()
     version = server.version
-    (workspace.cells / cell.cell_id / "result.json").write_text("{")
-    (workspace.cells / ("0" * 16)).mkdir()
+    (workspace.paths.cells / cell.cell_id / "result.json").write_text("{")
+    (workspace.paths.cells / ("0" * 16)).mkdir()
     assert not server.update()
     assert server.version == version
     server.close()
@@ -85,9 +85,9 @@ def test_a_taken_port_says_so(server, workspace):
 
 def test_the_fingerprint_knows_rescored_cells(workspace):
     before = fingerprint(workspace)
-    (workspace.rescored / "abc").mkdir(parents=True)
+    (workspace.paths.rescored / "abc").mkdir(parents=True)
     between = fingerprint(workspace)
-    (workspace.rescored / "abc" / "x.json").write_text("{}")
+    (workspace.paths.rescored / "abc" / "x.json").write_text("{}")
     assert len({before, between, fingerprint(workspace)}) == 3
 
 

@@ -25,7 +25,7 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
     began = time.monotonic()
     epochs = int(cell.params.get("epochs", 2))
     trouble = cell.params.get("trouble", "")
-    checkpoint = workspace.scratch(cell.cell_id) / "epoch"
+    checkpoint = workspace.paths.scratch(cell.cell_id) / "epoch"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     first = int(checkpoint.read_text()) + 1 if checkpoint.exists() else 1
     _log(workspace, f"start {cell.cell_id} {attempt} {first} {os.getpid()}")
@@ -52,7 +52,7 @@ def sleepy(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
     except MemoryError as error:
         kind = FailureClass.OOM
         return Outcome("failed", 0.1, Failure(cell.cell_id, cell.label, kind, attempt, str(error), "", utc_now()))
-    workspace.cell_path(cell.cell_id).mkdir(parents=True, exist_ok=True)
+    workspace.paths.cell(cell.cell_id).mkdir(parents=True, exist_ok=True)
     _log(workspace, f"done {cell.cell_id} {attempt} {epochs} {os.getpid()}")
     return Outcome("done", time.monotonic() - began)
 

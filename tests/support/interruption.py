@@ -19,4 +19,4 @@ class StopAfter:
 
 def bytes_of(workspace, cell):
     """What a finished cell left, by file."""
-    return {name: (workspace.cell_path(cell.cell_id) / name).read_bytes() for name in SAME_BYTES}
+    return {name: (workspace.paths.cell(cell.cell_id) / name).read_bytes() for name in SAME_BYTES}

@@ -58,7 +58,7 @@ def rescore(
         computed, failed = rescore_cells(
             cells, evaluation, space, device=device, workers=work, plugins=tuple(plugin or ()), silent=as_json
         )
-    folder = space.rescored / evaluation.key
+    folder = space.paths.rescored / evaluation.key
     if as_json:
         spelled = {"evaluation": evaluation.key, "folder": str(folder), "finished": done}
         emit(spelled | {"rescored": computed, "failed": failed}, True)

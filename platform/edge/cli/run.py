@@ -46,7 +46,7 @@ def demo(
     from crossfold.reports.build import build_report
 
     space = Workspace.locate(workspace)
-    root = space.root / "corpora" / f"puppets-{clips}"
+    root = space.paths.corpora / f"puppets-{clips}"
     times: list[tuple[str, float]] = []
     began = time.monotonic()
 

@@ -25,7 +25,7 @@ def mlflow_ui(
     from crossfold.platform.edge.tracking.sync import ui_command
 
     space = Workspace.locate(workspace)
-    if not (space.root / "mlflow.db").is_file():
+    if not space.paths.mlflow.is_file():
         raise UserError(f"no mlflow.db in {space.root}", "run a sweep first, or `crossfold mlflow sync`")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:

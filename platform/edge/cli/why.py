@@ -102,7 +102,7 @@ def _again(space: Workspace, cell_id: str) -> dict[str, str]:
 def _planned(space: Workspace) -> dict[str, tuple[str, str]]:
     """Label and sweep of every cell that a launched sweep asks for."""
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted(space.sweeps.glob("*.json")):
+    for path in sorted(space.paths.sweeps.glob("*.json")):
         launched = json.loads(path.read_text())
         found |= {key: (value["label"], launched["name"]) for key, value in launched["labels"].items()}
     return found

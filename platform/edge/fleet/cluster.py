@@ -211,7 +211,7 @@ def _processors(resources: Mapping[str, float]) -> dict[str, float]:
 def train_storage(workspace: Workspace, name: str, *, cluster: bool) -> dict[str, Any]:
     """Options of `RunConfig`. A workspace at a URL has a folder on this machine only, so a cluster uses the URL."""
     if workspace.mirror is None or not cluster:
-        return {"storage_path": str(workspace.root / "fleet" / name)}
+        return {"storage_path": str(workspace.paths.fleet / name)}
     import pyarrow.fs
     from fsspec.core import url_to_fs
 
@@ -222,9 +222,9 @@ def train_storage(workspace: Workspace, name: str, *, cluster: bool) -> dict[str
 
 def clear_train_storage(workspace: Workspace, name: str, *, cluster: bool) -> None:
     """Removes it when the launch is over."""
-    shutil.rmtree(workspace.root / "fleet" / name, ignore_errors=True)
+    shutil.rmtree(workspace.paths.fleet / name, ignore_errors=True)
     with contextlib.suppress(OSError):
-        (workspace.root / "fleet").rmdir()
+        workspace.paths.fleet.rmdir()
     if workspace.mirror is not None and cluster:
         with contextlib.suppress(OSError):
             workspace.mirror.files.remove(f"fleet/{name}")

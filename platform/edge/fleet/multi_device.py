@@ -92,7 +92,7 @@ class MultiDeviceRunner:
     ) -> Outcome:
         """`device` is not read: each worker has its own. Raises `Cancelled` where the reporter wants a stop."""
         began = time.monotonic()
-        folder = workspace.root / "fleet" / f"multi-{cell.cell_id}"
+        folder = workspace.paths.fleet / f"multi-{cell.cell_id}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         errors: list[BaseException] = []

@@ -193,12 +193,12 @@ def _tune(
             max_concurrent_trials=trials_at_once(fleet.workers, study.cells_per_trial),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=name, storage_path=str(workspace.root / "tune"), verbose=0),
+        run_config=tune.RunConfig(name=name, storage_path=str(workspace.paths.tune), verbose=0),
     )
     try:
         tuner.fit()
     finally:
-        shutil.rmtree(workspace.root / "tune" / name, ignore_errors=True)
+        shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)
 
 
 def _save(search: "Search", store: "FeatureStore", study: Study, workspace: Workspace) -> SearchResult:
@@ -209,7 +209,7 @@ def _save(search: "Search", store: "FeatureStore", study: Study, workspace: Work
             f"search {search.name}: none of {len(table)} trials ran to its end",
             "`crossfold status` lists the failures of their cells",
         )
-    folder = workspace.root / "searches"
+    folder = workspace.paths.searches
     write_json(
         folder / f"{search.name}.json",
         {

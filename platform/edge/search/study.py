@@ -45,7 +45,7 @@ class Study:
         self.cells_per_trial = len(cells)
         self.name = f"{search.name}-{_fingerprint(search, cells)}"
         workspace.root.mkdir(parents=True, exist_ok=True)
-        self.storage = optuna.storages.RDBStorage(f"sqlite:///{workspace.root / 'optuna.db'}")
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{workspace.paths.optuna}")
         self._study = optuna.create_study(
             storage=self.storage, study_name=self.name, direction="maximize", load_if_exists=True
         )

@@ -65,13 +65,13 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
     """The state of one launched sweep, or of all. Raises `UserError` with the nearest name for an unknown one."""
     space.refresh()
     # A name with a dot at its beginning is still being written.
-    names = sorted(path.stem for path in space.sweeps.glob("[!.]*.json"))
+    names = sorted(path.stem for path in space.paths.sweeps.glob("[!.]*.json"))
     if sweep is not None:
         sweep = Path(sweep).stem
         if sweep not in names:
             raise UserError(f"no sweep {sweep!r} was launched in {space}{did_you_mean(sweep, names)}", "crossfold run")
         names = [sweep]
-    launched = {name: json.loads((space.sweeps / f"{name}.json").read_text()) for name in names}
+    launched = {name: json.loads((space.paths.sweeps / f"{name}.json").read_text()) for name in names}
     launches = [state for state in _fresh_states(space) if set(state["sweep"].split("+")) & set(names)]
     states = dict.fromkeys((cell_id for asked in launched.values() for cell_id in asked["cells"]), "to_run")
     failures = {failure.cell_id: failure for failure in space.failures_of()}
@@ -109,7 +109,7 @@ def cell_rows(space: Workspace, sweep: str | None = None) -> list[dict[str, Any]
 
 
 def _fresh_states(space: Workspace) -> Iterator[dict[str, Any]]:
-    for path in sorted((space.root / "status").glob("[!.]*.json")):
+    for path in sorted(space.paths.status.glob("[!.]*.json")):
         # The driver may replace or remove the file at any moment.
         try:
             if time.time() - path.stat().st_mtime <= FRESH_SECONDS:

@@ -80,7 +80,7 @@ class Records:
             return self._launch(self.launches[key])
         # A worker of another machine may have finished a cell that is not here yet, so the live state comes first.
         live = self.live.get(key)
-        if live.state == "finished" if live else self.workspace.cell_path(key).is_dir():
+        if live.state == "finished" if live else self.workspace.paths.cell(key).is_dir():
             return self._finished(key)
         if live is None and (note := unfinished_cell(self.workspace, key)):
             live = LiveCell(note)

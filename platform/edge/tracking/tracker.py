@@ -4,7 +4,6 @@ import contextlib
 import functools
 import logging
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -193,9 +192,8 @@ class MlflowTracker:
 
 def pending_marker(workspace: Workspace, sweep: str) -> Path:
     """A file that is there while MLflow may lack something of a sweep that the workspace has."""
-    name = re.sub(r"[^A-Za-z0-9._+-]", "_", sweep)
-    marker = workspace.root / "mlflow-pending" / name
-    before = workspace.root / "status" / f"{name}.untold"
+    marker = workspace.paths.pending_in_mlflow(sweep)
+    before = workspace.paths.status / f"{marker.name}.untold"
     if before.exists():
         # Earlier versions kept it there.
         marker.parent.mkdir(parents=True, exist_ok=True)

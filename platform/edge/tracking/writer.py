@@ -26,7 +26,6 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.logged_runs import add_logged_run, logged_runs, store_digest
 from crossfold.platform.workspace.workspace import Workspace
 
-ARTIFACTS = "mlflow-artifacts"
 LARGE_ARTIFACT = 16 * 2**20
 """Bytes above which predictions and weights stay in the workspace only."""
 
@@ -55,12 +54,12 @@ class Mirror:
 
     def __init__(self, workspace: Workspace, uri: str | None = None) -> None:
         """`uri`: else `MLFLOW_TRACKING_URI`, else the database in the workspace."""
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.paths.mlflow_uri
         self.workspace = workspace
         # All runs of the workspace's own database are its runs, also after somebody moved the folder.
-        self._own = self.uri == workspace.mlflow_uri
+        self._own = self.uri == workspace.paths.mlflow_uri
         self._identity = hashlib.sha256(str(workspace).encode()).hexdigest()[:12]
-        self._artifacts = (workspace.root / ARTIFACTS).as_uri()
+        self._artifacts = workspace.paths.mlflow_artifacts.as_uri()
         self._ids: dict[str, str] = {}
         self._experiment_of: dict[str, str] = {}
         self._found: dict[str, Any] = {}
@@ -77,7 +76,7 @@ class Mirror:
         if self.uri.startswith("sqlite:///"):
             _make_database(Path(self.uri.removeprefix("sqlite:///")))
         if self._own:
-            _move_artifacts(self.workspace.root / "mlflow.db", self._artifacts)
+            _move_artifacts(self.workspace.paths.mlflow, self._artifacts)
         for entry in logged_runs(self.workspace):
             self._experiment_of.setdefault(entry["cell"], entry.get("sweep", ""))
             if entry.get("store") == store_digest(self.uri):
@@ -224,7 +223,7 @@ class Mirror:
         ]
         for path in small:
             self._client.log_artifact(run_id, str(path))
-        store = self.workspace.store_path(record.cell.corpus, record.cell.store)
+        store = self.workspace.paths.store(record.cell.corpus, record.cell.store)
         if store.is_dir() and record.file("best.safetensors") in small and not why_not_deployable(record.cell):
             with tempfile.TemporaryDirectory(prefix="crossfold-model-") as folder:
                 write_model(record, FeatureStore(store), Path(folder))
@@ -249,7 +248,7 @@ def _move_artifacts(database: Path, place: str) -> None:
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         for (old,) in known:
-            if old.endswith(f"/{ARTIFACTS}") and old != place:
+            if old.endswith(place[place.rindex("/") :]) and old != place:
                 connection.execute(
                     "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (place, old)
                 )

@@ -220,6 +220,6 @@ def test_a_cell_trains_to_the_same_bytes_either_way(new_workspace, tiny_cell, mo
             monkeypatch.setattr(cell_data.StoreArrays, "of", way)
         outcome = attempt_cell(cell, workspace)
         assert outcome.status == "done", outcome.failure.log_tail
-        folder = workspace.cell_path(cell.cell_id)
+        folder = workspace.paths.cell(cell.cell_id)
         found.append([(folder / name).read_bytes() for name in ("result.json", "curve.parquet", "best.safetensors")])
     assert found[0] == found[1]

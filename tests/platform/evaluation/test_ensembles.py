@@ -40,11 +40,11 @@ def test_seeds_of_one_fold_are_averaged(three_seeds):
 def test_a_score_is_kept_and_read_again(three_seeds):
     workspace, cells = three_seeds
     (first,) = seed_ensembles(workspace)
-    (path,) = workspace.ensembles.glob("*.json")
+    (path,) = workspace.paths.ensembles.glob("*.json")
     kept = json.loads(path.read_text())
     assert (kept["system"], kept["fold"], kept["over"]) == ("concat", 0, "seed")
     for cell in cells:
-        (workspace.cell_path(cell.cell_id) / "predictions.npz").unlink()
+        (workspace.paths.cell(cell.cell_id) / "predictions.npz").unlink()
     (again,) = seed_ensembles(workspace)
     assert again == first
 
@@ -52,13 +52,13 @@ def test_a_score_is_kept_and_read_again(three_seeds):
 def test_a_member_that_ran_again_makes_a_new_score(three_seeds):
     workspace, cells = three_seeds
     (first,) = seed_ensembles(workspace)
-    path = workspace.cell_path(cells[0].cell_id) / "result.json"
+    path = workspace.paths.cell(cells[0].cell_id) / "result.json"
     result = json.loads(path.read_text())
     result["metrics"]["valence"]["ccc"] += 0.01
     path.write_text(json.dumps(result))
     (again,) = seed_ensembles(workspace)
     assert again.metrics == first.metrics
-    assert len(list(workspace.ensembles.glob("*.json"))) == 2
+    assert len(list(workspace.paths.ensembles.glob("*.json"))) == 2
 
 
 def test_what_was_rescored_goes_when_the_cell_runs_again(workspace, tiny_cell):
@@ -102,10 +102,10 @@ OTHER = Evaluation(post=CHAINS["ca2021"], stress=SUITES["quick"])
 def test_rescoring_is_what_training_would_have_written(workspace, new_workspace, tiny_cell):
     cell = tiny_cell("rjca+dca")
     assert attempt_cell(cell, workspace).status == "done"
-    committed = (workspace.cell_path(cell.cell_id) / "result.json").read_bytes()
+    committed = (workspace.paths.cell(cell.cell_id) / "result.json").read_bytes()
     path = rescore(cell.cell_id, OTHER, workspace)
-    assert (workspace.cell_path(cell.cell_id) / "result.json").read_bytes() == committed
-    assert path == workspace.rescored / OTHER.key / f"{cell.cell_id}.json"
+    assert (workspace.paths.cell(cell.cell_id) / "result.json").read_bytes() == committed
+    assert path == workspace.paths.rescored / OTHER.key / f"{cell.cell_id}.json"
 
     there = new_workspace()
     otherwise = tiny_cell("rjca+dca", post="ca2021", stress="quick")
@@ -122,7 +122,7 @@ def test_rescoring_again_writes_nothing_and_reads_nothing(workspace, tiny_cell):
     assert attempt_cell(cell, workspace).status == "done"
     path = rescore(cell.cell_id, OTHER, workspace)
     before = path.stat().st_mtime_ns
-    (workspace.cell_path(cell.cell_id) / "best.safetensors").unlink()
+    (workspace.paths.cell(cell.cell_id) / "best.safetensors").unlink()
     assert rescore(cell.cell_id, OTHER, workspace).stat().st_mtime_ns == before
 
 
@@ -144,18 +144,18 @@ def test_who_needs_rescoring(workspace, tiny_cell):
     assert [way["evaluation"]["post"]["steps"] == [] for way in ways] == [True, False]
     assert ways[1]["post"]["columns"].keys() == {"train", "oracle"}
     workspace.forget(done.cell_id)
-    assert list(workspace.rescored.glob("*/*.json")) == []
+    assert list(workspace.paths.rescored.glob("*/*.json")) == []
 
 
 def test_weights_that_are_not_those_of_the_predictions_are_refused(workspace, tiny_cell):
     cells = [tiny_cell("concat", seed=seed) for seed in (0, 1)]
     for cell in cells:
         assert attempt_cell(cell, workspace).status == "done"
-    first, second = (workspace.cell_path(cell.cell_id) / "best.safetensors" for cell in cells)
+    first, second = (workspace.paths.cell(cell.cell_id) / "best.safetensors" for cell in cells)
     first.write_bytes(second.read_bytes())
     with pytest.raises(DataError, match="predict other values"):
         rescore(cells[0].cell_id, OTHER, workspace)
-    assert not workspace.rescored.exists()
+    assert not workspace.paths.rescored.exists()
 
 
 def test_the_two_selections_of_a_cell_are_a_pair(tiny_cell):

@@ -243,7 +243,7 @@ def test_a_committed_cell_has_all_parts_and_the_same_bytes_again(new_workspace, 
         workspace = new_workspace(spanned_store.path)
         outcome = attempt_cell(cell, workspace)
         assert outcome.status == "done", outcome.failure
-        texts.append((workspace.cell_path(cell.cell_id) / "result.json").read_bytes())
+        texts.append((workspace.paths.cell(cell.cell_id) / "result.json").read_bytes())
     assert texts[0] == texts[1]
     result = json.loads(texts[0])
     assert all(result[part] for part in ("post", "stress", "spans", "gates"))

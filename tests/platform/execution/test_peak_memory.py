@@ -71,11 +71,11 @@ def test_a_cell_says_what_it_needed_and_the_next_launch_knows(workspace, tiny_ce
     found = [workspace.read(cell.cell_id).env["peak_memory"] for cell in cells]
     assert all(set(peak) == {"bytes", "kind"} for peak in found)
     assert all(peak["kind"] == "process" and 0 <= peak["bytes"] < 2**30 for peak in found)
-    assert "peak_memory" not in (workspace.cell_path(cells[0].cell_id) / "result.json").read_text()
+    assert "peak_memory" not in (workspace.paths.cell(cells[0].cell_id) / "result.json").read_text()
     save_peaks(workspace, [*cells, tiny_cell("ca")])
     assert known_peaks(workspace) == {cost_key(cells[0]): {"process": max(peak["bytes"] for peak in found)}}
 
-    path = workspace.cell_path(cells[1].cell_id) / "env.json"
+    path = workspace.paths.cell(cells[1].cell_id) / "env.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory": {"bytes": 5, "kind": "device"}}))
     save_peaks(workspace, cells)
     assert known_peaks(workspace)[cost_key(cells[0])]["device"] == 5

@@ -71,7 +71,7 @@ def test_a_finished_cell(workspace, tiny_cell, synthetic_store):
     assert list(record.curve.columns) == ["epoch", "learning_rate", "train_loss", "ccc_valence", "ccc_arousal"]
     best = record.curve.iloc[result["selection"]["best_epoch"] - 1]
     assert result["selection"]["best_ccc"] == pytest.approx((best.ccc_valence + best.ccc_arousal) / 2, abs=1e-12)
-    assert not workspace.scratch(cell.cell_id).exists()
+    assert not workspace.paths.scratch(cell.cell_id).exists()
     assert record.predictions.clips == synthetic_store.fold(0).validation
 
 

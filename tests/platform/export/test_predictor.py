@@ -88,7 +88,7 @@ def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, sy
     mirror.prepare()
     run = mirror.find_runs()[finished.cell_id]
     # Not `set_tracking_uri`: it would outlive this test in the environment.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.paths.mlflow_uri)
     model = pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     features, _, _ = clip_of(synthetic_store, finished, finished.predictions.clips[0])
     by_name = model.predict(features)

@@ -116,11 +116,11 @@ def test_a_prepare_that_was_killed_goes_on_where_it_was(tmp_path, corpus, prepar
 
     with pytest.raises(Killed):
         prepare(workspace, "affwild2", corpus, processes=1, progress=kill)
-    assert not list(workspace.stores.glob("affwild2-*"))
+    assert not list(workspace.paths.stores.glob("affwild2-*"))
     store = prepare(workspace, "affwild2", corpus, processes=1, progress=record)
     assert store.name == prepared.name
     assert next(done for at, done in calls if at == "read") == (3 if stage == "read" else 6)
-    assert sorted(path.name for path in workspace.stores.iterdir()) == [".prepared", store.name]
+    assert sorted(path.name for path in workspace.paths.stores.iterdir()) == [".prepared", store.name]
 
 
 def test_processes_do_not_change_a_bit(tmp_path, corpus, prepared):
@@ -247,6 +247,6 @@ def test_edges_do_not_change_with_the_light():
 def test_the_memo_names_the_store(tmp_path, corpus):
     workspace = Workspace(tmp_path)
     store = prepare(workspace, "affwild2", corpus, processes=1)
-    (memo,) = (workspace.stores / ".prepared").iterdir()
+    (memo,) = (workspace.paths.stores / ".prepared").iterdir()
     assert json.loads(memo.read_text())["store"] == store.name
     assert workspace.find_store("affwild2") == store

@@ -123,7 +123,7 @@ def test_what_is_missing_is_named_before_any_work(tmp_path, corpus, weights, pla
     workspace = Workspace(tmp_path)
     with pytest.raises(UserError, match=problem):
         prepare(workspace, "affwild2", corpus, Preparation(FeaturePlan(text=plan), weights, "cpu"))
-    assert not list(workspace.stores.glob("*"))
+    assert not list(workspace.paths.stores.glob("*"))
 
 
 def test_text_without_any_transcript_says_what_to_do(tmp_path, media_corpus, weights):

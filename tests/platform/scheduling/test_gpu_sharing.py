@@ -160,5 +160,5 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     assert shares == [(1, 2), (2, 4), (1, 2)], "alone until measured, then two a GPU, then alone again"
     assert ended["finished"] == len(cells)
     assert {failure.kind for failure in failures} == {FailureClass.OOM}
-    assert len(list(workspace.cells.iterdir())) == len(cells)
+    assert len(list(workspace.paths.cells.iterdir())) == len(cells)
     assert known_gpu_peaks(workspace)

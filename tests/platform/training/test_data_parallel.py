@@ -31,8 +31,8 @@ def shared(tmp_path_factory, synthetic_store, tiny_cell):
 
     def workspace():
         made = Workspace(tmp_path_factory.mktemp("workspace"))
-        made.stores.mkdir()
-        (made.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
+        made.paths.stores.mkdir()
+        (made.paths.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
         return made
 
     cell = tiny_cell("hgrjca", targets=("valence", "arousal"), devices=2, **EXACT)
@@ -94,7 +94,7 @@ def test_stopping_and_committing_is_the_business_of_the_first(shared):
     cell, _, two, _, said = shared
     assert [words[:3] for words in said] == [["cancelled", "cancelled", "done"]] * 2
     assert two.finished() == {cell.cell_id}
-    assert sorted(path.name for path in two.cell_path(cell.cell_id).iterdir()) == sorted(CELL_FILES)
+    assert sorted(path.name for path in two.paths.cell(cell.cell_id).iterdir()) == sorted(CELL_FILES)
 
 
 def test_both_end_when_the_cell_diverges(shared):

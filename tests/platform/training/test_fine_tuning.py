@@ -273,8 +273,8 @@ def undisturbed(tmp_path_factory, raw_store, tiny_cell):
     from crossfold.platform.workspace.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
-    workspace.stores.mkdir()
-    (workspace.stores / raw_store.path.name).symlink_to(raw_store.path)
+    workspace.paths.stores.mkdir()
+    (workspace.paths.stores / raw_store.path.name).symlink_to(raw_store.path)
     cell = tiny_cell("ca", store=raw_store, window=10, hop=5, **(END_TO_END | RESUMED))
     outcome = attempt_cell(cell, workspace)
     assert outcome.status == "done", outcome.failure
@@ -286,7 +286,7 @@ def test_stopped_while_thawing_the_run_ends_in_the_same_bytes(undisturbed, works
     cell, expected = undisturbed
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     assert attempt_cell(cell, workspace, reporter=StopAfter(stop)).status == "cancelled"
-    saved = checkpoints.read(workspace.scratch(cell.cell_id) / "last.pt")
+    saved = checkpoints.read(workspace.paths.scratch(cell.cell_id) / "last.pt")
     assert saved["schedule"]["epoch"] == stop
     assert attempt_cell(cell, workspace).status == "done"
     assert bytes_of(workspace, cell) == expected

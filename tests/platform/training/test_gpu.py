@@ -88,8 +88,8 @@ def test_a_cell_that_was_stopped_resumes_to_the_same_bytes(new_workspace, tiny_c
     assert attempt_cell(cell, stopped, reporter=Stop(), device=DEVICE).status == "cancelled"
     finished(cell, stopped)
     for name in ("result.json", "curve.parquet", "best.safetensors"):
-        assert (whole.cell_path(cell.cell_id) / name).read_bytes() == (
-            stopped.cell_path(cell.cell_id) / name
+        assert (whole.paths.cell(cell.cell_id) / name).read_bytes() == (
+            stopped.paths.cell(cell.cell_id) / name
         ).read_bytes()
 
 

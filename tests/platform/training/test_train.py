@@ -403,8 +403,8 @@ def undisturbed(tmp_path_factory, synthetic_store, tiny_cell):
     from crossfold.platform.workspace.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
-    workspace.stores.mkdir()
-    (workspace.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
+    workspace.paths.stores.mkdir()
+    (workspace.paths.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
     cell = tiny_cell("rjca+dca", **RECIPE)
     assert attempt_cell(cell, workspace).status == "done"
     return cell, bytes_of(workspace, cell)
@@ -473,7 +473,7 @@ def test_stopped_after_any_epoch_the_run_ends_in_the_same_bytes(undisturbed, new
     assert attempt_cell(cell, workspace, reporter=StopAfter(stop)).status == "cancelled"
     assert workspace.finished() == set()
     assert workspace.failures_of() == []
-    assert (workspace.scratch(cell.cell_id) / "last.pt").is_file()
+    assert (workspace.paths.scratch(cell.cell_id) / "last.pt").is_file()
     reports = []
 
     class Keep:
@@ -483,7 +483,7 @@ def test_stopped_after_any_epoch_the_run_ends_in_the_same_bytes(undisturbed, new
     assert attempt_cell(cell, workspace, reporter=Keep()).status == "done"
     assert reports == list(range(stop + 1, EPOCHS + 1)), "finished epochs are not trained again"
     assert bytes_of(workspace, cell) == expected
-    assert not workspace.scratch(cell.cell_id).exists()
+    assert not workspace.paths.scratch(cell.cell_id).exists()
 
 
 def test_stopped_after_every_epoch(undisturbed, new_workspace, checkpoint_always):
@@ -518,7 +518,7 @@ def test_without_a_checkpoint_the_run_starts_over(undisturbed, new_workspace):
     workspace = new_workspace()
     with pytest.raises(KeyboardInterrupt):
         attempt_cell(cell, workspace, reporter=Crash())
-    assert not (workspace.scratch(cell.cell_id) / "last.pt").exists()
+    assert not (workspace.paths.scratch(cell.cell_id) / "last.pt").exists()
     assert attempt_cell(cell, workspace).status == "done"
     assert bytes_of(workspace, cell) == expected
 
@@ -577,7 +577,7 @@ def test_a_damaged_checkpoint_starts_over(undisturbed, new_workspace, checkpoint
     cell, expected = undisturbed
     workspace = new_workspace()
     assert attempt_cell(cell, workspace, reporter=StopAfter(2)).status == "cancelled"
-    damage(workspace.scratch(cell.cell_id) / "last.pt")
+    damage(workspace.paths.scratch(cell.cell_id) / "last.pt")
     with caplog.at_level(logging.WARNING, logger="crossfold"):
         outcome = attempt_cell(cell, workspace)
     assert outcome.status == "done", outcome.failure and outcome.failure.message

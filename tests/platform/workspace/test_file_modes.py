@@ -38,10 +38,10 @@ def assert_modes(folder, umask):
 def test_cells_and_what_is_made_of_them(umask, workspace, tiny_cell, tmp_path):
     cell = tiny_cell("concat")
     assert attempt_cell(cell, workspace).status == "done"
-    assert_modes(workspace.cells, umask)
+    assert_modes(workspace.paths.cells, umask)
     other = Workspace(tmp_path / "other")
     merge(other, [workspace])
-    assert_modes(other.cells, umask)
+    assert_modes(other.paths.cells, umask)
     record = workspace.read(cell.cell_id)
     for name in ("table.csv", "table.parquet"):
         write_table(tmp_path / "tables" / name, tidy([(record.cell, record.predictions)]))

@@ -117,8 +117,8 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
 ):
     """The system itself refuses the commit of the second cell; who watches makes room when told."""
     space = Workspace(small_disk / "work")
-    space.stores.mkdir(parents=True)
-    (space.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
+    space.paths.stores.mkdir(parents=True)
+    (space.paths.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)
     cells = [tiny_cell("concat", seed=seed) for seed in range(4)]
     filler, begun, seen, notes = [], [], [], []
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
     assert (told.cell_id, told.kind, told.attempt) == (cells[1].cell_id, FailureClass.INFRA, 1)
     assert "No space left on device" in told.message
     assert "OSError" in told.log_tail
-    assert not list(space.cells.glob(".*")), "nothing half-written"
+    assert not list(space.paths.cells.glob(".*")), "nothing half-written"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

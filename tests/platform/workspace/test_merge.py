@@ -28,10 +28,10 @@ def people(tmp_path, new_workspace, tiny_cell):
             assert attempt_cell(cell, space, reporter=Silent()).status == "done"
         launched = {"name": "s", "corpus": "synthetic", "store": cells[0].store, "recipe": {"epochs": 1}, "protocol": 1}
         launched |= {"sweep": {}, "cells": [c.cell_id for c in mine], "labels": {c.cell_id: {} for c in mine}}
-        write_json(space.sweeps / "s.json", launched)
+        write_json(space.paths.sweeps / "s.json", launched)
         spaces.append(space)
     spaces[1].record_failure(Failure(cells[3].cell_id, "x", FailureClass.OOM, 1, "too big", "", utc_now()))
-    write_json(spaces[1].rescored / "key" / f"{cells[2].cell_id}.json", {"a": 1})
+    write_json(spaces[1].paths.rescored / "key" / f"{cells[2].cell_id}.json", {"a": 1})
     return (*spaces, cells)
 
 
@@ -49,10 +49,10 @@ def test_what_the_other_has_is_taken_over_and_what_both_have_is_compared(people)
     taken = ann.read(cells[2].cell_id)
     assert taken.result == ben.read(cells[2].cell_id).result
     assert [failure.message for failure in ann.failures_of()] == ["too big"]
-    launched = json.loads((ann.sweeps / "s.json").read_text())
+    launched = json.loads((ann.paths.sweeps / "s.json").read_text())
     assert launched["cells"] == [cell.cell_id for cell in cells[:3]]
     assert everything(ben) == before
-    assert (taken.path / "result.json").samefile(ben.cell_path(cells[2].cell_id) / "result.json")
+    assert (taken.path / "result.json").samefile(ben.paths.cell(cells[2].cell_id) / "result.json")
 
 
 def test_merging_again_changes_nothing(people):
@@ -83,7 +83,7 @@ def test_without_links_files_are_copied(people, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     merge(ann, [ben])
-    mine, other = (space.cell_path(cells[2].cell_id) / "best.safetensors" for space in (ann, ben))
+    mine, other = (space.paths.cell(cells[2].cell_id) / "best.safetensors" for space in (ann, ben))
     assert mine.read_bytes() == other.read_bytes()
     assert not mine.samefile(other)
 
@@ -91,10 +91,12 @@ def test_without_links_files_are_copied(people, tmp_path, monkeypatch):
 def test_a_cell_that_differs_is_kept_aside_and_named(people):
     ann, ben, cells = people
     name = cells[1].cell_id
-    result = json.loads((ben.cell_path(name) / "result.json").read_text())
+    result = json.loads((ben.paths.cell(name) / "result.json").read_text())
     result["metrics"]["valence"]["ccc"] = 0.123456
-    write_json(ben.cell_path(name) / "result.json", result)
-    write_json(ben.cell_path(name) / "env.json", json.loads((ben.cell_path(name) / "env.json").read_text()) | {"x": 1})
+    write_json(ben.paths.cell(name) / "result.json", result)
+    write_json(
+        ben.paths.cell(name) / "env.json", json.loads((ben.paths.cell(name) / "env.json").read_text()) | {"x": 1}
+    )
     ours = everything(ann)
     merged = merge(ann, [ben])
     (conflict,) = merged.conflicts
@@ -109,18 +111,18 @@ def test_a_cell_that_differs_is_kept_aside_and_named(people):
 
 def test_another_sweep_of_the_same_name_gets_the_name_of_its_workspace(people):
     ann, ben, cells = people
-    theirs = json.loads((ben.sweeps / "s.json").read_text()) | {"recipe": {"epochs": 2}}
-    write_json(ben.sweeps / "s.json", theirs)
+    theirs = json.loads((ben.paths.sweeps / "s.json").read_text()) | {"recipe": {"epochs": 2}}
+    write_json(ben.paths.sweeps / "s.json", theirs)
     (conflict,) = merge(ann, [ben]).conflicts
     assert (conflict.what, conflict.differs, conflict.kept) == ("sweep", ("recipe",), "sweeps/s-ben.json")
-    assert json.loads((ann.sweeps / "s-ben.json").read_text())["name"] == "s-ben"
-    assert json.loads((ann.sweeps / "s.json").read_text())["cells"] == [cell.cell_id for cell in cells[:2]]
+    assert json.loads((ann.paths.sweeps / "s-ben.json").read_text())["name"] == "s-ben"
+    assert json.loads((ann.paths.sweeps / "s.json").read_text())["cells"] == [cell.cell_id for cell in cells[:2]]
 
 
 @pytest.mark.parametrize("damage", ["file", "json", "identity"])
 def test_a_damaged_cell_stays_where_it_is(people, damage):
     ann, ben, cells = people
-    folder = ben.cell_path(cells[2].cell_id)
+    folder = ben.paths.cell(cells[2].cell_id)
     if damage == "file":
         (folder / "predictions.npz").unlink()
     elif damage == "json":
@@ -153,7 +155,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(people, capsys):
     said = capsys.readouterr().out
     assert "1 cells joined, 1 were here already" in said
     assert "mlflow sync" in said
-    (ben.cell_path(cells[1].cell_id) / "curve.parquet").write_bytes(b"other")
+    (ben.paths.cell(cells[1].cell_id) / "curve.parquet").write_bytes(b"other")
     with pytest.raises(SystemExit) as ended:
         main(["merge", str(ben.root), "--workspace", str(ann.root)])
     assert ended.value.code == 1

@@ -32,7 +32,7 @@ def bucket(synthetic_store):
 
 def test_a_workspace_of_its_own_is_used_as_it_is(workspace, synthetic_store):
     found = workspace.local_store(synthetic_store.corpus, synthetic_store.content_hash)
-    assert found == workspace.store_path(synthetic_store.corpus, synthetic_store.content_hash)
+    assert found == workspace.paths.store(synthetic_store.corpus, synthetic_store.content_hash)
 
 
 def test_a_store_is_fetched_from_a_url_once_and_is_whole(tmp_path, bucket, synthetic_store, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_flipped_bit_is_never_trained_on(tmp_path, bucket, synthetic_store, mo
     space = Workspace(tmp_path / "space")
     with pytest.raises(DataError, match="is damaged: its files have content hash"):
         space.local_store(synthetic_store.corpus, synthetic_store.content_hash)
-    assert not [path for path in space.stores.iterdir() if path.is_dir()]
+    assert not [path for path in space.paths.stores.iterdir() if path.is_dir()]
 
 
 def test_a_copy_that_was_damaged_on_its_way_is_fetched_again(tmp_path, bucket, synthetic_store, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_cell_on_a_fetched_store_gives_the_same_bytes(tmp_path, workspace, tin
     monkeypatch.setenv(node_stores.CACHE, str(tmp_path / "disk"))
     assert attempt_cell(cell, space).status == "done"
     for name in ("result.json", "predictions.npz", "best.safetensors"):
-        assert (space.cell_path(cell.cell_id) / name).read_bytes() == (
-            workspace.cell_path(cell.cell_id) / name
+        assert (space.paths.cell(cell.cell_id) / name).read_bytes() == (
+            workspace.paths.cell(cell.cell_id) / name
         ).read_bytes()
     shutil.rmtree(space.root)

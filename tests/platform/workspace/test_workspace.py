@@ -71,7 +71,7 @@ def test_the_first_commit_stays(empty, cells):
     record = empty.read(cells[0].cell_id)
     assert record.env == {"attempt": 1}
     assert record.result["status"] == "done"
-    assert [path.name for path in empty.cells.iterdir()] == [cells[0].cell_id]
+    assert [path.name for path in empty.paths.cells.iterdir()] == [cells[0].cell_id]
 
 
 def test_of_many_at_once_one_wins(empty, cells):
@@ -91,7 +91,7 @@ def test_of_many_at_once_one_wins(empty, cells):
     assert len(won) == 6
     assert len(winners) == 1
     assert empty.read(cells[0].cell_id).env == {"attempt": winners[0]}
-    assert [path.name for path in empty.cells.iterdir()] == [cells[0].cell_id]
+    assert [path.name for path in empty.paths.cells.iterdir()] == [cells[0].cell_id]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("bug"), KeyboardInterrupt()], ids=repr)
@@ -111,19 +111,19 @@ def test_a_crash_inside_a_commit_leaves_nothing(empty, cells, monkeypatch, where
         with pytest.raises(type(error)):
             commit(empty, cells[0])
     assert empty.finished() == set()
-    assert list(empty.cells.iterdir()) == []
+    assert list(empty.paths.cells.iterdir()) == []
     assert commit(empty, cells[0]) is True
 
 
 def test_numbers_that_are_not_numbers_are_not_committed(empty, cells):
     with pytest.raises(ValueError, match="JSON"):
         commit(empty, cells[0], result={"ccc": float("nan")})
-    assert list(empty.cells.iterdir()) == []
+    assert list(empty.paths.cells.iterdir()) == []
 
 
 def test_what_a_killed_process_left_is_no_cell(empty, cells):
     commit(empty, cells[0])
-    half = empty.cells / f".{cells[1].cell_id}-abc"
+    half = empty.paths.cells / f".{cells[1].cell_id}-abc"
     half.mkdir()
     (half / "cell.json").write_text("{}")
     assert empty.finished() == {cells[0].cell_id}
@@ -136,7 +136,7 @@ def test_equal_content_is_equal_bytes(tmp_path, cells):
     for name in ("one", "two"):
         workspace = Workspace(tmp_path / name)
         commit(workspace, cells[0])
-        made.append({path.name: path.read_bytes() for path in workspace.cell_path(cells[0].cell_id).iterdir()})
+        made.append({path.name: path.read_bytes() for path in workspace.paths.cell(cells[0].cell_id).iterdir()})
     assert made[0] == made[1]
 
 
@@ -192,20 +192,20 @@ def test_forget(empty, cells):
     for cell in cells[:2]:
         commit(empty, cell)
         empty.record_failure(failure(cell, 1, "2026-01-01T00:00:00+00:00"))
-        empty.scratch(cell.cell_id).mkdir(parents=True)
+        empty.paths.scratch(cell.cell_id).mkdir(parents=True)
     empty.forget(cells[0].cell_id)
     assert empty.finished() == {cells[1].cell_id}
     assert empty.failures_of(cells[0].cell_id) == []
     assert len(empty.failures_of(cells[1].cell_id)) == 1
-    assert not empty.scratch(cells[0].cell_id).exists()
-    assert empty.scratch(cells[1].cell_id).exists()
+    assert not empty.paths.scratch(cells[0].cell_id).exists()
+    assert empty.paths.scratch(cells[1].cell_id).exists()
     empty.forget(cells[0].cell_id)  # nothing there: nothing to do
     assert commit(empty, cells[0]) is True
 
 
 def test_forget_after_a_forget_that_was_killed(empty, cells):
     commit(empty, cells[0])
-    left = empty.cells / f".{cells[0].cell_id}-forgotten"
+    left = empty.paths.cells / f".{cells[0].cell_id}-forgotten"
     left.mkdir()
     (left / "cell.json").write_text("{}")
     empty.forget(cells[0].cell_id)
@@ -225,15 +225,15 @@ def test_where_the_workspace_is(tmp_path, monkeypatch):
 def store_folders(empty):
     def make(*names):
         for name in names:
-            (empty.stores / name).mkdir(parents=True)
-            (empty.stores / name / "manifest.json").write_text("{}")
+            (empty.paths.stores / name).mkdir(parents=True)
+            (empty.paths.stores / name / "manifest.json").write_text("{}")
 
     return make
 
 
 def test_stores_are_found_by_corpus_and_hash(empty, store_folders):
     store_folders("puppets-aaaa000011112222", "puppets-bbbb000011112222", "synthetic-cccc000011112222")
-    (empty.stores / "synthetic-dddd000011112222").mkdir()  # not a store yet
+    (empty.paths.stores / "synthetic-dddd000011112222").mkdir()  # not a store yet
     assert empty.find_store("synthetic").name == "synthetic-cccc000011112222"
     assert empty.find_store("puppets", "bbbb").name == "puppets-bbbb000011112222"
     with pytest.raises(UserError, match="has 2 feature stores"):

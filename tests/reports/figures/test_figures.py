@@ -211,7 +211,7 @@ def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, medi
     (root / "puppets.json").write_text("{}")
     store = lab.make_store(workspace.root, first_clip="alma")
     assert open_album(workspace, store).of(store.clip("alma")) is None
-    memo = workspace.stores / ".prepared" / "puppets-1.json"
+    memo = workspace.paths.stores / ".prepared" / "puppets-1.json"
     memo.parent.mkdir()
     memo.write_text(json.dumps({"store": store.path.name, "root": str(root)}))
     album = open_album(workspace, store)
@@ -229,7 +229,7 @@ def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, medi
 def test_faces_of_people_are_shown_only_where_they_were_asked_for(workspace, media_corpus, lab, tmp_path):
     root = media_corpus(workspace.root / "corpora" / "licensed")
     store = lab.make_store(workspace.root, corpus="affwild2", first_clip="alma")
-    memo = workspace.stores / ".prepared" / "affwild2-1.json"
+    memo = workspace.paths.stores / ".prepared" / "affwild2-1.json"
     memo.parent.mkdir()
     memo.write_text(json.dumps({"store": store.path.name, "root": str(root)}))
     album = open_album(workspace, store)

@@ -219,15 +219,15 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     from crossfold.sweeps.sweep_files import load
 
     alone = Workspace(place / "undisturbed")
-    alone.stores.parent.mkdir(parents=True)
-    alone.stores.symlink_to(workspace / "stores")
+    alone.paths.stores.parent.mkdir(parents=True)
+    alone.paths.stores.symlink_to(workspace / "stores")
     store = FeatureStore(alone.find_store("synthetic"))
     cells = expand(load(path), store).cells
     for cell in cells:
         assert attempt_cell(cell, alone).status == "done"
         for name in set(CELL_FILES) - {"env.json"}:
             mine = (workspace / "cells" / cell.cell_id / name).read_bytes()
-            assert mine == (alone.cell_path(cell.cell_id) / name).read_bytes(), (cell.label, name)
+            assert mine == (alone.paths.cell(cell.cell_id) / name).read_bytes(), (cell.label, name)
     assert one_run_each(workspace, {cell.cell_id for cell in cells})
 
 

@@ -51,7 +51,7 @@ def test_why_shows_everything_that_a_number_is_made_of(crossfold, lab):
     cell = cells[0]
     code, said, _ = crossfold("why", cell.cell_id[:8], "-w", space.root)
     assert code == 0
-    result = json.loads((space.cell_path(cell.cell_id) / "result.json").read_text())
+    result = json.loads((space.paths.cell(cell.cell_id) / "result.json").read_text())
     assert f"valence: CCC {result['metrics']['valence']['ccc']:.4f} over" in said
     trained = result["post"]["columns"]["train"]["metrics"]["valence"]["ccc"]
     assert f"post-processing, fitted on the training clips: CCC {trained:.4f}" in said
@@ -109,12 +109,12 @@ def test_many_tables_are_told_as_a_folder_and_few_by_their_paths(crossfold, lab)
     space, _, _ = lab
     code, said, _ = crossfold("report", "-w", space.root, "--no-figures")
     assert code == 0
-    paths = [line for line in said.splitlines() if line.startswith(str(space.reports))]
-    assert paths == [str(space.reports / "report.html")]
-    listed = [path for path in space.reports.iterdir() if path.suffix != ".html"]
-    assert f"{len(listed)} tables (.csv, .md, .tex) in {space.reports}" in said
+    paths = [line for line in said.splitlines() if line.startswith(str(space.paths.reports))]
+    assert paths == [str(space.paths.reports / "report.html")]
+    listed = [path for path in space.paths.reports.iterdir() if path.suffix != ".html"]
+    assert f"{len(listed)} tables (.csv, .md, .tex) in {space.paths.reports}" in said
     few = crossfold("report", "leaderboard", "--format", "md,csv", "-w", space.root)[1]
-    assert all(f"{space.reports}/leaderboard.{ext}" in few for ext in ("md", "csv"))
+    assert all(f"{space.paths.reports}/leaderboard.{ext}" in few for ext in ("md", "csv"))
 
 
 def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab, monkeypatch):
@@ -160,7 +160,7 @@ def test_a_run_looks_again_at_the_chosen_cells_only(lab):
     prepared = prepare_cells(read_sweep(str(path), ["stress=none", "post=dca2024"], ()), space)
     chosen = {prepared.plan.cells[0].cell_id}
     rescore_outdated(prepared, space, chosen, silent=True)
-    folder = space.rescored / prepared.plan.cells[0].recipe.evaluation.key
+    folder = space.paths.rescored / prepared.plan.cells[0].recipe.evaluation.key
     assert {each.stem for each in folder.glob("*.json")} == chosen
 
 

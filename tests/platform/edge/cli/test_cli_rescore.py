@@ -37,26 +37,26 @@ def sweep(tmp_path, workspace, tiny_cell):
 
 
 def test_rescore_writes_beside_and_only_once(crossfold, workspace, sweep):
-    before = {path: path.read_bytes() for path in workspace.cells.rglob("*.json")}
+    before = {path: path.read_bytes() for path in workspace.paths.cells.rglob("*.json")}
     code, said, _ = crossfold("rescore", sweep, "-w", workspace.root, "--post", "ca2021", "--stress", "quick", "--json")
     assert code == 0
     told = json.loads(said)
     assert (told["finished"], told["rescored"], told["failed"]) == (2, 2, 0)
-    files = sorted(workspace.rescored.glob("*/*.json"))
+    files = sorted(workspace.paths.rescored.glob("*/*.json"))
     assert {path.parent.name for path in files} == {told["evaluation"]}
     assert {path.stem for path in files} == workspace.finished()
     columns = json.loads(files[0].read_text())["post"]["columns"]
     assert columns.keys() == {"train", "oracle"}
     code, said, _ = crossfold("rescore", sweep, "-w", workspace.root, "--post", "ca2021", "--stress", "quick")
     assert (code, "0 scored now" in said) == (0, True)
-    assert {path: path.read_bytes() for path in workspace.cells.rglob("*.json")} == before
+    assert {path: path.read_bytes() for path in workspace.paths.cells.rglob("*.json")} == before
 
 
 def test_a_chain_may_be_a_file(crossfold, workspace, sweep, tmp_path):
     chain = tmp_path / "chain.yaml"
     chain.write_text(yaml.safe_dump({"steps": [{"kind": "smooth", "frames": 5}]}))
     assert crossfold("rescore", sweep, "-w", workspace.root, "--post", chain)[0] == 0
-    (path, _) = workspace.rescored.glob("*/*.json")
+    (path, _) = workspace.paths.rescored.glob("*/*.json")
     assert json.loads(path.read_text())["post"]["columns"].keys() == {"fixed"}
 
 
@@ -72,7 +72,7 @@ def test_wrong_words_are_answered(crossfold, workspace, sweep, arguments, words)
     code, _, error = crossfold("rescore", sweep, "-w", workspace.root, *arguments)
     assert code == 2
     assert words in " ".join(error.split())
-    assert not workspace.rescored.exists()
+    assert not workspace.paths.rescored.exists()
 
 
 def test_a_run_ends_with_what_its_recipe_wants_to_see(crossfold, workspace, sweep):
@@ -80,17 +80,17 @@ def test_a_run_ends_with_what_its_recipe_wants_to_see(crossfold, workspace, swee
     code, said, error = crossfold("run", sweep, "-w", workspace.root, "--workers", "0", "--set", "post=dca2024")
     assert code == 0, error
     assert "nothing to run" in said
-    files = list(workspace.rescored.glob("*/*.json"))
+    files = list(workspace.paths.rescored.glob("*/*.json"))
     assert {path.stem for path in files} == workspace.finished()
     assert all("fixed" in json.loads(path.read_text())["post"]["columns"] for path in files)
 
 
 def test_a_cell_that_cannot_be_rescored_is_named_and_stops_nothing(crossfold, workspace, sweep):
     first, second = sorted(workspace.finished())
-    weights = [workspace.cell_path(cell_id) / "best.safetensors" for cell_id in (first, second)]
+    weights = [workspace.paths.cell(cell_id) / "best.safetensors" for cell_id in (first, second)]
     weights[0].write_bytes(weights[1].read_bytes())
     code, said, error = crossfold("rescore", sweep, "-w", workspace.root, "--stress", "quick")
     assert code == 1
     assert first in error
     assert "1 scored now, 1 failed" in said
-    assert [path.stem for path in workspace.rescored.glob("*/*.json")] == [second]
+    assert [path.stem for path in workspace.paths.rescored.glob("*/*.json")] == [second]

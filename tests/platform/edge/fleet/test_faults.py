@@ -68,7 +68,7 @@ def test_a_full_disk_is_infra_stops_no_driver_and_is_over_when_there_is_room(wor
     cells = [tiny_cell("concat", seed=seed) for seed in range(2)]
     assert run_limited(cells, workspace, resource.RLIMIT_FSIZE, limit) == (0, 2)
     assert workspace.finished() == set()
-    assert list(workspace.cells.glob(".*")) == [], "what could not be written whole is gone"
+    assert list(workspace.paths.cells.glob(".*")) == [], "what could not be written whole is gone"
     recorded = workspace.failures_of()
     if limit > 1000:
         assert {failure.kind for failure in recorded} == {FailureClass.INFRA}
@@ -111,8 +111,8 @@ def test_a_gpu_that_is_full_is_oom_and_the_next_try_ends_in_the_same_bytes(works
     alone = new_workspace()
     assert attempt_cell(cell, alone).status == "done"
     for name in set(CELL_FILES) - {"env.json"}:
-        assert (workspace.cell_path(cell.cell_id) / name).read_bytes() == (
-            alone.cell_path(cell.cell_id) / name
+        assert (workspace.paths.cell(cell.cell_id) / name).read_bytes() == (
+            alone.paths.cell(cell.cell_id) / name
         ).read_bytes()
 
 
@@ -138,7 +138,7 @@ def test_a_bug_is_code_told_with_its_traceback_and_not_repeated(workspace, tiny_
 
 def test_a_store_that_disappears_fails_the_rest_as_data_once_and_they_run_when_it_is_back(workspace, tiny_cell):
     cells = [tiny_cell("concat", seed=seed) for seed in range(3)]
-    (place,) = workspace.stores.iterdir()
+    (place,) = workspace.paths.stores.iterdir()
     aside = workspace.root / "unplugged"
 
     def trial(cell, workspace, **keywords):
@@ -192,14 +192,14 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("how", ["cut", "emptied", "removed"])
 def test_a_damaged_cell_is_told_from_a_whole_one(workspace, finished, name, how):
     assert damaged_cells(workspace, workspace.finished()) == []
-    path = workspace.cell_path(finished[0].cell_id) / name
+    path = workspace.paths.cell(finished[0].cell_id) / name
     {"cut": cut, "emptied": lambda path: path.write_bytes(b""), "removed": Path.unlink}[how](path)
     assert damaged_cells(workspace, workspace.finished()) == [finished[0].cell_id]
     assert name in damage_of(path.parent)
 
 
 def test_a_changed_number_is_damage_and_cells_from_before_sizes_were_kept_are_read(workspace, finished):
-    folder = workspace.cell_path(finished[0].cell_id)
+    folder = workspace.paths.cell(finished[0].cell_id)
     numbers = (folder / "result.json").read_text()
     (folder / "result.json").write_text(numbers.replace('"status": "done"', '"status": "dome"'))
     assert damage_of(folder) == "result.json is not what was committed"
@@ -210,7 +210,7 @@ def test_a_changed_number_is_damage_and_cells_from_before_sizes_were_kept_are_re
 
 @pytest.mark.parametrize("name", sorted(set(CELL_FILES) - {"env.json"}))
 def test_cells_of_before_sizes_were_written_down_are_looked_into(workspace, finished, name):
-    folder = workspace.cell_path(finished[0].cell_id)
+    folder = workspace.paths.cell(finished[0].cell_id)
     env = json.loads((folder / "env.json").read_text())
     del env["files"]
     (folder / "env.json").write_text(json.dumps(env))
@@ -222,7 +222,7 @@ def test_cells_of_before_sizes_were_written_down_are_looked_into(workspace, fini
 def test_what_is_set_aside_is_kept_each_time(workspace, finished):
     first = finished[0].cell_id
     for number in (1, 2):
-        cut(workspace.cell_path(first) / "best.safetensors")
+        cut(workspace.paths.cell(first) / "best.safetensors")
         ((cell_id, (damage, place)),) = move_damaged_aside(workspace, workspace.finished()).items()
         assert (cell_id, place.name) == (first, f"damaged-{first}-{number}")
         assert damage.startswith("best.safetensors has ")
@@ -247,7 +247,7 @@ def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(worksp
     prepared = prepare_cells(sweep, workspace)
     assert isinstance(prepared.store, FeatureStore)
     assert run_sweeps([prepared], workspace, FleetOptions(workers=0)).done == 3
-    folder = workspace.cell_path(prepared.plan.cells[1].cell_id)
+    folder = workspace.paths.cell(prepared.plan.cells[1].cell_id)
     whole = {name: (folder / name).read_bytes() for name in set(CELL_FILES) - {"env.json"}}
     cut(folder / "predictions.npz")
     capsys.readouterr()
@@ -303,15 +303,15 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
 
 
 def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, finished):
-    old = workspace.cells / f".{finished[0].cell_id}-ab12_x9z"
-    fresh = workspace.cells / f".{finished[0].cell_id}-zzzzzzzz"
-    aside = workspace.cells / f".{finished[1].cell_id}-aside"
+    old = workspace.paths.cells / f".{finished[0].cell_id}-ab12_x9z"
+    fresh = workspace.paths.cells / f".{finished[0].cell_id}-zzzzzzzz"
+    aside = workspace.paths.cells / f".{finished[1].cell_id}-aside"
     for folder in (old, fresh, aside):
         folder.mkdir()
     for folder in (old, aside):
         os.utime(folder, (0, 0))
     assert remove_leftovers(workspace) == 1
-    assert {path.name for path in workspace.cells.glob(".*")} == {fresh.name, aside.name}
+    assert {path.name for path in workspace.paths.cells.glob(".*")} == {fresh.name, aside.name}
     assert workspace.finished() == {cell.cell_id for cell in finished}
 
 
@@ -349,6 +349,6 @@ def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspac
     reason = "the runner of the cell failed: OSError: [Errno 5] Input/output error"
     assert f"1 cell failed and count as unfinished: {poisoned.label} (infra, attempt 3): {reason}" in said
     assert f"crossfold why {poisoned.cell_id}" in said
-    assert "failed: infra (1/2 cells)" in (workspace.reports / "leaderboard.md").read_text()
-    page = (workspace.reports / "report.html").read_text()
+    assert "failed: infra (1/2 cells)" in (workspace.paths.reports / "leaderboard.md").read_text()
+    page = (workspace.paths.reports / "report.html").read_text()
     assert f'<td>infra</td><td class="num">3</td><td class="message">{reason}</td>' in page

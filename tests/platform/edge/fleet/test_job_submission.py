@@ -401,10 +401,10 @@ def test_a_sweep_runs_as_a_job_that_is_stopped_and_goes_on_by_the_same_command(h
     # What the first job did stands in the curve as it was.
     assert list(record.curve["epoch"]) == list(range(150))
     alone = Workspace(tmp_path / "alone")
-    shutil.copytree(space.stores, alone.stores)
+    shutil.copytree(space.paths.stores, alone.paths.stores)
     assert attempt_cell(record.cell, alone).status == "done"
     for name in ("result.json", "curve.parquet", "predictions.npz", "best.safetensors"):
-        assert (alone.cell_path(record.cell_id) / name).read_bytes() == (record.path / name).read_bytes()
+        assert (alone.paths.cell(record.cell_id) / name).read_bytes() == (record.path / name).read_bytes()
     # The same job again finds everything done.
     assert submit(Job([sweep], space.root), head, show=said.append) == 0
     assert any("nothing to run" in line for line in said)

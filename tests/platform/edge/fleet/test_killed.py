@@ -53,4 +53,4 @@ def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tm
     assert tables(sweep, work.root) == expected
     for cell in cells:
         for name in set(CELL_FILES) - {"env.json"}:
-            assert (work.cell_path(cell) / name).read_bytes() == (alone.cell_path(cell) / name).read_bytes()
+            assert (work.paths.cell(cell) / name).read_bytes() == (alone.paths.cell(cell) / name).read_bytes()

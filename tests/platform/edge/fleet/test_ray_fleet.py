@@ -21,7 +21,7 @@ from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.terminal.progress import ConsoleView, choose_view
 from crossfold.platform.scheduling.cell_queue import QueueLimits
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from crossfold.platform.scheduling.monitor import FleetSummary, SilentView, status_path
+from crossfold.platform.scheduling.monitor import FleetSummary, SilentView
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
@@ -105,7 +105,7 @@ def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("[1/4] done       fake valence fold 0 seed 0")
     assert lines[-1].startswith("some/sweep: 2/4 done, 2 failed")
-    status = json.loads(status_path(workspace, "some/sweep").read_text())
+    status = json.loads(workspace.paths.status_of("some/sweep").read_text())
     assert (status["done"], status["failed"], status["total"], status["running"]) == (2, 2, 4, [])
 
 

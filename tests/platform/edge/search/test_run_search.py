@@ -255,7 +255,7 @@ def test_a_search_that_is_killed_is_topped_up(store, workspace, fakes):
         raise AssertionError("the driver ended before its second trial did")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = {path.name for path in workspace.cells.iterdir()}
+    before = {path.name for path in workspace.paths.cells.iterdir()}
     time.sleep(2)  # the cluster of a killed driver is gone 0.7 s later
     out, _ = start_driver(search, store, workspace, CROSSFOLD_TEST_FAIL="4").communicate(timeout=240)
     best_params, best_value = json.loads(out.splitlines()[-1])
@@ -270,7 +270,7 @@ def test_a_search_that_is_killed_is_topped_up(store, workspace, fakes):
     assert not table[(table["state"] != "failed") & (table["number"] > 3)]["iterations"].eq(4).any()
     ran = Counter((workspace.root / "ran.log").read_text().split())
     assert all(ran[cell_id] == 1 for cell_id in before)
-    assert {cell.name for cell in workspace.cells.iterdir()} <= set(kept["cells"])
+    assert {cell.name for cell in workspace.paths.cells.iterdir()} <= set(kept["cells"])
 
     finished = start_driver(search, store, workspace, CROSSFOLD_TEST_FAIL="4")
     finished.communicate(timeout=240)
@@ -304,7 +304,7 @@ def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, m
     again = open_study(make_search(trials=6), store, workspace)
     judged = again.judged
     assert f"after {judged} of 6" in said[-1]
-    assert not list(workspace.failures.glob("*"))
+    assert not list(workspace.paths.failures.glob("*"))
 
 
 def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, workspace):

@@ -25,11 +25,11 @@ def space(tmp_path, tiny_cell):
     space = Workspace(tmp_path)
     cells = [tiny_cell("concat", seed=seed) for seed in range(4)]
     for name, mine in (("one", cells[:3]), ("two", cells[3:])):
-        write_json(space.sweeps / f"{name}.json", {
+        write_json(space.paths.sweeps / f"{name}.json", {
             "name": name, "corpus": "c", "cells": [c.cell_id for c in mine],
             "labels": {c.cell_id: {"label": c.label} for c in mine},
         })  # fmt: skip
-    space.cell_path(cells[0].cell_id).mkdir(parents=True)
+    space.paths.cell(cells[0].cell_id).mkdir(parents=True)
     failure = Failure(cells[2].cell_id, cells[2].label, FailureClass.OOM, 3, "too big\nmore", "", "2026-01-01")
     monitor = Monitor("one+two", space, SilentView(), lambda _: None, cells=cells)
     monitor.progress.workers = 2

@@ -98,7 +98,8 @@ class Driver:
     def __init__(self, workspace, sweep, cells, known=()) -> None:
         known_before = [cell.cell_id for cell in known]
         write_json(
-            workspace.sweeps / f"{sweep}.json", {"name": sweep, "cells": [c.cell_id for c in cells] + known_before}
+            workspace.paths.sweeps / f"{sweep}.json",
+            {"name": sweep, "cells": [c.cell_id for c in cells] + known_before},
         )
         self.workspace, self.tracker = workspace, MlflowTracker(workspace, flush_seconds=0.02)
         self.flushed, flush = 0, self.tracker._flush
@@ -172,7 +173,7 @@ def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
     again = Driver(workspace, "night", [])
     again.stop()
 
-    live = everything(workspace.mlflow_uri)
+    live = everything(workspace.paths.mlflow_uri)
     assert len(live) == 7 + 4
     launched = {
         logged["tags"]["launch"]: logged["name"] for logged in live.values() if logged["tags"]["kind"] == "launch"
@@ -191,7 +192,7 @@ def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
     assert again.keys() == live.keys()
     for key, logged in live.items():
         assert again[key] == logged, key
-    for uri in (rebuilt, workspace.mlflow_uri):
+    for uri in (rebuilt, workspace.paths.mlflow_uri):
         assert (sync(workspace, uri).created, sync(workspace, uri).completed) == (0, 0)
         assert everything(uri) == live
 
@@ -201,14 +202,14 @@ def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(wor
     first = Driver(workspace, "night", [cell])
     first.finish(cell)
     first.stop()
-    shutil.rmtree(workspace.cell_path(cell.cell_id))
+    shutil.rmtree(workspace.paths.cell(cell.cell_id))
     again = Driver(workspace, "rerun", [cell])
     again.run(cell, 5)
     commit(workspace, cell, train_seconds=99.0, attempt=2)
     again.tracker.finished(cell)
     again.stop()
     sync(workspace, rebuilt)
-    live, new = (everything(uri)[cell.cell_id] for uri in (workspace.mlflow_uri, rebuilt))
+    live, new = (everything(uri)[cell.cell_id] for uri in (workspace.paths.mlflow_uri, rebuilt))
     # MLflow keeps the value of the first result too; a rebuilt run has only the last one.
     assert [live.pop("history")["train_seconds"], new.pop("history")["train_seconds"]] == [
         [(0, 1.5), (0, 99.0)], [(0, 99.0)],
@@ -221,7 +222,7 @@ def test_a_moved_workspace_of_an_earlier_version_keeps_its_runs_and_is_rebuilt_a
     """What commit ed74c6d logged live is what `sync` writes today."""
     workspace = Workspace(unpack_old_workspace(tmp_path))
     assert str(sync(workspace)).endswith("8 present, 0 completed, 0 created")
-    old = everything(workspace.mlflow_uri)
+    old = everything(workspace.paths.mlflow_uri)
     assert len(old) == 8 + 3
     assert str(sync(workspace, rebuilt)).endswith("0 present, 0 completed, 8 created")
     new = everything(rebuilt)
@@ -249,7 +250,7 @@ def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(wo
         again.run(cell, 5)
         again.finish(cell)
     again.stop()
-    live = everything(workspace.mlflow_uri)
+    live = everything(workspace.paths.mlflow_uri)
     for cell in cells:
         assert live[cell.cell_id]["experiment"] == "night"
         assert [step for step, _ in live[cell.cell_id]["history"]["train_loss"]] == [1, 2, 3, 4, 5]
@@ -280,7 +281,7 @@ def test_failed_cells_that_only_the_failure_log_knows_are_found_in_their_sweeps(
     assert (
         str(sync(space)) == "0 finished cells and 1 that failed or were interrupted: 0 present, 0 completed, 1 created"
     )
-    (again,) = [logged for logged in everything(space.mlflow_uri).values() if logged["tags"]["kind"] == "cell"]
+    (again,) = [logged for logged in everything(space.paths.mlflow_uri).values() if logged["tags"]["kind"] == "cell"]
     for differs in ("parent", "history", "metrics"):
         live.pop(differs), again.pop(differs)
     assert again == live

@@ -100,7 +100,7 @@ def commit(workspace: Workspace, cell: Cell, **env) -> None:
 
 def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sweep: str = "tiny") -> None:
     """A launch as the fleet would report it."""
-    write_json(workspace.sweeps / f"{sweep}.json", {"name": sweep, "cells": [cell.cell_id for cell in cells]})
+    write_json(workspace.paths.sweeps / f"{sweep}.json", {"name": sweep, "cells": [cell.cell_id for cell in cells]})
     tracker.launch(sweep, cells)
     for cell in cells:
         tracker.started(cell, 1)
@@ -115,7 +115,7 @@ def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
     """All that MLflow holds of each cell, without ids and times."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri or workspace.mlflow_uri)
+    client = MlflowClient(tracking_uri=uri or workspace.paths.mlflow_uri)
     experiments = {e.experiment_id: e.name for e in client.search_experiments()}
     runs = client.search_runs(list(experiments), max_results=1000)
     names = {run.info.run_id: run.data.tags.get("sweep") for run in runs}
@@ -303,7 +303,7 @@ def test_killed_driver_resumes_into_the_same_runs(workspace):
 def running(workspace: Workspace) -> list:
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=workspace.mlflow_uri)
+    client = MlflowClient(tracking_uri=workspace.paths.mlflow_uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     return list(client.search_runs(experiments, "attributes.status = 'RUNNING'"))
 
@@ -370,7 +370,7 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
     start, stop = server
     uri = start()
     cells = [make_cell(seed) for seed in range(4)]
-    write_json(workspace.sweeps / "tiny.json", {"name": "tiny", "cells": [cell.cell_id for cell in cells]})
+    write_json(workspace.paths.sweeps / "tiny.json", {"name": "tiny", "cells": [cell.cell_id for cell in cells]})
     tracker = MlflowTracker(workspace, uri, flush_seconds=0.05)
     tracker.launch("tiny", cells)
     for place, cell in enumerate(cells):
@@ -412,7 +412,7 @@ def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
     wait_for(lambda: tracker._opened)
-    client = MlflowClient(tracking_uri=workspace.mlflow_uri)
+    client = MlflowClient(tracking_uri=workspace.paths.mlflow_uri)
     (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "tiny"]
     (parent,) = [run.info.run_id for run in client.search_runs([experiment], "tags.kind = 'launch'")]
     wait_for(lambda: "system/cpu_utilization_percentage" in client.get_run(parent).data.metrics, 20)
@@ -469,5 +469,5 @@ def test_the_local_database_survives_two_readers(workspace):
 def test_ui_command_serves_this_workspace_from_few_processes(workspace):
     command = ui_command(workspace, 5055)
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-    assert workspace.mlflow_uri in command
+    assert workspace.paths.mlflow_uri in command
     assert command[command.index("--workers") + 1] == "1"

@@ -93,7 +93,7 @@ def with_store(synthetic_store):
     """Puts the store where a workspace prepared it, and sends it."""
 
     def put(space):
-        shutil.copytree(synthetic_store.path, space.stores / synthetic_store.path.name)
+        shutil.copytree(synthetic_store.path, space.paths.stores / synthetic_store.path.name)
         space.mirror.push()
         return space
 
@@ -117,11 +117,11 @@ def test_two_machines_share_a_sweep_and_report_what_one_alone_reports(place, mac
         for cell in cells[:2]:
             assert attempt_cell(cell, first).status == "done"
         asked = {cell.cell_id for cell in cells}
-        write_json(first.sweeps / "small.json", {"name": "small", "cells": sorted(asked)})
+        write_json(first.paths.sweeps / "small.json", {"name": "small", "cells": sorted(asked)})
     second = machine("b", where)
     assert second.finished() == {cell.cell_id for cell in cells[:2]}
-    assert json.loads((second.sweeps / "small.json").read_text())["cells"] == sorted(asked)
-    assert second.find_store("synthetic").parent == second.stores
+    assert json.loads((second.paths.sweeps / "small.json").read_text())["cells"] == sorted(asked)
+    assert second.find_store("synthetic").parent == second.paths.stores
     assert attempt_cell(cells[2], second).status == "done"
     first.refresh()
     third = machine("c", where)
@@ -135,10 +135,10 @@ def test_two_machines_share_a_sweep_and_report_what_one_alone_reports(place, mac
 
     if where.startswith("ftp"):
         return
-    shutil.rmtree(third.sweeps)
+    shutil.rmtree(third.paths.sweeps)
     for record in third.records():
         # Times and memory of another run are the only difference.
-        shutil.copyfile(workspace.cell_path(record.cell_id) / "env.json", record.path / "env.json")
+        shutil.copyfile(workspace.paths.cell(record.cell_id) / "env.json", record.path / "env.json")
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     pages = [build_report(space, figures=False, now=now).paths for space in (workspace, third)]
     assert [path.name for path in pages[0]] == [path.name for path in pages[1]]
@@ -252,13 +252,13 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_cell_computed(url, machin
     cell = tiny_cell("concat")
     attempt_cell(cell, with_store(machine("a", url)))
     second = machine("b", url)
-    whole = (second.cell_path(cell.cell_id) / "result.json").read_bytes()
-    (second.cell_path(cell.cell_id) / "result.json").write_bytes(whole[:-9])
+    whole = (second.paths.cell(cell.cell_id) / "result.json").read_bytes()
+    (second.paths.cell(cell.cell_id) / "result.json").write_bytes(whole[:-9])
     assert damaged_cells(second, second.finished()) == []
-    assert (second.cell_path(cell.cell_id) / "result.json").read_bytes() == whole
+    assert (second.paths.cell(cell.cell_id) / "result.json").read_bytes() == whole
 
     there = tmp_path / "place/lab/cells" / cell.cell_id / "result.json"
-    for path in (there, second.cell_path(cell.cell_id) / "result.json"):
+    for path in (there, second.paths.cell(cell.cell_id) / "result.json"):
         path.write_bytes(whole[:-9])
     assert machine("c", url).finished() == set()
     assert damaged_cells(second, second.finished()) == [cell.cell_id]
@@ -272,7 +272,7 @@ def test_a_rerun_reaches_the_other_machines(url, machine, with_store, tiny_cell)
     first = with_store(machine("a", url))
     attempt_cell(cell, first)
     second = machine("b", url)
-    stale = second.rescored / "look" / f"{cell.cell_id}.json"
+    stale = second.paths.rescored / "look" / f"{cell.cell_id}.json"
     write_json(stale, {"cell_id": cell.cell_id})
     second.mirror.push()
     first.refresh()
@@ -387,7 +387,7 @@ def test_thousands_of_cells_are_one_listing(url, machine, tmp_path, monkeypatch)
     names = [f"{number:016x}" for number in range(2_000)]
     space = machine("a", url)
     for name in names:
-        (space.cells / name).mkdir(parents=True)
+        (space.paths.cells / name).mkdir(parents=True)
         (tmp_path / "place/lab/cells" / name).mkdir(parents=True)
     asked = []
     call = RemoteFiles._call
