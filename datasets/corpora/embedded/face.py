@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, smooth_noise
+from crossfold.datasets.corpora.embedded.latent_script import Array, Floats, LatentScript, smooth_noise
 
 Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -102,20 +102,20 @@ def cast_looks(rng: np.random.Generator) -> Looks:
     )
 
 
-def film(looks: Looks, performance: LatentScript, loudness: Array, rng: np.random.Generator) -> Iterator[Shot]:
+def film(looks: Looks, script: LatentScript, loudness: Array, rng: np.random.Generator) -> Iterator[Shot]:
     """Draw every frame of a clip; `loudness` [frames] in 0..1 is the puppet's own speech and moves the mouth."""
-    tracks = _move(performance, loudness, rng)
+    tracks = _move(script, loudness, rng)
     light = _light(looks)
     wall = Image.new("RGB", (_CANVAS, _CANVAS), looks.wall)
     grain = _grain(rng)
-    hidden = performance.damaged("visual", "missing")
+    hidden = script.damaged("visual", "missing")
     details = {
         frame: span.detail
-        for span in performance.spans
+        for span in script.spans
         if span.kind == "corrupted" and span.modality == "visual"
         for frame in range(span.start, span.end)
     }
-    for frame in range(performance.frames):
+    for frame in range(script.frames):
         if hidden[frame]:
             yield Shot(np.zeros((SCENE, SCENE, 3), dtype=np.uint8), None)
             continue
@@ -139,13 +139,13 @@ def _aligned(looks: Looks, track: dict[str, float]) -> tuple[float, float]:
     return float(x + track["slip_x"]), float(track["y"] + np.cos(track["roll"]) * below + track["slip_y"])
 
 
-def _move(performance: LatentScript, loudness: Array, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+def _move(script: LatentScript, loudness: Array, rng: np.random.Generator) -> dict[str, Floats]:
     """Every quantity that changes from frame to frame, as named tracks [frames]."""
-    n, fps = performance.frames, performance.fps
-    arousal = performance.face_arousal.astype(np.float64)
+    n, fps = script.frames, script.fps
+    arousal = script.face_arousal.astype(np.float64)
     energy = 0.55 + 0.35 * arousal
 
-    def sway(seconds: float, size: float) -> npt.NDArray[np.float64]:
+    def sway(seconds: float, size: float) -> Floats:
         return size * smooth_noise(rng, n, fps, seconds)
 
     blink = np.zeros(n)
@@ -155,9 +155,9 @@ def _move(performance: LatentScript, loudness: Array, rng: np.random.Generator) 
         frame += rng.uniform(2.0, 5.0) * fps
     yaw = sway(1.2, 0.35) + energy * sway(0.35, 0.18)
     return {
-        "valence": performance.face_valence.astype(np.float64),
+        "valence": script.face_valence.astype(np.float64),
         "arousal": arousal,
-        "tell": performance.face_tell.astype(np.float64),
+        "tell": script.face_tell.astype(np.float64),
         # A mouth does not follow every sample of sound: effort scales how wide it opens.
         "speech": np.clip(np.convolve(loudness, (0.25, 0.5, 0.25), mode="same")[:n] * (1.2 + 0.6 * arousal), 0, 1),
         "blink": blink,
@@ -188,7 +188,7 @@ class _Pen:
         self.depth = np.array([[0.10 * track["yaw"]], [0.09 * track["pitch"]]])
         self.skin = _scale(looks.skin, track["bright"])
 
-    def fill(self, shape: npt.NDArray[np.float64], colour: Colour, depth: float = 1.0) -> None:
+    def fill(self, shape: Floats, colour: Colour, depth: float = 1.0) -> None:
         points = self.turn @ (shape + depth * self.depth) + self.move
         self.draw.polygon(points.T.ravel().tolist(), fill=colour)
 
@@ -353,11 +353,11 @@ def _grain(rng: np.random.Generator) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in noise.astype(np.uint8)]
 
 
-def _pts(*points: tuple[float, float]) -> npt.NDArray[np.float64]:
+def _pts(*points: tuple[float, float]) -> Floats:
     return np.array(points, dtype=np.float64).T
 
 
-def _rgb(values: npt.NDArray[np.float64]) -> Colour:
+def _rgb(values: Floats) -> Colour:
     return cast(Colour, tuple(int(v) for v in values))
 
 

@@ -1,7 +1,7 @@
 """The latent script of one clip of the embedded corpora: what is felt, what each modality shows of it, what is rated.
 
 A puppet feels a smooth valence and arousal. Face and voice each express them with an error of their own, the face
-better at valence and the voice better at arousal, so two modalities tell more than one. In *spans* this changes:
+better at valence and the voice better at arousal, so two modalities say more than one. In *spans* this changes:
 
     complementary   the emotion is the sum of two parts; the face shows one part, the voice the other
     conflict        one modality shows the opposite of the emotion, or one that has nothing to do with it
@@ -9,8 +9,8 @@ better at valence and the voice better at arousal, so two modalities tell more t
     corrupted       one modality is there but damaged
     unlabelled      the annotators left a gap (-5)
 
-A modality that lies has a *tell* (averted gaze and a crooked mouth, a trembling voice), so that trust can be learnt
-from what is seen and heard. Spans are half-open frame ranges [start, end), disjoint and in order.
+A modality that lies betrays it (averted gaze and a crooked mouth, a trembling voice; the arrays `*_tell`), so that
+trust can be learnt from what is seen and heard. Spans are half-open frame ranges [start, end), disjoint and in order.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from crossfold.datasets.corpora.clips import UNLABELLED, Span
 
 Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 Kind = Literal["complementary", "missing", "corrupted", "conflict", "unlabelled"]
 Modality = Literal["audio", "visual", "both"]
 
@@ -55,7 +56,7 @@ _DETAILS: dict[tuple[Kind, Modality], tuple[str, ...]] = {
     ("unlabelled", "both"): ("gap",),
 }
 OTHER_SPEAKER = "other speaker"
-"""Detail of a missing voice while somebody else in the picture talks: there is sound, but it is not this subject's."""
+"""Detail of a missing voice while another person in the picture talks: there is sound, but not this subject's."""
 
 _MIN_SPAN_S, _MAX_SPAN_S, _MIN_GAP_S = 1.5, 4.0, 0.4
 _RAMP_S = 0.24
@@ -116,7 +117,7 @@ def write_script(
     """Write the script of one clip of `frames` video frames at `fps` frames a second.
 
     `deal` is the clip's number within its partition and decides which kinds of span it gets; None draws it.
-    Successive numbers go round all kinds. In frames `silent` somebody else talks: one long missing-voice span.
+    Successive numbers go round all kinds. In frames `silent` another person talks: one long missing-voice span.
     """
     if frames < 1 or not fps > 0:
         raise ValueError(f"frames={frames}, fps={fps}: need frames >= 1 and fps > 0")
@@ -126,7 +127,7 @@ def write_script(
     spans = _spans(rng, frames, fps, int(rng.integers(len(_DECK))) if deal is None else deal, silent)
     face = total + _error(rng, frames, fps, _FACE_ERROR)
     voice = total + _error(rng, frames, fps, _VOICE_ERROR)
-    tells = {"visual": np.zeros(frames), "audio": np.zeros(frames)}
+    lying = {"visual": np.zeros(frames), "audio": np.zeros(frames)}
     for span in spans:
         at = slice(span.start, span.end)
         ramp = _ramp(span.end - span.start, fps)[:, None]
@@ -139,7 +140,7 @@ def write_script(
             lie = _lie(rng, total[at], span.detail)
             liar = face if span.modality == "visual" else voice
             liar[at] += ramp * (lie - liar[at])
-            tells[span.modality][at] = ramp[:, 0]
+            lying[span.modality][at] = ramp[:, 0]
     labels = _rate(rng, felt, delay, fps, spans)
     columns = [np.clip(x, -1.0, 1.0).astype(np.float32) for x in (*total.T, *face.T, *voice.T)]
     valence, arousal, face_v, face_a, voice_v, voice_a = columns
@@ -153,13 +154,13 @@ def write_script(
         face_arousal=face_a,
         voice_valence=voice_v,
         voice_arousal=voice_a,
-        face_tell=tells["visual"].astype(np.float32),
-        voice_tell=tells["audio"].astype(np.float32),
+        face_tell=lying["visual"].astype(np.float32),
+        voice_tell=lying["audio"].astype(np.float32),
         spans=spans,
     )
 
 
-def smooth_noise(rng: np.random.Generator, frames: int, fps: float, seconds: float) -> npt.NDArray[np.float64]:
+def smooth_noise(rng: np.random.Generator, frames: int, fps: float, seconds: float) -> Floats:
     """Gaussian noise [frames] of unit variance, smoothed by a Gaussian kernel of `seconds` standard deviation."""
     width = max(seconds * fps, 1e-3)
     reach = int(np.ceil(3 * width))
@@ -179,36 +180,36 @@ def partition_plan(singles: int, pairs: int) -> list[str]:
     return ["validation" if i in chosen else "train" for i in range(singles)]
 
 
-def _felt(rng: np.random.Generator, frames: int, fps: float) -> npt.NDArray[np.float64]:
+def _felt(rng: np.random.Generator, frames: int, fps: float) -> Floats:
     """Latent valence and arousal [frames, 2], spread almost evenly over [-1, 1]."""
     # A strong mood a clip would let a model read the label from who it is: every clip has a subject of its own.
     mood = 0.2 * rng.standard_normal(2)
     waves = np.stack([smooth_noise(rng, frames, fps, 1.3) for _ in range(2)], axis=1)
-    felt: npt.NDArray[np.float64] = np.tanh(1.15 * (mood + 1.0 * waves))
+    felt: Floats = np.tanh(1.15 * (mood + 1.0 * waves))
     return felt
 
 
-def _error(rng: np.random.Generator, frames: int, fps: float, size: tuple[float, float]) -> npt.NDArray[np.float64]:
+def _error(rng: np.random.Generator, frames: int, fps: float, size: tuple[float, float]) -> Floats:
     """By how much one modality misses valence and arousal, [frames, 2]."""
     return np.stack([s * smooth_noise(rng, frames, fps, 0.7) for s in size], axis=1)
 
 
-def _split(rng: np.random.Generator, frames: int, fps: float) -> npt.NDArray[np.float64]:
+def _split(rng: np.random.Generator, frames: int, fps: float) -> Floats:
     """What the face takes from the voice in a complementary span, [frames, 2]: about +-0.5, slowly changing."""
     side = rng.choice([-1.0, 1.0], size=2) * rng.uniform(0.3, 0.6, size=2)
     return np.stack([s + 0.1 * smooth_noise(rng, frames, fps, 0.7) for s in side], axis=1)
 
 
-def _lie(rng: np.random.Generator, total: npt.NDArray[np.float64], detail: str) -> npt.NDArray[np.float64]:
+def _lie(rng: np.random.Generator, total: Floats, detail: str) -> Floats:
     """The false emotion [frames, 2]; far from the true one even where that is near zero."""
     if detail == "unrelated":
         return np.broadcast_to(rng.uniform(-0.9, 0.9, size=2), total.shape)
     push = np.where(total.mean(axis=0) >= 0, -0.35, 0.35)
-    lie: npt.NDArray[np.float64] = push - 0.8 * total
+    lie: Floats = push - 0.8 * total
     return lie
 
 
-def _ramp(frames: int, fps: float) -> npt.NDArray[np.float64]:
+def _ramp(frames: int, fps: float) -> Floats:
     """0 outside, 1 inside a span, in `_RAMP_S` seconds at both ends, so that faces do not jump."""
     edge = max(1.0, _RAMP_S * fps)
     steps = np.arange(frames)
@@ -251,16 +252,14 @@ def _place(rng: np.random.Generator, begin: int, end: int, fps: float, deal: int
     return spans
 
 
-def _centred(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+def _centred(rng: np.random.Generator, count: int) -> Floats:
     """Numbers in [-1, 1] that sum to zero."""
     draws = rng.uniform(-1, 1, size=count)
     draws -= draws.mean()
     return draws / max(1.0, float(np.abs(draws).max()))
 
 
-def _rate(
-    rng: np.random.Generator, felt: npt.NDArray[np.float64], delay: int, fps: float, spans: Sequence[Span]
-) -> Array:
+def _rate(rng: np.random.Generator, felt: Floats, delay: int, fps: float, spans: Sequence[Span]) -> Array:
     """Ratings [frames, 2] of `felt` [frames + delay, 2]: late, smoothed, slightly uncertain, with gaps."""
     frames = len(felt) - delay
     reach = max(1, round(0.2 * fps))

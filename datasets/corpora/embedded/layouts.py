@@ -7,7 +7,7 @@
 
 Crops, transcripts and truth are where `puppets.py` says in all of them. In `recola` six raters rate what Aff-Wild2's
 annotators write: each with an offset, a gain, a slow error and a lag of their own. Its gold standard is made of these
-raters by `gold_standard.py`, as the owners' was. Where annotators left a gap, files of `recola` have no row.
+raters by `recola/gold_standard.py`, as the owners' was. Where annotators left a gap, files of `recola` have no row.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, smooth_noise
+from crossfold.datasets.corpora.embedded.latent_script import Array, Floats, LatentScript, smooth_noise
 from crossfold.datasets.corpora.embedded.writing import write_rows
 from crossfold.datasets.corpora.recola.gold_standard import gold_standard
 from crossfold.datasets.corpora.recola.labels import RATERS
@@ -44,7 +43,7 @@ _MOST_LAG = 12
 
 @dataclass(frozen=True)
 class Role:
-    """One annotated clip: who plays it, and in which frames somebody else talks."""
+    """One annotated clip: who plays it, and in which frames another person talks."""
 
     clip: str
     video: str
@@ -58,19 +57,19 @@ class Role:
 class Layout:
     """Where a layout has its media, how it names clips, and how it writes labels."""
 
-    video: str
+    annotate: Callable[[Path, Role, LatentScript, np.random.Generator], None]
+    """Writes the labels of one clip under the root. The generator is for what only this layout draws."""
+    finish: Callable[[Path, Sequence[Role]], None] = lambda _root, _roles: None
+    """Writes what is about all clips."""
+    name_clip: Callable[[str, str, int], str] = lambda given, _partition, _number: given
+    """Name of a clip from the name puppets give it, its partition, and its number there, from 1."""
+    video: str = "videos/{}.mp4"
     """Path of a video, with {} for its name."""
-    sound: str
-    pairs: bool
+    sound: str = "audio/{}.wav"
+    pairs: bool = True
     """Whether a video may show two annotated people."""
     fps: float | None = None
     """The only frame rate whose frames its labels fit; None: any."""
-    name_clip: Callable[[str, str, int], str]
-    """Name of a clip from the name puppets give it, its partition, and its number there, from 1."""
-    annotate: Callable[[Path, Role, LatentScript, np.random.Generator], None]
-    """Writes the labels of one clip under the root. The generator is for what only this layout draws."""
-    finish: Callable[[Path, Sequence[Role]], None]
-    """Writes what is about all clips."""
 
 
 def find_layout(name: str) -> Layout:
@@ -86,20 +85,20 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _lines(performance: LatentScript) -> str:
+def _lines(script: LatentScript) -> str:
     """One line a frame below the header, as Aff-Wild2 has it."""
-    lines = [",".join("-5" if x == -5 else f"{x:.4f}" for x in row) for row in performance.labels]
+    lines = [",".join("-5" if x == -5 else f"{x:.4f}" for x in row) for row in script.labels]
     return "\n".join(["valence,arousal", *lines]) + "\n"
 
 
-def _annotate_affwild2(root: Path, role: Role, performance: LatentScript, _rng: np.random.Generator) -> None:
+def _annotate_affwild2(root: Path, role: Role, script: LatentScript, _rng: np.random.Generator) -> None:
     folder = root / "annotations" / "VA_Estimation_Challenge" / _SETS[role.partition]
-    write_text(folder / f"{role.clip}.txt", _lines(performance))
+    write_text(folder / f"{role.clip}.txt", _lines(script))
 
 
-def _annotate_recola(root: Path, role: Role, performance: LatentScript, rng: np.random.Generator) -> None:
-    for dimension, column in (("valence", performance.label_valence), ("arousal", performance.label_arousal)):
-        traces = np.round(_rate(rng, column, performance.fps), 4)
+def _annotate_recola(root: Path, role: Role, script: LatentScript, rng: np.random.Generator) -> None:
+    for dimension, column in (("valence", script.label_valence), ("arousal", script.label_arousal)):
+        traces = np.round(_rate(rng, column, script.fps), 4)
         # Ratings go up to the very end: 7,501 of them for 7,500 frames.
         traces, column = np.append(traces, traces[-1:], axis=0), np.append(column, column[-1])
         rated = np.flatnonzero(column != UNLABELLED)
@@ -117,7 +116,7 @@ def _annotate_recola(root: Path, role: Role, performance: LatentScript, rng: np.
     write_text(root / "recordings_physio" / f"{role.clip}.csv", "time;ECG;EDA\n" + physiology)
 
 
-def _rate(rng: np.random.Generator, rated: Array, fps: float) -> npt.NDArray[np.float64]:
+def _rate(rng: np.random.Generator, rated: Array, fps: float) -> Floats:
     """What six raters write, [frames, raters], of ratings [frames] with gaps."""
     frames = np.arange(len(rated))
     known = np.flatnonzero(rated != UNLABELLED)
@@ -127,63 +126,33 @@ def _rate(rng: np.random.Generator, rated: Array, fps: float) -> npt.NDArray[np.
         late = np.interp(frames - int(rng.integers(0, _MOST_LAG + 1)), frames, aim)
         error = 0.06 * smooth_noise(rng, len(rated), fps, 0.8)
         traces[:, rater] = rng.uniform(0.75, 1.0) * late + rng.normal(0, 0.08) + error
-    clipped: npt.NDArray[np.float64] = np.clip(traces, -1, 1)
+    clipped: Floats = np.clip(traces, -1, 1)
     return clipped
 
 
-def _annotate_manifest(root: Path, role: Role, performance: LatentScript, _rng: np.random.Generator) -> None:
-    write_text(root / "labels" / f"{role.clip}.csv", _lines(performance))
+def _annotate_manifest(root: Path, role: Role, script: LatentScript, _rng: np.random.Generator) -> None:
+    write_text(root / "labels" / f"{role.clip}.csv", _lines(script))
 
 
 def _finish_manifest(root: Path, roles: Sequence[Role]) -> None:
-    rows = [
-        (
-            role.clip,
-            role.subject,
-            role.partition,
-            f"videos/{role.video}.mp4",
-            f"audio/{role.video}.wav",
-            f"cropped_aligned/{role.clip}",
-            f"transcripts/{role.video}.json",
-            f"labels/{role.clip}.csv",
-        )
-        for role in roles
-    ]
     columns = ("clip", "subject", "partition", "video", "audio", "crops", "transcript", "labels")
+    places = "videos/{0}.mp4", "audio/{0}.wav", "cropped_aligned/{1}", "transcripts/{0}.json", "labels/{1}.csv"
+    rows = [(r.clip, r.subject, r.partition, *(place.format(r.video, r.clip) for place in places)) for r in roles]
     write_rows(root / "manifest.csv", columns, rows)
     targets = "".join(f"  {name}: {{low: -1, high: 1}}\n" for name in ("valence", "arousal"))
     write_text(root / "manifest.yaml", f"name: puppets-manifest\ntargets:\n{targets}")
 
 
-def _nothing(_root: Path, _roles: Sequence[Role]) -> None:
-    """No file is about all clips."""
-
-
 LAYOUTS = {
-    "affwild2": Layout(
-        video="videos/{}.mp4",
-        sound="audio/{}.wav",
-        pairs=True,
-        name_clip=lambda given, _partition, _number: given,
-        annotate=_annotate_affwild2,
-        finish=_nothing,
-    ),
+    "affwild2": Layout(annotate=_annotate_affwild2),
     "recola": Layout(
+        annotate=_annotate_recola,
+        name_clip=lambda _given, partition, number: f"{_PARTS[partition]}_{number}",
         video="recordings_video/{}.mp4",
         sound="recordings_audio/{}.wav",
         pairs=False,
         fps=RATE,
-        name_clip=lambda _given, partition, number: f"{_PARTS[partition]}_{number}",
-        annotate=_annotate_recola,
-        finish=_nothing,
     ),
-    "manifest": Layout(
-        video="videos/{}.mp4",
-        sound="audio/{}.wav",
-        pairs=True,
-        name_clip=lambda given, _partition, _number: given,
-        annotate=_annotate_manifest,
-        finish=_finish_manifest,
-    ),
+    "manifest": Layout(annotate=_annotate_manifest, finish=_finish_manifest),
 }
 """By the name that `crossfold corpus puppets --layout` takes."""

@@ -1,7 +1,7 @@
 """The embedded corpus `puppets`: real mp4, wav and jpg files made on the spot, with known valence and arousal.
 
-Layout of Aff-Wild2 as users of the ABAW valence-arousal track have it, and beside it what no real corpus has: truth.
-Other layouts (`puppet_layouts.py`) place the videos and write the labels differently; all else is the same.
+Layout of Aff-Wild2 as users of the ABAW valence-arousal track have it, and what no real corpus has: truth.
+Other layouts (`layouts.py`) place the videos and write the labels differently; all else is the same.
 
     videos/<video>.mp4   audio/<video>.wav   transcripts/<video>.json
     cropped_aligned/<clip>/00001.jpg ...                      no file where there is no face
@@ -18,19 +18,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import wave
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
 from crossfold.datasets.corpora.embedded.face import SCENE, Pixels, Shot, cast_looks, film
@@ -38,6 +37,7 @@ from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScrip
 from crossfold.datasets.corpora.embedded.layouts import Role, find_layout
 from crossfold.datasets.corpora.embedded.voice import SAMPLE_RATE, Speech, speak
 from crossfold.datasets.corpora.embedded.writing import write_rows, write_spans
+from crossfold.datasets.media.container import import_av
 from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import whole_folder
@@ -47,10 +47,7 @@ VERSION = 2
 
 DEFAULT_LAYOUT = "affwild2"
 """Not written into `puppets.json`, so that corpora made before there were others stay what they are."""
-_ARRAYS = (
-    "valence", "arousal", "label_valence", "label_arousal", "face_valence", "face_arousal", "voice_valence",
-    "voice_arousal", "face_tell", "voice_tell",
-)  # fmt: skip
+_ARRAYS = [field.name for field in fields(LatentScript) if field.name not in ("fps", "spans")]
 
 
 @dataclass(frozen=True)
@@ -112,13 +109,8 @@ def write_puppets(
             f"fps={fps}: layout {layout} has {plan.fps:g} labels a second, so videos need fps={plan.fps:g}"
         )
     out = Path(out)
-    settings: dict[str, Any] = {
-        "version": VERSION,
-        "seed": seed,
-        "fps": float(fps),
-        "clips": clips,
-        "seconds": float(seconds),
-    }
+    settings: dict[str, Any] = {"version": VERSION, "seed": seed, "fps": float(fps)}
+    settings |= {"clips": clips, "seconds": float(seconds)}
     if layout != DEFAULT_LAYOUT:
         settings["layout"] = layout
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -127,8 +119,8 @@ def write_puppets(
         jobs = _plan(root, clips, frames, fps, seed, layout)
         done: dict[str, list[LatentScript]] = {}
         count = 0
-        for job, performances in _make_all(jobs, processes):
-            done[job.video] = performances
+        for job, scripts in _make_all(jobs, processes):
+            done[job.video] = scripts
             count += len(job.roles)
             if progress is not None:
                 progress(count, clips)
@@ -184,37 +176,35 @@ def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Jo
 def _make_video(job: _Job) -> list[LatentScript]:
     """Write one video with its sound, words, crops and annotations; return the script of each role."""
     layout = find_layout(job.layout)
-    performances, speeches, films = [], [], []
+    scripts, speeches, films = [], [], []
     for role in job.roles:
         # One stream for each part, so that a change to the face leaves the script and the voice as they are.
         entropy = np.random.SeedSequence([job.seed, zlib.crc32(role.clip.encode())])
-        script, looks, voice, camera, ratings = (np.random.default_rng(child) for child in entropy.spawn(5))
-        performance = write_script(script, job.frames, job.fps, deal=role.deal, silent=role.silent)
-        speech = speak(performance, voice)
-        performances.append(performance)
+        plot, looks, voice, camera, ratings = (np.random.default_rng(child) for child in entropy.spawn(5))
+        script = write_script(plot, job.frames, job.fps, deal=role.deal, silent=role.silent)
+        speech = speak(script, voice)
+        scripts.append(script)
         speeches.append(speech)
-        films.append(film(cast_looks(looks), performance, speech.loudness, camera))
-        layout.annotate(job.root, role, performance, ratings)
+        films.append(film(cast_looks(looks), script, speech.loudness, camera))
+        layout.annotate(job.root, role, script, ratings)
     samples, words = _mix(job, speeches)
     _write_wav(job.root / layout.sound.format(job.video), samples)
     write_transcript(job.root / "transcripts" / f"{job.video}.json", words)
     _write_pictures(job, films, samples)
-    return performances
+    return scripts
 
 
 def _mix(job: _Job, speeches: Sequence[Speech]) -> tuple[Array, list[Word]]:
     """One sound track, float32 [samples], and its words: each voice in the frames in which its subject talks."""
     samples, words = speeches[0].samples.copy(), []
     for role, speech in zip(job.roles, speeches, strict=True):
-        begin, end = (0, job.frames) if role.silent is None else _complement(role.silent, job.frames)
+        # Silence is one half of the video, so speech is the other.
+        first, last = role.silent or (0, 0)
+        begin, end = (last, job.frames) if first == 0 else (0, first)
         start, stop = (round(f / job.fps * SAMPLE_RATE) for f in (begin, end))
         samples[start:stop] = speech.samples[start:stop]
         words += [word for word in speech.words if begin / job.fps <= word.start and word.end <= end / job.fps]
     return samples, words
-
-
-def _complement(silent: tuple[int, int], frames: int) -> tuple[int, int]:
-    return (silent[1], frames) if silent[0] == 0 else (0, silent[0])
 
 
 def _write_pictures(job: _Job, films: Sequence[Iterator[Shot]], samples: Array) -> None:
@@ -244,11 +234,7 @@ _X264 = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
 
 def _encode(path: Path, pictures: Iterator[Pixels], samples: Array, fps: float, width: int) -> None:
     """Write an mp4 with one picture a frame and mono AAC sound of the same length."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("writing videos needs PyAV: pip install 'crossfold[media]'") from error
-
+    av = import_av()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     # bitexact and one thread: the same pictures give the same file.
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
@@ -282,13 +268,10 @@ def _sound(av: Any, samples: Array, offset: int) -> Any:
 
 def _write_wav(path: Path, samples: Array) -> None:
     """Write 16-bit mono PCM."""
+    from scipy.io import wavfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    pcm: npt.NDArray[np.int16] = np.rint(samples * 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.tobytes())
+    wavfile.write(path, SAMPLE_RATE, np.rint(samples * 32767).astype("<i2"))
 
 
 def _write_truth(root: Path, jobs: Sequence[_Job], done: Mapping[str, Sequence[LatentScript]]) -> None:
@@ -318,17 +301,17 @@ def _reuse(out: Path, settings: Mapping[str, Any]) -> PuppetSummary:
 
 
 def _summarise(out: Path, settings: Mapping[str, Any], *, reused: bool) -> PuppetSummary:
-    rows = [line.split(",") for line in (out / "truth" / "clips.csv").read_text(encoding="utf-8").splitlines()[1:]]
-    spans = (out / "truth" / "spans.csv").read_text(encoding="utf-8").splitlines()[1:]
-    partitions = Counter(row[3] for row in rows)
+    clips = pd.read_csv(out / "truth" / "clips.csv")
+    spans = pd.read_csv(out / "truth" / "spans.csv")
+    partitions = Counter(clips["partition"])
     return PuppetSummary(
         root=out,
-        clips=len(rows),
-        videos=len({row[1] for row in rows}),
-        frames=sum(int(row[5]) for row in rows),
+        clips=len(clips),
+        videos=clips["video"].nunique(),
+        frames=int(clips["frames"].sum()),
         seconds=float(settings["seconds"]),
         train=partitions["train"],
         validation=partitions["validation"],
-        spans=dict(sorted(Counter(line.split(",")[3] for line in spans).items())),
+        spans=dict(sorted(Counter(spans["kind"]).items())),
         reused=reused,
     )

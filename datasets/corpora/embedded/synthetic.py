@@ -1,23 +1,24 @@
-"""The corpus `synthetic`: features only, made in milliseconds, with the spans of `performance.py`.
+"""The corpus `synthetic`: features only, made in milliseconds, with the spans of `latent_script`.
 
-What a modality expresses, its tell and some nuisance (subject, drift) are mixed into its feature columns by one random
+What a modality expresses, its `tell` and some nuisance (subject, drift) are mixed into its feature columns by one random
 matrix for the whole corpus, and noise is added. A missing modality is zeros, a corrupted one is noise of the same size.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.embedded.latent_script import (
     Array,
+    Floats,
     LatentScript,
     partition_plan,
     smooth_noise,
@@ -62,18 +63,18 @@ def synthetic_clips(
     _check(clips, frames, widths, fps, seed)
     mixing = {name: _mixing(seed, name, width) for name, width in widths.items()}
     made = []
-    dealt = {"train": 0, "validation": 0}
+    dealt: Counter[str] = Counter()
     digits = max(2, len(str(clips)))
     for i, partition in enumerate(partition_plan(clips, 0), start=1):
         name = f"synthetic-{i:0{digits}}"
         # A stream for each modality: asking for text leaves the other two as they are.
-        script, *streams = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).spawn(1 + len(MODALITIES))
-        performance = write_script(np.random.default_rng(script), frames, fps, deal=dealt[partition])
+        plot, *streams = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).spawn(1 + len(MODALITIES))
+        script = write_script(np.random.default_rng(plot), frames, fps, deal=dealt[partition])
         dealt[partition] += 1
         rngs = {m: np.random.default_rng(stream) for m, stream in zip(MODALITIES, streams, strict=True)}
-        features = {m: _features(performance, m, mixing[m], rngs[m]) for m in MODALITIES if m in widths}
+        features = {m: _features(script, m, mixing[m], rngs[m]) for m in MODALITIES if m in widths}
         subject = f"subject-{i:0{digits}}"
-        made.append(SyntheticClip(name, subject, partition, fps, features, performance.labels, performance.spans))
+        made.append(SyntheticClip(name, subject, partition, fps, features, script.labels, script.spans))
     return made
 
 
@@ -117,28 +118,26 @@ def _check(clips: int, frames: int, widths: Mapping[str, int], fps: float, seed:
         raise ValueError(f"widths is empty: name at least one of {', '.join(MODALITIES)}")
 
 
-def _mixing(seed: int, modality: str, width: int) -> npt.NDArray[np.float64]:
+def _mixing(seed: int, modality: str, width: int) -> Floats:
     """Matrix [3 + nuisance, width] that depends on seed and modality only: the corpus's own 'backbone'."""
     rng = np.random.default_rng([seed, zlib.crc32(modality.encode())])
-    mixing: npt.NDArray[np.float64] = rng.standard_normal((3 + _NUISANCE, width)) / np.sqrt(3 + _NUISANCE)
+    mixing: Floats = rng.standard_normal((3 + _NUISANCE, width)) / np.sqrt(3 + _NUISANCE)
     return mixing
 
 
-def _features(
-    performance: LatentScript, modality: str, mixing: npt.NDArray[np.float64], rng: np.random.Generator
-) -> Array:
+def _features(script: LatentScript, modality: str, mixing: Floats, rng: np.random.Generator) -> Array:
     """Feature columns, float32 [frames, width], of one modality of one clip."""
-    n, fps = performance.frames, performance.fps
+    n, fps = script.frames, script.fps
     if modality == "text":
-        return _text(performance, mixing, rng)
+        return _text(script, mixing, rng)
     prefix = "face" if modality == "visual" else "voice"
-    shown = [getattr(performance, f"{prefix}_{part}") for part in ("valence", "arousal", "tell")]
+    shown = [getattr(script, f"{prefix}_{part}") for part in ("valence", "arousal", "tell")]
     subject = [np.full(n, 0.4 * rng.standard_normal()) for _ in range(2)]
     drift = [0.4 * smooth_noise(rng, n, fps, 1.0) for _ in range(_NUISANCE - 2)]
     latent = np.stack([*shown, *subject, *drift], axis=1)
     columns = latent @ mixing + _NOISE * rng.standard_normal((n, mixing.shape[1]))
     scale = float(columns.std())
-    for span in performance.spans:
+    for span in script.spans:
         at = slice(span.start, span.end)
         if span.modality == modality and span.kind == "missing":
             columns[at] = 0.0
@@ -147,18 +146,18 @@ def _features(
     return columns.astype(np.float32)
 
 
-def _text(performance: LatentScript, mixing: npt.NDArray[np.float64], rng: np.random.Generator) -> Array:
-    """Word features: constant over each word, zero between words and while nobody is heard."""
-    columns = np.zeros((performance.frames, mixing.shape[1]))
-    mute = performance.damaged("audio", "missing")
+def _text(script: LatentScript, mixing: Floats, rng: np.random.Generator) -> Array:
+    """Word features: constant over each word, zero between words and where there is no voice."""
+    columns = np.zeros((script.frames, mixing.shape[1]))
+    mute = script.damaged("audio", "missing")
     frame = int(rng.integers(1, 6))
-    while frame < performance.frames:
-        end = frame + max(2, round(rng.uniform(0.15, 0.5) * performance.fps))
-        middle = min((frame + end) // 2, performance.frames - 1)
-        # Words tell little of arousal, and each one is a rough witness.
-        meant = (performance.voice_valence[middle], 0.3 * performance.voice_arousal[middle], 0.0)
+    while frame < script.frames:
+        end = frame + max(2, round(rng.uniform(0.15, 0.5) * script.fps))
+        middle = min((frame + end) // 2, script.frames - 1)
+        # Words say little of arousal, and each one is a rough witness.
+        meant = (script.voice_valence[middle], 0.3 * script.voice_arousal[middle], 0.0)
         latent = np.concatenate([meant, np.zeros(_NUISANCE)]) + 0.5 * rng.standard_normal(3 + _NUISANCE)
         if not mute[middle]:
             columns[frame:end] = latent @ mixing
-        frame = end + int(rng.integers(1, max(2, round(0.25 * performance.fps))))
+        frame = end + int(rng.integers(1, max(2, round(0.25 * script.fps))))
     return columns.astype(np.float32)

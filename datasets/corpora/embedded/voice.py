@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossfold.datasets.corpora.embedded.latent_script import OTHER_SPEAKER, Array, LatentScript
+from crossfold.datasets.corpora.embedded.latent_script import OTHER_SPEAKER, Array, Floats, LatentScript
 from crossfold.datasets.media.transcripts import Word
 
 SAMPLE_RATE = 16_000
@@ -89,31 +89,29 @@ class Speech:
     """Words that can be heard: none in missing spans."""
 
 
-def speak(performance: LatentScript, rng: np.random.Generator) -> Speech:
-    """Speak one clip: phrases chosen and voiced as `performance` says, then damaged as its spans say."""
-    length = round(performance.frames / performance.fps * SAMPLE_RATE)
-    mute = performance.damaged("audio", "missing")
-    clean, words = _talk(performance, rng, length)
-    clean = _colour(clean, performance)
-    loudness = _loudness(clean, performance)
-    for span in performance.spans:
+def speak(script: LatentScript, rng: np.random.Generator) -> Speech:
+    """Speak one clip: phrases chosen and voiced as `script` says, then damaged as its spans say."""
+    length = round(script.frames / script.fps * SAMPLE_RATE)
+    mute = script.damaged("audio", "missing")
+    clean, words = _talk(script, rng, length)
+    clean = _colour(clean, script)
+    loudness = _loudness(clean, script)
+    for span in script.spans:
         if span.detail == OTHER_SPEAKER:
             loudness[span.start : span.end] = 0.0
     # A faint room, so that pauses are not digital zeros but dropouts are.
     heard = clean + 0.0015 * rng.standard_normal(length)
-    for span in performance.spans:
+    for span in script.spans:
         if span.modality != "audio":
             continue
-        at = slice(*(min(length, round(f / performance.fps * SAMPLE_RATE)) for f in (span.start, span.end)))
+        at = slice(*(min(length, round(f / script.fps * SAMPLE_RATE)) for f in (span.start, span.end)))
         heard[at] = _damage(heard[at], span.kind, span.detail, rng)
-    last = performance.frames - 1
-    audible = tuple(w for w in words if not mute[min(last, int((w.start + w.end) / 2 * performance.fps))])
+    last = script.frames - 1
+    audible = tuple(w for w in words if not mute[min(last, int((w.start + w.end) / 2 * script.fps))])
     return Speech(np.clip(heard, -1.0, 1.0).astype(np.float32), loudness.astype(np.float32), audible)
 
 
-def _talk(
-    performance: LatentScript, rng: np.random.Generator, length: int
-) -> tuple[npt.NDArray[np.float64], list[Word]]:
+def _talk(script: LatentScript, rng: np.random.Generator, length: int) -> tuple[Floats, list[Word]]:
     """Phrase after phrase until the clip is full: samples [length] and the words that fit whole."""
     voice = _VOICES[int(rng.integers(len(_VOICES)))]
     register = int(rng.integers(-8, 9))
@@ -122,10 +120,10 @@ def _talk(
     queues = [list(rng.permutation(len(pool))) for pool in (_NEGATIVE, _NEUTRAL, _POSITIVE)]
     cursor = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
     while cursor < length - SAMPLE_RATE // 5:
-        frame = int(cursor / SAMPLE_RATE * performance.fps)
-        ahead = slice(frame, frame + max(1, round(1.8 * performance.fps)))
-        valence = float(performance.voice_valence[ahead].mean())
-        arousal = float(performance.voice_arousal[ahead].mean())
+        frame = int(cursor / SAMPLE_RATE * script.fps)
+        ahead = slice(frame, frame + max(1, round(1.8 * script.fps)))
+        valence = float(script.voice_valence[ahead].mean())
+        arousal = float(script.voice_arousal[ahead].mean())
         # People do not always say what they sound like: near the borders the choice is a draw.
         mood = int(np.searchsorted((-0.25, 0.25), valence + 0.12 * rng.standard_normal()))
         pool = (_NEGATIVE, _NEUTRAL, _POSITIVE)[mood]
@@ -152,7 +150,7 @@ def _talk(
 _FFT, _HOP = 512, 128
 
 
-def _colour(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.NDArray[np.float64]:
+def _colour(samples: Floats, script: LatentScript) -> Floats:
     """Shape the spectrum over time by emotion, and let lies tremble. float64 [length] -> [length]."""
     length = len(samples)
     window = np.sqrt(np.hanning(_FFT + 1)[:-1])
@@ -160,13 +158,13 @@ def _colour(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP] * window
     spectrum = np.fft.rfft(frames, axis=1)
     centres = (np.arange(len(frames)) * _HOP - _FFT / 2) / SAMPLE_RATE
-    when = (np.arange(performance.frames) + 0.5) / performance.fps
-    valence = np.interp(centres, when, performance.voice_valence)
-    arousal = np.interp(centres, when, performance.voice_arousal)
-    tell = np.interp(centres, when, performance.voice_tell)
+    when = (np.arange(script.frames) + 0.5) / script.fps
+    valence = np.interp(centres, when, script.voice_valence)
+    arousal = np.interp(centres, when, script.voice_arousal)
+    tell = np.interp(centres, when, script.voice_tell)
     hertz = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE)
     octave = np.log2(np.maximum(hertz, 60.0) / 1000.0)
-    effort = 2.5 * np.clip(octave, -3, 3)  # dB per unit of arousal, beside the level
+    effort = 2.5 * np.clip(octave, -3, 3)  # dB per unit of arousal, on top of the level
     smile = 6.0 * np.exp(-(((octave - 1.3) / 0.7) ** 2)) - 4.5 * np.exp(-(((octave + 1.2) / 0.8) ** 2))
     tremble = 5.0 * tell * np.sin(2 * np.pi * 6.5 * centres)
     decibel = np.outer(arousal, effort) + np.outer(valence, smile) + (5.0 * arousal + tremble)[:, None]
@@ -179,15 +177,15 @@ def _colour(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.
     return 0.18 * out[_FFT : _FFT + length] * (2 * _HOP / _FFT)
 
 
-def _loudness(samples: npt.NDArray[np.float64], performance: LatentScript) -> npt.NDArray[np.float64]:
+def _loudness(samples: Floats, script: LatentScript) -> Floats:
     """Loudness [frames] in 0..1: RMS of each video frame, softly compressed."""
-    edges = np.minimum(len(samples), np.rint(np.arange(performance.frames + 1) / performance.fps * SAMPLE_RATE))
+    edges = np.minimum(len(samples), np.rint(np.arange(script.frames + 1) / script.fps * SAMPLE_RATE))
     energy = np.concatenate([[0.0], np.cumsum(samples**2)])[edges.astype(int)]
     rms = np.sqrt(np.diff(energy) / np.maximum(1, np.diff(edges)))
     return np.asarray(np.clip((rms / 0.15) ** 0.6, 0.0, 1.0))
 
 
-def _damage(x: npt.NDArray[np.float64], kind: str, detail: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _damage(x: Floats, kind: str, detail: str, rng: np.random.Generator) -> Floats:
     """One span of sound [n] as a bad recording has it."""
     if kind == "missing":
         return np.zeros_like(x)
@@ -232,7 +230,7 @@ def _fresh_espeak() -> Iterator[tuple[Any, int]]:
         import espeakng_loader
     except ImportError as error:
         raise ImportError("the puppets' voice needs espeak-ng: pip install 'crossfold[media]'") from error
-    import _ctypes
+    import _ctypes  # the only way to unload a library
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
@@ -249,9 +247,7 @@ def _fresh_espeak() -> Iterator[tuple[Any, int]]:
             _ctypes.dlclose(library._handle)
 
 
-def _synthesise(
-    text: str, voice: str, settings: dict[int, int]
-) -> tuple[npt.NDArray[np.float64], list[tuple[str, float]]]:
+def _synthesise(text: str, voice: str, settings: dict[int, int]) -> tuple[Floats, list[tuple[str, float]]]:
     """Samples [n] at SAMPLE_RATE without leading and trailing silence, and each word with its start in seconds."""
     chunks: list[npt.NDArray[np.int16]] = []
     marks: list[tuple[int, int]] = []  # position in the text, position in the sound
