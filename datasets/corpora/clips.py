@@ -110,9 +110,9 @@ class MediaClip:
     audio: Path | None
     """A wav file, or a video file with a sound track."""
     video: Path | None = None
-    """The video itself, from which faces can be cut where there are no crops (`faces.py`)."""
+    """The video itself, from which faces can be cut where there are no crops (`media.face_tracking`)."""
     spans: tuple[Span, ...] = ()
     times: np.ndarray | None = None
     """float64 [frames]: seconds at which each frame is shown; None where frame i is shown at i / fps."""
     transcript: Path | None = None
-    """Words with times (`transcripts.read_transcript`), on the time axis of `times`."""
+    """Words with times (`media.transcripts.read_transcript`), on the time axis of `times`."""

@@ -1,4 +1,4 @@
-"""What an embedded corpus tells about itself under `truth/`; real data have no such folder."""
+"""What an embedded corpus says about itself under `truth/`; real data have no such folder."""
 
 import csv
 import json

@@ -149,23 +149,15 @@ def _names(clips: Sequence[ClipInfo]) -> tuple[str, ...]:
 
 
 def _groups(clips: Sequence[ClipInfo]) -> list[list[str]]:
-    """Clips joined by a shared video or subject, in order of their first name."""
-    parent = {clip.name: clip.name for clip in clips}
+    """Names of clips joined by a shared video or subject, in order of their first name."""
+    from scipy.cluster.hierarchy import DisjointSet  # slow to import, and most commands need no groups
 
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
+    joined = DisjointSet(clip.name for clip in clips)
     first: dict[tuple[str, str], str] = {}
-    for clip in sorted(clips, key=lambda clip: clip.name):
+    for clip in clips:
         for key in (("video", clip.video), ("subject", clip.subject)):
-            a, b = root(first.setdefault(key, clip.name)), root(clip.name)
-            parent[max(a, b)] = min(a, b)
-    groups: dict[str, list[str]] = {}
-    for name in sorted(parent):
-        groups.setdefault(root(name), []).append(name)
-    return list(groups.values())
+            joined.merge(first.setdefault(key, clip.name), clip.name)
+    return sorted(sorted(group) for group in joined.subsets())
 
 
 def _chunks(clips: Sequence[ClipInfo], count: int) -> list[list[ClipInfo]]:

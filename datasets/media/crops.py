@@ -19,7 +19,10 @@ Colour = Literal["L", "RGB"]
 def crop_chunks(
     folder: Path, frames: int, colour: Colour, size: int, chunk: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `read_crops`, in order, at most `chunk` crops at a time."""
+    """Crops of a clip in order, at most `chunk` at a time: uint8 [n, size, size(, 3)], black where there is none.
+
+    With each chunk goes bool [n]: where there is a crop. Raises `DataError` for a picture that cannot be read.
+    """
     files = crop_files(folder)
     for begin in range(0, frames, chunk):
         count = min(chunk, frames - begin)
@@ -53,8 +56,3 @@ def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
         raise DataError(
             f"{path}: not a readable picture ({reason_of(error)})", "fetch the crop again, or delete it: no face there"
         ) from None
-
-
-def read_crops(folder: Path, frames: int, colour: Colour = "L", size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of a clip: uint8 [frames, size, size(, 3)], and bool [frames] where there is one; black elsewhere."""
-    return next(crop_chunks(folder, frames, colour, size, frames))

@@ -19,10 +19,9 @@ from crossfold.datasets.media.crops import Colour
 from crossfold.datasets.media.video import read_pictures
 from crossfold.platform.core.errors import UserError
 
-LOOK = 640
+DETECTION_SIDE = 640
 """Longer side, in pixels, to which a picture is scaled before faces of at least 80 pixels are looked for."""
-_ENLARGED = 2.0
-"""How much a small picture is enlarged at most."""
+_ENLARGED = 2.0  # how much a small picture is enlarged at most
 MARGIN = 1.3
 """Side of the crop over the side of the detector's box, which ends at brows and chin."""
 REACH = 3
@@ -30,15 +29,13 @@ REACH = 3
 GAP_S = 0.5
 """A face that is lost for longer starts another track."""
 _OVERLAP = 0.3
-_FAINT = -0.25
-"""Least score of a detection; one below 0 counts only in a track that also has one above."""
-_SHORTEST_S = 0.2
-"""Least length of a track; what flickers up is no face."""
+_FAINT = -0.25  # least score of a detection; one below 0 counts only in a track that also has one above
+_SHORTEST_S = 0.2  # least length of a track; what flickers up is no face
 
 FACE_FRONT_END = {
     "detector": "dlib frontal, HOG",
     "version": 1,
-    "look": LOOK,
+    "look": DETECTION_SIDE,
     "enlarged": _ENLARGED,
     "margin": MARGIN,
     "reach": REACH,
@@ -101,7 +98,7 @@ def dlib_detector() -> Detector:
 
     def detect(picture: np.ndarray) -> list[Box]:
         height, width = picture.shape[:2]
-        scale = min(_ENLARGED, LOOK / max(height, width))
+        scale = min(_ENLARGED, DETECTION_SIDE / max(height, width))
         size = (round(width * scale), round(height * scale))
         seen = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
         places, scores, _ = search.run(seen, 0, _FAINT)

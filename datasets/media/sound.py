@@ -20,7 +20,7 @@ BAND_HZ = (125.0, 7500.0)
 _WINDOW = 400
 _FFT = 512
 _FLOOR = 0.01
-_LOOKS = 4
+_WINDOWS_A_FRAME = 4
 _CHUNK = 2048
 _SOUND_REMEDY = "the file is damaged; fetch or extract it again"
 
@@ -33,7 +33,7 @@ AUDIO_FRONT_END = {
     "fft": _FFT,
     "band_hz": list(BAND_HZ),
     "floor": _FLOOR,
-    "windows_a_frame": _LOOKS,
+    "windows_a_frame": _WINDOWS_A_FRAME,
 }
 """Everything the numbers of `log_mel` depend on, for the store's manifest."""
 
@@ -143,9 +143,9 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     window = min(_WINDOW, int(RATE / fps))
     lengths = frame_seconds(times, fps)
     spare = np.maximum(0.0, lengths - window / RATE)
-    looks = times[:, None] + spare[:, None] * np.linspace(0, 1, _LOOKS)
-    starts = np.rint(looks * RATE).astype(np.int64)
-    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + window - len(sound))))
+    begins = times[:, None] + spare[:, None] * np.linspace(0, 1, _WINDOWS_A_FRAME)
+    starts = np.rint(begins * RATE).astype(np.int64)
+    padded = padded_to(sound, int(starts.max(initial=0)) + window)
     taper = hann(window)
     columns = np.empty((len(times), MELS), np.float32)
     for begin in range(0, len(times), _CHUNK):
@@ -160,6 +160,11 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     return columns, present
 
 
+def padded_to(sound: np.ndarray, samples: int) -> np.ndarray:
+    """The sound and, after it, silence, so that it has `samples` samples or more."""
+    return np.pad(sound, (0, max(0, samples - len(sound))))
+
+
 def hann(length: int) -> np.ndarray:
     """float32 [length]: the periodic Hann window that spectrograms are tapered by."""
     # Takes longer to import than anything else here, and every command imports this module.
@@ -171,13 +176,14 @@ def hann(length: int) -> np.ndarray:
 
 @functools.cache
 def mel_bank_of_vggish() -> Any:
-    """Triangles from 125 to 7500 Hz, evenly spaced and straight in mel: float64 [bins, mels].
-
-    Sparse, so that no BLAS decides the last bit.
-    """
+    """Triangles from 125 to 7500 Hz, evenly spaced and straight in mel: sparse float64 [bins, mels]."""
     low, high = 1127 * np.log1p(np.array(BAND_HZ) / 700)
-    edges = np.linspace(low, high, MELS + 2)
-    bins = 1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700)[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return triangles(1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700), np.linspace(low, high, MELS + 2))
+
+
+def triangles(bins: np.ndarray, corners: np.ndarray) -> Any:
+    """Filters [bins, filters] that rise from each corner to the next and fall to the one after it."""
+    rising = (bins[:, None] - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins[:, None]) / (corners[2:] - corners[1:-1])
+    # Sparse, so that no BLAS decides the last bit of a product.
     return scipy.sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))

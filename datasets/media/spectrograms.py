@@ -8,7 +8,7 @@ Three families, each as its source computes it:
 - MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
 
 Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,
-and its example is zero (`media.heard`). T frames, M mel bands, C columns, S samples.
+and its example is zero (see `sound.heard`). T frames, M mel bands, C columns, S samples.
 """
 
 import functools
@@ -17,20 +17,16 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-import scipy.sparse
 
-from crossfold.datasets.media.sound import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish
+from crossfold.datasets.media.sound import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish, padded_to, triangles
 
-_CHUNK = 128
-"""Examples that are transformed at a time."""
+_CHUNK = 128  # examples that are transformed at a time
 _WINDOW, _HOP, _FFT = 400, 160, 512
 """Samples of 25 ms and of 10 ms, and of the DFT, of VGGish's and the cepstra's windows at 16 kHz."""
-_LOOKS = 96
-"""Columns of an example of VGGish, 0.96 s."""
+_COLUMNS = 96  # of an example of VGGish, 0.96 s
 _FLOOR = 0.01
 _MFCC_MELS, _CEPSTRA, _MFCC_FLOOR = 40, 13, 1e-6
-_REACH = 2
-"""Neighbours on each side that a difference of cepstra is fitted to."""
+_REACH = 2  # neighbours on each side that a difference of cepstra is fitted to
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ VGGISH = {
     "mels": MELS,
     "band_hz": list(BAND_HZ),
     "floor": _FLOOR,
-    "columns": _LOOKS,
+    "columns": _COLUMNS,
     "place": "begins at the column of 10 ms nearest to the frame",
 }
 
@@ -112,7 +108,7 @@ class VggishSpectrum:
 
     def examples(self, times: np.ndarray) -> np.ndarray:
         """float16 [T, 96, 64] for frames shown at `times` seconds; what lies beyond the sound is silence."""
-        picks = np.rint(times * (RATE / _HOP)).astype(np.int64)[:, None] + np.arange(_LOOKS)
+        picks = np.rint(times * (RATE / _HOP)).astype(np.int64)[:, None] + np.arange(_COLUMNS)
         inside = (picks >= 0) & (picks < len(self.columns))
         cut = np.full((*picks.shape, MELS), np.log(np.float32(_FLOOR)), np.float32)
         cut[inside] = self.columns[picks[inside]]
@@ -122,13 +118,12 @@ class VggishSpectrum:
 def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
     """float16 [T, M, C]: the spectrogram of the segment that ends with each frame, in decibels of power.
 
-    `ends`: float64 [T], when each frame is over, in seconds: its time and `media.frame_seconds`.
+    `ends`: float64 [T], when each frame is over, in seconds: its time and `sound.frame_seconds`.
     `sound`: float32 [S] at `kind.rate`. Windows that reach over an end of the segment see it mirrored.
     """
     stops = np.rint(ends * kind.rate).astype(np.int64)
-    spare = kind.samples
-    beyond = max(0, int(stops.max(initial=0)) - len(sound))
-    padded = np.pad(sound, (spare, beyond))
+    # Silence before the first sample makes the end of a segment the index of its begin.
+    padded = np.pad(padded_to(sound, int(stops.max(initial=0))), (kind.samples, 0))
     taper = hann(kind.window)
     # The window stands in the middle of the DFT, as in torch's stft.
     lead = (kind.fft - kind.window) // 2
@@ -137,7 +132,7 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
     examples = np.empty((len(ends), kind.mels, kind.columns), np.float16)
     for begin in range(0, len(ends), _CHUNK):
         rows = slice(begin, begin + _CHUNK)
-        segments = padded[stops[rows, None] + np.arange(spare)]
+        segments = padded[stops[rows, None] + np.arange(kind.samples)]
         mirrored = np.pad(segments, ((0, 0), (kind.fft // 2, kind.fft // 2)), mode="reflect")
         # One column at a time: all windows of a chunk at once would be a hundred times its sound.
         for column, start in enumerate(starts):
@@ -148,9 +143,9 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
 
 def mfcc(sound: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
     """float32 [T, 39]: 13 cepstra, the mean of the windows that begin in a frame, and two differences over frames."""
-    looks = max(1, int(round(1e6 / fps) // 10_000))
-    starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(looks) * _HOP
-    padded = np.pad(sound, (0, max(0, int(starts.max(initial=0)) + _WINDOW - len(sound))))
+    count = max(1, int(round(1e6 / fps) // 10_000))
+    starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(count) * _HOP
+    padded = padded_to(sound, int(starts.max(initial=0)) + _WINDOW)
     taper = hann(_WINDOW)
     bank = _hertz_bank(RATE, _FFT, _MFCC_MELS)
     static = np.empty((len(times), _CEPSTRA), np.float64)
@@ -160,7 +155,7 @@ def mfcc(sound: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
         power = np.abs(scipy.fft.rfft(windows, _FFT)) ** 2
         mel = np.log(power.reshape(-1, power.shape[-1]) @ bank + _MFCC_FLOOR)
         cepstra = scipy.fft.dct(mel, norm="ortho", axis=-1)[:, :_CEPSTRA]
-        static[rows] = cepstra.reshape(-1, looks, _CEPSTRA).mean(1)
+        static[rows] = cepstra.reshape(-1, count, _CEPSTRA).mean(1)
     first = differences(static)
     return np.concatenate([static, first, differences(first)], axis=1).astype(np.float32)
 
@@ -179,13 +174,7 @@ def differences(rows: np.ndarray, reach: int = _REACH) -> np.ndarray:
 
 @functools.cache
 def _hertz_bank(rate: int, fft: int, mels: int) -> Any:
-    """Triangles from 0 to half the rate, corners evenly spaced in HTK mel, sides linear in hertz: [bins, mels].
-
-    Sparse, so that no BLAS decides the last bit.
-    """
+    """Triangles from 0 to half the rate, corners evenly spaced in HTK mel, sides linear in hertz: [bins, mels]."""
     top = 2595 * np.log10(1 + rate / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, top, mels + 2) / 2595) - 1)
-    bins = np.linspace(0, rate // 2, fft // 2 + 1)[:, None]
-    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    return scipy.sparse.csr_array(np.maximum(0, np.minimum(rising, falling)))
+    return triangles(np.linspace(0, rate // 2, fft // 2 + 1), corners)

@@ -8,7 +8,7 @@ Read as they come:
     {"segments": [{"words": [{"word", "start", "end"}]}]}          Whisper with word times
     word,start,end                                                 a csv file with this header, more columns allowed
 
-Times are seconds from the first picture of the video, which is sample 0 of `media.read_sound`.
+Times are seconds from the first picture of the video, which is sample 0 of `sound.read_sound`.
 """
 
 import csv
@@ -58,7 +58,7 @@ def read_transcript(path: Path) -> tuple[Word, ...]:
             words.append(_word(entry))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"{path}: word {number} {reason}", "mend this entry, or transcribe again") from None
+            raise DataError(f"{path}: word {number} {reason}", "correct this entry, or transcribe again") from None
     return tuple(sorted(words, key=lambda word: (word.start, word.end)))
 
 
@@ -111,22 +111,17 @@ def _parsed(path: Path, text: str) -> Any:
 def _entries_of(value: Any) -> list[Any] | None:
     """The word entries of any of the known layouts; None where it is none of them."""
     if isinstance(value, list):
-        if all(isinstance(item, Mapping) and "start" in item and not _nested(item) for item in value):
-            return value
-        parts = [_entries_of(item) for item in value if isinstance(item, Mapping)]
-        if len(parts) < len(value) or any(part is None for part in parts):
-            return None
-        return [entry for part in parts if part is not None for entry in part]
+        parts = [_entries_of(item) for item in value]
+        return None if None in parts else [entry for part in parts for entry in part or ()]
     if not isinstance(value, Mapping):
         return None
-    key = _nested(value)
-    if key is not None:
-        inner = value[key]
-        return _entries_of(inner) if key in ("segments", "monologues") else list(inner)
+    for key in ("words", "result", "terms"):
+        if isinstance(value.get(key), list):
+            return list(value[key])
+    for key in ("segments", "monologues"):
+        if isinstance(value.get(key), list):
+            return _entries_of(value[key])
+    if "start" in value:
+        return [value]
     # Vosk answers a silence with a text that is empty, and no list of words.
     return [] if value.get("text") == "" else None
-
-
-def _nested(value: Mapping[str, Any]) -> str | None:
-    keys = ("words", "result", "terms", "segments", "monologues")
-    return next((key for key in keys if isinstance(value.get(key), list)), None)

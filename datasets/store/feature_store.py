@@ -27,6 +27,7 @@ from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import publish_folder, temporary_folder
 
 FORMAT = 1
+_AGAIN = "run `crossfold prepare` again"
 _RAW_TYPES = ("uint8", "float16", "float32")
 
 
@@ -50,20 +51,15 @@ class FeatureStore:
         try:
             self.manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is not a feature store: {error}", "run `crossfold prepare` again") from None
-        if self.manifest["format"] != FORMAT:
-            raise DataError(
-                f"{path} has store format {self.manifest['format']}, this version reads {FORMAT}",
-                "run `crossfold prepare` again",
-            )
+            raise DataError(f"{path} is not a feature store: {error}", _AGAIN) from None
+        if (found := self.manifest["format"]) != FORMAT:
+            raise DataError(f"{path} has store format {found}, this version reads {FORMAT}", _AGAIN)
         self.corpus: str = self.manifest["corpus"]
         self.content_hash: str = self.manifest["content_hash"]
         self.targets: tuple[str, ...] = tuple(self.manifest["targets"])
         self.modalities: tuple[str, ...] = tuple(self.manifest["modalities"])
         table = pd.read_parquet(path / "clips.parquet")
-        self.clips = tuple(
-            ClipInfo(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records")
-        )
+        self.clips = tuple(ClipInfo(**{str(k): value for k, value in row.items()}) for row in table.to_dict("records"))
         self._starts = np.concatenate([[0], np.cumsum([clip.frames for clip in self.clips])]).astype(np.int64)
         self._index = {clip.name: index for index, clip in enumerate(self.clips)}
         self.labels = self._map("labels.npy", (self.frames, len(self.targets)))
@@ -102,33 +98,30 @@ class FeatureStore:
 
     def width(self, modality: str) -> int:
         """d_m of the stored features; of raw input, all its numbers a frame."""
-        self._require(modality)
-        return int(self.manifest["modalities"][modality]["width"])
+        return int(self._entry(modality)["width"])
 
     def frame_shape(self, modality: str) -> tuple[int, ...]:
         """Shape of one frame: (width,) of features, (48, 48, 3) of raw crops."""
-        self._require(modality)
-        entry = self.manifest["modalities"][modality]
+        entry = self._entry(modality)
         return tuple(entry.get("shape", (entry["width"],)))
 
     def input_kind(self, modality: str) -> str | None:
         """What raw input it is (see `input_kinds`); None for ready features."""
-        self._require(modality)
-        kind: str | None = self.manifest["modalities"][modality].get("input")
+        kind: str | None = self._entry(modality).get("input")
         return kind
 
     def features(self, modality: str, fold: int) -> np.ndarray:
         """[N, *frame_shape], mapped read-only: what fold `fold` may see. float32, or the raw input as it is stored."""
-        self._require(modality)
-        files = self.manifest["modalities"][modality]["files"]
+        files = self._entry(modality)["files"]
         return self._map(files.get(str(fold), files.get("all")), (self.frames, *self.frame_shape(modality)))
 
-    def _require(self, modality: str) -> None:
+    def _entry(self, modality: str) -> dict[str, Any]:
         if modality not in self.modalities:
-            raise UserError(
-                f"modality {modality!r} is not in store {self.path.name}, which has {', '.join(self.modalities)}",
-                "prepare the corpus with it, or choose systems that do without",
-            )
+            there = f"store {self.path.name}, which has {', '.join(self.modalities)}"
+            remedy = "prepare the corpus with it, or choose systems that do without"
+            raise UserError(f"modality {modality!r} is not in {there}", remedy)
+        entry: dict[str, Any] = self.manifest["modalities"][modality]
+        return entry
 
     def normalisation(self, modality: str, fold: int) -> Normalisation | None:
         """Statistics of the training frames of a fold, of nothing else (D7); None for raw input used as it is."""
@@ -157,12 +150,9 @@ class FeatureStore:
         try:
             array: np.ndarray = np.load(self.path / name, mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path / name} cannot be read: {error}", "run `crossfold prepare` again") from None
+            raise DataError(f"{self.path / name} cannot be read: {error}", _AGAIN) from None
         if array.shape != shape:
-            raise DataError(
-                f"{self.path / name} has shape {array.shape}, the manifest says {shape}",
-                "run `crossfold prepare` again",
-            )
+            raise DataError(f"{self.path / name} has shape {array.shape}, the manifest says {shape}", _AGAIN)
         return array
 
 
@@ -284,12 +274,13 @@ def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
     named = [*brought.features.items(), ("labels", brought.labels)]
     named += [(f"presence of {modality}", present) for modality, present in brought.present.items()]
     for name, array in named:
+        problem = None
         if len(array) != clip.frames:
-            raise DataError(
-                f"clip {clip.name}: {name} has {len(array)} rows for {clip.frames} frames", "extract the clip again"
-            )
-        if not _finite(array, or_nan=name == "labels"):
-            raise DataError(f"clip {clip.name}: {name} has values that are not finite", "extract the clip again")
+            problem = f"has {len(array)} rows for {clip.frames} frames"
+        elif not _finite(array, or_nan=name == "labels"):
+            problem = "has values that are not finite"
+        if problem is not None:
+            raise DataError(f"clip {clip.name}: {name} {problem}", "extract the clip again")
 
 
 def _finite(array: np.ndarray, *, or_nan: bool) -> bool:
@@ -305,18 +296,15 @@ def _check_shapes(
     """A clip brings what the first one brought, as wide; numpy would stretch a single column without a word."""
     wanted = {name: array.shape[1:] for name, array in maps.items() if name not in ("valid", "present")}
     shapes = {name: array.shape[1:] for name, array in {**brought.features, "labels": brought.labels}.items()}
+    remedy = "extract all clips alike"
     if shapes != wanted or set(brought.present) != set(modalities):
-        raise DataError(
-            f"clip {clip.name} brings {_widths(shapes)}, with presence of {', '.join(sorted(brought.present))}; "
-            f"the first clip brought {_widths(wanted)}",
-            "extract all clips alike",
-        )
+        found = f"{_widths(shapes)}, with presence of {', '.join(sorted(brought.present))}"
+        raise DataError(f"clip {clip.name} brings {found}; the first clip brought {_widths(wanted)}", remedy)
     for name, array in brought.features.items():
-        if maps[name].dtype != np.float32 and maps[name].dtype != array.dtype:
-            raise DataError(
-                f"clip {clip.name}: {name} is {array.dtype.name}, of the first clip it was {maps[name].dtype.name}",
-                "extract all clips alike",
-            )
+        first = maps[name].dtype
+        if first not in (np.float32, array.dtype):
+            problem = f"{name} is {array.dtype.name}, of the first clip it was {first.name}"
+            raise DataError(f"clip {clip.name}: {problem}", remedy)
 
 
 def _widths(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -356,10 +344,8 @@ def verify_store(path: Path) -> None:
     manifest = {key: value for key, value in store.manifest.items() if key != "content_hash"}
     found = _content_hash(path, manifest)
     if found != store.content_hash:
-        raise DataError(
-            f"{path} is damaged: its files have content hash {found}, its manifest says {store.content_hash}",
-            "copy the store again, or run `crossfold prepare` again",
-        )
+        problem = f"its files have content hash {found}, its manifest says {store.content_hash}"
+        raise DataError(f"{path} is damaged: {problem}", f"copy the store again, or {_AGAIN}")
 
 
 def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:

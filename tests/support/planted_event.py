@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.media.crops import read_crops
+from crossfold.datasets.media.crops import crop_chunks
 from crossfold.datasets.media.sound import log_mel, read_sound
 
 LABEL_RATE = 25
@@ -93,7 +93,7 @@ def plant(
 
 def find_in_clip(clip) -> dict[str, int]:
     """Frame at which pictures of the video, crops, sound and labels of a `MediaClip` show the event."""
-    crops, _ = read_crops(clip.crops, clip.info.frames)
+    crops, _ = next(crop_chunks(clip.crops, clip.info.frames, "L", 48, clip.info.frames))
     times = clip.times if clip.times is not None else np.arange(clip.info.frames) / clip.info.fps
     columns, _ = log_mel(read_sound(clip.audio), times, clip.info.fps)
     return {

@@ -7,17 +7,12 @@ from pathlib import Path
 from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, existing, take_one, walk
 from crossfold.datasets.corpora.findings import Finding, Report, relative
 
-_PARTITIONS = {
-    "train_set": "train",
-    "training_set": "train",
-    "validation_set": "validation",
-    "val_set": "validation",
-}
+_PARTITIONS = {"train_set": "train", "training_set": "train", "validation_set": "validation", "val_set": "validation"}
 TEST = "test"
 """The part whose clips have no labels; their place in `Listing.labels` is a name under the list that names them."""
 _ORDER = ("train", "validation", TEST)
+# The list of the VA track; those of expressions and action units name other clips.
 _TEST_LIST = re.compile(r"valence.*_test_set_release\.txt", re.IGNORECASE)
-"""The list of the VA track; those of expressions and action units name other clips."""
 _PERSON = re.compile(r"_(left|right)(_\d+)?$")
 
 
@@ -106,8 +101,7 @@ def _check_partitions(root: Path, listing: Listing) -> list[Finding]:
 
 PRINTED_SPLITS = {(356, 76): "001, 002 and 003", (360, 72): "000"}
 """Training and validation videos as the papers print them, and by which (C17); 162 test videos come without labels."""
-_WHOLE = 400
-"""Fewer annotated videos than this are a part of the corpus, not an edition of it."""
+_WHOLE = 400  # fewer annotated videos than this are a part of the corpus, not an edition of it
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, 
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
-from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_wav
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
+from crossfold.datasets.media.sound import check_wav_length
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts, probe
 
 
@@ -98,23 +100,12 @@ def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | N
         return None, findings
     # Labels after the last picture have nothing to be learnt from; those of the test part are all empty.
     labels[facts.axis.frames :] = UNLABELLED
-    info = ClipInfo(
-        name=name,
-        video=video_name(name),
-        subject=folder.subjects.get(name, video_name(name)),
-        partition=partition,
-        fps=facts.axis.fps,
-        frames=len(labels),
-    )
+    times, spans = _times(facts.axis, len(labels)), tuple(folder.spans.get(name, ()))
+    source, fps = video_name(name), facts.axis.fps
+    subject = folder.subjects.get(name, source)
+    info = ClipInfo(name=name, video=source, subject=subject, partition=partition, fps=fps, frames=len(labels))
     clip = MediaClip(
-        info=info,
-        labels=labels,
-        crops=crops,
-        audio=audio,
-        video=video,
-        spans=tuple(folder.spans.get(name, ())),
-        times=_times(facts, info),
-        transcript=transcript,
+        info=info, labels=labels, crops=crops, audio=audio, video=video, spans=spans, times=times, transcript=transcript
     )
     return clip, findings
 
@@ -128,7 +119,7 @@ def _find_sound(folder: _Folder, clip: str, video: Path, facts: VideoFacts, find
     root, sounds = folder.root, folder.listing.media.sounds
     wavs = of_clip(sounds, clip)
     if wavs:
-        findings += check_wav(wavs[0], root)
+        attempt(check_wav_length, wavs[0], "sound-readable", root, findings)
         return wavs[0]
     return sound_of_video(
         video, facts, f"{video_name(clip)}.wav", bool(sounds), Report(relative(video, root), findings)
@@ -146,11 +137,10 @@ def _check_length(labels: int, pictures: int, video: str, report: Report) -> Non
     report.warning("label-length", problem, f"nothing to do: {what} are left out")
 
 
-def _times(facts: VideoFacts, info: ClipInfo) -> np.ndarray:
+def _times(axis: TimeAxis, frames: int) -> np.ndarray:
     """Seconds at which each labelled frame is shown; frames after the last picture go on at the video's rate."""
-    extra = info.frames - facts.axis.frames
-    tail = facts.axis.times[-1] + np.arange(1, extra + 1) / facts.axis.fps
-    times: np.ndarray = np.concatenate([facts.axis.times[: info.frames], tail])
+    tail = axis.times[-1] + np.arange(1, frames - axis.frames + 1) / axis.fps
+    times: np.ndarray = np.concatenate([axis.times[:frames], tail])
     return times
 
 

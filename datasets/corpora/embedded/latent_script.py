@@ -107,12 +107,7 @@ class LatentScript:
 
 
 def write_script(
-    rng: np.random.Generator,
-    frames: int,
-    fps: float,
-    *,
-    deal: int | None = None,
-    silent: tuple[int, int] | None = None,
+    rng: np.random.Generator, frames: int, fps: float, *, deal: int | None = None, silent: tuple[int, int] | None = None
 ) -> LatentScript:
     """Write the script of one clip of `frames` video frames at `fps` frames a second.
 

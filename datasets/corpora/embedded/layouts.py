@@ -37,8 +37,7 @@ _ARFF = """@relation GOLDSTANDARD
 @data
 
 """
-_MOST_LAG = 12
-"""Frames by which the slowest rater lags behind the quickest."""
+_MOST_LAG = 12  # frames by which the slowest rater lags behind the quickest
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The corpus `synthetic`: features only, made in milliseconds, with the spans of `latent_script`.
+"""The corpus `synthetic`: features only, made in milliseconds, with spans of `latent_script`.
 
 What a modality expresses, its `tell` and some nuisance (subject, drift) are mixed into its feature columns by one random
 matrix for the whole corpus, and noise is added. A missing modality is zeros, a corrupted one is noise of the same size.
@@ -52,12 +52,7 @@ class SyntheticClip:
 
 
 def synthetic_clips(
-    *,
-    clips: int = 12,
-    frames: int = 400,
-    widths: Mapping[str, int] = DEFAULT_WIDTHS,
-    fps: float = 25.0,
-    seed: int = 0,
+    *, clips: int = 12, frames: int = 400, widths: Mapping[str, int] = DEFAULT_WIDTHS, fps: float = 25.0, seed: int = 0
 ) -> list[SyntheticClip]:
     """Make `clips` clips of `frames` frames; `widths` gives the feature columns of each modality (text is optional)."""
     _check(clips, frames, widths, fps, seed)

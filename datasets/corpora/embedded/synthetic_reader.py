@@ -32,15 +32,14 @@ def inspect_features(root: Path, *, deep: bool) -> Inspection:
     clips = []
     labels = []
     for info in _read_infos(root, findings):
-        clip = FeatureClip(
-            info, functools.partial(_read, root / f"{info.name}.npz", info, tuple(spans.get(info.name, ())))
-        )
+        path = root / f"{info.name}.npz"
+        clip = FeatureClip(info, functools.partial(_read, path, info, tuple(spans.get(info.name, ()))))
         try:
-            if deep or not (root / f"{info.name}.npz").is_file():
+            if deep or not path.is_file():
                 labels.append(clip.read().labels)
             clips.append(clip)
         except DataError as error:
-            findings.append(Finding(f"{info.name}.npz", "features-readable", error.problem, error.remedy))
+            findings.append(Finding(path.name, "features-readable", error.problem, error.remedy))
     findings += check_targets(labels, VALENCE_AROUSAL)
     return Inspection("synthetic", clips, tuple(findings))
 
@@ -54,17 +53,11 @@ def source_files(root: Path) -> list[Path]:
 def _read_infos(root: Path, findings: list[Finding]) -> list[ClipInfo]:
     try:
         rows = read_rows(root / "clips.csv", _COLUMNS)
-        infos = [
-            ClipInfo(
-                name=row["clip"],
-                video=row.get("video") or row["clip"],
-                subject=row["subject"],
-                partition=row["partition"],
-                fps=float(row["fps"]),
-                frames=int(row["frames"]),
-            )
-            for row in rows
-        ]
+        infos = []
+        for row in rows:
+            name, subject, partition = row["clip"], row["subject"], row["partition"]
+            video, fps, frames = row.get("video") or name, float(row["fps"]), int(row["frames"])
+            infos.append(ClipInfo(name=name, video=video, subject=subject, partition=partition, fps=fps, frames=frames))
     except ValueError as error:
         findings.append(Finding("clips.csv", "clips-readable", f"is not the table it should be: {error}", _REMEDY))
         return []
@@ -79,15 +72,12 @@ def _read(path: Path, info: ClipInfo, spans: tuple[Span, ...]) -> ClipArrays:
             arrays = {name: data[name] for name in data.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         raise DataError(f"{path.name} is not there, or is damaged", _REMEDY) from None
-    labels = arrays.pop("labels", None)
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    labels = arrays.pop("labels", np.empty(0))
     wrong = [name for name, array in arrays.items() if array.ndim != 2 or len(array) != info.frames]
-    if labels is None or labels.shape != (info.frames, 2) or wrong or not arrays:
-        shapes = ", ".join(
-            f"{name} {array.shape}" for name, array in (arrays | {"labels": labels}).items() if array is not None
-        )
-        raise DataError(
-            f"{path.name} holds {shapes or 'nothing'}; `labels` and every modality need {info.frames} rows", _REMEDY
-        )
+    if labels.shape != (info.frames, 2) or wrong or not arrays:
+        needs = f"`labels` and every modality need {info.frames} rows"
+        raise DataError(f"{path.name} holds {shapes or 'nothing'}; {needs}", _REMEDY)
     if not label_in_range(labels).all():
         raise DataError(f"{path.name} has labels outside [-1, 1] that are not -5", _REMEDY)
     present = {name: array.any(1) for name, array in arrays.items()}

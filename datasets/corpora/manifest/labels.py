@@ -28,8 +28,7 @@ from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 
 PLACES = ("time", "frame", "start", "end")
-_MILLISECONDS = 20
-"""Times that are this many times as long as the clip are not in seconds."""
+_MILLISECONDS = 20  # times that are this many times as long as the clip are not in seconds
 
 
 class _Range(FrozenModel):

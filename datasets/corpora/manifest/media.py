@@ -16,8 +16,7 @@ from crossfold.datasets.media.sound import sound_seconds
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts, probe
 
-_APART = 1.0
-"""Seconds by which sound and pictures may differ in length before it is reported."""
+_APART = 1.0  # seconds by which sound and pictures may differ in length before it is reported
 _SAME_RATE = 0.01
 
 

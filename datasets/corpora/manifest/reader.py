@@ -64,7 +64,6 @@ _CORPUS = re.compile(r"[a-z0-9][a-z0-9_-]*")
 class _Entry:
     """One row of the manifest: its files as they were found, and what is wrong with them."""
 
-    line: int
     side: Side
     media: MediaFiles
     transcript: Path | None
@@ -159,19 +158,14 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
         problem = f"line {row.line}: clip {name!r} has no video, audio, crops or features"
         report.error("media-there", problem, "name at least one of them, or take the row out")
     source = media.video or media.audio
-    side = Side(
-        line=row.line,
-        clip=name,
-        video=source.relative_to(root).with_suffix("").as_posix() if source is not None else name,
-        subject=cells.get("subject", ""),
-        partition=cells.get("partition", ""),
-        fold=cells.get("fold", ""),
-    )
+    video = source.relative_to(root).with_suffix("").as_posix() if source is not None else name
+    subject, partition, fold = (cells.get(column, "") for column in ("subject", "partition", "fold"))
+    side = Side(line=row.line, clip=name, video=video, subject=subject, partition=partition, fold=fold)
     file = path("labels")
     columns, places = read_label_file(file, root, declared, findings) if file is not None else ({}, {})
     whole = _whole_values(row, table, columns, report)
     labels = Labels(relative(file, root) if file is not None else MANIFEST, columns, places, whole)
-    return _Entry(row.line, side, media, path("transcript"), features, labels, findings)
+    return _Entry(side, media, path("transcript"), features, labels, findings)
 
 
 def _number(cell: str, column: str, row: Row, table: Table, report: Report) -> float | None:
@@ -233,8 +227,8 @@ def _whole_values(row: Row, table: Table, columns: Mapping[str, np.ndarray], rep
 
 def _check_kinds(entries: Sequence[_Entry], report: Report) -> None:
     """A corpus is media or features: the two cannot be compared."""
-    media = [e.line for e in entries if e.media.video or e.media.audio or e.media.crops]
-    features = [e.line for e in entries if e.features]
+    media = [e.media.line for e in entries if e.media.video or e.media.audio or e.media.crops]
+    features = [e.media.line for e in entries if e.features]
     if media and features:
         remedy = "give features for every clip, or for none: then they are made from the media"
         report.error("media-or-features", f"line {media[0]} names media and line {features[0]} features", remedy)
@@ -251,14 +245,8 @@ def _check_modalities(clips: Sequence[MediaClip], report: Report) -> None:
 
 
 def _info(side: Side, axis: TimeAxis) -> ClipInfo:
-    return ClipInfo(
-        name=side.clip,
-        video=side.video,
-        subject=side.who,
-        partition=side.part or "train",
-        fps=axis.fps,
-        frames=axis.frames,
-    )
+    name, video, subject, part = side.clip, side.video, side.who, side.part or "train"
+    return ClipInfo(name=name, video=video, subject=subject, partition=part, fps=axis.fps, frames=axis.frames)
 
 
 def _place(entry: _Entry, axis: TimeAxis, targets: Sequence[Target]) -> np.ndarray:
@@ -284,15 +272,10 @@ def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: b
         entry.findings += check_transcript(entry.transcript, media.axis.seconds, root)
     if has_errors(entry.findings):
         return None
+    info, spans, transcript = _info(entry.side, media.axis), entry.spans, entry.transcript
+    crops, audio, video, times = files.crops, media.audio, files.video, media.times
     return MediaClip(
-        info=_info(entry.side, media.axis),
-        labels=labels,
-        crops=files.crops,
-        audio=media.audio,
-        video=files.video,
-        transcript=entry.transcript,
-        spans=entry.spans,
-        times=media.times,
+        info=info, labels=labels, crops=crops, audio=audio, video=video, spans=spans, times=times, transcript=transcript
     )
 
 
@@ -302,7 +285,7 @@ def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Targ
     usable = [entry for entry in entries if entry.features]
     for entry in usable:
         clip = entry.side.clip
-        shapes = check_shapes(clip, entry.features, root, entry.line, entry.findings)
+        shapes = check_shapes(clip, entry.features, root, entry.media.line, entry.findings)
         for modality, (lengths[clip], width) in shapes.items():
             report = Report(relative(entry.features[modality], root), entry.findings)
             check_width(modality, width, first, clip, report)
@@ -313,7 +296,7 @@ def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Targ
             continue
         if entry.media.rate is None:
             remedy = "give the features' rows a second in column rate"
-            Report(MANIFEST, entry.findings).error("rate", f"line {entry.line}: no rate", remedy)
+            Report(MANIFEST, entry.findings).error("rate", f"line {entry.media.line}: no rate", remedy)
             continue
         axis = TimeAxis(np.arange(lengths[entry.side.clip]) / entry.media.rate, entry.media.rate)
         labels = _place(entry, axis, targets)

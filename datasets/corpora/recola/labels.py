@@ -17,10 +17,8 @@ RATERS = ("FM1", "FM2", "FM3", "FF1", "FF2", "FF3")
 """The owners' names of the six raters, three men and three women."""
 TOLERANCE_S = 1.0
 """Seconds by which the ends of labels, video and sound of one recording may lie apart."""
-_EXACT_S = 0.1
-"""Ends this close are taken as the same: a label more or less, a frame more or less."""
-_ROUNDED = 5e-4
-"""By how much arff and csv may differ: one of them may be written with three digits."""
+_EXACT_S = 0.1  # ends this close are taken as the same: a label more or less, a frame more or less
+_ROUNDED = 5e-4  # by how much arff and csv may differ: one of them may be written with three digits
 SPARE = 0.25
 """Parts of a label's period by which a frame's time stamp may be early."""
 

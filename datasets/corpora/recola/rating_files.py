@@ -19,14 +19,12 @@ from crossfold.datasets.corpora.tables import Table, read_table
 
 RATE = 25
 """Labels a second: one every 40 ms."""
+# How far a time may be from a multiple of 40 ms, in parts of 40 ms; times are rounded to milliseconds.
 _OFF_GRID = 0.1
-"""How far a time may be from a multiple of 40 ms, in parts of 40 ms; times are rounded to milliseconds."""
-_LONGEST = 36_000
-"""Seconds; a later time is no time of a recording."""
+_LONGEST = 36_000  # seconds; a later time is no time of a recording
 _TIMES = frozenset({"time", "frametime", "timestamp", "t"})
 _NAMES = frozenset({"instance_name", "name", "file"})
-_MISSING = ("", "?")
-"""Cells without a rating, in csv and in arff."""
+_MISSING = ("", "?")  # cells without a rating, in csv and in arff
 _AGAIN = "fetch the file again, or correct it"
 
 

@@ -117,23 +117,11 @@ def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]
     # Frames after the last label are left out; what is a frame is said by the stamps of the video alone.
     frames = int(np.searchsorted(facts.axis.times, (len(grid) - SPARE) / RATE))
     times = facts.axis.times[:frames]
-    info = ClipInfo(
-        name=key,
-        video=key,
-        subject=folder.subjects.get(key, key),
-        partition=folder.parts[key],
-        fps=facts.axis.fps,
-        frames=frames,
-    )
+    labels, spans = labels_at(grid, times, folder.shifts), tuple(folder.spans.get(key, ()))
+    subject, part, fps = folder.subjects.get(key, key), folder.parts[key], facts.axis.fps
+    info = ClipInfo(name=key, video=key, subject=subject, partition=part, fps=fps, frames=frames)
     clip = MediaClip(
-        info=info,
-        labels=labels_at(grid, times, folder.shifts),
-        crops=crops,
-        audio=audio,
-        video=video,
-        spans=tuple(folder.spans.get(key, ())),
-        times=times,
-        transcript=transcript,
+        info=info, labels=labels, crops=crops, audio=audio, video=video, spans=spans, times=times, transcript=transcript
     )
     return clip, findings
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold.datasets.media.crops import crop_chunks, read_crop, read_crops
+from crossfold.datasets.media.crops import crop_chunks, read_crop
 from crossfold.datasets.media.sound import RATE, log_mel, read_sound
 from crossfold.datasets.media.video import probe, read_pictures
 from crossfold.platform.core.errors import DataError
@@ -123,11 +123,11 @@ def test_crops_are_counted_from_one_and_missing_ones_are_black(tmp_path):
     for number in (1, 3, 9):
         Image.fromarray(np.full((112, 112, 3), 40 * number % 256, np.uint8)).save(tmp_path / f"{number:05d}.jpg")
     (tmp_path / "notes.txt").write_text("not a crop")
-    crops, present = read_crops(tmp_path, 4)
+    crops, present = next(crop_chunks(tmp_path, 4, "L", 48, 4))
     assert crops.shape == (4, 48, 48)
     assert present.tolist() == [True, False, True, False]
     assert crops.mean((1, 2)).tolist() == [40, 0, 120, 0]
-    assert read_crops(tmp_path, 2, "RGB")[0].shape == (2, 48, 48, 3)
+    assert next(crop_chunks(tmp_path, 2, "RGB", 48, 2))[0].shape == (2, 48, 48, 3)
 
 
 def test_a_cut_jpeg_is_refused(tmp_path):
@@ -141,7 +141,7 @@ def test_a_cut_jpeg_is_refused(tmp_path):
 def test_chunks_of_crops_are_the_crops(tmp_path):
     for number in (1, 3, 4, 9):
         Image.fromarray(np.full((20, 20, 3), number * 20, np.uint8)).save(tmp_path / f"{number:05d}.png")
-    whole, there = read_crops(tmp_path, 8, "RGB", 112)
+    whole, there = next(crop_chunks(tmp_path, 8, "RGB", 112, 8))
     chunks = list(crop_chunks(tmp_path, 8, "RGB", 112, 3))
     assert [len(crops) for crops, _ in chunks] == [3, 3, 2]
     np.testing.assert_array_equal(whole, np.concatenate([crops for crops, _ in chunks]))
