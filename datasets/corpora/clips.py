@@ -31,6 +31,7 @@ class Target:
     def to_unit(self, labels: np.ndarray) -> np.ndarray:
         """Labels of [low, high] on [-1, 1]; CCC is the same of both, as it is of any common affine map."""
         scaled: np.ndarray = (labels - (self.low + self.high) / 2) / ((self.high - self.low) / 2)
+        # Not even rounding where there is nothing to scale.
         return labels if self.plain else scaled.astype(labels.dtype)
 
     def from_unit(self, predictions: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ def labelled(labels: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
     scale from -10 to 10 it is a value like any other.
     """
     legal = np.array([target.low <= UNLABELLED <= target.high for target in targets])
-    there: np.ndarray = ~np.isnan(labels) & ((labels != UNLABELLED) | legal)
+    there: np.ndarray = ~np.isnan(labels) & ((labels != UNLABELLED) | legal)  # broadcast over the frames
     return there
 
 

@@ -17,7 +17,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, start=2):
-        if any(not row.get(column) for column in columns):
+        if any(not row.get(column) for column in columns):  # missing, or empty
             raise ValueError(f"line {number} lacks one of {', '.join(columns)}")
     return rows
 

@@ -14,7 +14,7 @@ from crossfold.platform.core.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
 Read = TypeVar("Read")
-_LISTED = 10
+_LISTED = 10  # errors in full; the others are counted by their rule
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def attempt(
 
 def check_targets(labels: Sequence[np.ndarray], targets: Sequence[Target]) -> list[Finding]:
     """Every target has a labelled frame somewhere; `labels`: float32 [frames, targets] of each clip."""
-    there = np.zeros(len(targets), np.bool_)
+    there = np.zeros(len(targets), np.bool_)  # whether a target has a label anywhere so far
     for array in labels:
         there |= labelled(array, targets).any(axis=0)
     remedy = "it cannot be trained; leave it out of `targets` in sweeps"

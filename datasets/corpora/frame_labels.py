@@ -24,7 +24,7 @@ def read_labels(path: Path, report: Report) -> np.ndarray:
     except (OSError, UnicodeDecodeError) as error:
         report.error("label-readable", f"cannot be read as text ({error})", _AGAIN)
         return _rows([])
-    first_line = 1
+    first_line = 1  # as editors count
     if lines and not _NUMBER.match(lines[0]):
         header = lines.pop(0)
         first_line = 2
@@ -55,7 +55,7 @@ def _rows(lines: list[str]) -> np.ndarray:
     """float32 [lines, 2]; a line that is not two numbers is not a number."""
     labels = np.full((len(lines), 2), np.nan, np.float32)
     for row, line in enumerate(lines):
-        values = line.split(",")
+        values = line.split(",")  # not the csv module: Aff-Wild2 has millions of lines, none of them quoted
         if len(values) == 2:
             try:
                 labels[row] = [float(value) for value in values]

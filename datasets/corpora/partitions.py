@@ -58,7 +58,7 @@ def inner_fold(clips: Sequence[ClipInfo], outer: Fold, index: int, of: int) -> F
             "ask for fewer inner folds",
         )
     chunk = chunks[index]
-    rest = [clip for clip in inside if clip not in chunk]
+    rest = [clip for clip in inside if clip not in chunk]  # nothing of the outer validation part
     return Fold(outer.index, _names(rest), _names(chunk))
 
 
@@ -113,7 +113,7 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
         content = {"folds": data["folds"], "left_out": data["left_out"]}
         folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
         left_out = [str(name) for name in data["left_out"]]
-        digest = str(data.get("sha256", _digest(content)))
+        digest = str(data.get("sha256", _digest(content)))  # a file written by hand needs none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a file of folds ({error!r})", again) from None
     if digest != _digest(content):
@@ -167,7 +167,7 @@ def _chunks(clips: Sequence[ClipInfo], count: int) -> list[list[ClipInfo]]:
     count = min(count, len(groups))
     chunks, start = [], 0
     for index in range(count):
-        size = (len(groups) + index) // count
+        size = (len(groups) + index) // count  # rounds down for the first chunks, up for the last
         chunks.append([by_name[name] for group in groups[start : start + size] for name in group])
         start += size
     return chunks

@@ -70,6 +70,7 @@ class Corpus:
             return self.inspect(root, deep=deep)
         if self.options is None:
             raise UserError(f"this corpus has no options, {', '.join(options)} given", "leave --set out")
+        # `Inspect` knows no options: most readers have none, and plug-ins need not take the argument.
         inspect: Callable[..., Inspection] = self.inspect
         return inspect(root, deep=deep, options=self.options.parse(options, "--set"))
 
@@ -82,7 +83,7 @@ EMBEDDED = "puppets"
 
 def find_reader(asked: str, root: Path) -> Corpus:
     """What reads `root` as corpus `asked`; `puppets` stands for the layout in which they were written there."""
-    layout = embedded_layout(root) if asked == EMBEDDED else None
+    layout = embedded_layout(root) if asked == EMBEDDED else None  # a note that `write_puppets` leaves there
     return CORPORA.get(layout if layout and layout != "affwild2" else asked)
 
 

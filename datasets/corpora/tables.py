@@ -18,7 +18,7 @@ from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_mo
 
 MISSING = frozenset({"", "na", "nan", "n/a", "none", "null", "-"})
 """Cells that say there is no value, in any case."""
-_DELIMITERS = ",;\t"
+_DELIMITERS = ";\t,"  # a comma comes last: next to the others it may be a decimal comma
 _Lines = list[tuple[int, list[str]]]
 """Number of the line in the file, and its cells; the first is the header."""
 

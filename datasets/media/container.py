@@ -22,7 +22,7 @@ def open_container(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
 
 def reason_of(error: BaseException) -> str:
     """The system's words for an error, without the path that the message already names."""
-    return str(getattr(error, "strerror", None) or str(error).partition(":")[0].partition(" '")[0])
+    return str(getattr(error, "strerror", None) or str(error).partition(":")[0].partition(" '")[0])  # FFmpeg, or Pillow
 
 
 def import_av() -> ModuleType:

@@ -48,10 +48,11 @@ def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
     """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
     try:
         with Image.open(path) as image:
-            picture = image.convert(colour)
+            picture = image.convert(colour)  # grey, palette and CMYK files become what was asked for
             if picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(picture, np.uint8)
+    # Pillow raises SyntaxError for some broken PNG files.
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{path}: not a readable picture ({reason_of(error)})", "fetch the crop again, or delete it: no face there"

@@ -28,7 +28,7 @@ REACH = 3
 """Detections on each side that the median, and after it the mean, run over."""
 GAP_S = 0.5
 """A face that is lost for longer starts another track."""
-_OVERLAP = 0.3
+_OVERLAP = 0.3  # least intersection over union of a face in two pictures
 _FAINT = -0.25  # least score of a detection; one below 0 counts only in a track that also has one above
 _SHORTEST_S = 0.2  # least length of a track; what flickers up is no face
 
@@ -65,12 +65,9 @@ class Box:
 
     def overlap(self, other: "Box") -> float:
         """Intersection over union."""
-        common = Box(
-            max(self.left, other.left),
-            max(self.top, other.top),
-            min(self.right, other.right),
-            min(self.bottom, other.bottom),
-        ).area
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        common = max(0.0, across) * max(0.0, down)
         return common / max(self.area + other.area - common, 1e-9)
 
 
@@ -143,11 +140,11 @@ def follow(found: Sequence[Sequence[Box]], fps: float) -> np.ndarray:
     """
     tracks: list[dict[int, Box]] = []
     for index, boxes in enumerate(found):
-        free = list(boxes)
+        free = list(boxes)  # detections that no track has taken yet
         live = [track for track in tracks if index - max(track) <= max(1, GAP_S * fps)]
         pairs = [(box.overlap(track[max(track)]), t, box) for t, track in enumerate(live) for box in boxes]
         taken: set[int] = set()
-        for overlap, t, box in sorted(pairs, key=lambda pair: -pair[0]):
+        for overlap, t, box in sorted(pairs, key=lambda pair: -pair[0]):  # greedy: the closest pair first
             if overlap >= _OVERLAP and t not in taken and box in free:
                 live[t][index] = box
                 taken.add(t)
@@ -170,10 +167,10 @@ def smooth(boxes: np.ndarray, fps: float) -> np.ndarray:
     """A running median, then a running mean, of the detections of [T, 3]; what was lost stays lost."""
     smoothed = boxes.copy()
     there = np.flatnonzero(~np.isnan(boxes[:, 0]))
-    breaks = np.flatnonzero(np.diff(there) > max(1, GAP_S * fps)) + 1
+    breaks = np.flatnonzero(np.diff(there) > max(1, GAP_S * fps)) + 1  # no average over a gap between tracks
     for run in np.split(there, breaks):
         for average in (np.median, np.mean):
-            before = smoothed.copy()
+            before = smoothed.copy()  # so that no average sees one of its own pass
             for index in run:
                 near = run[np.abs(run - index) <= REACH]
                 smoothed[index] = average(before[near], axis=0)

@@ -19,9 +19,9 @@ BAND_HZ = (125.0, 7500.0)
 """VGGish's mel bands, and the ends of the lowest and the highest (spec 3.3)."""
 _WINDOW = 400
 _FFT = 512
-_FLOOR = 0.01
+_FLOOR = 0.01  # of the magnitude, before the logarithm
 _WINDOWS_A_FRAME = 4
-_CHUNK = 2048
+_CHUNK = 2048  # frames that are transformed at a time
 _SOUND_REMEDY = "the file is damaged; fetch or extract it again"
 
 AUDIO_FRONT_END = {
@@ -57,8 +57,7 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
     if own != rate:
         from scipy.signal import resample_poly
 
-        common = int(np.gcd(own, rate))
-        sound = resample_poly(sound, rate // common, own // common)
+        sound = resample_poly(sound, rate, own)
     return np.ascontiguousarray(sound, np.float32)
 
 
@@ -82,7 +81,7 @@ def _decode_sound(container: Any, stream: Any, origin: float) -> np.ndarray:
     for frame in container.decode(stream):
         time = frame.time
         for piece in resampler.resample(frame):
-            samples = piece.to_ndarray().mean(0, dtype=np.float32)
+            samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
             # Time stamps are rounded to the container's ticks, so only a real gap moves what follows.
             place = written if time is None else round((time - origin) * stream.rate)
             if not parts or place > written + stream.rate // 20:
@@ -110,7 +109,7 @@ def check_wav_length(path: Path) -> None:
                     f"{path}: cut short, {size - file.tell()} of {length} bytes of sound are there",
                     "the file was not copied whole; fetch or extract it again",
                 )
-            file.seek(length + length % 2, 1)
+            file.seek(length + length % 2, 1)  # chunks of RIFF are padded to an even length
 
 
 def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:
@@ -125,7 +124,7 @@ def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:
     return lengths
 
 
-def heard(samples: int, times: np.ndarray, fps: float, rate: int = RATE) -> np.ndarray:
+def covered_frames(samples: int, times: np.ndarray, fps: float, rate: int = RATE) -> np.ndarray:
     """bool [frames]: whether sound of so many samples covers at least half of each frame."""
     there: np.ndarray = (times + 0.5 / fps) * rate <= samples
     return there
@@ -155,8 +154,8 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
             windows[row, :, round(lengths[begin + row] * RATE) :] = 0
         power = (np.abs(scipy.fft.rfft(windows, _FFT)) ** 2).mean(1)
         columns[rows] = np.log(np.sqrt(power) @ mel_bank_of_vggish() + _FLOOR)
-    present = heard(len(sound), times, fps)
-    columns[~present] = 0
+    present = covered_frames(len(sound), times, fps)
+    columns[~present] = 0  # zero is how the store marks what is absent
     return columns, present
 
 

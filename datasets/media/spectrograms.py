@@ -8,7 +8,7 @@ Three families, each as its source computes it:
 - MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
 
 Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,
-and its example is zero (see `sound.heard`). T frames, M mel bands, C columns, S samples.
+and its example is zero (`sound.covered_frames`). T frames, M mel bands, C columns, S samples.
 """
 
 import functools

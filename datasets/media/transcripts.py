@@ -59,7 +59,7 @@ def read_transcript(path: Path) -> tuple[Word, ...]:
         except (KeyError, TypeError, ValueError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{path}: word {number} {reason}", "correct this entry, or transcribe again") from None
-    return tuple(sorted(words, key=lambda word: (word.start, word.end)))
+    return tuple(sorted(words, key=lambda word: (word.start, word.end)))  # some files list one speaker after the other
 
 
 def write_transcript(path: Path, words: Sequence[Word]) -> None:

@@ -34,6 +34,7 @@ def probe(path: Path) -> VideoFacts:
         if not container.streams.video:
             raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
         stream = container.streams.video[0]
+        # Discarded: outside an edit list.
         packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
         if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
             raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
@@ -45,7 +46,9 @@ def probe(path: Path) -> VideoFacts:
 
 
 def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
+    # Packets come in order of decoding, which is not that of showing where pictures refer to later ones.
     known = sorted(stamp for stamp in stamps if stamp is not None)
+    # Where not every packet has a stamp, the rate is all there is.
     if len(known) < len(stamps):
         return np.arange(len(stamps)) / fps
     return (np.array(known, np.float64) - known[0]) * tick
@@ -59,6 +62,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     times = probe(path).axis.times
     with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
         stream = container.streams.video[0]
+        # Clips are read by several processes at a time, so threads would only compete.
         stream.thread_type = "NONE"
         first: float | None = None
         for order, frame in enumerate(container.decode(stream)):

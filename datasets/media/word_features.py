@@ -8,7 +8,7 @@ got a second of its own after the last word.
 W words, T frames, D widths of the features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from crossfold.datasets.media.transcripts import Word
 TEXT_FRONT_END = {"kind": "words-on-frames", "version": 1}
 """Everything the placing of words depends on, for the store's manifest."""
 SENTENCE_MARKS = ".?!…。？！"
-_ROUNDING_SECONDS = 0.0005
+_ROUNDING_SECONDS = 0.0005  # half of the millisecond to which transcripts are rounded
 
 
 class WordEncoder(Protocol):
@@ -34,12 +34,8 @@ class WordEncoder(Protocol):
         ...
 
 
-class Punctuate(Protocol):
-    """Restores the sentence marks that recognisers leave out."""
-
-    def __call__(self, words: Sequence[str]) -> list[str]:
-        """The same words in the same order, with marks attached where they belong, such as `home` -> `home.`."""
-        ...
+Punctuate = Callable[[Sequence[str]], list[str]]
+"""Restores the sentence marks that recognisers leave out: the same words in the same order, `home` -> `home.`"""
 
 
 def text_features(words: Sequence[Word], times: np.ndarray, encoder: WordEncoder) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +48,7 @@ def text_features(words: Sequence[Word], times: np.ndarray, encoder: WordEncoder
     owner = words_on_frames(ordered, times)
     present = owner >= 0
     if ordered and present.any():
-        encoded = encoder.encode([word.text for word in ordered])
+        encoded = encoder.encode([word.text for word in ordered])  # all words: the context counts, too
         features[present] = encoded[owner[present]]
     return features, present
 
@@ -72,7 +68,7 @@ def words_on_frames(words: Sequence[Word], times: np.ndarray) -> np.ndarray:
     first = {index: int(np.searchsorted(shown, words[index].start)) for index in order}
     last = {index: int(np.searchsorted(shown, words[index].end)) for index in order}
     for index in order:
-        owner[first[index] : last[index]] = index
+        owner[first[index] : last[index]] = index  # later words overwrite earlier ones
     # A word after the last frame began is said in it, as far as a frame lasts.
     frame_seconds = float(np.median(np.diff(shown))) if len(shown) > 1 else 0.0
     for index in order:
@@ -90,7 +86,7 @@ def sentences(words: Sequence[str]) -> list[range]:
     """
     ends = [index + 1 for index, word in enumerate(words) if word.rstrip("\"'”’)»").endswith(tuple(SENTENCE_MARKS))]
     if not ends or ends[-1] < len(words):
-        ends.append(len(words))
+        ends.append(len(words))  # what follows the last mark is a sentence, too
     starts = [0, *ends[:-1]]
     return [range(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 

@@ -26,7 +26,7 @@ from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import publish_folder, temporary_folder
 
-FORMAT = 1
+FORMAT = 1  # raised whenever an older version could not read the files
 _AGAIN = "run `crossfold prepare` again"
 _RAW_TYPES = ("uint8", "float16", "float32")
 
@@ -202,7 +202,7 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         final = stores / f"{spec.corpus}-{manifest['content_hash']}"
         if not (final / "manifest.json").is_file():
-            shutil.rmtree(final, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)  # what was left there has no manifest, so it is not whole
             publish_folder(draft, final)
         return final
 
@@ -223,6 +223,7 @@ def _write_arrays(
         brought = arrays(clip)
         _check_rows(clip, brought)
         if not maps:
+            # The first clip decides which files there are; `_check_shapes` holds all others to it.
             for key in sorted(brought.features, key=_modality_rank):
                 array = brought.features[key]
                 modality, _, fold = key.partition("@")
@@ -233,7 +234,7 @@ def _write_arrays(
             maps["valid"] = open_map("valid", "bool", len(targets))
             maps["present"] = open_map("present", "bool", len(modalities))
         _check_shapes(clip, brought, maps, modalities)
-        rows = slice(start, start + clip.frames)
+        rows = slice(start, start + clip.frames)  # the clips lie one after the other
         for key, array in brought.features.items():
             maps[key][rows] = array
         valid = labelled(brought.labels, targets)
@@ -284,6 +285,7 @@ def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
 
 
 def _finite(array: np.ndarray, *, or_nan: bool) -> bool:
+    # Raw crops are integers, which are always finite; parts keep memory low for hours of spectrograms.
     if array.dtype.kind not in "fc":
         return True
     parts = (array[begin : begin + CHUNK_ROWS] for begin in range(0, len(array), CHUNK_ROWS))
@@ -325,6 +327,7 @@ def _normalisation(
     for fold in folds:
         stats[str(fold.index)] = {}
         for column, (modality, entry) in enumerate(manifest["modalities"].items()):
+            # Pictures and VGGish log-mel go to their backbones as they are.
             if "input" in entry and not standardised(entry["input"]):
                 continue
             files = entry["files"]
@@ -359,6 +362,6 @@ def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
             digest.update(json.dumps(pd.read_parquet(path).to_dict("list"), sort_keys=True).encode())
             continue
         with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
+            while chunk := file.read(1 << 22):  # 4 MiB
                 digest.update(chunk)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]  # 64 bits: short enough for a folder, no clash in practice

@@ -15,7 +15,7 @@ from crossfold.platform.core.errors import UserError, did_you_mean
 
 SIDES = (48, 112, 224)
 """Sides of the crops that a store may hold, in pixels."""
-_CLIPS = re.compile(r"clips(\d+)(?:/(\d+))?@(\d+)")
+_CLIPS = re.compile(r"clips(\d+)(?:/(\d+))?@(\d+)")  # pictures, every how many frames, side
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ INPUT_KINDS = {
     kind.name: kind
     for kind in (
         *(InputKind(f"crops{side}", (side, side, 3), "uint8") for side in SIDES),
-        InputKind("vggish", (96, 64), "float16"),
-        InputKind("spectrogram128", (128, 129), "float16", standardised=True),
-        InputKind("spectrogram128x65", (128, 65), "float16", standardised=True),
-        InputKind("mel64x107", (64, 107), "float16", standardised=True),
+        InputKind("vggish", (96, 64), "float16"),  # columns of 10 ms, mel bands
+        InputKind("spectrogram128", (128, 129), "float16", standardised=True),  # 5.12 s (D3)
+        InputKind("spectrogram128x65", (128, 65), "float16", standardised=True),  # 0.64 s (D4)
+        InputKind("mel64x107", (64, 107), "float16", standardised=True),  # 32 frames at 30 fps (D1)
     )
 }
 

@@ -20,7 +20,7 @@ def statistics_of(store: FeatureStore, modality: str, fold: int, trained: tuple[
     return _computed(store, modality, fold, tuple(sorted(trained)))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # the cells of a fold train on the same clips
 def _computed(store: FeatureStore, modality: str, fold: int, trained: tuple[str, ...]) -> Normalisation:
     sums = Sums()
     features, present = store.features(modality, fold), store.present(modality)

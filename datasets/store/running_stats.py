@@ -40,6 +40,6 @@ class Sums:
         flat = np.zeros(shape[0])
         mean = flat + self.total / max(self.count, 1)
         std = np.sqrt(np.maximum((flat + self.squares) / max(self.count, 1) - mean**2, 0))
-        std[std < 1e-6] = 1.0
+        std[std < 1e-6] = 1.0  # a constant column
         wide = shape[:1] + (1,) * (len(shape) - 1)
         return mean.astype(np.float32).reshape(wide), std.astype(np.float32).reshape(wide)

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.crops import CROP, Colour, crop_chunks
 from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip
-from crossfold.datasets.media.sound import RATE, frame_seconds, heard, log_mel, read_sound
+from crossfold.datasets.media.sound import RATE, covered_frames, frame_seconds, log_mel, read_sound
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.media.word_features import text_features
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
@@ -131,7 +131,7 @@ def _audio(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
         return
     if sound is None:
         sound = np.zeros(0, np.float32)
-    present = heard(len(sound), times, fps, rate)
+    present = covered_frames(len(sound), times, fps, rate)
     if extractor.name == "mfcc":
         yield mfcc(sound, times, fps), present
         return

@@ -1,6 +1,15 @@
-"""Small harm done to the files of a corpus."""
+"""Small harm done to the files of a corpus, and what every finding about it must look like."""
 
 from pathlib import Path
+
+
+def assert_readable(findings, root: Path) -> None:
+    """Each finding is one line with a problem and a remedy, and names no path of this machine."""
+    for finding in findings:
+        assert finding.problem
+        assert finding.remedy
+        assert str(root) not in str(finding)
+        assert "\n" not in str(finding)
 
 
 def truncate(path: Path, keep: float = 0.6) -> None:

@@ -13,7 +13,7 @@ TEST = "test"
 _ORDER = ("train", "validation", TEST)
 # The list of the VA track; those of expressions and action units name other clips.
 _TEST_LIST = re.compile(r"valence.*_test_set_release\.txt", re.IGNORECASE)
-_PERSON = re.compile(r"_(left|right)(_\d+)?$")
+_PERSON = re.compile(r"_(left|right)(_\d+)?$")  # one of two people in a video, and which of their clips
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Split:
         return PRINTED_SPLITS.get((self.train, self.validation))
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """In words, for the store."""
         counts = f"{self.train} training and {self.validation} validation videos"
         return f"{counts}, as printed in {self.papers}" if self.papers else f"{counts}, as in no paper"
@@ -131,7 +131,7 @@ def find_split(listing: Listing) -> Split:
     files = [[path.stem for part, path in listing.labels if part == name] for name in ("train", "validation")]
     videos = Split(*(len({video_name(stem) for stem in stems}) for stems in files))
     clips = Split(*(len(stems) for stems in files))
-    return clips if clips.papers and not videos.papers else videos
+    return clips if clips.papers and not videos.papers else videos  # videos come first: the papers count them
 
 
 def check_split(root: Path, listing: Listing, split: Split) -> list[Finding]:
@@ -141,10 +141,10 @@ def check_split(root: Path, listing: Listing, split: Split) -> list[Finding]:
     folder = relative(listing.annotations[0], root)
     if split.papers:
         remedy = "nothing to do: this split is used, and stands in the store"
-        return [Finding(folder, "split-printed", split.says, remedy, "note")]
+        return [Finding(folder, "split-printed", split.description, remedy, "note")]
     printed = " and ".join(f"{train}/{validation}" for train, validation in PRINTED_SPLITS)
     remedy = f"results compare with no printed number; the papers have {printed}"
-    return [Finding(folder, "split-printed", split.says, remedy, "warning")]
+    return [Finding(folder, "split-printed", split.description, remedy, "warning")]
 
 
 def video_name(clip: str) -> str:

@@ -70,7 +70,7 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
     split = find_split(listing) if corpus == "affwild2" else None
     if split is not None:
         findings += check_split(root, listing, split)
-    origin = {"split": split.says} if split is not None else {}
+    origin = {"split": split.description} if split is not None else {}
     # Two people of one video bring the same finding about it.
     return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), origin=origin)
 
@@ -84,7 +84,7 @@ def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | N
     crops = take_crops(name, media, root, report)
     video = find_video(root, folder.listing, name, report)
     facts = attempt(probe, video, "video-readable", root, findings)
-    if partition == TEST and facts is not None:
+    if partition == TEST and facts is not None:  # no label file says how many frames
         labels = _no_labels(facts.axis.frames)
     if crops is not None and len(labels):
         # Where labels and pictures differ, that is one finding and not a second one about the crops.

@@ -58,8 +58,8 @@ _DETAILS: dict[tuple[Kind, Modality], tuple[str, ...]] = {
 OTHER_SPEAKER = "other speaker"
 """Detail of a missing voice while another person in the picture talks: there is sound, but not this subject's."""
 
-_MIN_SPAN_S, _MAX_SPAN_S, _MIN_GAP_S = 1.5, 4.0, 0.4
-_RAMP_S = 0.24
+_MIN_SPAN_S, _MAX_SPAN_S, _MIN_GAP_S = 1.5, 4.0, 0.4  # of spans, and between two of them
+_RAMP_S = 0.24  # in which a span fades in and out
 # Spread of each modality's own error; the latents spread by about 0.55.
 _FACE_ERROR = (0.52, 0.62)
 _VOICE_ERROR = (0.60, 0.48)

@@ -100,7 +100,7 @@ def _annotate_recola(root: Path, role: Role, script: LatentScript, rng: np.rando
         traces = np.round(_rate(rng, column, script.fps), 4)
         # Ratings go up to the very end: 7,501 of them for 7,500 frames.
         traces, column = np.append(traces, traces[-1:], axis=0), np.append(column, column[-1])
-        rated = np.flatnonzero(column != UNLABELLED)
+        rated = np.flatnonzero(column != UNLABELLED)  # no row where there is a gap
         gold = np.clip(gold_standard(traces[rated]).values, -1, 1) if len(rated) else np.zeros(0)
         rows = [(f"{frame / RATE:.2f}", traces[frame], value) for frame, value in zip(rated, gold, strict=True)]
         place = root / "ratings_gold_standard" / dimension / role.clip

@@ -1,7 +1,7 @@
 """The corpus `synthetic`: features only, made in milliseconds, with spans of `latent_script`.
 
-What a modality expresses, its `tell` and some nuisance (subject, drift) are mixed into its feature columns by one random
-matrix for the whole corpus, and noise is added. A missing modality is zeros, a corrupted one is noise of the same size.
+What a modality expresses, its `tell` and some nuisance (subject, drift) are mixed into its columns of features by one
+random matrix for the whole corpus, and noise is added. A missing modality is zeros, a corrupted one noise of its size.
 """
 
 from __future__ import annotations

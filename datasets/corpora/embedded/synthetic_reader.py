@@ -56,6 +56,7 @@ def _read_infos(root: Path, findings: list[Finding]) -> list[ClipInfo]:
         infos = []
         for row in rows:
             name, subject, partition = row["clip"], row["subject"], row["partition"]
+            # ValueError is caught below.
             video, fps, frames = row.get("video") or name, float(row["fps"]), int(row["frames"])
             infos.append(ClipInfo(name=name, video=video, subject=subject, partition=partition, fps=fps, frames=frames))
     except ValueError as error:
@@ -80,7 +81,7 @@ def _read(path: Path, info: ClipInfo, spans: tuple[Span, ...]) -> ClipArrays:
         raise DataError(f"{path.name} holds {shapes or 'nothing'}; {needs}", _REMEDY)
     if not label_in_range(labels).all():
         raise DataError(f"{path.name} has labels outside [-1, 1] that are not -5", _REMEDY)
-    present = {name: array.any(1) for name, array in arrays.items()}
+    present = {name: array.any(1) for name, array in arrays.items()}  # a row of zeros is none
     return ClipArrays({name: np.asarray(a, np.float32) for name, a in arrays.items()}, present, labels, spans)
 
 

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -277,8 +276,7 @@ def _synthesise(text: str, voice: str, settings: dict[int, int]) -> tuple[Floats
     first, last = (int(voiced[0]), int(voiced[-1]) + 1) if len(voiced) else (0, len(sound))
     from scipy.signal import resample_poly
 
-    ratio = Fraction(SAMPLE_RATE, rate)
-    resampled = resample_poly(sound[first:last], ratio.numerator, ratio.denominator)
+    resampled = resample_poly(sound[first:last], SAMPLE_RATE, rate)
     return np.asarray(resampled, dtype=np.float64), _word_starts(text, marks, first, last, rate)
 
 

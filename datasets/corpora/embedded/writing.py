@@ -14,7 +14,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     """Write a CSV file with Unix line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")  # the same bytes on every system
         writer.writerow(header)
         writer.writerows(rows)
 

@@ -50,7 +50,7 @@ def _of_archive(archive: np.lib.npyio.NpzFile, path: Path, modality: str) -> np.
         names = archive.files
         if modality in names:
             return np.asarray(archive[modality])
-        if len(names) == 1 and names[0] not in MODALITIES:
+        if len(names) == 1 and names[0] not in MODALITIES:  # numpy.savez calls it arr_0
             return np.asarray(archive[names[0]])
         raise DataError(f"holds {', '.join(names) or 'nothing'}, and no {modality!r}", f"name the array {modality!r}")
 

@@ -133,7 +133,7 @@ def _read_array(path: Path, declared: Sequence[Target] | None) -> dict[str, np.n
     except Exception:  # NumPy raises many kinds for a damaged header
         problem = "is not a whole .npy file of numbers"
         raise Refusal("label-array", problem, "write it again with numpy.save") from None
-    array = array[:, None] if array.ndim == 1 else array
+    array = array[:, None] if array.ndim == 1 else array  # one target
     if array.ndim != 2 or array.shape[1] != len(declared) or array.dtype.kind not in "fiu":
         remedy = f"write numbers of [frames, {len(declared)}], as manifest.yaml has the targets"
         raise Refusal("label-array", f"holds {array.dtype} {list(array.shape)}", remedy)
@@ -156,7 +156,7 @@ def place_labels(labels: Labels, axis: TimeAxis, targets: Sequence[Target], find
         elif target.name in labels.columns and rows is not None:
             found[:, t] = np.where(rows >= 0, labels.columns[target.name][rows], np.nan)
         if not target.low <= UNLABELLED <= target.high:
-            found[found[:, t] == UNLABELLED, t] = np.nan
+            found[found[:, t] == UNLABELLED, t] = np.nan  # the mark of Aff-Wild2
     if np.isnan(found).all() and not any(f.file == labels.file and f.severity == "error" for f in findings):
         report.warning("label-none", "gives no frame of its clip a value", "the clip is kept, and unused")
     return found.astype(np.float32)
@@ -187,7 +187,7 @@ def _rows_of_spans(start: np.ndarray, end: np.ndarray, axis: TimeAxis, report: R
         at = int(wrong[0])
         problem = f"row {at + 1} spans [{start[at]:g}, {end[at]:g}) s"
         raise Refusal("label-span", problem, "it needs 0 <= start < end")
-    order = np.argsort(start, kind="stable")
+    order = np.argsort(start, kind="stable")  # rows may be in any order
     if (over := np.flatnonzero(start[order][1:] < end[order][:-1] - 1e-9)).size:
         first, second = order[over[0]], order[over[0] + 1]
         problem = f"rows {first + 1} and {second + 1} overlap at {start[second]:g} s"
@@ -213,7 +213,7 @@ def _nearest_rows(times: np.ndarray, axis: TimeAxis, report: Report) -> np.ndarr
         problem = "has one time stamp, which does not say how long it holds"
         raise Refusal("label-time", problem, "give `start` and `end` instead")
     _check_seconds(float(times[-1]), axis)
-    period = max(float(np.median(np.diff(times))), 1 / axis.fps)
+    period = max(float(np.median(np.diff(times))), 1 / axis.fps)  # a gap in the table does not lengthen it
     gap = float(times[-1]) - axis.seconds
     if abs(gap) > max(1.0, 2 * period):
         problem = f"goes on {gap:.1f} s after" if gap > 0 else f"ends {-gap:.1f} s before"

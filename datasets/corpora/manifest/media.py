@@ -17,7 +17,7 @@ from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts, probe
 
 _APART = 1.0  # seconds by which sound and pictures may differ in length before it is reported
-_SAME_RATE = 0.01
+_SAME_RATE = 0.01  # 29.97 and 30 are taken for the same
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _of_rate(files: MediaFiles, seconds: float | None) -> TimeAxis:
         remedy = "give the frames a second at which labels and predictions are wanted, in column rate"
         raise Refusal("rate", f"line {files.line}: no video, and no rate", remedy)
     if seconds is not None:
-        frames = int(seconds * files.rate + 1e-6)
+        frames = int(seconds * files.rate + 1e-6)  # whole frames only
     else:
         frames = max(crop_files(files.crops), default=0) if files.crops is not None else 0
     if frames == 0:

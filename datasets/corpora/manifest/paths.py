@@ -24,12 +24,12 @@ def locate(
 
 
 def _located(cell: str, named: str, root: Path, *, folder: bool) -> Path:
-    spelled = cell.replace("\\", "/")
+    spelled = cell.replace("\\", "/")  # as Windows writes them
     absolute = spelled.startswith(("/", "~")) or spelled[1:2] == ":"
     if absolute or "\0" in spelled:
         problem = f"{named} is {'an absolute' if absolute else 'no'} path"
         raise Refusal("path-relative", problem, f"write it relative to the folder of {MANIFEST}")
-    path = Path(os.path.normpath(root / spelled))
+    path = Path(os.path.normpath(root / spelled))  # not resolved: links under the root may lead out
     if not path.is_relative_to(root) or path == root:
         remedy = f"move or link the file under the folder of {MANIFEST}"
         raise Refusal("path-inside", f"{named} leads out of the folder", remedy)
@@ -43,7 +43,7 @@ def _located(cell: str, named: str, root: Path, *, folder: bool) -> Path:
     if there:
         raise Refusal("file-there", f"{named} is not a {kind}", f"name a {kind}")
     near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = hint_of(path.name, near) if len(near) < 1000 else ""
+    hint = hint_of(path.name, near) if len(near) < 1000 else ""  # in folders of crops it would take seconds
     raise Refusal("file-there", f"{named} is not there{hint}", "put it there, or correct the name")
 
 

@@ -56,8 +56,8 @@ from crossfold.platform.core.cell import MODALITIES
 _FEATURES = {f"{modality}_features": modality for modality in MODALITIES}
 _MEDIA = ("video", "audio", "crops")
 _COLUMNS = (*("clip", "subject", "partition", "fold", *_MEDIA, "transcript", *_FEATURES, "features", "labels", "rate"),)
-_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,199}")
-_CORPUS = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,199}")  # clips name files, so no hidden ones and no folders
+_CORPUS = re.compile(r"[a-z0-9][a-z0-9_-]*")  # corpora name folders of stores
 
 
 @dataclass
@@ -100,6 +100,7 @@ def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
             _check_modalities(clips, Report(MANIFEST, findings))
     findings += [finding for entry in entries for finding in entry.findings]
     folds = None if has_errors(findings) else folds_of([entry.side for entry in entries])
+    # A file that two rows name is checked twice.
     return Inspection(corpus, clips, tuple(dict.fromkeys(findings)), targets, folds)
 
 
@@ -319,7 +320,7 @@ def source_files(root: Path) -> list[Path]:
             if cell and (found := locate(cell, column, row.line, root, [], folder=folder)):
                 files |= {Path(entry) for entry in os.scandir(found)} if folder else {found}
     for suffix in SUFFIXES:
-        files |= set(root.glob(f"features/*/*{suffix}"))
+        files |= set(root.glob(f"features/*/*{suffix}"))  # found by the names of clips
     return existing(root, files)
 
 

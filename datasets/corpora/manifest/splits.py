@@ -104,7 +104,7 @@ def _check_parts(sides: Sequence[Side]) -> None:
     if bare := [side for side in wanted if side.number is None]:
         problem = f"line {bare[0].line}: clip {bare[0].clip!r} has no fold"
         raise Refusal("fold-there", problem, "give every clip that trains a fold, or none")
-    begin = 1 if official else 0
+    begin = 1 if official else 0  # fold 0 is the official validation part
     have = sorted({side.number for side in wanted if side.number is not None})
     if have != list(range(begin, begin + len(have))) or len(have) < 2:
         why = "fold 0 is the official partition" if official else "one fold is scored while the others train"
@@ -124,7 +124,7 @@ def _check_leaks(sides: Sequence[Side], report: Report) -> None:
             other = first.setdefault(shared, side)
             if (other.part, other.number or 0) == (side.part, side.number or 0):
                 continue
-            if what == "video" and other.who == side.who:
+            if what == "video" and other.who == side.who:  # reported for the subject
                 continue
             here, there = (f"{s.part or 'fold'} {'' if s.number is None else s.number}".strip() for s in (side, other))
             problem = f"line {side.line}: {what} {shared!r} is in {here} here and in {there} in line {other.line}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, existing, walk
 from crossfold.datasets.corpora.embedded_truth import read_rows
-from crossfold.datasets.corpora.findings import Finding, Report, relative
+from crossfold.datasets.corpora.findings import Finding, Report, and_more, relative
 
 DIMENSIONS = ("valence", "arousal")
 """Targets in the order of the labels' columns; each is a folder of ratings."""
@@ -19,8 +19,8 @@ PARTITIONS = "partitions.csv"
 _PARTS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
 _GOLD = frozenset({"ratings_gold_standard", "gold_standard"})
 _RATERS = frozenset({"ratings_individual", "emotional_behaviour"})
-_CHALLENGE = re.compile(r"(train|dev|test)_\d+", re.IGNORECASE)
-_PARTICIPANT = re.compile(r"P\d+", re.IGNORECASE)
+_CHALLENGE = re.compile(r"(train|dev|test)_\d+", re.IGNORECASE)  # names of AVEC 2016
+_PARTICIPANT = re.compile(r"P\d+", re.IGNORECASE)  # names of the whole RECOLA
 _IGNORED = re.compile(r"(features|recordings)_(?!audio$|video$)\w+|features_(audio|video)\w*|.*physio.*|.*biosignals.*")
 
 
@@ -59,6 +59,7 @@ def list_files(root: Path) -> Listing:
     """One walk; folders of crops, physiology and features are not entered."""
     listing = Listing()
     for folder, folders, files in walk(root):
+        # Tables of the truth are csv files, but none of ratings.
         if folder == root and "truth" in folders:
             folders.remove("truth")
         listing.ignored += [folder / inside for inside in folders if _IGNORED.fullmatch(inside.lower())]
@@ -103,20 +104,21 @@ def read_partitions(root: Path, listing: Listing, findings: list[Finding]) -> di
             part = _PARTS.get(row["partition"].strip().lower())
             if part is None:
                 raise ValueError(f"{row['recording']} is of partition {row['partition']!r}, none of train, dev, test")
-            named[recording(row["recording"].strip()) or row["recording"]] = part
+            named[recording(row["recording"].strip()) or row["recording"]] = part  # however the case is written
     except (ValueError, OSError) as error:
         problem, remedy = f"is not the table it should be: {error}", "write rows such as `P16,train` below its header"
         Report(PARTITIONS, findings).error("partition-known", problem, remedy)
     parts = {}
     unknown = []
     for key in listing.rated:
-        part = named.get(key) or _PARTS.get(key.partition("_")[0])
+        part = named.get(key) or _PARTS.get(key.partition("_")[0])  # the table goes before the name
         if part is None:
             unknown.append(key)
         else:
             parts[key] = part
     if unknown and not any(finding.file == PARTITIONS for finding in findings):
-        problem = f"nothing says to which part {_names(unknown)} belong{'s' if len(unknown) == 1 else ''}"
+        names = ", ".join(unknown[:5]) + and_more(len(unknown) - 4)
+        problem = f"nothing says to which part {names} belong{'s' if len(unknown) == 1 else ''}"
         remedy = (
             f"write {PARTITIONS} with the header `recording,partition` and rows such as `P16,train`, "
             "as the owners' table of participants has it, or rename the files to train_1, dev_1, ..."
@@ -166,10 +168,6 @@ def check_folders(root: Path, listing: Listing, parts: Mapping[str, str], *, emb
         remedy = "results do not compare with printed ones; fetch what is missing"
         report.warning("partition-official", problem, remedy)
     return findings
-
-
-def _names(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _in_order(key: str) -> tuple[int, str, int]:

@@ -55,7 +55,7 @@ def _agreement(ratings: np.ndarray, means: np.ndarray) -> np.ndarray:
     if raters == 1:
         return np.ones(1)
     centred = ratings - means
-    covariance = centred.T @ centred / len(ratings)
+    covariance = centred.T @ centred / len(ratings)  # over n, as in the owners' script
     variance = np.diag(covariance)
     apart = variance[:, None] + variance[None, :] + (means[:, None] - means[None, :]) ** 2
     pairs = np.divide(2 * covariance, apart, out=np.ones_like(apart), where=apart > 0)

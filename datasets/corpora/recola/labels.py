@@ -32,7 +32,7 @@ def labels_at(grid: np.ndarray, times: np.ndarray, shifts: Sequence[int]) -> np.
     now = np.floor(times * RATE + SPARE).astype(np.int64)
     labels = np.full((len(times), grid.shape[1]), UNLABELLED, np.float32)
     for column, shift in enumerate(shifts):
-        rows = now + shift
+        rows = now + shift  # a later label is about this frame
         there = np.flatnonzero((rows >= 0) & (rows < len(grid)))
         values = grid[rows[there], column]
         labels[there, column] = np.where(np.isnan(values), UNLABELLED, values)
@@ -61,7 +61,7 @@ def read_labels(root: Path, listing: Listing, key: str, findings: list[Finding])
         return None
     grid = np.full((max(len(column) for column in there), len(there)), np.nan)
     for index, column in enumerate(there):
-        grid[: len(column), index] = column
+        grid[: len(column), index] = column  # the shorter one ends in gaps
     return grid
 
 
@@ -130,7 +130,7 @@ def _combine_raters(root: Path, paths: list[Path], findings: list[Finding]) -> n
         remedy = "their level is the plain mean of theirs"
         report.warning("rater-agreement", "has raters who do not agree at all", remedy)
     trace = np.full(len(values), np.nan)
-    trace[rated] = np.clip(made.values, -1, 1)
+    trace[rated] = np.clip(made.values, -1, 1)  # centring may lead out of the scale
     return trace
 
 

@@ -90,7 +90,7 @@ def inspect_recola(root: Path, *, deep: bool, options: RecolaOptions | None = No
     folder = _Folder(root, listing, parts, shifts, deep, subjects, spans)
     names = [key for key in listing.rated if parts.get(key) != "test"] if listing.media.videos else []
     clips, found = examine_clips(lambda key: _examine(folder, key), names)
-    clips.sort(key=lambda clip: (clip.info.partition, clip.info.name))
+    clips.sort(key=lambda clip: (clip.info.partition, clip.info.name))  # the order of the store
     combined = _note_combined(listing, names)
     origin = _origin(names, parts, shifts, combined=bool(combined), embedded=embedded)
     return Inspection("puppets-recola" if embedded else "recola", clips, (*findings, *found, *combined), origin=origin)
@@ -107,6 +107,7 @@ def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]
     if facts is None or video is None:
         return None, findings
     if crops is not None:
+        # No tolerance: numbers are frames.
         findings += check_crops(crops, facts.axis.frames, 0, root, decode=folder.deep)
     audio = _find_sound(folder, key, video, facts, findings)
     transcript = take_transcript(media.transcripts.get(key, []), facts.axis.seconds, root, findings)

@@ -47,10 +47,7 @@ def test_sizes_are_those_of_the_release():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=2, max_size=30),
-    st.integers(2, 7),
-)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=2, max_size=30), st.integers(2, 7))
 def test_no_fold_splits_a_video_or_a_subject(people, count):
     train = [clip(f"t{i:02d}", video=f"video{v}", subject=f"s{s}") for i, (v, s) in enumerate(people)]
     clips = [*train, clip("v00", "validation")]

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torchaudio
 
-from crossfold.datasets.media.sound import heard
+from crossfold.datasets.media.sound import covered_frames
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, differences, mfcc
 
 
@@ -138,5 +138,5 @@ def test_mfcc_of_a_slower_video_average_the_windows_of_the_frame():
 
 def test_half_a_frame_of_sound_is_sound():
     times = np.arange(4) / 25
-    assert heard(1600, times, 25.0).tolist() == [True, True, True, False]
-    assert heard(1599, times, 25.0).tolist() == [True, True, False, False]
+    assert covered_frames(1600, times, 25.0).tolist() == [True, True, True, False]
+    assert covered_frames(1599, times, 25.0).tolist() == [True, True, False, False]

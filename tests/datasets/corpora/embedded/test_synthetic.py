@@ -1,4 +1,4 @@
-"""The corpus of features only: shapes, determinism, planted damage, and that two modalities tell more than one."""
+"""The corpus of features only: shapes, determinism, planted damage, and that two modalities say more than one."""
 
 import time
 

@@ -22,6 +22,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.damage import assert_readable
 
 FRAMES = 40
 RATE = 4.0
@@ -144,7 +145,7 @@ DAMAGE = {
     "clip unnamed": (change(M, "a2,ann", ",ann"), M, "clip-name"),
     "no partition column": (rewrite_column("partition", None), M, "partition-there"),
     "no validation part": (change(M, "validation", "train"), M, "partition-there"),
-    "nobody trains": (rewrite_column("partition", "validation"), M, "partition-there"),
+    "no training part": (rewrite_column("partition", "validation"), M, "partition-there"),
     "one clip only": (one_row, M, "partition-there"),
     "partition misspelt": (change(M, "b1,bob,train", "b1,bob,trian"), M, "partition-known"),
     "partition left out": (change(M, "b1,bob,train", "b1,bob,"), M, "partition-there"),
@@ -205,6 +206,7 @@ DAMAGE = {
     "rows of another length": (lambda r: labels_of(r, "fatigue\n" + "1\n" * 30), "l/a1.csv", "label-length"),
     "empty line inside": (lambda r: labels_of(r, "fatigue\n" + "1\n" * 9 + "\n" + "1\n" * 30), "l/a1.csv", "table-row"),
     "no column of values": (lambda r: labels_of(r, "start,end\n0,5\n"), "l/a1.csv", "label-none"),
+    "labels without header": (lambda r: labels_of(r, "0.5\n" * FRAMES), "l/a1.csv", "table-header"),
     "labels empty": (lambda r: labels_of(r, ""), "l/a1.csv", "table-empty"),
     "no labels at all": (rewrite_column("labels", None), M, "label-none"),
     "range not declared": (lambda r: (r / "manifest.yaml").write_text("name: tired\n"), "l/a1.csv", "label-range"),
@@ -230,11 +232,7 @@ def test_each_damage_is_named_with_file_rule_and_remedy(root, name):
     damage(root)
     inspection = inspect_manifest(root, deep=True)
     assert (file, rule) in errors(inspection), inspection.findings
-    for finding in inspection.findings:
-        assert finding.problem
-        assert finding.remedy
-        assert str(root) not in str(finding)
-        assert "\n" not in str(finding)
+    assert_readable(inspection.findings, root)
     with pytest.raises(UserError):
         prepare(Workspace(root.parent / "ws"), "manifest", root, processes=1)
     assert not list((root.parent / "ws" / "stores").glob("tired-*"))
