@@ -4,7 +4,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -17,22 +16,13 @@ from crossfold.datasets.media.video import VideoFacts
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov")
 Entry = TypeVar("Entry")
-_Paths = dict[str, list[Path]]
 
 
-def _paths() -> _Paths:
-    return defaultdict(list)
-
-
-@dataclass
 class MediaListing:
     """The media of a corpus by the name of their clip, recording or video, in the order in which they were found."""
 
-    crops: _Paths = field(default_factory=_paths)
-    """Folders of crops."""
-    videos: _Paths = field(default_factory=_paths)
-    sounds: _Paths = field(default_factory=_paths)
-    transcripts: _Paths = field(default_factory=_paths)
+    def __init__(self) -> None:
+        self.crops, self.videos, self.sounds, self.transcripts = (defaultdict[str, list[Path]](list) for _ in range(4))
 
     def add(self, path: Path, name: str) -> None:
         """Takes a file that is a video, a wav file or, in a folder `transcripts`, a transcript; no other."""
@@ -103,10 +93,15 @@ def take_one(paths: Sequence[Path], rule: str, root: Path, report: Report) -> Pa
     return paths[0] if paths else None
 
 
-def take_crops(clip: str, listing: MediaListing, root: Path, report: Report) -> Path | None:
-    """The folder of crops of a clip. Where other clips have one, it is an error to have none."""
-    folders = listing.crops.get(clip, [])
-    if not folders and listing.crops:
+def take_crops(
+    clip: str, folders: Sequence[Path], others: bool, file: str, root: Path, findings: list[Finding]
+) -> Path | None:
+    """The folder of crops of a clip, of those found; adds to `findings`, under the name `file`.
+
+    others: whether other clips have crops, so that one without is an error.
+    """
+    report = Report(file, findings)
+    if not folders and others:
         report.error("crops-there", f"{clip} has no folder of crops", f"put its crops into cropped_aligned/{clip}")
     if len(folders) > 1:
         names = " and ".join(relative(folder, root) for folder in folders)
@@ -124,11 +119,14 @@ def take_transcript(paths: Sequence[Path], seconds: float, root: Path, findings:
     return path
 
 
-def sound_of_video(video: Path, facts: VideoFacts, wav: str, others: bool, report: Report) -> Path | None:
-    """The video itself, if it has sound, where a clip has no wav file.
+def sound_of_video(
+    video: Path, facts: VideoFacts, wav: str, others: bool, root: Path, findings: list[Finding]
+) -> Path | None:
+    """The video itself, if it has sound, where a clip has no wav file; adds to `findings`.
 
     wav: the file that there might be; others: whether other clips have theirs, so that none at all is an error.
     """
+    report = Report(relative(video, root), findings)
     if facts.has_sound:
         if others:
             report.warning("sound-there", "has no wav file", "nothing to do: the sound of the video is taken")

@@ -3,11 +3,12 @@
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.corpora.findings import Finding, relative
+from crossfold.datasets.corpora.findings import Finding, Report
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -33,26 +34,26 @@ def embedded_layout(root: Path) -> str | None:
 
 def read_spans(root: Path, findings: list[Finding]) -> Mapping[str, Sequence[Span]]:
     """Planted spans of `truth/spans.csv` by clip; a damaged table becomes a finding."""
-    path = root / "truth" / "spans.csv"
     spans: dict[str, list[Span]] = defaultdict(list)
-    try:
-        for row in read_rows(path, ("clip", "start", "end", "kind", "modality")):
+    with _damage_of("spans.csv", findings):
+        for row in read_rows(root / "truth" / "spans.csv", ("clip", "start", "end", "kind", "modality")):
             span = Span(int(row["start"]), int(row["end"]), row["kind"], row["modality"], row.get("detail") or "")
             spans[row["clip"]].append(span)
-    except ValueError as error:
-        findings.append(_damaged(path, root, error))
     return spans
 
 
 def read_subjects(root: Path, findings: list[Finding]) -> Mapping[str, str]:
     """Who is seen in each clip, by `truth/clips.csv`; a damaged table becomes a finding."""
-    path = root / "truth" / "clips.csv"
+    rows: list[dict[str, str]] = []
+    with _damage_of("clips.csv", findings):
+        rows = read_rows(root / "truth" / "clips.csv", ("clip", "subject"))
+    return {row["clip"]: row["subject"] for row in rows}
+
+
+@contextmanager
+def _damage_of(name: str, findings: list[Finding]) -> Iterator[None]:
     try:
-        return {row["clip"]: row["subject"] for row in read_rows(path, ("clip", "subject"))}
+        yield
     except ValueError as error:
-        findings.append(_damaged(path, root, error))
-        return {}
-
-
-def _damaged(path: Path, root: Path, error: ValueError) -> Finding:
-    return Finding(relative(path, root), "truth-readable", f"is not the table it should be: {error}", "make it again")
+        problem = f"is not the table it should be: {error}"
+        Report(f"truth/{name}", findings).error("truth-readable", problem, "make it again")

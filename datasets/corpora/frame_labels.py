@@ -6,19 +6,24 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.findings import Report, and_more
+from crossfold.datasets.corpora.findings import Finding, Report, and_more, relative
 
 _HEADER = "valence,arousal"
 _NUMBER = re.compile(r"\s*[-+.\d]")
 _AGAIN = "fetch the file again, or correct it; every frame has a line of its own"
 
 
-def read_labels(path: Path, report: Report) -> np.ndarray:
+def read_labels(path: Path, root: Path) -> tuple[np.ndarray, list[Finding]]:
     """Labels of a clip: float32 [frames, 2], valence then arousal, `UNLABELLED` kept as written.
 
-    Whatever breaks a rule goes to the report. With an error in it the labels are of no use, but they have a row for
-    every line, so that their number can be compared with other files.
+    Whatever breaks a rule is a finding, its file named relative to `root`. With an error among them the labels are
+    of no use, but they have a row for every line, so that their number can be compared with other files.
     """
+    findings: list[Finding] = []
+    return _read(path, Report(relative(path, root), findings)), findings
+
+
+def _read(path: Path, report: Report) -> np.ndarray:
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:

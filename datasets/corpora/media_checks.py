@@ -6,6 +6,7 @@ from PIL import Image
 
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files
+from crossfold.datasets.media.sound import check_wav_length
 from crossfold.datasets.media.transcripts import read_transcript
 
 TOLERANCE = 5
@@ -28,6 +29,13 @@ def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:
         report.error("transcript-length", problem, remedy)
     else:
         report.warning("transcript-length", problem, "nothing to do: they are left out")
+    return findings
+
+
+def check_wav(path: Path, root: Path) -> list[Finding]:
+    """A wav file is a wav file, and whole."""
+    findings: list[Finding] = []
+    attempt(check_wav_length, path, "sound-readable", root, findings)
     return findings
 
 

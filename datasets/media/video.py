@@ -19,9 +19,25 @@ from crossfold.platform.core.errors import DataError
 class VideoFacts:
     """What a container says about its pictures, none of them decoded."""
 
-    axis: TimeAxis
-    """A frame for each picture."""
+    fps: float
+    times: np.ndarray
+    """float64 [frames]: when each frame is shown, in seconds after the first."""
     has_sound: bool
+
+    @property
+    def axis(self) -> TimeAxis:
+        """A frame for each picture."""
+        return TimeAxis(self.times, self.fps)
+
+    @property
+    def frames(self) -> int:
+        """Pictures in the file."""
+        return self.axis.frames
+
+    @property
+    def seconds(self) -> float:
+        """From the begin of the first picture to the end of the last."""
+        return self.axis.seconds
 
 
 def probe(path: Path) -> VideoFacts:
@@ -42,7 +58,7 @@ def probe(path: Path) -> VideoFacts:
         if not packets or fps <= 0:
             raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
         times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
-        return VideoFacts(TimeAxis(times, fps), bool(container.streams.audio))
+        return VideoFacts(fps, times, bool(container.streams.audio))
 
 
 def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
@@ -59,7 +75,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
 
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
-    times = probe(path).axis.times
+    times = probe(path).times
     with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
         stream = container.streams.video[0]
         # Clips are read by several processes at a time, so threads would only compete.

@@ -37,9 +37,8 @@ from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, 
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
-from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_wav
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
-from crossfold.datasets.media.sound import check_wav_length
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts, probe
 
@@ -78,30 +77,29 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
 def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | None, list[Finding]]:
     """One clip and what is wrong with its files; no clip where that is an error."""
     root, media, name = folder.root, folder.listing.media, file.stem
-    findings: list[Finding] = []
+    labels, findings = (_no_labels(0), []) if partition == TEST else read_labels(file, root)
     report = Report(relative(file, root), findings)
-    labels = _no_labels(0) if partition == TEST else read_labels(file, report)
-    crops = take_crops(name, media, root, report)
+    crops = take_crops(name, media.crops.get(name, []), bool(media.crops), report.file, root, findings)
     video = find_video(root, folder.listing, name, report)
     facts = attempt(probe, video, "video-readable", root, findings)
     if partition == TEST and facts is not None:  # no label file says how many frames
-        labels = _no_labels(facts.axis.frames)
+        labels = _no_labels(facts.frames)
     if crops is not None and len(labels):
         # Where labels and pictures differ, that is one finding and not a second one about the crops.
-        frames = max(len(labels), facts.axis.frames if facts is not None else 0)
+        frames = max(len(labels), facts.frames if facts is not None else 0)
         findings += check_crops(crops, frames, TOLERANCE, root, decode=folder.deep)
     if video is None or facts is None:
         return None, findings
     audio = _find_sound(folder, name, video, facts, findings)
     if len(labels):
-        _check_length(len(labels), facts.axis.frames, relative(video, root), report)
-    transcript = take_transcript(of_clip(media.transcripts, name), facts.axis.seconds, root, findings)
+        _check_length(len(labels), facts.frames, relative(video, root), report)
+    transcript = take_transcript(of_clip(media.transcripts, name), facts.seconds, root, findings)
     if has_errors(findings):
         return None, findings
     # Labels after the last picture have nothing to be learnt from; those of the test part are all empty.
-    labels[facts.axis.frames :] = UNLABELLED
+    labels[facts.frames :] = UNLABELLED
     times, spans = _times(facts.axis, len(labels)), tuple(folder.spans.get(name, ()))
-    source, fps = video_name(name), facts.axis.fps
+    source, fps = video_name(name), facts.fps
     subject = folder.subjects.get(name, source)
     info = ClipInfo(name=name, video=source, subject=subject, partition=partition, fps=fps, frames=len(labels))
     clip = MediaClip(
@@ -119,11 +117,9 @@ def _find_sound(folder: _Folder, clip: str, video: Path, facts: VideoFacts, find
     root, sounds = folder.root, folder.listing.media.sounds
     wavs = of_clip(sounds, clip)
     if wavs:
-        attempt(check_wav_length, wavs[0], "sound-readable", root, findings)
+        findings += check_wav(wavs[0], root)
         return wavs[0]
-    return sound_of_video(
-        video, facts, f"{video_name(clip)}.wav", bool(sounds), Report(relative(video, root), findings)
-    )
+    return sound_of_video(video, facts, f"{video_name(clip)}.wav", bool(sounds), root, findings)
 
 
 def _check_length(labels: int, pictures: int, video: str, report: Report) -> None:

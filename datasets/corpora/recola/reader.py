@@ -103,23 +103,23 @@ def _examine(folder: _Folder, key: str) -> tuple[MediaClip | None, list[Finding]
     report = Report(where(root, folder.listing, key), findings)
     grid = read_labels(root, folder.listing, key, findings)
     video, facts = _find_video(folder, key, report)
-    crops = take_crops(key, media, root, report)
+    crops = take_crops(key, media.crops.get(key, []), bool(media.crops), report.file, root, findings)
     if facts is None or video is None:
         return None, findings
     if crops is not None:
         # No tolerance: numbers are frames.
-        findings += check_crops(crops, facts.axis.frames, 0, root, decode=folder.deep)
+        findings += check_crops(crops, facts.frames, 0, root, decode=folder.deep)
     audio = _find_sound(folder, key, video, facts, findings)
-    transcript = take_transcript(media.transcripts.get(key, []), facts.axis.seconds, root, findings)
+    transcript = take_transcript(media.transcripts.get(key, []), facts.seconds, root, findings)
     if grid is not None:
-        compare_ends(report, ("labels", len(grid) / RATE), ("video", facts.axis.seconds), "label-length")
+        compare_ends(report, ("labels", len(grid) / RATE), ("video", facts.seconds), "label-length")
     if grid is None or key not in folder.parts or has_errors(findings):
         return None, findings
     # Frames after the last label are left out; what is a frame is said by the stamps of the video alone.
-    frames = int(np.searchsorted(facts.axis.times, (len(grid) - SPARE) / RATE))
-    times = facts.axis.times[:frames]
+    frames = int(np.searchsorted(facts.times, (len(grid) - SPARE) / RATE))
+    times = facts.times[:frames]
     labels, spans = labels_at(grid, times, folder.shifts), tuple(folder.spans.get(key, ()))
-    subject, part, fps = folder.subjects.get(key, key), folder.parts[key], facts.axis.fps
+    subject, part, fps = folder.subjects.get(key, key), folder.parts[key], facts.fps
     info = ClipInfo(name=key, video=key, subject=subject, partition=part, fps=fps, frames=frames)
     clip = MediaClip(
         info=info, labels=labels, crops=crops, audio=audio, video=video, spans=spans, times=times, transcript=transcript
@@ -168,13 +168,13 @@ def _find_sound(folder: _Folder, key: str, video: Path, facts: VideoFacts, findi
     """The wav of the recording, else the video if it has sound, else nothing."""
     root, sounds = folder.root, folder.listing.media.sounds
     wavs = sounds.get(key, [])
-    report = Report(relative((wavs or [video])[0], root), findings)
     if not wavs:
-        return sound_of_video(video, facts, f"{key}.wav", bool(sounds), report)
+        return sound_of_video(video, facts, f"{key}.wav", bool(sounds), root, findings)
+    report = Report(relative(wavs[0], root), findings)
     wav = take_one(wavs, "sound-once", root, report)
     seconds = attempt(sound_seconds, wav, "sound-readable", root, findings)
     if seconds is not None:
-        compare_ends(report, ("sound", seconds), ("video", facts.axis.seconds), "sound-length")
+        compare_ends(report, ("sound", seconds), ("video", facts.seconds), "sound-length")
     return wav
 
 

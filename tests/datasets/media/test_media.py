@@ -42,10 +42,10 @@ def test_probe_counts_frames_and_times_without_decoding(tmp_path, video_file, co
     path = tmp_path / f"v.{container}"
     video_file(path, np.full(301, 90), NTSC)
     facts = probe(path)
-    assert facts.axis.frames == 301
-    assert facts.axis.fps == pytest.approx(float(NTSC), abs=1e-3)
+    assert facts.frames == 301
+    assert facts.fps == pytest.approx(float(NTSC), abs=1e-3)
     # Matroska rounds its time stamps to milliseconds.
-    np.testing.assert_allclose(facts.axis.times, np.arange(301) / float(NTSC), atol=1.1e-3)
+    np.testing.assert_allclose(facts.times, np.arange(301) / float(NTSC), atol=1.1e-3)
     assert not facts.has_sound
     assert read_sound(path) is None
 
