@@ -1,17 +1,15 @@
 """The queue that the workers of a launch take cells from, with a lease for each cell that runs.
 
+Plain bookkeeping with a clock handed in; `local_fleet` shares it among threads, `edge/fleet` makes a Ray actor of it.
 A lease ends with its cell, with its worker (which registers again after a restart), or by silence; then the cell goes
-back to the front of the queue and resumes from its own checkpoint. Threads of one process share a queue as it is;
-`edge/fleet` makes a Ray actor of it.
+back to the front of the queue and resumes from its own checkpoint.
 """
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
@@ -52,21 +50,6 @@ class QueueLimits:
     """An attempt hangs when no epoch ended for so long and for `HANG_EPOCHS` times the length of an epoch."""
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _locked(method: Callable[Concatenate["CellQueue", P], R]) -> Callable[Concatenate["CellQueue", P], R]:
-    """Lets one thread at a time into the queue."""
-
-    @wraps(method)
-    def locked(queue: "CellQueue", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with queue._lock:
-            return method(queue, *args, **kwargs)
-
-    return locked
-
-
 class CellQueue:
     """Workers, leases and what workers say; `CellStates` decides what becomes of the cells."""
 
@@ -90,9 +73,7 @@ class CellQueue:
         self._closed = False
         self._heard = clock()
         self._incarnation = uuid.uuid4().hex
-        self._lock = threading.RLock()
 
-    @_locked
     def submit(self, cells_json: Sequence[str], epoch_seconds: Mapping[str, float] | None = None) -> None:
         """Adds cells at the end; see `CellStates.submit`.
 
@@ -101,19 +82,16 @@ class CellQueue:
         for text in cells_json:
             self._cells.submit(text, epoch_seconds or {})
 
-    @_locked
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """Cancels cells, by default all: those that wait at once, those that run at their next epoch."""
         for cell_id in list(self._cells.cells) if cell_ids is None else cell_ids:
             if cell_id in self._cells.cells:
                 self._cells.cancel(self._cells.cells[cell_id])
 
-    @_locked
     def close(self) -> None:
         """No more cells will come: workers leave when the last one has ended."""
         self._closed = True
 
-    @_locked
     def register(self, rank: int, generation: str, world: int | None = None) -> None:
         """A worker process begins. Whatever the process before it in this rank held goes back.
 
@@ -134,7 +112,6 @@ class CellQueue:
                 # The controller reports deaths; a group also ends to begin again with more workers or fewer.
                 self._cells.interrupt(cell)
 
-    @_locked
     def workers_died(self, causes: Mapping[int, tuple[FailureClass, str]]) -> None:
         """Workers died, by rank, and their group ends with them. Cells of the other workers are not to blame."""
         self._hear()
@@ -146,12 +123,10 @@ class CellQueue:
                 self._cells.interrupt(cell)
         self._generations.clear()
 
-    @_locked
     def regroup(self) -> None:
         """Sends all workers away: running cells end their epoch, and go on with the workers that register next."""
         self.workers_died({})
 
-    @_locked
     def take(self, rank: int, generation: str) -> Answer:
         """The next cell for a registered worker; the same one again if the last answer did not reach it."""
         self._hear()
@@ -167,7 +142,6 @@ class CellQueue:
             return Assignment(cell.cell, cell.attempt)
         return "leave" if self._closed and not self._cells.waiting and not self._cells.running else "wait"
 
-    @_locked
     def heartbeat(self, cell_id: str, attempt: int) -> Verdict:
         """A sign of life from a running attempt; `stop` if the queue no longer wants it, `kill` if it hangs."""
         self._hear()
@@ -179,7 +153,6 @@ class CellQueue:
         cell.heard = self._clock()
         return "stop" if cell.cancelling else "continue"
 
-    @_locked
     def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
         """An epoch of a running attempt ended."""
         verdict = self.heartbeat(cell_id, attempt)
@@ -189,7 +162,6 @@ class CellQueue:
             self._cells.epoch(cell, report)
         return verdict
 
-    @_locked
     def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
         """An attempt ended. Of several attempts at one cell the first that is done counts; late others are ignored.
 
@@ -211,27 +183,23 @@ class CellQueue:
         else:
             self._cells.lose(cell, "the attempt stopped although it had not been cancelled")
 
-    @_locked
     def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
         """`finish`, then `take`: one way to the queue and back for a cell, not two."""
         self.finish(cell_id, attempt, outcome)
         return self.take(rank, generation)
 
-    @_locked
     def report_fatal(self, rank: int, message: str) -> None:
         """A worker cannot work at all, and a new one in its place could not either: the driver must end the launch."""
         self._hear()
         failure = Failure("", f"worker {rank}", FailureClass.CODE, 0, message, "", utc_now())
         self._cells.outbox.put(Event("fatal", "", rank=rank, failure=failure))
 
-    @_locked
     def watch(self, cell_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Where the named cells stand; unknown names are left out."""
         self._expire()
         known = self._cells.cells
         return {cell_id: known[cell_id].describe() for cell_id in cell_ids if cell_id in known}
 
-    @_locked
     def news(self) -> News:
         """What happened since the last call, and which workers are here."""
         self._expire()

@@ -1,6 +1,5 @@
 """The loop of every launch, grid or search: passes events on until the work is done, and stops it early if asked."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.monitor import Monitor
+from crossfold.platform.scheduling.stop_signals import StopRequest
 
 
 class WorkerPool(Protocol):
@@ -16,7 +16,7 @@ class WorkerPool(Protocol):
     poll_seconds: float
     """Between two looks of the driver at the queue."""
     workers: int
-    """How many cells run at once; known when the fleet was entered."""
+    """How many cells run at once; known when the pool was entered."""
 
     def __enter__(self) -> object: ...
 
@@ -35,40 +35,15 @@ class WorkerPool(Protocol):
         ...
 
 
-class StopRequest:
-    """Whether a launch should end early: after a signal, or because its time is up."""
-
-    def __init__(self, interrupted: threading.Event, seconds: float | None) -> None:
-        """`interrupted`: set by the first signal. `seconds`: from now until the time is up; None: no limit."""
-        self.interrupted = interrupted
-        self.time_up = False
-        """The time was up before the work was done and before any signal."""
-        self.active = threading.Event()
-        """No cell shall start any more."""
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-
-    def news(self) -> str:
-        """Notes why the launch stops when that is new, else nothing."""
-        if self.active.is_set():
-            return ""
-        self.time_up = self._deadline is not None and time.monotonic() >= self._deadline
-        if not (self.time_up or self.interrupted.is_set()):
-            return ""
-        self.active.set()
-        if self.time_up:
-            return "the time is up: running cells end their epoch. The same command continues."
-        return "stopping: running cells end their epoch; once more to stop at once. The same command continues."
-
-
-def drive(fleet: WorkerPool, monitor: Monitor, stop: StopRequest, over: Callable[[], bool]) -> None:
+def drive(pool: WorkerPool, monitor: Monitor, stop: StopRequest, over: Callable[[], bool]) -> None:
     """Passes events to the monitor until `over()`; cancels all cells, once, when the launch is to stop early."""
     while True:
-        monitor.feed(fleet.drain())
-        monitor.progress.workers = fleet.workers
+        monitor.feed(pool.drain())
+        monitor.progress.workers = pool.workers
         if over():
             return
-        if reason := stop.news():
+        if reason := stop.new_reason():
             monitor.note(reason)
-            fleet.cancel()
+            pool.cancel()
         # After a signal its event stays set, and waiting for it would spin.
-        (time.sleep if stop.interrupted.is_set() else stop.interrupted.wait)(fleet.poll_seconds)
+        (time.sleep if stop.interrupted.is_set() else stop.interrupted.wait)(pool.poll_seconds)

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError
@@ -14,6 +15,21 @@ from crossfold.platform.scheduling.worker import work
 from crossfold.platform.workspace.disk_space import DiskGate
 from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
 from crossfold.platform.workspace.workspace import Workspace
+
+
+class _Locked:
+    """A `CellQueue` that lets one thread in at a time."""
+
+    def __init__(self, queue: CellQueue) -> None:
+        self._queue = queue
+        self._lock = threading.Lock()
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with self._lock:
+                return getattr(self._queue, method)(*arguments, **named)
+
+        return call
 
 
 class LocalFleet:
@@ -27,7 +43,7 @@ class LocalFleet:
         self._workspace = workspace
         # This process has loaded them, and a system is registered once.
         self._options = replace(options, plugins=())
-        self._queue = CellQueue(options.limits, disk=DiskGate(workspace.root))
+        self._queue = cast(CellQueue, _Locked(CellQueue(options.limits, disk=DiskGate(workspace.root))))
         self._lease: Lease | None = None
         self._error: BaseException | None = None
         self._threads = [

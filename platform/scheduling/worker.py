@@ -12,14 +12,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.scheduling.cell_queue import Answer, Verdict
+from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import CellRunner, FleetOptions
 from crossfold.platform.scheduling.worker_log import TAIL
 from crossfold.platform.workspace.workspace import Workspace
@@ -34,24 +33,6 @@ class QueueLost(ConnectionError):
     """The queue is gone, and with it the driver: stop without a result and without a failure."""
 
 
-class Link(Protocol):
-    """The queue as a worker sees it: a `CellQueue`, or one in another process. Any call may raise `QueueLost`."""
-
-    def register(self, rank: int, generation: str, world: int | None = None) -> None: ...
-
-    def take(self, rank: int, generation: str) -> Answer: ...
-
-    def heartbeat(self, cell_id: str, attempt: int) -> Verdict: ...
-
-    def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict: ...
-
-    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None: ...
-
-    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer: ...
-
-    def report_fatal(self, rank: int, message: str) -> None: ...
-
-
 EndProcess = Callable[[str], None]
 """Ends this process, for a reason."""
 
@@ -59,9 +40,9 @@ EndProcess = Callable[[str], None]
 class Heartbeat:
     """One attempt as the queue sees it: heartbeats from a thread, epochs from the cell, and the wish to stop it."""
 
-    def __init__(self, link: Link, cell_id: str, attempt: int, end_process: EndProcess) -> None:
+    def __init__(self, queue: CellQueue, cell_id: str, attempt: int, end_process: EndProcess) -> None:
         """Nothing is sent before `beating`. `end_process` is called if the attempt hangs."""
-        self._link = link
+        self._queue = queue
         self._cell_id = cell_id
         self._attempt = attempt
         self._end_process = end_process
@@ -71,7 +52,7 @@ class Heartbeat:
     def epoch(self, cell_id: str, report: EpochReport) -> None:
         """Forwards the epoch; raises `Cancelled` if the queue wants this attempt to stop, or is gone."""
         try:
-            verdict = self._link.epoch(cell_id, self._attempt, _with_memory(report))
+            verdict = self._queue.epoch(cell_id, self._attempt, _with_memory(report))
         except QueueLost:
             verdict = "stop"
         if verdict != "continue" or self._stop.is_set():
@@ -91,7 +72,7 @@ class Heartbeat:
     def _beat(self, seconds: float) -> None:
         while not self._over.wait(seconds):
             try:
-                verdict = self._link.heartbeat(self._cell_id, self._attempt)
+                verdict = self._queue.heartbeat(self._cell_id, self._attempt)
             except QueueLost:
                 verdict = "stop"
             if verdict == "continue":
@@ -104,7 +85,7 @@ class Heartbeat:
 
 
 def work(
-    link: Link,
+    queue: CellQueue,
     workspace: Workspace,
     options: FleetOptions,
     *,
@@ -121,7 +102,7 @@ def work(
     lost.
     """
     count = 0
-    end = end_process or partial(link.report_fatal, rank)
+    end = end_process or partial(queue.report_fatal, rank)
     with contextlib.suppress(QueueLost):
         try:
             for plugin in options.plugins:
@@ -131,29 +112,29 @@ def work(
         except Exception:
             # Every worker that starts in its place would fail in the same way.
             reason = f"cannot load {options.runner!r} and plugins {options.plugins!r}:\n{traceback.format_exc()}"
-            link.report_fatal(rank, reason)
+            queue.report_fatal(rank, reason)
             return count
         generation = uuid.uuid4().hex
-        link.register(rank, generation, world)
-        answer = link.take(rank, generation)
+        queue.register(rank, generation, world)
+        answer = queue.take(rank, generation)
         while answer != "leave":
             if answer == "wait":
                 time.sleep(max(IDLE_SECONDS, (world or 1) / 1000))
-                answer = link.take(rank, generation)
+                answer = queue.take(rank, generation)
                 continue
             cell, attempt = Cell.model_validate_json(answer.cell), answer.attempt
-            heartbeat = Heartbeat(link, cell.cell_id, attempt, end)
+            heartbeat = Heartbeat(queue, cell.cell_id, attempt, end)
             log = _standard_error_to(workspace.paths.log(cell.cell_id)) if end_process else contextlib.nullcontext()
             with heartbeat.beating(), log:
                 outcome, recorded = _attempt(runner, cell, workspace, heartbeat, attempt, device)
             count += 1
             if outcome.failure is None:
-                answer = link.finish_and_take(rank, generation, cell.cell_id, attempt, outcome)
+                answer = queue.finish_and_take(rank, generation, cell.cell_id, attempt, outcome)
                 continue
-            link.finish(cell.cell_id, attempt, outcome, recorded=recorded)
+            queue.finish(cell.cell_id, attempt, outcome, recorded=recorded)
             if not _computes(device):
                 end(f"cell {cell.cell_id} left {device} unusable")
-            answer = link.take(rank, generation)
+            answer = queue.take(rank, generation)
     return count
 
 

@@ -1,16 +1,6 @@
 """A sweep as a Ray job: the code travels along, the data stay where they are, the results land in the workspace.
 
-The head node needs the dependencies in its `python`, a dashboard (`ray start --head --dashboard-host 127.0.0.1
---include-dashboard true --disable-usage-stats`), and the workspace under the same path, as on a shared mount.
-A head with token authentication wants `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN_PATH` here as well; one on loopback may
-go without, with `RAY_AUTH_MODE=disabled` on both sides. Ray itself decides by whether `~/.ray/auth_token` exists, so
-say which.
-
-From a checkout the same goes through Ray's own command line:
-
-    ray job submit --address http://127.0.0.1:8265 --entrypoint-num-cpus 0 --working-dir . \\
-        --runtime-env-json '{"py_modules": [".pkg/crossfold"]}' \\
-        -- python -m crossfold.platform.edge.cli run demo --workspace /shared/workspace --address auto
+What the head node needs, and how to do the same with Ray's own command line, is in `docs/ray-jobs.md`.
 """
 
 import asyncio
@@ -118,14 +108,6 @@ def _checked(job: Job) -> tuple[str, str]:
             f"--only {job.conditions[0]}: {search} is a search, which chooses its cells", "leave --only out"
         )
     return "-".join(sweep.name for sweep in sweeps), "run" if search is None else "search"
-
-
-def job_status(address: str, job: str) -> str:
-    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
-    try:
-        return str(_connect(address).get_job_status(job))
-    except RuntimeError as error:
-        raise UserError(f"no job {job!r} at {address}: {_first_line(error)}", "`ray job list` shows them") from None
 
 
 def submission_id(sweep: str) -> str:

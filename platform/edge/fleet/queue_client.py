@@ -5,7 +5,7 @@ leave it at the end of their epoch, as it does not know them, and the driver sub
 """
 
 import contextlib
-import time
+import functools
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,61 +13,39 @@ from dataclasses import replace
 from typing import Any
 
 from crossfold.platform.core.errors import FleetError
-from crossfold.platform.core.outcome import EpochReport, Outcome
+from crossfold.platform.core.outcome import EpochReport
 from crossfold.platform.edge.fleet.cluster import NAMESPACE
-from crossfold.platform.scheduling.cell_queue import Answer, CellQueue, QueueLimits, Verdict
+from crossfold.platform.scheduling.cell_queue import CellQueue, QueueLimits, Verdict
 from crossfold.platform.scheduling.events import Event, News
 from crossfold.platform.scheduling.worker import QueueLost
 from crossfold.platform.workspace.disk_space import DiskGate
 from crossfold.platform.workspace.workspace import Workspace
 
-RETRIES = 30
-"""Pauses of a second while the queue cannot be reached: a node is slow, or the queue was lost and starts again."""
 MAX_RESTARTS = 20
 """How often Ray starts the queue again."""
 
 
-def retry_call(actor: Any, method: str, *arguments: Any, **named: Any) -> Any:
-    """The answer to a call of the queue. Raises `RayActorError` where it is gone, or out of reach for too long."""
-    import ray
-    from ray.exceptions import ActorUnavailableError
-
-    for _ in range(RETRIES):
-        with contextlib.suppress(ActorUnavailableError):
-            return ray.get(getattr(actor, method).remote(*arguments, **named))
-        time.sleep(1.0)
-    return ray.get(getattr(actor, method).remote(*arguments, **named))
-
-
 class RayLink:
-    """The queue as a worker sees it; see `CellQueue`. Epochs are sent without waiting; other calls are answered."""
+    """A `CellQueue` in another process, as a worker sees it. Epochs are sent without waiting; other calls are answered.
+
+    Raises `QueueLost` where the queue is gone.
+    """
 
     IN_FLIGHT = 16
     """Epochs sent and not yet acknowledged, above which the sender waits."""
 
     def __init__(self, actor: Any) -> None:
-        """`actor`: handle of a `CellQueue`."""
+        """`actor`: handle of the queue."""
         self._actor = actor
         self._sent: deque[Any] = deque()
 
-    def register(self, rank: int, generation: str, world: int | None = None) -> None:
-        """See `CellQueue.register`."""
-        self._call("register", rank, generation, world)
-
-    def take(self, rank: int, generation: str) -> Answer:
-        """See `CellQueue.take`."""
-        answer: Answer = self._call("take", rank, generation)
-        return answer
-
-    def heartbeat(self, cell_id: str, attempt: int) -> Verdict:
-        """See `CellQueue.heartbeat`."""
-        verdict: Verdict = self._call("heartbeat", cell_id, attempt)
-        return verdict
+    def __getattr__(self, method: str) -> Any:
+        return functools.partial(self._call, method)
 
     def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
         """Sends the epoch; the verdict is that on epochs acknowledged by now."""
         import ray
-        from ray.exceptions import ActorUnavailableError, RayActorError
+        from ray.exceptions import RayActorError
 
         self._sent.append(self._actor.epoch.remote(cell_id, attempt, report))
         verdict: Verdict = "continue"
@@ -79,33 +57,19 @@ class RayLink:
             try:
                 if ray.get(self._sent.popleft()) != "continue":
                     verdict = "stop"
-            except ActorUnavailableError:
-                # The heartbeat asks again.
-                continue
             except RayActorError as error:
                 raise QueueLost(str(error)) from error
         return verdict
 
-    def finish(self, cell_id: str, attempt: int, outcome: Outcome, *, recorded: bool = True) -> None:
-        """See `CellQueue.finish`."""
-        self._sent.clear()
-        self._call("finish", cell_id, attempt, outcome, recorded=recorded)
-
-    def finish_and_take(self, rank: int, generation: str, cell_id: str, attempt: int, outcome: Outcome) -> Answer:
-        """See `CellQueue.finish_and_take`."""
-        self._sent.clear()
-        answer: Answer = self._call("finish_and_take", rank, generation, cell_id, attempt, outcome)
-        return answer
-
-    def report_fatal(self, rank: int, message: str) -> None:
-        """See `CellQueue.report_fatal`."""
-        self._call("report_fatal", rank, message)
-
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        import ray
         from ray.exceptions import RayActorError
 
+        if method.startswith("finish"):
+            # No verdict on its epochs can matter any more.
+            self._sent.clear()
         try:
-            return retry_call(self._actor, method, *arguments, **named)
+            return ray.get(getattr(self._actor, method).remote(*arguments, **named))
         except RayActorError as error:
             raise QueueLost(str(error)) from error
 
@@ -134,7 +98,8 @@ class DriverQueue:
         # the driver's node, so it lives there: any other may be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": self.name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
-        queue = ray.remote(CellQueue).options(max_restarts=MAX_RESTARTS, **options)
+        # Calls that are lost with the queue, or on their way, are repeated by Ray; each may be made twice.
+        queue = ray.remote(CellQueue).options(max_restarts=MAX_RESTARTS, max_task_retries=-1, **options)
         self._actor = queue.remote(limits, disk=DiskGate(self._workspace.root))
 
     def submit(self, cells: Mapping[str, str], epoch_seconds: Mapping[str, float]) -> None:
@@ -186,10 +151,11 @@ class DriverQueue:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls the actor. Raises `FleetError` where there is none any more."""
+        import ray
         from ray.exceptions import RayActorError
 
         try:
-            return retry_call(self._actor, method, *arguments)
+            return ray.get(getattr(self._actor, method).remote(*arguments))
         except RayActorError as error:
             reason = str(error).splitlines()[0]
             raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from error

@@ -5,14 +5,18 @@ fleet starts, so that planning and listing stay fast.
 """
 
 import contextlib
+import os
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.fleet.cluster import (
     MOST_WORKERS,
+    NAMESPACE,
     ask_gpu_bytes,
     clear_train_storage,
     cluster_resources,
@@ -22,12 +26,13 @@ from crossfold.platform.edge.fleet.cluster import (
     remove_placement_groups,
     train_storage,
 )
-from crossfold.platform.edge.fleet.queue_client import DriverQueue
-from crossfold.platform.edge.fleet.train_worker import train_worker
+from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
 from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
+from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.events import Event, raise_fatal
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from crossfold.platform.scheduling.gpu_sharing import Sharing
+from crossfold.platform.scheduling.gpu_sharing import Sharing, fraction_of
+from crossfold.platform.scheduling.worker import work
 from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -136,7 +141,7 @@ class Fleet:
     @property
     def _resources(self) -> dict[str, float]:
         """Of each worker."""
-        gpu = {"GPU": self._sharing.share.fraction} if self._sharing is not None else {}
+        gpu = {"GPU": fraction_of(self._sharing.k)} if self._sharing is not None else {}
         return {"CPU": float(self._options.threads)} | gpu
 
     def _affordable(self) -> int:
@@ -204,3 +209,30 @@ class Fleet:
         self._group.join(0 if self._hurried else LEAVE_SECONDS)
         self._queue.kill()
         clear_train_storage(self._workspace, self.queue_name, cluster=self._elastic)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """The loop of one Ray Train worker. Never calls `ray.train.report`, which would hold up all ranks."""
+    import ray
+    import ray.train
+    import ray.train.torch
+
+    options: FleetOptions = config["options"]
+    context = ray.train.get_context()
+    workspace = Workspace.at(config["workspace"])
+    work(
+        cast(CellQueue, RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))),
+        workspace,
+        options,
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=options.device or (str(ray.train.torch.get_device()) if options.use_gpu else "cpu"),
+        end_process=_kill_this_worker,
+    )
+    workspace.settle()
+
+
+def _kill_this_worker(why: str) -> None:
+    """Ray Train starts another worker in its place; nothing gentler ends a thread that hangs in native code."""
+    sys.stderr.write(f"{why}: this worker ends itself\n")
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.edge.fleet.multi_device import MultiDeviceRunner, reserve_cluster
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
-from crossfold.platform.scheduling.drive import StopRequest, WorkerPool, drive
+from crossfold.platform.scheduling.drive import WorkerPool, drive
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.local_fleet import LocalFleet
 from crossfold.platform.scheduling.monitor import FleetSummary, Monitor, SilentView, View
 from crossfold.platform.scheduling.run_order import Forecast
-from crossfold.platform.scheduling.stop_signals import interruptions
+from crossfold.platform.scheduling.stop_signals import stop_request
 from crossfold.platform.scheduling.tracker import TrackerOf
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -41,12 +41,12 @@ def run_cells(
         return FleetSummary()
     options, view, forecast = options or FleetOptions(), view or SilentView(), forecast or Forecast()
     monitor = Monitor(sweep, workspace, view, tracker_of, cells=cells, finished=finished)
-    with interruptions() as interrupted, view.showing(monitor.progress), contextlib.ExitStack() as opened:
-        stop = StopRequest(interrupted, options.stop_after)
+    stop_after = options.stop_after
+    with stop_request(stop_after) as stop, view.showing(monitor.progress), contextlib.ExitStack() as opened:
         pools = _pools(cells, workspace, options, forecast, view, opened)
         try:
             for pool, mine in pools:
-                if stop.active.is_set() or interrupted.is_set():
+                if stop.active.is_set() or stop.interrupted.is_set():
                     monitor.feed(Event(kind, cell.cell_id) for cell in mine for kind in ("queued", "cancelled"))
                     continue
                 with pool:
@@ -58,7 +58,7 @@ def run_cells(
         finally:
             monitor.write_status()
     largest, _ = max(pools, key=lambda turn: len(turn[1]))
-    return monitor.progress.summary(largest.workers, interrupted=interrupted.is_set(), time_up=stop.time_up)
+    return monitor.progress.summary(largest.workers, interrupted=stop.interrupted.is_set(), time_up=stop.time_up)
 
 
 def _pools(

@@ -15,22 +15,18 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from crossfold.platform.core.errors import FleetError, UserError
-from crossfold.platform.core.files import whole_file, write_json
 from crossfold.platform.edge.fleet.cluster import NAMESPACE, use_settings
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.search import tune_trial
-from crossfold.platform.edge.search.study import STATES, Study, describe_space
+from crossfold.platform.edge.search.result import GRACE_EPOCHS, REDUCTION, SearchResult, save_result
+from crossfold.platform.edge.search.study import Study
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
-from crossfold.platform.scheduling.drive import StopRequest, drive
+from crossfold.platform.scheduling.drive import drive
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import Monitor, SilentView
-from crossfold.platform.scheduling.stop_signals import interruptions
+from crossfold.platform.scheduling.stop_signals import StopRequest, stop_request
 from crossfold.platform.scheduling.tracker import Tracker
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
 
 NEVER = 10**6
 """An epoch at which ASHA would end a trial; cells end by themselves."""
-GRACE_EPOCHS, REDUCTION = 3, 3
-"""ASHA: no trial is stopped before the third epoch; at each rung the best third goes on."""
 MOST_TRIALS_AT_ONCE = 32
 SETTLE_SECONDS = 10.0
 """How long cells of stopped trials, which end with their epoch, are waited for."""
@@ -55,17 +49,6 @@ TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found."""
-
-    best_params: dict[str, Any]
-    best_value: float
-    """Mean over inner folds, targets and seeds of the best selection CCC."""
-    trials: pd.DataFrame
-    """One row a trial: number, state, value, epochs, seconds, parameters."""
 
 
 def run_search(
@@ -99,16 +82,18 @@ def run_search(
         tracker.launch(search.name, ())
         try:
             monitor = Monitor(search.name, workspace, view, lambda cell_id: tracker)
-            with interruptions() as interrupted:
-                stop = StopRequest(interrupted, options.stop_after)
-                with Fleet(workspace, options) as fleet, _driven(fleet, monitor, stop):
-                    _tune(study, workspace, fleet, wanted, stop.active, show)
+            with (
+                stop_request(options.stop_after) as stop,
+                Fleet(workspace, options) as fleet,
+                _driven(fleet, monitor, stop),
+            ):
+                _tune(study, workspace, fleet, wanted, stop.active, show)
         finally:
             tracker.close()
         if stop.active.is_set():
             show(f"the time is up after {study.judged} of {wanted} trials; the same command continues")
             return None
-    return _save(search, store, study, workspace)
+    return save_result(search, store, study, workspace)
 
 
 def trials_at_once(workers: int, cells_per_trial: int) -> int:
@@ -125,7 +110,7 @@ def _driven(fleet: Fleet, monitor: Monitor, stop: StopRequest) -> Iterator[None]
     No trial starts any more once `stop` is active: after a signal, when the time is up, or when the fleet cannot go on.
     """
     ended = threading.Event()
-    errors: list[FleetError] = []
+    errors: list[Exception] = []
     settled = math.inf
 
     def over() -> bool:
@@ -134,10 +119,11 @@ def _driven(fleet: Fleet, monitor: Monitor, stop: StopRequest) -> Iterator[None]
     def run() -> None:
         try:
             drive(fleet, monitor, stop, over)
-        except FleetError as error:
+        except Exception as error:
+            # Raised again in the main thread, once Tune has ended its trials.
             errors.append(error)
             stop.active.set()
-            with contextlib.suppress(FleetError):
+            with contextlib.suppress(Exception):
                 fleet.cancel()
 
     thread = threading.Thread(target=run, name="search-events", daemon=True)
@@ -199,35 +185,3 @@ def _tune(
         tuner.fit()
     finally:
         shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)
-
-
-def _save(search: "Search", store: "FeatureStore", study: Study, workspace: Workspace) -> SearchResult:
-    """Writes `searches/<name>.json` and, next to it, the table of trials."""
-    table, best = study.table(), study.best
-    if best is None:
-        raise UserError(
-            f"search {search.name}: none of {len(table)} trials ran to its end",
-            "`crossfold status` lists the failures of their cells",
-        )
-    folder = workspace.paths.searches
-    write_json(
-        folder / f"{search.name}.json",
-        {
-            "name": search.name,
-            "corpus": store.corpus,
-            "store": store.content_hash,
-            "study": study.name,
-            "search": search.model_dump(mode="json"),
-            "space": describe_space(search.space),
-            "sampler": {"kind": "tpe", "seed": search.sampler_seed, "multivariate": True, "constant_liar": True},
-            "scheduler": {"kind": "asha", "grace_epochs": GRACE_EPOCHS, "reduction": REDUCTION},
-            "objective": "mean over inner folds, targets and seeds of the best selection CCC",
-            "trials": {state: int((table["state"] == state).sum()) for state in STATES},
-            "best_params": best[0],
-            "best_value": best[1],
-            "cells": study.cells,
-        },
-    )
-    with whole_file(folder / f"{search.name}.parquet") as draft:
-        table.to_parquet(draft, index=False)
-    return SearchResult(best[0], best[1], table)

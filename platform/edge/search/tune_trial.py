@@ -84,31 +84,30 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     import ray
     from ray import tune
 
-    from crossfold.platform.edge.fleet.queue_client import retry_call
-
     texts = {Cell.model_validate_json(text).cell_id: text for text in config["cells"]}
     actor: Any = ray.get_actor(queue, namespace=namespace)
     space = Workspace.at(workspace)
     board = Scoreboard(list(texts))
     _collect(board, space)
-    retry_call(actor, "submit", [texts[cell_id] for cell_id in board.waiting()])
+    ray.get(actor.submit.remote([texts[cell_id] for cell_id in board.waiting()]))
     reported = 0
     try:
-        while waiting := board.waiting():
-            time.sleep(POLL_SECONDS)
-            board.see(retry_call(actor, "watch", waiting))
-            _collect(board, space)
+        while True:
+            waiting = board.waiting()
             # The last epoch is reported with the end.
-            for epoch in range(reported + 1, board.epoch + bool(board.waiting())):
+            for epoch in range(reported + 1, board.epoch + bool(waiting)):
                 tune.report({METRIC: board.value(epoch), "epoch": epoch, "finished": False})
                 reported = epoch
-        for epoch in range(reported + 1, board.epoch):
-            tune.report({METRIC: board.value(epoch), "epoch": epoch, "finished": False})
+            if not waiting:
+                break
+            time.sleep(POLL_SECONDS)
+            board.see(ray.get(actor.watch.remote(waiting)))
+            _collect(board, space)
         tune.report({METRIC: board.value(board.epoch), "epoch": board.epoch, "finished": True})
     finally:
         # Tune ends a stopped trial by an exception out of `report`.
         if waiting := board.waiting():
-            retry_call(actor, "cancel", waiting)
+            ray.get(actor.cancel.remote(waiting))
 
 
 def _collect(board: Scoreboard, workspace: Workspace) -> None:

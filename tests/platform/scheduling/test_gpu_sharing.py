@@ -13,14 +13,21 @@ from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.execution.cost_history import known_gpu_peaks
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from crossfold.platform.scheduling.gpu_sharing import CONTEXT_BYTES, MOST, GpuShare, Sharing, share_for, smallest_excess
+from crossfold.platform.scheduling.gpu_sharing import (
+    CONTEXT_BYTES,
+    MOST,
+    Sharing,
+    fraction_of,
+    smallest_excess,
+    workers_per_gpu,
+)
 
 GIB = 2**30
 
 
 @given(k=st.integers(1, 64))
 def test_so_many_fit_and_not_one_more(k):
-    fraction = GpuShare(k).fraction
+    fraction = fraction_of(k)
     assert round(fraction * 10_000) == pytest.approx(fraction * 10_000), "Ray counts in ten-thousandths"
     # Ray counts in whole grains, its elastic workers by dividing floats.
     assert k * round(fraction * 10_000) <= 10_000 < (k + 1) * round(fraction * 10_000)
@@ -34,7 +41,7 @@ def test_so_many_fit_and_not_one_more(k):
     most=st.integers(1, 16),
 )
 def test_the_hungriest_variant_fits_k_times_and_k_is_the_largest(total, peaks, headroom, most):
-    k = share_for(total, peaks, headroom=headroom, most=most).k
+    k = workers_per_gpu(total, peaks, headroom=headroom, most=most)
     need = max(peaks, default=0) + CONTEXT_BYTES
     usable = total * (1 - headroom)
     assert 1 <= k <= most
@@ -45,14 +52,14 @@ def test_the_hungriest_variant_fits_k_times_and_k_is_the_largest(total, peaks, h
 @given(total=st.integers(2 * GIB, 200 * GIB), k=st.integers(2, 16))
 def test_a_peak_of_which_k_did_not_fit_makes_one_less(total, k):
     peak = smallest_excess(total, k)
-    assert peak <= 0 or share_for(total, [peak], most=16).k == k - 1
+    assert peak <= 0 or workers_per_gpu(total, [peak], most=16) == k - 1
     assert smallest_excess(total, 1) == smallest_excess(0, k) == 0
 
 
 def test_without_a_measurement_a_worker_has_its_gpu_alone():
-    assert share_for(80 * GIB, ()).k == share_for(80 * GIB, [0]).k == share_for(0, [GIB]).k == 1
-    assert share_for(80 * GIB, [1]).k == MOST
-    assert share_for(10 * GIB, [9 * GIB]).k == 1
+    assert workers_per_gpu(80 * GIB, ()) == workers_per_gpu(80 * GIB, [0]) == workers_per_gpu(0, [GIB]) == 1
+    assert workers_per_gpu(80 * GIB, [1]) == MOST
+    assert workers_per_gpu(10 * GIB, [9 * GIB]) == 1
 
 
 def report(peak: int) -> EpochReport:
@@ -69,11 +76,11 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     small, large = tiny_cell("concat"), tiny_cell("jca")
     sharing = Sharing(24 * GIB, workspace)
     sharing.expect([small, large])
-    assert sharing.share.k == 1
+    assert sharing.k == 1
     assert not sharing.observe([Event("epoch", small.cell_id, 1, report=report(GIB))]), "jca is not measured yet"
     assert sharing.observe([Event("epoch", large.cell_id, 1, report=report(4 * GIB))])
-    assert sharing.share == share_for(24 * GIB, [GIB, 4 * GIB])
-    assert sharing.share.k == 4
+    assert sharing.k == workers_per_gpu(24 * GIB, [GIB, 4 * GIB])
+    assert sharing.k == 4
     assert not sharing.observe([Event("epoch", large.cell_id, 1, report=report(2 * GIB))]), "the peak is what counts"
     sharing.save()
     assert sorted(known_gpu_peaks(workspace).values()) == [GIB, 4 * GIB]
@@ -85,7 +92,7 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     again = Sharing(24 * GIB, workspace)
     again.expect([small, large.model_copy(update={"seed": 5})])
     assert again.observe([])
-    assert again.share.k == 4, "measured by an earlier launch"
+    assert again.k == 4, "measured by an earlier launch"
 
 
 def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspace, tiny_cell):
@@ -93,25 +100,25 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
     sharing = Sharing(10 * GIB, workspace)
     sharing.expect(cells)
     sharing.observe([Event("epoch", cells[0].cell_id, 1, report=report(GIB))])
-    before = sharing.share.k
+    before = sharing.k
     assert before == 5
     sharing.observe([Event("started", cell.cell_id, 1) for cell in cells])
     failing = [Event("requeued", cell.cell_id, 1, failure=oom(cell)) for cell in cells[:2]]
     assert sharing.observe(failing[:1])
-    assert sharing.share.k == before - 1
+    assert sharing.k == before - 1
     assert not sharing.observe(failing[1:]), "it began under the old share"
     sharing.save()
     next_launch = Sharing(10 * GIB, workspace)
     next_launch.expect(cells)
     next_launch.observe(())
-    assert next_launch.share.k == before - 1, "what did not fit is not tried again by the next launch"
+    assert next_launch.k == before - 1, "what did not fit is not tried again by the next launch"
     infra = replace(oom(cells[2]), kind=FailureClass.INFRA)
     assert not sharing.observe([Event("requeued", cells[2].cell_id, 1, failure=infra)])
     for _ in range(10):
         sharing.observe(
             [Event("started", cells[0].cell_id, 1), Event("requeued", cells[0].cell_id, failure=oom(cells[0]))]
         )
-    assert sharing.share.k == 1
+    assert sharing.k == 1
 
 
 @pytest.fixture
@@ -152,7 +159,7 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
                     ended[event.kind] += 1
                     if event.failure is not None:
                         failures.append(event.failure)
-                now = (fleet._sharing.share.k, fleet.workers)
+                now = (fleet._sharing.k, fleet.workers)
                 shares += [now] if now not in shares[-1:] else []
                 time.sleep(0.1)
     finally:

@@ -1,12 +1,15 @@
 """The driver's end of the queue: what it tells a queue that was lost, and what it hears from one that was not."""
 
+from unittest.mock import MagicMock
+
 import pytest
 
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import Outcome
-from crossfold.platform.edge.fleet.queue_client import DriverQueue
+from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.cell_queue import CellQueue
+from crossfold.platform.scheduling.worker import QueueLost
 
 
 class Losable(DriverQueue):
@@ -106,14 +109,21 @@ def test_a_forecast_is_told_again(queue, cells):
 
 
 def test_a_queue_that_is_gone_for_good_says_what_to_do(workspace, monkeypatch):
+    import ray
     from ray.exceptions import ActorDiedError
 
-    def gone(actor, method, *arguments):
+    def gone(reference):
         raise ActorDiedError
 
-    monkeypatch.setattr("crossfold.platform.edge.fleet.queue_client.retry_call", gone)
+    monkeypatch.setattr(ray, "get", gone)
+    queue = DriverQueue(workspace)
+    queue._actor = MagicMock()
     with pytest.raises(FleetError, match="run the same command again to continue"):
-        DriverQueue(workspace).call("news")
+        queue.call("news")
+    link = RayLink(queue._actor)
+    for call in (lambda: link.take(0, "g"), lambda: link.finish("cell", 1, Outcome("done", 1.0), recorded=True)):
+        with pytest.raises(QueueLost):
+            call()
 
 
 def test_an_event_of_no_cell_changes_nothing(queue):

@@ -19,11 +19,11 @@ from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
 from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.launch.preflight import check_search
-from crossfold.platform.edge.search import run_search as tune_search
+from crossfold.platform.edge.search.result import save_result
 from crossfold.platform.edge.search.run_search import run_search, trials_at_once
 from crossfold.platform.edge.search.study import Study
 from crossfold.platform.edge.search.tune_trial import Scoreboard, TrialFailed
-from crossfold.platform.scheduling import drive
+from crossfold.platform.scheduling import stop_signals
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
@@ -282,7 +282,7 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
     study = open_study(search, store, workspace)
     play(study, [0.1, 0.2], "FAIL")
     with pytest.raises(UserError, match="none of 2 trials"):
-        tune_search._save(search, store, study, workspace)
+        save_result(search, store, study, workspace)
     assert not (workspace.root / "searches").exists()
 
 
@@ -294,7 +294,7 @@ def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, m
         # The time is up when the first trial has ended, however long the cluster took to start.
         return time.monotonic() + 1000 * bool(said)
 
-    monkeypatch.setattr(drive, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    monkeypatch.setattr(stop_signals, "time", SimpleNamespace(monotonic=clock))
     options = FleetOptions(workers=1, runner="fake_search:quick", stop_after=500)
     found = run_search(make_search(trials=6), store, workspace, options, tracker=RecordingTracker(), show=said.append)
     assert found is None
