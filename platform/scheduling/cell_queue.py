@@ -103,6 +103,7 @@ class CellQueue:
                 self._cells.interrupt(cell)
             self._generations = {other: name for other, name in self._generations.items() if other < world}
         if self._generations.get(rank) == generation:
+            # Ray repeated the call; the worker may have taken a cell since the first one.
             return
         self._generations[rank] = generation
         for cell in self._running(lambda held: held == rank):
@@ -124,7 +125,7 @@ class CellQueue:
         self._generations.clear()
 
     def regroup(self) -> None:
-        """Sends all workers away: running cells end their epoch, and go on with the workers that register next."""
+        """Dismisses all workers: running cells end their epoch, and go on with the workers that register next."""
         self.workers_died({})
 
     def take(self, rank: int, generation: str) -> Answer:
@@ -132,6 +133,7 @@ class CellQueue:
         self._hear()
         self._expire()
         if self._generations.get(rank) != generation:
+            # Another process has this rank by now, or the queue is a new one, which knows no worker.
             return "leave"
         cell = next(iter(self._running(lambda held: held == rank)), None)
         if cell is not None:
@@ -143,9 +145,10 @@ class CellQueue:
         return "leave" if self._closed and not self._cells.waiting and not self._cells.running else "wait"
 
     def heartbeat(self, cell_id: str, attempt: int) -> Verdict:
-        """A sign of life from a running attempt; `stop` if the queue no longer wants it, `kill` if it hangs."""
+        """A running attempt is alive. The answer is `stop` if the queue no longer wants it, `kill` if it hangs."""
         self._hear()
         if (cell_id, attempt) in self._hung:
+            # The cell was given to another worker long ago, but this process is still stuck in it.
             return "kill"
         cell = self._current(cell_id, attempt)
         if cell is None:
@@ -202,6 +205,7 @@ class CellQueue:
 
     def news(self) -> News:
         """What happened since the last call, and which workers are here."""
+        # Also when every worker is gone and none asks for a cell, leases end.
         self._expire()
         return News(self._cells.outbox.drain(), self.silence(), len(self._generations), self._incarnation)
 
@@ -227,7 +231,7 @@ class CellQueue:
             known = cell.epoch_seconds or self._longest_epoch or UNKNOWN_EPOCH_SECONDS
             still, limit = now - cell.moved, max(self._limits.hang_seconds, HANG_EPOCHS * known)
             if now - cell.heard > self._limits.lease_seconds:
-                self._cells.lose(cell, f"no sign of life from its worker for {self._limits.lease_seconds:.0f} s")
+                self._cells.lose(cell, f"its worker sent no heartbeat for {self._limits.lease_seconds:.0f} s")
             elif still > limit:
                 self._hung.add((cell.cell_id, cell.attempt))
                 self._cells.lose(cell, f"it hangs: no epoch ended for {still:.0f} s, the limit is {limit:.0f} s")

@@ -46,7 +46,7 @@ class CellState:
     rank: int = -1
     """Of the worker that runs it."""
     heard: float = 0.0
-    """When that worker gave its last sign of life."""
+    """When that worker sent its last heartbeat."""
     moved: float = 0.0
     """When the attempt began, or its last epoch ended."""
 
@@ -89,6 +89,7 @@ class CellStates:
                 cell.cell_id, text, cell.label, epoch_seconds.get(cell.cell_id, 0.0)
             )
         elif known.state == "running" and known.cancelling:
+            # Its attempt has not ended yet; when it has, the cell is queued again.
             known.resubmitted = True
             return
         elif known.state != "cancelled":
@@ -106,6 +107,7 @@ class CellStates:
     def next(self) -> CellState | None:
         """The cell that should start now, if any; see the class for the suspected ones."""
         if any(self._suspected(cell) for cell in self.running.values()):
+            # A suspected cell runs alone until it has ended.
             return None
         found = next((cell for cell in self.waiting.values() if not self._suspected(cell)), None)
         if found is None and self.waiting and not self.running:
@@ -139,7 +141,7 @@ class CellStates:
             self._queue_anew(cell)
 
     def lose(self, cell: CellState, why: str, kind: FailureClass = FailureClass.INFRA) -> None:
-        """An attempt ended without a word from its worker."""
+        """An attempt ended, and its worker could not report how."""
         if cell.cancelling:
             self.stop(cell)
         else:
@@ -165,8 +167,9 @@ class CellStates:
         if failure.kind not in RETRIED or cell.consecutive_failures >= self._max_attempts:
             self._end(cell, "failed", failure=failure, recorded=recorded, seconds=seconds)
             return
-        told: dict[str, Any] = {"failure": failure, "seconds": seconds, "recorded": recorded}
-        self.outbox.put(Event("requeued", cell.cell_id, cell.attempt, cell.rank, **told))
+        details: dict[str, Any] = {"failure": failure, "seconds": seconds, "recorded": recorded}
+        self.outbox.put(Event("requeued", cell.cell_id, cell.attempt, cell.rank, **details))
+        # Reported all the same: the failure log and MLflow show every failed attempt.
         if cell.cancelling:
             self.stop(cell)
         else:
@@ -186,10 +189,10 @@ class CellStates:
         if first:
             self.waiting.move_to_end(cell.cell_id, last=False)
 
-    def _end(self, cell: CellState, state: Literal["done", "failed", "cancelled"], **told: Any) -> None:
+    def _end(self, cell: CellState, state: Literal["done", "failed", "cancelled"], **details: Any) -> None:
         self.running.pop(cell.cell_id, None)
         self.waiting.pop(cell.cell_id, None)
         rank = cell.rank if cell.state == "running" else -1
         cell.state = state
         kind: Literal["finished", "failed", "cancelled"] = "finished" if state == "done" else state
-        self.outbox.put(Event(kind, cell.cell_id, cell.attempt, rank, **told))
+        self.outbox.put(Event(kind, cell.cell_id, cell.attempt, rank, **details))

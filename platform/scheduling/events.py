@@ -49,7 +49,7 @@ class News:
 
 @dataclass
 class Outbox:
-    """Events that the driver has not fetched yet. Their number stays bounded however long the driver stays away."""
+    """Events that the driver has not fetched yet. Their number stays bounded however long it does not."""
 
     limit: int = EVENT_LIMIT
     events: list[Event] = field(default_factory=list)
@@ -58,6 +58,7 @@ class Outbox:
     def put(self, event: Event) -> None:
         """Adds an event; beyond the limit, an epoch replaces the last epoch of its cell."""
         if event.kind != "epoch":
+            # A later epoch of the cell must not take a place before this event.
             self._epochs.pop(event.cell_id, None)
         elif len(self.events) >= self.limit and event.cell_id in self._epochs:
             self.events[self._epochs[event.cell_id]] = event

@@ -47,7 +47,7 @@ class FleetOptions:
     """Runs one cell: a function, or the name of one as `package.module:function`."""
     limits: QueueLimits = field(default_factory=QueueLimits)
     patience_seconds: float = 180.0
-    """The launch fails when no worker gave a sign of life for so long; on a cluster of others, three times as long."""
+    """The launch fails when no worker was heard for so long; on a cluster of others, for three times as long."""
     resize_seconds: float = 30.0
     """How often the fleet looks for new nodes of a cluster."""
     stop_after: float | None = None

@@ -62,6 +62,7 @@ class LocalFleet:
         self._queue.cancel()
         self._queue.close()
         for thread in self._threads:
+            # After an error nothing is waited for: a thread may hang, and as a daemon it ends with the process.
             thread.join(0 if error[0] is not None else None)
         self._closing.close()
 

@@ -61,6 +61,7 @@ class Running:
     def row(self, cell_id: str, now: float) -> dict[str, Any]:
         """As plain data, for the status file."""
         report = self.report
+        # A CCC that is not a number is left out, as JSON has no NaN.
         return {
             "cell_id": cell_id,
             "label": self.label,
@@ -283,11 +284,11 @@ class Monitor:
         self._record_failures()
         full = not self._disk()
         if full and not self._disk_full:
-            self.note(f"the disk of {self._workspace.root} is full: no cell begins until there is room")
+            self.note(f"the disk of {self._workspace.root} is full: no cell starts until there is space")
         self._disk_full = full
 
     def _record_failures(self) -> None:
-        """What a full disk does not take waits until there is room."""
+        """Writes the failures that wait; what a full disk does not take waits on."""
         with contextlib.suppress(OSError):
             while self._unrecorded:
                 self._workspace.record_failure(self._unrecorded[0])

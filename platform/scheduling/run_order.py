@@ -34,6 +34,7 @@ class Forecast:
             for index, own in zip(members, seconds, strict=True):
                 turns.append((priority, min(begun / max(slots, 1), end - 2 * own), index))
                 begun += own
+        # Cells with the same turn keep their order, which their index says.
         return [cells[index] for _, _, index in sorted(turns)]
 
     def before(self, some: Sequence[Cell], others: Sequence[Cell]) -> bool:

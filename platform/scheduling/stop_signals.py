@@ -22,7 +22,7 @@ class StopRequest:
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def new_reason(self) -> str:
-        """Why the launch stops, for a person; empty if it does not, or if that was said before."""
+        """Why the launch stops, for a person; empty if it does not, or from the second call on."""
         if self.active.is_set():
             return ""
         self.time_up = self._deadline is not None and time.monotonic() >= self._deadline

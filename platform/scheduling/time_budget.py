@@ -32,6 +32,7 @@ def budget_seconds(until: str | None, lasting: str | None, now: datetime.datetim
             end = datetime.datetime.fromisoformat(until)
             end = end.astimezone().replace(tzinfo=None) if end.tzinfo else end
         else:
+            # `fromisoformat` wants 8:00 as 08:00.
             end = datetime.datetime.combine(now.date(), datetime.time.fromisoformat(until.zfill(5)))
             end += datetime.timedelta(days=end <= now)
     except ValueError:

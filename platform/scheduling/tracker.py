@@ -1,4 +1,4 @@
-"""Where a launch is logged besides the workspace. A tracker is a mirror: losing it loses nothing."""
+"""Where a launch is logged in addition to the workspace. A tracker is a mirror: losing it loses nothing."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol

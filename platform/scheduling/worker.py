@@ -24,7 +24,7 @@ from crossfold.platform.scheduling.worker_log import TAIL
 from crossfold.platform.workspace.workspace import Workspace
 
 HEARTBEAT_SECONDS = 1.0
-"""Between two signs of life of a running cell; also how late a cancellation may be noticed."""
+"""Between two heartbeats of a running cell; also how late a cancellation may be noticed."""
 IDLE_SECONDS = 0.1
 """A worker without work asks again after so long, or later in a large group, which asks 1,000 times a second."""
 
@@ -60,7 +60,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def beating(self, seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-        """Gives signs of life while the block runs, so that a long epoch is not taken for a dead worker."""
+        """Sends heartbeats while the block runs, so that a long epoch is not taken for a dead worker."""
         thread = threading.Thread(target=self._beat, args=(seconds,), name=f"heartbeat-{self._cell_id}", daemon=True)
         thread.start()
         try:
@@ -114,6 +114,7 @@ def work(
             reason = f"cannot load {options.runner!r} and plugins {options.plugins!r}:\n{traceback.format_exc()}"
             queue.report_fatal(rank, reason)
             return count
+        # Ranks are used again after a restart; this name tells the queue which process asks.
         generation = uuid.uuid4().hex
         queue.register(rank, generation, world)
         answer = queue.take(rank, generation)
@@ -189,6 +190,7 @@ def _computes(device: str) -> bool:
     try:
         torch.ones(1, device=device).item()
     except torch.OutOfMemoryError:
+        # Other processes may have filled the GPU; that passes.
         return True
     except RuntimeError:
         return False

@@ -137,6 +137,7 @@ def _copy_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
         if len({other.resolve() for other in files if other.name == path.name}) > 1:
             raise UserError(f"two sweep files are called {path.name}", "rename one of them")
         shutil.copy2(path, folder / path.name)
+        # The job looks up a relative path from the folder that it runs in.
         recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
         if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
             (folder / recipe).parent.mkdir(parents=True, exist_ok=True)

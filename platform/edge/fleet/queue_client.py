@@ -1,6 +1,6 @@
 """The cell queue as a Ray actor, and its two clients: a worker's link, and the driver, which refills a lost queue.
 
-The queue lives in a process of its own, which anything may end that ends processes. Ray starts it again, empty; workers
+The queue has a process of its own, which may be killed like any other. Ray starts it again, empty; workers
 leave it at the end of their epoch, as it does not know them, and the driver submits again what has not ended.
 """
 

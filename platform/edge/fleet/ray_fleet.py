@@ -37,13 +37,13 @@ from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_l
 from crossfold.platform.workspace.workspace import Workspace
 
 CLUSTER_PATIENCE = 3
-"""The nodes of a cluster may take so many times as long as our own to give a sign of life."""
+"""On a cluster of others, workers may be silent for so many times as long as on our own."""
 LEAVE_SECONDS = 30
-"""How long workers that were sent away may take to end."""
+"""How long workers that were dismissed may take to end."""
 
 
 class Fleet:
-    """Ray Train workers that take cells until they are sent away. Use as a context manager."""
+    """Ray Train workers that take cells until they are dismissed. Use as a context manager."""
 
     poll_seconds = 0.3
 
@@ -111,6 +111,7 @@ class Fleet:
         if not self._group.alive:
             raise FleetError(f"the Ray Train worker group ended: {self._group.error or 'without a reason'}")
         self.present = news.workers
+        # While a group starts anew there is none for a moment; what was there last is the better guess.
         if self._elastic and self.present:
             self.workers = self.present
         if news.silence > self._patience:
@@ -148,6 +149,7 @@ class Fleet:
         """How many workers to have now: as asked, else as many as fit; never more than there are cells."""
         there, asked = cluster_resources(), self._options.workers
         if not self._elastic:
+            # Without the core that exists only for the trials of a search.
             there["CPU"] = min(there.get("CPU", 0.0), float(self._own_cores))
         fitting = fitting_workers(there, self._resources)
         wanted = min(asked, fitting) if asked and (self._elastic or self._sharing) else asked

@@ -60,6 +60,7 @@ class RayWorkers:
                 (done, *_), _ = ray.wait(list(running), num_returns=1)
                 yield running.pop(done), ray.get(done)
         finally:
+            # Whoever reads the results may stop before the last one.
             for reference in running:
                 ray.cancel(reference, force=True)
 

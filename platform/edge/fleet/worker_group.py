@@ -57,7 +57,7 @@ class WorkerGroup:
         self._thread.start()
 
     def begin_anew(self) -> None:
-        """When this group has ended, or if it has, there shall be another. Its workers have to be sent away."""
+        """When this group has ended, or if it has, there shall be another. Its workers have to be dismissed."""
         with self._deciding:
             self._again.set()
             if not self.alive and not self._leaving.is_set():
@@ -82,12 +82,14 @@ class WorkerGroup:
                     self._trainer(self._groups).fit()
                 except Exception as error:
                     if self._leaving.is_set():
+                        # The fleet shuts Ray down without waiting, which `fit` meets as an error.
                         break
                     failed_groups = failed_groups + 1 if self._silence() > time.monotonic() - began else 0
                     if failed_groups == MAX_FAILED_GROUPS:
                         raise
                     self._lost(self._causes(error))
                     continue
+                # Otherwise `begin_anew` could be called between the look and the end, and no group would follow.
                 with self._deciding:
                     if not self._again.is_set():
                         self.alive = False

@@ -68,6 +68,7 @@ def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace
     from crossfold.platform.modeling.pretrained_files import weights_folder
 
     folder = weights_folder(weights, workspace)
+    # Cells of one variant share these objects, and one cell of each variant is enough.
     variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}
     asked = {(cell.recipe.identity_json, modalities_of(cell)): cell.recipe for cell in variants.values()}
     for (_, modalities), recipe in asked.items():
@@ -77,7 +78,7 @@ def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace
 
 @contextlib.contextmanager
 def driving(space: Workspace) -> Iterator[None]:
-    """The right to drive a workspace, with room on its disk and without what killed processes left half-written.
+    """Holds the right to drive a workspace, and removes what killed processes left half-written.
 
     Raises `OSError` on a full disk, and `UserError` where another process drives.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 CELLS_A_PROCESS = 4
-"""Under which another process costs more than it saves."""
+"""For fewer cells, another process costs more than it saves."""
 
 
 def rescore_cells(
@@ -33,7 +33,7 @@ def rescore_cells(
 ) -> tuple[int, int]:
     """Scores those finished cells that this evaluation has not seen; returns how many it did and how many failed.
 
-    workers: who does it; else as many processes of this machine as pay.
+    workers: who scores them; by default as many processes of this machine as save time.
     """
     from crossfold.platform.evaluation.evaluate import RescoreTask, rescore_task, to_rescore
 
@@ -45,8 +45,8 @@ def rescore_cells(
         return 0, 0
     failed = 0
     work = workers or LocalWorkers(_worthwhile(len(tasks), device))
-    said = "scoring finished cells in another way"
-    for _, error in track(work(rescore_task, tasks), said, total=len(tasks), console=out, disable=silent):
+    title = "scoring finished cells again"
+    for _, error in track(work(rescore_task, tasks), title, total=len(tasks), console=out, disable=silent):
         if error is not None:
             failed += 1
             print_error(error)
@@ -66,5 +66,5 @@ def rescore_outdated(
 
 
 def _worthwhile(cells: int, device: str) -> int:
-    """Processes that pay: one takes seconds to start, in which this one scores a few cells. A GPU serves one."""
+    """How many processes save time: while one starts, this one scores a few cells. A GPU has one."""
     return max(1, min(cores(), cells // CELLS_A_PROCESS)) if device == "cpu" else 1

@@ -154,6 +154,7 @@ def _tune(
 
     from crossfold.platform.edge.search.optuna_searcher import StudySearcher
 
+    # A trial whose cell failed raises, which Tune would print with its stack; the study and the failure log have it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     missing = wanted - study.judged
     numbers = itertools.count(study.judged + 1)

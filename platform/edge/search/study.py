@@ -74,6 +74,7 @@ class Study:
     @property
     def cells(self) -> list[str]:
         """Identities of all cells that trials asked for."""
+        # Two trials of the same configuration ask for the same cells.
         asked = (cell_id for trial in self._study.trials for cell_id in trial.user_attrs.get("cells", ()))
         return list(dict.fromkeys(asked))
 
