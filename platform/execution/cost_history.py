@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from filelock import FileLock
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.layout import WorkspacePaths
 from crossfold.platform.workspace.workspace import Workspace
 
 SAVE_SECONDS = 20.0
-"""Between two writings of what finished cells took; a launch that is killed loses no more of it."""
+"""Between two times that durations of finished cells are saved; a launch that is killed loses no more of them."""
 
 Kind = Literal["device", "process"]
 Cost = TypeVar("Cost")
-Known = TypeVar("Known")
 
 
 def cost_key(cell: Cell) -> str:
@@ -67,23 +67,44 @@ class DurationStats:
         return DurationStats(self.probed, (self.measured * self.cells + sum(seconds)) / cells, cells)
 
 
-def known_durations(workspace: Workspace) -> dict[str, DurationStats]:
-    """What is known of the lengths of cells, by cost key."""
-    return _read(
-        workspace.paths.durations,
-        lambda facts: DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"])),
-    )
+@dataclass(frozen=True)
+class CostFile(Generic[Cost]):
+    """One file of costs by cost key, in the workspace."""
+
+    place: Callable[[WorkspacePaths], Path]
+    decode: Callable[[Any], Cost]
+    encode: Callable[[Cost], Any]
+
+    def read(self, workspace: Workspace) -> dict[str, Cost]:
+        """What is known, by cost key."""
+        try:
+            content = json.loads(self.place(workspace.paths).read_text())
+            return {str(key): self.decode(cost) for key, cost in content.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def update(self, workspace: Workspace, change: Callable[[Mapping[str, Cost]], Mapping[str, Cost]]) -> None:
+        """Adds what `change` makes of what is known, under a lock, so that no process loses what another measured."""
+        path = self.place(workspace.paths)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                known = self.read(workspace)
+                write_json(path, {key: self.encode(cost) for key, cost in {**known, **change(known)}.items()})
 
 
-def update_durations(
-    workspace: Workspace, change: Callable[[Mapping[str, DurationStats]], Mapping[str, DurationStats]]
-) -> None:
-    """Adds what `change` makes of what is known; several processes may, such as `plan` next to a driver."""
-    _update(
-        workspace.paths.durations,
-        lambda: known_durations(workspace),
-        lambda known: {key: asdict(facts) for key, facts in {**known, **change(known)}.items()},
-    )
+def _duration(facts: Mapping[str, Any]) -> DurationStats:
+    return DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"]))
+
+
+DURATIONS = CostFile(lambda paths: paths.durations, _duration, asdict)
+"""How long cells take."""
+PEAKS: CostFile[Mapping[Kind, int]] = CostFile(
+    lambda paths: paths.memory, lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()}, dict
+)
+"""The highest peaks of finished cells, in bytes, by where: `device`, `process`."""
+GPU_PEAKS = CostFile(lambda paths: paths.gpu_memory, int, int)
+"""The most GPU memory that cells held while running, in bytes, as measured so far."""
 
 
 class DurationHistory:
@@ -105,37 +126,28 @@ class DurationHistory:
             self.save()
 
     def save(self) -> None:
-        """Writes down what was collected since the last time."""
+        """Saves what was collected since the last time."""
         pending, self._pending = self._pending, {}
         self._saved_at = monotonic()
         if pending:
-            update_durations(
+            DURATIONS.update(
                 self._workspace,
                 lambda known: {key: known.get(key, DurationStats()).with_cells(s) for key, s in pending.items()},
             )
 
 
-def known_peaks(workspace: Workspace) -> Mapping[str, Mapping[Kind, int]]:
-    """The highest peaks of finished cells, in bytes, by cost key and by where: `device`, `process`."""
-    return _read(workspace.paths.memory, lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()})
-
-
 def save_peaks(workspace: Workspace, cells: Sequence[Cell]) -> None:
-    """Adds the peaks of the finished ones among `cells` to what `known_peaks` answers."""
+    """Adds the peaks of the finished ones among `cells` to `PEAKS`."""
     fresh: dict[str, dict[Kind, int]] = {}
     for cell in cells:
-        try:
-            env = json.loads((workspace.paths.cell(cell.cell_id) / "env.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(peak := env.get("peak_memory"), dict):
-            _keep_higher(fresh.setdefault(cost_key(cell), {}), {peak["kind"]: int(peak["bytes"])})
-
-    def merged(known: Mapping[str, Mapping[Kind, int]]) -> Mapping[str, Mapping[Kind, int]]:
-        return {**known, **{key: _keep_higher(dict(known.get(key, {})), peaks) for key, peaks in fresh.items()}}
-
+        with contextlib.suppress(OSError, ValueError):
+            peak = json.loads((workspace.paths.cell(cell.cell_id) / "env.json").read_text()).get("peak_memory")
+            if isinstance(peak, dict):
+                _raise_to(fresh.setdefault(cost_key(cell), {}), {peak["kind"]: int(peak["bytes"])})
     if fresh:
-        _update(workspace.paths.memory, lambda: known_peaks(workspace), merged)
+        PEAKS.update(
+            workspace, lambda known: {key: _raise_to(dict(known.get(key, {})), peaks) for key, peaks in fresh.items()}
+        )
 
 
 def format_peaks(peaks: Mapping[Kind, int]) -> str:
@@ -145,17 +157,7 @@ def format_peaks(peaks: Mapping[Kind, int]) -> str:
     return ", ".join(shown) or "not measured"
 
 
-def known_gpu_peaks(workspace: Workspace) -> Mapping[str, int]:
-    """The most GPU memory that cells of each cost key held while running, in bytes, as measured so far."""
-    return _read(workspace.paths.gpu_memory, int)
-
-
-def save_gpu_peaks(workspace: Workspace, peaks: Mapping[str, int]) -> None:
-    """Replaces what `known_gpu_peaks` answers for these cost keys."""
-    _update(workspace.paths.gpu_memory, lambda: known_gpu_peaks(workspace), lambda known: {**known, **peaks})
-
-
-def _keep_higher(held: dict[Kind, int], peaks: Mapping[Kind, int]) -> dict[Kind, int]:
+def _raise_to(held: dict[Kind, int], peaks: Mapping[Kind, int]) -> dict[Kind, int]:
     """`held` with each peak that is higher than what it holds."""
     held.update({key: max(held.get(key, 0), peak) for key, peak in peaks.items()})
     return held
@@ -163,18 +165,3 @@ def _keep_higher(held: dict[Kind, int], peaks: Mapping[Kind, int]) -> dict[Kind,
 
 def _format_bytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _read(path: Path, decode: Callable[[Any], Cost]) -> dict[str, Cost]:
-    try:
-        return {str(key): decode(cost) for key, cost in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def _update(path: Path, read: Callable[[], Known], change: Callable[[Known], Mapping[str, Any]]) -> None:
-    """Reads, changes and writes under a lock, so that no process overwrites what another one measured."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            write_json(path, change(read()))

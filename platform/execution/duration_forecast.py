@@ -1,7 +1,7 @@
-"""How long cells will take: as long as finished cells of the same kind, else what a few timed steps say.
+"""How long cells will take: as long as finished cells of the same kind, else as a few timed steps predict.
 
 A probe runs on one core of this machine, and it cannot know when training stops early, what else the machine does or
-which GPU the workers have. Kinds of which both is known, the probe and what cells took, tell how far probes are off;
+which GPU the workers have. Kinds of which both are known, the probe and what cells took, show how far probes are off;
 probes of other systems under the same recipe are corrected by that.
 """
 
@@ -15,7 +15,7 @@ from time import monotonic
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.execution.cost_history import DurationStats, cost_keys, known_durations, update_durations
+from crossfold.platform.execution.cost_history import DURATIONS, DurationStats, cost_keys
 from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def forecast(
     `probe`, only what is known already is used, and 0 stands for nothing.
     """
     kinds = cost_keys(cells)
-    known = known_durations(workspace)
+    known = DURATIONS.read(workspace)
     if probe:
         one_of_each = {kinds[cell.cell_id]: cell for cell in reversed(cells)}
         unseen = {kind: cell for kind, cell in reversed(one_of_each.items()) if kind not in known}
@@ -50,7 +50,7 @@ def forecast(
 
 
 def _probed(unseen: Mapping[str, Cell], workspace: Workspace, store: FeatureStore) -> dict[str, DurationStats]:
-    """Probes of kinds of which nothing is known, as far as the time reaches; each is written down at once."""
+    """Probes of kinds of which nothing is known, as far as the time reaches; each is saved at once."""
     from crossfold.platform.execution.step_profiler import StepProfiler
 
     prober, deadline = StepProfiler(), monotonic() + PROBE_SECONDS
@@ -63,12 +63,12 @@ def _probed(unseen: Mapping[str, Cell], workspace: Workspace, store: FeatureStor
         except Exception as error:  # a system that cannot run fails as a cell, with its reason; not here
             logger.warning("no prediction for %s: %s", cell.system, error)
         else:
-            update_durations(workspace, partial(_with_probe, kind=kind, seconds=found[kind].probed))
+            DURATIONS.update(workspace, partial(_with_probe, kind=kind, seconds=found[kind].probed))
     return found
 
 
 def _with_probe(known: Mapping[str, DurationStats], kind: str, seconds: float) -> dict[str, DurationStats]:
-    # What finished cells told meanwhile stays.
+    # What cells that finished meanwhile took stays.
     return {kind: replace(known.get(kind, DurationStats()), probed=seconds)}
 
 

@@ -27,17 +27,16 @@ from crossfold.platform.training.losses import loss_of
 from crossfold.platform.training.train import make_optimizer
 
 REPEATS = 3
-"""Timed calls of a step; the one in the middle counts."""
+"""Timed calls of a step; the median counts."""
 LONG_ENOUGH = 0.4
-"""Seconds from which on one call tells enough: a step is not repeated, nor are more frames tried."""
-
-BESIDES = 0.25
-"""Seconds of any cell that no step of it tells: scores, the count of operations, files; as measured on one core."""
+"""Seconds from which on one call is enough: a step is not repeated, and no more frames are timed."""
+OVERHEAD = 0.25
+"""Seconds of any cell that are in none of its steps: scores, the count of operations, files; measured on one core."""
 
 
 @dataclass(frozen=True)
 class PassSize:
-    """One pass over a split."""
+    """One pass over a split, or several."""
 
     windows: int
     frames: int
@@ -49,67 +48,51 @@ class PassSize:
         real = source.windows.real
         return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.frames).any(axis=2).sum()))
 
+    def __add__(self, other: "PassSize") -> "PassSize":
+        return PassSize(self.windows + other.windows, self.frames + other.frames)
+
+    def times(self, count: int) -> "PassSize":
+        """Of `count` such passes."""
+        return PassSize(count * self.windows, count * self.frames)
+
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell does if it uses all its epochs; `training.train` and `trial.run_cell` do it."""
+    """What a cell does if it uses all its epochs, as `run_cell` does it."""
 
     epochs: Mapping[int, int]
     """Groups of backbone layers that are released -> epochs that train so."""
     training: PassSize
-    selection: PassSize
-    """Looked at once an epoch."""
-    reported: PassSize
-    looks: int
-    """At the reported split: one, and one an entry of the stress battery that can change anything."""
-    fits: int
-    """Looks at the training split, for post-processing that is fitted."""
+    """Of one epoch."""
+    predicted: PassSize
+    """Of all passes without training: the selection split once an epoch; the reported one once, and once for each entry
+    of the stress suite that can change anything; the training split for post-processing that is fitted."""
 
     @classmethod
     def of(cls, data: CellData) -> "Work":
         """Of a cell with its data opened."""
         cell, recipe = data.cell, data.cell.recipe
-        evaluation = evaluation_of(cell)
-        used = modalities_of(cell)
+        evaluation, used = evaluation_of(cell), modalities_of(cell)
         stress = strengths_of(evaluation.stress, data.store.modalities)
-        return cls(
-            epochs=released_epochs(recipe),
-            training=PassSize.of(data.training.source, recipe),
-            selection=PassSize.of(data.selection.source, recipe),
-            reported=PassSize.of(data.reported.source, recipe),
-            looks=1 + sum(modality in used and strength != 0 for _, modality, strength in stress),
-            fits=int(evaluation.post.fitted),
+        passes = 1 + sum(modality in used and strength != 0 for _, modality, strength in stress)
+        training = PassSize.of(data.training.source, recipe)
+        predicted = (
+            PassSize.of(data.selection.source, recipe).times(recipe.epochs)
+            + PassSize.of(data.reported.source, recipe).times(passes)
+            + training.times(int(evaluation.post.fitted))
         )
+        return cls(released_epochs(recipe), training, predicted)
 
     @property
     def trained(self) -> int:
         """Windows of all training steps."""
         return sum(self.epochs.values()) * self.training.windows
 
-    @property
-    def looked(self) -> PassSize:
-        """All that is predicted without training."""
-        passes = (
-            (sum(self.epochs.values()), self.selection),
-            (self.looks, self.reported),
-            (self.fits, self.training),
-        )
-        return PassSize(
-            sum(times * extent.windows for times, extent in passes),
-            sum(times * extent.frames for times, extent in passes),
-        )
-
     def seconds(self, costs: "Costs") -> float:
         """How long all of it takes."""
-        looked = self.looked
-        return (
-            BESIDES
-            + costs.setup
-            + self.trained * costs.step
-            + looked.windows * costs.look
-            + looked.frames * costs.look_frame
-            + sum(n * self.training.frames * costs.step_frame[groups] for groups, n in self.epochs.items())
-        )
+        frames = sum(n * self.training.frames * costs.step_frame[groups] for groups, n in self.epochs.items())
+        predicted = self.predicted.windows * costs.predict + self.predicted.frames * costs.predict_frame
+        return OVERHEAD + costs.setup + self.trained * costs.step + frames + predicted
 
 
 @dataclass(frozen=True)
@@ -120,18 +103,18 @@ class Costs:
     """Of the data and the model."""
     step: float
     """A window of a training step, optimiser included, backbones excluded."""
-    look: float
+    predict: float
     """A window that is only predicted, backbones excluded."""
-    look_frame: float = 0.0
+    predict_frame: float = 0.0
     """A frame through all backbones without training."""
     step_frame: Mapping[int, float] = field(default_factory=lambda: Counter[int]())
     """A frame through all backbones in training, by released groups."""
 
 
 def released_epochs(recipe: Recipe) -> dict[int, int]:
-    """Groups of layers -> epochs that train with so many: when a stage ends is the scores' to say; here all are alike.
+    """Groups of layers -> epochs that train with so many: stages end as scores decide; here all are equally long.
 
-    A recipe of fewer epochs than stages sees the first ones only.
+    A recipe of fewer epochs than stages has the first ones only.
     """
     stages = recipe.groups_to_thaw()
     if not stages:
@@ -155,8 +138,7 @@ class StepProfiler:
                 began = monotonic()
                 data = open_data(cell, store_path, "cpu")
                 model = data.new_model()
-                setup = monotonic() - began
-                costs = self._costs(data, model, setup)
+                costs = self._costs(data, model, setup=monotonic() - began)
         finally:
             torch.set_num_threads(threads)
         return Work.of(data).seconds(costs)
@@ -166,38 +148,38 @@ class StepProfiler:
         size = min(recipe.batch, len(source))
         if not model.frames:
             chosen = np.arange(size)
-            step, look = _of_a_step(data, model, lambda: source.batch(chosen))
-            return Costs(setup, step / size, look / size)
+            step, predict = _of_a_step(data, model, lambda: source.batch(chosen))
+            return Costs(setup, step / size, predict / size)
         window = int(source.windows.real.sum(axis=1).argmax())
         began = monotonic()
         one = source.batch(np.array([window]))
         gather = monotonic() - began
+        # The rest of the model is timed on random features: a batch of raw frames need not fit into memory.
         bare = data.cell.model_copy(update={"recipe": recipe.model_copy(update={"backbones": {}})})
         widths = input_widths(recipe, data.store, modalities_of(data.cell))
         batch = _of_features(one, widths, size)
-        step, look = _of_a_step(data, build_model(bare, widths), lambda: batch)
+        step, predict = _of_a_step(data, build_model(bare, widths), lambda: batch)
         return Costs(
             setup,
             step / size + gather,
-            look / size + gather,
+            predict / size + gather,
             self._frame(data, model, one, None),
             {groups: self._frame(data, model, one, groups) for groups in released_epochs(recipe)},
         )
 
     def _frame(self, data: CellData, model: EmotionModel, one: Batch, groups: int | None) -> float:
-        """Seconds of a frame through all backbones of the model; `groups` released in training, None: only looked."""
+        """Seconds of a frame through all backbones, with `groups` released in training; None: without training."""
+        recipe, training, total = data.cell.recipe, groups is not None, 0.0
         if groups is not None:
-            release(model.frames, data.cell.recipe, groups)
-        return sum(self._through(data, m, encoder, one, groups) for m, encoder in model.frames.items())
-
-    def _through(self, data: CellData, m: str, encoder: FrameEncoder, one: Batch, groups: int | None) -> float:
-        recipe, training = data.cell.recipe, groups is not None
-        what = (encoder.backbone.name, encoder.chunk, encoder.pretrained, training and encoder.groups, training)
-        key = (*what, data.store.content_hash, recipe.precision, recipe.determinism)
-        if key not in self._encoders:
-            x_NF = one.x[m][0][one.real[0]]
-            self._encoders[key] = _of_a_frame(encoder, x_NF, training, recipe.precision == "bf16")
-        return self._encoders[key]
+            release(model.frames, recipe, groups)
+        for m, encoder in model.frames.items():
+            what = (encoder.backbone.name, encoder.chunk, encoder.pretrained, training and encoder.groups, training)
+            key = (*what, data.store.content_hash, recipe.precision, recipe.determinism)
+            if key not in self._encoders:
+                x_NF = one.x[m][0][one.real[0]]
+                self._encoders[key] = _of_a_frame(encoder, x_NF, training, recipe.precision == "bf16")
+            total += self._encoders[key]
+        return total
 
 
 def _of_features(one: Batch, widths: Mapping[str, int], size: int) -> Batch:
@@ -221,18 +203,18 @@ def _of_a_step(data: CellData, model: EmotionModel, gather: Callable[[], Batch])
         optimizer.step()
 
     @torch.no_grad()
-    def look() -> None:
+    def predict() -> None:
         batch = gather()
         model(batch.x, batch.real).float().numpy()
 
     model.train()
     trained = _timed(step)
     model.eval()
-    return trained, _timed(look)
+    return trained, _timed(predict)
 
 
 def _of_a_frame(encoder: FrameEncoder, x_NF: Tensor, training: bool, narrow: bool) -> float:
-    """Seconds of one frame through a backbone, from as few frames as tell it."""
+    """Seconds of one frame through a backbone, measured on as few frames as suffice."""
     encoder.train(training)
     encoder.train_released(training)
     seeds = [0] if training else None

@@ -83,29 +83,6 @@ def _write(path: Path, rows: Sequence[str]) -> None:
     write_bytes(path, ("\n".join([ABAW_HEADER, *rows]) + "\n").encode())
 
 
-def read_abaw(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A submission: by clip, frame numbers int64 [frames] from 1 and values float32 [frames, 2], in order of the file.
-
-    Raises `UserError` for another header, a line that is not a frame and two numbers in [-1, 1], or a frame twice.
-    """
-    found: dict[str, tuple[list[int], list[tuple[float, float]]]] = {}
-    for line, (location, *cells) in _rows(path):
-        clip, number = _location(path, line, location)
-        try:
-            valence, arousal = (float(cell) for cell in cells)
-        except ValueError:
-            raise UserError(f"{path}, line {line}: {cells} are not two numbers", "write valence, arousal") from None
-        if not (abs(valence) <= 1 and abs(arousal) <= 1):
-            raise UserError(f"{path}, line {line}: {valence:g}, {arousal:g}", "values lie in [-1, 1]")
-        numbers, values = found.setdefault(clip, ([], []))
-        numbers.append(number)
-        values.append((valence, arousal))
-    for clip, (numbers, _) in found.items():
-        if len(set(numbers)) < len(numbers):
-            raise UserError(f"{path}: clip {clip} has a frame twice", "write each frame once")
-    return {clip: (np.array(n, np.int64), np.array(v, np.float32)) for clip, (n, v) in found.items()}
-
-
 def _read_sample(path: Path) -> Mapping[str, np.ndarray]:
     """Frame numbers by clip, in the order of the organisers' sample file; its values, if any, are of no account."""
     frames: dict[str, list[int]] = {}

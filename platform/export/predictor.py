@@ -64,6 +64,15 @@ class Predictor:
             described: dict[str, Any] = json.loads((folder / INPUTS).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no deployed cell: {error}", "export the cell again") from None
+        return cls._of(cell, described, folder / "best.safetensors")
+
+    @classmethod
+    def of(cls, record: CellRecord, store: FeatureStore) -> "Predictor":
+        """Of a finished cell. Raises `UserError` where it cannot be deployed."""
+        return cls._of(record.cell, _described(record.cell, store), record.file("best.safetensors"))
+
+    @classmethod
+    def _of(cls, cell: Cell, described: Mapping[str, Any], weights: Path) -> "Predictor":
         inputs = {
             modality: Input(
                 int(entry["width"]), np.array(entry["mean"], np.float32), np.array(entry["std"], np.float32)
@@ -71,7 +80,7 @@ class Predictor:
             for modality, entry in described["modalities"].items()
         }
         model = build_model(cell, {modality: entry.width for modality, entry in inputs.items()})
-        model.load_state_dict(load_file(folder / "best.safetensors"))
+        model.load_state_dict(load_file(weights))
         targets = {name: Target(name, *limits) for name, limits in described["targets"].items()}
         return cls(cell, model, inputs, targets)
 
@@ -143,10 +152,17 @@ def why_not_deployable(cell: Cell) -> str | None:
 
 def write_deployment(record: CellRecord, store: FeatureStore, folder: Path) -> None:
     """Writes what `Predictor.load` needs of a finished cell into `folder`. Raises `UserError` where it cannot be."""
-    cell = record.cell
+    described = _described(record.cell, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        write_bytes(folder / name, record.file(name).read_bytes())
+    write_json(folder / INPUTS, described)
+
+
+def _described(cell: Cell, store: FeatureStore) -> dict[str, Any]:
+    """`inputs.json`: width and statistics of each modality, and the range of each target."""
     if (reason := why_not_deployable(cell)) is not None:
         raise UserError(f"{cell.label} cannot be deployed: {reason}", "export its predictions instead")
-    folder.mkdir(parents=True, exist_ok=True)
     modalities = {}
     trained = splits(cell, store)[0].train
     for modality in modalities_of(cell):
@@ -157,7 +173,7 @@ def write_deployment(record: CellRecord, store: FeatureStore, folder: Path) -> N
             "mean": statistics.mean.tolist(),
             "std": statistics.std.tolist(),
         }
-    targets = {name: [store.target(name).low, store.target(name).high] for name in cell.targets}
-    for name in _COPIED:
-        write_bytes(folder / name, record.file(name).read_bytes())
-    write_json(folder / INPUTS, {"modalities": modalities, "targets": targets})
+    return {
+        "modalities": modalities,
+        "targets": {name: [store.target(name).low, store.target(name).high] for name in cell.targets},
+    }

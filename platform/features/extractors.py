@@ -106,42 +106,17 @@ def extractors(modality: str | None = None) -> dict[str, Extractor]:
 
 
 def _own() -> list[Extractor]:
+    faces = "edges and grey levels, principal components of the fold's training frames"
+    words = "BERT, sum of the last four layers of each word, on the frames in which it is said"
+    rows: list[tuple[str, str, str, str, tuple[int, ...] | None, Mapping[str, Any]]] = [
+        ("logmel", "audio", "sound", "log-mel spectrum of the frame", (MELS,), AUDIO_FRONT_END),
+        ("mfcc", "audio", "sound", "13 cepstra of the frame, with first and second differences", (MFCC_WIDTH,), MFCC),
+        ("light", "visual", "crops", faces, (WIDTH,), VISUAL_FRONT_END),
+        *((name, "text", "words", f"{words}{more}", None, TEXT_FRONT_END) for name, more in _WORDS.items()),
+    ]
     return [
-        Extractor(
-            name="logmel",
-            modality="audio",
-            title="log-mel spectrum of the frame",
-            reads="sound",
-            shape=(MELS,),
-            front_end=AUDIO_FRONT_END,
-        ),
-        Extractor(
-            name="mfcc",
-            modality="audio",
-            title="13 cepstra of the frame, with first and second differences",
-            reads="sound",
-            shape=(MFCC_WIDTH,),
-            front_end=MFCC,
-        ),
-        Extractor(
-            name="light",
-            modality="visual",
-            title="edges and grey levels, principal components of the fold's training frames",
-            reads="crops",
-            shape=(WIDTH,),
-            front_end=VISUAL_FRONT_END,
-        ),
-        *(
-            Extractor(
-                name=name,
-                modality="text",
-                title=f"BERT, sum of the last four layers of each word, on the frames in which it is said{more}",
-                reads="words",
-                shape=None,
-                front_end=TEXT_FRONT_END,
-            )
-            for name, more in _WORDS.items()
-        ),
+        Extractor(name=name, modality=modality, reads=reads, title=title, shape=shape, front_end=front_end)
+        for name, modality, reads, title, shape, front_end in rows
     ]
 
 

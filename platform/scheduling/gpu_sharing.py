@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.execution.cost_history import cost_key, known_gpu_peaks, save_gpu_peaks
+from crossfold.platform.execution.cost_history import GPU_PEAKS, cost_key
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -61,7 +61,7 @@ class Sharing:
         """The cost key of each cell, by identity."""
         self._started_under: dict[str, int] = {}
         """How many workers a GPU had when the last attempt at each cell began."""
-        self._peaks: dict[str, int] = dict(known_gpu_peaks(workspace))
+        self._peaks: dict[str, int] = GPU_PEAKS.read(workspace)
         self.k = 1
         """Workers that share each GPU."""
 
@@ -89,7 +89,7 @@ class Sharing:
 
     def save(self) -> None:
         """Writes what was measured into the workspace, for the next launch."""
-        save_gpu_peaks(self._workspace, self._peaks)
+        GPU_PEAKS.update(self._workspace, lambda _: self._peaks)
 
     def _wanted(self) -> int:
         """Grows only once every kind was measured: a guess that is too high costs every running cell its epoch."""

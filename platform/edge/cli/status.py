@@ -30,7 +30,7 @@ def plan(
     Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
     from crossfold.platform.edge.launch.preflight import check_before_work
-    from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks
+    from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks
     from crossfold.platform.execution.duration_forecast import forecast
     from crossfold.sweeps.launched import variant_names
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
@@ -44,7 +44,7 @@ def plan(
     # The longest cell takes its time however many workers there are.
     hours = max(sum(seconds.values()) / slots, *seconds.values(), 0.0) / 3600
     variants: dict[str, dict[str, Any]] = {}
-    named, peaks = variant_names(prepared.plan.cells), known_peaks(space)
+    named, peaks = variant_names(prepared.plan.cells), PEAKS.read(space)
     for cell in prepared.plan.cells:
         name = named[cell.cell_id]
         if name not in variants:

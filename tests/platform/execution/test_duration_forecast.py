@@ -16,7 +16,6 @@ from crossfold.platform.execution.cost_history import (
     DurationStats,
     cost_key,
     cost_keys,
-    update_durations,
 )
 from crossfold.platform.execution.duration_forecast import forecast
 from crossfold.platform.execution.run_cell import attempt_cell
@@ -32,7 +31,7 @@ def store(workspace):
 
 
 def keep(workspace, known):
-    update_durations(workspace, lambda before: known)
+    cost_history.DURATIONS.update(workspace, lambda before: known)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def keep(workspace, known):
         {"clip": {"frames": 2}, "window": 7, "hop": 5},
     ],
 )
-def test_a_probe_charges_every_window_that_a_cell_trains_on_or_looks_at(
+def test_a_probe_charges_every_window_that_a_cell_trains_on_or_predicts(
     workspace, store, tiny_cell, monkeypatch, changes
 ):
     cell = tiny_cell("concat", **changes)
@@ -60,20 +59,23 @@ def test_a_probe_charges_every_window_that_a_cell_trains_on_or_looks_at(
     assert attempt_cell(cell, workspace).status == "done"
     work = Work.of(open_data(cell, store.path, "cpu"))
     assert passed[True] == work.trained
-    assert passed[False] == work.looked.windows + 1
+    assert passed[False] == work.predicted.windows + 1
 
 
 def test_what_is_charged_is_counted_once_and_costs_what_was_measured():
-    work = Work({1: 2, 2: 1}, PassSize(10, 100), PassSize(4, 40), PassSize(5, 50), looks=3, fits=1)
+    predicted = PassSize(4, 40).times(3) + PassSize(5, 50).times(3)
+    assert predicted == PassSize(3 * 4 + 3 * 5, 3 * 40 + 3 * 50)
+    work = Work({1: 2, 2: 1}, PassSize(10, 100), predicted)
     assert work.trained == 30
-    assert work.looked == PassSize(3 * 4 + 3 * 5 + 10, 3 * 40 + 3 * 50 + 100)
-    ones = Costs(setup=0.0, step=1.0, look=0.0)
+    ones = Costs(setup=0.0, step=1.0, predict=0.0)
     assert work.seconds(ones) - work.seconds(Costs(0.0, 0.0, 0.0)) == pytest.approx(30)
-    frames = Costs(0.0, 0.0, 0.0, look_frame=0.0, step_frame={1: 1.0, 2: 5.0})
+    frames = Costs(0.0, 0.0, 0.0, predict_frame=0.0, step_frame={1: 1.0, 2: 5.0})
     assert work.seconds(frames) - work.seconds(Costs(0.0, 0.0, 0.0)) == pytest.approx(2 * 100 + 5 * 100)
+    passes = Costs(0.0, 0.0, 1.0, predict_frame=0.1)
+    assert work.seconds(passes) - work.seconds(Costs(0.0, 0.0, 0.0)) == pytest.approx(27 + 27)
 
 
-def test_stages_of_thawing_share_the_epochs():
+def test_stages_share_the_epochs():
     recipe = Recipe.parse({"epochs": 8, "backbones": {"visual": "resnet50"}, "thaw": {"groups": 3}}, "test")
     assert released_epochs(recipe) == {1: 3, 2: 3, 3: 2}
     assert released_epochs(recipe.model_copy(update={"epochs": 1})) == {1: 1}

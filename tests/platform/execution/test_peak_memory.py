@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crossfold.platform.execution import peak_memory as peaks
-from crossfold.platform.execution.cost_history import cost_key, format_peaks, known_peaks, save_peaks
+from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks, save_peaks
 from crossfold.platform.execution.peak_memory import peak_memory, release_cached_memory
 from crossfold.platform.execution.run_cell import attempt_cell
 
@@ -73,14 +73,14 @@ def test_a_cell_says_what_it_needed_and_the_next_launch_knows(workspace, tiny_ce
     assert all(peak["kind"] == "process" and 0 <= peak["bytes"] < 2**30 for peak in found)
     assert "peak_memory" not in (workspace.paths.cell(cells[0].cell_id) / "result.json").read_text()
     save_peaks(workspace, [*cells, tiny_cell("ca")])
-    assert known_peaks(workspace) == {cost_key(cells[0]): {"process": max(peak["bytes"] for peak in found)}}
+    assert PEAKS.read(workspace) == {cost_key(cells[0]): {"process": max(peak["bytes"] for peak in found)}}
 
     path = workspace.paths.cell(cells[1].cell_id) / "env.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory": {"bytes": 5, "kind": "device"}}))
     save_peaks(workspace, cells)
-    assert known_peaks(workspace)[cost_key(cells[0])]["device"] == 5
+    assert PEAKS.read(workspace)[cost_key(cells[0])]["device"] == 5
     (workspace.root / "memory.json").write_text("{")
-    assert known_peaks(workspace) == {}
+    assert PEAKS.read(workspace) == {}
 
 
 def test_peaks_are_formatted_for_a_plan():

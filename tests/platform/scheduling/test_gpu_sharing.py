@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.execution.cost_history import known_gpu_peaks
+from crossfold.platform.execution.cost_history import GPU_PEAKS
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.gpu_sharing import (
@@ -83,7 +83,7 @@ def test_the_share_follows_what_cells_need_and_is_remembered(workspace, tiny_cel
     assert sharing.k == 4
     assert not sharing.observe([Event("epoch", large.cell_id, 1, report=report(2 * GIB))]), "the peak is what counts"
     sharing.save()
-    assert sorted(known_gpu_peaks(workspace).values()) == [GIB, 4 * GIB]
+    assert sorted(GPU_PEAKS.read(workspace).values()) == [GIB, 4 * GIB]
 
     first = Sharing(24 * GIB, workspace)
     first.expect([large])
@@ -168,4 +168,4 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     assert ended["finished"] == len(cells)
     assert {failure.kind for failure in failures} == {FailureClass.OOM}
     assert len(list(workspace.paths.cells.iterdir())) == len(cells)
-    assert known_gpu_peaks(workspace)
+    assert GPU_PEAKS.read(workspace)

@@ -403,5 +403,5 @@ def test_a_forecast_charges_every_frame_that_passes_a_backbone(workspace, raw_st
     work = Work.of(data)
     assert passed[True] == sum(work.epochs.values()) * work.training.frames
     counted_window = int(data.reported.source.windows.real[0].sum())
-    assert passed[False] == work.looked.frames + counted_window
+    assert passed[False] == work.predicted.frames + counted_window
     assert StepProfiler().seconds(cell, raw_store.path) > 0

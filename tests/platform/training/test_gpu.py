@@ -130,12 +130,12 @@ def test_memory_that_really_runs_out_is_classed_and_given_back(workspace, tiny_c
 @pytest.mark.slow
 def test_two_cells_share_one_gpu(workspace, tiny_cell):
     """The first launch measures; the second begins with what it found, and so with more than one worker a GPU."""
-    from crossfold.platform.execution.cost_history import known_gpu_peaks
+    from crossfold.platform.execution.cost_history import GPU_PEAKS
 
     first = [tiny_cell("concat", seed=seed) for seed in range(2)]
     summary = run_cells(first, workspace, FleetOptions(use_gpu=True))
     assert (summary.done, summary.failed) == (2, 0)
-    assert known_gpu_peaks(workspace)
+    assert GPU_PEAKS.read(workspace)
     more = [tiny_cell("concat", seed=seed, epochs=2) for seed in range(2, 6)]
     summary = run_cells(more, workspace, FleetOptions(workers=2 * torch.cuda.device_count(), use_gpu=True))
     assert (summary.done, summary.failed) == (4, 0)
