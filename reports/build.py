@@ -1,32 +1,29 @@
 """`crossfold report`: a workspace becomes tables, figures and one page. Never trains, needs no GPU."""
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import write_bytes
-from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.page.compose import DATE, Page, make_page
 from crossfold.reports.page.render import render
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import Results
-from crossfold.reports.stats.formatting import listing
-from crossfold.reports.tables.claims import Verdict, count_words, judge
+from crossfold.reports.tables.claims import Verdict, judge
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
-from crossfold.reports.tables.entries import NOT_MEASURABLE, Table
+from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.measure import provenance
 from crossfold.reports.tables.paper_table import build, choose_setting
-from crossfold.reports.tables.published import LEADERBOARD, MEAN, check_tables, table_spec
+from crossfold.reports.tables.published import LEADERBOARD, check_tables, table_spec
+from crossfold.reports.tables.summary import summary
 
 FORMATS = ("html", "md", "tex", "csv")
 
-FAILED_SHOWN = 10
-"""The most failed cells that the terminal names."""
 CLAIMS = "claims"
 """Name of the files with the verdicts on the papers' claims."""
 _CLAIM_WRITERS: Mapping[str, Callable[[Sequence[Verdict]], str]] = {
@@ -113,36 +110,3 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
             built.append(build(spec, results, choose_setting(spec, results)))
     date = made.strftime(DATE).strip() if made else ""  # a time without a zone leaves a space at the end
     return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)
-
-
-def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
-    """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed."""
-    lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
-    idle = [table.id for table in tables if table.idle]
-    if idle and len(tables) > 1:
-        lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
-    return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
-
-
-def _failed(failures: Sequence[Failure]) -> Iterator[str]:
-    """The failed cells, each with its reason."""
-    if failures:
-        counted = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
-        yield f"{counted} failed and count as unfinished:"
-    for failure in failures[:FAILED_SHOWN]:
-        reason = (failure.message.splitlines() or [""])[0]
-        attempt = f", attempt {failure.attempt}" if failure.attempt > 1 else ""
-        yield f"  {failure.label} ({failure.kind}{attempt}): {reason}; crossfold why {failure.cell_id}"
-    if len(failures) > FAILED_SHOWN:
-        yield f"  and {len(failures) - FAILED_SHOWN} more, all in report.html"
-
-
-def _summary(table: Table) -> str:
-    if table.architecture:
-        return f"{table.id}: {table.sentences[0]}"
-    entries = [entry for entry in table.entries if entry.target != MEAN and entry.verdict != NOT_MEASURABLE]
-    if not entries:
-        return f"{table.id}: nothing in it can be measured here"
-    done = sum(entry.mean is not None for entry in entries)
-    label = f" ({table.setting.label})" if table.setting.label else ""
-    return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}"

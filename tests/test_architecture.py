@@ -175,7 +175,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "reports/page",
         "reports/tables",
         "reports/results",
-        "reports/stats",
         "platform/core",
         "platform/workspace",
     ),

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from crossfold.reports.build import build_tables, summary
+from crossfold.reports.build import build_tables
 from crossfold.reports.results.load import load_results
 from crossfold.reports.tables.claims import (
     CONTRADICTED,
@@ -23,6 +23,7 @@ from crossfold.reports.tables.claims import (
 )
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.tables.published import declared, table_ids, table_spec
+from crossfold.reports.tables.summary import summary
 from crossfold.sweeps.recipe_files import load_recipe
 
 TWO_STAGES = {"residual": "tanh", "stages": 2, "dense": False}

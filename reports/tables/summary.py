@@ -1,0 +1,45 @@
+"""What a report found, in a few lines for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from crossfold.platform.core.outcome import Failure
+from crossfold.reports.stats.formatting import listing
+from crossfold.reports.tables.claims import Verdict, count_words
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Table
+from crossfold.reports.tables.published import MEAN
+
+FAILED_SHOWN = 10
+"""The most failed cells that the terminal names."""
+
+
+def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
+    """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed."""
+    lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
+    idle = [table.id for table in tables if table.idle]
+    if idle and len(tables) > 1:
+        lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
+    return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
+
+
+def _failed(failures: Sequence[Failure]) -> Iterator[str]:
+    """The failed cells, each with its reason."""
+    if failures:
+        counted = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
+        yield f"{counted} failed and count as unfinished:"
+    for failure in failures[:FAILED_SHOWN]:
+        reason = (failure.message.splitlines() or [""])[0]
+        attempt = f", attempt {failure.attempt}" if failure.attempt > 1 else ""
+        yield f"  {failure.label} ({failure.kind}{attempt}): {reason}; crossfold why {failure.cell_id}"
+    if len(failures) > FAILED_SHOWN:
+        yield f"  and {len(failures) - FAILED_SHOWN} more, all in report.html"
+
+
+def _summary(table: Table) -> str:
+    if table.architecture:
+        return f"{table.id}: {table.sentences[0]}"
+    entries = [entry for entry in table.entries if entry.target != MEAN and entry.verdict != NOT_MEASURABLE]
+    if not entries:
+        return f"{table.id}: nothing in it can be measured here"
+    done = sum(entry.mean is not None for entry in entries)
+    label = f" ({table.setting.label})" if table.setting.label else ""
+    return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}"
