@@ -174,15 +174,18 @@ UNCHANGED = 1.05
 @pytest.fixture
 def server(workspace):
     """The address of a real MLflow server of a workspace on this machine."""
-    from crossfold.platform.edge.tracking.sync import ui_command
+    from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [*ui_command(workspace, port), "--artifacts-destination", str(workspace.root / "served")]
+    command = [*server_command(workspace, port), "--artifacts-destination", str(workspace.root / "served")]
     process = subprocess.Popen(
-        command, env=os.environ | quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=os.environ | SERVER_SETTINGS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         ends = time.monotonic() + 300

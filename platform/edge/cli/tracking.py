@@ -1,11 +1,12 @@
-"""`crossfold mlflow`: the interface, and the mirror rebuilt."""
+"""`crossfold mlflow`: the pages of a workspace in a local server, and the mirror rebuilt."""
 
 import contextlib
 import os
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import Annotated
 
 import typer
 
@@ -14,15 +15,21 @@ from crossfold.platform.edge.cli.options import WorkspaceOption
 from crossfold.platform.edge.terminal.console import out
 from crossfold.platform.workspace.workspace import Workspace
 
-if TYPE_CHECKING:
-    pass
+# Two processes instead of ten: no workers for jobs, which no run here submits.
+SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def server_command(workspace: Workspace, port: int) -> list[str]:
+    """The command of a local MLflow server of the workspace's own database; run it with `SERVER_SETTINGS`."""
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.mlflow_uri, *where]
 
 
 def mlflow_ui(
     workspace: WorkspaceOption = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
 ) -> None:
     """Open the MLflow pages of this workspace in a local server."""
-    from crossfold.platform.edge.tracking.sync import ui_command
+    from crossfold.platform.edge.tracking.writer import Mirror
 
     space = Workspace.locate(workspace)
     if not space.paths.mlflow.is_file():
@@ -30,8 +37,9 @@ def mlflow_ui(
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"port {port} is in use", "give another --port")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(ui_command(space, port), env=environment, start_new_session=True)
+    # In a workspace that was moved the server must find the artifacts.
+    Mirror(space, space.mlflow_uri).prepare()
+    server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
     out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
 
     def stop(number: int, frame: object) -> None:

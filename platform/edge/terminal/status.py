@@ -138,13 +138,13 @@ def picture(status: Status) -> RenderableType:
             line = f"  {failure.label} ({failure.kind}, attempt {failure.attempt}): {reason_of(failure)}"
             parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
         parts.append(Text("  crossfold why CELL shows the log", style="dim"))
-    return Group(*parts, Text(driver_line(status.driver), style="dim"))
+    return Group(*parts, Text(driver_line(status.driver, left=not status.over), style="dim"))
 
 
-def driver_line(holder: dict[str, Any]) -> str:
-    """A sentence about the driver of the workspace."""
+def driver_line(holder: dict[str, Any], *, left: bool = True) -> str:
+    """A sentence about the driver of the workspace; `left`: whether cells are left to run."""
     if not holder:
-        return "No run is active; `crossfold run` continues what is left."
+        return "No run is active; `crossfold run` continues what is left." if left else "No run is active."
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     try:
         beat = datetime.datetime.fromisoformat(str(holder["heartbeat"]))

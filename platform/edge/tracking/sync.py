@@ -1,6 +1,5 @@
 """Rebuilds the MLflow mirror from the workspace."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -59,13 +58,3 @@ def _unfinished(workspace: Workspace, finished: Set[str]) -> Iterator[Unfinished
     yield from noted
     for sweep, cell in planned_cells(workspace, wanted) if wanted else ():
         yield Unfinished(cell, sweep)
-
-
-def ui_command(workspace: Workspace, port: int, uri: str | None = None) -> list[str]:
-    """The command of a local MLflow server with two processes instead of ten.
-
-    Run it with `MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false` and `MLFLOW_DISABLE_TELEMETRY=true`.
-    """
-    store = Mirror(workspace, uri).uri
-    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, *where]

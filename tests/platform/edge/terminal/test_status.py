@@ -125,6 +125,7 @@ def test_a_status_names_the_driver(space):
         assert f"A run is active: process {os.getpid()} on" in drawn(read_status(space))
     silent = {"pid": 1, "host": "h", "heartbeat": "2026-01-01T00:00:00+00:00", "expires": "2026-01-01T00:02:00+00:00"}
     assert re.fullmatch("No run is active: process 1 on h sent its last heartbeat .* ago; .*", driver_line(silent))
+    assert driver_line({}, left=False) == "No run is active."
     assert driver_line({"pid": 1, "host": "h"}) == "A run is active: process 1 on h."
 
 

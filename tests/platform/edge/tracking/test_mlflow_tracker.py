@@ -17,7 +17,8 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.tracking.sync import sync, ui_command
+from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
+from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
 from crossfold.platform.edge.tracking.writer import Mirror
 from crossfold.platform.workspace.predictions import Predictions
@@ -328,15 +329,14 @@ def server(workspace):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     running_ones: list[subprocess.Popen] = []
 
     def start() -> str:
         artifacts = ["--artifacts-destination", str(workspace.root / "served")]
         running_ones.append(
             subprocess.Popen(
-                [*ui_command(workspace, port), *artifacts],
-                env={**os.environ, **quiet},
+                [*server_command(workspace, port), *artifacts],
+                env=os.environ | SERVER_SETTINGS,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -466,8 +466,9 @@ def test_the_local_database_survives_two_readers(workspace):
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_ui_command_serves_this_workspace_from_few_processes(workspace):
-    command = ui_command(workspace, 5055)
+def test_the_local_server_has_few_processes_and_the_database_of_the_workspace(workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    command = server_command(workspace, 5055)
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-    assert workspace.paths.mlflow_uri in command
+    assert command[command.index("--backend-store-uri") + 1] == workspace.paths.mlflow_uri
     assert command[command.index("--workers") + 1] == "1"
