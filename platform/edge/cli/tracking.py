@@ -22,7 +22,7 @@ SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABL
 def server_command(workspace: Workspace, port: int) -> list[str]:
     """The command of a local MLflow server of the workspace's own database; run it with `SERVER_SETTINGS`."""
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.mlflow_uri, *where]
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.paths.mlflow_uri, *where]
 
 
 def mlflow_ui(
@@ -38,7 +38,7 @@ def mlflow_ui(
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"port {port} is in use", "give another --port")
     # In a workspace that was moved the server must find the artifacts.
-    Mirror(space, space.mlflow_uri).prepare()
+    Mirror(space, space.paths.mlflow_uri).prepare()
     server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
     out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
 

@@ -136,7 +136,7 @@ def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
             "params": run.data.params,
             "metrics": run.data.metrics,
             "history": {
-                key: [(m.step, m.value) for m in client.get_metric_hilogged_cells(run.info.run_id, key)]
+                key: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
                 for key in run.data.metrics
             },
             "artifacts": sorted(f.path for f in client.list_artifacts(run.info.run_id)),
