@@ -21,23 +21,26 @@ BLOCK_SECONDS = 2.0
 GREY = 127.5
 """One unit of noise on raw pixels: a standard deviation of 0.5 on [0, 1], as D6 normalises."""
 
-
 NOISE_BLOCK = 32
 """Frames whose noise is drawn together, so that a window needs not that of its whole clip."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What happens to the n frames of one modality of one clip.
-
-    shown: int64 [n], the frame whose content stands at each frame; gone: bool [n], nothing is there;
-    noise: standard deviations of noise on every frame; damaged: bool [n], frames that differ from the clean clip.
-    """
+    """What happens to the n frames of one modality of one clip."""
 
     shown: np.ndarray
+    """int64 [n]: the frame whose content stands at each frame."""
     gone: np.ndarray
-    noise: float
-    damaged: np.ndarray
+    """bool [n]: nothing is there."""
+    noise: float = 0.0
+    """Standard deviations of noise on every frame."""
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """bool [n]: frames that differ from the clean clip."""
+        differ: np.ndarray = (self.shown != np.arange(len(self.shown))) | self.gone | (self.noise > 0)
+        return differ
 
 
 def damage(kind: str, strength: float, *, modality: str, clip: str, frames: int, fps: float) -> Damage:
@@ -59,39 +62,31 @@ def _generator(*facts: str) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(fact.encode()) for fact in facts])
 
 
-def _unharmed(frames: int) -> Damage:
-    return Damage(np.arange(frames), np.zeros(frames, np.bool_), 0.0, np.zeros(frames, np.bool_))
-
-
 def _missing(strength: float, rng: np.random.Generator, frames: int, fps: float) -> Damage:
     """Blocks of 2 s, in a random order of which the first `strength` are gone (the odd one by chance)."""
     block = np.arange(frames) // max(round(BLOCK_SECONDS * fps), 1)
     blocks = int(block[-1]) + 1
     rank, chance = rng.permutation(blocks), rng.random()
-    gone = rank[block] < int(strength * blocks + chance)
-    return Damage(np.arange(frames), gone, 0.0, gone)
+    return Damage(np.arange(frames), rank[block] < int(strength * blocks + chance))
 
 
 def _noisy(strength: float, rng: np.random.Generator, frames: int, fps: float) -> Damage:
-    return Damage(np.arange(frames), np.zeros(frames, np.bool_), strength, np.full(frames, strength > 0))
+    return Damage(np.arange(frames), np.zeros(frames, np.bool_), strength)
 
 
 def _frozen(strength: float, rng: np.random.Generator, frames: int, fps: float) -> Damage:
     """In each stretch of twice the hold, the value at a random onset of its first half is held."""
-    hold = round(strength * fps)
-    if hold == 0:
-        return _unharmed(frames)
-    shown = np.arange(frames)
-    for start in range(0, frames, 2 * hold):
+    hold, shown = round(strength * fps), np.arange(frames)
+    for start in range(0, frames, 2 * hold) if hold else ():
         onset = start + int(rng.random() * hold)
         shown[onset : onset + hold] = min(onset, frames - 1)
-    return Damage(shown, np.zeros(frames, np.bool_), 0.0, shown != np.arange(frames))
+    return Damage(shown, np.zeros(frames, np.bool_))
 
 
 def _shifted(strength: float, rng: np.random.Generator, frames: int, fps: float) -> Damage:
     """The modality lags by `strength` seconds, or leads; the frame at the end is held."""
     shown = np.clip(np.arange(frames) - round(strength * fps), 0, frames - 1)
-    return Damage(shown, np.zeros(frames, np.bool_), 0.0, shown != np.arange(frames))
+    return Damage(shown, np.zeros(frames, np.bool_))
 
 
 KINDS: Mapping[str, Callable[[float, np.random.Generator, int, float], Damage]] = MappingProxyType(
@@ -119,9 +114,7 @@ class DamagedFrames:
             self._shown[rows] = rows.start + hurt.shown
             self._gone[rows] = hurt.gone
             self.damaged[rows] = hurt.damaged
-        there = store.present(modality)
-        self._there = np.asarray(there)[self._shown]
-        self.present = self._there & ~self._gone
+        self.present = np.asarray(store.present(modality))[self._shown] & ~self._gone
         """bool [N]: whether the modality still has anything at the frame."""
 
     def take(self, indices: np.ndarray, axis: int = 0) -> np.ndarray:

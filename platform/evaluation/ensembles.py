@@ -5,16 +5,14 @@ on the training corpus; it is for clips that none of them reports, such as those
 """
 
 import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
@@ -22,23 +20,6 @@ from crossfold.platform.evaluation.scoring import score
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The score of the mean prediction of some finished cells that report the same clips."""
-
-    over: str
-    """What the members differ in: `seed`."""
-    members: tuple[str, ...]
-    """Cell ids, in order of the seeds."""
-    seeds: tuple[int, ...]
-    cell: Cell
-    """The first member; the others differ in the seed only."""
-    metrics: Mapping[str, Any]
-    """As in `result.json`."""
-    videos: Mapping[str, Any]
-    """As in `result.json`."""
 
 
 def mean_of(predictions: Sequence[Predictions]) -> Predictions:
@@ -68,46 +49,44 @@ def means_of(predictions: Iterable[Predictions]) -> list[tuple[Predictions, int]
     return [(mean_of(members), len(members)) for members in groups.values()]
 
 
-def seed_ensembles(workspace: Workspace) -> Iterator[Ensemble]:
-    """One ensemble for each two or more finished cells that differ in the seed only; scores are kept once made."""
+def save_seed_ensembles(workspace: Workspace) -> list[Path]:
+    """Scores the mean of each two or more finished cells that differ in the seed only, and keeps it for reports.
+
+    Returns the file of each (docs/results.md); one that is there already is not made again.
+    """
     groups: dict[str, list[CellRecord]] = defaultdict(list)
     for record in workspace.records():
         if record.cell.inner is None:
             groups[canonical_json(record.cell.identity() | {"seed": None})].append(record)
-    stores: dict[str, FeatureStore] = {}
+    stores: dict[Path, FeatureStore] = {}
+    saved = []
     for members in groups.values():
+        store = workspace.paths.store(members[0].cell.corpus, members[0].cell.store)
         # A store that is elsewhere, as after a merge, cannot say which frames make a video.
-        here = workspace.paths.store(members[0].cell.corpus, members[0].cell.store).is_dir()
-        if len(members) > 1 and here:
-            yield _scored(sorted(members, key=lambda record: record.cell.seed), workspace, stores)
+        if len(members) > 1 and store.is_dir():
+            saved.append(_scored(sorted(members, key=lambda record: record.cell.seed), workspace, store, stores))
+    return saved
 
 
-def save_seed_ensembles(workspace: Workspace) -> int:
-    """Scores what `seed_ensembles` yields, so that reports find it; returns how many there are."""
-    return sum(1 for _ in seed_ensembles(workspace))
-
-
-def _scored(members: Sequence[CellRecord], workspace: Workspace, stores: dict[str, FeatureStore]) -> Ensemble:
-    cell = members[0].cell
-    ids = tuple(record.cell_id for record in members)
+def _scored(members: Sequence[CellRecord], workspace: Workspace, store: Path, stores: dict[Path, FeatureStore]) -> Path:
+    cell, ids = members[0].cell, [record.cell_id for record in members]
     # With the scores of the members, so that a cell that was run again is not mistaken for what it was.
     key = canonical_json({"members": ids, "metrics": [record.result["metrics"] for record in members]})
     path = workspace.paths.ensembles / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if path.is_file():
-        kept = json.loads(path.read_text())
-    else:
-        if cell.store not in stores:
-            stores[cell.store] = FeatureStore(workspace.paths.store(cell.corpus, cell.store))
-        kept = {
-            "over": "seed",
-            "members": list(ids),
-            "seeds": [record.cell.seed for record in members],
-            **{key: value for key, value in cell.identity().items() if key not in ("recipe", "seed")},
-            "recipe_hash": hashlib.sha256(cell.recipe.identity_json.encode()).hexdigest()[:8],
-            **score(mean_of([record.predictions for record in members]), stores[cell.store]),
-        }
-        write_json(path, kept)
-    return Ensemble("seed", ids, tuple(kept["seeds"]), cell, kept["metrics"], kept["videos"])
+        return path
+    if store not in stores:
+        stores[store] = FeatureStore(store)
+    ensemble = {
+        "over": "seed",
+        "members": ids,
+        "seeds": [record.cell.seed for record in members],
+        **{key: value for key, value in cell.identity().items() if key not in ("recipe", "seed")},
+        "recipe_hash": hashlib.sha256(cell.recipe.identity_json.encode()).hexdigest()[:8],
+        **score(mean_of([record.predictions for record in members]), stores[store]),
+    }
+    write_json(path, ensemble)
+    return path
 
 
 def best_folds(cells: Iterable[CellRecord], count: int) -> tuple[int, ...]:

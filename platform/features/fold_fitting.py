@@ -1,7 +1,7 @@
 """What the training frames of a fold decide about its features, and the features that follow.
 
 The light encoder has principal axes of them; spectrograms in decibels are standardised by them before a frozen
-backbone hears them. Both see nothing of the clips that the fold reports.
+backbone gets them. Both use nothing of the clips that the fold reports.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.partitions import Fold
+from crossfold.datasets.store.feature_store import Normalisation
 from crossfold.datasets.store.running_stats import Sums
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import whole_file
@@ -21,7 +22,7 @@ from crossfold.platform.features.pca_faces import LightEncoder, Moments, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, network_of
 
 Fitted = Callable[[int, int], None]
-"""Called with the clips that were looked at, and how many there are."""
+"""Called with how many clips were read, and how many there are."""
 
 
 def fit_light(
@@ -40,23 +41,15 @@ def fit_light(
 
 
 def _moments(clip: MediaClip, scratch: Path, stride: int) -> Moments:
-    faces, seen = stored(scratch, clip, "visual")
+    faces, present = stored(scratch, clip, "visual")
     labelled = (np.isfinite(clip.labels) & (clip.labels != UNLABELLED)).all(1)
-    return Moments.of(measure(faces[np.flatnonzero(seen & labelled)[::stride]]))
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Mean and deviation of each band over the training frames of one fold: float32 [bands, 1]."""
-
-    mean: np.ndarray
-    std: np.ndarray
+    return Moments.of(measure(faces[np.flatnonzero(present & labelled)[::stride]]))
 
 
 def fit_standards(
     clips: Sequence[MediaClip], folds: Sequence[Fold], scratch: Path, modality: str, fitted: Fitted
-) -> dict[int, Standard]:
-    """Of the frames of each fold's training clips where the modality is present."""
+) -> dict[int, Normalisation]:
+    """Statistics of each band, float32 [bands, 1], over each fold's training frames where the modality is present."""
     sums = {fold.index: Sums() for fold in folds}
     shape: tuple[int, ...] = ()
     for done, clip in enumerate(clips, start=1):
@@ -68,7 +61,7 @@ def fit_standards(
             if clip.info.name in fold.train:
                 sums[fold.index].merge(own)
         fitted(done, len(clips))
-    return {index: Standard(*summed.mean_and_std(shape)) for index, summed in sums.items()}
+    return {index: Normalisation(*summed.mean_and_std(shape)) for index, summed in sums.items()}
 
 
 @dataclass(frozen=True)
@@ -77,20 +70,25 @@ class FoldTask:
 
     task: ClipTask
     extractor: Extractor
-    standards: Mapping[int, Standard]
+    standards: Mapping[int, Normalisation]
 
+    @property
+    def clip(self) -> MediaClip:
+        """Which clip it is."""
+        return self.task.clip
 
-def fold_files(task: FoldTask) -> dict[int, Path]:
-    """Where the features of each fold go."""
-    folder = clip_folder(task.task.scratch, task.task.clip)
-    return {index: folder / f"{task.extractor.modality}@{index}.npy" for index in task.standards}
+    @property
+    def files(self) -> dict[int, Path]:
+        """Where the features of each fold go."""
+        folder = clip_folder(self.task.scratch, self.clip)
+        return {index: folder / f"{self.extractor.modality}@{index}.npy" for index in self.standards}
 
 
 def encode_folds(work: FoldTask) -> UserError | None:
     """Writes the features of each fold that are not there yet; each file appears whole or not at all."""
-    array, present = stored(work.task.scratch, work.task.clip, work.extractor.modality)
+    array, present = stored(work.task.scratch, work.clip, work.extractor.modality)
     network = network_of(work.task, work.extractor)
-    for index, path in fold_files(work).items():
+    for index, path in work.files.items():
         if path.is_file():
             continue
         standard = work.standards[index]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from crossfold.platform.features.fold_fitting import (
     encode_folds,
     fit_light,
     fit_standards,
-    fold_files,
     stored,
 )
 from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
@@ -127,18 +127,17 @@ class _Job:
         infos = [clip.info for clip in self.inspection.clips]
         folds = self.inspection.folds or make_folds(infos)
         media = [clip for clip in self.inspection.clips if isinstance(clip, MediaClip)]
-        sources: dict[str, Callable[[], ClipArrays]]
+        read = {clip.info.name: clip.read for clip in self.inspection.clips if isinstance(clip, FeatureClip)}
         if media:
-            self._read(media)
-            encoders = self._fit(media, folds)
-            sources = {clip.info.name: _Encoded(clip, self, folds, encoders).arrays for clip in media}
-        else:
-            sources = {clip.info.name: clip.read for clip in self.inspection.clips if isinstance(clip, FeatureClip)}
+            missing = [task for task in self._tasks(media) if not clip_folder(self.scratch, task.clip).is_dir()]
+            self._work("read", read_clip, missing, len(media))
+            light = self._fit(media, folds)
+            read = {clip.info.name: partial(self._arrays, clip, folds, light) for clip in media}
         written = 0
 
         def arrays(info: ClipInfo) -> ClipArrays:
             nonlocal written
-            brought = sources[info.name]()
+            brought = read[info.name]()
             written += 1
             self.progress("write", written, len(infos))
             return brought
@@ -171,26 +170,16 @@ class _Job:
             for clip in clips
         ]
 
-    def _read(self, clips: Sequence[MediaClip]) -> None:
-        """Reads what is not in the scratch folder yet."""
-        missing = [clip for clip in clips if not clip_folder(self.scratch, clip).is_dir()]
-        self._work("read", read_clip, self._tasks(missing), missing, len(clips) - len(missing))
-
     def _work(
-        self,
-        stage: str,
-        work: Callable[[Any], UserError | None],
-        tasks: Sequence[Any],
-        clips: Sequence[MediaClip],
-        done: int,
+        self, stage: str, work: Callable[[Any], UserError | None], tasks: Sequence[ClipTask | FoldTask], total: int
     ) -> None:
-        """Carries out a stage; files that turn out to be damaged are reported together, at the end."""
-        total = done + len(tasks)
+        """Carries out what is left of a stage; files that turn out to be damaged are reported together, at the end."""
+        done = total - len(tasks)
         findings: list[Finding] = []
         self.progress(stage, done, total)
         for index, error in self.workers(work, tasks) if tasks else ():
             if error is not None:
-                findings.append(Finding(clips[index].info.name, "media-readable", error.problem, error.remedy))
+                findings.append(Finding(tasks[index].clip.info.name, "media-readable", error.problem, error.remedy))
             done += 1
             self.progress(stage, done, total)
         refuse_errors(sorted(findings, key=lambda finding: finding.file), self.root)
@@ -206,43 +195,30 @@ class _Job:
             elif extractor.per_fold:
                 standards = fit_standards(clips, folds, self.scratch, modality, self._fitted)
                 tasks = [FoldTask(task, extractor, standards) for task in self._tasks(clips)]
-                missing = [
-                    index for index, task in enumerate(tasks) if not all(map(Path.is_file, fold_files(task).values()))
-                ]
-                left, owners = [tasks[index] for index in missing], [clips[index] for index in missing]
-                self._work("encode", encode_folds, left, owners, len(tasks) - len(left))
+                missing = [task for task in tasks if not all(map(Path.is_file, task.files.values()))]
+                self._work("encode", encode_folds, missing, len(tasks))
         return light
 
     def _fitted(self, done: int, total: int) -> None:
         self.progress("fit", done, total)
 
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A clip that was read, ready for the store; large arrays stay on disk."""
-
-    clip: MediaClip
-    job: _Job
-    folds: Sequence[Fold]
-    light: Mapping[int, LightEncoder]
-
-    def arrays(self) -> ClipArrays:
+    def _arrays(self, clip: MediaClip, folds: Sequence[Fold], light: Mapping[int, LightEncoder]) -> ClipArrays:
+        """A clip that was read, ready for the store; large arrays stay on disk."""
         features: dict[str, np.ndarray] = {}
         presence: dict[str, np.ndarray] = {}
-        for modality, extractor in self.job.settings.extractors.items():
-            array, present = stored(self.job.scratch, self.clip, modality)
+        for modality, extractor in self.settings.extractors.items():
+            array, present = stored(self.scratch, clip, modality)
             presence[modality] = present
             if extractor.name == "light":
                 measures = measure(array)
-                encoded = {index: encoder.encode(measures, present) for index, encoder in self.light.items()}
-                features |= {f"{modality}@{index}": codes for index, codes in encoded.items()}
+                features |= {f"{modality}@{fold}": encoder.encode(measures, present) for fold, encoder in light.items()}
             elif extractor.per_fold:
-                folder = clip_folder(self.job.scratch, self.clip)
-                names = [f"{modality}@{fold.index}" for fold in self.folds]
+                names = [f"{modality}@{fold.index}" for fold in folds]
+                folder = clip_folder(self.scratch, clip)
                 features |= {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
             else:
                 features[modality] = array
-        return ClipArrays(features, presence, self.clip.labels, self.clip.spans)
+        return ClipArrays(features, presence, clip.labels, clip.spans)
 
 
 def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Preparation) -> str:

@@ -1,7 +1,6 @@
 """Words with times from sound, by Vosk (002 uses its model `vosk-model-en-us-0.22`).
 
-The package is the optional extra `speech`; the model is a folder given by path. A transcript is kept as a file, so
-that a run that was stopped does not listen twice.
+The package is the optional extra `speech`; the model is a folder given by path.
 """
 
 import json
@@ -11,10 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crossfold.datasets.corpora.clips import MediaClip
-from crossfold.datasets.media.sound import RATE, read_sound
-from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
-from crossfold.datasets.media.word_features import SENTENCE_MARKS, Punctuate, punctuated
+from crossfold.datasets.media.sound import RATE
+from crossfold.datasets.media.transcripts import Word
 from crossfold.platform.core.errors import UserError
 
 MODEL = "vosk-model-en-us-0.22"
@@ -76,39 +73,3 @@ def recognise(sound: np.ndarray, recogniser: Recogniser) -> tuple[Word, ...]:
     answers.append(recogniser.FinalResult())
     entries = [entry for answer in answers for entry in json.loads(answer).get("result", ())]
     return tuple(Word(entry["word"], float(entry["start"]), float(entry["end"])) for entry in entries)
-
-
-def transcribe(audio: Path, kept: Path, recogniser: Callable[[], Recogniser]) -> tuple[Word, ...]:
-    """Words of a wav or video file, from the transcript `kept` if it is there; else heard, and kept.
-
-    A file without a sound track has no words.
-    """
-    if kept.is_file():
-        return read_transcript(kept)
-    sound = read_sound(audio)
-    words = recognise(sound, recogniser()) if sound is not None else ()
-    write_transcript(kept, words)
-    return words
-
-
-def words_of(
-    clip: MediaClip,
-    kept: Path,
-    *,
-    recogniser: Callable[[], Recogniser] | None = None,
-    punctuate: Punctuate | None = None,
-) -> tuple[Word, ...] | None:
-    """Words of a clip: of its transcript, else heard in its sound; None where it has neither, or nobody to listen.
-
-    kept: where the transcript of what is heard is put, or is already. Sentence marks are restored where a transcript
-    has none at all.
-    """
-    if clip.transcript is not None:
-        words = read_transcript(clip.transcript)
-    elif clip.audio is not None and recogniser is not None:
-        words = transcribe(clip.audio, kept, recogniser)
-    else:
-        return None
-    if punctuate is None or any(word.text.endswith(tuple(SENTENCE_MARKS)) for word in words):
-        return words
-    return punctuated(words, punctuate)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.datasets.corpora.clips import MediaClip
-from crossfold.datasets.media.transcripts import Word
+from crossfold.datasets.media.sound import read_sound
+from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
+from crossfold.datasets.media.word_features import SENTENCE_MARKS, Punctuate, punctuated
 from crossfold.platform.features import punctuation, speech_recognition
+from crossfold.platform.features.speech_recognition import Recogniser, open_vosk, recognise
 from crossfold.platform.modeling.pretrained_files import find_weights, weights_facts
 
 _MODELS = {
@@ -22,7 +25,7 @@ _MODELS = {
 
 
 def words_facts(extractor: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
-    """What the manifest says of the models that make the words; each is loaded once, so that trouble shows early.
+    """What the manifest says of the models that make the words; each is loaded once, so that errors show early.
 
     Raises `UserError` where a package or a model is missing.
     """
@@ -35,18 +38,38 @@ def words_facts(extractor: str, folder: Path, device: str = "cpu") -> dict[str, 
 
 
 def clip_words(clip: MediaClip, extractor: str, folder: Path, kept: Path, device: str = "cpu") -> tuple[Word, ...]:
-    """The words of a clip as a text extractor wants them; none where there is no transcript and nobody listens.
-
-    kept: where a transcript of what was heard stays until the store is there.
-    """
+    """The words of a clip as a text extractor takes them, with the models of `folder`; otherwise as `words_of`."""
     parts = _parts(extractor)
-    words = speech_recognition.words_of(
+    return words_of(
         clip,
         kept,
         recogniser=_listener(folder) if "vosk" in parts else None,
         punctuate=_punctuation(folder, device) if "punctuation" in parts else None,
     )
-    return words or ()
+
+
+def words_of(
+    clip: MediaClip,
+    kept: Path,
+    *,
+    recogniser: Callable[[], Recogniser] | None = None,
+    punctuate: Punctuate | None = None,
+) -> tuple[Word, ...]:
+    """Words of a clip: of its transcript, else recognised in its sound; none where it has neither.
+
+    kept: where the transcript of what was recognised is written, or is already, so that a run that was stopped does not
+    listen twice. Sentence marks are restored where a transcript has none at all.
+    """
+    source = clip.transcript
+    if source is None and clip.audio is not None and recogniser is not None:
+        source = kept
+        if not kept.is_file():
+            sound = read_sound(clip.audio)
+            write_transcript(kept, recognise(sound, recogniser()) if sound is not None else ())
+    words = read_transcript(source) if source is not None else ()
+    if punctuate is None or any(word.text.endswith(tuple(SENTENCE_MARKS)) for word in words):
+        return words
+    return punctuated(words, punctuate)
 
 
 def _parts(extractor: str) -> list[str]:
@@ -54,8 +77,8 @@ def _parts(extractor: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _listener(folder: Path) -> Callable[[], speech_recognition.Recogniser]:
-    return speech_recognition.open_vosk(find_weights(_MODELS["vosk"][0], folder))
+def _listener(folder: Path) -> Callable[[], Recogniser]:
+    return open_vosk(find_weights(_MODELS["vosk"][0], folder))
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from crossfold.platform.core.cell import pair_key
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Evaluation
 from crossfold.platform.core.metrics import ccc
-from crossfold.platform.evaluation.ensembles import best_folds, mean_of, seed_ensembles
+from crossfold.platform.evaluation.ensembles import best_folds, mean_of, save_seed_ensembles
 from crossfold.platform.evaluation.evaluate import rescore, to_rescore
 from crossfold.platform.execution.run_cell import attempt_cell
 
@@ -23,41 +23,45 @@ def three_seeds(workspace, tiny_cell):
     return workspace, cells
 
 
+def saved(workspace):
+    return [json.loads(path.read_text()) for path in save_seed_ensembles(workspace)]
+
+
 def test_seeds_of_one_fold_are_averaged(three_seeds):
     workspace, cells = three_seeds
-    (found,) = seed_ensembles(workspace)
-    assert found.members == tuple(cell.cell_id for cell in cells[:3])
-    assert found.seeds == (0, 1, 2)
+    (found,) = saved(workspace)
+    assert found["members"] == [cell.cell_id for cell in cells[:3]]
+    assert found["seeds"] == [0, 1, 2]
     records = [workspace.read_exactly(cell.cell_id) for cell in cells[:3]]
     mean = sum(record.predictions.prediction.astype(float) for record in records) / 3
     one = records[0].predictions
     expected = float(ccc(mean[:, 0], one.label[:, 0].astype(float), one.valid[:, 0]))
-    assert found.metrics["valence"]["ccc"] == pytest.approx(expected, abs=1e-6)
-    assert found.metrics["valence"]["frames"] == records[0].result["metrics"]["valence"]["frames"]
-    assert found.videos["valence"].keys() == records[0].result["videos"]["valence"].keys()
+    assert found["metrics"]["valence"]["ccc"] == pytest.approx(expected, abs=1e-6)
+    assert found["metrics"]["valence"]["frames"] == records[0].result["metrics"]["valence"]["frames"]
+    assert found["videos"]["valence"].keys() == records[0].result["videos"]["valence"].keys()
 
 
 def test_a_score_is_kept_and_read_again(three_seeds):
     workspace, cells = three_seeds
-    (first,) = seed_ensembles(workspace)
+    (first,) = saved(workspace)
     (path,) = workspace.paths.ensembles.glob("*.json")
     kept = json.loads(path.read_text())
     assert (kept["system"], kept["fold"], kept["over"]) == ("concat", 0, "seed")
     for cell in cells:
         (workspace.paths.cell(cell.cell_id) / "predictions.npz").unlink()
-    (again,) = seed_ensembles(workspace)
+    (again,) = saved(workspace)
     assert again == first
 
 
 def test_a_member_that_ran_again_makes_a_new_score(three_seeds):
     workspace, cells = three_seeds
-    (first,) = seed_ensembles(workspace)
+    (first,) = saved(workspace)
     path = workspace.paths.cell(cells[0].cell_id) / "result.json"
     result = json.loads(path.read_text())
     result["metrics"]["valence"]["ccc"] += 0.01
     path.write_text(json.dumps(result))
-    (again,) = seed_ensembles(workspace)
-    assert again.metrics == first.metrics
+    (again,) = saved(workspace)
+    assert again["metrics"] == first["metrics"]
     assert len(list(workspace.paths.ensembles.glob("*.json"))) == 2
 
 

@@ -16,7 +16,8 @@ from crossfold.datasets.media.word_features import text_features
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.features.bert import BertWords, _cuts
 from crossfold.platform.features.punctuation import TokenPunctuation
-from crossfold.platform.features.speech_recognition import open_vosk, recognise, transcribe, words_of
+from crossfold.platform.features.speech_recognition import open_vosk, recognise
+from crossfold.platform.features.transcribe import words_of
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +229,11 @@ def test_speech_is_recognised_piece_by_piece_and_kept(tmp_path, wav_file):
         made.append(Fake())
         return made[-1]
 
-    words = transcribe(tmp_path / "a.wav", tmp_path / "kept" / "a.json", recogniser)
+    info = ClipInfo(name="a", video="a", subject="a", partition="train", fps=25.0, frames=50)
+    clip = MediaClip(info=info, labels=np.zeros((50, 2), np.float32), crops=None, audio=tmp_path / "a.wav")
+    words = words_of(clip, tmp_path / "kept" / "a.json", recogniser=recogniser)
     assert words == (Word("word1", 1.25, 1.5), Word("word3", 3.25, 3.5))
-    assert transcribe(tmp_path / "a.wav", tmp_path / "kept" / "a.json", recogniser) == words
+    assert words_of(clip, tmp_path / "kept" / "a.json", recogniser=recogniser) == words
     assert len(made) == 1
     assert np.abs(made[0].heard).max() < 20_000
     assert len(made[0].heard) == 56_000
@@ -249,7 +252,7 @@ def test_words_of_a_clip_come_from_its_transcript_else_from_its_sound(tmp_path, 
     def texts(clip, **options):
         return [word.text for word in words_of(clip, kept, **options)]
 
-    assert words_of(clip, kept) is None
+    assert words_of(clip, kept) == ()
     assert texts(clip, recogniser=Fake, punctuate=punctuate) == ["word0", "word1."]
     assert [word.text for word in read_transcript(kept)] == ["word0", "word1"]
     written = replace(clip, transcript=tmp_path / "c.json")

@@ -169,7 +169,7 @@ def test_the_ensemble_of_seeds_is_a_column_once_every_fold_is_complete(workspace
         lab.finish(workspace, store, cell, noise)
     lab.launch(workspace, store, [cell for cell, _ in asked], recipe=asked[0][0].recipe)
     assert load_results(workspace).ensembles == {}
-    assert save_seed_ensembles(workspace) == 7, "2 variants x 2 folds x 2 targets, one without its second seed"
+    assert len(save_seed_ensembles(workspace)) == 7, "2 variants x 2 folds x 2 targets, one without its second seed"
 
     results = load_results(workspace)
     (setting,) = results.settings.values()
