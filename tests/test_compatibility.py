@@ -32,21 +32,6 @@ def lab(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def own_registries(monkeypatch):
-    """What a test registers is gone after it."""
-    from crossfold.datasets.corpora.registry import CORPORA
-    from crossfold.fusion_models.backbones.catalogue import BACKBONES
-    from crossfold.fusion_models.catalogue import systems
-    from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
-
-    for registry in (CORPORA, BACKBONES, systems):
-        assert list(registry), "what is found on first use would be forgotten"
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield
-    WEIGHTS.pop("small-weights", None)
-
-
 def files_of(workspace, part="cells"):
     return {path.relative_to(workspace): path.read_bytes() for path in (workspace / part).rglob("*") if path.is_file()}
 

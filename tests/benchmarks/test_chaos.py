@@ -6,7 +6,7 @@ import time
 import pytest
 
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.chaos import Chaos, runs_in_mlflow, tables, undisturbed, write_sweep
+from tests.support.chaos import Chaos, prepare_chaos, runs_in_mlflow, tables, undisturbed
 
 KINDS = ("worker", "node", "driver", "controller", "queue")
 CELLS, KILLS, SECONDS = 200, 10, 1500
@@ -14,7 +14,7 @@ CELLS, KILLS, SECONDS = 200, 10, 1500
 
 @pytest.mark.benchmark
 def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, capsys):
-    sweep = write_sweep(tmp_path, cells=CELLS)
+    sweep = prepare_chaos(tmp_path, cells=CELLS)
     chaos = Chaos(sweep, tmp_path / "work", kinds=KINDS, kills=KILLS, stride=CELLS // (2 * KILLS))
     began = time.monotonic()
     chaos.run(SECONDS)

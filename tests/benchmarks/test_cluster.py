@@ -8,18 +8,17 @@ second is chosen so that the engine needs well under half of two cores with 16 w
 the same engine then serves a hundred times as many workers.
 """
 
-import importlib
 import os
 import random
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from crossfold.platform.scheduling.fleet_options import FleetOptions
+from tests.support.factories import fake_cell
+from tests.support.trials import LASTING
 
-HERE = Path(__file__).parent
 SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
 """For whoever works on this file: the same in a tenth of the time, and no bound."""
 
@@ -33,14 +32,7 @@ ABOVE_BOUND = 0.05
 
 
 @pytest.fixture
-def trials(monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1] / ".pkg")]))
-    return importlib.import_module("drawn_trials")
-
-
-@pytest.fixture
-def cluster(monkeypatch, trials):
+def cluster(importable, monkeypatch):
     from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
     for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS | {"OMP_NUM_THREADS": "1"}).items():
@@ -56,14 +48,14 @@ def cluster(monkeypatch, trials):
 
 
 @pytest.mark.benchmark
-def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(trials, cluster, workspace, capsys):
+def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(cluster, workspace, capsys):
     from crossfold.platform.edge.fleet.ray_fleet import Fleet
     from crossfold.platform.scheduling.run_order import Forecast
 
     slots = NODES * GPUS
     rng = random.Random(6)
     seconds = [min(rng.lognormvariate(0, SIGMA) * MEDIAN, LONGEST) for _ in range(CELLS)]
-    cells = [trials.drawn_cell(seed, value) for seed, value in enumerate(seconds)]
+    cells = [fake_cell(seed, seconds=value) for seed, value in enumerate(seconds)]
     known = Forecast({
         cell.cell_id: value * rng.uniform(1 - ERROR, 1 + ERROR) for cell, value in zip(cells, seconds, strict=True)
     })  # fmt: skip
@@ -72,7 +64,7 @@ def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(trials
     began = time.monotonic()
     options = FleetOptions(
         workers=slots, address=cluster.address, use_gpu=True, gpu_bytes=16 * 2**30, device="cpu",
-        runner="drawn_trials:last", resize_seconds=3,
+        runner=LASTING, resize_seconds=3,
     )  # fmt: skip
     with Fleet(workspace, options) as fleet:
         while fleet.present < slots:

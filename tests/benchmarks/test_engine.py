@@ -19,20 +19,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
 
-from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Outcome
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, QueueLimits
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.workspace.workspace import Workspace
-
-TINY = {
-    "window": 20, "hop": 10, "epochs": 2, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,
-    "optimizer.warmup_epochs": 0, "stress": "none",
-}  # fmt: skip
+from tests.support.factories import TINY_SETTINGS, make_cell, make_store, write_sweep
 
 
 def cpu_of(code: str, *arguments: object) -> tuple[float, str]:
@@ -57,13 +51,8 @@ print("loaded:", *sorted({"ray", "mlflow"} & set(sys.modules)))
 IMPORTS = "import torch, pandas, numpy, typer, rich, pydantic, yaml, pyarrow.parquet"
 
 
-def write_sweep(path: Path, cells: int) -> Path:
-    sweep = {
-        "name": path.stem, "corpus": "synthetic", "recipe": "demo", "set": TINY, "systems": ["concat", "jca"],
-        "targets": ["valence", "arousal"], "folds": [0], "seeds": list(range(cells // 4)),
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(sweep))
-    return path
+def sweep_of(path: Path, cells: int) -> Path:
+    return write_sweep(path, seeds=list(range(cells // 4)), set=TINY_SETTINGS | {"stress": "none"})
 
 
 def fill(workspace: Workspace, sweep: Path) -> int:
@@ -85,7 +74,7 @@ def fill(workspace: Workspace, sweep: Path) -> int:
 @pytest.mark.benchmark
 def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path, new_workspace, capsys):
     workspace = new_workspace()
-    sweep = write_sweep(tmp_path / "finished.yaml", 1000)
+    sweep = sweep_of(tmp_path / "finished.yaml", 1000)
     assert fill(workspace, sweep) == 1000
     began = time.monotonic()
     ours, said = cpu_of(COMMAND, "run", sweep, "-w", workspace.root)
@@ -106,13 +95,13 @@ def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path,
 def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
     """Against spelling the whole identity of each cell anew, which is what a plan must come to."""
     workspace = new_workspace()
-    sweep = write_sweep(tmp_path / "large.yaml", 100_000)
+    sweep = sweep_of(tmp_path / "large.yaml", 100_000)
     ours, said = cpu_of(COMMAND, "plan", sweep, "-w", workspace.root, "--json")
     assert json.loads(said.rpartition("loaded:")[0])["cells"] == 100_000
     from crossfold.platform.core.hashing import canonical_json
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
-    small = write_sweep(tmp_path / "small.yaml", 2000)
+    small = sweep_of(tmp_path / "small.yaml", 2000)
     cells = prepare_cells(read_sweep(str(small), None, None), workspace).plan.cells
     began = time.process_time()
     spelled = {canonical_json(cell.identity()) for cell in cells}
@@ -210,7 +199,7 @@ def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cel
     whose workers have nothing to do with MLflow. The states take turns, so that a busy machine slows all alike."""
     from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
-    from tests.support.recording_tracker import RecordingTracker
+    from tests.support.trials import RecordingTracker
 
     states: dict[str, str | None] = {"none": None, "up": server, "down": "http://127.0.0.1:9"}
     cells = [
@@ -291,12 +280,10 @@ print(before, max(most, own()))
 
 
 @pytest.mark.benchmark
-def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_workspace, small_store, tiny_cell, capsys):
+def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_workspace, tiny_cell, capsys):
     import pickle
 
     import numpy as np
-
-    from crossfold.datasets.store.feature_store import FeatureStore
 
     added, sizes = {}, {}
     for frames in (2_000, 20_000):
@@ -309,7 +296,7 @@ def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_work
             }
             for index in range(10)
         ]  # fmt: skip
-        store = FeatureStore(small_store(tmp_path / str(frames), clips))
+        store = make_store(tmp_path / str(frames), clips)
         del clips
         workspace = new_workspace(store.path)
         cell = tiny_cell("concat", store=store, epochs=1, window=300, hop=300)
@@ -334,10 +321,7 @@ def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_m
 
     rng = random.Random(1)
     recipe = Recipe()
-    cells = [
-        Cell(system="fake", params={}, corpus="none", store="0", fold=0, targets=("valence",), seed=seed, recipe=recipe)
-        for seed in range(10_000)
-    ]
+    cells = [make_cell(seed=seed, recipe=recipe) for seed in range(10_000)]
     seconds = {cell.cell_id: min(rng.lognormvariate(4.0, 0.8), 1500.0) for cell in cells}
     # A forecast is never exact.
     known = Forecast({cell_id: value * rng.uniform(0.8, 1.25) for cell_id, value in seconds.items()})

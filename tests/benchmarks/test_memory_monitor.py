@@ -16,19 +16,19 @@ from pathlib import Path
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
-from fake_trials import make_cell
+from tests.support.factories import fake_cell
+from tests.support.trials import SLEEPY
 
-hungry = make_cell(0, trouble="eats once", gib=int(sys.argv[2]))
-others = [make_cell(seed, epochs=10, seconds=0.05) for seed in (1, 2)]
-options = FleetOptions(workers=1, runner="fake_trials:sleepy")
+hungry = fake_cell(0, trouble="eats once", gib=int(sys.argv[2]))
+others = [fake_cell(seed, epochs=10, seconds=0.05) for seed in (1, 2)]
+options = FleetOptions(workers=1, runner=SLEEPY)
 summary = run_cells([hungry, *others], Workspace(Path(sys.argv[1])), options)
 print(summary.done, summary.failed)
 """
 
 
 @pytest.mark.benchmark
-def test_what_rays_memory_monitor_ends_is_oom_and_tried_again(workspace, by_name, monkeypatch):
-    by_name("fake_trials")
+def test_what_rays_memory_monitor_ends_is_oom_and_tried_again(workspace, importable, monkeypatch):
     memory = psutil.virtual_memory()
     # The fleet itself takes about 1.5 GiB.
     limit = (memory.total - memory.available + 2.5 * 2**30) / memory.total

@@ -6,15 +6,12 @@ import time
 import pytest
 
 from crossfold.platform.scheduling.fleet_options import FleetOptions
+from tests.support.factories import fake_cell
+from tests.support.trials import SLEEPY
 
 
 @pytest.fixture
-def fakes(by_name):
-    return by_name("fake_trials")
-
-
-@pytest.fixture
-def cluster(monkeypatch, fakes):
+def cluster(importable, monkeypatch):
     from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
     from tests.support.chaos import QUICK_TO_NOTICE, SETTINGS
 
@@ -29,13 +26,13 @@ def cluster(monkeypatch, fakes):
 
 
 @pytest.mark.benchmark
-def test_a_node_that_joins_gets_cells_and_one_that_leaves_takes_none_with_it(workspace, fakes, cluster, capsys):
+def test_a_node_that_joins_gets_cells_and_one_that_leaves_takes_none_with_it(workspace, cluster, capsys):
     from crossfold.platform.edge.fleet.ray_fleet import Fleet
 
-    cells = [fakes.make_cell(seed, epochs=20, seconds=0.1) for seed in range(60)]
+    cells = [fake_cell(seed, epochs=20, seconds=0.1) for seed in range(60)]
     sizes, done, failures, moments = [], [], [], {}
     node = None
-    options = FleetOptions(address=cluster.address, resize_seconds=3, runner="fake_trials:sleepy")
+    options = FleetOptions(address=cluster.address, resize_seconds=3, runner=SLEEPY)
     with Fleet(workspace, options, cells=cells) as fleet:
         fleet.submit(cells)
         while len(done) < len(cells):

@@ -5,14 +5,14 @@ ideal is known, cells x seconds / workers, and what is beyond it is orchestratio
 cell, so a few tell it. The rivals get our settings of Ray, which make a fit three seconds shorter than its defaults.
 """
 
-import importlib
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from crossfold.platform.scheduling.fleet_options import FleetOptions
+from tests.support.factories import fake_cell
+from tests.support.trials import SLEEPY
 
 SHORT = bool(os.environ.get("CROSSFOLD_BENCH_SHORT"))
 """For whoever works on this file: the same in two minutes, and only the bounds that hold for short cells."""
@@ -26,17 +26,7 @@ WHOLE, STEADY, LESS = 0.05, 0.01, 10
 
 
 @pytest.fixture
-def trials(monkeypatch):
-    tests = Path(__file__).parents[1]
-    folders = [str(tests / "support"), str(tests / "benchmarks")]
-    for folder in folders:
-        monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, str(tests.parent / ".pkg")]))
-    return importlib.import_module("fake_trials")
-
-
-@pytest.fixture
-def rivals(trials, monkeypatch):
+def rivals(importable, monkeypatch):
     """Starts a cluster for the rivals, and gives their module."""
     from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
 
@@ -47,19 +37,21 @@ def rivals(trials, monkeypatch):
     def start():
         quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
         ray.init(address="local", num_cpus=WORKERS + 1, **quiet)
-        return importlib.import_module("rival_trainers")
+        from tests.benchmarks import rival_trainers
+
+        return rival_trainers
 
     yield start
     ray.shutdown()
 
 
 @pytest.mark.benchmark
-def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(trials, rivals, tmp_path, capsys):
+def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(rivals, tmp_path, capsys):
     from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.workspace.workspace import Workspace
 
-    cells = [trials.make_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]
-    summary = run_cells(cells, Workspace(tmp_path / "ours"), FleetOptions(workers=WORKERS, runner="fake_trials:sleepy"))
+    cells = [fake_cell(seed, epochs=EPOCHS, seconds=SECONDS / EPOCHS) for seed in range(CELLS)]
+    summary = run_cells(cells, Workspace(tmp_path / "ours"), FleetOptions(workers=WORKERS, runner=SLEEPY))
     assert summary.done == CELLS
     ideal = CELLS * SECONDS / WORKERS
     whole = summary.wall_seconds / ideal - 1

@@ -3,15 +3,12 @@
 The cells are fakes in the format of the workspace: one trained cell is copied, with another identity and other numbers.
 """
 
-import importlib.util
 import json
 import os
-import shutil
 import sys
 import time
 from functools import reduce
 from operator import add
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,24 +20,16 @@ from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.bootstrap import Run, bootstrap_mean, resample
 from crossfold.reports.tables.claims import judge
 from crossfold.reports.tables.published import table_ids
+from tests.support import lab
+from tests.support.screenshot import find_browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 VIDEOS, DRAWS = 76, 2000
 """As many videos as the validation set of Aff-Wild2."""
 LOOPED = 10
 """Resamples that the loop does; each costs the same."""
 
 
-def the_lab():
-    """The fake workspace of the tests of reports."""
-    path = Path(__file__).parents[1] / "reports" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("report_lab", path)
-    lab = sys.modules["report_lab"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lab)
-    return lab
-
-
-def variants(lab):
+def variants():
     """32 variants, as many as all tables of the papers ask for together."""
     plain = (
         "unimodal_audio",
@@ -59,10 +48,10 @@ def variants(lab):
     return (*(lab.Fake(name, {}, 0.4) for name in plain), *attention, *joint, *deep)
 
 
-def fill(workspace, lab, count):
+def fill(workspace, count):
     """Writes about `count` finished cells: all variants x 6 folds x 2 targets x seeds, each with its tracked run."""
     store = lab.make_store(workspace.root)
-    chosen = variants(lab)
+    chosen = variants()
     seeds = tuple(range(max(1, round(count / (len(chosen) * 12)))))
     cells = [cell for cell, _ in lab.cells_of(store, chosen, folds=(0, 1, 2, 3, 4, 5), seeds=seeds)]
     rng, first = np.random.default_rng(0), {}
@@ -91,7 +80,7 @@ def fill(workspace, lab, count):
 
 def first_paint(page):
     """Milliseconds to the first contentful paint in headless Chromium; None without one."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    found = find_browser()
     if found is None:
         return None
     from playwright.sync_api import sync_playwright
@@ -110,7 +99,7 @@ def first_paint(page):
 @pytest.mark.parametrize("count", [1_000, 10_000])
 def test_seconds_of_a_report(count, tmp_path, capsys):
     workspace = Workspace(tmp_path / "workspace")
-    cells = fill(workspace, the_lab(), count)
+    cells = fill(workspace, count)
     start = time.process_time()
     results = load_results(workspace)
     loaded = time.process_time()

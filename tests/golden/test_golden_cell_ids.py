@@ -7,29 +7,20 @@ If one changes, workspaces compute its cells again. That is right only where the
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from crossfold.fusion_models.catalogue import find_system, system_names
-from crossfold.platform.core.cell import Cell
+from crossfold.fusion_models.catalogue import system_names
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
+from tests.support.factories import make_cell
 
 GOLDEN = Path(__file__).parent / "cell_ids.json"
 
 
 def id_of(system, recipe):
-    found = find_system(system)
-    return Cell(
-        system=system,
-        params=found.params.parse({}, system).model_dump(mode="json"),
-        corpus="puppets",
-        store="0123456789abcdef",
-        fold=0,
-        targets=("valence",),
-        seed=0,
-        recipe=load_recipe(recipe),
-        revision=found.revision,
-    ).cell_id
+    store = SimpleNamespace(corpus="puppets", content_hash="0123456789abcdef")
+    return make_cell(system, store=store, recipe=load_recipe(recipe)).cell_id
 
 
 def today():

@@ -9,11 +9,11 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.execution.run_cell import attempt_cell
+from tests.support.factories import make_store, synthetic_clips
 
 pytestmark = pytest.mark.usefixtures("in_double_precision")
 
@@ -23,19 +23,9 @@ CHANGES = {"epochs": 3, "temporal__dropout": 0.2, "optimizer__clip_norm": 5.0}
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory, small_store):
+def store(tmp_path_factory):
     """The synthetic store with text beside it; audio and visual are the same numbers."""
-    from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
-    from crossfold.datasets.store.feature_store import FeatureStore
-
-    clips = []
-    for clip in synthetic_clips(clips=8, frames=90, widths={"audio": 5, "visual": 6, "text": 4}):
-        present = {m: np.ones(len(clip.labels), bool) for m in clip.features}
-        for span in clip.spans:
-            if span.kind == "missing":
-                present[span.modality][span.start : span.end] = False
-        clips.append({**vars(clip), "present": present, "spans": ()})
-    return FeatureStore(small_store(tmp_path_factory.mktemp("synthetic") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("synthetic") / "stores", synthetic_clips(text=4))
 
 
 @pytest.fixture

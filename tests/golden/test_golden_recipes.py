@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.fusion_models.catalogue import find_system, system_names
-from crossfold.platform.core.cell import Cell
+from crossfold.fusion_models.catalogue import system_names
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.train import train
 from crossfold.sweeps.recipe_files import load_recipe, shipped_recipes
+from tests.support.factories import make_cell, make_store, synthetic_clips
 
 pytestmark = pytest.mark.usefixtures("in_double_precision")
 
@@ -63,19 +63,14 @@ def recipe_of(name):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, small_store):
+def store(tmp_path_factory):
     """Six clips of audio, visual and text, with gaps in the labels of one target and of both."""
-    from crossfold.datasets.corpora.embedded.synthetic import synthetic_clips
-    from crossfold.datasets.store.feature_store import FeatureStore
-
-    clips = []
-    for index, clip in enumerate(synthetic_clips(clips=6, frames=62, widths={"audio": 5, "visual": 6, "text": 4})):
-        labels = clip.labels.copy()
-        labels[10 + index : 13 + index] = -5
-        labels[30 + index : 32 + index, index % 2] = -5
-        present = {m: np.ones(len(labels), bool) for m in clip.features}
-        clips.append({**vars(clip), "labels": labels, "present": present, "spans": ()})
-    return FeatureStore(small_store(tmp_path_factory.mktemp("golden") / "stores", clips))
+    clips = synthetic_clips(clips=6, frames=62, text=4)
+    for index, clip in enumerate(clips):
+        clip["labels"][10 + index : 13 + index] = -5
+        clip["labels"][30 + index : 32 + index, index % 2] = -5
+        del clip["present"]
+    return make_store(tmp_path_factory.mktemp("golden") / "stores", clips)
 
 
 def systems_of(name):
@@ -102,18 +97,8 @@ def curves_of(name, store, tmp_path, known):
 def trained_curves(recipe, systems, store, tmp_path):
     found = {}
     for system in systems:
-        entry = find_system(system)
-        cell = Cell(
-            system=system,
-            params=entry.params().model_dump(mode="json"),
-            corpus=store.corpus,
-            store="golden",
-            fold=0,
-            targets=("valence", "arousal"),
-            seed=0,
-            recipe=recipe,
-            revision=entry.revision,
-        )
+        cell = make_cell(system, store=store, targets=("valence", "arousal"), recipe=recipe)
+        cell = cell.model_copy(update={"store": "golden"})
         with arithmetic(cell):
             data = open_data(cell, store.path, "cpu")
             assert math.ceil(len(data.training.source) / recipe.batch) * recipe.epochs >= STEPS

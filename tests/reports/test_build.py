@@ -17,6 +17,7 @@ from crossfold.reports.build import build_report
 from crossfold.reports.page.drilldown import DIGITS
 from crossfold.reports.page.render import script_json
 from crossfold.reports.tables.published import table_ids
+from tests.support import lab
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
 EVIL = "<script>alert(1)</script>"
@@ -60,7 +61,7 @@ def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, repo
         assert len(differing) == 1 or before.suffix == ".csv" or before.name == "claims.tex"
 
 
-def test_a_report_may_be_narrow_and_goes_into_the_workspace(workspace, lab):
+def test_a_report_may_be_narrow_and_goes_into_the_workspace(workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
@@ -83,7 +84,7 @@ def test_an_empty_workspace_says_what_to_run(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_workspace_without_its_store_still_reports(workspace, lab):
+def test_a_workspace_without_its_store_still_reports(workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, lab.VARIANTS[:2], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
@@ -147,7 +148,7 @@ def test_numbers_lead_to_cells_and_commands(page, finished):
     assert next(iter(drill["recipes"].values()))["epochs"] == 30
 
 
-def test_a_cell_knows_its_tracked_run(workspace, lab):
+def test_a_cell_knows_its_tracked_run(workspace):
     store = lab.make_store(workspace.root)
     (cell, noise), *_ = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,))
     lab.finish(workspace, store, cell, noise)
@@ -161,7 +162,7 @@ def test_a_cell_knows_its_tracked_run(workspace, lab):
     assert (drill["run_pages"], drill["pages"]) == ({}, [""])
 
 
-def test_a_tracked_run_is_a_link_where_its_server_is_known(workspace, lab, monkeypatch):
+def test_a_tracked_run_is_a_link_where_its_server_is_known(workspace, monkeypatch):
     store = lab.make_store(workspace.root)
     cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0, 1, 2))][:3]
     for cell in cells:
@@ -193,7 +194,7 @@ def test_a_page_without_figures_is_small_and_has_its_tables(finished, tmp_path):
     assert report.page.figures == ()
 
 
-def test_settings_stand_apart_and_beside_each_other(workspace, lab):
+def test_settings_stand_apart_and_beside_each_other(workspace):
     store = lab.make_store(workspace.root)
     for selection in ("reported", "held_out"):
         recipe = Recipe(name="demo", epochs=30, selection=selection)
@@ -214,7 +215,7 @@ def test_settings_stand_apart_and_beside_each_other(workspace, lab):
     assert len(ids) == len(set(ids))
 
 
-def test_hostile_names_are_inert(workspace, lab):
+def test_hostile_names_are_inert(workspace):
     store = lab.make_store(workspace.root, first_clip=EVIL)
     evil = lab.Fake(EVIL, {"note": EVIL}, 0.3)
     for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:3], evil, lab.Fake(EVIL, {"note": 2}, 0.4)), folds=(0,)):

@@ -14,6 +14,7 @@ from crossfold.reports.build import build_report
 from crossfold.reports.page import image_export as export
 from crossfold.reports.page.image_export import check_export, export_figures, standalone
 from crossfold.reports.serve import ReportServer, fingerprint
+from tests.support import lab
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
 
@@ -34,7 +35,7 @@ def server(workspace):
     assert not thread.is_alive()
 
 
-def test_a_finished_cell_makes_a_new_page_and_nothing_else_does(server, workspace, lab):
+def test_a_finished_cell_makes_a_new_page_and_nothing_else_does(server, workspace):
     assert server.url.startswith("http://127.0.0.1:")
     server.update()
     assert "nothing to report" in get(server.url)
@@ -62,7 +63,7 @@ def test_a_page_of_another_site_cannot_read_it(server):
         get(server.url + "cells")
 
 
-def test_a_broken_workspace_keeps_the_last_page(workspace, lab):
+def test_a_broken_workspace_keeps_the_last_page(workspace):
     store = lab.make_store(workspace.root)
     (cell, noise), *_ = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,))
     lab.finish(workspace, store, cell, noise)

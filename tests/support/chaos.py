@@ -17,14 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from tests.support.factories import TARGETS, TINY_SETTINGS, synthetic_workspace, write_sweep
+from tests.support.paths import ROOT, environment
 
-from tests.support.paths import ROOT
-
-TINY = {
-    "window": 20, "hop": 10, "epochs": 8, "patience": 8, "batch": 16, "temporal.width": 8, "temporal.levels": 1,
-    "head.hidden": 8, "optimizer.warmup_epochs": 0, "stress": "none",
-}  # fmt: skip
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_timeout_ms": 500,
@@ -32,19 +27,12 @@ QUICK_TO_NOTICE = {
 }  # fmt: skip
 
 
-def write_sweep(folder: Path, cells: int, targets: Sequence[str] = ("valence", "arousal")) -> Path:
-    """A sweep of `cells` cells of two systems, and beside it a workspace `work` with their store."""
-    from crossfold.platform.edge.cli import data as cli_data
-
-    cli_data.corpus_synthetic(folder / "corpus", clips=8, frames=120, seed=3)
-    cli_data.build_store(cli_data.Workspace(folder / "work"), "synthetic", folder / "corpus")
-    sweep = {
-        "name": "chaos", "corpus": "synthetic", "recipe": "demo", "set": TINY, "systems": ["concat", "jca"],
-        "targets": list(targets), "folds": [0], "seeds": list(range(cells // (2 * len(targets)))),
-    }  # fmt: skip
-    path = folder / "chaos.yaml"
-    path.write_text(yaml.safe_dump(sweep))
-    return path
+def prepare_chaos(folder: Path, cells: int, targets: Sequence[str] = TARGETS) -> Path:
+    """A sweep of `cells` cells of two systems, and next to it a workspace `work` with their store."""
+    synthetic_workspace(folder)
+    longer = TINY_SETTINGS | {"epochs": 8, "patience": 8, "stress": "none"}
+    seeds = list(range(cells // (2 * len(targets))))
+    return write_sweep(folder / "chaos.yaml", set=longer, targets=list(targets), seeds=seeds)
 
 
 def command(*arguments: object) -> list[str]:
@@ -52,7 +40,7 @@ def command(*arguments: object) -> list[str]:
 
 
 COSTS = (b',"Training, s",', b',"Memory, MiB",')
-"""Columns of the leaderboard that tell what a run cost, and so differ between any two runs."""
+"""Columns of the leaderboard that say what a run cost, and so differ between any two runs."""
 
 
 def tables(sweep: Path, work: Path) -> dict[str, bytes]:
@@ -137,7 +125,7 @@ class Chaos:
         with self.log.open("a") as log:
             return subprocess.Popen(
                 command("run", self.sweep, "-w", self.work, "--workers", "2", *where),
-                stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **SETTINGS},
+                stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment(**SETTINGS),
             )  # fmt: skip
 
     def _kill(self, kind: str, driver: subprocess.Popen) -> bool:

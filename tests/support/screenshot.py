@@ -4,14 +4,19 @@ import argparse
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_browser() -> str | None:
+    """The first installed browser, by its path."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def take(report: Path, out: Path, *, width: int, height: int, scheme: str, full: bool) -> None:
     """Writes a PNG of the page as it opens, in one of the colour schemes light and dark."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    from playwright.sync_api import sync_playwright
+
+    found = find_browser()
     if found is None:
         raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed")
     with sync_playwright() as playwright:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from crossfold.datasets.batches.corruptions import GREY, KINDS, NOISE_BLOCK, damage, damaged_frames, noise_of
 from crossfold.datasets.batches.source import BatchSpec, WindowSource
 from crossfold.datasets.batches.windows import cut
-from crossfold.datasets.store.feature_store import FeatureStore
+from tests.support.factories import make_store
 
 STRENGTHS = {"missing": (0.2, 0.6), "noisy": (0.5, 2.0), "frozen": (0.4, 2.0), "shifted": (0.3, 1.0)}
 kinds = st.sampled_from(sorted(KINDS))
@@ -92,7 +92,7 @@ def test_noise_is_the_same_however_it_is_asked_for():
 
 
 @pytest.fixture
-def store(tmp_path, small_store):
+def store(tmp_path):
     rng = np.random.default_rng(0)
     clips = [
         {
@@ -104,7 +104,7 @@ def store(tmp_path, small_store):
         }
         for name, partition in (("a", "train"), ("b", "train"), ("c", "validation"), ("d", "validation"))
     ]
-    return FeatureStore(small_store(tmp_path / "stores", clips))
+    return make_store(tmp_path / "stores", clips)
 
 
 def source_of(store, clips):
@@ -164,30 +164,13 @@ def test_overlapping_windows_see_the_same_noise(store):
 
 
 def test_raw_pixels_stay_pixels(tmp_path):
-    from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store.feature_store import StoreSpec, write_store
-
     rng = np.random.default_rng(1)
     pixels = {name: rng.integers(100, 150, (40, 48, 48, 3), dtype=np.uint8) for name in "ac"}
-    infos = [
-        ClipInfo(name=name, video=name, subject=name, partition=partition, fps=25.0, frames=40)
+    clips = [
+        {"name": name, "partition": partition, "labels": np.zeros((40, 1)), "features": {"visual": pixels[name]}}
         for name, partition in (("a", "train"), ("c", "validation"))
     ]
-    path = write_store(
-        tmp_path / "stores",
-        StoreSpec(
-            corpus="synthetic",
-            layout="test",
-            targets=("valence",),
-            clips=infos,
-            origin={},
-            inputs={"visual": "crops48"},
-        ),
-        lambda info: ClipArrays(
-            {"visual": pixels[info.name]}, {"visual": np.ones(40, bool)}, np.zeros((40, 1), np.float32)
-        ),
-    )
-    store = FeatureStore(path)
+    store = make_store(tmp_path / "stores", clips, targets=("valence",), inputs={"visual": "crops48"})
     frames = damaged_frames(store, "noisy", 0.1, modality="visual", fold=0, clips=("c",))
     rows = np.r_[store.rows("c")]
     hurt = frames.take(rows)

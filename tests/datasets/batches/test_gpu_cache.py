@@ -14,6 +14,7 @@ from crossfold.datasets.batches.source import BatchSpec, StoreArrays, WindowSour
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import batch_spec, windows_of
+from tests.support.factories import make_store
 
 MODALITIES = ("audio", "visual")
 arrays_of = StoreArrays.of
@@ -95,38 +96,19 @@ def test_other_statistics_and_damaged_frames_reach_the_device(synthetic_store, t
 
 
 def raw_store(folder, kind, shape, dtype):
-    from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-    from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
-
     rng = np.random.default_rng(0)
-    infos = [
-        ClipInfo(
-            name=f"clip{n}",
-            video=f"clip{n}",
-            subject=f"s{n}",
-            partition="train" if n else "validation",
-            fps=5.0,
-            frames=9 + n,
-        )
+    clips = [
+        {
+            "name": f"clip{n}",
+            "partition": "train" if n else "validation",
+            "fps": 5.0,
+            "labels": rng.uniform(-1, 1, (9 + n, 2)),
+            "features": {"visual": rng.integers(0, 255, (9 + n, *shape)).astype(dtype)},
+            "present": {"visual": rng.random(9 + n) > 0.2},
+        }
         for n in range(3)
     ]
-
-    def arrays(info):
-        return ClipArrays(
-            {"visual": rng.integers(0, 255, (info.frames, *shape)).astype(dtype)},
-            {"visual": rng.random(info.frames) > 0.2},
-            rng.uniform(-1, 1, (info.frames, 2)).astype(np.float32),
-            (),
-        )
-
-    made = write_store(
-        folder,
-        StoreSpec(
-            corpus="raw", layout="t", targets=("valence", "arousal"), clips=infos, origin={}, inputs={"visual": kind}
-        ),
-        arrays,
-    )
-    return FeatureStore(made)
+    return make_store(folder, clips, corpus="raw", inputs={"visual": kind})
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.datasets.batches.source import WindowSource
-from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.evaluation.predict import forward_pass
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import batch_spec, open_data, windows_of
+from tests.support.factories import make_store
 
 LENGTHS = (40, 23, 17, 40)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, small_store):
+def store(tmp_path_factory):
     """Clips whose feature is the frame's number; one target has gaps."""
     clips = []
     for index, length in enumerate(LENGTHS):
@@ -25,7 +25,7 @@ def store(tmp_path_factory, small_store):
         features = {m: np.arange(length, dtype=np.float32)[:, None] + 100 * index for m in ("audio", "visual")}
         partition = "validation" if index == 3 else "train"
         clips.append({"name": f"c{index}", "labels": labels, "features": features, "partition": partition})
-    return FeatureStore(small_store(tmp_path_factory.mktemp("clips") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("clips") / "stores", clips)
 
 
 def cell_of(tiny_cell, store, frames, window=4, hop=2, **clip):

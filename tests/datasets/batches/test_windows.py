@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from crossfold.datasets.batches.source import BatchSpec, WindowSource
 from crossfold.datasets.batches.windows import Stitcher, Windows, cut
-from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
+from tests.support.factories import make_store
 
 D = 3
 
@@ -148,7 +147,7 @@ def test_stitching_does_not_depend_on_the_order_of_arrival():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, small_store):
+def store(tmp_path_factory):
     """Three clips; visual absent (and wild) in frames 5-9 of the first, single labels missing in the second."""
     rng = np.random.default_rng(7)
 
@@ -170,7 +169,7 @@ def store(tmp_path_factory, small_store):
     clips[0]["present"] = present
     clips[0]["features"]["visual"][5:10] = 1e6
     clips[1]["labels"][4, 0] = clips[1]["labels"][9, 1] = -5
-    return FeatureStore(small_store(tmp_path_factory.mktemp("windows") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("windows") / "stores", clips)
 
 
 def source_of(store, clips=("a", "b", "v"), *, targets=("valence", "arousal"), fold=0, invalid="mask", length=10):
@@ -280,34 +279,18 @@ def test_no_window_is_an_empty_source(store):
 @pytest.fixture(scope="module")
 def raw_store(tmp_path_factory):
     """Two clips of 20 and 12 pictures of 112 x 112, each full of its own number, and decibels as sound."""
-    infos = [
-        ClipInfo(name=name, video=name, subject=name, partition=partition, fps=25.0, frames=frames)
-        for name, partition, frames in (("a", "train", 20), ("v", "validation", 12))
-    ]
-
-    def bring(info):
-        rng = np.random.default_rng(info.frames)
-        numbers = (np.arange(info.frames) + (100 if info.name == "v" else 1)).astype(np.uint8)
-        present = {"audio": np.ones(info.frames, bool), "visual": np.arange(info.frames) != 6}
+    clips = []
+    for name, partition, frames, first in (("a", "train", 20, 1), ("v", "validation", 12, 100)):
+        numbers = (np.arange(frames) + first).astype(np.uint8)
         features = {
-            "audio": rng.normal(-30, 5, (info.frames, 64, 107)).astype(np.float16),
-            "visual": np.broadcast_to(numbers[:, None, None, None], (info.frames, 112, 112, 3)).copy(),
+            "audio": np.random.default_rng(frames).normal(-30, 5, (frames, 64, 107)).astype(np.float16),
+            "visual": np.broadcast_to(numbers[:, None, None, None], (frames, 112, 112, 3)),
         }
-        return ClipArrays(features, present, np.zeros((info.frames, 2), np.float32))
-
-    path = write_store(
-        tmp_path_factory.mktemp("raw"),
-        StoreSpec(
-            corpus="raw",
-            layout="none",
-            targets=("valence", "arousal"),
-            clips=infos,
-            origin={},
-            inputs={"audio": "mel64x107", "visual": "crops112"},
-        ),
-        bring,
-    )
-    return FeatureStore(path)
+        present = {"audio": np.ones(frames, bool), "visual": np.arange(frames) != 6}
+        about = {"name": name, "partition": partition, "labels": np.zeros((frames, 2))}
+        clips.append({**about, "features": features, "present": present})
+    inputs = {"audio": "mel64x107", "visual": "crops112"}
+    return make_store(tmp_path_factory.mktemp("raw"), clips, corpus="raw", inputs=inputs)
 
 
 def raw_source(store, inputs=None, length=8):

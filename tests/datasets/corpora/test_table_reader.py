@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.corpora.tables import read_table
-from tests.support.damage import assert_readable
+from tests.support.media import assert_readable
 
 ARFF = """% made by a tool
 @RELATION 'gold standard'

@@ -10,6 +10,7 @@ from crossfold.datasets.media.crops import crop_chunks, read_crop
 from crossfold.datasets.media.sound import RATE, log_mel, read_sound
 from crossfold.datasets.media.video import probe, read_pictures
 from crossfold.platform.core.errors import DataError
+from tests.support.media import write_video, write_wav
 
 NTSC = Fraction(30000, 1001)
 
@@ -38,9 +39,9 @@ def test_a_beep_is_heard_in_the_frame_in_which_it_begins(rate, event):
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "mov", "avi"])
-def test_probe_counts_frames_and_times_without_decoding(tmp_path, video_file, container):
+def test_probe_counts_frames_and_times_without_decoding(tmp_path, container):
     path = tmp_path / f"v.{container}"
-    video_file(path, np.full(301, 90), NTSC)
+    write_video(path, np.full(301, 90), NTSC)
     facts = probe(path)
     assert facts.frames == 301
     assert facts.fps == pytest.approx(float(NTSC), abs=1e-3)
@@ -52,14 +53,14 @@ def test_probe_counts_frames_and_times_without_decoding(tmp_path, video_file, co
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("container", ["wav", "mp4", "mkv"])
-def test_sound_keeps_its_place_through_containers_and_resampling(tmp_path, video_file, wav_file, container, rate):
+def test_sound_keeps_its_place_through_containers_and_resampling(tmp_path, container, rate):
     event, frames = 250, 300
     sound = beep_at(event / 25, frames / 25, rate)
     path = tmp_path / f"s.{container}"
     if container == "wav":
-        wav_file(path, sound, rate)
+        write_wav(path, sound, rate)
     else:
-        video_file(path, np.full(frames, 90), Fraction(25), sound, rate)
+        write_video(path, np.full(frames, 90), Fraction(25), sound, rate)
     heard = read_sound(path)
     assert heard.dtype == np.float32
     begin = int(np.argmax(np.abs(heard) > 0.3)) / RATE
@@ -88,34 +89,34 @@ def test_a_mel_band_follows_its_tone():
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["index-last", "index-first"])
 @pytest.mark.parametrize("share", [0.5, 0.97])
-def test_a_cut_mp4_is_refused(tmp_path, video_file, options, share):
+def test_a_cut_mp4_is_refused(tmp_path, options, share):
     path = tmp_path / "v.mp4"
-    video_file(path, np.tile([20, 90, 200], 100), Fraction(25), **options)
+    write_video(path, np.tile([20, 90, 200], 100), Fraction(25), **options)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(DataError, match=r"v\.mp4: c(ut short|annot be read)"):
         probe(path)
 
 
-def test_files_that_are_something_else_are_refused(tmp_path, wav_file):
+def test_files_that_are_something_else_are_refused(tmp_path):
     for name, content in (("v.mp4", b"not a video"), ("v.wav", b"RIFF and no more")):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as video"):
         probe(tmp_path / "v.mp4")
     with pytest.raises(DataError, match="not a wav file"):
         read_sound(tmp_path / "v.wav")
-    wav_file(tmp_path / "sound.wav", np.zeros(100), RATE)
+    write_wav(tmp_path / "sound.wav", np.zeros(100), RATE)
     with pytest.raises(DataError, match="no video stream"):
         probe(tmp_path / "sound.wav")
 
 
-def test_a_cut_wav_is_refused_and_an_empty_one_is_no_sound(tmp_path, wav_file):
+def test_a_cut_wav_is_refused_and_an_empty_one_is_no_sound(tmp_path):
     path = tmp_path / "s.wav"
-    wav_file(path, np.zeros(RATE), RATE)
+    write_wav(path, np.zeros(RATE), RATE)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match="cut short, 30000 of 32000 bytes"):
         read_sound(path)
-    wav_file(path, np.zeros(0), RATE)
+    write_wav(path, np.zeros(0), RATE)
     assert not log_mel(read_sound(path), np.arange(5) / 25, 25.0)[1].any()
 
 
@@ -150,8 +151,8 @@ def test_chunks_of_crops_are_the_crops(tmp_path):
     assert whole[2, 50, 50].tolist() == [60] * 3
 
 
-def test_pictures_come_in_order_with_their_numbers(tmp_path, video_file):
-    video_file(tmp_path / "a.mp4", np.arange(30, 220, 10), Fraction(30000, 1001))
+def test_pictures_come_in_order_with_their_numbers(tmp_path):
+    write_video(tmp_path / "a.mp4", np.arange(30, 220, 10), Fraction(30000, 1001))
     found = list(read_pictures(tmp_path / "a.mp4"))
     assert [number for number, _ in found] == list(range(19))
     assert found[0][1].shape == (32, 32, 3)
@@ -159,8 +160,8 @@ def test_pictures_come_in_order_with_their_numbers(tmp_path, video_file):
     np.testing.assert_allclose(shades, np.arange(30, 220, 10) + 4, atol=4)
 
 
-def test_sound_at_another_rate_lasts_as_long(tmp_path, wav_file):
-    wav_file(tmp_path / "a.wav", np.sin(np.arange(48_000) / 9), 48_000)
+def test_sound_at_another_rate_lasts_as_long(tmp_path):
+    write_wav(tmp_path / "a.wav", np.sin(np.arange(48_000) / 9), 48_000)
     for rate in (16_000, 44_100):
         sound = read_sound(tmp_path / "a.wav", rate)
         assert len(sound) == rate

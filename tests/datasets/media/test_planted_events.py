@@ -8,7 +8,7 @@ from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.planted_event import TIMINGS, find_in_clip, find_in_store, picture_times, plant
+from tests.support.media import TIMINGS, find_in_clip, find_in_store, picture_times, plant
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 

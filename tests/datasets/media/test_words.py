@@ -13,6 +13,7 @@ from crossfold.datasets.corpora.media_checks import check_transcript
 from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
 from crossfold.datasets.media.word_features import punctuated, sentences, text_features, words_on_frames
 from crossfold.platform.core.errors import DataError
+from tests.support.media import write_corpus
 
 WORDS = (Word("good", 0.1, 0.35), Word("morning", 0.35, 0.9), Word("all", 2.0, 2.2))
 ENTRIES = [{"word": w.text, "start": w.start, "end": w.end} for w in WORDS]
@@ -218,8 +219,8 @@ def test_punctuation_leaves_times_and_may_only_add_marks():
         punctuated(WORDS, lambda words: [*words[:2], "some"])
 
 
-def test_a_corpus_in_the_wild_finds_its_transcripts(tmp_path, media_corpus):
-    root = media_corpus(
+def test_a_corpus_in_the_wild_finds_its_transcripts(tmp_path):
+    root = write_corpus(
         tmp_path / "data", clips={"t0_left": "Train_Set", "t1": "Train_Set", "v0": "Validation_Set"}, frames=10
     )
     write_transcript(root / "batch1" / "transcripts" / "t0.json", WORDS[:1])

@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
 from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.gate_calibration import gate_entries
@@ -19,10 +18,11 @@ from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import score, span_masks, span_scores
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import Split, batch_spec, open_data, windows_of
+from tests.support.factories import make_store
 
 
 @pytest.fixture(scope="module")
-def spanned_store(tmp_path_factory, small_store):
+def spanned_store(tmp_path_factory):
     """A store with planted spans on its reported clips; valence is in both modalities, arousal in the voice alone."""
     rng = np.random.default_rng(0)
     spans = {
@@ -46,7 +46,7 @@ def spanned_store(tmp_path_factory, small_store):
                 "spans": spans.get(name, ()),
             }
         )
-    return FeatureStore(small_store(tmp_path_factory.mktemp("spanned") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("spanned") / "stores", clips)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load as from_safetensors
 
 from crossfold.datasets.batches.source import WindowSource
-from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Inner
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
 from crossfold.platform.core.layout import CELL_FILES
@@ -21,6 +20,7 @@ from crossfold.platform.execution.run_cell import attempt_cell, classify
 from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.training.cell_data import open_data, splits
 from crossfold.platform.workspace.predictions import Predictions
+from tests.support.factories import make_store
 
 
 def out_of_memory():
@@ -236,7 +236,7 @@ def test_finished_twice_keeps_the_first(workspace, tiny_cell):
 
 
 @pytest.fixture(scope="module")
-def odd_store(tmp_path_factory, small_store):
+def odd_store(tmp_path_factory):
     """Two people in one validation video, one of them without labels of arousal; one clip without any label."""
     rng = np.random.default_rng(0)
 
@@ -250,7 +250,7 @@ def odd_store(tmp_path_factory, small_store):
     clips += [clip("w", "validation")]
     clips[4]["labels"][:, 1] = -5
     clips[5]["labels"][:] = -5
-    return FeatureStore(small_store(tmp_path_factory.mktemp("odd") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("odd") / "stores", clips)
 
 
 def test_clips_of_one_video_count_as_one(odd_store):
@@ -292,29 +292,27 @@ def test_unlabelled_clips_take_no_part(odd_store, new_workspace, tiny_cell, inva
 
 @pytest.mark.parametrize("invalid", ["drop", "mask"])
 @pytest.mark.parametrize("silent", ["train", "validation"])
-def test_a_fold_without_labels_is_refused_as_data(
-    tmp_path_factory, small_store, new_workspace, tiny_cell, invalid, silent
-):
+def test_a_fold_without_labels_is_refused_as_data(tmp_path_factory, new_workspace, tiny_cell, invalid, silent):
     rng = np.random.default_rng(0)
     clips = []
     for name, partition in [("a", "train"), ("b", "train"), ("v", "validation")]:
         labels = np.full((30, 2), -5.0) if partition == silent else rng.uniform(-1, 1, (30, 2))
         features = {"audio": rng.standard_normal((30, 3)), "visual": rng.standard_normal((30, 3))}
         clips.append({"name": name, "partition": partition, "labels": labels, "features": features})
-    store = FeatureStore(small_store(tmp_path_factory.mktemp("silent") / "stores", clips))
+    store = make_store(tmp_path_factory.mktemp("silent") / "stores", clips)
     outcome = attempt_cell(tiny_cell("ca", store=store, invalid=invalid), new_workspace(store.path))
     assert outcome.status == "failed"
     assert outcome.failure.kind == FailureClass.DATA, outcome.failure.message
     assert "no labelled frame" in outcome.failure.message
 
 
-def test_a_modality_the_store_lacks_is_refused_as_data(tmp_path_factory, small_store, new_workspace, tiny_cell):
+def test_a_modality_the_store_lacks_is_refused_as_data(tmp_path_factory, new_workspace, tiny_cell):
     rng = np.random.default_rng(0)
     clips = [
         {"name": n, "partition": p, "labels": rng.uniform(-1, 1, (30, 2)), "features": {"audio": rng.random((30, 3))}}
         for n, p in [("a", "train"), ("v", "validation")]
     ]
-    store = FeatureStore(small_store(tmp_path_factory.mktemp("mute") / "stores", clips))
+    store = make_store(tmp_path_factory.mktemp("mute") / "stores", clips)
     outcome = attempt_cell(tiny_cell("ca", store=store), new_workspace(store.path))
     assert outcome.failure.kind == FailureClass.DATA, outcome.failure.message
 

@@ -23,6 +23,7 @@ from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.sweep_files import Sweep
+from tests.support.media import write_corpus
 
 ASKED = {
     "name": "tiny",
@@ -334,14 +335,14 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
     ]
 
 
-def test_the_test_part_is_predicted_by_every_fold_and_seed(capsys, tmp_path, media_corpus):
+def test_the_test_part_is_predicted_by_every_fold_and_seed(capsys, tmp_path):
     """Clips without labels go from the owners' list to a submission; reported clips are predicted as they were."""
     from crossfold.platform.core.outcome import Silent
     from crossfold.platform.execution.run_cell import run_cell
     from crossfold.platform.export.test_set import predict_clips
 
     clips = {f"t{number}": "Train_Set" for number in range(4)} | {"v0": "Validation_Set", "u0": "Train_Set"}
-    root, space = media_corpus(tmp_path / "data", clips=clips), tmp_path / "ws"
+    root, space = write_corpus(tmp_path / "data", clips=clips), tmp_path / "ws"
     (next(root.glob("annotations/*/Train_Set")) / "u0.txt").unlink()
     (root / "Valence_Arousal_Estimation_Challenge_test_set_release.txt").write_text("u0\n")
     run("prepare", "affwild2", "--root", root, "--workspace", space, "--processes", 1)

@@ -18,6 +18,7 @@ from crossfold.platform.features.bert import BertWords, _cuts
 from crossfold.platform.features.punctuation import TokenPunctuation
 from crossfold.platform.features.speech_recognition import open_vosk, recognise
 from crossfold.platform.features.transcribe import words_of
+from tests.support.media import write_wav
 
 
 @pytest.fixture(scope="module")
@@ -218,11 +219,11 @@ class Fake:
         return json.dumps({"result": [word], "text": word["word"]})
 
 
-def test_speech_is_recognised_piece_by_piece_and_kept(tmp_path, wav_file):
+def test_speech_is_recognised_piece_by_piece_and_kept(tmp_path):
     sound = np.zeros(int(3.5 * 8_000))
     sound[8_000:16_000] = 0.5
     sound[24_000:] = -0.5
-    wav_file(tmp_path / "a.wav", sound, 8_000)
+    write_wav(tmp_path / "a.wav", sound, 8_000)
     made = []
 
     def recogniser():
@@ -239,10 +240,10 @@ def test_speech_is_recognised_piece_by_piece_and_kept(tmp_path, wav_file):
     assert len(made[0].heard) == 56_000
 
 
-def test_words_of_a_clip_come_from_its_transcript_else_from_its_sound(tmp_path, wav_file):
+def test_words_of_a_clip_come_from_its_transcript_else_from_its_sound(tmp_path):
     info = ClipInfo(name="c", video="c", subject="c", partition="train", fps=25.0, frames=50)
     clip = MediaClip(info=info, labels=np.zeros((50, 2), np.float32), crops=None, audio=tmp_path / "c.wav")
-    wav_file(tmp_path / "c.wav", np.full(32_000, 0.5), 16_000)
+    write_wav(tmp_path / "c.wav", np.full(32_000, 0.5), 16_000)
     write_transcript(tmp_path / "c.json", [Word("hello", 0, 1), Word("you", 1, 2)])
     kept = tmp_path / "kept.json"
 

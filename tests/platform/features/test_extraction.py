@@ -25,6 +25,7 @@ from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.frozen_backbone import batch_of, built
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.media import write_corpus
 
 CLIPS = {"t0": "Train_Set", "t1_left": "Train_Set", "v0": "Validation_Set"}
 
@@ -35,6 +36,7 @@ from torch import nn
 
 from crossfold.fusion_models.backbones.catalogue import Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation, prepare_spectrogram
+from tests.support.media import write_corpus
 
 
 def small(channels, *shape):
@@ -78,9 +80,9 @@ def plugin(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, media_corpus):
+def corpus(tmp_path_factory):
     """Three clips of 90 frames, so that the second batch of 64 is not full; not to be written to."""
-    return media_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS, frames=90, event=70)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS, frames=90, event=70)
 
 
 def make(
@@ -174,8 +176,8 @@ def test_ray_tasks_do_not_change_a_bit(tmp_path, corpus, encoded, plugin):
     assert store.name == encoded.path.name
 
 
-def test_what_else_is_prepared_does_not_change_a_bit(tmp_path, media_corpus, corpus, encoded, plugin):
-    alone = media_corpus(tmp_path / "alone", clips={"t0": "Train_Set"}, frames=90, event=70)
+def test_what_else_is_prepared_does_not_change_a_bit(tmp_path, corpus, encoded, plugin):
+    alone = write_corpus(tmp_path / "alone", clips={"t0": "Train_Set"}, frames=90, event=70)
     shutil.copytree(corpus / "cropped_aligned" / "v0", alone / "cropped_aligned" / "v0")
     for folder, name in (("annotations/VA_Estimation_Challenge/Validation_Set", "v0.txt"), ("videos", "v0.mp4")):
         (alone / folder).mkdir(exist_ok=True)

@@ -16,14 +16,15 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.features.pca_faces import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.media import write_corpus
 
 CLIPS = {f"t{number}": "Train_Set" for number in range(5)} | {"v0": "Validation_Set"}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, media_corpus):
+def corpus(tmp_path_factory):
     """Six clips of 40 frames; not to be written to."""
-    return media_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,10 @@ def first_change(rows: np.ndarray) -> int:
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)], ids=["25", "29.97"])
 @pytest.mark.parametrize(("sound", "sound_rate"), [("wav", 16_000), ("wav", 44_100), ("video", 48_000)])
-def test_flash_beep_and_label_step_meet_in_one_frame(tmp_path, media_corpus, rate, sound, sound_rate):
+def test_flash_beep_and_label_step_meet_in_one_frame(tmp_path, rate, sound, sound_rate):
     event = 473
     clips = {"t0": "Train_Set", "v0": "Validation_Set"}
-    root = media_corpus(
+    root = write_corpus(
         tmp_path / "data", clips=clips, frames=500, rate=rate, event=event, sound=sound, sound_rate=sound_rate
     )
     store = FeatureStore(prepare(Workspace(tmp_path / "ws"), "affwild2", root, processes=1))
@@ -155,8 +156,8 @@ def test_damage_stops_it_before_any_work(tmp_path, corpus):
     assert not (tmp_path / "ws").exists()
 
 
-def test_damage_that_only_decoding_shows_is_listed_with_its_file(tmp_path, media_corpus):
-    root = media_corpus(tmp_path / "data", frames=100, sound="video", sound_rate=48_000)
+def test_damage_that_only_decoding_shows_is_listed_with_its_file(tmp_path):
+    root = write_corpus(tmp_path / "data", frames=100, sound="video", sound_rate=48_000)
     for name in ("alma", "bert"):
         (root / "audio").mkdir(exist_ok=True)
         (root / "audio" / f"{name}.wav").write_bytes(b"RIFF\x24\x00\x00\x00WAVEjunk")
@@ -175,8 +176,8 @@ def test_embedded_data_are_prepared_under_their_own_name_only(tmp_path, corpus):
     assert FeatureStore(store).corpus == "puppets"
 
 
-def test_a_clip_without_sound_is_absent_not_silent(tmp_path, media_corpus):
-    root = media_corpus(tmp_path / "data", frames=20, sound="none")
+def test_a_clip_without_sound_is_absent_not_silent(tmp_path):
+    root = write_corpus(tmp_path / "data", frames=20, sound="none")
     store = FeatureStore(prepare(Workspace(tmp_path / "ws"), "affwild2", root, processes=1))
     assert not store.present("audio").any()
     assert not store.features("audio", 0).any()

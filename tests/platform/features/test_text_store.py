@@ -17,6 +17,7 @@ from crossfold.platform.features.extractors import FeaturePlan
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.media import write_corpus
 
 CLIPS = {"t0": "Train_Set", "t1": "Train_Set", "t2": "Train_Set", "t3": "Train_Set", "t4": "Train_Set"}
 CLIPS |= {"v0": "Validation_Set"}
@@ -35,9 +36,9 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, media_corpus):
+def corpus(tmp_path_factory):
     """Clips at 29.97 frames a second, three of them with a transcript rounded to milliseconds."""
-    root = media_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS, frames=FRAMES, rate=RATE)
+    root = write_corpus(tmp_path_factory.mktemp("corpus") / "data", clips=CLIPS, frames=FRAMES, rate=RATE)
     for clip, words in SPOKEN.items():
         timed = [Word(word, round(float(a / RATE), 3), round(float(b / RATE), 3)) for word, a, b in words]
         write_transcript(root / "transcripts" / f"{clip}.json", timed)
@@ -126,8 +127,8 @@ def test_what_is_missing_is_named_before_any_work(tmp_path, corpus, weights, pla
     assert not list(workspace.paths.stores.glob("*"))
 
 
-def test_text_without_any_transcript_says_what_to_do(tmp_path, media_corpus, weights):
-    root = media_corpus(tmp_path / "data", clips=CLIPS, frames=10)
+def test_text_without_any_transcript_says_what_to_do(tmp_path, weights):
+    root = write_corpus(tmp_path / "data", clips=CLIPS, frames=10)
     with pytest.raises(UserError, match="has no transcript") as raised:
         prepare(Workspace(tmp_path / "ws"), "affwild2", root, Preparation(FeaturePlan(text="bert"), weights))
     assert "vosk+bert" in raised.value.remedy

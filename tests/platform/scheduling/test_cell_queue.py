@@ -9,10 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome
-from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, QueueLimits
 from crossfold.platform.scheduling.cell_states import MAX_INTERRUPTIONS
 from crossfold.platform.scheduling.events import ENDED, Event
+from tests.support.factories import fake_cell
 
 
 class Clock:
@@ -23,13 +23,7 @@ class Clock:
         return self.now
 
 
-def cell(seed: int) -> Cell:
-    return Cell(
-        system="fake", params={}, corpus="none", store="0", fold=0, targets=("valence",), seed=seed, recipe=Recipe()
-    )
-
-
-CELLS = [cell(seed) for seed in range(6)]
+CELLS = [fake_cell(seed) for seed in range(6)]
 JSON = [each.model_dump_json() for each in CELLS]
 IDS = [each.cell_id for each in CELLS]
 DONE = Outcome("done", 1.0)

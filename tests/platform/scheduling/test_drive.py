@@ -14,7 +14,7 @@ from crossfold.platform.scheduling.events import Event, raise_fatal
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import Monitor, SilentView
 from crossfold.platform.scheduling.stop_signals import stop_request
-from tests.support.recording_tracker import RecordingTracker
+from tests.support.trials import RecordingTracker
 
 
 class Script:

@@ -21,6 +21,8 @@ from crossfold.platform.scheduling.gpu_sharing import (
     smallest_excess,
     workers_per_gpu,
 )
+from tests.support.factories import fake_cell
+from tests.support.trials import SLEEPY
 
 GIB = 2**30
 
@@ -121,21 +123,16 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
     assert sharing.k == 1
 
 
-@pytest.fixture
-def fakes(by_name):
-    return by_name("fake_trials")
-
-
 @pytest.mark.benchmark
-def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(workspace, fakes):
+def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(workspace):
     """GPUs that Ray only counts. Cells said to need 3 GiB fit twice into 10 GiB, but one then runs out of memory."""
     import ray
 
     from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
     from crossfold.platform.edge.fleet.ray_fleet import Fleet
 
-    cells = [fakes.make_cell(0, epochs=30, seconds=0.1, gib=3, trouble="needs a GPU alone")]
-    cells += [fakes.make_cell(seed, epochs=30, seconds=0.1, gib=3) for seed in range(1, 6)]
+    cells = [fake_cell(0, epochs=30, seconds=0.1, gib=3, trouble="needs a GPU alone")]
+    cells += [fake_cell(seed, epochs=30, seconds=0.1, gib=3) for seed in range(1, 6)]
     os.environ.update(RAY_SETTINGS)
     ray.init(
         address="local",
@@ -150,7 +147,7 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     try:
         fleet = Fleet(
             workspace,
-            FleetOptions(workers=4, use_gpu=True, gpu_bytes=10 * GIB, device="cpu", runner="fake_trials:sleepy"),
+            FleetOptions(workers=4, use_gpu=True, gpu_bytes=10 * GIB, device="cpu", runner=SLEEPY),
         )
         with fleet:
             fleet.submit(cells)

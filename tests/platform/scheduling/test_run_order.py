@@ -17,26 +17,18 @@ from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue, Queu
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.sweeps.selection import only
+from tests.support.factories import make_cell
 
 SYSTEMS = ("ca", "rjca", "hgrjca", "hgrjca+dca")
 RECIPES = [Recipe(selection="reported"), Recipe(selection="held_out")]
 
 
-def make_cell(system="ca", fold=0, target="valence", seed=0, recipe=RECIPES[0], **params):
-    return Cell(
-        system=system,
-        params=params,
-        corpus="c",
-        store="0",
-        fold=fold,
-        targets=tuple(target.split("+")),
-        seed=seed,
-        recipe=recipe,
-    )
+def cell_of(system="ca", fold=0, target="valence", seed=0, recipe=RECIPES[0], **params):
+    return make_cell(system, params=params, fold=fold, targets=tuple(target.split("+")), seed=seed, recipe=recipe)
 
 
 GRID = [
-    make_cell(system, fold, target, seed)
+    cell_of(system, fold, target, seed)
     for seed in range(2)
     for fold in range(3)
     for target in ("valence", "arousal")
@@ -96,7 +88,7 @@ def test_without_the_rule_a_late_giant_would_cost_much():
 def test_the_real_queue_hands_the_cells_out_in_that_order():
     """The same on `CellQueue` with a clock of its own: 2,000 cells, 32 workers."""
     rng = np.random.default_rng(1)
-    cells = [make_cell(SYSTEMS[index % 4], seed=index // 4) for index in range(2_000)]
+    cells = [cell_of(SYSTEMS[index % 4], seed=index // 4) for index in range(2_000)]
     seconds = {cell.cell_id: float(s) for cell, s in zip(cells, 10 * (1 + rng.pareto(1.6, 2_000)), strict=True)}
     now = 0.0
     queue = CellQueue(QueueLimits(lease_seconds=1e9, hang_seconds=1e9), clock=lambda: now)
@@ -121,7 +113,7 @@ def test_the_real_queue_hands_the_cells_out_in_that_order():
 
 def test_early_cells_cover_all_systems_and_the_longest_go_first_at_the_end():
     rng = np.random.default_rng(0)
-    cells = [make_cell(system, seed=seed) for seed in range(100) for system in SYSTEMS]
+    cells = [cell_of(system, seed=seed) for seed in range(100) for system in SYSTEMS]
     seconds = {cell.cell_id: float(10 + 10 * rng.random()) for cell in cells}
     order = Forecast(seconds).in_turn(cells, 4)
     for begin in range(0, 320, 4):
@@ -131,7 +123,7 @@ def test_early_cells_cover_all_systems_and_the_longest_go_first_at_the_end():
 
 
 def test_a_sweep_of_higher_priority_goes_first_whatever_it_takes():
-    cells = [make_cell(seed=seed) for seed in range(4)]
+    cells = [cell_of(seed=seed) for seed in range(4)]
     seconds = {cells[0].cell_id: 1.0, cells[1].cell_id: 2.0, cells[2].cell_id: 1000.0, cells[3].cell_id: 3.0}
     priority = {cells[0].cell_id: 1, cells[2].cell_id: 1}
     order = Forecast(seconds, priority).in_turn(cells, 2)
@@ -165,11 +157,11 @@ def test_only_chooses_by_axes_and_parameters():
     assert {cell.fold for cell in chosen} == {0, 2}
     assert only(GRID, ["seed=1"]) == [cell for cell in GRID if cell.seed == 1]
     assert only(GRID, []) == GRID
-    variants = [make_cell(iterations=n, gate=g, rate=r) for n in (1, 2) for g in (True, None) for r in (0.1, 1e-4)]
+    variants = [cell_of(iterations=n, gate=g, rate=r) for n in (1, 2) for g in (True, None) for r in (0.1, 1e-4)]
     assert {cell.params["iterations"] for cell in only(variants, ["iterations=2"])} == {2}
     assert {cell.params["rate"] for cell in only(variants, ["rate=1e-4"])} == {1e-4}
     assert len(only(variants, ["gate=true", "rate=0.1"])) == 2
-    both = [make_cell(target="valence+arousal"), make_cell(target="valence", recipe=RECIPES[1])]
+    both = [cell_of(target="valence+arousal"), cell_of(target="valence", recipe=RECIPES[1])]
     assert only(both, ["target=arousal"]) == both[:1]
     assert only(both, ["target=valence+arousal"]) == both[:1]
     assert only(both, ["selection=held_out"]) == both[1:]
@@ -193,7 +185,7 @@ def test_a_wrong_condition_is_answered_with_the_nearest(conditions, problem, rem
 
 
 def test_conditions_that_no_cell_satisfies_at_once():
-    cells = [make_cell("ca", fold=0), make_cell("rjca", fold=1)]
+    cells = [cell_of("ca", fold=0), cell_of("rjca", fold=1)]
     with pytest.raises(UserError, match="no cell has system=ca and fold=1 at once"):
         only(cells, ["system=ca", "fold=1"])
 

@@ -1,6 +1,5 @@
 """Two processes that share a cell give what one gives; what the first finds out, errors included, reaches the other."""
 
-import os
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import torch
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
-from tests.support.paths import ROOT, SUPPORT
+from tests.support.paths import environment
 
 EXACT = {
     "loss__scope": "window",
@@ -42,22 +41,13 @@ def shared(tmp_path_factory, synthetic_store, tiny_cell):
     for name, made, stops in (("cell", cell, "1,2,0"), ("bad", bad, "0")):
         (folder / f"{name}.json").write_text(made.model_dump_json())
         jobs.append(f"{folder / name}.json:{stops}")
-    path = os.pathsep.join([str(ROOT / ".pkg"), os.environ.get("PYTHONPATH", "")])
     started = [
         subprocess.Popen(
-            [
-                sys.executable,
-                str(SUPPORT / "two_processes.py"),
-                str(rank),
-                "2",
-                str(folder / "meeting"),
-                two.root,
-                *jobs,
-            ],
+            [sys.executable, "-m", "tests.support.trials", str(rank), "2", str(folder / "meeting"), two.root, *jobs],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment(),
         )
         for rank in range(2)
     ]

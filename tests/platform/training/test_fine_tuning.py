@@ -10,8 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone, register
 from crossfold.fusion_models.backbones.inputs import PicturePreparation
 from crossfold.platform.core.errors import Diverged, UserError
@@ -25,7 +23,8 @@ from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data
-from tests.support.interruption import StopAfter, bytes_of
+from tests.support.factories import make_store
+from tests.support.trials import StopAfter, bytes_of
 
 END_TO_END = {
     "backbones": {"visual": "tiny"},
@@ -74,40 +73,18 @@ def backbone():
 @pytest.fixture(scope="module")
 def raw_store(tmp_path_factory):
     """Six clips of 30 frames of pictures whose brightness is the valence, and ready features of sound."""
-    clips = [
-        ClipInfo(
-            name=f"c{i}",
-            video=f"c{i}",
-            subject=f"s{i}",
-            partition="validation" if i > 3 else "train",
-            fps=25.0,
-            frames=30,
-        )
-        for i in range(6)
-    ]
-
-    def arrays(info):
-        rng = np.random.default_rng(int(info.name[1:]))
+    clips = []
+    for i in range(6):
+        rng = np.random.default_rng(i)
         labels = np.sin(np.linspace(0, 6, 30))[:, None].repeat(2, 1).astype(np.float32) * rng.uniform(0.3, 0.9)
         noise = rng.integers(0, 40, (30, 48, 48, 3))
         pictures = (noise + 100 + 90 * labels[:, :1, None, None]).clip(0, 255).astype(np.uint8)
         sound = rng.standard_normal((30, 3)).astype(np.float32)
-        there = {m: np.ones(30, bool) for m in ("audio", "visual")}
-        return ClipArrays({"audio": sound, "visual": pictures}, there, labels, ())
-
-    folder = write_store(
-        tmp_path_factory.mktemp("raw") / "stores",
-        StoreSpec(
-            corpus="raw",
-            layout="test",
-            targets=("valence", "arousal"),
-            clips=clips,
-            origin={"made": "by a test"},
-            inputs={"visual": "crops48"},
-        ),
-        arrays,
-    )
-    return FeatureStore(folder)
+        part = "validation" if i > 3 else "train"
+        features = {"audio": sound, "visual": pictures}
+        clips.append({"name": f"c{i}", "partition": part, "labels": labels, "features": features})
+    stores = tmp_path_factory.mktemp("raw") / "stores"
+    return make_store(stores, clips, corpus="raw", inputs={"visual": "crops48"})
 
 
 @pytest.fixture

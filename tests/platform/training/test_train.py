@@ -22,7 +22,7 @@ from crossfold.platform.modeling.emotion_model import build_model
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.losses import BatchStatistics
-from tests.support.interruption import StopAfter, bytes_of
+from tests.support.trials import StopAfter, bytes_of
 
 
 def batch_of(y, valid):

@@ -14,6 +14,8 @@ from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import fake_cell
+from tests.support.trials import sleepy
 
 
 def stranger(workspace, seconds_left):
@@ -102,13 +104,12 @@ def test_a_claim_left_by_a_killed_process_is_removed(workspace):
         assert not claim.exists()
 
 
-def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(workspace, by_name):
-    fake_trials = by_name("fake_trials")
-    cells = [fake_trials.make_cell(seed, epochs=200, seconds=0.02) for seed in range(3)]
+def test_a_driver_that_slept_too_long_notices_and_leaves_the_other_in_peace(workspace):
+    cells = [fake_cell(seed, epochs=200, seconds=0.02) for seed in range(3)]
     with driver_lock(workspace, lease_seconds=0.4) as lease:
         theirs = stranger(workspace, 60)
         with pytest.raises(FleetError, match="another driver took over"):
-            run_cells(cells, workspace, FleetOptions(workers=0, runner=fake_trials.sleepy))
+            run_cells(cells, workspace, FleetOptions(workers=0, runner=sleepy))
         assert lease.lost.is_set()
     assert json.loads((workspace.root / "driver.json").read_text()) == theirs
 

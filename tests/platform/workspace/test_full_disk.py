@@ -18,6 +18,7 @@ from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
 from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, DiskGate, disk_full_error, require_space
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import fake_cell, synthetic_workspace
 
 
 def fill(place: Path) -> Path:
@@ -67,11 +68,10 @@ def test_a_disk_that_does_not_say_is_never_full(tmp_path):
     assert DiskGate(None)()
 
 
-def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
-    fakes = by_name("fake_trials")
+def test_nothing_is_handed_out_without_room_and_workers_stay():
     now, free = [0.0], [0]
     queue = CellQueue(clock=lambda: now[0], disk=DiskGate(Path("/x"), clock=lambda: now[0], free=lambda place: free[0]))
-    text = fakes.make_cell(0).model_dump_json()
+    text = fake_cell(0).model_dump_json()
     queue.submit([text])
     queue.register(0, "a")
     for now[0] in (1.0, 1000.0):
@@ -83,11 +83,9 @@ def test_nothing_is_handed_out_without_room_and_workers_stay(by_name):
 
 def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, tmp_path, capsys, monkeypatch):
     from crossfold.platform.edge.cli import app as cli
-    from crossfold.platform.edge.cli import data as cli_data
     from crossfold.platform.edge.launch import preflight
 
-    cli_data.corpus_synthetic(tmp_path / "corpus", clips=8, frames=60, seed=3)
-    cli_data.build_store(cli_data.Workspace(small_disk / "work"), "synthetic", tmp_path / "corpus")
+    synthetic_workspace(small_disk, frames=60)
     sweep = tmp_path / "s.yaml"
     sweep.write_text("{name: s, corpus: synthetic, recipe: demo, systems: [concat], targets: [valence], folds: [0]}")
     fill(small_disk)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.blocks.attention_maps import maps_over_time
 from crossfold.platform.evaluation import attention_collector as map_collector
 from crossfold.platform.evaluation.predict import forward_pass
@@ -15,12 +14,13 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.workspace.attention_maps import ClipMaps, from_arrays, shown_clips, to_arrays
 from crossfold.platform.workspace.predictions import read_predictions, write_predictions
+from tests.support.factories import make_store
 
 LENGTHS = {"a": 60, "b": 60, "c": 90, "d": 20, "e": 50, "f": 50}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, small_store):
+def store(tmp_path_factory):
     """Two training clips and four reported ones of several lengths, one of them shorter than a window."""
     rng = np.random.default_rng(0)
     spans = {
@@ -39,7 +39,7 @@ def store(tmp_path_factory, small_store):
                 "spans": spans.get(name, ()),
             }
         )
-    return FeatureStore(small_store(tmp_path_factory.mktemp("maps") / "stores", clips))
+    return make_store(tmp_path_factory.mktemp("maps") / "stores", clips)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from crossfold.reports.figures.attention import WORDS
 from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
 from crossfold.reports.page.render import packed
 from crossfold.reports.results.load import load_results
+from tests.support import lab
 
 
 @pytest.fixture(scope="module")
-def drawn(lab, tmp_path_factory):
+def drawn(tmp_path_factory):
     """The clip figure of Visual only, RJCA and CA + DCA, and what it was made of."""
     workspace = Workspace(tmp_path_factory.mktemp("maps"))
     store = lab.make_store(workspace.root)
@@ -85,7 +86,7 @@ def test_scores_are_columns_scaled_to_one(drawn):
     np.testing.assert_allclose(lines["visual"], 0.5)
 
 
-def test_cells_that_saved_no_maps_are_named(drawn, lab, workspace):
+def test_cells_that_saved_no_maps_are_named(drawn, workspace):
     store = lab.make_store(workspace.root)
     for index, (cell, noise) in enumerate(lab.cells_of(store, lab.VARIANTS[4:7], folds=(0,), seeds=(0,))):
         lab.finish(workspace, store, cell, noise, stressed=index == 2)

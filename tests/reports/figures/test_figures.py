@@ -28,11 +28,13 @@ from crossfold.reports.results.robustness_scores import stress_scores, stress_ta
 from crossfold.reports.tables.formats import to_csv
 from crossfold.reports.tables.grid import main_grid
 from crossfold.reports.tables.leaderboard import build_leaderboard
+from tests.support import lab
+from tests.support.media import write_corpus
 
 BOTH = (("valence", "arousal"),)
 
 
-def fill(lab, workspace, variants, *, stressed=False, **options):
+def fill(workspace, variants, *, stressed=False, **options):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, variants, **options):
         lab.finish(workspace, store, cell, noise, stressed=stressed)
@@ -46,8 +48,8 @@ def planted(finished):
     return results, next(iter(results.settings.values()))
 
 
-def test_comparable_variants_are_what_most_complete_systems_ran(lab, workspace):
-    results, setting, store = fill(lab, workspace, lab.VARIANTS[:3], folds=(0, 1), seeds=(0,))
+def test_comparable_variants_are_what_most_complete_systems_ran(workspace):
+    results, setting, store = fill(workspace, lab.VARIANTS[:3], folds=(0, 1), seeds=(0,))
     for cell, noise in lab.cells_of(store, lab.VARIANTS[6:8], folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
@@ -98,9 +100,9 @@ def test_no_cheaper_system_reaches_the_front(planted):
     assert list(line["y"]) == sorted(line["y"])
 
 
-def test_recursions_have_a_curve_of_their_own(lab, workspace):
+def test_recursions_have_a_curve_of_their_own(workspace):
     steps = tuple(lab.Fake("rjca", {"axis": "time", "iterations": m}, 0.5 - 0.1 * m) for m in (1, 2, 3))
-    results, setting, _ = fill(lab, workspace, (*steps, lab.VARIANTS[0]), folds=(0,), seeds=(0, 1), targets=BOTH)
+    results, setting, _ = fill(workspace, (*steps, lab.VARIANTS[0]), folds=(0,), seeds=(0, 1), targets=BOTH)
     (figure,) = parameter_curves(results, setting, comparable_variants(results, setting))
     (line,) = figure.panels[0].spec["data"]
     assert figure.id == "by-iterations"
@@ -115,8 +117,8 @@ def test_without_a_parameter_that_varies_alone_there_is_no_curve(planted):
     assert parameter_curves(results, setting, comparable_variants(results, setting)) == []
 
 
-def test_the_stress_score_is_the_mean_over_the_suite(lab, workspace):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], stressed=True, folds=(0,), seeds=(0, 1))
+def test_the_stress_score_is_the_mean_over_the_suite(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:3], stressed=True, folds=(0,), seeds=(0, 1))
     scores = stress_scores(results, setting)
     raw = results.cells.groupby("variant")["ccc"].mean()
     # Strengths 0.5, 1 and 3 take 5, 10 and 30%; one of two modalities is used by the first, both by the last.
@@ -134,16 +136,16 @@ def test_the_stress_score_is_the_mean_over_the_suite(lab, workspace):
     assert "Visual only" in names[1]
 
 
-def test_a_partly_scored_system_has_no_stress_score(lab, workspace):
-    results, setting, store = fill(lab, workspace, lab.VARIANTS[:2], stressed=True, folds=(0,), seeds=(0,))
+def test_a_partly_scored_system_has_no_stress_score(workspace):
+    results, setting, store = fill(workspace, lab.VARIANTS[:2], stressed=True, folds=(0,), seeds=(0,))
     for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(1,)):
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
     assert [results.variants[v] for v in stress_scores(results, setting)] == ["Visual only"]
 
 
-def test_gates_are_averaged_and_an_undefined_auroc_is_left_out(lab, workspace):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[5:8], stressed=True, folds=(0,), seeds=(0, 1))
+def test_gates_are_averaged_and_an_undefined_auroc_is_left_out(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[5:8], stressed=True, folds=(0,), seeds=(0, 1))
     table = gate_table(results, setting)
     variants = {str(v) for v in table.index.get_level_values("variant")}
     assert {results.variants[v] for v in variants} == {"CA + DCA", "JCA + DCA"}
@@ -160,7 +162,7 @@ def test_nothing_is_drawn_where_nothing_was_stressed(planted):
     assert optimism_chart(results, setting) is None
 
 
-def test_optimism_is_reported_minus_held_out_of_the_same_cell(lab, workspace):
+def test_optimism_is_reported_minus_held_out_of_the_same_cell(workspace):
     store = lab.make_store(workspace.root)
     for selection, noise in (("reported", 0.3), ("held_out", 0.6)):
         recipe = Recipe(name="demo", epochs=30, selection=selection)
@@ -192,22 +194,22 @@ def test_folds_and_seeds(planted):
     assert len(seed_noise_chart(results, setting, []).panels[0].spec["data"]) == 1
 
 
-def test_one_seed_says_nothing_of_seeds_and_one_fold_nothing_of_folds(lab, workspace):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:2], folds=(0,), seeds=(0,))
+def test_one_seed_says_nothing_of_seeds_and_one_fold_nothing_of_folds(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:2], folds=(0,), seeds=(0,))
     assert fold_chart(results, setting) is None
     assert seed_noise_chart(results, setting, [0.01]) is None
 
 
-def test_gates_of_their_own_gain_over_the_system_without(lab, workspace):
+def test_gates_of_their_own_gain_over_the_system_without(workspace):
     common = {"axis": "time", "iterations": 3}
     fakes = tuple(lab.Fake(name, common, 0.4) for name in ("rjca", "rjca+dca", "grjca", "hgrjca"))
-    results, setting, _ = fill(lab, workspace, fakes, folds=(0,), seeds=(0,))
+    results, setting, _ = fill(workspace, fakes, folds=(0,), seeds=(0,))
     names = [gain_name(results, setting, *pair) for pair in gate_pairs(results, setting)]
     assert names == ["RJCA + DCA", "GRJCA over RJCA", "HGRJCA over GRJCA"]
 
 
-def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, media_corpus, lab, tmp_path):
-    root = media_corpus(tmp_path / "mine")
+def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, tmp_path):
+    root = write_corpus(tmp_path / "mine")
     (root / "puppets.json").write_text("{}")
     store = lab.make_store(workspace.root, first_clip="alma")
     assert open_album(workspace, store).of(store.clip("alma")) is None
@@ -226,8 +228,8 @@ def test_faces_and_sound_come_from_where_the_corpus_was_prepared(workspace, medi
     assert "No media of these clips were found" in open_album(workspace, store, memo.parent).note
 
 
-def test_faces_of_people_are_shown_only_where_they_were_asked_for(workspace, media_corpus, lab, tmp_path):
-    root = media_corpus(workspace.root / "corpora" / "licensed")
+def test_faces_of_people_are_shown_only_where_they_were_asked_for(workspace, tmp_path):
+    root = write_corpus(workspace.root / "corpora" / "licensed")
     store = lab.make_store(workspace.root, corpus="affwild2", first_clip="alma")
     memo = workspace.paths.stores / ".prepared" / "affwild2-1.json"
     memo.parent.mkdir()
@@ -245,8 +247,8 @@ def test_faces_of_people_are_shown_only_where_they_were_asked_for(workspace, med
     assert "this page shows people" in pages[1]
 
 
-def test_memory_is_a_mean_over_cells_one_kind_a_column(workspace, lab):
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
+def test_memory_is_a_mean_over_cells_one_kind_a_column(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
     assert not any("emory" in head for head in build_leaderboard(results, setting).extra)
     of = {}
     for record in results.records.values():
@@ -271,9 +273,9 @@ def test_memory_is_a_mean_over_cells_one_kind_a_column(workspace, lab):
     assert sum("200.000000" in line for line in lines) == 1
 
 
-def test_a_learning_curve_is_the_mean_of_its_runs_as_long_as_half_of_them_train(workspace, lab):
+def test_a_learning_curve_is_the_mean_of_its_runs_as_long_as_half_of_them_train(workspace):
     """Against data frames, which a large report has no time for."""
-    results, setting, _ = fill(lab, workspace, lab.VARIANTS[:1])
+    results, setting, _ = fill(workspace, lab.VARIANTS[:1])
     (variant,) = results.variants
     runs = pd.concat(
         record.curve.assign(fold=record.cell.fold)

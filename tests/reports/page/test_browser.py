@@ -13,6 +13,7 @@ from playwright.sync_api import sync_playwright
 from crossfold.platform.core.recipe import Recipe
 from crossfold.reports.build import build_report
 from crossfold.reports.serve import ReportServer
+from tests.support import lab
 
 pytestmark = pytest.mark.browser
 
@@ -195,7 +196,7 @@ def test_a_leaderboard_is_searched_filtered_and_narrowed(page):
     assert tools.locator(".columns").get_attribute("open") is None
 
 
-def test_rows_that_ran_other_folds_wait_behind_a_switch(open_page, lab, workspace):
+def test_rows_that_ran_other_folds_wait_behind_a_switch(open_page, workspace):
     store = lab.make_store(workspace.root)
     some = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
     other = lab.cells_of(store, lab.VARIANTS[3:4], folds=(0,), seeds=(0,))
@@ -208,7 +209,7 @@ def test_rows_that_ran_other_folds_wait_behind_a_switch(open_page, lab, workspac
     assert rows.count() == 4
 
 
-def test_settings_and_clips_are_switched(open_page, lab, workspace):
+def test_settings_and_clips_are_switched(open_page, workspace):
     store = lab.make_store(workspace.root)
     for selection in ("reported", "held_out"):
         recipe = Recipe(name="demo", epochs=30, selection=selection)
@@ -245,7 +246,7 @@ def pictures_of(page, maps, than=()):
     return found
 
 
-def test_attention_maps_are_drawn_in_light_and_dark_and_on_a_phone(open_page, lab, workspace):
+def test_attention_maps_are_drawn_in_light_and_dark_and_on_a_phone(open_page, workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, (lab.VARIANTS[5], lab.VARIANTS[8]), folds=(0,), seeds=(0,)):
         lab.finish(workspace, store, cell, noise, stressed=True)
@@ -294,7 +295,7 @@ def test_axe_finds_no_serious_fault(open_page, url, scheme):
     assert serious == []
 
 
-def test_a_served_page_loads_again_as_the_reader_left_it(browser, lab, workspace):
+def test_a_served_page_loads_again_as_the_reader_left_it(browser, workspace):
     store = lab.make_store(workspace.root)
     cells = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), seeds=(0, 1))
     for cell, noise in cells[:-1]:
@@ -360,7 +361,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(open_page, url):
     assert overlaps == 0
 
 
-def test_hostile_names_do_nothing(open_page, lab, workspace):
+def test_hostile_names_do_nothing(open_page, workspace):
     evil = '<script>alert(1)</script><img src=x onerror=alert(2)>\u202e$\\frac{1}{2}$"'
     store = lab.make_store(workspace.root, first_clip="<script>alert(1)</script>")
     variants = (*lab.VARIANTS[:2], lab.Fake(evil, {}, 0.3))

@@ -12,6 +12,7 @@ from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import COLUMNS
 from crossfold.reports.tables.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores
+from tests.support import lab
 
 
 def fail(workspace, cell, kind=FailureClass.DIVERGED):
@@ -20,7 +21,7 @@ def fail(workspace, cell, kind=FailureClass.DIVERGED):
     )
 
 
-def test_one_row_a_cell_and_target(finished, lab):
+def test_one_row_a_cell_and_target(finished):
     results = load_results(finished)
     cells = results.cells
     assert tuple(cells.columns) == COLUMNS
@@ -39,7 +40,7 @@ def test_variants_are_named_by_what_tells_them_apart(finished):
     assert {"CA (residual sum)", "CA (residual tanh)", "CA + DCA", "RJCA", "Visual only"} <= names
 
 
-def test_what_another_setting_ran_does_not_lengthen_a_name(workspace, lab):
+def test_what_another_setting_ran_does_not_lengthen_a_name(workspace):
     store = lab.make_store(workspace.root)
     many = dict.fromkeys("abcde", 0)
     first = [lab.Fake("jca", {"axis": "time"}, 0.4)]
@@ -52,7 +53,7 @@ def test_what_another_setting_ran_does_not_lengthen_a_name(workspace, lab):
     assert names == ["JCA", "JCA (b 0)", "JCA (b 1)", "RJCA (a 0)", "RJCA (a 1)"]
 
 
-def test_a_cell_with_two_targets_has_two_rows_and_a_setting_of_its_own(workspace, lab):
+def test_a_cell_with_two_targets_has_two_rows_and_a_setting_of_its_own(workspace):
     store = lab.make_store(workspace.root)
     pairs = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,), targets=(("valence", "arousal"),))
     pairs += lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,))
@@ -63,14 +64,14 @@ def test_a_cell_with_two_targets_has_two_rows_and_a_setting_of_its_own(workspace
     assert len(results.settings) == 2
 
 
-def test_cells_of_searches_are_left_out(workspace, lab):
+def test_cells_of_searches_are_left_out(workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), seeds=(0,), inner=Inner(index=0, of=3)):
         lab.finish(workspace, store, cell, noise)
     assert load_results(workspace).cells.empty
 
 
-def test_what_is_owed_and_what_failed_are_rows_too(workspace, lab):
+def test_what_is_owed_and_what_failed_are_rows_too(workspace):
     store = lab.make_store(workspace.root)
     cells = lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),))
     lab.finish(workspace, store, *cells[0])
@@ -84,7 +85,7 @@ def test_what_is_owed_and_what_failed_are_rows_too(workspace, lab):
     assert [failure.cell_id for failure in results.failures] == [cells[1][0].cell_id]
 
 
-def test_a_sweep_without_a_finished_cell_is_not_lost(workspace, lab):
+def test_a_sweep_without_a_finished_cell_is_not_lost(workspace):
     store = lab.make_store(workspace.root)
     cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),))]
     for cell in cells:
@@ -95,7 +96,7 @@ def test_a_sweep_without_a_finished_cell_is_not_lost(workspace, lab):
     assert next(iter(results.settings.values())).recipe == "not known yet"
 
 
-def test_a_sweep_that_says_its_recipe_belongs_to_the_setting_of_that_recipe(workspace, lab):
+def test_a_sweep_that_says_its_recipe_belongs_to_the_setting_of_that_recipe(workspace):
     store = lab.make_store(workspace.root)
     recipe = Recipe(name="demo", epochs=30)
     first, *others = lab.cells_of(store, lab.VARIANTS[:3], folds=(0,), targets=(("valence",),), recipe=recipe)
@@ -110,14 +111,14 @@ def test_a_sweep_that_says_its_recipe_belongs_to_the_setting_of_that_recipe(work
     assert all(s.recipe_hash for s in load_results(workspace).settings.values())
 
 
-def test_a_recipe_that_no_longer_reads_does_not_stop_a_report(workspace, lab):
+def test_a_recipe_that_no_longer_reads_does_not_stop_a_report(workspace):
     store = lab.make_store(workspace.root)
     cells = [cell for cell, _ in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,))]
     lab.launch(workspace, store, cells, recipe={"name": "old", "no_such_key": 1})
     assert next(iter(load_results(workspace).settings.values())).recipe_hash == ""
 
 
-def test_recipes_are_never_mixed_and_names_are_only_labels(workspace, lab):
+def test_recipes_are_never_mixed_and_names_are_only_labels(workspace):
     store = lab.make_store(workspace.root)
     for recipe in (Recipe(name="demo", epochs=30), Recipe(name="demo", epochs=5), Recipe(name="other", epochs=30)):
         for seed in (0, 1):
@@ -133,7 +134,7 @@ def test_recipes_are_never_mixed_and_names_are_only_labels(workspace, lab):
     assert load_results(workspace).cells.groupby("setting").size().tolist() == [2, 2]
 
 
-def test_only_the_latest_revision_of_a_system_counts(workspace, lab):
+def test_only_the_latest_revision_of_a_system_counts(workspace):
     store = lab.make_store(workspace.root)
     for revision in (1, 2):
         for cell, noise in lab.cells_of(
@@ -151,7 +152,7 @@ def test_an_empty_workspace_has_no_rows(workspace):
     assert not results.settings
 
 
-def test_what_one_recipe_owes_never_makes_another_look_unfinished(workspace, lab):
+def test_what_one_recipe_owes_never_makes_another_look_unfinished(workspace):
     store = lab.make_store(workspace.root)
     for cell, noise in lab.cells_of(store, lab.VARIANTS[:1], folds=(0,), targets=(("valence",),)):
         lab.finish(workspace, store, cell, noise)
@@ -162,7 +163,7 @@ def test_what_one_recipe_owes_never_makes_another_look_unfinished(workspace, lab
     assert cells["setting"].nunique() == 2
 
 
-def test_the_ensemble_of_seeds_is_a_column_once_every_fold_is_complete(workspace, lab):
+def test_the_ensemble_of_seeds_is_a_column_once_every_fold_is_complete(workspace):
     store = lab.make_store(workspace.root)
     asked = lab.cells_of(store, lab.VARIANTS[:2], folds=(0, 1), seeds=(0, 1))
     for cell, noise in asked[:-1]:

@@ -25,6 +25,7 @@ from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, cl
 from crossfold.reports.tables.published import declared, table_ids, table_spec
 from crossfold.reports.tables.summary import summary
 from crossfold.sweeps.recipe_files import load_recipe
+from tests.support import lab
 
 TWO_STAGES = {"residual": "tanh", "stages": 2, "dense": False}
 
@@ -35,7 +36,7 @@ def verdict_of(workspace, claim):
     return next(v for v in judge(results, build_tables(results, [found.table])) if v.claim.id == claim)
 
 
-def run(workspace, lab, noises, *, skip=0, **other):
+def run(workspace, noises, *, skip=0, **other):
     """Runs CA with one and two stages; less noise is better."""
     store = lab.make_store(workspace.root, other.pop("corpus", "puppets"))
     params = {"ca": {"residual": "tanh"}, "ca_2stage": TWO_STAGES}
@@ -82,8 +83,8 @@ def test_a_claim_that_names_nothing_printed_is_refused():
         ({"ca": 0.4, "ca_2stage": 0.39}, NOT_SUPPORTED),
     ],
 )
-def test_verdicts_follow_the_paired_runs(workspace, lab, noises, says):
-    run(workspace, lab, noises)
+def test_verdicts_follow_the_paired_runs(workspace, noises, says):
+    run(workspace, noises)
     verdict = verdict_of(workspace, "two-stages-help")
     assert verdict.says == says
     assert [each.target for each in verdict.comparisons] == ["valence", "arousal"]
@@ -95,42 +96,42 @@ def test_verdicts_follow_the_paired_runs(workspace, lab, noises, says):
     assert "(1 measured on other data or with another recipe than the paper's: puppets)" in count_words([verdict])
 
 
-def test_a_claim_waits_until_every_comparison_is_complete(workspace, lab):
-    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, skip=1)
+def test_a_claim_waits_until_every_comparison_is_complete(workspace):
+    run(workspace, {"ca": 0.9, "ca_2stage": 0.3}, skip=1)
     verdict = verdict_of(workspace, "two-stages-help")
     assert (verdict.says, verdict.text) == (NOT_YET, "not testable yet (1/2)")
     assert next(each for each in verdict.comparisons if each.gain is None).verdict == "5/6 cells"
 
 
-def test_one_run_of_each_is_no_sample_of_runs(workspace, lab):
-    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, seeds=(0,))
+def test_one_run_of_each_is_no_sample_of_runs(workspace):
+    run(workspace, {"ca": 0.9, "ca_2stage": 0.3}, seeds=(0,))
     verdict = verdict_of(workspace, "two-stages-help")
     assert verdict.text == "not testable yet (too few runs or videos to say)"
     assert all(each.gain.mean > 0.05 for each in verdict.comparisons)
 
 
-def test_one_clear_loss_contradicts_whatever_is_still_to_run(workspace, lab):
-    run(workspace, lab, {"ca": 0.3, "ca_2stage": 0.9}, skip=1)
+def test_one_clear_loss_contradicts_whatever_is_still_to_run(workspace):
+    run(workspace, {"ca": 0.3, "ca_2stage": 0.9}, skip=1)
     assert verdict_of(workspace, "two-stages-help").says == CONTRADICTED
 
 
-def test_systems_that_do_the_same_are_indistinguishable_and_not_better(workspace, lab):
-    run(workspace, lab, {"ca": 0.002, "ca_2stage": 0.001})
+def test_systems_that_do_the_same_are_indistinguishable_and_not_better(workspace):
+    run(workspace, {"ca": 0.002, "ca_2stage": 0.001})
     verdict = verdict_of(workspace, "two-stages-help")
     assert verdict.says == NOT_SUPPORTED
     assert "2 of 2 indistinguishable" in verdict.text
     assert all(each.p_same < 0.05 for each in verdict.comparisons)
 
 
-def test_what_needs_withheld_labels_is_untestable_for_good(workspace, lab):
-    run(workspace, lab, {"ca": 0.5})
+def test_what_needs_withheld_labels_is_untestable_for_good(workspace):
+    run(workspace, {"ca": 0.5})
     verdict = verdict_of(workspace, "grjca-test")
     assert verdict.says == UNTESTABLE
     assert "withheld" in verdict.text
 
 
-def test_on_the_papers_own_data_a_claim_says_so(workspace, lab):
-    run(workspace, lab, {"ca": 0.9, "ca_2stage": 0.3}, corpus="recola", recipe=load_recipe("ca2021"))
+def test_on_the_papers_own_data_a_claim_says_so(workspace):
+    run(workspace, {"ca": 0.9, "ca_2stage": 0.3}, corpus="recola", recipe=load_recipe("ca2021"))
     verdict = verdict_of(workspace, "two-stages-help")
     assert (verdict.says, verdict.comparable) == (SUPPORTED, True)
     assert "other data" not in count_words([verdict])

@@ -6,13 +6,14 @@ import subprocess
 import pytest
 
 from crossfold.reports.build import build_report
+from tests.support import lab
 
 PREAMBLE = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs,graphicx}\begin{document}"
 HOSTILE = '<b> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"{} é ß × “שלום” \u202eevil\u202c 🙂 \x07'
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_every_table_compiles_and_none_is_wider_than_its_line(workspace, lab, tmp_path):
+def test_every_table_compiles_and_none_is_wider_than_its_line(workspace, tmp_path):
     store = lab.make_store(workspace.root)
     variants = (*lab.VARIANTS, lab.Fake(HOSTILE, {"note": HOSTILE}, 0.3))
     for cell, noise in lab.cells_of(store, variants, folds=(0,), seeds=(0, 1)):

@@ -24,6 +24,7 @@ from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.paper_table import build, choose_setting
 from crossfold.reports.tables.published import check_tables, declared, table_ids, table_spec
 from crossfold.sweeps.recipe_files import load_recipe
+from tests.support import lab
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def entries_of(table, label):
     return next(line.entries for line in table.lines if line.label == label)
 
 
-def small(workspace, lab, systems, *, corpus="puppets", **other):
+def small(workspace, systems, *, corpus="puppets", **other):
     """A workspace with some systems, one fold, three seeds, valence; gives the store and (cell, noise) pairs."""
     store = lab.make_store(workspace.root, corpus)
     variants = tuple(fake for fake in lab.VARIANTS if fake.system in systems)
@@ -120,7 +121,7 @@ def test_rows_of_other_features_are_not_filled_from_this_store(results):
     assert "tanh" in tanh.variant
 
 
-def test_rows_of_other_features_come_from_the_store_of_their_own_sweep(workspace, lab, tmp_path):
+def test_rows_of_other_features_come_from_the_store_of_their_own_sweep(workspace, tmp_path):
     """Two rows of ca-t2 are concatenation: of I3D features, and of those of a 2D CNN."""
     other = lab.make_store(tmp_path / "other", first_clip="elsewhere")
     both = {"ca-t2-2dcnn": (other, ("concat", "lstm")), "ca-t2": (lab.make_store(workspace.root), ("concat", "ca"))}
@@ -147,8 +148,8 @@ def test_rows_of_other_features_come_from_the_store_of_their_own_sweep(workspace
     }
 
 
-def test_an_unfinished_row_shows_a_count_and_no_mean(workspace, lab):
-    store, cells = small(workspace, lab, {"jca", "jca+dca"})
+def test_an_unfinished_row_shows_a_count_and_no_mean(workspace):
+    store, cells = small(workspace, {"jca", "jca+dca"})
     lab.launch(workspace, store, [cell for cell, _ in cells])
     for cell, noise in cells[:-1]:
         lab.finish(workspace, store, cell, noise)
@@ -159,8 +160,8 @@ def test_an_unfinished_row_shows_a_count_and_no_mean(workspace, lab):
     assert any("No printed gain can be checked" in sentence for sentence in table.sentences)
 
 
-def test_a_failed_row_says_why(workspace, lab):
-    store, cells = small(workspace, lab, {"rjca"})
+def test_a_failed_row_says_why(workspace):
+    store, cells = small(workspace, {"rjca"})
     lab.launch(workspace, store, [cell for cell, _ in cells])
     lab.finish(workspace, store, *cells[0])
     cell = cells[1][0]
@@ -169,9 +170,9 @@ def test_a_failed_row_says_why(workspace, lab):
     assert (entry.text, entry.verdict) == ("failed: oom (1/3 cells)", "failed: oom")
 
 
-def test_on_the_papers_corpus_the_difference_is_shown_and_only_its_fold_counts(workspace, lab):
+def test_on_the_papers_corpus_the_difference_is_shown_and_only_its_fold_counts(workspace):
     recipe = load_recipe("dca2024")
-    store, cells = small(workspace, lab, {"jca", "jca+dca"}, corpus="affwild2", folds=(0, 1), recipe=recipe)
+    store, cells = small(workspace, {"jca", "jca+dca"}, corpus="affwild2", folds=(0, 1), recipe=recipe)
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
@@ -184,9 +185,9 @@ def test_on_the_papers_corpus_the_difference_is_shown_and_only_its_fold_counts(w
     assert "the paper's corpus" in table.sentences[0]
 
 
-def test_the_papers_corpus_wins_over_a_larger_one(workspace, lab):
+def test_the_papers_corpus_wins_over_a_larger_one(workspace):
     for corpus, systems in (("puppets", {"jca", "rjca", "concat"}), ("affwild2", {"jca"})):
-        store, cells = small(workspace, lab, systems, corpus=corpus)
+        store, cells = small(workspace, systems, corpus=corpus)
         for cell, noise in cells:
             lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
@@ -196,8 +197,8 @@ def test_the_papers_corpus_wins_over_a_larger_one(workspace, lab):
     assert (corpora["dca-t1"], corpora["grjca-t1"], corpora["ca-t2"]) == ("affwild2", "affwild2", "puppets")
 
 
-def test_several_variants_of_a_row_are_named_and_never_averaged(workspace, lab):
-    store, cells = small(workspace, lab, {"rjca"})
+def test_several_variants_of_a_row_are_named_and_never_averaged(workspace):
+    store, cells = small(workspace, {"rjca"})
     deeper = dataclasses.replace(lab.VARIANTS[8], params={"axis": "time", "iterations": 3, "tied": True})
     cells += lab.cells_of(store, (deeper,), folds=(0,), seeds=(0,), targets=(("valence",),))
     for cell, noise in cells:
@@ -213,9 +214,9 @@ def _on_other_folds(lines):
     ]
 
 
-def test_rows_on_different_folds_are_not_ranked(workspace, lab):
+def test_rows_on_different_folds_are_not_ranked(workspace):
     for systems, folds in (({"jca", "jca+dca"}, (0, 1)), ({"rjca", "rjca+dca"}, (0,))):
-        store, cells = small(workspace, lab, systems, folds=folds)
+        store, cells = small(workspace, systems, folds=folds)
         for cell, noise in cells:
             lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
@@ -257,9 +258,9 @@ def test_fusion_gains_over_each_unimodal_system_on_the_mean_and_over_the_best_by
     assert "all 8 fusion systems beat both unimodal systems on the mean of valence and arousal CCC" in table.headline
 
 
-def test_two_targets_of_one_model_count_like_two_models(workspace, lab):
+def test_two_targets_of_one_model_count_like_two_models(workspace):
     systems = {"unimodal_audio", "unimodal_visual", "jca+dca"}
-    store, cells = small(workspace, lab, systems, targets=(("valence", "arousal"),))
+    store, cells = small(workspace, systems, targets=(("valence", "arousal"),))
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["leaderboard"])[0]
@@ -275,9 +276,9 @@ def test_two_targets_of_one_model_count_like_two_models(workspace, lab):
         ("jca", "the one complete fusion system, JCA + DCA, beats both"),
     ],
 )
-def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, lab, hidden, expected):
+def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, hidden, expected):
     targets = (("valence",), ("arousal",))
-    store, cells = small(workspace, lab, {"unimodal_audio", "unimodal_visual", "jca", "jca+dca"}, targets=targets)
+    store, cells = small(workspace, {"unimodal_audio", "unimodal_visual", "jca", "jca+dca"}, targets=targets)
     lab.launch(workspace, store, [cell for cell, _ in cells])
     skipped = next(cell for cell, _ in cells if cell.system == hidden and cell.target == "arousal")
     for cell, noise in cells:
@@ -290,7 +291,7 @@ def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, 
     assert ("(1 more cannot be compared yet)" in table.headline) == (hidden == "jca")
 
 
-def test_the_headline_says_that_no_fusion_system_wins(workspace, lab):
+def test_the_headline_says_that_no_fusion_system_wins(workspace):
     store = lab.make_store(workspace.root)
     worse = tuple(dataclasses.replace(fake, noise=0.9) for fake in lab.VARIANTS[6:8])
     for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:2], *worse), folds=(0,), seeds=(0,)):
@@ -302,8 +303,8 @@ def test_the_headline_says_that_no_fusion_system_wins(workspace, lab):
     assert "t test" not in " ".join(table.sentences)
 
 
-def test_one_target_needs_no_mean(workspace, lab):
-    store, cells = small(workspace, lab, {"unimodal_audio", "unimodal_visual", "jca"})
+def test_one_target_needs_no_mean(workspace):
+    store, cells = small(workspace, {"unimodal_audio", "unimodal_visual", "jca"})
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["leaderboard"])[0]
@@ -333,9 +334,9 @@ def test_all_fifteen_tables_of_the_papers_are_declared():
     assert set(declared().short) == set(declared().papers)
 
 
-def test_every_cell_of_a_table_says_something(workspace, lab):
+def test_every_cell_of_a_table_says_something(workspace):
     """Third-party rows, test columns and copied cells have words of their own; nothing is left blank."""
-    store, cells = small(workspace, lab, {"jca"})
+    store, cells = small(workspace, {"jca"})
     lab.finish(workspace, store, *cells[0])
     results = load_results(workspace)
     for table in build_tables(results, table_ids()[1:]):
@@ -349,7 +350,7 @@ def test_every_cell_of_a_table_says_something(workspace, lab):
                     assert (entry.text, entry.verdict) == ("not measurable", "not measurable")
 
 
-def test_recursions_and_systems_may_be_rows_and_columns(workspace, lab):
+def test_recursions_and_systems_may_be_rows_and_columns(workspace):
     """grjca-t2: a row is a number of recursions, a column a system; each cell finds its own runs."""
     store = lab.make_store(workspace.root)
     variants = tuple(
@@ -374,7 +375,7 @@ def test_recursions_and_systems_may_be_rows_and_columns(workspace, lab):
             assert entry.mean is not None
 
 
-def test_rows_that_are_folds_take_their_own_fold_and_a_mean_over_targets(workspace, lab):
+def test_rows_that_are_folds_take_their_own_fold_and_a_mean_over_targets(workspace):
     store = lab.make_store(workspace.root)
     variant = lab.Fake("rjcma", {"axis": "time", "iterations": 3}, 0.3)
     cells = lab.cells_of(store, (variant,), folds=(0, 1, 2), seeds=(0, 1))
@@ -407,8 +408,8 @@ def test_wrong_printed_means_are_recomputed():
     }
 
 
-def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_is_shown_too(workspace, lab):
-    store, cells = small(workspace, lab, {"ca", "concat"})
+def test_the_post_processing_of_a_paper_is_used_where_the_runs_have_it_and_raw_is_shown_too(workspace):
+    store, cells = small(workspace, {"ca", "concat"})
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise, post="oracle")
     table = build_tables(load_results(workspace), ["ca-t2"])[0]
@@ -436,9 +437,9 @@ def test_runs_without_the_post_processing_of_a_paper_are_shown_raw_and_say_so(re
         ({"name": "dca2024", "epochs": 3}, "with recipe dca2024, but changed from the one that ships"),
     ],
 )
-def test_another_recipe_is_never_compared_by_value(workspace, lab, recipe, words):
+def test_another_recipe_is_never_compared_by_value(workspace, recipe, words):
     changed = load_recipe(recipe.pop("name"), recipe)
-    store, cells = small(workspace, lab, {"jca"}, corpus="affwild2", recipe=changed)
+    store, cells = small(workspace, {"jca"}, corpus="affwild2", recipe=changed)
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["dca-t1"])[0]
@@ -447,10 +448,10 @@ def test_another_recipe_is_never_compared_by_value(workspace, lab, recipe, words
     assert {entry.verdict for entry in table.entries} == {"not comparable", "not run"}
 
 
-def test_numbers_quoted_from_other_papers_get_no_verdict(workspace, lab):
+def test_numbers_quoted_from_other_papers_get_no_verdict(workspace):
     """A14, C1: the same system measures a starred and an unstarred row, and only the starred one is judged."""
     recipe = load_recipe("rjcma2024")
-    store, cells = small(workspace, lab, {"rjca"}, corpus="affwild2", recipe=recipe)
+    store, cells = small(workspace, {"rjca"}, corpus="affwild2", recipe=recipe)
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["rjcma-t2"])[0]
@@ -459,10 +460,10 @@ def test_numbers_quoted_from_other_papers_get_no_verdict(workspace, lab):
     assert (cited.verdict, own.verdict) == ("not comparable", "above")
 
 
-def test_protocols_and_recipes_never_mix_in_one_table(workspace, lab):
+def test_protocols_and_recipes_never_mix_in_one_table(workspace):
     """Better numbers of another recipe exist for every row; the table takes none of them."""
-    store, cells = small(workspace, lab, {"jca", "jca+dca"}, seeds=(0,))
-    _, others = small(workspace, lab, {"jca", "rjca"}, recipe=load_recipe("demo", {"epochs": 2}))
+    store, cells = small(workspace, {"jca", "jca+dca"}, seeds=(0,))
+    _, others = small(workspace, {"jca", "rjca"}, recipe=load_recipe("demo", {"epochs": 2}))
     for cell, noise in cells + others:
         lab.finish(workspace, store, cell, noise)
     results = load_results(workspace)
@@ -475,8 +476,8 @@ def test_protocols_and_recipes_never_mix_in_one_table(workspace, lab):
         assert settings <= {table.setting.key}
 
 
-def test_a_target_that_the_corpus_lacks_has_a_stand_in_elsewhere_and_never_at_home(workspace, lab):
-    store, cells = small(workspace, lab, {"concat"})
+def test_a_target_that_the_corpus_lacks_has_a_stand_in_elsewhere_and_never_at_home(workspace):
+    store, cells = small(workspace, {"concat"})
     for cell, noise in cells:
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["ca-t4"])[0]
@@ -510,7 +511,7 @@ PUBLISHED = json.loads((Path(specs.__file__).parent / "published.json").read_tex
 WORDS = {AGREES, BELOW, ABOVE, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN}
 
 
-def test_every_printed_number_stands_in_its_table_and_every_cell_says_one_of_seven_things(results, lab, workspace):
+def test_every_printed_number_stands_in_its_table_and_every_cell_says_one_of_seven_things(results, workspace):
     """All of `published.json`, counted there and in the tables, as printed and as the number that it is."""
     counted = 0
     for printed in PUBLISHED["tables"]:

@@ -13,16 +13,16 @@ from crossfold.datasets.corpora.findings import Finding, findings_table, refuse_
 from crossfold.datasets.corpora.media_checks import TOLERANCE
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.platform.core.errors import DataError
-from tests.support.damage import assert_readable, put, rewrite, truncate
+from tests.support.media import assert_readable, put, rewrite, truncate, write_corpus
 
 ANNOTATIONS = Path("annotations") / "VA_Estimation_Challenge"
 FRAMES = 40
 
 
 @pytest.fixture(scope="module")
-def sound_corpus(tmp_path_factory, media_corpus):
+def sound_corpus(tmp_path_factory):
     """Nothing is wrong with it; not to be written to."""
-    return media_corpus(tmp_path_factory.mktemp("corpus") / "data", frames=FRAMES)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "data", frames=FRAMES)
 
 
 @pytest.fixture
@@ -188,9 +188,9 @@ def test_missing_header_is_taken_as_frame_one_and_said(root):
     np.testing.assert_array_equal(load(root)[0].labels, expected)
 
 
-def test_two_people_of_one_video_share_it_and_its_sound(tmp_path, media_corpus):
+def test_two_people_of_one_video_share_it_and_its_sound(tmp_path):
     clips = {"duo_left": "Train_Set", "solo": "Train_Set", "other": "Validation_Set"}
-    root = media_corpus(tmp_path / "data", clips=clips, frames=20)
+    root = write_corpus(tmp_path / "data", clips=clips, frames=20)
     shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right_2")
     shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right_2.txt"))
     left, right = (clip for clip in load(root) if clip.info.video == "duo")
@@ -218,14 +218,14 @@ def test_the_owners_folder_names_are_found_wherever_they_are(tmp_path, sound_cor
     assert len(load(root)) == 4
 
 
-def test_sound_of_the_video_is_taken_where_there_is_no_wav(tmp_path, media_corpus):
-    root = media_corpus(tmp_path / "data", frames=20, sound="video", sound_rate=48_000)
+def test_sound_of_the_video_is_taken_where_there_is_no_wav(tmp_path):
+    root = write_corpus(tmp_path / "data", frames=20, sound="video", sound_rate=48_000)
     assert validate(root) == []
     assert {clip.audio.suffix for clip in load(root)} == {".mp4"}
 
 
-def test_a_corpus_without_any_sound_is_said_and_kept(tmp_path, media_corpus):
-    root = media_corpus(tmp_path / "data", frames=20, sound="none")
+def test_a_corpus_without_any_sound_is_said_and_kept(tmp_path):
+    root = write_corpus(tmp_path / "data", frames=20, sound="none")
     assert {(f.rule, f.severity) for f in validate(root)} == {("sound-there", "warning")}
     assert {clip.audio for clip in load(root)} == {None}
 
@@ -263,9 +263,9 @@ def test_a_target_that_nobody_labelled_is_said(root):
     assert "arousal" in finding.problem
 
 
-def test_a_damaged_video_of_two_people_is_one_finding(tmp_path, media_corpus):
+def test_a_damaged_video_of_two_people_is_one_finding(tmp_path):
     clips = {"duo_left": "Train_Set", "solo": "Train_Set", "other": "Validation_Set"}
-    root = media_corpus(tmp_path / "data", clips=clips, frames=20)
+    root = write_corpus(tmp_path / "data", clips=clips, frames=20)
     shutil.copytree(root / "cropped_aligned/duo_left", root / "cropped_aligned/duo_right")
     shutil.copy(label_file(root, "duo_left"), label_file(root, "duo_left").with_name("duo_right.txt"))
     truncate(root / "videos/duo.mp4")

@@ -22,7 +22,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.damage import assert_readable
+from tests.support.media import assert_readable, write_corpus, write_wav
 
 FRAMES = 40
 RATE = 4.0
@@ -443,12 +443,12 @@ def test_a_modality_that_some_clips_lack_is_marked_absent(root):
     assert not store.features("audio", 0)[store.rows("a2")].any()
 
 
-def test_media_rows_of_every_kind(tmp_path, media_corpus, wav_file):
+def test_media_rows_of_every_kind(tmp_path):
     """Video with sound, crops and wav without video, sound alone: each has its frames, absent parts are marked."""
     clips = {"full": "Train_Set", "still": "Train_Set", "mute": "Validation_Set"}
-    root = media_corpus(tmp_path / "data", clips=clips, frames=200, rate=Fraction(30000, 1001), event=173)
+    root = write_corpus(tmp_path / "data", clips=clips, frames=200, rate=Fraction(30000, 1001), event=173)
     voice = 0.1 * np.random.default_rng(0).standard_normal(8000 * 7)
-    wav_file(root / "audio" / "voice.wav", voice, 8000)
+    write_wav(root / "audio" / "voice.wav", voice, 8000)
     rows = [
         "clip,subject,partition,video,audio,crops,rate,labels",
         "full,s1,train,videos/full.mp4,audio/full.wav,cropped_aligned/full,,full.csv",
@@ -519,7 +519,7 @@ def test_labels_scaled_for_training_come_back(low, width, labels):
     np.testing.assert_allclose(target.from_unit(scaled), given_labels, rtol=1e-9, atol=1e-9 * (abs(low) + width))
 
 
-def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root, tiny_recipe):
+def test_fatigue_from_a_manifest_to_predictions_in_its_own_units(root):
     """The whole way: validate, prepare, plan, one cell; what comes out is a level of 0 to 10."""
     from typer.testing import CliRunner
 

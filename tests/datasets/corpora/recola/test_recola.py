@@ -26,7 +26,7 @@ from crossfold.platform.core.metrics import ccc
 from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.damage import assert_readable, put, rewrite, truncate
+from tests.support.media import assert_readable, put, rewrite, truncate
 
 pytest.importorskip("av", reason="needs crossfold[media]")
 pytest.importorskip("espeakng_loader", reason="needs crossfold[media]")

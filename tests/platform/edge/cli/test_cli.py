@@ -8,14 +8,9 @@ import sys
 import time
 
 import pytest
-import yaml
 
+from tests.support.factories import TINY_SETTINGS, synthetic_workspace, write_sweep
 from tests.support.paths import ROOT
-
-TINY = {
-    "window": 20, "hop": 10, "epochs": 2, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,
-    "optimizer.warmup_epochs": 0,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +18,10 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("cli")
 
 
-def write_sweep(path, **changes):
-    sweep = {
-        "name": path.stem, "corpus": "synthetic", "recipe": "demo", "set": TINY,
-        "systems": ["concat", "jca"], "targets": ["valence", "arousal"], "folds": [0], "seeds": [0],
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump({**sweep, **changes}))
-    return path
-
-
 @pytest.fixture(scope="module")
 def workspace(place):
-    """A workspace with a store of synthetic features, made by the commands themselves."""
-    from crossfold.platform.edge.cli import data as cli_data
-
-    cli_data.corpus_synthetic(place / "corpus", clips=8, frames=120, seed=3)
-    cli_data.build_store(cli_data.Workspace(place / "work"), "synthetic", place / "corpus")
-    return place / "work"
+    """A workspace with a store of synthetic features."""
+    return synthetic_workspace(place).root
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +107,7 @@ def test_from_plan_to_report(crossfold, workspace, sweep):
 
 def test_a_failed_cell_ends_with_1_and_says_why(crossfold, workspace, place):
     broken = write_sweep(
-        place / "broken.yaml", systems=["concat"], targets=["valence"], set={**TINY, "optimizer.lr": 1e30}
+        place / "broken.yaml", systems=["concat"], targets=["valence"], set={**TINY_SETTINGS, "optimizer.lr": 1e30}
     )
     code, out, _ = crossfold("run", broken, "-w", workspace, "--workers", 0)
     assert code == 1
@@ -162,7 +144,7 @@ def test_a_run_can_be_narrowed_ordered_and_ended_in_time(crossfold, workspace, p
     assert (code, "'soon' is no time" in err) == (2, True)
 
 
-def test_a_plugin_is_a_system(crossfold, workspace, place):
+def test_a_plugin_is_a_system(crossfold, workspace, place, own_registries):
     plugin = place / "louder.py"
     plugin.write_text(
         "from crossfold.fusion_models.baselines import NoParams\n"
@@ -182,20 +164,9 @@ def test_a_plugin_is_a_system(crossfold, workspace, place):
 @pytest.mark.slow
 def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspace, place):
     """kill -9 of the driver while Ray Train workers train; the same command ends in the same bytes."""
-    path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY, "epochs": 12, "patience": 12})
-    here = ROOT
-    command = [
-        sys.executable,
-        "-m",
-        "crossfold.platform.edge.cli",
-        "run",
-        str(path),
-        "-w",
-        str(workspace),
-        "--workers",
-        "2",
-    ]
-    driver = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY_SETTINGS, "epochs": 12, "patience": 12})
+    command = [sys.executable, "-m", "crossfold.platform.edge.cli", "run", path, "-w", workspace, "--workers", "2"]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 180
     assert driver.stdout is not None
     for line in driver.stdout:
@@ -205,7 +176,7 @@ def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspa
     driver.wait()
     done = json.loads(crossfold("plan", path, "-w", workspace, "--json")[1])["done"]
     assert 3 <= done < 8, "it was killed in the middle"
-    again = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     # Workers may finish the cell they hold in the second before they notice that their driver is gone.
     assert "killed: 8 cells, " in again.stdout

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import TINY_SETTINGS, synthetic_workspace, write_sweep
 
-TINY = {
-    "window": 20, "hop": 10, "epochs": 1, "batch": 16, "temporal.width": 8, "temporal.levels": 1, "head.hidden": 8,
-    "optimizer.warmup_epochs": 0, "post": "ca2021",
+TINY = TINY_SETTINGS | {
+    "epochs": 1,
+    "post": "ca2021",
     "stress": [{"kind": "missing", "modality": "each", "strengths": [0.5]}],
-}  # fmt: skip
+}
 
 SAME = {"batch"}
 """Of these, what `demo` has as well."""
@@ -27,18 +27,13 @@ SAME = {"batch"}
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A workspace with four finished cells of two variants, and the sweep file that names them."""
-    from crossfold.platform.edge.cli import data as cli_data
     from crossfold.platform.execution.run_cell import attempt_cell
     from crossfold.sweeps.launched import remember_sweep
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     place = tmp_path_factory.mktemp("mends")
-    cli_data.corpus_synthetic(place / "corpus", clips=8, frames=120, seed=3)
-    space = Workspace(place / "work")
-    cli_data.build_store(space, "synthetic", place / "corpus")
-    path = place / "small.yaml"
-    sweep = {"name": "small", "corpus": "synthetic", "recipe": "demo", "set": TINY, "seeds": [0]}
-    path.write_text(yaml.safe_dump(sweep | {"systems": [{"rjca+dca": {"iterations": [1, 2]}}]}))
+    space = synthetic_workspace(place)
+    path = write_sweep(place / "small.yaml", set=TINY, systems=[{"rjca+dca": {"iterations": [1, 2]}}])
     prepared = prepare_cells(read_sweep(str(path), (), ()), space)
     remember_sweep(prepared, space)
     for cell in prepared.plan.cells:
@@ -243,11 +238,7 @@ def test_a_workspace_that_cannot_be_written_is_noticed_before_the_check(crossfol
     assert f"the workspace {tmp_path / 'file'} cannot be written" in err.replace("\n", "")
 
 
-def test_a_folder_without_a_clip_does_not_pass(crossfold, tmp_path, monkeypatch):
-    from crossfold.datasets.corpora.registry import CORPORA
-
-    # What the plugin registers is gone after this test.
-    monkeypatch.setattr(CORPORA, "_entries", {name: CORPORA.get(name) for name in CORPORA})
+def test_a_folder_without_a_clip_does_not_pass(crossfold, tmp_path, own_registries):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection\n"

@@ -11,7 +11,7 @@ from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.fusion_models.blocks.readout import LastReadout
-from crossfold.fusion_models.catalogue import find_system, systems
+from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics.plugin_contract import check_backbone, check_corpus, check_plugin, check_system
@@ -87,12 +87,11 @@ def test_a_corpus(tmp_path):
     assert found["documented"] == "layout empty"
 
 
-def test_the_example_of_contributing_passes_and_a_file_without_anything_does_not(tmp_path, capsys, monkeypatch):
+def test_the_example_of_contributing_passes_and_a_file_without_anything_does_not(tmp_path, capsys, own_registries):
     example = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert example is not None
     plugin = tmp_path / "mine.py"
     plugin.write_text(textwrap.dedent(example[1]))
-    monkeypatch.setattr(systems, "_entries", dict(systems._entries))
     with pytest.raises(SystemExit) as end:
         main(["check", "--plugin", str(plugin)])
     assert not end.value.code
@@ -102,8 +101,7 @@ def test_the_example_of_contributing_passes_and_a_file_without_anything_does_not
         check_plugin(tmp_path / "empty.py")
 
 
-def test_broken_rules_end_with_2(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(systems, "_entries", dict(systems._entries))
+def test_broken_rules_end_with_2(tmp_path, capsys, own_registries):
     (tmp_path / "odd.py").write_text(
         "from dataclasses import replace\n"
         "from crossfold.fusion_models.catalogue import find_system, register\n"

@@ -18,7 +18,11 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
+from tests.support.factories import fake_cell
+from tests.support.trials import SLEEPY
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("importable")
 
 RUN = """
 import pickle, resource, sys
@@ -55,11 +59,6 @@ def run_limited(cells, workspace, kind, limit) -> tuple[int, int]:
     assert ended.returncode == 0, ended.stderr.decode()
     done, failed = ended.stdout.split()[-2:]
     return int(done), int(failed)
-
-
-@pytest.fixture
-def fakes(by_name):
-    return by_name("fake_trials")
 
 
 @pytest.mark.parametrize("limit", [2_500, 100], ids=["results do not fit", "not even failures fit"])
@@ -259,18 +258,16 @@ def test_run_sets_damaged_cells_aside_says_so_and_computes_the_same_bytes(worksp
 
 
 @pytest.mark.slow
-def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear_no_blame(workspace, fakes):
+def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear_no_blame(workspace):
     """On Ray Train workers: one cell always ends its process in native code, one leaves it once without a word."""
-    poisoned = fakes.make_cell(0, trouble="segfaults", epochs=4)
-    quits = fakes.make_cell(1, trouble="quits once", epochs=4)
-    good = [fakes.make_cell(seed, epochs=20, seconds=0.05) for seed in range(2, 6)]
-    summary = run_cells([poisoned, quits, *good], workspace, FleetOptions(workers=2, runner="fake_trials:sleepy"))
+    poisoned = fake_cell(0, trouble="segfaults", epochs=4)
+    quits = fake_cell(1, trouble="quits once", epochs=4)
+    good = [fake_cell(seed, epochs=20, seconds=0.05) for seed in range(2, 6)]
+    summary = run_cells([poisoned, quits, *good], workspace, FleetOptions(workers=2, runner=SLEEPY))
     assert (summary.done, summary.failed) == (5, 1)
     failures = workspace.failures_of(poisoned.cell_id)
     assert [(failure.kind, failure.attempt) for failure in failures] == [(FailureClass.INFRA, n) for n in (1, 2, 3)]
-    assert all(
-        "Segmentation fault" in failure.log_tail and "fake_trials.py" in failure.log_tail for failure in failures
-    )
+    assert all("Segmentation fault" in failure.log_tail and "trials.py" in failure.log_tail for failure in failures)
     assert all("died while it ran this cell" in failure.message for failure in failures)
     assert {failure.cell_id for failure in workspace.failures_of()} <= {poisoned.cell_id, quits.cell_id}
     shutil.rmtree(workspace.root / "running", ignore_errors=True)

@@ -3,7 +3,6 @@
 The large one, with nodes, is in tests/benchmarks/test_chaos.py.
 """
 
-import os
 import signal
 import subprocess
 import time
@@ -14,15 +13,17 @@ import pytest
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.chaos import SETTINGS, command, runs_in_mlflow, tables, undisturbed, write_sweep
-from tests.support.paths import SUPPORT
+from tests.support.chaos import SETTINGS, command, prepare_chaos, runs_in_mlflow, tables, undisturbed
+from tests.support.paths import environment
+from tests.support.trials import GATE
 
 
 @pytest.mark.benchmark
 def test_killed_workers_and_drivers_leave_every_cell_once_and_the_same_tables(tmp_path):
-    sweep, work, gate = write_sweep(tmp_path, cells=8, targets=["valence"]), Workspace(tmp_path / "work"), tmp_path
-    run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", SUPPORT / "gated.py")
-    settings = {**os.environ, **SETTINGS, "CROSSFOLD_TEST_GATE": str(gate)}
+    sweep, work, gate = prepare_chaos(tmp_path, cells=8, targets=["valence"]), Workspace(tmp_path / "work"), tmp_path
+    (tmp_path / "gate.py").write_text(GATE)
+    run = command("run", sweep, "-w", work.root, "--workers", "2", "--plugin", tmp_path / "gate.py")
+    settings = environment(**SETTINGS, CROSSFOLD_TEST_GATE=gate)
     with (tmp_path / "first.log").open("w") as log:
         driver = subprocess.Popen(run, env=settings, stdout=log, stderr=log)
         until = time.monotonic() + 900

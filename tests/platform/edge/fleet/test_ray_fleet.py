@@ -25,10 +25,11 @@ from crossfold.platform.scheduling.monitor import FleetSummary, SilentView
 from crossfold.platform.scheduling.run_order import Forecast
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.recording_tracker import RecordingTracker
+from tests.support.factories import fake_cell
+from tests.support.trials import FRAGILE, SLEEPY, RecordingTracker
 from tests.support.waiting import wait_for
 
-RUNNER = "fake_trials:sleepy"
+pytestmark = pytest.mark.usefixtures("importable")
 
 DRIVER = """
 import sys
@@ -37,19 +38,15 @@ from crossfold.platform.edge.terminal.progress import ConsoleView
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
-from fake_trials import make_cell, sleepy
+from tests.support.factories import fake_cell
+from tests.support.trials import sleepy
 
 workspace = Workspace(Path(sys.argv[1]))
-cells = [make_cell(seed, epochs=60, seconds=0.02) for seed in range(3)]
+cells = [fake_cell(seed, epochs=60, seconds=0.02) for seed in range(3)]
 missing = [cell for cell in cells if cell.cell_id not in workspace.finished()]
 summary = run_cells(missing, workspace, FleetOptions(workers=0, runner=sleepy), sweep="s", view=ConsoleView())
 print(summary.interrupted, summary.cancelled, summary.done)
 """
-
-
-@pytest.fixture
-def fakes(by_name):
-    return by_name("fake_trials")
 
 
 def trial_log(workspace: Workspace) -> list[list[str]]:
@@ -73,19 +70,19 @@ def test_nothing_to_do_starts_nothing(workspace):
     assert not (workspace.root / "driver.lock").exists()
 
 
-def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
+def test_local_run_tells_tracker_ledger_view_and_status_file(workspace):
     cells = [
-        fakes.make_cell(0),
-        fakes.make_cell(1, trouble="bug"),
-        fakes.make_cell(2, trouble="oom once"),
-        fakes.make_cell(3, trouble="oom"),
+        fake_cell(0),
+        fake_cell(1, trouble="bug"),
+        fake_cell(2, trouble="oom once"),
+        fake_cell(3, trouble="oom"),
     ]
     good, bug, once, never = (cell.cell_id for cell in cells)
     tracker, out = RecordingTracker(), io.StringIO()
     summary = run_cells(
         cells,
         workspace,
-        FleetOptions(workers=0, runner=RUNNER),
+        FleetOptions(workers=0, runner=SLEEPY),
         sweep="some/sweep",
         view=ConsoleView(Console(file=out)),
         tracker_of=lambda _: tracker,
@@ -109,19 +106,19 @@ def test_local_run_tells_tracker_ledger_view_and_status_file(workspace, fakes):
     assert (status["done"], status["failed"], status["total"], status["running"]) == (2, 2, 4, [])
 
 
-def test_a_trial_that_cannot_be_loaded_ends_the_fleet(workspace, fakes):
+def test_a_trial_that_cannot_be_loaded_ends_the_fleet(workspace):
     with pytest.raises(FleetError, match="no_such_trial"):
-        run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner="fake_trials:no_such_trial"))
+        run_cells([fake_cell(0)], workspace, FleetOptions(workers=0, runner="tests.support.trials:no_such_trial"))
 
 
-def test_one_driver_a_workspace(workspace, fakes):
+def test_one_driver_a_workspace(workspace):
     driver = start_driver(workspace)
     with pytest.raises(UserError, match=f"process {driver.pid} on .* since 20"):
-        run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner=RUNNER))
+        run_cells([fake_cell(0)], workspace, FleetOptions(workers=0, runner=SLEEPY))
     driver.kill()
     driver.communicate()
     with driver_lock(workspace):
-        assert run_cells([fakes.make_cell(0)], workspace, FleetOptions(workers=0, runner=RUNNER)).done == 1
+        assert run_cells([fake_cell(0)], workspace, FleetOptions(workers=0, runner=SLEEPY)).done == 1
         assert (workspace.root / "driver.json").is_file()
     assert not (workspace.root / "driver.json").exists()
 
@@ -147,7 +144,7 @@ def finish_all(workspace: Workspace) -> None:
     assert resumed[0] > 2
 
 
-def test_interrupted_cells_continue_from_their_checkpoints(workspace, fakes):
+def test_interrupted_cells_continue_from_their_checkpoints(workspace):
     driver = start_driver(workspace)
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=20)
@@ -157,33 +154,33 @@ def test_interrupted_cells_continue_from_their_checkpoints(workspace, fakes):
     finish_all(workspace)
 
 
-def test_a_killed_driver_blocks_nobody(workspace, fakes):
+def test_a_killed_driver_blocks_nobody(workspace):
     driver = start_driver(workspace)
     driver.kill()
     driver.communicate()
     finish_all(workspace)
 
 
-def test_when_the_time_is_up_nothing_new_starts_and_the_same_call_continues(workspace, fakes):
-    cells = [fakes.make_cell(seed, epochs=40, seconds=0.02) for seed in range(4)]
-    summary = run_cells(cells, workspace, FleetOptions(workers=0, runner=RUNNER, stop_after=0.5))
+def test_when_the_time_is_up_nothing_new_starts_and_the_same_call_continues(workspace):
+    cells = [fake_cell(seed, epochs=40, seconds=0.02) for seed in range(4)]
+    summary = run_cells(cells, workspace, FleetOptions(workers=0, runner=SLEEPY, stop_after=0.5))
     assert (summary.time_up, summary.interrupted, summary.failed) == (True, False, 0)
     assert summary.done + summary.cancelled == 4
     assert summary.cancelled >= 1
     left = [cell for cell in cells if cell.cell_id not in workspace.finished()]
-    again = run_cells(left, workspace, FleetOptions(workers=0, runner=RUNNER, stop_after=60))
+    again = run_cells(left, workspace, FleetOptions(workers=0, runner=SLEEPY, stop_after=60))
     assert (again.time_up, again.done) == (False, len(left))
     resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
     assert len(resumed) == 1
 
 
-def test_a_cell_that_hangs_in_this_process_is_told(workspace, fakes):
-    cell = fakes.make_cell(0, trouble="hangs once")
+def test_a_cell_that_hangs_in_this_process_is_told(workspace):
+    cell = fake_cell(0, trouble="hangs once")
     with pytest.raises(FleetError, match=f"cell {cell.cell_id} hangs"):
         run_cells(
             [cell],
             workspace,
-            FleetOptions(workers=0, runner=RUNNER, limits=QueueLimits(hang_seconds=0.5)),
+            FleetOptions(workers=0, runner=SLEEPY, limits=QueueLimits(hang_seconds=0.5)),
             forecast=_quick([cell]),
         )
     (failure,) = workspace.failures_of(cell.cell_id)
@@ -192,13 +189,13 @@ def test_a_cell_that_hangs_in_this_process_is_told(workspace, fakes):
 
 
 @pytest.mark.slow
-def test_a_worker_whose_cell_hangs_is_replaced_and_the_cell_repeated(workspace, fakes):
+def test_a_worker_whose_cell_hangs_is_replaced_and_the_cell_repeated(workspace):
     """The heart of the worker beats on while its trial sleeps for ten minutes."""
-    cells = [fakes.make_cell(0, trouble="hangs once"), fakes.make_cell(1), fakes.make_cell(2)]
+    cells = [fake_cell(0, trouble="hangs once"), fake_cell(1), fake_cell(2)]
     summary = run_cells(
         cells,
         workspace,
-        FleetOptions(workers=1, runner=RUNNER, limits=QueueLimits(hang_seconds=3)),
+        FleetOptions(workers=1, runner=SLEEPY, limits=QueueLimits(hang_seconds=3)),
         forecast=_quick(cells),
         view=SilentView(),
     )
@@ -218,11 +215,11 @@ def _quick(cells) -> Forecast:
     return Forecast({cell.cell_id: 0.01 * cell.recipe.epochs for cell in cells})
 
 
-def test_live_view_shows_counts_and_running_cells(workspace, fakes):
+def test_live_view_shows_counts_and_running_cells(workspace):
     out = io.StringIO()
     view = ConsoleView(Console(file=out, force_terminal=True, width=120))
-    cells = [fakes.make_cell(0, epochs=30, seconds=0.02), fakes.make_cell(1, trouble="oom")]
-    run_cells(cells, workspace, FleetOptions(workers=0, runner=RUNNER), sweep="show", view=view)
+    cells = [fake_cell(0, epochs=30, seconds=0.02), fake_cell(1, trouble="oom")]
+    run_cells(cells, workspace, FleetOptions(workers=0, runner=SLEEPY), sweep="show", view=view)
     text = out.getvalue()
     assert "fake valence fold 0 seed 0" in text
     assert "/30" in text
@@ -241,13 +238,11 @@ def test_a_fleet_needs_workers(workspace):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_cell_and_changes_no_number(workspace, new_workspace, tiny_cell, fakes):
+def test_a_killed_worker_costs_no_cell_and_changes_no_number(workspace, new_workspace, tiny_cell):
     """Real cells on real Ray Train workers, one killed on the way, against the same cells in this process."""
     cells = [tiny_cell(seed=seed, epochs=8) for seed in range(4)]
     tracker = RecordingTracker()
-    summary = run_cells(
-        cells, workspace, FleetOptions(workers=2, runner="fake_trials:fragile"), tracker_of=lambda _: tracker
-    )
+    summary = run_cells(cells, workspace, FleetOptions(workers=2, runner=FRAGILE), tracker_of=lambda _: tracker)
     assert (summary.done, summary.failed, summary.cancelled) == (4, 0, 0)
     assert Counter(name for call, name, _ in tracker.calls if call == "finished") == {c.cell_id: 1 for c in cells}
     killed = cells[1].cell_id
@@ -275,12 +270,12 @@ def pid_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_what_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(workspace, fakes):
+def test_what_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(workspace):
     """With the controller all workers die; without the queue they leave. Another group takes their places."""
-    cells = [fakes.make_cell(seed, epochs=40, seconds=0.1) for seed in range(2)]
+    cells = [fake_cell(seed, epochs=40, seconds=0.1) for seed in range(2)]
     ended, killed = Counter(), []
     to_kill = {5: "TrainController", 15: "CellQueue"}
-    with Fleet(workspace, FleetOptions(workers=2, runner=RUNNER)) as fleet:
+    with Fleet(workspace, FleetOptions(workers=2, runner=SLEEPY)) as fleet:
         fleet.submit(cells)
         while ended["finished"] + ended["failed"] < len(cells):
             events = fleet.drain()

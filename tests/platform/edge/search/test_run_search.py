@@ -15,8 +15,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo
-from crossfold.datasets.store.feature_store import FeatureStore, StoreSpec, write_store
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.launch.preflight import check_search
 from crossfold.platform.edge.search.result import save_result
@@ -28,7 +27,8 @@ from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
-from tests.support.recording_tracker import RecordingTracker
+from tests.support.factories import make_store
+from tests.support.trials import JUDGED, RecordingTracker
 
 
 @pytest.fixture(scope="session")
@@ -36,21 +36,12 @@ def store_folder(tmp_path_factory) -> Path:
     """A store of six clips that no trial here opens."""
     import numpy as np
 
-    frames = 4
+    nothing = np.zeros((4, 2))
     clips = [
-        ClipInfo(name=f"c{i}", video=f"c{i}", subject=f"s{i}", partition=partition, fps=1.0, frames=frames)
-        for i, partition in enumerate(["train"] * 4 + ["validation"] * 2)
+        {"name": f"c{i}", "partition": part, "labels": nothing, "features": {"audio": nothing, "visual": nothing}}
+        for i, part in enumerate(["train"] * 4 + ["validation"] * 2)
     ]
-
-    def arrays(clip: ClipInfo) -> ClipArrays:
-        feature = {"audio": np.zeros((frames, 2), np.float32), "visual": np.zeros((frames, 2), np.float32)}
-        present = {modality: np.ones(frames, bool) for modality in feature}
-        return ClipArrays(features=feature, present=present, labels=np.zeros((frames, 2), np.float32))
-
-    stores = tmp_path_factory.mktemp("stores")
-    return write_store(
-        stores, StoreSpec(corpus="none", layout="test", targets=("valence", "arousal"), clips=clips, origin={}), arrays
-    )
+    return make_store(tmp_path_factory.mktemp("stores"), clips, corpus="none").path
 
 
 @pytest.fixture
@@ -212,9 +203,8 @@ def test_a_trial_process_needs_no_torch():
 
 
 @pytest.fixture
-def fakes(monkeypatch, by_name):
+def own_cluster(importable, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return by_name("fake_search")
 
 
 DRIVER = """
@@ -224,13 +214,14 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from recording_tracker import RecordingTracker
+from tests.support.trials import RecordingTracker
 from crossfold.sweeps.sweep_files import Search
+from tests.support.trials import JUDGED
 import json
 
 search, store, workspace = Search.parse(json.loads(sys.argv[1]), "argv"), FeatureStore(Path(sys.argv[2])), sys.argv[3]
 result = run_search(
-    search, store, Workspace(Path(workspace)), FleetOptions(workers=2, runner="fake_search:quick"),
+    search, store, Workspace(Path(workspace)), FleetOptions(workers=2, runner=JUDGED),
     tracker=RecordingTracker(), show=lambda line: print(line, flush=True),
 )
 print(json.dumps([result.best_params, result.best_value]), flush=True)
@@ -245,7 +236,7 @@ def start_driver(search: Search, store: FeatureStore, workspace: Workspace, **en
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_is_topped_up(store, workspace, fakes):
+def test_a_search_that_is_killed_is_topped_up(store, workspace, own_cluster):
     search = make_search(trials=6)
     driver = start_driver(search, store, workspace)
     for line in driver.stdout:
@@ -287,7 +278,7 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
 
 
 @pytest.mark.slow
-def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, monkeypatch):
+def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, own_cluster, monkeypatch):
     said: list[str] = []
 
     def clock() -> float:
@@ -295,7 +286,7 @@ def test_a_search_whose_time_is_up_keeps_its_verdicts(store, workspace, fakes, m
         return time.monotonic() + 1000 * bool(said)
 
     monkeypatch.setattr(stop_signals, "time", SimpleNamespace(monotonic=clock))
-    options = FleetOptions(workers=1, runner="fake_search:quick", stop_after=500)
+    options = FleetOptions(workers=1, runner=JUDGED, stop_after=500)
     found = run_search(make_search(trials=6), store, workspace, options, tracker=RecordingTracker(), show=said.append)
     assert found is None
     assert re.fullmatch(r"the time is up after [1-5] of 6 trials; the same command continues", said[-1])

@@ -25,8 +25,8 @@ from crossfold.platform.workspace.repair import remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
-from tests.platform.edge.tracking.test_mlflow_tracker import commit, make_cell, report_of, wait_for
-from tests.support.old_workspace import unpack_old_workspace
+from tests.platform.edge.tracking.test_mlflow_tracker import commit, report_of, rjca_cell, wait_for
+from tests.support.factories import unpack_old_workspace
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ class Driver:
 
 
 def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
-    done, late, wild, stopped, orphan, shared, poisoned = (make_cell(seed) for seed in range(7))
+    done, late, wild, stopped, orphan, shared, poisoned = (rjca_cell(seed) for seed in range(7))
     first = Driver(workspace, "night", [done, late, wild, stopped])
     first.run(done, 5)
     first.finish(done)
@@ -198,7 +198,7 @@ def test_a_rebuilt_store_equals_the_live_one_run_by_run(workspace, rebuilt):
 
 
 def test_a_cell_that_was_computed_once_more_has_the_times_of_its_last_result(workspace, rebuilt):
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     first = Driver(workspace, "night", [cell])
     first.finish(cell)
     first.stop()
@@ -238,7 +238,7 @@ def test_a_moved_workspace_of_an_earlier_version_keeps_its_runs_and_is_rebuilt_a
 
 
 def test_a_driver_that_was_killed_before_it_listed_a_run_leaves_no_second_one(workspace):
-    cells = [make_cell(seed) for seed in range(2)]
+    cells = [rjca_cell(seed) for seed in range(2)]
     first = Driver(workspace, "night", cells)
     for cell in cells:
         first.run(cell, 2)
@@ -299,7 +299,7 @@ def test_what_happened_belongs_to_the_last_launch_before_it():
 
 
 def test_notes_of_unfinished_cells_keep_any_number_and_go_when_the_cell_is_finished(workspace):
-    cells = [make_cell(seed) for seed in range(3)]
+    cells = [rjca_cell(seed) for seed in range(3)]
     for cell in cells:
         save_unfinished(workspace, Unfinished(cell, "night", "x", {1: {"train_loss": float("inf")}, 2: {"a": 0.1}}))
     commit(workspace, cells[0])

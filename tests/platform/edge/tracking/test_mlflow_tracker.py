@@ -9,7 +9,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,24 +20,18 @@ from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
 from crossfold.platform.edge.tracking.writer import Mirror
-from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import commit_untrained, make_cell
+from tests.support.paths import environment
 from tests.support.waiting import wait_for
 
 EPOCHS = 5
 
 
-def make_cell(seed: int, targets=("valence",)) -> Cell:
-    return Cell(
-        system="rjca",
-        params={"iterations": 3, "gate": {"temperature": 0.1}, "note": "x" * 7000},
-        corpus="puppets",
-        store="abc",
-        fold=1,
-        targets=targets,
-        seed=seed,
-        recipe=Recipe(name="demo", epochs=EPOCHS),
-    )
+def rjca_cell(seed: int, targets=("valence",)) -> Cell:
+    params = {"iterations": 3, "gate": {"temperature": 0.1}, "note": "x" * 7000}
+    facts = {"corpus": "puppets", "store": "abc", "fold": 1, "recipe": Recipe(name="demo", epochs=EPOCHS)}
+    return make_cell("rjca", params=params, targets=targets, seed=seed, **facts)
 
 
 def ccc_at(epoch: int, seed: int) -> float:
@@ -65,38 +58,8 @@ def commit(workspace: Workspace, cell: Cell, **env) -> None:
         | {f"ccc_{target}": value for target, value in r.ccc.items()}
         for r in reports
     )
-    score = {"ccc": 0.5, "ccc_video_mean": 0.4, "pcc": 0.6, "rmse": 0.2, "frames": 10}
-    shape = (10, len(cell.targets))
-    workspace.commit(
-        cell,
-        result={
-            "status": "done",
-            "cell_id": cell.cell_id,
-            "metrics": dict.fromkeys(cell.targets, score),
-            "videos": {},
-            "selection": {"best_epoch": EPOCHS, "epochs": EPOCHS, "best_ccc": reports[-1].best_ccc},
-            "model": {"parameters": 1234},
-        },
-        curve=curve,
-        predictions=Predictions(
-            ("a",),
-            np.array([0, 10]),
-            np.arange(10, dtype=np.int32),
-            np.zeros(shape, np.float32),
-            np.zeros(shape, np.float32),
-            np.ones(shape, bool),
-            cell.targets,
-        ),
-        env={
-            "finished_at": utc_now(),
-            "device": "cpu",
-            "train_seconds": 1.5,
-            "machine": {"host": "node"},
-            "versions": {"torch": "2.11"},
-        }
-        | env,
-        weights=b"weights",
-    )
+    about = {"device": "cpu", "train_seconds": 1.5, "machine": {"host": "node"}, "versions": {"torch": "2.11"}}
+    commit_untrained(workspace, cell, curve, frames=10, finished_at=utc_now(), **(about | env))
 
 
 def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sweep: str = "tiny") -> None:
@@ -162,7 +125,7 @@ def workspace(tmp_path, migrated, monkeypatch) -> Workspace:
 
 
 def test_a_launch_is_logged_completely(workspace):
-    cell = make_cell(3, ("valence", "arousal"))
+    cell = rjca_cell(3, ("valence", "arousal"))
     tracker = MlflowTracker(workspace)
     run_live(workspace, tracker, [cell])
     logged = logged_cells(workspace)[cell.cell_id]
@@ -187,7 +150,7 @@ def test_a_launch_is_logged_completely(workspace):
 
 def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
     """The stress suite is no part of a cell, and MLflow lets no parameter change."""
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     again = cell.model_copy(update={"recipe": Recipe.parse({"epochs": EPOCHS, "stress": "none"}, "a test")})
     assert again.cell_id == cell.cell_id
     assert again.recipe.stress != cell.recipe.stress
@@ -202,7 +165,7 @@ def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
 
 
 def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
-    cells = [make_cell(seed) for seed in range(3)]
+    cells = [rjca_cell(seed) for seed in range(3)]
     run_live(workspace, MlflowTracker(workspace), cells)
     summary = sync(workspace)
     assert (summary.cells, summary.created, summary.completed) == (3, 0, 0)
@@ -216,7 +179,7 @@ def test_sync_writes_what_live_logging_wrote(workspace, migrated, tmp_path):
 
 
 def test_a_lost_file_of_run_ids_makes_no_second_run(workspace):
-    cells = [make_cell(seed) for seed in range(2)]
+    cells = [rjca_cell(seed) for seed in range(2)]
     run_live(workspace, MlflowTracker(workspace), cells[:1])
     before = logged_cells(workspace)
     (workspace.root / "mlflow-runs.jsonl").unlink()
@@ -227,16 +190,16 @@ def test_a_lost_file_of_run_ids_makes_no_second_run(workspace):
 
 
 def test_half_a_line_in_the_file_of_run_ids_is_passed_over(workspace):
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     run_live(workspace, MlflowTracker(workspace), [cell])
     with (workspace.root / "mlflow-runs.jsonl").open("a") as file:
         file.write('\n{"cell": "12')
-    run_live(workspace, MlflowTracker(workspace), [cell, make_cell(1)])
+    run_live(workspace, MlflowTracker(workspace), [cell, rjca_cell(1)])
     assert len(logged_cells(workspace)) == 2
 
 
 def test_a_failed_attempt_and_a_second_one_share_a_run(workspace):
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
     tracker.started(cell, 1)
@@ -256,7 +219,7 @@ def test_a_failed_attempt_and_a_second_one_share_a_run(workspace):
 
 
 def test_a_cell_that_did_not_end_is_killed_not_running(workspace):
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     tracker = MlflowTracker(workspace)
     tracker.launch("tiny", [cell])
     tracker.started(cell, 1)
@@ -266,10 +229,9 @@ def test_a_cell_that_did_not_end_is_killed_not_running(workspace):
 
 KILLED = """
 import sys, time
-sys.path.insert(0, {here!r})
-from test_mlflow_tracker import *
-workspace = Workspace(Path({root!r}))
-cells = [make_cell(0), make_cell(1)]
+from tests.platform.edge.tracking.test_mlflow_tracker import *
+workspace = Workspace(Path(sys.argv[1]))
+cells = [rjca_cell(0), rjca_cell(1)]
 tracker = MlflowTracker(workspace, flush_seconds=0.1)
 tracker.launch("tiny", cells)
 for cell in cells:
@@ -284,12 +246,11 @@ time.sleep(60)
 
 
 def test_killed_driver_resumes_into_the_same_runs(workspace):
-    script = KILLED.format(here=str(Path(__file__).parent), root=str(workspace.root))
-    child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ""})
+    child = subprocess.Popen([sys.executable, "-c", KILLED, workspace.root], env=environment())
     wait_for((workspace.root / "ready").exists, 120)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    finished, left = make_cell(0), make_cell(1)
+    finished, left = rjca_cell(0), rjca_cell(1)
     assert {logged["status"] for logged in logged_cells(workspace).values()} == {"RUNNING"}
     run_live(workspace, MlflowTracker(workspace), [left])
     logged = logged_cells(workspace)
@@ -311,7 +272,7 @@ def running(workspace: Workspace) -> list:
 
 def test_a_server_that_is_gone_stops_nothing(workspace, caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    cells = [make_cell(seed) for seed in range(30)]
+    cells = [rjca_cell(seed) for seed in range(30)]
     tracker = MlflowTracker(workspace, "http://127.0.0.1:9", flush_seconds=0.05)
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, logger="crossfold"):
@@ -369,7 +330,7 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     start, stop = server
     uri = start()
-    cells = [make_cell(seed) for seed in range(4)]
+    cells = [rjca_cell(seed) for seed in range(4)]
     write_json(workspace.paths.sweeps / "tiny.json", {"name": "tiny", "cells": [cell.cell_id for cell in cells]})
     tracker = MlflowTracker(workspace, uri, flush_seconds=0.05)
     tracker.launch("tiny", cells)
@@ -408,7 +369,7 @@ def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
     from crossfold.platform.edge.tracking import writer as mlflow_mirror
 
     monkeypatch.setattr(mlflow_mirror, "WATCH_SECONDS", 0.05)
-    cell = make_cell(0)
+    cell = rjca_cell(0)
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
     wait_for(lambda: tracker._opened)
@@ -423,7 +384,7 @@ def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
 
 def test_an_outage_of_mlflow_fills_no_memory_with_epochs(workspace, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    cells = [make_cell(seed) for seed in range(10)]
+    cells = [rjca_cell(seed) for seed in range(10)]
     tracker = MlflowTracker(workspace, "http://127.0.0.1:9")
     tracker.launch("tiny", cells)
     for cell in cells:
@@ -447,7 +408,7 @@ def test_what_an_earlier_version_left_pending_is_still_pending(workspace):
 
 
 def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
-    good, bad = make_cell(0), make_cell(1)
+    good, bad = rjca_cell(0), rjca_cell(1)
     tracker = MlflowTracker(workspace)
     tracker.launch("tiny", [good, bad])
     tracker.finished(bad)

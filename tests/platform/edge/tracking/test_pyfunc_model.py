@@ -4,7 +4,7 @@ import numpy as np
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.old_workspace import unpack_old_workspace
+from tests.support.factories import unpack_old_workspace
 
 
 def test_models_that_an_earlier_version_saved_load_and_predict(tmp_path):

@@ -1,22 +1,24 @@
-"""Tiny corpora of real media in which one thing happens once: a flash, a beep and a step of the labels, together.
+"""Small media files and corpora, and harm done to them.
 
-`plant` writes one in the layout of a corpus, with any timing of the pictures; `find_in_clip` and `find_in_store` say at
-which frame each modality and the labels show the event. Where they differ from `Planted.event`, something is shifted.
+`write_corpus` writes a corpus in Aff-Wild2's layout. `plant` writes one in the layout of any corpus and with any timing
+of the pictures, in which one thing happens once: a flash, a beep and a step of the labels, together. `find_in_clip` and
+`find_in_store` say at which frame each modality and the labels show that event. Where they differ from `Planted.event`,
+something is shifted.
 """
 
 import csv
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.media.crops import crop_chunks
-from crossfold.datasets.media.sound import log_mel, read_sound
+CLIPS = {"alma": "Train_Set", "bert": "Train_Set", "cleo": "Train_Set", "dora": "Validation_Set"}
 
 LABEL_RATE = 25
 """Labels a second, where a layout has labels at a rate of its own."""
@@ -26,6 +28,125 @@ CALM, STIRRED = (-0.3, -0.2), (0.6, 0.7)
 TIMINGS = ("23.976", "25", "29.97", "30", "variable", "dropped")
 """`variable`: pictures 20 to 66 ms apart; `dropped`: 25 a second, of which some are not there."""
 PARTS = {"train": ("Train_Set", "train_1"), "validation": ("Validation_Set", "dev_1")}
+
+
+def write_wav(path: Path, sound: np.ndarray, rate: int = SOUND_RATE) -> None:
+    """Writes mono sound of 16 bits; `sound` is in [-1, 1]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def write_video(
+    path: Path,
+    shades: Sequence[int],
+    rate: Fraction = Fraction(25),
+    sound: np.ndarray | None = None,
+    sound_rate: int = 48_000,
+    *,
+    times: Sequence[Fraction] | None = None,
+    **options: str,
+) -> None:
+    """Writes one grey picture a shade, `rate` a second or at exactly `times`, and AAC sound where some is given.
+
+    options: of the container. Skips the test where PyAV is not installed.
+    """
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options) as container:
+        pictures = container.add_stream("mpeg4", rate=rate)
+        pictures.width = pictures.height = 32
+        tick = Fraction(1, 30_000)
+        if times is not None:
+            if any((time / tick).denominator != 1 for time in times):
+                tick = Fraction(1, 24_000)
+            pictures.codec_context.time_base = tick
+            pictures.codec_context.gop_size = 1
+        track = container.add_stream("aac", rate=sound_rate, layout="mono") if sound is not None else None
+        for number, shade in enumerate(shades):
+            noise = np.random.default_rng(int(shade)).integers(0, 9, (32, 32, 3))
+            frame = av.VideoFrame.from_ndarray((shade + noise).astype(np.uint8))
+            if times is not None:
+                frame.pts, frame.time_base = int(times[number] / tick), tick
+            container.mux(pictures.encode(frame))
+        if track is not None:
+            heard = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+            heard.sample_rate, heard.pts = sound_rate, 0
+            container.mux(track.encode(heard))
+        for stream in filter(None, (pictures, track)):
+            container.mux(stream.encode())
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Writes valence and arousal [F, 2] as Aff-Wild2 has them."""
+    _write(path, ["valence,arousal", *(f"{v:g},{a:g}" for v, a in labels)])
+
+
+def write_corpus(
+    root: Path,
+    *,
+    clips: Mapping[str, str] = CLIPS,
+    frames: int = 40,
+    rate: Fraction = Fraction(25),
+    event: int | None = None,
+    sound: str = "wav",
+    sound_rate: int = 16_000,
+) -> Path:
+    """A corpus whose clips have `frames` frames; at frame `event` there is a flash, a beep and a step of the labels.
+
+    sound: `wav`, `video` or `none`: where it is.
+    """
+    for number, (clip, partition) in enumerate(clips.items()):
+        rng = np.random.default_rng(number)
+        at = frames if event is None else event
+        flash = np.arange(frames) >= at
+        calm = np.zeros(frames) if event is not None else np.linspace(-0.5, 0.5, frames)
+        labels = np.where(flash[:, None], 0.8, np.stack([calm, -calm], axis=1))
+        write_labels(root / "annotations" / "VA_Estimation_Challenge" / partition / f"{clip}.txt", labels)
+        samples = round(float(frames / rate) * sound_rate)
+        voice = 0.001 * rng.standard_normal(samples)
+        beep = round(float(at / rate) * sound_rate)
+        voice[beep:] += 0.6 * np.sin(2 * np.pi * 1000 / sound_rate * np.arange(samples - beep))
+        video = clip.removesuffix("_left").removesuffix("_right")
+        if sound == "wav":
+            write_wav(root / "audio" / f"{video}.wav", voice, sound_rate)
+        in_video = voice if sound == "video" else None
+        write_video(root / "videos" / f"{video}.mp4", np.where(flash, 220, 20), rate, in_video, sound_rate)
+        folder = root / "cropped_aligned" / clip
+        folder.mkdir(parents=True)
+        for frame in range(frames):
+            face = rng.integers(0, 60, (112, 112, 3)) + 20 * number + (150 if flash[frame] else 0)
+            Image.fromarray(np.clip(face, 0, 255).astype(np.uint8)).resize((56, 56)).save(
+                folder / f"{frame + 1:05d}.jpg"
+            )
+    return root
+
+
+def assert_readable(findings: Sequence[Any], root: Path) -> None:
+    """Checks that each finding is one line with a problem and a remedy, and names no path of this machine."""
+    for finding in findings:
+        assert finding.problem
+        assert finding.remedy
+        assert str(root) not in str(finding)
+        assert "\n" not in str(finding)
+
+
+def truncate(path: Path, keep: float = 0.6) -> None:
+    """Cuts a file off after this share of its bytes."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
+def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Writes what `change` makes of the lines of a text."""
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def put(line: int, text: str) -> Callable[[list[str]], list[str]]:
+    """A change that writes one line anew, counted from 0."""
+    return lambda lines: [*lines[:line], text, *lines[line + 1 :]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +214,9 @@ def plant(
 
 def find_in_clip(clip) -> dict[str, int]:
     """Frame at which pictures of the video, crops, sound and labels of a `MediaClip` show the event."""
+    from crossfold.datasets.media.crops import crop_chunks
+    from crossfold.datasets.media.sound import log_mel, read_sound
+
     crops, _ = next(crop_chunks(clip.crops, clip.info.frames, "L", 48, clip.info.frames))
     times = clip.times if clip.times is not None else np.arange(clip.info.frames) / clip.info.fps
     columns, _ = log_mel(read_sound(clip.audio), times, clip.info.fps)
@@ -106,6 +230,8 @@ def find_in_clip(clip) -> dict[str, int]:
 
 def find_in_store(store, clip: str) -> dict[str, int]:
     """Frame at which the features and the labels of a clip in a store show the event."""
+    from crossfold.datasets.corpora.clips import UNLABELLED
+
     rows = store.rows(clip)
     visual = store.features("visual", 0)[rows]
     labels = np.where(np.asarray(store.valid[rows]), store.labels[rows], UNLABELLED)
@@ -114,32 +240,6 @@ def find_in_store(store, clip: str) -> dict[str, int]:
         "audio": _loudest_step(store.features("audio", 0)[rows]),
         "labels": _label_step(labels),
     }
-
-
-def write_video(path: Path, times: Sequence[Fraction], shades: Sequence[int], sound: np.ndarray | None = None) -> None:
-    """One grey picture a time, with exactly that time stamp; AAC sound where some is given."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tick = Fraction(1, 30_000)
-    if any((time / tick).denominator != 1 for time in times):
-        tick = Fraction(1, 24_000)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width = stream.height = 32
-        stream.codec_context.time_base = tick
-        stream.codec_context.gop_size = 1
-        track = container.add_stream("aac", rate=SOUND_RATE, layout="mono") if sound is not None else None
-        for time, shade in zip(times, shades, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), shade, np.uint8))
-            frame.pts, frame.time_base = int(time / tick), tick
-            container.mux(stream.encode(frame))
-        if track is not None:
-            heard = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
-            heard.sample_rate, heard.pts = SOUND_RATE, 0
-            container.mux(track.encode(heard))
-        for each in filter(None, (stream, track)):
-            container.mux(each.encode())
 
 
 def _row(time: Fraction) -> int:
@@ -174,15 +274,10 @@ def _write_media(
     pictures = len(times) - 3 * (cut == "video")
     shades = [220 if frame >= event else 30 for frame in range(pictures)]
     video, audio = ("recordings_video", "recordings_audio") if layout == "recola" else ("videos", "audio")
-    write_video(root / video / f"{name}.mp4", times[:pictures], shades, heard if sound == "video" else None)
+    in_video = heard if sound == "video" else None
+    write_video(root / video / f"{name}.mp4", shades, sound=in_video, sound_rate=SOUND_RATE, times=times)
     if sound == "wav":
-        path = root / audio / f"{name}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SOUND_RATE)
-            file.writeframes((heard * 32767).astype("<i2").tobytes())
+        write_wav(root / audio / f"{name}.wav", heard)
     folder = root / "cropped_aligned" / name
     folder.mkdir(parents=True)
     for number, shade in enumerate(shades, start=1):
