@@ -6,10 +6,14 @@ Nothing of crossfold is imported before a fixture asks for it, so that a broken 
 import gc
 import os
 import subprocess
+from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+HERE = Path(__file__).parent
 
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -129,19 +133,50 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
 
 
-def pytest_collection_finish(session):
-    """All that was imported stays: the garbage collector need not look through it again, a quarter second each time."""
-    gc.collect()
-    gc.freeze()
+RAY = ("edge/fleet", "edge/search", "edge/cli", "edge/tracking", "workspace/remote")
+"""Folders of tests/platform in which tests start clusters of Ray, or servers."""
+CLUSTERS = 2
+"""Groups of their files: no more clusters than that run at the same time."""
 
 
 def pytest_addoption(parser):
     parser.addoption("--benchmarks", action="store_true", help="run tests/benchmarks, which measure ratios")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Benchmarks run only when asked for: a busy machine must not fail a test run."""
+    """Leaves benchmarks out unless they are asked for: a busy machine must not fail a test run."""
     if not config.getoption("--benchmarks"):
-        chosen = [item for item in items if "benchmark" not in item.keywords]
         config.hook.pytest_deselected(items=[item for item in items if "benchmark" in item.keywords])
-        items[:] = chosen
+        items[:] = [item for item in items if "benchmark" not in item.keywords]
+    if getattr(config.option, "loadgroup", False):
+        _distribute(items)
+
+
+def _distribute(items):
+    """Says which tests a worker of pytest-xdist takes together, and what begins first.
+
+    A file is one piece of work, so that what a module makes for its tests is made once. Files that start clusters begin
+    first, as they mostly wait, and are dealt to a few groups, each with about as many slow tests as the others. Of the
+    rest, files with many slow tests begin first, so that short ones fill the end.
+    """
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -slow[path])
+    folders = tuple(str(HERE / "platform" / folder) for folder in RAY)
+    groups, dealt = {}, Counter(dict.fromkeys((f"ray-{n}" for n in range(CLUSTERS)), 0.0))
+    for path in files:
+        if str(path).startswith(folders):
+            groups[path] = min(dealt, key=dealt.get)
+            # Files without slow tests are spread too.
+            dealt[groups[path]] += slow[path] + 0.1
+        else:
+            groups[path] = path.stem
+    items.sort(key=lambda item: (groups[item.path] not in dealt, -slow[item.path]))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+
+
+def pytest_collection_finish(session):
+    """All that was imported stays: the garbage collector need not look through it again, a quarter second each time."""
+    gc.collect()
+    gc.freeze()

@@ -158,7 +158,7 @@ def test_groups_thaw_in_turn_from_the_output(cell_of, raw_store):
         ({"at_once": True}, OUT | MIDDLE | IN),
         ({"modalities": ["visual"]}, OUT),
     ],
-    ids=str,
+    ids=["only sound", "no group", "all at once", "only pictures"],
 )
 def test_what_trains_in_the_first_epoch(cell_of, raw_store, thaw, expected):
     moved, _, _ = spied(cell_of(epochs=1, thaw=thaw), raw_store, [0.1])
