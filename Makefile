@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: venv demo test lint format bench lock clean
+.PHONY: venv demo test coverage lint format bench lock clean
 
 venv: .venv/.installed
 
@@ -23,18 +23,15 @@ venv: .venv/.installed
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
 
-# Three parts side by side: all that computes, and the engine's tests in two, as they mostly wait for Ray and servers.
-COMPUTE := $(addprefix tests/platform/,features/test_extraction.py training/test_fine_tuning.py workspace/remote/test_workspace_urls.py)
-WAIT := $(addprefix tests/platform/edge/,search/test_run_search.py fleet/test_job_submission.py fleet/test_cluster_files.py fleet/test_multi_device.py fleet/test_ray_fleet.py)
-OTHERS := $(filter-out tests/platform/ tests/__pycache__/ tests/support/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
-PYTEST := $(BIN)/python -m pytest -q
+# Processes that share the tests: more than there are cores, as tests that start clusters of Ray mostly wait for them.
+TEST_PROCESSES ?= 4
+# Which tests stay together, and in which order they begin, is in tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 test: venv  ## every test that needs no GPU
-	@$(PYTEST) -p no:cacheprovider tests/platform $(addprefix --ignore=,$(COMPUTE) $(WAIT)) >.test-platform.log 2>&1 & platform=$$!; \
-	$(PYTEST) -p no:cacheprovider $(WAIT) >.test-wait.log 2>&1 & waiting=$$!; \
-	$(PYTEST) $(OTHERS) $(COMPUTE); rest=$$?; \
-	wait $$platform; one=$$?; wait $$waiting; two=$$?; \
-	for part in platform wait; do echo "== tests/platform, .test-$$part.log"; cat .test-$$part.log; done; \
-	exit $$((rest ? rest : one ? one : two))
+	$(PYTEST)
+
+coverage: venv  ## the same, and which lines no test ran
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: venv
 	$(BIN)/ruff check .
