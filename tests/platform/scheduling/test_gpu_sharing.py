@@ -124,7 +124,7 @@ def test_running_out_of_memory_lowers_k_once_for_cells_that_ran_together(workspa
 
 
 @pytest.mark.benchmark
-def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(workspace):
+def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(workspace, importable):
     """GPUs that Ray only counts. Cells said to need 3 GiB fit twice into 10 GiB, but one then runs out of memory."""
     import ray
 

@@ -116,4 +116,4 @@ def test_alone_nothing_changes():
 def test_a_shared_cell_is_not_run_by_one_process_unasked(workspace, tiny_cell):
     outcome = attempt_cell(tiny_cell("concat", devices=2, **EXACT), workspace)
     assert outcome.failure.kind == "data"
-    assert "over 2 devices, and 1 are at work" in outcome.failure.message
+    assert "over 2 devices, and 1 run it" in outcome.failure.message

@@ -82,7 +82,8 @@ def raw_store(tmp_path_factory):
         sound = rng.standard_normal((30, 3)).astype(np.float32)
         part = "validation" if i > 3 else "train"
         features = {"audio": sound, "visual": pictures}
-        clips.append({"name": f"c{i}", "partition": part, "labels": labels, "features": features})
+        about = {"name": f"c{i}", "subject": f"s{i}", "partition": part}
+        clips.append({**about, "labels": labels, "features": features})
     stores = tmp_path_factory.mktemp("raw") / "stores"
     return make_store(stores, clips, corpus="raw", inputs={"visual": "crops48"})
 

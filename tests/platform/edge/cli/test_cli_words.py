@@ -23,7 +23,7 @@ SWEEP = {"name": "mine", "corpus": "puppets", "recipe": "demo", "systems": ["con
             "{'concat': 3} is no system: write its name, as rjca, or one as rjca: {iterations",
         ),
         ({"name": "two words"}, "name = 'two words': use letters"),
-        ({"set": {"selection": ["reported", "held_out"]}}, "beside `set`"),
+        ({"set": {"selection": ["reported", "held_out"]}}, "outside `set`"),
     ],
 )
 def test_a_sweep_that_breaks_a_rule_hears_it_in_plain_words(change, said):
