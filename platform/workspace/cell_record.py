@@ -5,30 +5,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.layout import RECORD
+from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.predictions import Predictions, read_predictions
 
-if TYPE_CHECKING:
-    pass
+Fetch = Callable[[str, str], None]
+"""Brings a file, by cell id and name, to this machine."""
 
 
 @dataclass(frozen=True)
 class CellRecord:
-    """A finished cell as it lies on disk; the large parts are read when asked for."""
+    """A finished cell; its large files are read when something asks for them."""
 
     path: Path
     cell: Cell
     result: dict[str, Any]
-    fetch: Callable[[str, str], None] | None = field(default=None, compare=False, repr=False)
-    """Brings a file of the cell that is not here yet, where the workspace lies at a URL."""
+    fetch: Fetch | None = field(default=None, compare=False, repr=False)
+    """For a workspace at a URL, of which this machine may lack large files."""
 
     def file(self, name: str) -> Path:
-        """One file of the cell, here."""
+        """One file of the cell, on this machine."""
         path = self.path / name
         if self.fetch is not None and not path.is_file():
             self.fetch(self.cell_id, name)
@@ -55,3 +57,18 @@ class CellRecord:
     def predictions(self) -> Predictions:
         """Frame-level predictions of the reported split."""
         return read_predictions(self.file("predictions.npz"))
+
+
+def read_cell(folder: Path, fetch: Fetch | None = None) -> CellRecord:
+    """The cell in a folder. Raises `DataError` where it is damaged, `OSError` where there is none."""
+    try:
+        cell = Cell.model_validate_json((folder / "cell.json").read_text())
+        return CellRecord(folder, cell, json.loads((folder / "result.json").read_text()), fetch)
+    except (OSError, ValueError) as error:
+        damage = damage_of(folder)
+        if damage is None:
+            raise
+        raise DataError(
+            f"the finished cell {folder.name} is damaged: {damage}",
+            "`crossfold run` with its sweep moves it aside and computes it again",
+        ) from error

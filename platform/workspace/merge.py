@@ -97,7 +97,7 @@ def _cells(target: Workspace, source: Workspace, name: str, merged: Merged) -> N
         if wrong := _wrong(theirs):
             merged.damaged.append(f"{theirs}: {wrong}")
         elif not ours.is_dir():
-            target.expect(cell_id)
+            target.expect_commit(cell_id)
             _take(theirs, ours)
             merged.cells += 1
         elif differs := _differing(ours, theirs):

@@ -1,24 +1,23 @@
-"""What a driver cleans up before it begins: leftovers of killed processes, and damaged cells."""
+"""What a driver cleans up before it begins: what killed processes left, and damaged cells."""
 
 import re
 import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from crossfold.platform.workspace.workspace import Workspace
-from crossfold.platform.core.layout import LEFTOVER_SECONDS
+from crossfold.platform.core.layout import CELL_ID, LEFTOVER_SECONDS
 from crossfold.platform.workspace.integrity import damage_of
+from crossfold.platform.workspace.remote.cell_sync import LARGE
+from crossfold.platform.workspace.workspace import Workspace
 
-_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-[a-z0-9_]{8}")
+_HALF_WRITTEN = re.compile(rf"\.{CELL_ID.pattern}-[a-z0-9_]{{8}}")
 
 
-def remove_leftovers(workspace: "Workspace") -> int:
-    """Removes what processes that were killed left; returns how many half-written cell folders there were.
+def remove_leftovers(workspace: Workspace) -> int:
+    """Removes what killed processes left; returns how many half-written cell folders there were.
 
-    Called by a driver, before its own workers: whatever an earlier fleet kept for itself is nobody's any more.
+    A driver calls this before it starts workers, so nothing in `fleet/` is in use.
     """
     oldest = time.time() - LEFTOVER_SECONDS
     left = [
@@ -26,9 +25,7 @@ def remove_leftovers(workspace: "Workspace") -> int:
         for folder in workspace.paths.cells.glob(".*-*")
         if _HALF_WRITTEN.fullmatch(folder.name) and folder.stat().st_mtime < oldest
     ]
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in workspace.paths.fleet.glob("*"):
+    for folder in (*left, *workspace.paths.fleet.glob("*")):
         shutil.rmtree(folder, ignore_errors=True)
     finished = workspace.finished()
     for note in workspace.paths.unfinished.glob("[!.]*.json"):
@@ -37,36 +34,36 @@ def remove_leftovers(workspace: "Workspace") -> int:
     return len(left)
 
 
-def damaged_cells(workspace: "Workspace", cell_ids: Iterable[str]) -> list[str]:
+def damaged_cells(workspace: Workspace, cell_ids: Iterable[str]) -> list[str]:
     """Those of some finished cells that are damaged, in the order of their identities.
 
-    Of a workspace at a URL a damaged copy is fetched again first, and files that were never asked for are no damage.
+    Of a workspace at a URL, a damaged copy is fetched again first.
     """
-    mirror = workspace.mirror
-    if mirror is None:
-        return [cell_id for cell_id in sorted(cell_ids) if damage_of(workspace.paths.cell(cell_id)) is not None]
-    return [
-        cell_id
-        for cell_id in sorted(cell_ids)
-        if (place := workspace.paths.cell(cell_id)).is_dir() and damage_of(place, mirror.large) is not None
-        if not mirror.fetch_again(cell_id)
-    ]
+    damaged = [cell_id for cell_id in sorted(cell_ids) if _damage(workspace, cell_id) is not None]
+    if workspace.mirror is None:
+        return damaged
+    return [cell_id for cell_id in damaged if not workspace.mirror.cells.fetch([cell_id], replace=True)]
 
 
-def move_damaged_aside(workspace: "Workspace", cell_ids: Iterable[str]) -> dict[str, tuple[str, Path]]:
+def move_damaged_aside(workspace: Workspace, cell_ids: Iterable[str]) -> dict[str, tuple[str, Path]]:
     """Moves damaged cells out of `cells/`, so that the next run computes them; returns what was wrong, and where to."""
     found = {}
     for cell_id in cell_ids:
-        folder = workspace.paths.cell(cell_id)
-        damage = damage_of(folder, workspace.mirror.large if workspace.mirror is not None else ())
-        if damage is None or not folder.is_dir():
+        damage = _damage(workspace, cell_id)
+        if damage is None:
             continue
         number = 1
         while (place := workspace.paths.damaged / f"damaged-{cell_id}-{number}").exists():
             number += 1
         place.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(place)
+        workspace.paths.cell(cell_id).rename(place)
         if workspace.mirror is not None:
-            workspace.mirror.withdraw(cell_id)
+            workspace.mirror.cells.withdraw(cell_id)
         found[cell_id] = (damage, place)
     return found
+
+
+def _damage(workspace: Workspace, cell_id: str) -> str | None:
+    """What is wrong with a finished cell; a large file that was never fetched is no damage."""
+    folder = workspace.paths.cell(cell_id)
+    return damage_of(folder, LARGE if workspace.mirror is not None else ()) if folder.is_dir() else None

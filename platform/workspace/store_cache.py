@@ -1,14 +1,13 @@
-"""The store as a node sees it: in the workspace, or copied once to a local disk and checked.
+"""A feature store as one machine reads it: in the workspace, or a checked copy on a local disk.
 
-`CROSSFOLD_CACHE` names a folder on each node's own disk; `CROSSFOLD_STORES` where stores are fetched from, a path or
-any fsspec URL (`s3://bucket/stores`), by default the workspace's. Without either, the workspace's own files are mapped;
-those of a workspace at a URL are its copy on this machine.
+`CROSSFOLD_CACHE` names a folder on each machine's own disk; `CROSSFOLD_STORES` says where stores are fetched from: a
+path or any fsspec URL (`s3://bucket/stores`), by default the workspace's stores. Without either, the files of the
+workspace itself are used; those of a workspace at a URL are in its copy on this machine.
 """
 
 import os
 from pathlib import Path
 
-import fsspec
 from filelock import FileLock
 
 from crossfold.datasets.store.feature_store import verify_store
@@ -19,15 +18,15 @@ CACHE, STORES = "CROSSFOLD_CACHE", "CROSSFOLD_STORES"
 
 
 def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
-    """The folder of a store on this machine, fetched if it must be; workers of one node fetch it once.
+    """The folder of a store on this machine; of several workers on it, one fetches the store.
 
     shared: the folder of stores of the workspace. name: `<corpus>-<hash>`. remote: where a workspace at a URL keeps its
     stores, of which `shared` is the copy on this machine.
-    Raises `DataError` where the copy is not what its hash says, twice, or where the source has no such store.
+    Raises `DataError` where two copies in a row are not what the hash says, or where the source has no such store.
     """
     cache, source = os.environ.get(CACHE), os.environ.get(STORES)
     if remote is not None:
-        # Its folder lies in the cache itself.
+        # The copy of such a workspace is in the cache already.
         cache, source = None, source or remote
     if cache is None and (source is None or (shared / name).is_dir()):
         return shared / name
@@ -43,25 +42,27 @@ def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
 
 
 def _fetch(url: str, local: Path) -> None:
-    """Copies a store beside its place, checks it, and renames it. A damaged copy is fetched once more."""
-    for attempt in (1, 2):
+    """Copies a store, whole and checked, or not at all. A damaged copy is fetched once more."""
+    for last in (False, True):
         try:
             with whole_folder(local) as draft:
                 _copy(url, draft)
                 verify_store(draft)
             return
         except DataError:
-            if attempt == 2:
+            if last:
                 raise
 
 
 def _copy(url: str, folder: Path) -> None:
-    files, root = fsspec.core.url_to_fs(url)
+    from fsspec.core import url_to_fs
+
+    files, root = url_to_fs(url)
     try:
         names = [str(name) for name in files.ls(root, detail=False)]
     except FileNotFoundError:
         raise DataError(f"there is no store at {url}", f"put it there, or set {STORES} to where stores are") from None
     for name in names:
-        # Some name the whole path, some the last part of it.
+        # Some libraries list full paths, others only the last part.
         last = name.rstrip("/").rpartition("/")[2]
         files.get_file(f"{root.rstrip('/')}/{last}", str(folder / last))

@@ -1,10 +1,10 @@
-"""The workspace: the folder that holds the truth. Cells appear in it whole or not at all."""
+"""The workspace: the folder that holds all results. A cell appears in it whole or not at all."""
 
 import glob
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.errors import DataError, UserError, did_you_mean
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import json_bytes, publish_folder, temporary_folder, write_json
 from crossfold.platform.core.layout import CELL_FILES, RECORD, WorkspacePaths
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.integrity import damage_of, describe_files
+from crossfold.platform.workspace.cell_record import CellRecord, read_cell
+from crossfold.platform.workspace.integrity import describe_files
 from crossfold.platform.workspace.predictions import Predictions, write_predictions
+from crossfold.platform.workspace.remote.checkpoint_sync import sync_checkpoint
 from crossfold.platform.workspace.remote.filesystem import is_url
+from crossfold.platform.workspace.remote.store_sync import remote_stores
 from crossfold.platform.workspace.store_cache import node_store
 
 if TYPE_CHECKING:
@@ -31,26 +33,29 @@ def saved_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, An
     """Metrics per target of every ensemble that was scored, by the ids of its members."""
     found = {}
     for path in sorted(workspace.paths.ensembles.glob("*.json")):
-        kept = json.loads(path.read_text())
-        found[frozenset(kept["members"])] = kept["metrics"]
+        saved = json.loads(path.read_text())
+        found[frozenset(saved["members"])] = saved["metrics"]
     return found
 
 
 class Workspace:
-    """Stores, cells, failures, trackers and reports under one folder (architecture, section 3).
+    """Stores, cells, failures and all else that `paths` names.
 
-    One at a URL has its folder on this machine, which follows the place (`workspace_mirror`).
+    One at a URL has a copy in a folder of this machine, which `mirror` keeps up to date.
     """
 
     def __init__(self, root: Path, mirror: "Mirror | None" = None) -> None:
-        """`root` need not exist yet; folders are made when something is written."""
+        """root: need not exist yet; folders are made when something is written."""
         self.root = root.resolve()
         self.paths = WorkspacePaths(self.root)
         self.mirror = mirror
 
     @classmethod
     def at(cls, place: Path | str | None = None) -> "Workspace":
-        """A folder or a URL, else `CROSSFOLD_HOME`, else `./.crossfold`. Nothing is contacted or brought here."""
+        """A folder or a URL, else `CROSSFOLD_HOME`, else `./.crossfold`. Contacts nothing.
+
+        Raises `UserError` for a URL of another scheme than s3, gs and file.
+        """
         named = str(place or os.environ.get("CROSSFOLD_HOME") or ".crossfold")
         if not is_url(named):
             return cls(Path(named))
@@ -61,9 +66,9 @@ class Workspace:
 
     @classmethod
     def locate(cls, given: Path | str | None = None) -> "Workspace":
-        """`--workspace`, else `CROSSFOLD_HOME`, else `./.crossfold`; from a URL, what is new there is here after it.
+        """As `at`; of a URL it sends what an earlier command could not, and fetches what is new.
 
-        What an earlier command could not send is sent. Raises `UserError` where a URL cannot be used.
+        Raises `UserError` where a URL cannot be used.
         """
         space = cls.at(given)
         if space.mirror is not None:
@@ -72,57 +77,53 @@ class Workspace:
 
     @property
     def address(self) -> str:
-        """What `--workspace` takes to come here, on any machine: the folder, or the URL."""
+        """What `--workspace` takes on any machine: the folder, or the URL."""
         return str(self.root) if self.mirror is None else self.mirror.files.url
 
     def __str__(self) -> str:
         """For people: the folder, or the URL without a password."""
         return str(self.root) if self.mirror is None else self.mirror.files.shown
 
-    @property
-    def _fetch(self) -> Callable[[str, str], None] | None:
-        return None if self.mirror is None else self.mirror.fetch_file
+    # Of a workspace at a URL; in a folder these have nothing to do.
 
     def refresh(self) -> None:
-        """Brings what is new at the URL; a folder is always as new as it can be."""
+        """Fetches what is new at the URL."""
         if self.mirror is not None:
             self.mirror.refresh()
 
     def download_all(self) -> None:
-        """Has everything here that is at the URL: stores, and cells with their large files. Raises `UserError`."""
+        """Fetches everything: stores, and cells with their large files. Raises `UserError`."""
         if self.mirror is not None:
             self.mirror.files.check()
             self.mirror.pull()
             self.download_cells(self.finished())
-            for name in sorted(self.mirror.store_names()):
+            for name in sorted(remote_stores(self.mirror.files)):
                 self.find_store(*name.rsplit("-", 1))
 
     def download_cells(self, cell_ids: Iterable[str]) -> None:
-        """Has the large files of some finished cells here."""
+        """Fetches the large files of some finished cells."""
         for cell_id in sorted(cell_ids) if self.mirror is not None else ():
             record = self.read_exactly(cell_id)
             for name in CELL_FILES:
                 record.file(name)
 
-    def finished_among(self, cell_ids: Iterable[str]) -> set[str]:
-        """Those of some cells that are finished; a URL is not asked for the others all the time."""
-        asked = set(cell_ids)
-        here = {cell_id for cell_id in asked if self.paths.cell(cell_id).is_dir()}
-        return here if self.mirror is None else here | self.mirror.finished_among(asked - here)
-
-    def expect(self, cell_id: str) -> None:
-        """A finished cell will be put into `cells/` by other means than `commit`."""
+    def expect_commit(self, cell_id: str) -> None:
+        """Notes that a cell is about to be put into `cells/`, so that it is sent even if this process dies then."""
         if self.mirror is not None:
-            self.mirror.expect(cell_id)
+            self.mirror.cells.expect_commit(cell_id)
 
-    def settle(self, seconds: float = 60.0) -> None:
-        """Before a worker leaves: waits until a URL has what it wrote, so long at most; it stays here anyway."""
+    def flush_uploads(self, seconds: float = 60.0) -> None:
+        """Waits, at most so long, until what this process wrote is sent. What is not stays here for a later command."""
         if self.mirror is not None:
-            self.mirror.settle(seconds)
+            self.mirror.flush_uploads(seconds)
 
     def sync_checkpoint(self, cell_id: str, *, send: bool = True) -> AbstractContextManager[None]:
-        """While a cell runs: its checkpoint comes from the URL and goes there; `send` is false for a helper."""
-        return nullcontext() if self.mirror is None else self.mirror.sync_checkpoint(cell_id, send=send)
+        """Fetches the checkpoint of a cell and sends it while the block runs; see `checkpoint_sync`."""
+        return (
+            nullcontext() if self.mirror is None else sync_checkpoint(self.mirror.files, self.paths, cell_id, send=send)
+        )
+
+    # Stores
 
     def local_store(self, corpus: str, content_hash: str) -> Path:
         """The folder of a store on this machine, fetched if it must be; see `node_store`."""
@@ -130,15 +131,17 @@ class Workspace:
         return node_store(self.paths.stores, self.paths.store(corpus, content_hash).name, remote)
 
     def find_store(self, corpus: str, content_hash: str | None = None) -> Path:
-        """The one store of a corpus; with several, the hash must say which."""
-        stores = sorted(path for path in self.paths.stores.glob("[!.]*-*") if (path / "manifest.json").is_file())
+        """The one store of a corpus, on this machine. Raises `UserError` where there is none.
+
+        content_hash: its beginning; needed where the corpus has several stores.
+        """
+        names = {manifest.parent.name for manifest in self.paths.stores.glob("[!.]*-*/manifest.json")}
         if self.mirror is not None:
-            stores = sorted({*stores, *(self.paths.stores / name for name in self.mirror.store_names())})
-        found = [path for path in stores if path.name.rpartition("-")[0] == corpus]
-        if content_hash is not None:
-            found = [path for path in found if path.name.rpartition("-")[2].startswith(content_hash)]
+            names |= remote_stores(self.mirror.files)
+        stores = sorted(name.rpartition("-")[::2] for name in names)
+        found = [store for store in stores if store[0] == corpus and store[1].startswith(content_hash or "")]
         if not found:
-            known = {path.name.rpartition("-")[0] for path in stores}
+            known = {name for name, _ in stores}
             raise UserError(
                 f"no feature store of corpus {corpus!r}"
                 + (f" with hash {content_hash!r}" if content_hash else "")
@@ -146,12 +149,14 @@ class Workspace:
                 f"correct its name, or run `crossfold prepare {corpus} --root DIR` first",
             )
         if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+            listed = ", ".join("-".join(store) for store in found)
             raise UserError(
-                f"corpus {corpus!r} has {len(found)} feature stores in {self}/stores: {names}",
+                f"corpus {corpus!r} has {len(found)} feature stores in {self}/stores: {listed}",
                 "say which with `store: <hash>` in the sweep, or `--set store=<hash>`",
             )
-        return found[0] if self.mirror is None else self.local_store(*found[0].name.rsplit("-", 1))
+        return self.paths.store(*found[0]) if self.mirror is None else self.local_store(*found[0])
+
+    # Cells
 
     def finished(self) -> set[str]:
         """Identities of all finished cells, by one listing."""
@@ -160,22 +165,22 @@ class Workspace:
         with os.scandir(self.paths.cells) as entries:
             return {entry.name for entry in entries if not entry.name.startswith(".")}
 
-    def read(self, cell_id: str) -> CellRecord:
-        """One finished cell; a wrong or abbreviated id answers with the nearest right one."""
+    def finished_among(self, cell_ids: Iterable[str]) -> set[str]:
+        """Those of some cells that are finished; a URL is asked for the others, but not each time."""
+        asked = set(cell_ids)
+        here = {cell_id for cell_id in asked if self.paths.cell(cell_id).is_dir()}
+        return here if self.mirror is None else here | self.mirror.finished_among(asked - here)
+
+    def read(self, beginning: str) -> CellRecord:
+        """One finished cell by the beginning of its id. Raises `UserError` with the nearest id, or `DataError`."""
         finished = self.finished()
-        matches = [name for name in finished if name.startswith(cell_id)]
+        matches = [name for name in finished if name.startswith(beginning)]
         if len(matches) != 1:
-            problem = f"no finished cell {cell_id!r}" if not matches else f"{cell_id!r} begins {len(matches)} cells"
+            problem = f"no finished cell {beginning!r}" if not matches else f"{beginning!r} begins {len(matches)} cells"
             raise UserError(
-                problem + did_you_mean(cell_id, finished if len(finished) < 50 else ()), "see `crossfold status`"
+                problem + did_you_mean(beginning, finished if len(finished) < 50 else ()), "see `crossfold status`"
             )
-        path = self.paths.cell(matches[0])
-        return CellRecord(
-            path,
-            Cell.model_validate_json((path / "cell.json").read_text()),
-            json.loads((path / "result.json").read_text()),
-            self._fetch,
-        )
+        return self.read_exactly(matches[0])
 
     def records(self) -> Iterator[CellRecord]:
         """All finished cells, in the order of their identities."""
@@ -183,22 +188,13 @@ class Workspace:
             yield self.read_exactly(cell_id)
 
     def read_exactly(self, cell_id: str) -> CellRecord:
-        """One finished cell by its full id, without a listing."""
+        """One finished cell by its full id, without a listing. Raises `DataError` where it is damaged."""
         path = self.paths.cell(cell_id)
-        if self.mirror is not None and not path.is_dir():
-            self.mirror.fetch_cells([cell_id])
-        try:
-            cell = Cell.model_validate_json((path / "cell.json").read_text())
-            result = json.loads((path / "result.json").read_text())
-            return CellRecord(path, cell, result, self._fetch)
-        except (OSError, ValueError) as error:
-            damage = damage_of(path)
-            if damage is None:
-                raise
-            raise DataError(
-                f"the finished cell {cell_id} is damaged: {damage}",
-                "`crossfold run` with its sweep sets it aside and computes it again",
-            ) from error
+        if self.mirror is None:
+            return read_cell(path)
+        if not path.is_dir():
+            self.mirror.cells.fetch([cell_id])
+        return read_cell(path, self.mirror.cells.fetch_file)
 
     def committed_evaluation(self, cell_id: str) -> dict[str, Any] | None:
         """`post` and `stress` that a finished cell was committed under; None from before there were any."""
@@ -223,7 +219,7 @@ class Workspace:
         env: Mapping[str, Any],
         weights: bytes,
     ) -> bool:
-        """Writes a cell beside its place and renames it; False if another attempt was first.
+        """Writes a cell, whole or not at all; false if another attempt was first.
 
         Everything but `env.json` depends on the cell alone, so two attempts write the same bytes.
         """
@@ -233,9 +229,8 @@ class Workspace:
             curve.to_parquet(draft / "curve.parquet", index=False)
             write_predictions(draft / "predictions.npz", predictions)
             (draft / "best.safetensors").write_bytes(weights)
-            (draft / "env.json").write_bytes(json_bytes(dict(env) | {RECORD: describe_files(draft)}))
-            if self.mirror is not None:
-                self.mirror.expect(cell.cell_id)
+            (draft / "env.json").write_bytes(json_bytes({**env, RECORD: describe_files(draft)}))
+            self.expect_commit(cell.cell_id)
             try:
                 publish_folder(draft, self.paths.cell(cell.cell_id))
             except FileExistsError:
@@ -245,20 +240,6 @@ class Workspace:
             self.mirror.send_soon(cell.cell_id)
         return True
 
-    def forget(self, cell_id: str) -> None:
-        """Removes a finished cell and its failures, so that the next run computes it again."""
-        doomed = self.paths.cell(cell_id)
-        aside = doomed.with_name(f".{cell_id}-forgotten")
-        shutil.rmtree(aside, ignore_errors=True)
-        if doomed.is_dir():
-            doomed.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(self.paths.scratch(cell_id), ignore_errors=True)
-        if self.mirror is not None:
-            self.mirror.withdraw(cell_id)
-        for record in (*self.paths.failures.glob(f"{cell_id}-*.json"), *self.paths.rescored.glob(f"*/{cell_id}.json")):
-            self._drop(record)
-
     def move_aside(self, cell_id: str) -> Path | None:
         """Moves a finished cell out of the way for a re-run; `restore` returns it if the re-run does not finish."""
         place, aside = self.paths.cell(cell_id), self.paths.cells / f".{cell_id}-aside"
@@ -266,7 +247,7 @@ class Workspace:
             return None
         shutil.rmtree(aside, ignore_errors=True)
         if self.mirror is not None:
-            self.mirror.withdraw(cell_id)
+            self.mirror.cells.withdraw(cell_id)
         place.rename(aside)
         return aside
 
@@ -275,29 +256,27 @@ class Workspace:
         if self.paths.cell(cell_id).is_dir():
             shutil.rmtree(aside, ignore_errors=True)
             for stale in self.paths.rescored.glob(f"*/{cell_id}.json"):
-                self._drop(stale)
+                stale.unlink(missing_ok=True)
+                if self.mirror is not None:
+                    self.mirror.files.remove(stale.relative_to(self.root).as_posix())
         else:
             aside.rename(self.paths.cell(cell_id))
         if self.mirror is not None:
             self.mirror.replace(cell_id)
 
-    def _drop(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        if self.mirror is not None:
-            self.mirror.files.remove(path.relative_to(self.root).as_posix())
+    # Failures
 
     def record_failure(self, failure: Failure) -> Path:
-        """Adds one failed try to the ledger. A failure is never a result."""
-        self.paths.failures.mkdir(parents=True, exist_ok=True)
+        """Adds one failed attempt to the failure log. A failure is never a result."""
         stamp = failure.at.replace(":", "").replace("-", "")
         path = self.paths.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
         write_json(path, asdict(failure))
         if self.mirror is not None:
-            self.mirror.send_notes()
+            self.mirror.send_documents()
         return path
 
     def failures_of(self, cell_id: str = "") -> list[Failure]:
-        """The ledger of one cell, or of all, oldest first."""
+        """The failure log of one cell, or of all, oldest first."""
         found = []
         for path in self.paths.failures.glob(f"{glob.escape(cell_id)}*.json"):
             data = json.loads(path.read_text())

@@ -131,4 +131,4 @@ def _run(arguments: list[str] | None) -> None:
     finally:
         mirrors = sys.modules.get("crossfold.platform.workspace.remote.mirror")
         if mirrors is not None:
-            mirrors.leave()
+            mirrors.push_all()

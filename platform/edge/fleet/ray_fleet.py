@@ -231,7 +231,7 @@ def train_worker(config: dict[str, Any]) -> None:
         device=options.device or (str(ray.train.torch.get_device()) if options.use_gpu else "cpu"),
         end_process=_kill_this_worker,
     )
-    workspace.settle()
+    workspace.flush_uploads()
 
 
 def _kill_this_worker(why: str) -> None:

@@ -147,8 +147,6 @@ def test_who_needs_rescoring(workspace, tiny_cell):
     ways = list(workspace.evaluations(record))
     assert [way["evaluation"]["post"]["steps"] == [] for way in ways] == [True, False]
     assert ways[1]["post"]["columns"].keys() == {"train", "oracle"}
-    workspace.forget(done.cell_id)
-    assert list(workspace.paths.rescored.glob("*/*.json")) == []
 
 
 def test_weights_that_are_not_those_of_the_predictions_are_refused(workspace, tiny_cell):

@@ -71,9 +71,7 @@ def test_features_of_folds(umask, tmp_path, monkeypatch):
     clip = SimpleNamespace(info=SimpleNamespace(name="clip"))
     task = SimpleNamespace(scratch=tmp_path / "scratch", clip=clip)
     standards = {0: SimpleNamespace(mean=np.float32(0), std=np.float32(1))}
-    fold_fitting.encode_folds(
-        SimpleNamespace(task=task, extractor=SimpleNamespace(modality="audio"), standards=standards)
-    )
+    fold_fitting.encode_folds(fold_fitting.FoldTask(task, SimpleNamespace(modality="audio"), standards))
     (path,) = (tmp_path / "scratch" / "clip").iterdir()
     assert np.load(path).shape == (6, 2)
     assert_modes(tmp_path / "scratch", umask)

@@ -1,6 +1,7 @@
 """Attention maps that a cell keeps: against loops over windows, frames and cells; what it costs; cells of before."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -164,6 +165,6 @@ def test_a_cell_keeps_the_maps_of_the_clips_that_a_report_shows(store, tiny_cell
     record = workspace.read(cell.cell_id)
     assert tuple(record.predictions.maps) == shown_clips(store, record.predictions.clips)
     first = (record.path / "predictions.npz").read_bytes()
-    workspace.forget(cell.cell_id)
+    shutil.rmtree(workspace.paths.cell(cell.cell_id))
     assert attempt_cell(cell, workspace).status == "done"
     assert (record.path / "predictions.npz").read_bytes() == first

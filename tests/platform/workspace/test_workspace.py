@@ -188,30 +188,6 @@ def test_the_ledger_keeps_every_try(empty, cells):
     assert len(empty.failures_of(cells[0].cell_id)) == 3, "the same attempt at another time is another record"
 
 
-def test_forget(empty, cells):
-    for cell in cells[:2]:
-        commit(empty, cell)
-        empty.record_failure(failure(cell, 1, "2026-01-01T00:00:00+00:00"))
-        empty.paths.scratch(cell.cell_id).mkdir(parents=True)
-    empty.forget(cells[0].cell_id)
-    assert empty.finished() == {cells[1].cell_id}
-    assert empty.failures_of(cells[0].cell_id) == []
-    assert len(empty.failures_of(cells[1].cell_id)) == 1
-    assert not empty.paths.scratch(cells[0].cell_id).exists()
-    assert empty.paths.scratch(cells[1].cell_id).exists()
-    empty.forget(cells[0].cell_id)  # nothing there: nothing to do
-    assert commit(empty, cells[0]) is True
-
-
-def test_forget_after_a_forget_that_was_killed(empty, cells):
-    commit(empty, cells[0])
-    left = empty.paths.cells / f".{cells[0].cell_id}-forgotten"
-    left.mkdir()
-    (left / "cell.json").write_text("{}")
-    empty.forget(cells[0].cell_id)
-    assert empty.finished() == set()
-
-
 def test_where_the_workspace_is(tmp_path, monkeypatch):
     monkeypatch.delenv("CROSSFOLD_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
