@@ -92,11 +92,11 @@ def _shifted(strength: float, rng: np.random.Generator, frames: int, fps: float)
 KINDS: Mapping[str, Callable[[float, np.random.Generator, int, float], Damage]] = MappingProxyType(
     {"missing": _missing, "noisy": _noisy, "frozen": _frozen, "shifted": _shifted}
 )
-"""By name: (strength, generator, frames, frames a second) -> damage."""
+"""By name: (strength, generator, frames, frames per second) -> damage."""
 
 
 class DamagedFrames:
-    """One modality of a store with damaged clips, computed when rows are asked for; other clips are as they are."""
+    """One modality of a store with damaged clips, computed when rows are gathered; other clips stay as they are."""
 
     def __init__(self, store: FeatureStore, modality: str, fold: int, clips: Mapping[str, Damage]) -> None:
         """`fold`: whose features and statistics; `clips`: the damage of each."""

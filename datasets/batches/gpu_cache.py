@@ -25,7 +25,7 @@ _REPORTED: set[tuple[str, str]] = set()
 def load(store: FeatureStore, fold: int, modalities: Sequence[str], device: str) -> dict[str, Tensor]:
     """Features [N, *frame shape] as stored, on the device: the smallest modality first, as long as they fit.
 
-    A modality that does not fit is absent, and the log says so once a process. What an earlier cell left here and
+    A modality that does not fit is absent, and the log says so once per process. What an earlier cell left here and
     this one does not need is released.
     """
     arrays = {m: store.features(m, fold) for m in modalities}

@@ -43,7 +43,7 @@ class Batch:
     """Some windows, gathered.
 
     x: B x L x D each, normalised, zero where the modality is absent or the window is padding; raw input is
-    B x L x its shape a frame, in its own type, as stored (spectrograms in decibels standardised);
+    B x L x the shape of a frame, in its own type, as stored (spectrograms in decibels standardised);
     y: B x L x T, each target's range on [-1, 1]; valid: bool B x L x T, which labels count; real: bool B x L.
     """
 
@@ -54,7 +54,7 @@ class Batch:
 
 
 class Frames(Protocol):
-    """The rows of a modality that the host reads when they are asked for: an array, or what answers like one."""
+    """The rows of a modality that the host reads on demand: an array, or an object with its `take`."""
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """Rows [*indices.shape, *frame shape] of int `indices`, as `np.take`; `axis` is 0."""
@@ -134,8 +134,8 @@ class WindowSource:
         rows = rows_BM.flatten()
         valid = _shaped(self.arrays.valid.index_select(0, rows), rows_BM.shape) & real_BM.unsqueeze(-1)
         y = _shaped(self.arrays.labels.index_select(0, rows), rows_BM.shape).masked_fill_(~valid, 0.0)
-        fed_BL = _fed(rows_BM, real_BM, clip)
-        x = {m: self._gather(m, chosen, *fed_BL) for m in self._spec.modalities}
+        used_BL = _input_frames(rows_BM, real_BM, clip)
+        x = {m: self._gather(m, chosen, *used_BL) for m in self._spec.modalities}
         if clip.frames == 1:
             return Batch(x=x, y=y, valid=valid, real=real_BM)
         real_BLF, valid_BLFT = _folded(real_BM, clip.frames), _folded(valid, clip.frames)
@@ -155,7 +155,7 @@ class WindowSource:
         return other
 
     def _gather(self, modality: str, chosen: np.ndarray, rows_BL: Tensor, real_BL: Tensor) -> Tensor:
-        """x of one modality: B x L x its shape a frame, of rows on the device; `chosen` says the same to the host."""
+        """x of one modality, B x L x the shape of a frame: rows on the device, and the same windows for the host."""
         raw = self._raw(modality, chosen, rows_BL.flatten())
         seen = self.arrays.present[modality].index_select(0, rows_BL.flatten()) & real_BL.flatten()
         shown = seen.reshape(-1, *(1,) * (raw.ndim - 1))
@@ -173,7 +173,7 @@ class WindowSource:
         if kind is None and isinstance(held, Tensor):
             return held.index_select(0, rows_N)
         rows, real = (torch.from_numpy(array[chosen]) for array in (self.windows.rows, self.windows.real))
-        wanted = _fed(rows, real, self._spec.clip)[0].flatten().numpy()
+        wanted = _input_frames(rows, real, self._spec.clip)[0].flatten().numpy()
         if kind is not None:
             wanted = kind.rows(wanted, self._first_rows(wanted))
         if isinstance(held, Tensor):
@@ -196,9 +196,9 @@ def _gathered_kind(store: FeatureStore, modality: str, wanted: str | None) -> Cl
     kind = clip_kind(wanted)
     if kind is None or kind.stored != stored:
         needed = kind.stored if kind is not None else wanted
-        holds = f"raw {stored}" if stored is not None else "ready features"
+        holds = f"raw {stored}" if stored is not None else "extracted features"
         raise UserError(
-            f"{modality} of store {store.path.name} is {holds}, {wanted} is wanted",
+            f"{modality} of store {store.path.name} is {holds}, and the backbone needs {wanted}",
             f"run `crossfold prepare` with --{modality} raw:{needed}",
         )
     return kind
@@ -219,10 +219,10 @@ def _columns(array: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     return array[:, first:last] if list(columns) == list(range(first, last)) else array[:, columns]
 
 
-def _fed(rows_BM: Tensor, real_BM: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
-    """The frames that are fed of windows of L x F frames, and which of them are real.
+def _input_frames(rows_BM: Tensor, real_BM: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+    """The frames of windows that become x, and which of them are real: rows int64 and bool [B, L or M].
 
-    All of them, or of each clip the last or the middle one of those that are real: B x L.
+    All of them, or of each clip the last or the middle one of those that are real.
     """
     if clip.frames == 1 or clip.feature == "mean":
         return rows_BM, real_BM

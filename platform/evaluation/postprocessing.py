@@ -21,7 +21,7 @@ Fitted = dict[str, Any]
 """One step with its numbers, as it stands in `result.json`: `{"kind": "shift", "seconds": 0.8}`."""
 
 COARSE, FINE, ROUNDS = 33, 17, 2
-"""A search looks at this many values of its range, spaced by ratio, then twice more closely about the best."""
+"""A search tries this many values of its range, spaced by ratio, then twice more closely about the best."""
 
 
 def median(x: np.ndarray, frames: int) -> np.ndarray:

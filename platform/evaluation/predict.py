@@ -41,7 +41,7 @@ def forward_pass(
     """Predictions for every frame of the split's clips, windows stitched by their mean, in the labels' own units.
 
     gates: whether the weights of the gates are collected, and stitched alike.
-    maps: clips whose attention maps are collected; only batches that hold a window of them are asked for their maps.
+    maps: clips whose attention maps are collected; only batches that hold a window of them note their maps.
     """
     model.eval()
     store, targets, windows = data.store, data.cell.targets, split.source.windows
@@ -101,7 +101,7 @@ def predictions_of(
 
 
 def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:
-    """One row a frame of the windows: where an index is a clip of several frames (A16), its value holds for each."""
+    """One row per frame of the windows: where an index is a clip of several frames (A16), its value holds for each."""
     values: np.ndarray = values_BLT.float().cpu().numpy()
     return np.repeat(values, frames // values.shape[1], axis=1)
 

@@ -25,7 +25,7 @@ def pooled_ccc(predictions: Predictions) -> dict[str, float]:
 
 
 def score(predictions: Predictions, store: FeatureStore) -> dict[str, Any]:
-    """Everything `result.json` says of a split: pooled metrics, the mean per video, and the moments per video."""
+    """What `result.json` holds about a split: pooled metrics, the mean per video, and the moments per video."""
     metrics: dict[str, Any] = {}
     videos: dict[str, Any] = {}
     for t, target in enumerate(predictions.targets):

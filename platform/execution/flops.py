@@ -1,4 +1,4 @@
-"""What a trained model costs to use, beside what it scores."""
+"""What a trained model costs to use."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
 """How much memory a cell needs at most: of its GPU, or, on a CPU, of the process that it adds to.
 
-A worker runs many cells, so the peak of its whole life says nothing of one of them. On a GPU torch counts anew for
-each cell. On a CPU the kernel does, where it is Linux; elsewhere a thread looks twenty times a second.
+A worker runs many cells, so the peak of its whole life says nothing about one of them. On a GPU torch's count is reset
+for each cell. On a CPU the kernel's is, where it is Linux; elsewhere a thread samples it twenty times a second.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import torch
 from crossfold.datasets.batches import gpu_cache
 from crossfold.platform.execution.cost_history import Kind
 
-LOOK_SECONDS = 0.05
-"""Between two looks at the process where the kernel keeps no peak."""
+SAMPLE_SECONDS = 0.05
+"""Between two samples of the process where the kernel keeps no peak."""
 _FIELDS = re.compile(r"(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB")
 
 
@@ -37,14 +37,14 @@ Measured = Callable[[], Peak | None]
 
 @contextlib.contextmanager
 def peak_memory(device: str) -> Iterator[Measured]:
-    """Measures while the block runs; what it yields may be asked at any time within.
+    """Measures while the block runs; what it yields may be called at any time within.
 
     `device`: what torch's tensors took of that GPU, the features that stay there included; without the driver's context
     and without what the allocator keeps in reserve, which depend on the cells before. `process`: private memory beyond
     that of the process when the block began. Mapped pages of a store are shared by all workers and do not count.
     """
     if device.startswith("cuda"):
-        # Until then torch keeps no count that could begin anew.
+        # Until then torch keeps no count that could be reset.
         torch.cuda.init()  # type: ignore[no-untyped-call]
         release_cached_memory(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -55,8 +55,8 @@ def peak_memory(device: str) -> Iterator[Measured]:
         before = _private(_status())
         yield lambda: _process(_high_water(), before)
         return
-    with _Looking() as looking:
-        yield looking.peak
+    with _Sampler() as sampler:
+        yield sampler.peak
 
 
 def release_cached_memory(device: str, *, features: bool = False) -> None:
@@ -106,16 +106,16 @@ def _process(peak: int, before: int) -> Peak:
     return {"bytes": max(peak - before, 0), "kind": "process"}
 
 
-class _Looking:
-    """Looks at the resident memory of this process again and again; mapped files count here, short peaks are missed."""
+class _Sampler:
+    """Samples the resident memory of this process; mapped files count here, and short peaks are missed."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._before = self._most = self._now()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="peak-memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
 
-    def __enter__(self) -> "_Looking":
+    def __enter__(self) -> "_Sampler":
         self._thread.start()
         return self
 
@@ -130,6 +130,6 @@ class _Looking:
     def _now(self) -> int:
         return int(self._process.memory_info().rss)
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+    def _sample(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
             self._most = max(self._most, self._now())

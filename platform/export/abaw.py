@@ -1,14 +1,14 @@
-"""Predictions of finished cells in the formats of others: a submission to the ABAW challenge, or a plain table.
+"""Predictions of finished cells as a submission to the ABAW challenge.
 
 The VA track of ABAW takes one text file, as the sample files of its 5th (CVPR 2023) to 9th (2025) editions show it:
 
     image_location,valence,arousal
     <clip>/00001.jpg,0.1,-0.2
 
-A line a frame, frames counted from 1 as crops are, clips one after the other; where the organisers' sample file is
+One line per frame, frames counted from 1 as crops are, clips one after the other; where the organisers' sample file is
 given, exactly its lines in its order. Every frame of it needs a value: a frame without one (no face, or no label and
 a recipe that drops such frames) holds the last value before it, and those before the first hold the first. Values lie
-in [-1, 1]. The same lines are also written a file a clip, as the annotations are.
+in [-1, 1]. The same lines are also written to one file per clip, as the annotations are.
 """
 
 import csv
@@ -27,7 +27,7 @@ ABAW_HEADER = "image_location,valence,arousal"
 JOINT_FILE = "predictions.txt"
 """All clips, in one file: what is handed in."""
 CLIP_FOLDER = "clips"
-"""A file a clip beside it."""
+"""Next to it: one file per clip."""
 TOLERANCE = 5
 """Frames by which the organisers' list may go beyond the labels of a clip, as crops and videos do."""
 
@@ -70,11 +70,12 @@ def _lines(track: Track, numbers: np.ndarray, sample: Path | None) -> list[str]:
         raise UserError(problem, "is it the sample file of this edition of the corpus?")
     values = np.clip(track.values[np.minimum(numbers, frames) - 1], -1, 1)
     return [
-        f"{track.clip}/{number:05d}.jpg,{_spell(v)},{_spell(a)}" for number, (v, a) in zip(numbers, values, strict=True)
+        f"{track.clip}/{number:05d}.jpg,{_decimal(valence)},{_decimal(arousal)}"
+        for number, (valence, arousal) in zip(numbers, values, strict=True)
     ]
 
 
-def _spell(value: np.float32) -> str:
+def _decimal(value: np.float32) -> str:
     """The shortest decimal that reads back as the same float32, never with an exponent."""
     return np.format_float_positional(value, unique=True, trim="0")
 
@@ -84,7 +85,7 @@ def _write(path: Path, rows: Sequence[str]) -> None:
 
 
 def _read_sample(path: Path) -> Mapping[str, np.ndarray]:
-    """Frame numbers by clip, in the order of the organisers' sample file; its values, if any, are of no account."""
+    """Frame numbers by clip, in the order of the organisers' sample file; its values, if any, are ignored."""
     frames: dict[str, list[int]] = {}
     for line, (location, *_) in _rows(path):
         clip, number = _location(path, line, location)

@@ -18,13 +18,13 @@ from crossfold.platform.workspace.cell_record import CellRecord
 def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:
     """Writes the best state of each backbone of a cell to `folder/<backbone>.safetensors`, whole or not at all.
 
-    The file says which cell and fold it comes from: features of it are honest on clips that the fold did not train on.
-    Raises `UserError` where the recipe has no backbone, and where a file of another cell is in the way.
+    The file says which cell and fold it comes from: use its features on clips that the fold did not train on.
+    Raises `UserError` where the recipe has no backbone, and where a file of another cell has the same name.
     """
     cell = record.cell
     if not cell.recipe.backbones:
         raise UserError(
-            f"{cell.label} has no backbone: recipe {cell.recipe.name} trains on ready features",
+            f"{cell.label} has no backbone: recipe {cell.recipe.name} trains on extracted features",
             "choose a recipe with `backbones`, such as ca2021_audio",
         )
     state = load_file(record.file("best.safetensors"))

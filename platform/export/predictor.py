@@ -1,4 +1,4 @@
-"""A finished cell as something that predicts clips no store has seen: weights, windows and statistics in one folder.
+"""A finished cell as a predictor of clips that are in no store: weights, windows and statistics in one folder.
 
     cell.json  best.safetensors  inputs.json      what `Predictor.load` reads; nothing else of the workspace is needed
 
@@ -90,7 +90,7 @@ class Predictor:
     ) -> np.ndarray:
         """float32 [N, T], in the units of the labels, from float [N, I] of each modality of one clip.
 
-        present: bool [N] a modality, false where there is nothing to see or hear; else every frame counts as there.
+        present: bool [N] of each modality, false where it is absent; else it is present in every frame.
         Raises `UserError` for a modality that is missing, or of another width or length.
         """
         frames = self._checked(features)
@@ -129,7 +129,7 @@ class Predictor:
             if len(shape) != 2 or shape[1] != entry.width or not shape[0]:
                 raise UserError(
                     f"{modality} has shape {shape}, the cell was trained on (frames, {entry.width})",
-                    "give the features of the store's front end, a row a frame",
+                    "give the features of the store's front end, one row per frame",
                 )
             lengths.add(shape[0])
         if len(lengths) > 1:
@@ -167,7 +167,7 @@ def _described(cell: Cell, store: FeatureStore) -> dict[str, Any]:
     trained = splits(cell, store)[0].train
     for modality in modalities_of(cell):
         statistics = statistics_of(store, modality, cell.fold, trained)
-        assert statistics is not None, "ready features have statistics"
+        assert statistics is not None, "extracted features have statistics"
         modalities[modality] = {
             "width": store.width(modality),
             "mean": statistics.mean.tolist(),

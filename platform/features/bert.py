@@ -64,7 +64,7 @@ class BertWords:
         return int(self.model.config.hidden_size)
 
     def encode(self, words: Sequence[str]) -> np.ndarray:
-        """float32 [W, D] of the words of one recording in order. A word no piece is left of is zero."""
+        """float32 [W, D] of the words of one recording in order. A word of which no piece is left is zero."""
         features = np.zeros((len(words), self.width), np.float32)
         stretches = [stretch for sentence in sentences(words) for stretch in self._stretches(words, sentence)]
         # Alike lengths together: less padding, and the same batches for the same words.
@@ -78,9 +78,9 @@ class BertWords:
 
     def _stretches(self, words: Sequence[str], sentence: range) -> Iterator["_Stretch"]:
         """The sentence as one stretch, or as many that overlap where it is too long."""
-        room = self.longest - 2
-        split = [self._pieces(words[index], room) for index in sentence]
-        for (begin, end), (keep_from, keep_to) in _cuts([len(pieces) for pieces, _ in split], room):
+        space = self.longest - 2
+        split = [self._pieces(words[index], space) for index in sentence]
+        for (begin, end), (keep_from, keep_to) in _cuts([len(pieces) for pieces, _ in split], space):
             pieces: list[int] = [self.tokenizer.cls_token_id]
             places: dict[int, list[int]] = {}
             for offset in range(begin, end):
@@ -90,15 +90,15 @@ class BertWords:
                 pieces += own
             yield _Stretch(sentence[begin], [*pieces, self.tokenizer.sep_token_id], places)
 
-    def _pieces(self, word: str, room: int) -> tuple[list[int], list[int]]:
-        """Piece numbers of a word with its marks, `room` at most, and which of them are the word's own."""
+    def _pieces(self, word: str, space: int) -> tuple[list[int], list[int]]:
+        """Piece numbers of a word with its marks, `space` at most, and which of them are the word's own."""
         found = _MARKS.match(word)
         assert found is not None
         before, core, after = (self._ids(found[name]) for name in ("before", "core", "after"))
         if not core:
             before, core, after = [], self._ids(word), []
-        own = range(len(before), min(len(before) + len(core), room))
-        return [*before, *core, *after][:room], list(own)
+        own = range(len(before), min(len(before) + len(core), space))
+        return [*before, *core, *after][:space], list(own)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
@@ -146,7 +146,7 @@ def load_local(folder: Path, kind: str, what: str) -> tuple[Any, Any]:
         library: Any = importlib.import_module("transformers")
     except ImportError:
         raise UserError(f"{what} needs transformers, which is not installed", "pip install 'crossfold[text]'") from None
-    # Its bars and remarks are about models that are fetched, and would mix with our own.
+    # Its progress bars and warnings are about downloads, and would mix with ours.
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()
     try:
@@ -171,21 +171,21 @@ def _positions(model: Any, tokenizer: Any) -> int:
     return min(_LONGEST, positions, int(min(tokenizer.model_max_length, _LONGEST)))
 
 
-def _cuts(lengths: Sequence[int], room: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Stretches [begin, end) of words that fit into `room` pieces, each with the words [from, to) to take from it.
+def _cuts(lengths: Sequence[int], space: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Stretches [begin, end) of words that fit into `space` pieces, each with the words [from, to) to take from it.
 
-    lengths: pieces of each word, none above `room`. Neighbouring stretches overlap by about half, and are told apart
+    lengths: pieces of each word, none above `space`. Neighbouring stretches overlap by about half, and are split
     in the middle of their overlap.
     """
     ends = np.cumsum([0, *lengths])
     stretches: list[tuple[int, int]] = []
     begin = 0
     while begin < len(lengths):
-        end = max(begin + 1, int(np.searchsorted(ends, ends[begin] + room, side="right")) - 1)
+        end = max(begin + 1, int(np.searchsorted(ends, ends[begin] + space, side="right")) - 1)
         stretches.append((begin, end))
         if end == len(lengths):
             break
-        middle = int(np.searchsorted(ends, ends[begin] + room / 2))
+        middle = int(np.searchsorted(ends, ends[begin] + space / 2))
         begin = min(end, max(begin + 1, middle))
     borders = [0, *((late + end) // 2 for (_, end), (late, _) in pairwise(stretches)), len(lengths)]
     yield from zip(stretches, pairwise(borders), strict=False)

@@ -1,4 +1,4 @@
-"""What `prepare` can make of a clip: one extractor a modality, by name, and the plan that picks them.
+"""What `prepare` can make of a clip: one extractor per modality, by name, and the plan that picks them.
 
 Three kinds of extractors: features of our own that need no weights (`logmel`, `mfcc`, `light`), backbones with frozen
 weights (every entry of `BACKBONES`, and `bert`), and `raw:KIND`, which stores the input of a backbone that is trained.
@@ -32,10 +32,10 @@ class FeaturePlan(FrozenModel):
     faces: Literal["find", "given"] = "find"
     """Clips without crops: whether their faces are found in the video, or marked absent."""
     random_weights: int | None = Field(None, ge=0)
-    """Seed of random weights in place of pretrained ones, for tests and plumbing; the store says so in its name."""
+    """Seed of random weights in place of pretrained ones, for tests; the name of the store says so."""
 
     def chosen(self) -> dict[str, "Extractor"]:
-        """The extractor of each modality, in canonical order; a wrong name is answered with the nearest."""
+        """The extractor of each modality, in canonical order. Raises `UserError` that suggests the nearest name."""
         named = {"audio": self.audio, "visual": self.visual, "text": self.text}
         return {modality: find_extractor(modality, name) for modality, name in named.items() if name is not None}
 
@@ -48,9 +48,9 @@ class Extractor:
     modality: str
     title: str
     reads: str
-    """What it is fed a frame: an input kind, `sound`, `crops` or `words`."""
+    """Its input for one frame: an input kind, `sound`, `crops` or `words`."""
     shape: tuple[int, ...] | None
-    """Of one frame in the store; None where the weights say it."""
+    """Of one frame in the store; None where it depends on the weights."""
     front_end: Mapping[str, Any]
     """Constants of what it reads, for the store's manifest."""
     raw: bool = False
@@ -59,7 +59,7 @@ class Extractor:
 
     @property
     def per_fold(self) -> bool:
-        """Whether training frames shape it, so that every fold has its own."""
+        """Whether it is fitted on training frames, so that every fold has its own."""
         return self.name == "light" or (self.backbone is not None and standardised(self.reads))
 
     @property
@@ -87,7 +87,7 @@ class Origin:
 
 
 def find_extractor(modality: str, name: str) -> Extractor:
-    """The extractor of a modality under a name."""
+    """The extractor of a modality under a name. Raises `UserError` that suggests the nearest one."""
     for row in (*_own(), *_raw()):
         if (row.modality, row.name) == (modality, name):
             return row

@@ -1,4 +1,4 @@
-"""What `prepare` is asked for, and all that follows from it and shapes a feature: refused here before any work."""
+"""How a corpus is prepared, and all that follows from it and shapes a feature; errors are raised before any work."""
 
 import hashlib
 import json
@@ -100,7 +100,7 @@ class FeatureSettings:
         if not media:
             if self.plan != FeaturePlan():
                 raise UserError(
-                    f"{root} brings ready features; no extractor can be chosen for them",
+                    f"{root} holds extracted features; no extractor can be chosen for them",
                     "leave out --audio, --visual and --text",
                 )
             return

@@ -28,7 +28,7 @@ Fitted = Callable[[int, int], None]
 def fit_light(
     clips: Sequence[MediaClip], folds: Sequence[Fold], scratch: Path, stride: int, fitted: Fitted
 ) -> dict[int, LightEncoder]:
-    """One encoder a fold, of the labelled faces of its training clips and of nothing else."""
+    """One encoder per fold, of the labelled faces of its training clips and of nothing else."""
     trains = {fold.index: frozenset(fold.train) for fold in folds}
     # Clips that train in the same folds are summed up once: six folds need no more than seven sums.
     sums: dict[frozenset[int], Moments] = {}
@@ -66,7 +66,7 @@ def fit_standards(
 
 @dataclass(frozen=True)
 class FoldTask:
-    """A clip that was read, to be encoded once a fold."""
+    """A clip that was read, to be encoded once per fold."""
 
     task: ClipTask
     extractor: Extractor

@@ -1,8 +1,7 @@
 """Networks with frozen weights as feature extractors, the same bits however the work is shared out.
 
-Every batch that the network sees has the same shape, filled up with zeros at the end of a clip, holds frames of one
-clip only, in their order, and is worked on by one thread: so neither the number of workers nor what else is prepared
-can reach a number.
+Every batch has the same shape, padded with zeros at the end of a clip, holds frames of one clip only, in their order,
+and is computed by one thread: so no feature depends on the number of workers or on what else is prepared.
 
 N inputs, D features.
 """
@@ -63,7 +62,7 @@ class FrozenBackbone:
 
 @functools.lru_cache(maxsize=2)
 def frozen(name: str, origin: Origin, device: str) -> FrozenBackbone:
-    """The backbone of a name, loaded once a process.
+    """The backbone of a name, loaded once per process.
 
     Raises `UserError` where its weights are missing or do not fit.
     """
@@ -88,7 +87,7 @@ def word_encoder(origin: Origin, device: str) -> BertWords:
 def extractor_facts(extractor: Extractor, origin: Origin, device: str) -> dict[str, Any]:
     """How a modality is made, for the manifest of the store.
 
-    Its network is loaded once, so that what is wrong with it shows before any work. Raises `UserError` where weights
+    Its network is loaded once, so that errors show before any work. Raises `UserError` where weights
     are missing.
     """
     if not extractor.needs_weights:
@@ -104,7 +103,7 @@ def extractor_facts(extractor: Extractor, origin: Origin, device: str) -> dict[s
 
 
 def _weights_of(extractor: Extractor, origin: Origin) -> dict[str, Any]:
-    """BERT comes with the words it knows, so it is read from its folder also where backbones have random weights."""
+    """BERT comes with its vocabulary, so it is read from its folder also where backbones have random weights."""
     folder = Path(origin.folder)
     if extractor.backbone is None:
         return dict(weights_facts(BERT, folder))

@@ -1,8 +1,8 @@
 """A light face encoder: fixed edges and grey levels, then principal components of the training frames of one fold.
 
-It needs no weights from elsewhere and fits in seconds, for corpora and machines where a backbone is out of place.
-It never sees a label's value, so that folds made inside a training part, or clips held out of it to choose an epoch,
-are not told anything either; it never sees a frame of the clips that its fold reports.
+It needs no weights from elsewhere and fits in seconds, for corpora and machines where a backbone is too much.
+It uses no label's value, so that folds inside a training part, or clips held out of it to choose an epoch, leak
+nothing either; it uses no frame of the clips that its fold reports.
 
 T frames, F measurements of a face, D widths of the code.
 """
@@ -14,9 +14,9 @@ import numpy as np
 import scipy.linalg
 
 WIDTH = 64
-"""D, numbers a face is told in."""
+"""D, numbers per face."""
 FIT_FRAMES = 60_000
-"""Frames of the whole corpus that take part in fitting, at most; neighbouring frames of a video tell the same."""
+"""Frames of the whole corpus that take part in fitting, at most; neighbouring frames of a video hardly differ."""
 _GREY = 16
 _CELLS = 8
 _BINS = 8
@@ -78,7 +78,7 @@ class LightEncoder:
         sums = sum(moments, Moments.none())
         mean = sums.total / max(sums.count, 1)
         covariance = sums.scatter / max(sums.count, 1) - np.outer(mean, mean)
-        # Grey levels and edges get an equal say: each group is scaled to a total variance of one.
+        # Grey levels and edges weigh the same: each group is scaled to a total variance of one.
         spread = np.maximum(np.diag(covariance), 0)
         scale = np.empty(MEASURES)
         for group in (slice(None, GREY_F), slice(GREY_F, None)):

@@ -57,7 +57,7 @@ class TokenPunctuation:
         return marked
 
     def _labels(self, words: Sequence[str]) -> list[str]:
-        """One label a word; none, as an empty string, where no piece of the word was seen."""
+        """One label per word; an empty string where no piece of the word was in the input."""
         encoded = self.tokenizer([list(words)], is_split_into_words=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
             chosen = self.model(**encoded.to(self.device)).logits[0].argmax(-1).tolist()

@@ -60,7 +60,7 @@ def clip_folder(scratch: Path, clip: MediaClip) -> Path:
 
 
 def read_clip(task: ClipTask) -> UserError | None:
-    """Reads and encodes one clip; returns, rather than raises, what is wrong with its files."""
+    """Reads and encodes one clip; returns, rather than raises, an error of its files."""
     try:
         with threadpool_limits(1), whole_folder(clip_folder(task.scratch, task.clip)) as draft:
             for extractor in task.extractors:
@@ -101,7 +101,7 @@ def _made(task: ClipTask, extractor: Extractor) -> Chunks:
 
 
 def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
-    """The backbone of an extractor, loaded. Torch takes seconds to import, so it is, where there is a network."""
+    """The backbone of an extractor, loaded. Torch takes seconds to import, so only a network imports it."""
     from crossfold.platform.features.frozen_backbone import frozen
 
     assert extractor.backbone is not None
@@ -142,7 +142,7 @@ def _audio(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
 
 
 def _front_end(extractor: Extractor, sound: np.ndarray, times: np.ndarray, fps: float) -> Callable[[slice], np.ndarray]:
-    """From a stretch of frames to what a network hears of them."""
+    """From a stretch of frames to the input of a network for them."""
     if extractor.reads == "vggish":
         spectrum = VggishSpectrum(sound)
         return lambda rows: spectrum.examples(times[rows])
@@ -153,7 +153,7 @@ def _front_end(extractor: Extractor, sound: np.ndarray, times: np.ndarray, fps: 
 
 
 def _visual(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
-    """Crops as `light` wants them, as a backbone does, or gathered to clips that end at each frame."""
+    """Crops in the form of `light` or of a backbone, or gathered to clips that end at each frame."""
     if extractor.reads == "crops":
         yield from _crops(task, "L", CROP, chunk)
         return

@@ -21,7 +21,7 @@ _SAMPLES_AT_ONCE = 4000
 
 
 class Recogniser(Protocol):
-    """The part of `vosk.KaldiRecognizer` that is used; one object hears one recording."""
+    """The part of `vosk.KaldiRecognizer` that is used; one object per recording."""
 
     def AcceptWaveform(self, data: bytes) -> int:  # noqa: N802, Vosk's name
         """Takes 16-bit samples; not 0 when an utterance has ended."""

@@ -1,4 +1,4 @@
-"""How exact a cell computes: the `determinism` of its recipe, for as long as the cell runs, and not a moment longer."""
+"""How exactly a cell computes: the `determinism` of its recipe, for as long as the cell runs."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def arithmetic(cell: Cell, device: str = "cpu") -> Iterator[None]:
     Either way the cell draws from generators of its own, and the process is left as it was. What cannot be strict on a
     GPU (the backward pass of 3-d pooling) raises torch's `RuntimeError` instead of drifting.
     """
-    # torch and cuBLAS read it once a process, at the first product on a GPU, and a strict cell may follow a fast one.
+    # torch and cuBLAS read it once per process, at the first product on a GPU, and a strict cell may follow a fast one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     strict = cell.recipe.determinism == "strict"
     threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

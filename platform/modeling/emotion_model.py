@@ -1,4 +1,5 @@
-"""The whole model: backbones where the recipe has any, an encoder a modality, a fusion system, a head a target.
+"""The whole model: backbones where the recipe has any, an encoder per modality, a fusion system, a head per
+target.
 
 Legend: B batch, L frames, I input features of one modality, F the shape of a raw frame, Z features of the readout,
 T targets.
@@ -49,7 +50,7 @@ class EmotionModel(nn.Module):
     ) -> Tensor:
         """y : B x L x T from x[m] : B x L x I_m, or B x L x F as stored; padded frames influence no real one.
 
-        seeds: one a window, of the random crops in training; None: none.
+        seeds: one per window, of the random crops in training; None: none.
         """
         mask_BL1 = mask_BL.unsqueeze(-1)
         with _precision(mask_BL.device.type, self._narrow):
@@ -84,11 +85,13 @@ class Stream:
     """
 
     def __init__(self, cell: Cell, model: EmotionModel) -> None:
-        """`model`: that of the cell, trained. Raises `UserError` if it sees future frames."""
+        """`model`: that of the cell, trained. Raises `UserError` if its predictions depend on future frames."""
         fusion = find_system(cell.system).context(_params(cell))
         encoder = temporal_context(cell.recipe.temporal)
         if cell.recipe.backbones or cell.recipe.clip.frames > 1:
-            raise UserError("streams are of features, a prediction a frame", "use a recipe without backbones and clips")
+            raise UserError(
+                "streams take features, and give one prediction per frame", "use a recipe without backbones and clips"
+            )
         if fusion is None or encoder is None or cell.recipe.head.recurrent:
             culprit = f"encoder {cell.recipe.temporal.kind}" if encoder is None else f"system {cell.system}"
             if cell.recipe.head.recurrent:
@@ -105,12 +108,12 @@ class Stream:
     @torch.no_grad()
     def push(self, x: Mapping[str, Tensor]) -> Tensor:
         """y : B x N x T of the N new frames x[m] : B x N x I_m."""
-        seen = {m: torch.cat([self._past[m], new], dim=1) if self._past else new for m, new in x.items()}
-        first = next(iter(seen.values()))
+        known = {m: torch.cat([self._past[m], new], dim=1) if self._past else new for m, new in x.items()}
+        first = next(iter(known.values()))
         frames, fresh = first.shape[1], next(iter(x.values())).shape[1]
-        y_BLT: Tensor = self._model(seen, torch.ones_like(first[..., 0], dtype=torch.bool))
+        y_BLT: Tensor = self._model(known, torch.ones_like(first[..., 0], dtype=torch.bool))
         kept = int(min(frames, self.context))
-        self._past = {m: values[:, frames - kept :] for m, values in seen.items()}
+        self._past = {m: values[:, frames - kept :] for m, values in known.items()}
         return y_BLT[:, frames - fresh :]
 
 

@@ -1,4 +1,4 @@
-"""Backbones inside the graph: raw frames -> features, chunk by chunk, with groups of layers that thaw in turn.
+"""Backbones inside the graph: raw frames -> features, chunk by chunk, with groups of layers that are unfrozen in turn.
 
 Legend: B batch, L frames, N real frames, F the shape of one raw frame, W features of a backbone.
 """
@@ -26,10 +26,10 @@ class FrameEncoder(nn.Module):
     """A backbone over the frames of windows: B x L x F, as stored -> B x L x W.
 
     Frames pass it `chunk` at a time, and where it trains, activations of a chunk are computed again for the backward
-    pass, so memory holds one chunk whatever the window is. Batch normalisation keeps the statistics that came with
-    pretrained weights, also in released groups: those of 3600 frames of twelve faces are no statistics, and would
-    depend on the chunk. Trained from nothing it has none to keep; then it learns them, from each chunk, and nothing
-    is computed twice.
+    pass, so memory holds one chunk however long the window is. Batch normalisation keeps the statistics that came with
+    pretrained weights, also in released groups: 3600 frames of twelve faces give no useful statistics, and they
+    would depend on the chunk. Without pretrained weights there are none to keep; then they are learned from each chunk,
+    and nothing is computed twice.
     """
 
     def __init__(self, backbone: Backbone, chunk: int, *, pretrained: bool = True) -> None:
@@ -48,14 +48,14 @@ class FrameEncoder(nn.Module):
         return self.backbone.width
 
     def train_released(self, training: bool) -> None:
-        """Freezes all but the released groups; `model.train()` undoes that, so it is called after it."""
+        """Freezes all but the released groups; call it after `model.train()`, which undoes that."""
         unfreeze(self.backbone, self.net, self.groups, training=training)
         for module in self.net.modules():
             if self.pretrained and isinstance(module, NORMS):
                 module.eval()
 
     def forward(self, x_BLF: Tensor, mask_BL: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """B x L x W, zero where padded. `seeds`: one a window, of its random crop and flip; None: centre crop."""
+        """B x L x W, zero where padded. `seeds`: one per window, of its random crop and flip; None: centre crop."""
         passed = [
             self._pass(piece)
             for window, frames_NF in enumerate(x[real] for x, real in zip(x_BLF, mask_BL, strict=True))
@@ -112,7 +112,7 @@ def wanted_inputs(recipe: Recipe, modalities: Sequence[str]) -> dict[str, str]:
 
 
 def check_inputs(recipe: Recipe, store: FeatureStore, modalities: Sequence[str]) -> None:
-    """Raises `UserError` where the store does not hold what the recipe feeds on. Nothing is read."""
+    """Raises `UserError` where the store does not hold the inputs that the recipe needs. No array is read."""
     wanted = wanted_inputs(recipe, modalities)
     for m in modalities:
         held = store.input_kind(m)
@@ -127,12 +127,12 @@ def check_inputs(recipe: Recipe, store: FeatureStore, modalities: Sequence[str])
         needed = kind.stored if kind is not None else wanted[m]
         if held != needed:
             raise UserError(
-                f"backbone {recipe.backbones[m]} of the recipe feeds on raw {wanted[m]}; {m} of store "
-                f"{store.path.name} is {'ready features' if held is None else f'raw {held}'}",
+                f"the recipe trains backbone {recipe.backbones[m]} on raw {wanted[m]}; {m} of store "
+                f"{store.path.name} holds {'extracted features' if held is None else f'raw {held}'}",
                 f"`crossfold prepare` with --{m} raw:{needed}, or train on features: recipe NAME+features",
             )
     if wanted and recipe.clip.feature == "mean" and recipe.clip.frames > 1:
-        raise UserError("clip.feature = mean has no meaning for raw frames", "use last or middle")
+        raise UserError("clip.feature = mean is not defined for raw frames", "use last or middle")
 
 
 def input_widths(recipe: Recipe, store: FeatureStore, modalities: Sequence[str]) -> dict[str, int]:
@@ -163,9 +163,9 @@ def check_weights(recipe: Recipe, modalities: Sequence[str], folder: Path) -> No
 
 
 def release(encoders: Mapping[str, FrameEncoder], recipe: Recipe, groups: int) -> None:
-    """Lets the first `groups` groups of layers learn, of the backbones that the recipe thaws and of no other (E8)."""
-    thawing = recipe.thaw.modalities
+    """Unfreezes the first `groups` groups of layers of the backbones that the recipe fine-tunes (E8)."""
+    modalities = recipe.thaw.modalities
     for m, encoder in encoders.items():
-        learns = thawing is None or m in thawing
+        learns = modalities is None or m in modalities
         encoder.groups = (None if recipe.thaw.at_once else groups) if learns else 0
         encoder.train_released(True)

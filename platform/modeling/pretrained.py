@@ -58,7 +58,7 @@ def load_into(
     """Loads `.safetensors`, or a `.pth` without code, into a module; all of it or, with a `UserError`, nothing.
 
     Names may begin with what wrappers put there (`PREFIXES`). adapt: the file's state dict -> the module's.
-    unused: beginnings of names that the module is right to leave out, such as those of a classifier.
+    unused: beginnings of names that the module does not need, such as those of a classifier.
     """
     wanted = module.state_dict()
     state = adapt(unwrapped(read_state(path), wanted))
@@ -125,7 +125,7 @@ def read_state(path: Path) -> State:
 
 
 def unwrapped(state: State, wanted: Mapping[str, Tensor]) -> State:
-    """The same tensors without what wrappers put before most of their names."""
+    """The same tensors without the prefixes that wrappers put before most of their names."""
     stripped = True
     while stripped:
         stripped = False

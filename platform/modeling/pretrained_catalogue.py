@@ -1,6 +1,7 @@
-"""The pretrained weights that the papers use: what each is, where to get it, under which name and digest it is known.
+"""The pretrained weights that the papers use: what each is, where to get it, its file name and its digest.
 
-Nothing of this ships and nothing is fetched: licences differ, and some data sets behind them are not for every use.
+None of them ships and none is downloaded: licences differ, and some were trained on data that may not be used for
+every purpose.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from crossfold.platform.core.errors import UserError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the publisher says comes out for a given input: mean and standard deviation of all outputs."""
+    """What the publisher reports for a given input: mean and standard deviation of all outputs."""
 
     probe: str
     """Which input: `tone`, three seconds of a sine of 1 kHz as VGGish examples."""

@@ -19,7 +19,7 @@ from crossfold.platform.modeling.pretrained_catalogue import Weights, weights_en
 from crossfold.platform.workspace.workspace import Workspace
 
 OWN_SUFFIX = ".safetensors"
-"""Weights of one's own are read from `<backbone>.safetensors`, as `crossfold export --format backbone` writes them."""
+"""Weights that the user trained are read from `<backbone>.safetensors`, as `export --format backbone` writes them."""
 _TOLERANCE = 1e-3
 """Of the standard deviation of the outputs; machines and versions differ by less, other weights by far more."""
 
@@ -34,7 +34,7 @@ def weights_folder(given: Path | None = None, workspace: Workspace | None = None
 
 
 def own_weights(backbone: Backbone, folder: Path) -> Path | None:
-    """The file of weights of one's own training, which goes before published ones; None where those are used.
+    """The file of weights that the user trained, which is preferred to published ones; None where those are used.
 
     Raises `UserError` where there is none and none are published.
     """
@@ -46,7 +46,7 @@ def own_weights(backbone: Backbone, folder: Path) -> Path | None:
     raise UserError(
         f"{backbone.name} has no published weights, and {path} is not there",
         f"train it from --{backbone.modality} raw:{backbone.input} and run `crossfold export SWEEP --format backbone "
-        f"--out {folder}`, or pass --random-weights SEED to try the plumbing",
+        f"--out {folder}`, or pass --random-weights SEED to test the pipeline",
     )
 
 
@@ -65,7 +65,7 @@ def find_weights(name: str, folder: Path | None = None) -> Path:
         raise UserError(f"weights {name!r} ({entry.title}) are missing: {wrong}", other_place)
     if wrong := _altered(entry, path):
         recorded = entry.sha256 is None and first_use(path)
-        anew = f"{advice}, or delete {_record_path(path).name} there to start anew with these"
+        anew = f"{advice}, or delete {_record_path(path).name} there to accept these"
         raise UserError(f"weights {name!r}: {wrong}", anew if recorded else other_place)
     return path
 
@@ -80,7 +80,7 @@ def weights_state(entry: Weights, folder: Path) -> tuple[str, str]:
 
 
 def weights_facts(name: str, folder: Path) -> dict[str, str]:
-    """What a manifest says of published weights. Raises `UserError` where they are missing or are others."""
+    """What a manifest says of published weights. Raises `UserError` where they are missing or altered."""
     entry = weights_entry(name)
     return {"name": name, "place": entry.place, "sha256": digest_of(entry, find_weights(name, folder))}
 
@@ -134,7 +134,7 @@ def first_use(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{record} is not a record of weights", "delete it; it is written anew") from None
+        raise UserError(f"{record} is not a record of weights", "delete it; it is written again") from None
 
 
 def record_use(path: Path, network: str, sha256: str, output: tuple[float, ...]) -> None:

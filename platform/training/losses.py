@@ -16,7 +16,7 @@ from crossfold.platform.core.recipe import Loss
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What a part must know of the batch it belongs to, so that the losses of the parts add up to the batch's.
+    """What the loss of a part needs of the whole batch, so that the losses of the parts add up to the batch's.
 
     windows: [T], windows with a label; frames: [], labels of all targets. Both float64.
     """

@@ -1,6 +1,6 @@
-"""The learning rate, the release of backbone layers, and the end of training, as one machine without tensors.
+"""The learning rate, the release of backbone layers, and the end of training, as one state machine without tensors.
 
-Training drives it with the validation CCC of each epoch; `crossfold explain --recipe` drives it with an assumed one.
+Training steps it with the validation CCC of each epoch; `crossfold explain --recipe` steps it with an assumed one.
 Torch's own plateau scheduler ignores reductions below 1e-8, which is where the recipes of 001 and 002 go.
 """
 
@@ -44,7 +44,7 @@ class Schedule:
 
     @property
     def stage(self) -> int:
-        """The current stage; groups 0 to `stage` of the backbones train, where the recipe thaws any."""
+        """The current stage; groups 0 to `stage` of the backbones train, where the recipe fine-tunes any."""
         return self._state.stage
 
     @property
@@ -95,7 +95,7 @@ class Schedule:
         return asdict(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where `state_dict` was asked. Raises `TypeError` for another version's."""
+        """Continues from a `state_dict`. Raises `TypeError` for that of another version."""
         self._state = _State(**state)
 
     def _lower(self) -> bool:

@@ -89,7 +89,7 @@ def train(
     while (end := run.schedule.end) is None:
         started = time.monotonic()
         if not group.first:
-            # The first one's generator is in the checkpoint; the others' begin anew each epoch.
+            # The first one's generator is in the checkpoint; the others' start again each epoch.
             torch.manual_seed(dropout_seed(cell, progress.epoch, group.rank))
         train_loss = run.train_epoch()
         scores = group.broadcast(lambda: validate(model))
@@ -121,7 +121,7 @@ def train(
 
 
 class _Run:
-    """What changes from epoch to epoch, and how it is written down."""
+    """What changes from epoch to epoch, and its checkpoint."""
 
     def __init__(self, cell: Cell, model: EmotionModel, source: WindowSource, group: ProcessGroup) -> None:
         self.cell = cell
@@ -186,7 +186,7 @@ class _Run:
         return found
 
     def _clip_gradients(self, step: int) -> None:
-        """Clips the norm where the recipe says so; names a gradient that left the numbers before it spoils the weights.
+        """Clips the norm where the recipe says so; names a gradient that is not finite before it reaches the weights.
 
         In float32 without clipping the norm is not computed for this alone: the next loss shows it.
         """

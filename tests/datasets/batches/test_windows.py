@@ -328,9 +328,11 @@ def test_clips_end_at_their_frame_and_never_leave_their_video(raw_store, kind, l
 
 
 def test_raw_input_that_the_store_cannot_serve_is_answered_with_the_command(raw_store, store):
-    with pytest.raises(UserError, match=r"raw crops112, clips16@224 is wanted(?s:.*)--visual raw:crops224"):
+    with pytest.raises(
+        UserError, match=r"raw crops112, and the backbone needs clips16@224(?s:.*)--visual raw:crops224"
+    ):
         raw_source(raw_store, {"visual": "clips16@224"})
-    with pytest.raises(UserError, match=r"ready features, crops48 is wanted"):
+    with pytest.raises(UserError, match=r"extracted features, and the backbone needs crops48"):
         WindowSource(
             store,
             cut(store, ("a",), length=5, hop=5, invalid="mask"),

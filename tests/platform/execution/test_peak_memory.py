@@ -22,7 +22,7 @@ def touch(size):
 def test_a_peak_is_that_of_the_block_and_not_of_what_was_before(monkeypatch, kernel):
     if not kernel:
         monkeypatch.setattr(peaks, "_reset_high_water", lambda: False)
-        monkeypatch.setattr(peaks, "LOOK_SECONDS", 0.002)
+        monkeypatch.setattr(peaks, "SAMPLE_SECONDS", 0.002)
     elif not peaks._reset_high_water():
         pytest.skip("no /proc/self/clear_refs here")
     before = touch(300 * MIB)

@@ -280,7 +280,7 @@ def test_ready_features_take_no_extractor(tmp_path):
     from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 
     write_synthetic(tmp_path / "data", clips=4, frames=60)
-    with pytest.raises(UserError, match="brings ready features"):
+    with pytest.raises(UserError, match="holds extracted features"):
         prepare(Workspace(tmp_path / "ws"), "synthetic", tmp_path / "data", Preparation(FeaturePlan(audio="mfcc")))
 
 

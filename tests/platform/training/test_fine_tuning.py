@@ -72,7 +72,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def raw_store(tmp_path_factory):
-    """Six clips of 30 frames of pictures whose brightness is the valence, and ready features of sound."""
+    """Six clips of 30 frames of pictures whose brightness is the valence, and extracted features of sound."""
     clips = []
     for i in range(6):
         rng = np.random.default_rng(i)
@@ -284,7 +284,7 @@ def test_the_resumed_run_did_change_stage(undisturbed):
 def test_a_store_without_the_raw_input_is_refused_before_work(cell_of, raw_store, synthetic_store):
     recipe = cell_of().recipe
     check_inputs(recipe, raw_store, ("audio", "visual"))
-    with pytest.raises(UserError, match=r"tiny .* feeds on raw crops48.*ready features") as caught:
+    with pytest.raises(UserError, match=r"trains backbone tiny on raw crops48.*extracted features") as caught:
         check_inputs(recipe, synthetic_store, ("audio", "visual"))
     assert "--visual raw:crops48" in caught.value.remedy
     assert "+features" in caught.value.remedy
@@ -362,7 +362,7 @@ def test_a_cell_on_ready_features_has_no_backbone_to_leave(new_workspace, synthe
     space = new_workspace(synthetic_store.path)
     cell = tiny_cell("concat")
     assert attempt_cell(cell, space).status == "done"
-    with pytest.raises(UserError, match="trains on ready features"):
+    with pytest.raises(UserError, match="trains on extracted features"):
         write_backbones(space.read(cell.cell_id), tmp_path)
 
 
