@@ -59,12 +59,14 @@ def noise_of(modality: str, clip: str, frames: np.ndarray, shape: tuple[int, ...
 
 
 def _generator(*facts: str) -> np.random.Generator:
+    # CRC and not `hash`, which differs from process to process.
     return np.random.default_rng([zlib.crc32(fact.encode()) for fact in facts])
 
 
 def _missing(strength: float, rng: np.random.Generator, frames: int, fps: float) -> Damage:
     """Blocks of 2 s, in a random order of which the first `strength` are gone (the odd one by chance)."""
     block = np.arange(frames) // max(round(BLOCK_SECONDS * fps), 1)
+    # The order is drawn for all blocks, so that a higher strength removes those of a lower one, and more.
     blocks = int(block[-1]) + 1
     rank, chance = rng.permutation(blocks), rng.random()
     return Damage(np.arange(frames), rank[block] < int(strength * blocks + chance))
@@ -120,10 +122,12 @@ class DamagedFrames:
     def take(self, indices: np.ndarray, axis: int = 0) -> np.ndarray:
         """Rows of the damaged modality, [*indices.shape, *frame shape], in the type of the store."""
         assert axis == 0
+        # Each row once: windows overlap, and noise is slow to draw.
         rows, back = np.unique(indices.ravel(), return_inverse=True)
         values = self._frames.take(self._shown[rows], axis=0)
         for name, hurt in self._clips.items():
             span = self._store.rows(name)
+            # `rows` rise, so those of a clip are neighbours.
             inside = slice(*np.searchsorted(rows, [span.start, span.stop]))
             if hurt.noise and inside.start < inside.stop:
                 noise = noise_of(self._modality, name, rows[inside] - span.start, values.shape[1:])

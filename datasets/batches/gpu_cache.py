@@ -32,6 +32,7 @@ def load(store: FeatureStore, fold: int, modalities: Sequence[str], device: str)
     keys = {m: (str(getattr(array, "filename", f"{store.path}/{m}@{fold}")), device) for m, array in arrays.items()}
     for key in _KEPT.keys() - keys.values():
         del _KEPT[key]
+    # The smallest first, so that most modalities fit.
     for m in sorted(arrays, key=lambda m: arrays[m].nbytes):
         if keys[m] in _KEPT:
             continue

@@ -120,6 +120,7 @@ class WindowSource:
         self.windows = windows
         self.arrays = arrays if arrays is not None else StoreArrays.of(store, spec)
         self._spec = spec
+        # Clips of pictures repeat the first picture of their video, so they need to know where it begins.
         self._first_rows = store.first_rows
         self._kinds = {m: kind for m in spec.modalities if (kind := _gathered_kind(store, m, spec.inputs.get(m)))}
         self._rows, self._real = _tensor(windows.rows, spec.device), _tensor(windows.real, spec.device)
@@ -226,6 +227,7 @@ def _input_frames(rows_BM: Tensor, real_BM: Tensor, clip: Clip) -> tuple[Tensor,
     """
     if clip.frames == 1 or clip.feature == "mean":
         return rows_BM, real_BM
+    # Padding stands at the end of a window, so the real frames of a clip are its first ones.
     count_BL = _folded(real_BM, clip.frames).sum(dim=2)
     last_BL = (count_BL - 1).clamp(min=0)
     place_BL = last_BL if clip.feature == "last" else last_BL // 2

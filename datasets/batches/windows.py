@@ -35,33 +35,27 @@ def cut(
     keeps them. Labels that are missing in frames that stay are ignored. The tail window is the last L frames; a clip
     shorter than L is padded and masked (A3).
     """
-    rows, real = [], []
+    windows = [windows_over(np.zeros(0, np.int64), length, hop)]
     for name in clips:
         span = store.rows(name)
         kept = np.arange(span.start, span.stop)
         if invalid != "mask":
             labelled = np.asarray(store.valid[span])
             kept = kept[labelled.all(axis=1) if invalid == "drop" else labelled.any(axis=1)]
-        for start in starts(len(kept), length, hop):
-            piece = kept[start : start + length]
-            padding = length - len(piece)
-            rows.append(np.pad(piece, (0, padding), mode="edge"))
-            real.append(np.arange(length) < len(piece))
-    if not rows:
-        return Windows(np.zeros((0, length), np.int64), np.zeros((0, length), np.bool_))
-    return Windows(np.stack(rows).astype(np.int64), np.stack(real))
+        windows.append(windows_over(kept, length, hop))
+    return Windows(np.concatenate([w.rows for w in windows]), np.concatenate([w.real for w in windows]))
 
 
-def starts(frames: int, length: int, hop: int) -> list[int]:
-    """First frames of the windows of a clip; the tail window is the last L frames (A3)."""
-    if frames == 0:
-        return []
-    if frames <= length:
-        return [0]
-    starts = list(range(0, frames - length + 1, hop))
-    if starts[-1] + length < frames:
-        starts.append(frames - length)
-    return starts
+def windows_over(rows: np.ndarray, length: int, hop: int) -> Windows:
+    """Windows over these rows of one clip, int64 [n]; the tail window is the last L of them (A3)."""
+    tail = len(rows) - length
+    starts = list(range(0, tail + 1, hop))
+    # Else the last frames of a clip would have no prediction, and a short clip none at all.
+    if len(rows) and (not starts or starts[-1] < tail):
+        starts.append(max(tail, 0))
+    places_WL = np.array(starts, np.int64)[:, None] + np.arange(length)
+    # Any row serves as padding: `real` masks it.
+    return Windows(rows[np.minimum(places_WL, len(rows) - 1)], places_WL < len(rows))
 
 
 class Stitcher:
@@ -74,6 +68,7 @@ class Stitcher:
 
     def add(self, rows: np.ndarray, real: np.ndarray, prediction_BLT: np.ndarray) -> None:
         """Adds a batch: rows int [B, L], real bool [B, L]; padded frames are left out."""
+        # Not `+=`: overlapping windows of one batch reach a frame several times.
         np.add.at(self._sum, rows[real], prediction_BLT[real].astype(np.float64))
         np.add.at(self._count, rows[real], 1)
 

@@ -8,9 +8,5 @@ Public: `pooled_ccc`, `processed`, `score`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "postprocessing": ["processed"],
-        "scoring": ["pooled_ccc", "score"],
-    },
+    __name__, submod_attrs={"postprocessing": ["processed"], "scoring": ["pooled_ccc", "score"]}
 )

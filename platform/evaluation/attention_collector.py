@@ -65,6 +65,7 @@ class MapCollector:
 
     def _cells(self, found: Sequence[AttentionMap]) -> int:
         """C, so that all maps of all clips stay within their bytes. Cells far from the diagonal are empty."""
+        # Those over pairs of frames only: a map over one axis needs few bytes.
         pairs = {(each.kind, each.query, each.key) for each in found if each.values.ndim == 3}
         if not pairs:
             return MOST_CELLS

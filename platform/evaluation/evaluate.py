@@ -43,6 +43,7 @@ def evaluate(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tup
     model: with the weights of the cell. The parts (docs/results.md) are `post`, `stress`, `spans` and `gates`.
     """
     store = data.store
+    # Nothing shows the maps of a search's inner cells.
     shown = shown_clips(store, data.reported.clips) if data.cell.inner is None else ()
     result = forward_pass(model, data, data.reported, gates=True, maps=shown)
     stress, gates = under_stress(evaluation.stress, data, model, result)
@@ -71,6 +72,7 @@ def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) ->
 
 def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace) -> Iterator[Cell]:
     """The finished ones that were neither committed nor rescored under this evaluation."""
+    # In the form in which a cell commits it.
     wanted = evaluation.model_dump(mode="json")
     finished = workspace.finished()
     for cell in cells:
@@ -118,6 +120,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
         model = data.new_model().to(device)
         model.load_state_dict(from_safetensors(record.file("best.safetensors").read_bytes()))
         result, parts = evaluate(data, evaluation, model)
+    # Another library, or a store that was made again: what was measured now would not be of this cell.
     drift = float(np.abs(result.predictions.prediction - record.predictions.prediction).max())
     if not drift <= DRIFT:
         raise DataError(

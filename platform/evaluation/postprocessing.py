@@ -4,7 +4,7 @@ A step is a pure function on one run of values [n]: contiguous valid frames of o
 across a gap. Its ends are held: what lies before the first frame is taken to equal it, and likewise after the last.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ COARSE, FINE, ROUNDS = 33, 17, 2
 
 def median(x: np.ndarray, frames: int) -> np.ndarray:
     """Centred median over an odd window; an even one is widened by a frame. float64 [n] -> [n]."""
+    # An even window has no centre, and would shift the values by half a frame.
     odd = frames + 1 - frames % 2
     filtered: np.ndarray = ndimage.median_filter(x, size=odd, mode="nearest") if odd > 1 else x
     return filtered
@@ -69,21 +70,17 @@ class Track:
         return changed
 
 
-def track_of(predictions: Predictions, target: int, fps: Mapping[str, float]) -> Track:
+def track_of(predictions: Predictions, target: int, store: FeatureStore) -> Track:
     """One target, cut into its runs."""
-    valid = predictions.valid[:, target]
-    return Track(
-        predictions.prediction[:, target].astype(np.float64),
-        predictions.label[:, target].astype(np.float64),
-        tuple(_runs(predictions, valid, fps)),
-    )
-
-
-def _runs(predictions: Predictions, valid: np.ndarray, fps: Mapping[str, float]) -> Iterator[tuple[int, int, float]]:
-    for clip, first, end in zip(predictions.clips, predictions.offsets[:-1], predictions.offsets[1:], strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], valid[first:end], [False]]).astype(np.int8)))
-        for start, stop in edges.reshape(-1, 2):
-            yield int(first + start), int(first + stop), fps[clip]
+    runs: list[tuple[int, int, float]] = []
+    for clip in predictions.clips:
+        rows = predictions.clip(clip)
+        # Padded with invalid frames, so that each run has an edge on either side.
+        valid = np.pad(predictions.valid[rows, target], 1).astype(np.int8)
+        for start, stop in np.flatnonzero(np.diff(valid)).reshape(-1, 2):
+            runs.append((int(rows.start + start), int(rows.start + stop), store.clip(clip).fps))
+    x, y = (values[:, target].astype(np.float64) for values in (predictions.prediction, predictions.label))
+    return Track(x, y, tuple(runs))
 
 
 def applied(track: Track, step: Mapping[str, Any], *, labels: bool = False) -> Track:
@@ -159,6 +156,7 @@ def _search(kind: str, bounds: tuple[float, float], track: Track, labels: bool) 
         best = max(sorted(tried), key=tried.__getitem__)
         if best == 0:
             return 0.0
+        # Without the 0, which lies outside the range and is no neighbour of its values.
         about = [s for s in sorted(tried) if s >= low]
         at = about.index(best)
         ends = about[max(at - 1, 0)], about[min(at + 1, len(about) - 1)]
@@ -170,10 +168,9 @@ def processed(
     predictions: Predictions, fitted: Mapping[str, Sequence[Fitted]], store: FeatureStore, *, labels: bool = False
 ) -> Predictions:
     """The predictions after the fitted steps of each target; with `labels`, filters go over the labels too."""
-    fps = {name: store.clip(name).fps for name in predictions.clips}
     prediction, label = predictions.prediction.copy(), predictions.label.copy()
     for t, target in enumerate(predictions.targets):
-        track = track_of(predictions, t, fps)
+        track = track_of(predictions, t, store)
         for step in fitted[target]:
             track = applied(track, step, labels=labels)
         prediction[:, t], label[:, t] = track.prediction, track.label
@@ -184,9 +181,8 @@ def fit_all(
     chain: Chain, predictions: Predictions, store: FeatureStore, *, labels: bool = False
 ) -> dict[str, list[Fitted]]:
     """The fitted steps of each target."""
-    fps = {name: store.clip(name).fps for name in predictions.clips}
     return {
-        target: fit(chain, track_of(predictions, t, fps), target, labels=labels)
+        target: fit(chain, track_of(predictions, t, store), target, labels=labels)
         for t, target in enumerate(predictions.targets)
     }
 
@@ -208,9 +204,9 @@ def post_part(
     if not chain.fitted:
         columns = {"fixed": column(fit_all(chain, reported, store), labels=False)}
     else:
-        oracle = fit_all(chain, reported, store, labels=chain.labels)
         columns = {
             "train": column(fit_all(chain, training(), store), labels=False),
-            "oracle": column(oracle, labels=chain.labels),
+            # What the chain could gain at most: fitted on the reported labels themselves.
+            "oracle": column(fit_all(chain, reported, store, labels=chain.labels), labels=chain.labels),
         }
     return {"chain": chain.model_dump(mode="json"), "columns": columns}

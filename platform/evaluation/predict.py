@@ -65,6 +65,7 @@ def forward_pass(
         # A system that notes no gate in its first batch has none.
         gates = bool(weights)
     mean, reached = stitcher.frames()
+    # Scores are in the units of the annotations, and the loss is not.
     mean = np.stack([store.target(target).from_unit(mean[:, t]) for t, target in enumerate(targets)], axis=1)
     rows = rows_of(store, split.clips)
     predictions = predictions_of(store, split.clips, targets, mean[rows])
@@ -117,6 +118,7 @@ def _first_columns(notes: Notes) -> dict[tuple[str, str], torch.Tensor]:
         kind, *rest = name.split(".")
         modality = next((part for part in rest if part in MODALITIES), None)
         if kind == "gate" and modality is not None and "final" not in rest:
+            # The place of the modality in a name differs between systems; without it names of one gate agree.
             rest.remove(modality)
             found[".".join([kind, *rest]), modality] = weight_BLK[..., :1]
     return found

@@ -29,6 +29,7 @@ def score(predictions: Predictions, store: FeatureStore) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     videos: dict[str, Any] = {}
     for t, target in enumerate(predictions.targets):
+        # Moments of videos merge to those of any set of videos: reports resample them without the predictions.
         per_video = _video_moments(predictions, store, t)
         pooled = moments(predictions.prediction[:, t], predictions.label[:, t], predictions.valid[:, t])
         metrics[target] = {
@@ -67,6 +68,7 @@ def span_masks(predictions: Predictions, spans: pd.DataFrame) -> dict[str, np.nd
     masks: dict[str, np.ndarray] = {}
     for span in spans[spans["clip"].isin(predictions.clips)].itertuples():
         rows = predictions.clip(str(span.clip))
+        # A span may end after the last frame that is annotated.
         at = slice(rows.start + int(str(span.start)), min(rows.start + int(str(span.end)), rows.stop))
         for key in (str(span.kind), f"{span.kind}:{span.modality}"):
             masks.setdefault(key, np.zeros(len(predictions.frame), np.bool_))[at] = True

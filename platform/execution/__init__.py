@@ -8,9 +8,5 @@ Public: `attempt_cell`, `forecast`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "duration_forecast": ["forecast"],
-        "run_cell": ["attempt_cell"],
-    },
+    __name__, submod_attrs={"duration_forecast": ["forecast"], "run_cell": ["attempt_cell"]}
 )

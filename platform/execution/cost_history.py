@@ -88,6 +88,7 @@ class CostFile(Generic[Cost]):
         path = self.place(workspace.paths)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # A file of its own: the other is replaced by every write.
             with FileLock(path.with_suffix(".lock")):
                 known = self.read(workspace)
                 write_json(path, {key: self.encode(cost) for key, cost in {**known, **change(known)}.items()})

@@ -18,6 +18,7 @@ def flops_of_window(model: EmotionModel, source: WindowSource) -> int | None:
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return None
     model.eval()
+    # One window is enough: each costs the same.
     batch = source.batch(np.zeros(1, np.int64))
     with FlopCounterMode(display=False) as counter:
         model(batch.x, batch.real)

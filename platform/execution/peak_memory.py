@@ -9,7 +9,7 @@ import ctypes
 import gc
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -52,8 +52,8 @@ def peak_memory(device: str) -> Iterator[Measured]:
         return
     release_cached_memory(device)
     if _reset_high_water():
-        before = _private(_status())
-        yield lambda: _process(_high_water(), before)
+        before, _ = _private_memory()
+        yield lambda: _process(_private_memory()[1], before)
         return
     with _Sampler() as sampler:
         yield sampler.peak
@@ -82,24 +82,18 @@ def _reset_high_water() -> bool:
     try:
         # 5: of the peak resident set size only.
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
+        _private_memory()
+    except (OSError, KeyError):
         return False
-    return {"VmHWM", "RssAnon", "RssFile"} <= _status().keys()
+    return True
 
 
-def _status() -> dict[str, int]:
-    """Bytes, from /proc/self/status."""
-    return {name: int(size) * 1024 for name, size in _FIELDS.findall(Path("/proc/self/status").read_text())}
-
-
-def _private(status: Mapping[str, int]) -> int:
-    return status["RssAnon"] + status.get("RssShmem", 0)
-
-
-def _high_water() -> int:
-    """Private memory at the peak. The kernel includes mapped files, of which pages come and hardly go."""
-    status = _status()
-    return max(status["VmHWM"] - status["RssFile"], _private(status))
+def _private_memory() -> tuple[int, int]:
+    """Bytes of this process alone, now and at the peak, in which the kernel includes mapped files."""
+    status = {name: int(size) * 1024 for name, size in _FIELDS.findall(Path("/proc/self/status").read_text())}
+    now = status["RssAnon"] + status.get("RssShmem", 0)
+    # Pages of files are read in and hardly ever leave, so those of now are those of the peak.
+    return now, max(status["VmHWM"] - status["RssFile"], now)
 
 
 def _process(peak: int, before: int) -> Peak:

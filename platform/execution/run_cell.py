@@ -48,6 +48,7 @@ def attempt_cell(
     """Runs a cell; an error becomes an entry of the failure log, with its class, and is never raised."""
     started = monotonic()
     try:
+        # At a URL the checkpoint of another machine's attempt is fetched first.
         with workspace.sync_checkpoint(cell.cell_id, send=group.first):
             run_cell(cell, workspace, reporter=reporter or Silent(), attempt=attempt, device=device, group=group)
     except Cancelled:
@@ -117,6 +118,7 @@ def run_cell(
         weights = load_weights(model.frames, cell.recipe, weights_folder(workspace=workspace))
         checkpoint = workspace.paths.checkpoint(cell.cell_id)
         trained = train(cell, model, data.training.source, partial(validate, data), reporter, checkpoint, group)
+        # The others hold the same weights; one process scores and commits.
         if not group.first:
             return
         model.load_state_dict(trained.best_state)

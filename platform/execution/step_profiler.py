@@ -150,6 +150,7 @@ class StepProfiler:
             chosen = np.arange(size)
             step, predict = _of_a_step(data, model, lambda: source.batch(chosen))
             return Costs(setup, step / size, predict / size)
+        # The fullest window has the most frames to time.
         window = int(source.windows.real.sum(axis=1).argmax())
         began = monotonic()
         one = source.batch(np.array([window]))
@@ -170,6 +171,7 @@ class StepProfiler:
     def _frame(self, data: CellData, model: EmotionModel, one: Batch, groups: int | None) -> float:
         """Seconds of a frame through all backbones, with `groups` released in training; None: without training."""
         recipe, training, total = data.cell.recipe, groups is not None, 0.0
+        # What is frozen needs no gradient, which makes a training step cheaper.
         if groups is not None:
             release(model.frames, recipe, groups)
         for m, encoder in model.frames.items():

@@ -8,9 +8,5 @@ Public: `Predictor`, `write_abaw`, `write_deployment`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "abaw": ["write_abaw"],
-        "predictor": ["Predictor", "write_deployment"],
-    },
+    __name__, submod_attrs={"abaw": ["write_abaw"], "predictor": ["Predictor", "write_deployment"]}
 )

@@ -54,11 +54,13 @@ def write_abaw(out: Path, tracks: Sequence[Track], sample: Path | None = None) -
         raise UserError(problem + did_you_mean(missing[0], by_name), remedy)
     lines = {clip: _lines(by_name[clip], numbers, sample) for clip, numbers in wanted.items()}
     folder = out / CLIP_FOLDER
+    # All lines are made before the first file is written.
     folder.mkdir(parents=True, exist_ok=True)
     for clip, rows in lines.items():
         _write(folder / f"{clip}.txt", rows)
     _write(out / JOINT_FILE, [row for rows in lines.values() for row in rows])
     frames = sum(len(rows) for rows in lines.values())
+    # Frames of the list beyond the labels repeat the last value, and count as filled.
     beyond = sum(int((numbers > len(by_name[clip].values)).sum()) for clip, numbers in wanted.items())
     return Written(len(lines), frames, beyond + sum(by_name[clip].filled for clip in lines))
 
@@ -97,6 +99,7 @@ def _read_sample(path: Path) -> Mapping[str, np.ndarray]:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
+        # Spreadsheets write a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = ",".join(next(reader, [])).replace(" ", "")

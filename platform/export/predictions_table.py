@@ -20,6 +20,7 @@ def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
     for cell, predictions in members:
         clips = np.repeat(np.array(predictions.clips, dtype=object), np.diff(predictions.offsets))
         for t, target in enumerate(predictions.targets):
+            # Where it is false the stored label is a placeholder, such as -5.
             valid = predictions.valid[:, t]
             parts.append(
                 pd.DataFrame(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from crossfold.datasets.batches.windows import Stitcher, starts
+from crossfold.datasets.batches.windows import Stitcher, windows_over
 from crossfold.datasets.corpora.clips import Target
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
@@ -94,19 +94,17 @@ class Predictor:
         Raises `UserError` for a modality that is missing, or of another width or length.
         """
         frames = self._checked(features)
+        every, batch = np.ones(frames, np.bool_), self.cell.recipe.batch
         x = {
             modality: entry.normalised(
-                np.asarray(features[modality], np.float32), _mask((present or {}).get(modality), frames)
+                np.asarray(features[modality], np.float32), np.asarray((present or {}).get(modality, every), np.bool_)
             )
             for modality, entry in self.inputs.items()
         }
-        length, hop = self.cell.recipe.window, self.cell.recipe.hop
-        rows_WL = np.array([np.arange(start, start + length) for start in starts(frames, length, hop)])
-        real_WL = rows_WL < frames
-        rows_WL = np.minimum(rows_WL, frames - 1)
+        windows = windows_over(np.arange(frames), self.cell.recipe.window, self.cell.recipe.hop)
         stitcher = Stitcher(frames, len(self.cell.targets))
-        for begin in range(0, len(rows_WL), self.cell.recipe.batch):
-            rows, real = (array[begin : begin + self.cell.recipe.batch] for array in (rows_WL, real_WL))
+        for begin in range(0, len(windows), batch):
+            rows, real = (array[begin : begin + batch] for array in (windows.rows, windows.real))
             gathered = {m: torch.from_numpy(values[rows] * real[..., None]) for m, values in x.items()}
             stitcher.add(rows, real, self._model(gathered, torch.from_numpy(real)).numpy())
         mean, _ = stitcher.frames()
@@ -137,10 +135,6 @@ class Predictor:
         return int(lengths.pop())
 
 
-def _mask(present: np.ndarray | None, frames: int) -> np.ndarray:
-    return np.ones(frames, np.bool_) if present is None else np.asarray(present, np.bool_)
-
-
 def why_not_deployable(cell: Cell) -> str | None:
     """Why a cell cannot be deployed as features in, predictions out; None where it can."""
     if cell.recipe.backbones:
@@ -164,6 +158,7 @@ def _described(cell: Cell, store: FeatureStore) -> dict[str, Any]:
     if (reason := why_not_deployable(cell)) is not None:
         raise UserError(f"{cell.label} cannot be deployed: {reason}", "export its predictions instead")
     modalities = {}
+    # An inner cell trains on fewer clips than its fold, and so has statistics of its own.
     trained = splits(cell, store)[0].train
     for modality in modalities_of(cell):
         statistics = statistics_of(store, modality, cell.fold, trained)

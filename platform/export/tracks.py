@@ -47,6 +47,7 @@ def join(members: Sequence[Predictions], targets: Sequence[str]) -> list[Track]:
         for clip, target, values in _tracks(member):
             sums[clip][target].append(values)
     tracks = []
+    # In order of name, whatever order the cells were given in.
     for clip in sorted(sums):
         if missing := [target for target in targets if target not in sums[clip]]:
             raise UserError(
@@ -77,8 +78,7 @@ def _mean(clip: str, target: str, tracks: Sequence[np.ndarray]) -> np.ndarray:
     if not there.any():
         raise UserError(f"clip {clip} has no frame with a prediction of {target}", "train with `invalid: mask`")
     counts = there.sum(axis=0)
-    total = np.where(there, stacked, 0).sum(axis=0)
-    mean: np.ndarray = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+    mean: np.ndarray = np.where(there, stacked, 0).sum(axis=0) / np.where(counts > 0, counts, np.nan)
     return mean
 
 

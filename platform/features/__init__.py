@@ -7,9 +7,4 @@ Public: `FeaturePlan`, `extractors`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "extractors": ["FeaturePlan", "extractors"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"extractors": ["FeaturePlan", "extractors"]})

@@ -95,6 +95,7 @@ class BertWords:
         found = _MARKS.match(word)
         assert found is not None
         before, core, after = (self._ids(found[name]) for name in ("before", "core", "after"))
+        # A token of marks alone: it is then its own core.
         if not core:
             before, core, after = [], self._ids(word), []
         own = range(len(before), min(len(before) + len(core), space))
@@ -167,6 +168,7 @@ def _positions(model: Any, tokenizer: Any) -> int:
     """Pieces at once: the model's positions, less those that RoBERTa's kin keep for padding; 512 at most."""
     positions = int(getattr(model.config, "max_position_embeddings", _LONGEST))
     if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        # They count positions from the padding's number on.
         positions -= int(model.config.pad_token_id) + 1
     return min(_LONGEST, positions, int(min(tokenizer.model_max_length, _LONGEST)))
 
@@ -185,6 +187,7 @@ def _cuts(lengths: Sequence[int], space: int) -> Iterator[tuple[tuple[int, int],
         stretches.append((begin, end))
         if end == len(lengths):
             break
+        # Half a stretch back, so that each word has context on both sides in one of two stretches.
         middle = int(np.searchsorted(ends, ends[begin] + space / 2))
         begin = min(end, max(begin + 1, middle))
     borders = [0, *((late + end) // 2 for (_, end), (late, _) in pairwise(stretches)), len(lengths)]

@@ -14,7 +14,7 @@ from crossfold.datasets.media.face_tracking import FACE_FRONT_END
 from crossfold.datasets.media.sound import AUDIO_FRONT_END, MELS
 from crossfold.datasets.media.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
 from crossfold.datasets.media.word_features import TEXT_FRONT_END
-from crossfold.datasets.store.input_kinds import INPUT_KINDS, SIDES, clip_kind, standardised
+from crossfold.datasets.store.input_kinds import INPUT_KINDS, clip_kind, standardised
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.features.pca_faces import VISUAL_FRONT_END, WIDTH
@@ -88,6 +88,7 @@ class Origin:
 
 def find_extractor(modality: str, name: str) -> Extractor:
     """The extractor of a modality under a name. Raises `UserError` that suggests the nearest one."""
+    # First those that need no torch, which takes seconds to import.
     for row in (*_own(), *_raw()):
         if (row.modality, row.name) == (modality, name):
             return row
@@ -169,7 +170,7 @@ def constants_of(kind: str) -> dict[str, Any]:
 def side_of(kind: str) -> int:
     """Side of the crops that a visual input kind is made of, in pixels."""
     clips = clip_kind(kind)
-    return clips.side if clips is not None else SIDES[[f"crops{side}" for side in SIDES].index(kind)]
+    return clips.side if clips is not None else int(kind.removeprefix("crops"))
 
 
 def face_constants(release: str) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def _check_faces(faceless: Sequence[MediaClip], clips: int) -> None:
             "pip install 'crossfold[faces]' to cut faces out of their videos, or pass --no-faces to do without",
         )
     places = {clip.info.name: (clip.video, side_of_clip(clip.info.name, clip.info.video)) for clip in faceless}
+    # Of two faces in one video only the half of the picture says which is whose.
     subjects = Counter(places.values())
     for clip in faceless:
         place = places[clip.info.name]

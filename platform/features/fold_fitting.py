@@ -55,6 +55,7 @@ def fit_standards(
     for done, clip in enumerate(clips, start=1):
         array, present = stored(scratch, clip, modality)
         shape = array.shape[1:]
+        # Read once and added to every fold that trains on it: reading is what takes time.
         own = Sums()
         own.add(array, present)
         for fold in folds:

@@ -50,6 +50,7 @@ class FrozenBackbone:
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
         """Stored input [N, *shape], N at most `batch` -> float32 [N, D]."""
+        # Kernels, and so the last bits, depend on the shape of a batch.
         filled = np.zeros((self.batch, *raw.shape[1:]), raw.dtype)
         filled[: len(raw)] = raw
         with one_thread(), torch.inference_mode():
@@ -60,6 +61,7 @@ class FrozenBackbone:
         return features
 
 
+# Two: a clip's sound and its face.
 @functools.lru_cache(maxsize=2)
 def frozen(name: str, origin: Origin, device: str) -> FrozenBackbone:
     """The backbone of a name, loaded once per process.
@@ -119,6 +121,7 @@ def _weights_of(extractor: Extractor, origin: Origin) -> dict[str, Any]:
 
 def built(backbone: Backbone, seed: int | None) -> nn.Module:
     """The module with random weights that depend on the seed alone."""
+    # The weights must not depend on what else this process drew.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
         return backbone.build()

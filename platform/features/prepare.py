@@ -28,13 +28,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
-from crossfold.platform.features.fold_fitting import (
-    FoldTask,
-    encode_folds,
-    fit_light,
-    fit_standards,
-    stored,
-)
+from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, stored
 from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
 from crossfold.platform.features.scratch import acquire, owner_tag, prune
@@ -51,10 +45,6 @@ RANDOM = "random-weights"
 _FRAMES_A_PROCESS = 10_000
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Reports nothing."""
-
-
 def prepare(
     workspace: Workspace,
     corpus: str,
@@ -63,7 +53,7 @@ def prepare(
     *,
     processes: int | None = None,
     open_workers: OpenWorkers | None = None,
-    progress: Progress = _silent,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Path:
     """Builds the feature store of a corpus and returns its folder; the same bytes however it was interrupted.
 
@@ -88,6 +78,7 @@ def prepare(
     refuse_errors(inspection.findings, root)
     if not inspection.clips:
         raise UserError(f"{root} holds no clip that {corpus} reads", f"`crossfold validate {corpus} --root {root}`")
+    # Before any clip is read, which takes hours.
     settings.check(inspection, root)
     clips = [clip.info for clip in inspection.clips]
     if asked.folds is not None:
@@ -103,6 +94,7 @@ def prepare(
     job = _Job(workspace.paths.stores, entry, inspection, root, scratch, settings, workers, asked.plugins, progress)
     store = job.build()
     write_json(memo, {"store": store.name, "root": str(root)})
+    # After the memo: a run that is killed in between finds its store.
     shutil.rmtree(scratch, ignore_errors=True)
     prune(workspace.paths.stores, corpus, store.name.rpartition("-")[0], settings.digest)
     return store
@@ -229,6 +221,7 @@ def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Pr
     if asked.folds is not None and asked.folds.is_file():
         digest.update(asked.folds.read_bytes())
     for path in files:
+        # Not the content: videos of a corpus take an hour to read.
         stat = path.stat()
         digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

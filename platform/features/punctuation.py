@@ -49,6 +49,7 @@ class TokenPunctuation:
         marked: list[str] = []
         for begin in range(0, len(words), _WORDS_AT_ONCE):
             end = min(begin + _WORDS_AT_ONCE, len(words))
+            # The model needs the words on both sides of a mark to choose it.
             start = max(0, begin - _CONTEXT)
             labels = self._labels(words[start : end + _CONTEXT])[begin - start : end - start]
             for word, label in zip(words[begin:end], labels, strict=True):
@@ -64,5 +65,6 @@ class TokenPunctuation:
         labels = [""] * len(words)
         for place, word in enumerate(encoded.word_ids(0)):
             if word is not None:
+                # Later pieces replace earlier ones: the mark follows the last piece.
                 labels[word] = str(self.model.config.id2label[chosen[place]])
         return labels

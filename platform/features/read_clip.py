@@ -75,6 +75,7 @@ def _write(folder: Path, modality: str, chunks: Chunks, frames: int) -> None:
     present = np.zeros(frames, np.bool_)
     begin = 0
     for rows, there in chunks:
+        # The first chunk decides type and shape.
         if array is None:
             shape = (frames, *rows.shape[1:])
             array = np.lib.format.open_memmap(folder / f"{modality}.npy", mode="w+", dtype=rows.dtype, shape=shape)
@@ -83,6 +84,7 @@ def _write(folder: Path, modality: str, chunks: Chunks, frames: int) -> None:
         begin += len(rows)
     assert array is not None
     assert begin == frames, f"{begin} of {frames} frames"
+    # The store must not depend on what a decoder gives for a frame without a face.
     array[~present] = 0
     np.save(folder / f"{modality}.present.npy", present)
 
@@ -97,7 +99,7 @@ def _made(task: ClipTask, extractor: Extractor) -> Chunks:
         return _audio(task, extractor, CHUNK)
     network = network_of(task, extractor)
     read = _visual if extractor.modality == "visual" else _audio
-    return _encoded(network, read(task, extractor, network.batch))
+    return ((network.encode(raw), present) for raw, present in read(task, extractor, network.batch))
 
 
 def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
@@ -111,11 +113,6 @@ def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
     return frozen(extractor.backbone, task.weights, task.device)
 
 
-def _encoded(network: "FrozenBackbone", chunks: Chunks) -> Chunks:
-    for raw, present in chunks:
-        yield network.encode(raw), present
-
-
 def _times(clip: MediaClip) -> np.ndarray:
     return clip.times if clip.times is not None else np.arange(clip.info.frames) / clip.info.fps
 
@@ -124,6 +121,7 @@ def _audio(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
     """Front ends of sound. Sound that is not there is absent, and zero."""
     clip, times, fps = task.clip, _times(task.clip), task.clip.info.fps
     kind = DECIBELS.get(extractor.reads)
+    # Spectrograms of a backbone have the rate that it was trained at.
     rate = kind.rate if kind is not None else RATE
     sound = read_sound(clip.audio, rate) if clip.audio is not None else None
     if extractor.name == "logmel":
@@ -172,6 +170,7 @@ def _clips(kind: ClipKind, crops: Chunks) -> Chunks:
         held = np.concatenate([behind, rows])
         ends = np.arange(len(rows)) + reach
         yield held[kind.rows(ends, np.zeros_like(ends))], present
+        # The last pictures of this chunk, which the first clips of the next one begin with.
         behind = held[len(held) - reach :]
 
 

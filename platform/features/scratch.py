@@ -25,9 +25,11 @@ def owner_alive(owner: str) -> bool:
     if machine != _machine() or not process.isdecimal():
         return True
     try:
+        # Signal 0 is not sent: it only finds out whether the process is there.
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
+    # It is there, and belongs to another user.
     except PermissionError:
         return True
     return True

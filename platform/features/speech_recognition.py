@@ -68,6 +68,7 @@ def open_vosk(folder: Path) -> Callable[[], Recogniser]:
 def recognise(sound: np.ndarray, recogniser: Recogniser) -> tuple[Word, ...]:
     """Words of sound float32 [samples] at 16 kHz, in order; times in seconds from its first sample."""
     pcm = np.rint(np.clip(sound, -1, 1) * 32767).astype("<i2")
+    # Vosk checks for the end of an utterance after each piece.
     pieces = (pcm[begin : begin + _SAMPLES_AT_ONCE].tobytes() for begin in range(0, len(pcm), _SAMPLES_AT_ONCE))
     answers = [recogniser.Result() for piece in pieces if recogniser.AcceptWaveform(piece)]
     answers.append(recogniser.FinalResult())

@@ -17,10 +17,7 @@ from crossfold.platform.features import punctuation, speech_recognition
 from crossfold.platform.features.speech_recognition import Recogniser, open_vosk, recognise
 from crossfold.platform.modeling.pretrained_files import find_weights, weights_facts
 
-_MODELS = {
-    "vosk": ("vosk-en-us", speech_recognition.FRONT_END),
-    "punctuation": ("punctuation", punctuation.FRONT_END),
-}
+_MODELS = {"vosk": ("vosk-en-us", speech_recognition.FRONT_END), "punctuation": ("punctuation", punctuation.FRONT_END)}
 """What a part of an extractor's name needs: its weights, and its constants."""
 
 
@@ -65,6 +62,7 @@ def words_of(
         source = kept
         if not kept.is_file():
             sound = read_sound(clip.audio)
+            # A file without a sound track has no words.
             write_transcript(kept, recognise(sound, recogniser()) if sound is not None else ())
     words = read_transcript(source) if source is not None else ()
     if punctuate is None or any(word.text.endswith(tuple(SENTENCE_MARKS)) for word in words):

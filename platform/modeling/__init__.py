@@ -8,9 +8,5 @@ Public: `EmotionModel`, `FrameEncoder`, `build_model`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "emotion_model": ["EmotionModel", "build_model"],
-        "frame_encoder": ["FrameEncoder"],
-    },
+    __name__, submod_attrs={"emotion_model": ["EmotionModel", "build_model"], "frame_encoder": ["FrameEncoder"]}
 )

@@ -42,27 +42,21 @@ class EmotionModel(nn.Module):
         self._narrow = recipe.precision == "bf16"
 
     def forward(
-        self,
-        x: Mapping[str, Tensor],
-        mask_BL: Tensor,
-        notes: Notes | None = None,
-        seeds: Sequence[int] | None = None,
+        self, x: Mapping[str, Tensor], mask_BL: Tensor, notes: Notes | None = None, seeds: Sequence[int] | None = None
     ) -> Tensor:
         """y : B x L x T from x[m] : B x L x I_m, or B x L x F as stored; padded frames influence no real one.
 
         seeds: one per window, of the random crops in training; None: none.
         """
+        # Padding must not reach real frames through a convolution.
         mask_BL1 = mask_BL.unsqueeze(-1)
-        with _precision(mask_BL.device.type, self._narrow):
+        with torch.autocast(mask_BL.device.type, torch.bfloat16) if self._narrow else contextlib.nullcontext():
             features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in self.encoders}
             encoded = {m: encoder(features[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
             z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
             y_BLT = torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
+        # Losses and scores are computed in float32.
         return y_BLT.float() if self._narrow else y_BLT
-
-
-def _precision(device: str, narrow: bool) -> contextlib.AbstractContextManager[object]:
-    return torch.autocast(device, dtype=torch.bfloat16) if narrow else contextlib.nullcontext()
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:
@@ -112,6 +106,7 @@ class Stream:
         first = next(iter(known.values()))
         frames, fresh = first.shape[1], next(iter(x.values())).shape[1]
         y_BLT: Tensor = self._model(known, torch.ones_like(first[..., 0], dtype=torch.bool))
+        # `context` is infinite for an LSTM.
         kept = int(min(frames, self.context))
         self._past = {m: values[:, frames - kept :] for m, values in known.items()}
         return y_BLT[:, frames - fresh :]

@@ -64,6 +64,7 @@ class FrameEncoder(nn.Module):
         ]
         features_NW = torch.cat(passed) if passed else x_BLF.new_zeros(0, self.width, dtype=torch.float32)
         encoded_BLW = features_NW.new_zeros(*mask_BL.shape, self.width)
+        # Padded frames never pass the backbone, which is where the time goes.
         encoded_BLW[mask_BL] = features_NW
         return encoded_BLW
 

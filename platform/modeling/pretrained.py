@@ -49,11 +49,7 @@ def load_backbone(backbone: Backbone, module: nn.Module, folder: Path | None = N
 
 
 def load_into(
-    module: nn.Module,
-    path: Path,
-    *,
-    adapt: Callable[[State], State] = dict,
-    unused: Iterable[str] = (),
+    module: nn.Module, path: Path, *, adapt: Callable[[State], State] = dict, unused: Iterable[str] = ()
 ) -> None:
     """Loads `.safetensors`, or a `.pth` without code, into a module; all of it or, with a `UserError`, nothing.
 
@@ -115,6 +111,7 @@ def read_state(path: Path) -> State:
     except Exception as error:  # a damaged pickle makes its reader raise anything
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path} cannot be read as weights: {reason}", damaged) from None
+    # Training scripts save the state dict under a key, next to their optimiser's.
     for wrap in _WRAPS:
         if isinstance(content, Mapping) and isinstance(content.get(wrap), Mapping):
             content = content[wrap]
@@ -154,6 +151,7 @@ def _evaluated(module: nn.Module, x: Tensor) -> Tensor:
 def fingerprint(backbone: Backbone, module: nn.Module) -> tuple[float, ...]:
     """What a filled backbone gives for one fixed input: mean, standard deviation, six of the features."""
     count = int(np.prod(backbone.frame_shape))
+    # Neither random numbers nor a picture: the same on every machine and version.
     x = torch.sin(torch.arange(count, dtype=torch.float64) ** 1.1).float().reshape(1, *backbone.frame_shape)
     y_D = _evaluated(module, x)[0]
     places = torch.linspace(0, len(y_D) - 1, _PLACES).long()

@@ -58,6 +58,7 @@ def find_weights(name: str, folder: Path | None = None) -> Path:
     """
     entry = weights_entry(name)
     folder = weights_folder(folder)
+    # The name under which the publisher offers it, so that a download can be put there as it is.
     path = folder / entry.place
     advice = f"put {'the folder' if entry.is_folder else 'the file'} {entry.place} from {entry.page} into {folder}"
     other_place = f"{advice}, or name its folder with --weights or CROSSFOLD_WEIGHTS"
@@ -98,6 +99,7 @@ def _absent(entry: Weights, path: Path) -> str:
 def _altered(entry: Weights, path: Path) -> str:
     """What is wrong with the digest, in words; empty if it is right or not known."""
     record = first_use(path)
+    # With nothing to compare, gigabytes need not be read.
     if entry.sha256 is None and not record:
         return ""
     digest = digest_of(entry, path)
@@ -149,6 +151,7 @@ def record_use(path: Path, network: str, sha256: str, output: tuple[float, ...])
         record["outputs"][network] = list(output)
         try:
             write_json(_record_path(path), record)
+        # Shared folders of weights are often read-only.
         except OSError:
             return
     elif not np.allclose(before, output, rtol=0, atol=_TOLERANCE * max(abs(before[1]), 1e-12)):

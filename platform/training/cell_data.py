@@ -45,7 +45,9 @@ def open_data(cell: Cell, store_path: Path, device: str) -> CellData:
     check_inputs(cell.recipe, store, modalities_of(cell))
     fold, selecting = splits(cell, store)
     spec = batch_spec(cell, device)
+    # Of the clips that are trained on: an inner fold has fewer than its outer one.
     statistics = {m: statistics_of(store, m, cell.fold, fold.train) for m in spec.modalities}
+    # Shared by the three splits: a GPU holds one copy.
     arrays = StoreArrays.of(store, spec, statistics)
     training, selection, reported = (
         Split(clips, WindowSource(store, windows_of(cell, store, clips), spec, arrays))

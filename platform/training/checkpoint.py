@@ -12,6 +12,7 @@ from crossfold.platform.core.files import write_bytes
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Writes plain data and tensors, whole or not at all."""
+    # In memory first: the digest of the whole goes before the content.
     held = io.BytesIO()
     torch.save(content, held)
     write_bytes(path, seal(held.getvalue()))

@@ -87,6 +87,7 @@ class Schedule:
             state.bad_epochs += 1
         if state.bad_epochs <= optimizer.plateau_patience:
             return False
+        # As torch's plateau scheduler: one reduction, then the count starts again.
         state.bad_epochs = 0
         return self._lower()
 

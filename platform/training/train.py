@@ -133,6 +133,7 @@ class _Run:
         self.optimizer = make_optimizer(self.parameters, cell.recipe.optimizer)
         self.progress = Progress()
         release(model.frames, cell.recipe, self.schedule.groups)
+        # Until an epoch has a score, these are the best weights.
         self.best_state = _copy(model)
 
     @property
@@ -143,6 +144,7 @@ class _Run:
     def train_epoch(self) -> float:
         """One pass over the windows; returns the mean loss per window."""
         batch = self.cell.recipe.batch
+        # From its own seed, so that a resumed run has the order of one that was never stopped.
         order = np.random.default_rng(batch_seed(self.cell, self.progress.epoch)).permutation(len(self.source))
         starts = range(0, len(order), batch)
         self.model.train()
