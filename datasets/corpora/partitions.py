@@ -118,7 +118,7 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
         raise UserError(f"{path} is not a file of folds ({error!r})", again) from None
     if digest != _digest(content):
         raise UserError(
-            f"{path}: its folds are not those of its sha256 {digest[:12]}...", "fetch it again, or write anew"
+            f"{path}: its folds are not those of its sha256 {digest[:12]}...", "fetch it again, or write it again"
         )
     if [fold.index for fold in folds] != list(range(len(folds))) or not folds:
         raise UserError(f"{path}: folds {[fold.index for fold in folds]}", "number them from 0 without gaps")

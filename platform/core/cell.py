@@ -64,7 +64,7 @@ class Cell(BaseModel):
     """Revision of the system's mathematics, raised when its numbers change on purpose."""
 
     def identity(self) -> dict[str, Any]:
-        """The mapping that is hashed. What of a recipe does not tell cells apart stays outside."""
+        """The mapping that is hashed. `OUTSIDE_IDENTITY` of the recipe stays outside."""
         identity = self.model_dump(mode="json", exclude={"recipe"} | ({"inner"} if self.inner is None else set()))
         return identity | {"recipe": self.recipe.identity()}
 
@@ -77,7 +77,7 @@ class Cell(BaseModel):
     @cached_property
     def around_seed(self) -> tuple[str, str]:
         """The canonical JSON of `identity()` before and after the seed."""
-        return self._spelled(self.recipe.identity_json)
+        return self._canonical(self.recipe.identity_json)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic has it, without the id of the original: a copy with changes is another cell."""
@@ -87,14 +87,14 @@ class Cell(BaseModel):
         return copied
 
     def with_seed(self, seed: int) -> Self:
-        """The same cell with another seed; what the two share is checked and spelled once."""
+        """The same cell with another seed; what the two share is checked and written once."""
         shared = self.around_seed
         copied = self.model_copy(update={"seed": seed})
         copied.__dict__["around_seed"] = shared
         return copied
 
-    def _spelled(self, recipe_json: str) -> tuple[str, str]:
-        """`around_seed`, with the recipe spelled once for all cells that share it."""
+    def _canonical(self, recipe_json: str) -> tuple[str, str]:
+        """`around_seed`, with the recipe written once for all cells that share it."""
         before: dict[str, Any] = {"corpus": self.corpus, "fold": self.fold, "params": self.params}
         before["protocol"] = self.protocol
         if self.inner is not None:
@@ -114,7 +114,7 @@ class Cell(BaseModel):
         return self.label_of(self.system)
 
     def label_of(self, variant: str) -> str:
-        """The label under another name for the system, such as one that tells its variants apart."""
+        """The label under another name for the system, such as one that distinguishes its variants."""
         inner = f" inner {self.inner.index + 1}/{self.inner.of}" if self.inner else ""
         held_out = " held out" if self.recipe.selection == "held_out" and not self.inner else ""
         return f"{variant} {self.target} fold {self.fold}{inner} seed {self.seed}{held_out} [{self.cell_id[:6]}]"
@@ -123,7 +123,7 @@ class Cell(BaseModel):
 def pair_key(cell: Cell) -> str:
     """Equal for two cells that differ in `recipe.selection` only: the two sides of the papers' optimism."""
     unselected = canonical_json({k: v for k, v in cell.recipe.identity().items() if k != "selection"})
-    before, after = cell._spelled(unselected)
+    before, after = cell._canonical(unselected)
     return _first_digits(f"{before}{cell.seed}{after}")
 
 

@@ -13,7 +13,7 @@ LISTED = 12
 
 
 class UserError(ValueError):
-    """Something a user can mend. Says the value, the rule it breaks, and what to do; the CLI exits with 2."""
+    """Something that a user can fix. Says the value, the rule it breaks, and what to do; the CLI exits with 2."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem

@@ -1,4 +1,4 @@
-"""How a trained cell is looked at: chains of post-processing and batteries of stress. Outside the cell's identity."""
+"""How a trained cell is evaluated: chains of post-processing and stress suites. Outside the cell's identity."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ SUITES: Mapping[str, tuple[Stress, ...]] = {
         Stress(kind="shifted", strengths=(-2.0, -0.5, 0.5, 2.0, 8.0)),
     ),
 }
-"""The batteries that have a name. One entry costs one prediction of the reported split."""
+"""The suites that have a name. One entry costs one prediction of the reported split."""
 
 
 def _named(what: str, known: Mapping[str, Any]) -> BeforeValidator:
@@ -149,11 +149,11 @@ def _named(what: str, known: Mapping[str, Any]) -> BeforeValidator:
 
 
 PostChain = Annotated[Chain, _named("chain", CHAINS)]
-StressSuite = Annotated[tuple[Stress, ...], _named("battery", SUITES)]
+StressSuite = Annotated[tuple[Stress, ...], _named("stress suite", SUITES)]
 
 
 class Evaluation(FrozenModel):
-    """How cells are looked at: what `rescore` computes anew."""
+    """How cells are evaluated: what `rescore` computes again."""
 
     post: PostChain = Chain()
     stress: StressSuite = ()
@@ -164,11 +164,11 @@ class Evaluation(FrozenModel):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:12]
 
 
-def strengths_of(battery: Sequence[Stress], modalities: Sequence[str]) -> list[tuple[str, str, float]]:
-    """(kind, modality, strength) of every entry, in the order of the battery, each once."""
+def strengths_of(suite: Sequence[Stress], modalities: Sequence[str]) -> list[tuple[str, str, float]]:
+    """(kind, modality, strength) of every entry, in the order of the suite, each once."""
     found = [
         (stress.kind, modality, strength)
-        for stress in battery
+        for stress in suite
         for modality in (modalities if stress.modality == "each" else (stress.modality,))
         for strength in stress.strengths
         if modality in modalities

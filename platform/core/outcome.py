@@ -42,7 +42,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """A reporter that nobody listens to."""
+    """A reporter that does nothing."""
 
     def epoch(self, cell_id: str, report: EpochReport) -> None:
         """Does nothing."""

@@ -1,16 +1,17 @@
-"""Who works on clips: this process, or several beside it. Ray tasks offer the same (`edge/ray_extraction.py`)."""
+"""Who works on clips: this process, or several next to it. Ray tasks offer the same (`edge/fleet/task_pool.py`)."""
 
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from crossfold.platform.core.errors import UserError
 
 Work = Callable[[Any], UserError | None]
 """Works on one task and leaves its result on disk; returns what is wrong with the task's files."""
+Result = TypeVar("Result")
 
 
 class Workers(Protocol):
@@ -27,8 +28,8 @@ class LocalWorkers:
     def __init__(self, processes: int) -> None:
         self.processes = processes
 
-    def __call__(self, work: Work, tasks: Sequence[Any]) -> Iterator[tuple[int, UserError | None]]:
-        """As in `Workers`."""
+    def __call__(self, work: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[tuple[int, Result]]:
+        """As in `Workers`, with whatever `work` returns."""
         processes = min(self.processes, len(tasks))
         if processes <= 1:
             yield from ((index, work(task)) for index, task in enumerate(tasks))

@@ -10,7 +10,7 @@ from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation,
 from crossfold.platform.core.hashing import canonical_json
 
 OUTSIDE_IDENTITY = ("name", "joint_targets", "post", "stress")
-"""Fields of a recipe that do not tell cells apart: a label, what the cell's targets say, and how a run is looked at."""
+"""Fields that are in no cell's identity: a label, what the cell's targets say, and how a run is evaluated."""
 
 
 class Temporal(FrozenModel):
@@ -19,7 +19,7 @@ class Temporal(FrozenModel):
     kind: Literal["identity", "none", "tcn", "lstm", "bilstm"] = "tcn"
     """All but `bilstm` are causal. LSTMs stand before the fusion in the cited RJCA (A14).
 
-    `none` is a linear map a frame; `identity` is nothing at all, so d_m is the width of the features.
+    `none` is a linear map of each frame; `identity` is nothing at all, so d_m is the width of the features.
     """
     width: int = Field(64, ge=1)
     """d_m, the width each modality enters the fusion with."""
@@ -63,14 +63,14 @@ class Loss(FrozenModel):
     scope: Literal["window", "batch"] = "window"
     """E2: CCC of each window averaged, or one CCC over all frames of the batch."""
     mse_weight: float = Field(1.0, gt=0)
-    """What the mean square counts beside `1 - CCC` in `ccc+mse`."""
+    """The weight of the mean square next to `1 - CCC` in `ccc+mse`."""
 
 
 class Forced(FrozenModel):
     """A rate that replaces every other rule from some epoch on, as the trainer released with 000 forces it (G2e)."""
 
     after: int = Field(5, ge=0)
-    """Epochs that keep the ordinary rate, beside epoch 0."""
+    """Epochs that keep the ordinary rate, after epoch 0."""
     lr: float = Field(1e-3, gt=0)
     factor: float = Field(0.8, gt=0, le=1)
     every: int = Field(2, ge=1)
@@ -86,9 +86,9 @@ class Optimizer(FrozenModel):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     min_lr: float = Field(1e-8, ge=0)
-    """Where backbones thaw, a reduction below it ends the stage (E5); elsewhere the rate stays at it."""
+    """Where backbones are unfrozen, a reduction below it ends the stage (E5); elsewhere the rate stays at it."""
     warmup_epochs: int = Field(0, ge=0)
-    """First epochs of training, and of each stage of thawing, in which the rate is warmed up."""
+    """First epochs of training, and of each stage of unfreezing, in which the rate is warmed up."""
     warmup: Literal["printed", "release"] = "printed"
     """E4: each of these epochs ramps from 0 to `lr`; or, as released with 002, epoch e of n to `lr` (e + 1) / n^2."""
     plateau_patience: int = Field(5, ge=0)
@@ -106,13 +106,13 @@ class Thaw(FrozenModel):
     modalities: tuple[str, ...] | None = None
     """Backbones that are released; None: all. 003 releases the visual one only (E8)."""
     groups: int = Field(3, ge=0, le=3)
-    """Groups that are released, one a stage, the first at epoch 0; 0 keeps backbones frozen."""
+    """Groups that are released, one per stage, the first at epoch 0; 0 keeps backbones frozen."""
     at_once: bool = False
     """Everything trains from epoch 0, in one stage (004's separately trained nets)."""
     reset_optimizer: bool = True
     """A new stage begins with fresh moments and the best state so far, as released with 002."""
     reset_patience: bool = True
-    """E9: early stopping counts anew from each stage."""
+    """E9: early stopping counts from the start of each stage."""
     always: bool = False
     """Go through the stages also in feature mode, where they release nothing, as the release does."""
 
@@ -125,7 +125,7 @@ class Clip(FrozenModel):
     label: Literal["mean", "last"] = "mean"
     """D9: the target of a clip in training. Scores stay at annotation rate: a prediction holds for all its frames."""
     feature: Literal["last", "middle", "mean"] = "last"
-    """What is fed of a clip: its last frame (where clips of pictures and of sound end), its middle one, or the mean."""
+    """The input of a clip: its last frame (where clips of pictures and of sound end), its middle one, or the mean."""
 
 
 class Recipe(FrozenModel):
@@ -134,7 +134,7 @@ class Recipe(FrozenModel):
     name: str = "custom"
     """A label; recipes that differ only in name are the same recipe."""
     joint_targets: bool = False
-    """E1, for sweeps that do not say: one model with a head a target, or a model a target. The cell's targets tell."""
+    """E1, for sweeps that do not say: one model with a head per target, or a model per target."""
     window: int = Field(300, ge=2)
     """L, indices of a window (spec 0)."""
     hop: int = Field(200, ge=1)
@@ -174,7 +174,7 @@ class Recipe(FrozenModel):
     """Share of the training videos that picks the epoch when `selection` is `held_out`."""
 
     post: PostChain = Chain()
-    """Post-processing shown beside the raw score: `none`, `ca2021`, `dca2024`, or steps. Outside the identity."""
+    """Post-processing shown next to the raw score: `none`, `ca2021`, `dca2024`, or steps. Outside the identity."""
     stress: StressSuite = SUITES["default"]
     """Damage each cell is scored under too: `none`, `quick`, `default`, `full`, or a list. Outside the identity."""
 
@@ -202,16 +202,16 @@ class Recipe(FrozenModel):
 
     @property
     def identity_json(self) -> str:
-        """The canonical JSON of `identity()`; spelled once for all cells that share this very object."""
-        return _spelled(_Itself(self))
+        """The canonical JSON of `identity()`; written once for all cells that share this very object."""
+        return _canonical(_Itself(self))
 
     @property
     def evaluation(self) -> Evaluation:
-        """How its cells are looked at."""
+        """How its cells are evaluated."""
         return Evaluation(post=self.post, stress=self.stress)
 
     def groups_to_thaw(self) -> int:
-        """Stages of training in which a group of backbone layers is released, one a stage; 0: one plain stage."""
+        """Stages of training in which a group of backbone layers is released, one per stage; 0: one plain stage."""
         stages = self.backbones or self.thaw.always
         return self.thaw.groups if stages and not self.thaw.at_once else 0
 
@@ -230,5 +230,5 @@ class _Itself:
 
 
 @lru_cache(maxsize=64)
-def _spelled(key: _Itself) -> str:
+def _canonical(key: _Itself) -> str:
     return canonical_json(key.recipe.identity())

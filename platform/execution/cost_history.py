@@ -94,11 +94,11 @@ class CostFile(Generic[Cost]):
                 write_json(path, {key: self.encode(cost) for key, cost in {**known, **change(known)}.items()})
 
 
-def _duration(facts: Mapping[str, Any]) -> DurationStats:
-    return DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"]))
-
-
-DURATIONS = CostFile(lambda paths: paths.durations, _duration, asdict)
+DURATIONS = CostFile(
+    lambda paths: paths.durations,
+    lambda facts: DurationStats(float(facts["probed"]), float(facts["measured"]), int(facts["cells"])),
+    asdict,
+)
 """How long cells take."""
 PEAKS: CostFile[Mapping[Kind, int]] = CostFile(
     lambda paths: paths.memory, lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()}, dict

@@ -27,7 +27,7 @@ from crossfold.platform.modeling.frame_encoder import load_weights
 from crossfold.platform.modeling.pretrained_files import weights_folder
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
-from crossfold.platform.training.train import Trained, train
+from crossfold.platform.training.train import train
 from crossfold.platform.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -125,18 +125,24 @@ def run_cell(
         result, parts = evaluate(data, evaluation_of(cell), model)
         flops = flops_of_window(model, data.reported.source)
         peak = measured()
+    progress = trained.progress
     costs = {"parameters": sum(p.numel() for p in model.parameters()), "flops_per_window": flops}
     committed = workspace.commit(
         cell,
         result={
             "status": "done",
             "cell_id": cell.cell_id,
-            "selection": _selection(trained),
+            "selection": {
+                "best_epoch": progress.best_epoch + 1,
+                "epochs": progress.epoch,
+                "best_ccc": progress.best_ccc,
+                "end": trained.end,
+            },
             "model": costs | ({"weights": weights} if weights else {}),
             **score(result.predictions, data.store),
             **parts,
         },
-        curve=pd.DataFrame(trained.progress.curve),
+        curve=pd.DataFrame(progress.curve),
         predictions=result.predictions,
         env={
             "finished_at": utc_now(),
@@ -144,7 +150,7 @@ def run_cell(
             "device": device,
             "determinism": cell.recipe.determinism,
             "precision": cell.recipe.precision,
-            "train_seconds": trained.progress.seconds,
+            "train_seconds": progress.seconds,
             "seconds": monotonic() - started,
             "machine": describe_machine(),
             "versions": versions(),
@@ -154,16 +160,6 @@ def run_cell(
     )
     if not committed:
         logger.info("cell %s was finished by another attempt first", cell.cell_id)
-
-
-def _selection(trained: Trained) -> dict[str, object]:
-    progress = trained.progress
-    return {
-        "best_epoch": progress.best_epoch + 1,
-        "epochs": progress.epoch,
-        "best_ccc": progress.best_ccc,
-        "end": trained.end,
-    }
 
 
 def describe_machine() -> dict[str, Any]:

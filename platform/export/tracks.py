@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
@@ -56,7 +57,8 @@ def join(members: Sequence[Predictions], targets: Sequence[str]) -> list[Track]:
             )
         columns = [_mean(clip, target, sums[clip][target]) for target in targets]
         missing_frames = np.isnan(np.stack(columns)).any(axis=0)
-        values = np.stack([_filled(column) for column in columns], axis=1).astype(np.float32)
+        # The last value before a gap holds through it; before the first value, that one does.
+        values = pd.DataFrame(np.stack(columns, axis=1)).ffill().bfill().to_numpy(np.float32)
         tracks.append(Track(clip, values, int(missing_frames.sum())))
     return tracks
 
@@ -80,11 +82,3 @@ def _mean(clip: str, target: str, tracks: Sequence[np.ndarray]) -> np.ndarray:
     counts = there.sum(axis=0)
     mean: np.ndarray = np.where(there, stacked, 0).sum(axis=0) / np.where(counts > 0, counts, np.nan)
     return mean
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    """The last value before a gap holds through it; before the first value, that one does."""
-    there = np.flatnonzero(~np.isnan(values))
-    source = np.maximum(np.searchsorted(there, np.arange(len(values)), side="right") - 1, 0)
-    filled: np.ndarray = values[there[source]]
-    return filled

@@ -35,15 +35,12 @@ def fit_light(
     for done, clip in enumerate(clips, start=1):
         member = frozenset(index for index, train in trains.items() if clip.info.name in train)
         if member:
-            sums[member] = sums.get(member, Moments.none()) + _moments(clip, scratch, stride)
+            faces, present = stored(scratch, clip, "visual")
+            labelled = (np.isfinite(clip.labels) & (clip.labels != UNLABELLED)).all(1)
+            measures = measure(faces[np.flatnonzero(present & labelled)[::stride]])
+            sums[member] = sums.get(member, Moments.none()) + Moments.of(measures)
         fitted(done, len(clips))
     return {index: LightEncoder.fit(moments for member, moments in sums.items() if index in member) for index in trains}
-
-
-def _moments(clip: MediaClip, scratch: Path, stride: int) -> Moments:
-    faces, present = stored(scratch, clip, "visual")
-    labelled = (np.isfinite(clip.labels) & (clip.labels != UNLABELLED)).all(1)
-    return Moments.of(measure(faces[np.flatnonzero(present & labelled)[::stride]]))
 
 
 def fit_standards(

@@ -7,6 +7,8 @@ import shutil
 import socket
 from pathlib import Path
 
+import psutil
+
 _OWNER = ".owner"
 
 
@@ -22,17 +24,7 @@ def _machine() -> str:
 def owner_alive(owner: str) -> bool:
     """Whether the process of an owner may still run; one on another machine always may."""
     machine, _, process = owner.partition("-")
-    if machine != _machine() or not process.isdecimal():
-        return True
-    try:
-        # Signal 0 is not sent: it only finds out whether the process is there.
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    # It is there, and belongs to another user.
-    except PermissionError:
-        return True
-    return True
+    return machine != _machine() or not process.isdecimal() or psutil.pid_exists(int(process))
 
 
 def acquire(folder: Path) -> str | None:

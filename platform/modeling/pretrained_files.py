@@ -66,8 +66,8 @@ def find_weights(name: str, folder: Path | None = None) -> Path:
         raise UserError(f"weights {name!r} ({entry.title}) are missing: {wrong}", other_place)
     if wrong := _altered(entry, path):
         recorded = entry.sha256 is None and first_use(path)
-        anew = f"{advice}, or delete {_record_path(path).name} there to accept these"
-        raise UserError(f"weights {name!r}: {wrong}", anew if recorded else other_place)
+        accept = f"{advice}, or delete {_record_path(path).name} there to accept these"
+        raise UserError(f"weights {name!r}: {wrong}", accept if recorded else other_place)
     return path
 
 

@@ -21,10 +21,8 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from crossfold.datasets.media.container import import_av
 from crossfold.datasets.media.transcripts import Word, write_transcript
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import whole_folder
+from crossfold.platform.core.process_pool import LocalWorkers
 
 VERSION = 2
 """Raised whenever the same arguments give other files."""
@@ -157,24 +156,16 @@ def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: st
 def _make_all(jobs: Sequence[_Job], processes: int | None) -> Iterator[tuple[_Job, list[LatentScript]]]:
     """Make every video, here or in fresh processes, and give each back as it is finished."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(len(jobs), usable if processes is None else processes)
-    if workers == 1:
-        for job in jobs:
-            yield job, _make_video(job)
-        return
-    # Forking a process that may hold torch or Ray threads can hang; spawned ones start clean.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        # The video with two faces takes twice as long: it starts first.
-        waiting = {pool.submit(_make_video, job): job for job in sorted(jobs, key=lambda j: -len(j.roles))}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # The video with two faces takes twice as long: it starts first.
+    ordered = sorted(jobs, key=lambda job: -len(job.roles))
+    for index, scripts in LocalWorkers(processes or usable)(_make_video, ordered):
+        yield ordered[index], scripts
 
 
 def _make_video(job: _Job) -> list[LatentScript]:
     """Write one video with its sound, words, crops and annotations; return the script of each role."""
+    from scipy.io import wavfile
+
     layout = find_layout(job.layout)
     scripts, speeches, films = [], [], []
     for role in job.roles:
@@ -188,7 +179,9 @@ def _make_video(job: _Job) -> list[LatentScript]:
         films.append(film(cast_looks(looks), script, speech.loudness, camera))
         layout.annotate(job.root, role, script, ratings)
     samples, words = _mix(job, speeches)
-    _write_wav(job.root / layout.sound.format(job.video), samples)
+    sound = job.root / layout.sound.format(job.video)
+    sound.parent.mkdir(parents=True, exist_ok=True)
+    wavfile.write(sound, SAMPLE_RATE, np.rint(samples * 32767).astype("<i2"))
     write_transcript(job.root / "transcripts" / f"{job.video}.json", words)
     _write_pictures(job, films, samples)
     return scripts
@@ -264,14 +257,6 @@ def _sound(av: Any, samples: Array, offset: int) -> Any:
     frame.pts = offset
     frame.time_base = Fraction(1, SAMPLE_RATE)
     return frame
-
-
-def _write_wav(path: Path, samples: Array) -> None:
-    """Write 16-bit mono PCM."""
-    from scipy.io import wavfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wavfile.write(path, SAMPLE_RATE, np.rint(samples * 32767).astype("<i2"))
 
 
 def _write_truth(root: Path, jobs: Sequence[_Job], done: Mapping[str, Sequence[LatentScript]]) -> None:

@@ -65,7 +65,7 @@ def evaluated(spanned_store, tiny_cell):
 
 
 @pytest.mark.parametrize("system", ["rjca+dca", "concat", "unimodal_audio"])
-def test_each_entry_of_the_battery_once(evaluated, system):
+def test_each_entry_of_the_suite_once(evaluated, system):
     data, _, result, parts = evaluated(system)
     raw = score(result.predictions, data.store)["metrics"]
     entries = parts["stress"]
