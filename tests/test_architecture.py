@@ -113,6 +113,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "platform/features",
         "platform/training",
         "platform/scheduling",
+        "fusion_models",
         "fusion_models/backbones",
         "sweeps",
     ),

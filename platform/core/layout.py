@@ -1,5 +1,6 @@
 """The names of everything in a workspace; the layout at a URL is the same."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,16 @@ RECORD = "files"
 HASHED = "result.json"
 """The file whose content is hashed: small, and read by every table. Of the others the size is compared, so that one
 second is enough for thousands of cells."""
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made again: `CROSSFOLD_CACHE`, else `crossfold` in the user's cache folder.
+
+    Raises `RuntimeError` where the user has no home folder.
+    """
+    if chosen := os.environ.get("CROSSFOLD_CACHE"):
+        return Path(chosen).resolve()
+    return (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossfold").resolve()
 
 
 class WorkspacePaths:

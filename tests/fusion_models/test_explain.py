@@ -7,7 +7,8 @@ import torch
 
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli.catalog import describe, explain
+from crossfold.platform.edge.cli.catalog import explain
+from crossfold.platform.edge.terminal.system_rows import system_facts
 
 WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 
@@ -15,7 +16,7 @@ WIDTHS = {"audio": 4, "visual": 5, "text": 3}
 @pytest.mark.parametrize("name", system_names())
 def test_every_system_can_be_explained(name):
     system = find_system(name)
-    facts = describe(system, system.params(), WIDTHS, 6)
+    facts = system_facts(system, system.params(), WIDTHS, 6)
     fusion = system.build(system.params(), WIDTHS, 6)
     assert facts["parameters"] == sum(p.numel() for p in fusion.parameters())
     assert facts["equations"]
@@ -29,7 +30,7 @@ def test_every_system_can_be_explained(name):
 def test_flops_are_those_of_the_matrix_products():
     """CA at widths 4 and 5, L = 6: X_a W, (X_a W) X_v', and two maps, at two FLOPs a multiplication."""
     system = find_system("ca")
-    assert describe(system, system.params(), WIDTHS, 6)["flops_per_window"] == 2 * (
+    assert system_facts(system, system.params(), WIDTHS, 6)["flops_per_window"] == 2 * (
         6 * 4 * 5 + 6 * 5 * 6 + 6 * 6 * 4 + 6 * 6 * 5
     )
 
@@ -67,5 +68,5 @@ def test_a_wrong_name_answers_with_the_nearest_and_explaining_leaves_the_generat
     with pytest.raises(UserError, match="did you mean 'hgrjca'"):
         explain("hgrjcaa")
     before = torch.get_rng_state()
-    describe(find_system("ca"), find_system("ca").params(), WIDTHS, 6)
+    system_facts(find_system("ca"), find_system("ca").params(), WIDTHS, 6)
     assert torch.equal(torch.get_rng_state(), before)

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.core.errors import RemoteUnavailable, UserError
+from crossfold.platform.core.errors import FleetError, RemoteUnavailable, UserError
 from crossfold.platform.edge.cli import (
     catalog,
+    cell,
     data,
     export,
     health,
@@ -23,48 +24,57 @@ from crossfold.platform.edge.cli import (
     search,
     status,
     tracking,
-    why,
 )
 from crossfold.platform.edge.terminal.console import err, print_error
-from crossfold.platform.workspace.disk_space import FULL, disk_full_error
 
-app = typer.Typer(
-    name="crossfold",
-    help="Benchmarks of audio-visual fusion for dimensional emotion recognition: train, compare, report.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-corpus = typer.Typer(help="Make one of the embedded corpora.", no_args_is_help=True)
-mlflow = typer.Typer(help="The MLflow mirror of the workspace.", no_args_is_help=True)
-app.add_typer(corpus, name="corpus")
-app.add_typer(mlflow, name="mlflow")
+GROUPS = {
+    "": (
+        run.demo,
+        data.validate,
+        data.prepare,
+        catalog.list_,
+        catalog.explain,
+        status.plan,
+        run.run,
+        search.search,
+        run.submit,
+        status.status,
+        report.report,
+        cell.why,
+        cell.rerun,
+        rescore.rescore,
+        merge.merge,
+        export.export,
+        data.folds,
+        health.check,
+        catalog.cite,
+        health.doctor,
+    ),
+    "corpus": (data.puppets, data.synthetic),
+    "mlflow": (tracking.ui, tracking.sync),
+}
+"""The commands of each group, in the order of `--help`; the first ones stand alone."""
+ABOUT = {
+    "": "Benchmarks of audio-visual fusion for dimensional emotion recognition: train, compare, report.",
+    "corpus": "Make one of the embedded corpora.",
+    "mlflow": "Show the results in MLflow.",
+}
 
-app.command()(run.demo)
-corpus.command("puppets")(data.corpus_puppets)
-corpus.command("synthetic")(data.corpus_synthetic)
-app.command()(data.validate)
-app.command()(data.prepare)
-app.command("list")(catalog.list_)
-app.command()(catalog.explain)
-app.command()(status.plan)
-app.command()(run.run)
-app.command()(search.search)
-app.command()(run.submit)
-app.command()(status.status)
-app.command()(report.report)
-app.command()(why.why)
-app.command()(run.rerun)
-app.command()(rescore.rescore)
-app.command()(merge.merge)
-app.command()(export.export)
-app.command()(data.folds)
-app.command()(health.check)
-app.command()(catalog.cite)
-app.command()(health.doctor)
-mlflow.command("ui")(tracking.mlflow_ui)
-mlflow.command("sync")(tracking.mlflow_sync)
+
+def _build() -> typer.Typer:
+    groups = {
+        name: typer.Typer(help=about, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+        for name, about in ABOUT.items()
+    }
+    for name, commands in GROUPS.items():
+        for command in commands:
+            groups[name].command(command.__name__.rstrip("_"))(command)
+        if name:
+            groups[""].add_typer(groups[name], name=name)
+    return groups[""]
+
+
+app = _build()
 
 
 @app.callback(invoke_without_command=True)
@@ -103,25 +113,25 @@ def main(arguments: list[str] | None = None) -> None:
             err.print("stopped; the same command continues")
         raise
     except UserError as error:
-        print_error(error)
-        sys.exit(2)
-    except RuntimeError as error:
-        fleet = sys.modules.get("crossfold.platform.scheduling.local_fleet")
-        if fleet is None or not isinstance(error, fleet.FleetError):
-            raise
-        print_error(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"))
-        sys.exit(1)
+        _end(error, 2)
+    except FleetError as error:
+        _end(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"), 1)
     except RemoteUnavailable as error:
-        print_error(UserError(f"the workspace is away: {error}", "nothing is lost, and the same command continues"))
-        sys.exit(1)
+        remedy = "nothing is lost, and the same command continues"
+        _end(UserError(f"the workspace cannot be reached: {error}", remedy), 1)
     except OSError as error:
+        from crossfold.platform.workspace.disk_space import FULL, disk_full_error
+
         if error.errno in FULL:
-            print_error(disk_full_error(error))
-            sys.exit(1)
+            _end(disk_full_error(error), 1)
         if error.filename is None:
             raise
-        print_error(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"))
-        sys.exit(2)
+        _end(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"), 2)
+
+
+def _end(error: UserError, code: int) -> None:
+    print_error(error)
+    sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> None:

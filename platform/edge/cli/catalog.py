@@ -1,23 +1,14 @@
 """What Crossfold has to offer: `crossfold list`, `explain`, `cite`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli.options import JsonOption, PluginOption
-from crossfold.platform.edge.terminal.console import emit, out
-from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
-
-if TYPE_CHECKING:
-    from crossfold.fusion_models.system import System
-    from crossfold.platform.core.base_model import FrozenModel
-from pathlib import Path
-
-from crossfold.platform.core.errors import did_you_mean
-from crossfold.platform.edge.cli.options import WeightsOption, WorkspaceOption
-from crossfold.platform.edge.terminal.encoder_rows import backbone_rows, extractor_rows, weights_rows
-from crossfold.platform.edge.terminal.recipe_rows import difference_rows, recipe_list
+from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, out, say
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 """d_m of 001 and 002: VGGish, ResNet-50, BERT."""
@@ -28,7 +19,7 @@ def explain(
         str | None, typer.Argument(help="A system, such as hgrjca or ca+dca.", show_default=False)
     ] = None,
     width: Annotated[
-        list[str] | None, typer.Option("--width", help="modality=width, such as audio=64.", show_default=False)
+        list[str] | None, typer.Option(help="modality=width, such as audio=64.", show_default=False)
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -51,126 +42,60 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    improves: Annotated[int, typer.Option(help="Recipe: epochs in which the validation CCC is taken to rise.")] = 10,
-    as_json: JsonOption = False,
-    plugin: PluginOption = None,
+    improves: Annotated[int, typer.Option(help="Recipe: epochs in which the validation CCC is assumed to rise.")] = 10,
+    as_json: options.Json = False,
+    plugin: options.Plugin = None,
 ) -> None:
-    """What a system computes, or, with --recipe, how its training runs and where every value comes from."""
+    """Show what a system computes; with --recipe, how its training runs and where every value comes from."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.core.registry import load_plugin
+    from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
+    from crossfold.platform.edge.terminal.system_rows import system_facts
 
-    for path in plugin or ():
-        load_plugin(path)
     if (system is None) == (recipe is None):
         raise UserError("explain takes a system or a recipe", "crossfold explain hgrjca, or explain --recipe rjcma2024")
-    if recipe is not None:
-        said = recipe_facts(recipe, _values(set_), windows, corpus_frames, improves)
-        if as_json:
-            emit(said, True)
-        else:
-            _print_recipe(said)
-        return
-    assert system is not None
-    found = find_system(system)
-    params = found.params.parse(_values(set_), f"--set of {system}")
-    facts = describe(found, params, DEFAULT_WIDTHS | _widths(width), frames)
+    values = options.key_values(set_, "--set")
+    if system is not None:
+        found = find_system(system)
+        params = found.params.parse(values, f"--set of {system}")
+        facts, show = system_facts(found, params, DEFAULT_WIDTHS | _widths(width), frames), _print_system
+    else:
+        assert recipe is not None
+        facts, show = recipe_facts(recipe, values, windows, corpus_frames, improves), _print_recipe
     if as_json:
         emit(facts, True)
-        return
-    _print(facts)
+    else:
+        show(facts)
 
 
-def describe(system: "System", params: "FrozenModel", widths: dict[str, int], frames: int) -> dict[str, Any]:
-    """Everything `explain` says, as plain data. Runs one window through a freshly built module."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from crossfold.fusion_models.catalogue import documentation
-    from crossfold.fusion_models.system import Features
-
-    modalities = system.modalities_for(params)
-    used = {m: widths[m] for m in modalities}
-    with torch.random.fork_rng(), torch.no_grad():
-        fusion = system.build(params, used, frames).eval()
-        x = {m: torch.randn(1, frames, d) for m, d in used.items()}
-        notes: dict[str, torch.Tensor] = {}
-        with FlopCounterMode(display=False) as counter:
-            z_BLZ = fusion(Features(x, torch.ones(1, frames, dtype=torch.bool)), notes)
-    shapes = [{"name": f"X_{m}", "kind": "input", "shape": [frames, d]} for m, d in used.items()]
-    shapes += [{"name": n, "kind": "weight", "shape": list(p.shape)} for n, p in fusion.named_parameters()]
-    shapes += [{"name": n, "kind": "intermediate", "shape": list(v.shape[1:])} for n, v in notes.items()]
-    shapes.append({"name": "Z", "kind": "output", "shape": list(z_BLZ.shape[1:])})
-    context = system.context(params)
-    unseen = any(isinstance(module, torch.nn.LSTM) for module in fusion.modules())
-    return {
-        "system": system.name,
-        "title": system.title,
-        "source": system.source,
-        "modalities": list(modalities),
-        "about": documentation(system.name),
-        "equations": system.equations.splitlines(),
-        "shapes": shapes,
-        "parameters": sum(p.numel() for p in fusion.parameters()),
-        "flops_per_window": counter.get_total_flops(),
-        "flops_note": "torch's counter does not see LSTM kernels" if unseen else "",
-        "streams": context is not None,
-        "switches": _switches(system, params),
-        "released": dict(system.released),
-        "bibtex": system.bibtex,
-    }
-
-
-def _switches(system: "System", params: "FrozenModel") -> list[dict[str, Any]]:
-    """Every parameter; `departs` where its value is not the resolved reading of the print."""
-    fields = type(params).model_fields
-    given = params.model_dump(mode="json")
-    resolved = system.params().model_dump(mode="json")
-    return [
-        {
-            "switch": name,
-            "value": given[name],
-            "default": resolved[name],
-            "departs": given[name] != resolved[name],
-            "about": " ".join((info.description or "").split()),
-        }
-        for name, info in fields.items()
-    ]
-
-
-def _print(facts: dict[str, Any]) -> None:
+def _print_system(facts: dict[str, Any]) -> None:
     out.print(facts["system"], style="bold", end="")
-    out.print(f": {facts['title']} ({facts['source']})", soft_wrap=True)
+    say(f": {facts['title']} ({facts['source']})")
     out.print(facts["about"], style="dim")
     out.print("\nEquations", style="bold")
-    for line in facts["equations"]:
-        out.print(f"  {line}", soft_wrap=True)
+    say(*(f"  {line}" for line in facts["equations"]))
     rows = [{**row, "shape": " x ".join(map(str, row["shape"]))} for row in facts["shapes"]]
     emit(rows, False, "Shapes of one window")
     note = f" ({facts['flops_note']})" if facts["flops_note"] else ""
-    out.print(f"{facts['parameters']:,} parameters, {facts['flops_per_window']:,} FLOPs a window{note}")
-    out.print("Predicts streams." if facts["streams"] else "Sees the whole window, so it predicts no streams.")
+    say(
+        f"{facts['parameters']:,} parameters, {facts['flops_per_window']:,} FLOPs a window{note}",
+        "It predicts streams." if facts["streams"] else "It needs the whole window, so it cannot predict streams.",
+    )
     if facts["switches"]:
-        emit(
-            [{**row, "departs": "departs" if row["departs"] else ""} for row in facts["switches"]],
-            False,
-            "Switches, against the resolved reading of the print",
-        )
+        rows = [{**row, "departs": "departs" if row["departs"] else ""} for row in facts["switches"]]
+        emit(rows, False, "Switches, against the resolved reading of the print")
     if facts["released"]:
-        listed = ", ".join(f"{key}={value}" for key, value in facts["released"].items())
-        out.print(f"variant=released: {listed}", soft_wrap=True)
-    out.print(facts["bibtex"], soft_wrap=True)
+        say("variant=released: " + ", ".join(f"{key}={value}" for key, value in facts["released"].items()))
+    say(facts["bibtex"])
 
 
 def _print_recipe(facts: dict[str, Any]) -> None:
     out.print(facts["recipe"], style="bold", end="")
-    out.print(f": {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
+    say(f": {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
     out.print(f"Assumed: {facts['assumption']}.", style="dim")
     emit(facts["schedule"], False, "Schedule")
     out.print("Learning rate", style="bold", end="")
-    out.print(" at the end of each epoch; | where a stage begins")
-    for line in facts["plot"]:
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"Ends after {len(facts['epochs'])} epochs: {facts['end']}.")
+    say(" at the end of each epoch; | where a stage begins", *facts["plot"])
+    say(f"Ends after {len(facts['epochs'])} epochs: {facts['end']}.")
     emit(facts["fields"], False, "Fields, and where their values come from")
 
 
@@ -184,64 +109,41 @@ def _widths(given: list[str] | None) -> dict[str, int]:
     return widths
 
 
-def _values(given: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    values = {}
-    for text in given or ():
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text!r} has no '='", "write --set parameter=value")
-        values[key] = yaml.safe_load(value)
-    return values
-
-
 KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
 
 
 def list_(
     kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")],
-    as_json: JsonOption = False,
-    plugin: PluginOption = None,
-    workspace: WorkspaceOption = None,
-    weights: WeightsOption = None,
+    as_json: options.Json = False,
+    plugin: options.Plugin = None,
+    workspace: options.Workspace = None,
+    weights: options.Weights = None,
     diff: Annotated[
         tuple[str, str] | None,
-        typer.Option("--diff", help="Two recipes: the fields in which they differ.", metavar="A B", show_default=False),
+        typer.Option(help="Two recipes: the fields in which they differ.", metavar="A B", show_default=False),
     ] = None,
 ) -> None:
-    """What there is to choose from."""
-    from crossfold.platform.core.registry import load_plugin
+    """List what there is to choose from."""
+    from crossfold.platform.edge.terminal import encoder_rows, recipe_rows, system_rows
 
-    for path in plugin or ():
-        load_plugin(path)
     if kind not in KINDS:
         raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}", f"one of {', '.join(KINDS)}")
     if diff is not None:
         if kind != "recipes":
             raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
-        emit(difference_rows(*diff), as_json, f"{diff[0]} against {diff[1]}")
+        emit(recipe_rows.difference_rows(*diff), as_json, f"{diff[0]} against {diff[1]}")
         return
-    rows = weights_rows(workspace, weights) if kind == "weights" else _LISTERS[kind]()
-    emit(rows, as_json, kind.capitalize())
-
-
-def _systems() -> list[dict[str, Any]]:
-    from crossfold.fusion_models.catalogue import find_system, system_names, systems
-
-    rows: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "title": system.title,
-            "modalities": "+".join(system.modalities),
-            "paper and equations": system.source,
-            "parameters": list(system.params.model_fields),
-        }
-        for name in system_names()
-        for system in [find_system(name)]
-    ]
-    blank = dict.fromkeys(("modalities", "paper and equations", "parameters"))
-    return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in systems.unavailable.items()]
+    rows: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "systems": system_rows.system_list,
+        "corpora": _corpora,
+        "recipes": recipe_rows.recipe_list,
+        "sweeps": _sweeps,
+        "tables": _tables,
+        "extractors": encoder_rows.extractor_rows,
+        "backbones": encoder_rows.backbone_rows,
+        "weights": lambda: encoder_rows.weights_rows(workspace, weights),
+    }
+    emit(rows[kind](), as_json, kind.capitalize())
 
 
 def _corpora() -> list[dict[str, Any]]:
@@ -257,12 +159,16 @@ def _corpora() -> list[dict[str, Any]]:
 def _sweeps() -> list[dict[str, Any]]:
     from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
 
-    rows = []
-    for name in shipped_sweeps():
-        sweep = load(name)
-        kind = "search" if isinstance(sweep, Search) else "grid"
-        rows.append({"name": name, "kind": kind, "corpus": sweep.corpus, "recipe": sweep.recipe})
-    return rows
+    return [
+        {
+            "name": name,
+            "kind": "search" if isinstance(sweep, Search) else "grid",
+            "corpus": sweep.corpus,
+            "recipe": sweep.recipe,
+        }
+        for name in shipped_sweeps()
+        for sweep in [load(name)]
+    ]
 
 
 def _tables() -> list[dict[str, Any]]:
@@ -273,26 +179,11 @@ def _tables() -> list[dict[str, Any]]:
     return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption} for spec in papers)]
 
 
-_LISTERS = {
-    "systems": _systems,
-    "corpora": _corpora,
-    "recipes": recipe_list,
-    "sweeps": _sweeps,
-    "tables": _tables,
-    "extractors": extractor_rows,
-    "backbones": backbone_rows,
-}
-
-
 def cite(
     what: Annotated[str, typer.Argument(metavar="SWEEP|SYSTEM", help="A sweep by file or name, or a system.")],
-    plugin: PluginOption = None,
+    plugin: options.Plugin = None,
 ) -> None:
-    """BibTeX of a system, or of every system a sweep runs."""
-    from crossfold.platform.core.registry import load_plugin
-
-    for path in plugin or ():
-        load_plugin(path)
+    """Print BibTeX of a system, or of every system that a sweep runs."""
     from crossfold.fusion_models.catalogue import find_system, system_names
     from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
 

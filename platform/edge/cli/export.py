@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, say
 
 if TYPE_CHECKING:
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.workspace.cell_record import CellRecord
     from crossfold.platform.workspace.predictions import Predictions
+    from crossfold.platform.workspace.workspace import Workspace
 
 
 FORMATS = ("abaw", "csv", "parquet", "backbone")
 
 
 def export(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    sweep: options.Sweep,
     out_: Annotated[Path, typer.Option("--out", help="abaw, backbone: a folder; csv, parquet: a file or a folder.")],
     format_: Annotated[
         str,
@@ -51,10 +51,10 @@ def export(
     post: Annotated[
         bool, typer.Option("--post", help="After the chain of post-processing that each cell's recipe has.")
     ] = False,
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    plugin: PluginOption = None,
-    as_json: JsonOption = False,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    plugin: options.Plugin = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
@@ -65,7 +65,7 @@ def export(
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
     cells = _chosen(prepared.plan.cells, system, params, fold, seed)
     if format_ == "abaw":
@@ -81,25 +81,22 @@ def export(
     if format_ == "abaw":
         path = out_ / JOINT_FILE
         written = write_abaw(out_, join(members, ABAW_TARGETS), sample)
-        told: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
-        told |= {"averaged": _labels(records), "scores": _scores(members)}
+        facts: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
+        facts |= {"averaged": _labels(records), "scores": _scores(members)}
     else:
         path = out_ if out_.suffix == f".{format_}" else out_ / f"predictions.{format_}"
         table = tidy([(record.cell, predictions) for record, predictions in zip(records, members, strict=True)])
         write_table(path, table)
-        told = {"file": str(path), "cells": len(records), "rows": len(table), "averaged": {}, "scores": []}
+        facts = {"file": str(path), "cells": len(records), "rows": len(table), "averaged": {}, "scores": []}
     if as_json:
-        emit(told, True)
+        emit(facts, True)
         return
-    counts = ", ".join(f"{value} {name}" for name, value in told.items() if isinstance(value, int))
-    out.print(f"{path}: {counts}", soft_wrap=True)
-    for label in told["averaged"].values():
-        out.print(f"  of {label}", soft_wrap=True)
-    for score in told["scores"]:
-        out.print(
+    counts = ", ".join(f"{value} {name}" for name, value in facts.items() if isinstance(value, int))
+    say(f"{path}: {counts}", *(f"  of {label}" for label in facts["averaged"].values()))
+    for score in facts["scores"]:
+        say(
             f"{score['target']} CCC {score['ccc']:.4f}: the mean of {score['cells']} cells on {score['clips']} clips, "
-            f"{score['frames']} labelled frames",
-            soft_wrap=True,
+            f"{score['frames']} labelled frames"
         )
 
 
@@ -137,8 +134,8 @@ def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bo
         emit({"cell": records[0].cell_id, "files": [str(path) for path in paths]}, True)
         return
     for path in paths:
-        out.print(f"{path}: of {records[0].cell.label}", soft_wrap=True)
-    out.print(f"next: crossfold prepare CORPUS --root DIR --weights {folder}", soft_wrap=True)
+        say(f"{path}: of {records[0].cell.label}")
+    say(f"next: crossfold prepare CORPUS --root DIR --weights {folder}")
 
 
 def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":
@@ -205,7 +202,7 @@ def _one_variant(cells: Sequence["Cell"], targets: Sequence[str]) -> list["Cell"
     return cells
 
 
-def _finished(space: Workspace, cells: Sequence["Cell"], finished: frozenset[str], sweep: str) -> list["CellRecord"]:
+def _finished(space: "Workspace", cells: Sequence["Cell"], finished: frozenset[str], sweep: str) -> list["CellRecord"]:
     """The results of all chosen cells; an average over fewer would pass for one over all."""
     if missing := [cell for cell in cells if cell.cell_id not in finished]:
         problem = f"{len(missing)} of {len(cells)} cells have no result, such as {missing[0].label}"

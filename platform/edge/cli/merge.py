@@ -5,17 +5,16 @@ from typing import Annotated
 
 import typer
 
-from crossfold.platform.edge.cli.options import JsonOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, say
 
 
 def merge(
     others: Annotated[
         list[str], typer.Argument(metavar="WORKSPACE...", help="Workspaces to take over from: folders or URLs.")
     ],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
 ) -> None:
     """Join other workspaces to this one: cells by identity, stores, failures and sweeps. They stay as they are.
 
@@ -23,8 +22,9 @@ def merge(
     """
     from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.platform.workspace.merge import merge as join
+    from crossfold.platform.workspace.workspace import Workspace
 
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     sources = [Workspace.at(other) for other in others]
     for source in sources:
         source.download_all()
@@ -35,8 +35,8 @@ def merge(
     if as_json:
         emit(asdict(merged), True)
     else:
-        out.print(
-            f"{merged.cells} cells joined, {merged.same} were here already; {merged.stores} stores, {merged.sweeps} "
+        say(
+            f"{merged.cells} cells joined, {merged.same} were already here; {merged.stores} stores, {merged.sweeps} "
             f"sweeps, {merged.failures} failures, {merged.rescored} other scores"
         )
         rows = [
@@ -51,10 +51,10 @@ def merge(
             for conflict in merged.conflicts
         ]
         if rows:
-            emit(rows, False, "Conflicts: what was here stays, the other is kept aside")
+            emit(rows, False, "Conflicts: what was here stays; the other is kept aside")
         for line in merged.damaged:
-            out.print(f"left out: {line}", soft_wrap=True)
+            say(f"left out: {line}")
         if merged.cells or merged.failures:
-            out.print("next: crossfold mlflow sync, so that MLflow shows them, and crossfold report")
+            say("next: crossfold mlflow sync, so that MLflow shows them, and crossfold report")
     if merged.conflicts or merged.damaged:
         raise typer.Exit(1)

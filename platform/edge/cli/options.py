@@ -1,31 +1,16 @@
-"""Options that several commands share, and the exit codes."""
+"""Options that several commands share, what they are read into, and the exit codes."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossfold.platform.core.errors import UserError
+
 if TYPE_CHECKING:
     from crossfold.platform.scheduling.monitor import FleetSummary
-
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
-]
-AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
-SweepsArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones go first."),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
-]
-UntilOption = Annotated[str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)]
-ForOption = Annotated[
-    str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
-]
+    from crossfold.platform.workspace import workspace
 
 TIME_UP = 3
 """Exit code of a run whose `--until` or `--for` came before its end."""
@@ -34,16 +19,76 @@ INTERRUPTED = 130
 
 
 def exit_with(summary: "FleetSummary") -> None:
-    """130 if the run was stopped, 3 if its time was up, 1 if cells failed, else nothing."""
-    if summary.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if summary.time_up:
-        raise typer.Exit(TIME_UP)
-    if summary.failed:
-        raise typer.Exit(1)
+    """Ends the command with 130 if the run was stopped, 3 if its time was up, 1 if cells failed; else does nothing."""
+    for code, reason in ((INTERRUPTED, summary.interrupted), (TIME_UP, summary.time_up), (1, summary.failed)):
+        if reason:
+            raise typer.Exit(code)
 
 
-WorkspaceOption = Annotated[
+def open_workspace(given: str | None) -> "workspace.Workspace":
+    """The workspace that `--workspace` names; else CROSSFOLD_HOME, else `.crossfold` of the working folder."""
+    from crossfold.platform.workspace import workspace
+
+    return workspace.Workspace.locate(given)
+
+
+def key_values(given: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """The `key=value` texts of an option, with values as YAML reads them. Raises `UserError` for anything else."""
+    import yaml
+
+    found = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(
+                f"{option} {text!r}: {value!r} is not a value in YAML", f"write {option} key=value"
+            ) from None
+        if not key or not equals:
+            raise UserError(f"{option} {text!r} has no {'key' if equals else repr('=')}", f"write {option} key=value")
+    return found
+
+
+def check_folder(root: Path, corpus: str) -> None:
+    """Raises `UserError` where `--root` of a corpus is not a folder."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder", f"give the folder of {corpus} as --root")
+
+
+def load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Registers what the files of `--plugin` hold, before the command looks anything up by name."""
+    if paths:
+        from crossfold.platform.core.registry import load_plugin
+
+        for path in paths:
+            load_plugin(path)
+    return paths
+
+
+Sweep = Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")]
+Sweeps = Annotated[
+    list[str],
+    typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones run first."),
+]
+CellId = Annotated[str, typer.Argument(help="A cell id, or its first digits.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
+]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
+Helpers = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster that does the work: auto, ray://head:10001 or local.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
+]
+Until = Annotated[str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)]
+For = Annotated[
+    str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
+]
+Workspace = Annotated[
     str | None,
     typer.Option(
         "--workspace",
@@ -52,8 +97,8 @@ WorkspaceOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
-SetOption = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -61,17 +106,18 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-WeightsOption = Annotated[
+Weights = Annotated[
     Path | None,
     typer.Option(
-        "--weights",
         help="Folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
         show_default=False,
     ),
 ]
-PluginOption = Annotated[
+Plugin = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", help="A Python file that registers a system, backbone or corpus of your own.", show_default=False
+        callback=load_plugins,
+        help="A Python file that registers a system, backbone or corpus of your own.",
+        show_default=False,
     ),
 ]

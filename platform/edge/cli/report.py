@@ -3,25 +3,29 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli.options import WorkspaceOption
-from crossfold.platform.edge.terminal.console import out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import out, say
+
+if TYPE_CHECKING:
+    from crossfold.platform.workspace.workspace import Workspace
 
 MOST_PATHS = 6
-"""More tables than these are told as a number and a folder."""
+"""More tables than these are printed as a number and a folder."""
 
 
 def report(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables to build; all of them if left out.")] = None,
-    workspace: WorkspaceOption = None,
+    workspace: options.Workspace = None,
     format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = "html,md,tex,csv",
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
-    charts: Annotated[bool, typer.Option("--charts/--no-figures", help="The page with charts, or small.")] = True,
+    charts: Annotated[
+        bool, typer.Option("--charts/--no-figures", help="Whether the page has charts; without them it is small.")
+    ] = True,
     figures: Annotated[
         Path | None, typer.Option(help="Also write each chart as a file into this folder.", metavar="DIR")
     ] = None,
@@ -37,15 +41,13 @@ def report(
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any.")] = 8765,
 ) -> None:
-    """Build the tables and the leaderboard from finished cells. Never trains, never needs a GPU."""
+    """Build the tables and the leaderboard from finished cells. It never trains and never needs a GPU."""
     from crossfold.reports.build import build_report
     from crossfold.reports.page.image_export import check_export, export_figures
 
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     if media is not None and not media.is_dir():
-        raise UserError(
-            f"--media {media}: no such folder", "give the folder of the corpus, as --root of prepare had it"
-        )
+        raise UserError(f"--media {media}: no such folder", "give the folder that --root of prepare named")
     if serve:
         _serve(space, port, tuple(tables or ()), charts, media)
         return
@@ -61,33 +63,32 @@ def report(
         space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
     )
     out.print(built.summary)
-    _tell_files(built.paths, space, sent=out_folder is None)
+    _print_files(built.paths, space, sent=out_folder is None)
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date)
-        out.print(f"{len(written)} figures in {figures}", soft_wrap=True)
+        say(f"{len(written)} figures in {figures}")
 
 
-def _tell_files(paths: Sequence[Path], space: Workspace, *, sent: bool) -> None:
+def _print_files(paths: Sequence[Path], space: "Workspace", *, sent: bool) -> None:
     """The page by its path, and tables by theirs unless they are many."""
     tables = [path for path in paths if path.suffix != ".html"]
     many = len(tables) > MOST_PATHS
     for path in paths:
         if not many or path.suffix == ".html":
-            out.print(str(path), soft_wrap=True)
+            say(str(path))
     if many:
         kinds = ", ".join(sorted({path.suffix for path in tables}))
-        out.print(f"{len(tables)} tables ({kinds}) in {tables[0].parent}", soft_wrap=True)
+        say(f"{len(tables)} tables ({kinds}) in {tables[0].parent}")
     if sent and space.mirror is not None:
-        out.print(f"all of it also at {space}/reports", soft_wrap=True)
+        say(f"all of it is also at {space}/reports")
 
 
-def _serve(space: Workspace, port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
+def _serve(space: "Workspace", port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
     from crossfold.reports.serve import ReportServer
     from crossfold.reports.tables.published import check_tables
 
     check_tables(tables)
     server = ReportServer(space, port, tables, figures=charts, media=media)
-    out.print(f"report of {space}: {server.url}", soft_wrap=True)
-    out.print("It looks for finished cells every few seconds. Ctrl-C ends it.")
+    say(f"report of {space}: {server.url}", "It looks for finished cells every few seconds. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

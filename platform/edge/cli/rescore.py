@@ -1,4 +1,4 @@
-"""`crossfold rescore`: finished cells under another chain of post-processing or battery of stress."""
+"""`crossfold rescore`: score finished cells under another chain of post-processing or stress suite."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,46 +8,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.process_pool import LocalWorkers, Workers
-from crossfold.platform.edge.cli.options import JsonOption, OnlyOption, PluginOption, SetOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, out
-from crossfold.platform.workspace.workspace import Workspace
-from crossfold.sweeps.selection import only as choose
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, say
 
 if TYPE_CHECKING:
     from crossfold.platform.core.evaluation_config import Evaluation
-from crossfold.platform.edge.launch.rescore import rescore_cells
+    from crossfold.platform.core.process_pool import Workers
+    from crossfold.platform.workspace.workspace import Workspace
 
 
 def rescore(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
+    sweep: options.Sweep,
     post: Annotated[
         str | None,
         typer.Option(help="A chain: none, ca2021, dca2024, or a YAML file.", show_default="as in the recipe"),
     ] = None,
     stress: Annotated[
         str | None,
-        typer.Option(help="A battery: none, quick, default, full, or a YAML file.", show_default="as in the recipe"),
+        typer.Option(
+            help="A stress suite: none, quick, default, full, or a YAML file.", show_default="as in the recipe"
+        ),
     ] = None,
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    plugin: PluginOption = None,
-    only: OnlyOption = None,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    plugin: options.Plugin = None,
+    only: options.Only = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
     processes: Annotated[
         int | None, typer.Option(min=1, help="Cells at a time.", show_default="cores, as far as it pays")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster that does it, as auto, ray://head:10001, or local.")
-    ] = None,
-    as_json: JsonOption = False,
+    address: options.Helpers = None,
+    as_json: options.Json = False,
 ) -> None:
     """Score finished cells of a sweep in another way, without training. Their committed results never change."""
+    from crossfold.platform.edge.launch.rescore import rescore_cells
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
+    from crossfold.sweeps.selection import only as choose
 
     if device not in ("cpu", "cuda"):
-        raise UserError(f"--device {device!r} is neither cpu nor cuda", "choose one")
-    space = Workspace.locate(workspace)
+        raise UserError(f"--device {device!r} is neither cpu nor cuda", "give one of them")
+    space = options.open_workspace(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
     cells = choose(prepared.plan.cells, only or ())
     if not cells:
@@ -60,20 +60,21 @@ def rescore(
         )
     folder = space.paths.rescored / evaluation.key
     if as_json:
-        spelled = {"evaluation": evaluation.key, "folder": str(folder), "finished": done}
-        emit(spelled | {"rescored": computed, "failed": failed}, True)
+        facts = {"evaluation": evaluation.key, "folder": str(folder), "finished": done}
+        emit(facts | {"rescored": computed, "failed": failed}, True)
     else:
-        out.print(
+        say(
             f"{prepared.sweep.name}: {done} of {len(cells)} cells finished; {computed} scored now, {failed} failed, "
-            f"{done - computed - failed} had been before; in {folder}",
-            soft_wrap=True,
+            f"{done - computed - failed} had been before; in {folder}"
         )
     if failed:
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _workers(address: str | None, device: str, processes: int | None, space: Workspace) -> Iterator[Workers | None]:
+def _workers(address: str | None, device: str, processes: int | None, space: "Workspace") -> "Iterator[Workers | None]":
+    from crossfold.platform.core.process_pool import LocalWorkers
+
     if address is None:
         yield LocalWorkers(processes) if processes is not None else None
         return
@@ -95,7 +96,7 @@ def _asked(own: "Evaluation", post: str | None, stress: str | None) -> "Evaluati
 
 
 def _from_file(name: str, key: str) -> Any:
-    """The chain or battery of a YAML file: bare, or under its key as in a recipe."""
+    """The chain or stress suite of a YAML file: alone, or under its key as in a recipe."""
     import yaml
 
     try:

@@ -1,98 +1,85 @@
-"""Commands that compute: the demo, sweeps, searches, jobs, and the MLflow mirror."""
+"""Commands that run sweeps: here, on a cluster, as a job of a cluster, and the demo."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.cli.data import build_store
-from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, format_seconds, out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.cli.data import build_store, progress_bars
+from crossfold.platform.edge.terminal.console import emit, format_seconds, out, say
 
 if TYPE_CHECKING:
-    from crossfold.platform.core.cell import Cell
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.monitor import FleetSummary
-from dataclasses import asdict, replace
-
-from crossfold.platform.core.cell import Cell
-from crossfold.platform.edge.cli.options import (
-    INTERRUPTED,
-    AddressOption,
-    ForOption,
-    OnlyOption,
-    SweepsArgument,
-    UntilOption,
-    WorkersOption,
-    exit_with,
-)
-from crossfold.platform.scheduling.monitor import FleetSummary
+    from crossfold.platform.workspace.workspace import Workspace
 
 
 def demo(
-    workspace: WorkspaceOption = None,
+    workspace: options.Workspace = None,
     clips: Annotated[int, typer.Option(min=8, help="Clips of the embedded corpus.")] = 24,
-    workers: WorkersOption = None,
+    workers: options.Workers = None,
 ) -> None:
-    """Corpus, store, sweep and report on this machine, in minutes. Interrupted, the same command continues."""
+    """Make a corpus, a store, a sweep and a report on this machine, in minutes.
+
+    If it is interrupted, the same command continues.
+    """
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
-    from crossfold.platform.edge.cli.data import Bars
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
 
-    space = Workspace.locate(workspace)
-    root = space.paths.corpora / f"puppets-{clips}"
-    times: list[tuple[str, float]] = []
-    began = time.monotonic()
+    space = options.open_workspace(workspace)
+    root = space.root / "corpora" / f"puppets-{clips}"
+    times: dict[str, float] = {}
 
-    def step(title: str) -> None:
-        nonlocal began
-        now = time.monotonic()
-        if times:
-            times[-1] = (times[-1][0], now - began)
-        began = now
-        times.append((title, 0.0))
-        out.print(f"{len(times)}. {title}", style="bold")
+    @contextmanager
+    def step(title: str) -> Iterator[None]:
+        out.print(f"{len(times) + 1}. {title}", style="bold")
+        began = time.monotonic()
+        yield
+        times[title] = time.monotonic() - began
 
-    step("Make the corpus: rendered faces and synthesised speech with known valence and arousal")
-    with Bars() as bars:
-        write_puppets(root, clips=clips, progress=bars.clips)
-    step("Prepare the feature store: audio and video to features, one row a frame")
-    build_store(space, "puppets", root)
-    step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker")
-    summary = _execute(["demo"], space, None, FleetOptions(workers=workers))
+    with (
+        step("Make the corpus: rendered faces and synthesised speech with known valence and arousal"),
+        progress_bars() as show,
+    ):
+        write_puppets(root, clips=clips, progress=partial(show, "clips"))
+    with step("Prepare the feature store: audio and video to features, one row a frame"):
+        build_store(space, "puppets", root)
+    with step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker"):
+        summary = _execute(["demo"], space, None, FleetOptions(workers=workers))
     if summary.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    step("Write the report")
-    report = build_report(space)
-    times[-1] = (times[-1][0], time.monotonic() - began)
-    for title, seconds in times:
+        raise typer.Exit(options.INTERRUPTED)
+    with step("Write the report"):
+        report = build_report(space)
+    for title, seconds in times.items():
         out.print(f"  {format_seconds(seconds):>12}  {title}")
     out.print(report.summary)
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
-    out.print(f"report: {page}", soft_wrap=True)
-    exit_with(summary)
+    say(f"report: {page}")
+    options.exit_with(summary)
 
 
 def run(
-    sweeps: SweepsArgument,
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    plugin: PluginOption = None,
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    only: OnlyOption = None,
-    until: UntilOption = None,
-    lasting: ForOption = None,
-    weights: WeightsOption = None,
-    as_json: JsonOption = False,
+    sweeps: options.Sweeps,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    plugin: options.Plugin = None,
+    workers: options.Workers = None,
+    address: options.Address = None,
+    only: options.Only = None,
+    until: options.Until = None,
+    lasting: options.For = None,
+    weights: options.Weights = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Execute what is missing. The same command continues whatever was interrupted; nothing finished runs again.
+    """Run what is missing. The same command continues whatever was interrupted; nothing finished runs again.
 
     Exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and 130
     when it was stopped. Cells that run when the time is up end their epoch and keep it.
@@ -104,13 +91,13 @@ def run(
     use_weights(weights)
     check_address(address)
     sources, conditions = _sweeps_and_conditions(sweeps, only)
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     stop_after = budget_seconds(until, lasting)
-    options = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
-    summary = _execute(sources, space, set_, options, conditions=conditions, silent=as_json)
+    fleet = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
+    summary = _execute(sources, space, set_, fleet, conditions=conditions, silent=as_json)
     if as_json:
-        emit(spelled(summary), True)
-    exit_with(summary)
+        emit(as_dict(summary), True)
+    options.exit_with(summary)
 
 
 def _sweeps_and_conditions(sweeps: Sequence[str], only: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -120,15 +107,15 @@ def _sweeps_and_conditions(sweeps: Sequence[str], only: Sequence[str] | None) ->
         raise UserError(f"{loose[0]!r} is no sweep", "write conditions after --only, settings after --set")
     sources = list(dict.fromkeys(text for text in sweeps if text not in loose))
     if not sources:
-        raise UserError("no sweep is named", "crossfold list sweeps")
+        raise UserError("no sweep is named", "see `crossfold list sweeps`")
     return sources, [*(only or ()), *loose]
 
 
 def _execute(
     sources: Sequence[str],
-    space: Workspace,
+    space: "Workspace",
     overrides: Sequence[str] | None,
-    options: "FleetOptions",
+    fleet: "FleetOptions",
     *,
     conditions: Sequence[str] = (),
     silent: bool = False,
@@ -138,32 +125,33 @@ def _execute(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
-    asked = [read_sweep(source, overrides, options.plugins) for source in sources]
+    asked = [read_sweep(source, overrides, fleet.plugins) for source in sources]
     prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
     for each in prepared:
         check_before_work(each, space)
-    return run_sweeps(prepared, space, options, conditions=conditions, silent=silent)
+    return run_sweeps(prepared, space, fleet, conditions=conditions, silent=silent)
 
 
 def submit(
-    sweeps: SweepsArgument,
+    sweeps: options.Sweeps,
     address: Annotated[str, typer.Option(help="The dashboard of the Ray head, such as http://127.0.0.1:8265.")],
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    workers: WorkersOption = None,
-    plugin: PluginOption = None,
-    only: OnlyOption = None,
-    until: UntilOption = None,
-    lasting: ForOption = None,
-    weights: WeightsOption = None,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    workers: options.Workers = None,
+    plugin: options.Plugin = None,
+    only: options.Only = None,
+    until: options.Until = None,
+    lasting: options.For = None,
+    weights: options.Weights = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return at once; `crossfold status` tells the rest.")
+        bool, typer.Option("--no-wait", help="Return at once; `crossfold status` shows the rest.")
     ] = False,
 ) -> None:
-    """The same as `run`, as a Ray job: the code travels along, the results land in the workspace."""
+    """Do the same as `run`, as a Ray job: the code travels along, and the results land in the workspace."""
     from crossfold.platform.edge.fleet import job_submission
     from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.scheduling.time_budget import moment
+    from crossfold.platform.workspace.workspace import Workspace
 
     use_weights(weights)
     sources, conditions = _sweeps_and_conditions(sweeps, only)
@@ -181,66 +169,7 @@ def submit(
         raise typer.Exit(code)
 
 
-def rerun(
-    cell: Annotated[str, typer.Argument(help="A cell id, or its first digits.")],
-    workspace: WorkspaceOption = None,
-    workers: Annotated[int, typer.Option(min=0, help="0 runs it in this process, without Ray.")] = 0,
-    plugin: PluginOption = None,
-) -> None:
-    """Compute one finished or failed cell again, and say whether the numbers are the same."""
-    from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.launch.run_cells import run_cells
-    from crossfold.platform.edge.terminal.progress import choose_view
-    from crossfold.platform.edge.tracking.tracker import MlflowTracker
-    from crossfold.platform.scheduling.fleet_options import FleetOptions
-    from crossfold.platform.workspace.driver_lease import driver_lock
-
-    space = Workspace.locate(workspace)
-    for path in plugin or ():
-        load_plugin(path)
-    again, before = _find_cell(space, cell)
-    find_system(again.system)
-    with driver_lock(space):
-        kept = space.move_aside(again.cell_id)
-        tracker = MlflowTracker(space)
-        tracker.launch("rerun", [again])
-        try:
-            summary = run_cells(
-                [again],
-                space,
-                FleetOptions(workers=workers, plugins=plugin or ()),
-                sweep="rerun",
-                tracker_of=lambda cell_id: tracker,
-                view=choose_view(),
-            )
-        finally:
-            tracker.close()
-            if kept is not None:
-                space.restore(again.cell_id, kept)
-    if summary.done == 0:
-        out.print(f"not finished; crossfold why {again.cell_id}")
-        raise typer.Exit(1)
-    after = space.read_exactly(again.cell_id).result["metrics"]
-    for target, metrics in after.items():
-        was = before[target]["ccc"] if before else None
-        same = "" if was is None else " (as before)" if was == metrics["ccc"] else f" (before: {was!r})"
-        out.print(f"{again.label}: {target} CCC {metrics['ccc']:.6f}{same}")
-
-
-def _find_cell(space: Workspace, cell: str) -> "tuple[Cell, dict[str, dict[str, float]] | None]":
-    """A finished cell with its metrics, or a planned one of a launched sweep."""
-    from crossfold.sweeps.launched import find_launched
-
-    if any(name.startswith(cell) for name in space.finished()):
-        record = space.read(cell)
-        return record.cell, record.result["metrics"]
-    planned = find_launched(space, cell)
-    if planned is not None:
-        return planned, None
-    raise UserError(f"no cell {cell!r} in {space}", "crossfold status, or the ids in the report")
-
-
-def spelled(summary: FleetSummary) -> dict[str, object]:
+def as_dict(summary: "FleetSummary") -> dict[str, object]:
     """A summary as plain data, for `--json`."""
     facts = asdict(replace(summary, cell_seconds={}))
     del facts["cell_seconds"]

@@ -1,37 +1,31 @@
-"""`crossfold search`."""
+"""`crossfold search`: hyperparameters of a system, found by Ray Tune and Optuna."""
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.cli.options import PluginOption, SetOption, WeightsOption, WorkspaceOption
+from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import out
-from crossfold.platform.workspace.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
-from crossfold.platform.edge.cli.options import TIME_UP, AddressOption, ForOption, UntilOption, WorkersOption, exit_with
 
 
 def search(
     sweep: Annotated[str, typer.Argument(help="A YAML file with a `space`, or the name of one that ships.")],
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; else as the file says.")] = None,
-    workers: WorkersOption = None,
-    address: AddressOption = None,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; else as in the file.")] = None,
+    workers: options.Workers = None,
+    address: options.Address = None,
     only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
-    until: UntilOption = None,
-    lasting: ForOption = None,
-    plugin: PluginOption = None,
-    weights: WeightsOption = None,
+    until: options.Until = None,
+    lasting: options.For = None,
+    plugin: options.Plugin = None,
+    weights: options.Weights = None,
 ) -> None:
     """Search with Ray Tune and Optuna on inner folds, then run the winner as ordinary cells.
 
-    A killed search is topped up to the same number of trials by the same command. Exits as `run` does.
+    The same command brings a killed search up to the same number of trials. It exits as `run` does.
     """
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
@@ -44,11 +38,9 @@ def search(
     from crossfold.sweeps.prepared import prepare_cells, read_search
     from crossfold.sweeps.trials import winner_sweep
 
-    for path in plugin or ():
-        load_plugin(path)
     began, stop_after = time.monotonic(), budget_seconds(until, lasting)
-    options = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
-    space = Workspace.locate(workspace)
+    fleet = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
+    space = options.open_workspace(workspace)
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
     use_weights(weights)
@@ -56,19 +48,12 @@ def search(
     check_search(asked, store, space)
     require_space(space.root)
     with driver_lock(space):
-        result = run_search(
-            asked,
-            store,
-            space,
-            options,
-            trials=trials,
-            show=out.print,
-        )
+        result = run_search(asked, store, space, fleet, trials=trials, show=out.print)
     if result is None:
-        raise typer.Exit(TIME_UP)
+        raise typer.Exit(options.TIME_UP)
     out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
     if only_search:
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)
     left = None if stop_after is None else stop_after - (time.monotonic() - began)
-    exit_with(run_sweeps([winner], space, replace(options, stop_after=left)))
+    options.exit_with(run_sweeps([winner], space, replace(fleet, stop_after=left)))

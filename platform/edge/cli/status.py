@@ -1,4 +1,4 @@
-"""`crossfold plan` and `crossfold status`."""
+"""What a sweep would run, and how far it is: `crossfold plan` and `crossfold status`."""
 
 import contextlib
 import time
@@ -7,35 +7,34 @@ from typing import Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli.options import JsonOption, PluginOption, SetOption, WeightsOption, WorkspaceOption
-from crossfold.platform.edge.fleet.cluster import cores
-from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out, say
 
 WATCH_SECONDS = 2.0
-"""Between two looks of `status --watch`."""
+"""Between two refreshes of `status --watch`."""
 
 
 def plan(
-    sweep: Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")],
-    workspace: WorkspaceOption = None,
-    set_: SetOption = None,
-    plugin: PluginOption = None,
+    sweep: options.Sweep,
+    workspace: options.Workspace = None,
+    set_: options.Set = None,
+    plugin: options.Plugin = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time, for the prediction.")] = None,
-    weights: WeightsOption = None,
-    as_json: JsonOption = False,
+    weights: options.Weights = None,
+    as_json: options.Json = False,
 ) -> None:
-    """What a sweep would run: cells in all, done, to run, their time and peak memory, and what is skipped and why.
+    """Show what a sweep would run: cells in all, done, to run, their time and peak memory, and what is skipped and why.
 
     Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
+    from crossfold.platform.edge.fleet.cluster import cores
     from crossfold.platform.edge.launch.preflight import check_before_work
     from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks
     from crossfold.platform.execution.duration_forecast import forecast
     from crossfold.sweeps.launched import variant_names
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
     check_before_work(prepared, space, weights)
     seconds = forecast(prepared.missing, space, prepared.store)
@@ -75,7 +74,7 @@ def plan(
     emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:
         emit(skipped, False, "Skipped")
-    out.print(
+    say(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
         f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
     )
@@ -83,17 +82,17 @@ def plan(
 
 def status(
     sweep: Annotated[str | None, typer.Argument(help="A sweep that was launched; all of them if left out.")] = None,
-    workspace: WorkspaceOption = None,
+    workspace: options.Workspace = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until all is done.")] = False,
-    cells: Annotated[bool, typer.Option("--cells", help="A row a cell, with its id, state and CCC.")] = False,
-    as_json: JsonOption = False,
+    cells: Annotated[bool, typer.Option("--cells", help="List every cell with its id, state and CCC.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """How far the launched sweeps are, from any machine that sees the workspace."""
+    """Show how far the launched sweeps are, from any machine that sees the workspace."""
     from rich.live import Live
 
     from crossfold.platform.edge.terminal.status import cell_rows, picture, read_status
 
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     if cells:
         if watch:
             raise UserError("--watch has no list of cells", "leave out --cells or --watch")
@@ -104,7 +103,7 @@ def status(
         emit(state.sweeps, True)
         return
     if not state.sweeps:
-        out.print(f"no sweep was launched in {space} yet", soft_wrap=True)
+        say(f"no sweep was launched in {space} yet")
         return
     if not watch:
         out.print(picture(state))

@@ -1,4 +1,4 @@
-"""`crossfold mlflow`: the pages of a workspace in a local server, and the mirror rebuilt."""
+"""`crossfold mlflow`: show the runs of a workspace in a local server, and log what MLflow lacks."""
 
 import contextlib
 import os
@@ -6,32 +6,34 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.edge.cli.options import WorkspaceOption
-from crossfold.platform.edge.terminal.console import out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import say
+
+if TYPE_CHECKING:
+    from crossfold.platform.workspace.workspace import Workspace
 
 # Two processes instead of ten: no workers for jobs, which no run here submits.
 SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def server_command(workspace: Workspace, port: int) -> list[str]:
+def server_command(workspace: "Workspace", port: int) -> list[str]:
     """The command of a local MLflow server of the workspace's own database; run it with `SERVER_SETTINGS`."""
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.paths.mlflow_uri, *where]
 
 
-def mlflow_ui(
-    workspace: WorkspaceOption = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
+def ui(
+    workspace: options.Workspace = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
 ) -> None:
     """Open the MLflow pages of this workspace in a local server."""
     from crossfold.platform.edge.tracking.writer import Mirror
 
-    space = Workspace.locate(workspace)
+    space = options.open_workspace(workspace)
     if not space.paths.mlflow.is_file():
         raise UserError(f"no mlflow.db in {space.root}", "run a sweep first, or `crossfold mlflow sync`")
     with socket.socket() as probe:
@@ -40,7 +42,7 @@ def mlflow_ui(
     # In a workspace that was moved the server must find the artifacts.
     Mirror(space, space.paths.mlflow_uri).prepare()
     server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
-    out.print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
 
     def stop(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -52,8 +54,8 @@ def mlflow_ui(
     raise typer.Exit(0 if code in (0, -signal.SIGTERM) else 1)
 
 
-def mlflow_sync(workspace: WorkspaceOption = None) -> None:
-    """Rebuild the MLflow mirror from the workspace; only what is missing is written."""
-    from crossfold.platform.edge.tracking.sync import sync
+def sync(workspace: options.Workspace = None) -> None:
+    """Log to MLflow what the workspace holds and MLflow lacks."""
+    from crossfold.platform.edge.tracking.sync import sync as sync_runs
 
-    out.print(str(sync(Workspace.locate(workspace))))
+    say(str(sync_runs(options.open_workspace(workspace))))

@@ -1,7 +1,7 @@
 """What is printed: tables, progress, status.
 
 May import: `platform/core`, `platform/workspace`, `platform/modeling`, `platform/features`, `platform/training`,
-`platform/scheduling`, `fusion_models/backbones`, `sweeps`.
+`platform/scheduling`, `fusion_models`, `fusion_models/backbones`, `sweeps`.
 Public: `emit`, `out`.
 """
 

@@ -37,6 +37,12 @@ def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, t
     out.print(table)
 
 
+def say(*lines: str) -> None:
+    """Prints each line unbroken, however long it is, so that paths and commands in it can be copied."""
+    for line in lines:
+        out.print(line, soft_wrap=True)
+
+
 def print_error(error: UserError) -> None:
     """The problem and what to do about it."""
     err.print("error: ", style="bold red", end="")

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.workspace.workspace import Workspace
-
 
 def backbone_rows() -> list[dict[str, Any]]:
     """What `list backbones` shows."""
@@ -57,6 +55,7 @@ def weights_rows(workspace: str | None, given: Path | None) -> list[dict[str, An
     """What `list weights` shows."""
     from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
     from crossfold.platform.modeling.pretrained_files import weights_folder, weights_state
+    from crossfold.platform.workspace.workspace import Workspace
 
     folder = weights_folder(given, Workspace.at(workspace))
     return [

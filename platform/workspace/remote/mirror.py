@@ -8,7 +8,6 @@ that uses the copy sends it. The MLflow database stays on this machine; `crossfo
 import contextlib
 import hashlib
 import logging
-import os
 import re
 import threading
 import time
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfold.platform.core.errors import RemoteUnavailable, UserError
-from crossfold.platform.core.layout import WorkspacePaths
+from crossfold.platform.core.layout import WorkspacePaths, cache_folder
 from crossfold.platform.workspace.remote.cell_sync import CellSync
 from crossfold.platform.workspace.remote.document_sync import DocumentSync
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles, without_password
@@ -41,13 +40,11 @@ def push_all() -> None:
 
 
 def mirror_root(url: str) -> Path:
-    """The folder of the copy on this machine: in `CROSSFOLD_CACHE`, else in the user's cache folder."""
+    """The folder of the copy on this machine."""
     plain = without_password(url.rstrip("/"))
-    cache = os.environ.get("CROSSFOLD_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossfold"
     name = re.sub(r"[^A-Za-z0-9._-]", "_", plain.rpartition("/")[2]) or "workspace"
     folder = f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
-    return (Path(cache) if cache else home).resolve() / "workspaces" / folder
+    return cache_folder() / "workspaces" / folder
 
 
 class Mirror:

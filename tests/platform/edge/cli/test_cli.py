@@ -164,7 +164,7 @@ def test_a_plugin_is_a_system(crossfold, workspace, place, own_registries):
 @pytest.mark.slow
 def test_a_driver_that_is_killed_continues_to_the_same_tables(crossfold, workspace, place):
     """kill -9 of the driver while Ray Train workers train; the same command ends in the same bytes."""
-    path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY_SETTINGS, "epochs": 12, "patience": 12})
+    path = write_sweep(place / "killed.yaml", seeds=[0, 1], set={**TINY_SETTINGS, "epochs": 48, "patience": 48})
     command = [sys.executable, "-m", "crossfold.platform.edge.cli", "run", path, "-w", workspace, "--workers", "2"]
     driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 180

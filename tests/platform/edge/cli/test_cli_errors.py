@@ -113,8 +113,6 @@ def test_many_tables_are_told_as_a_folder_and_few_by_their_paths(crossfold, lab)
 
 
 def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab, monkeypatch):
-    from crossfold.platform.edge.cli import rescore as cli_rescore
-
     asked = []
 
     class Elsewhere:
@@ -135,7 +133,7 @@ def test_rescoring_goes_over_the_chosen_cells_and_over_processes(crossfold, lab,
     (alone,) = Path(json.loads(said)["folder"]).glob("*.json")
     before = alone.read_bytes()
     alone.unlink()
-    monkeypatch.setattr(cli_rescore, "LocalWorkers", Elsewhere)
+    monkeypatch.setattr("crossfold.platform.core.process_pool.LocalWorkers", Elsewhere)
     code, said, err = crossfold(*look, "--processes", 2)
     assert (code, asked) == (0, [2]), err
     assert (json.loads(said)["rescored"], json.loads(said)["finished"]) == (4, 4)

@@ -1,4 +1,4 @@
-"""`crossfold why`: what one number is made of, why a cell failed, or that it has not run."""
+"""What one cell is made of, and computing it again: `crossfold why` and `crossfold rerun`."""
 
 import itertools
 import json
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.edge.cli.options import JsonOption, WorkspaceOption
-from crossfold.platform.edge.terminal.console import emit, format_seconds, out
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, format_seconds, out, say
 
 if TYPE_CHECKING:
+    from crossfold.platform.core.cell import Cell
     from crossfold.platform.core.outcome import Failure
     from crossfold.platform.workspace.cell_record import CellRecord
-
+    from crossfold.platform.workspace.workspace import Workspace
 
 POST = {
     "train": "fitted on the training clips",
@@ -27,48 +27,47 @@ MOST_GATES = 12
 """Lines of gates before the rest is left to --json."""
 
 
-def why(
-    cell: Annotated[str, typer.Argument(help="A cell id, or its first digits.")],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """What a number is made of, or why a cell failed or is missing: identity, every score, machine, failed tries."""
-    space = Workspace.locate(workspace)
+def why(cell: options.CellId, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+    """Show what a number is made of, or why a cell failed or is missing.
+
+    Shows the identity, every score, the machine and the failed attempts.
+    """
+    space = options.open_workspace(workspace)
     failures = space.failures_of(cell)
     facts = _facts(space, cell, failures)
     if as_json:
         emit({**facts, "failures": [vars(failure) | {"kind": str(failure.kind)} for failure in failures]}, True)
         return
-    for key, value in _words(facts):
+    for key, value in _lines(facts):
         out.print(f"{key}: ", style="bold", end="")
-        out.print(value, soft_wrap=True)
+        say(value)
     for failure in failures:
-        out.print(f"try {failure.attempt}", style="bold red", end="")
+        out.print(f"attempt {failure.attempt}", style="bold red", end="")
         out.print(f" at {failure.at[:19]} UTC, class {failure.kind}:")
         out.print(failure.message)
         out.print(failure.log_tail, style="dim")
 
 
-def _facts(space: Workspace, cell: str, failures: Sequence["Failure"]) -> dict[str, Any]:
+def _facts(space: "Workspace", cell: str, failures: Sequence["Failure"]) -> dict[str, Any]:
     """Everything that is known of one cell, as plain data."""
     if any(name.startswith(cell) for name in space.finished()):
         record = space.read(cell)
-        return _finished(space, record) | _again(space, record.cell_id)
+        return _finished(space, record) | _rerun_command(space, record.cell_id)
     planned = _planned(space)
     found = {failure.cell_id for failure in failures} or {name for name in planned if name.startswith(cell)}
     if len(found) != 1:
         raise UserError(
             f"{cell!r} begins {len(found) or 'no'} cells of {space}" + did_you_mean(cell, planned or space.finished()),
-            "crossfold status, or the ids in the report",
+            "see `crossfold status`, or the ids in the report",
         )
     (cell_id,) = found
     label, sweep = planned.get(cell_id, (failures[-1].label if failures else cell_id, ""))
     ended = f"failed: {failures[-1].kind}" if failures else "not run yet: no result and no failure on record"
     run = {"run": f"crossfold run {sweep}"} if sweep and not failures else {}
-    return {"cell": cell_id, "label": label, "status": ended} | run | _again(space, cell_id)
+    return {"cell": cell_id, "label": label, "status": ended} | run | _rerun_command(space, cell_id)
 
 
-def _finished(space: Workspace, record: "CellRecord") -> dict[str, Any]:
+def _finished(space: "Workspace", record: "CellRecord") -> dict[str, Any]:
     from crossfold.reports.page.drilldown import mlflow_runs
 
     env, result = record.env, record.result
@@ -77,17 +76,17 @@ def _finished(space: Workspace, record: "CellRecord") -> dict[str, Any]:
         "cell": record.cell_id,
         "label": _planned(space).get(record.cell_id, (record.cell.label, ""))[0],
         "status": "done",
-        "when": f"{env['finished_at'][:19]} UTC, try {env['attempt']}, {format_seconds(env['seconds'])}",
+        "when": f"{env['finished_at'][:19]} UTC, attempt {env['attempt']}, {format_seconds(env['seconds'])}",
         "identity": record.cell.identity(),
         "result": {"metrics": result["metrics"], "selection": result["selection"], "model": result.get("model")},
-        "evaluations": [_looked(entry) for entry in space.evaluations(record)],
+        "evaluations": [_shown(entry) for entry in space.evaluations(record)],
         "environment": {key: value for key, value in env.items() if key not in ("finished_at", "attempt", "seconds")},
         "mlflow": {"run_id": run, "page": page + run} if run and page else {"run_id": run},
         "folder": str(record.path),
     }
 
 
-def _looked(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
     """One evaluation without what only figures need: scores of single videos, bins of gates."""
     columns = (entry["post"] or {}).get("columns", {})
     post = {name: {k: v for k, v in column.items() if k != "videos"} for name, column in columns.items()}
@@ -95,11 +94,7 @@ def _looked(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "post": post or None, "gates": gates or None}
 
 
-def _again(space: Workspace, cell_id: str) -> dict[str, str]:
-    return {"again": f"crossfold rerun {cell_id} --workspace {shlex.quote(str(space))}"}
-
-
-def _planned(space: Workspace) -> dict[str, tuple[str, str]]:
+def _planned(space: "Workspace") -> dict[str, tuple[str, str]]:
     """Label and sweep of every cell that a launched sweep asks for."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(space.paths.sweeps.glob("*.json")):
@@ -108,7 +103,7 @@ def _planned(space: Workspace) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts as lines for people."""
     for key, value in facts.items():
         match key:
@@ -122,10 +117,8 @@ def _words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             case "environment":
                 machine, versions = value.get("machine", {}), value.get("versions", {})
                 listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-                yield (
-                    "machine",
-                    f"{machine.get('host')}, {value.get('device')}, python {machine.get('python')}, {listed}",
-                )
+                about = f"{machine.get('host')}, {value.get('device')}, python {machine.get('python')}"
+                yield "machine", f"{about}, {listed}"
             case "mlflow":
                 page = value.get("page") or "crossfold mlflow ui shows it"
                 yield key, f"run {value['run_id']}, {page}" if value["run_id"] else "no run; crossfold mlflow sync"
@@ -152,8 +145,8 @@ def _result(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             target,
             f"CCC {scores['ccc']:.4f} over {scores['frames']} frames; "
-            f"mean per video {_spell(scores['ccc_video_mean'])}, "
-            f"PCC {_spell(scores['pcc'])}, RMSE {scores['rmse']:.4f}",
+            f"mean per video {_format(scores['ccc_video_mean'])}, "
+            f"PCC {_format(scores['pcc'])}, RMSE {scores['rmse']:.4f}",
         )
     chosen = result["selection"]
     yield "chosen", f"epoch {chosen['best_epoch']} of {chosen['epochs']}, mean CCC {chosen['best_ccc']:.4f}"
@@ -175,16 +168,77 @@ def _evaluation(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for gate in gates[:MOST_GATES]:
         yield (
             f"{gate['gate']} of {gate['modality']}",
-            f"against {gate['damage']} ({gate['truth']}): AUROC {_spell(gate['auroc'])}, ECE {_spell(gate['ece'])}, "
-            f"weight {_spell(gate['mean_damaged'])} damaged, {_spell(gate['mean_clean'])} clean",
+            f"against {gate['damage']} ({gate['truth']}): AUROC {_format(gate['auroc'])}, ECE {_format(gate['ece'])}, "
+            f"weight {_format(gate['mean_damaged'])} damaged, {_format(gate['mean_clean'])} clean",
         )
     if len(gates) > MOST_GATES:
         yield "gates", f"{len(gates) - MOST_GATES} more with --json"
 
 
 def _cccs(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    return " and ".join(_spell(scores["ccc"]) for scores in metrics.values())
+    return " and ".join(_format(scores["ccc"]) for scores in metrics.values())
 
 
-def _spell(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
+
+
+def rerun(
+    cell: options.CellId,
+    workspace: options.Workspace = None,
+    workers: Annotated[int, typer.Option(min=0, help="0 runs it in this process, without Ray.")] = 0,
+    plugin: options.Plugin = None,
+) -> None:
+    """Compute one finished or failed cell again, and say whether the numbers are the same."""
+    from crossfold.fusion_models.catalogue import find_system
+    from crossfold.platform.edge.launch.run_cells import run_cells
+    from crossfold.platform.edge.terminal.progress import choose_view
+    from crossfold.platform.edge.tracking.tracker import MlflowTracker
+    from crossfold.platform.scheduling.fleet_options import FleetOptions
+    from crossfold.platform.workspace.driver_lease import driver_lock
+
+    space = options.open_workspace(workspace)
+    again, before = _find_cell(space, cell)
+    find_system(again.system)
+    with driver_lock(space):
+        kept = space.move_aside(again.cell_id)
+        tracker = MlflowTracker(space)
+        tracker.launch("rerun", [again])
+        try:
+            summary = run_cells(
+                [again],
+                space,
+                FleetOptions(workers=workers, plugins=plugin or ()),
+                sweep="rerun",
+                tracker_of=lambda cell_id: tracker,
+                view=choose_view(),
+            )
+        finally:
+            tracker.close()
+            if kept is not None:
+                space.restore(again.cell_id, kept)
+    if summary.done == 0:
+        say(f"It did not finish; see `crossfold why {again.cell_id}`.")
+        raise typer.Exit(1)
+    after = space.read_exactly(again.cell_id).result["metrics"]
+    for target, metrics in after.items():
+        was = before[target]["ccc"] if before else None
+        same = "" if was is None else " (as before)" if was == metrics["ccc"] else f" (before: {was!r})"
+        say(f"{again.label}: {target} CCC {metrics['ccc']:.6f}{same}")
+
+
+def _find_cell(space: "Workspace", cell: str) -> "tuple[Cell, dict[str, dict[str, float]] | None]":
+    """A finished cell with its metrics, or a planned one of a launched sweep."""
+    from crossfold.sweeps.launched import find_launched
+
+    if any(name.startswith(cell) for name in space.finished()):
+        record = space.read(cell)
+        return record.cell, record.result["metrics"]
+    planned = find_launched(space, cell)
+    if planned is not None:
+        return planned, None
+    raise UserError(f"no cell {cell!r} in {space}", "see `crossfold status`, or the ids in the report")
+
+
+def _rerun_command(space: "Workspace", cell_id: str) -> dict[str, str]:
+    return {"again": f"crossfold rerun {cell_id} --workspace {shlex.quote(str(space))}"}
