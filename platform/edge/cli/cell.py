@@ -191,36 +191,15 @@ def rerun(
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""
     from crossfold.fusion_models.catalogue import find_system
-    from crossfold.platform.edge.launch.run_cells import run_cells
-    from crossfold.platform.edge.terminal.progress import choose_view
-    from crossfold.platform.edge.tracking.tracker import MlflowTracker
-    from crossfold.platform.scheduling.fleet_options import FleetOptions
-    from crossfold.platform.workspace.driver_lease import driver_lock
+    from crossfold.platform.edge.launch.rerun import rerun_cell
 
     space = options.open_workspace(workspace)
     again, before = _find_cell(space, cell)
     find_system(again.system)
-    with driver_lock(space):
-        kept = space.move_aside(again.cell_id)
-        tracker = MlflowTracker(space)
-        tracker.launch("rerun", [again])
-        try:
-            summary = run_cells(
-                [again],
-                space,
-                FleetOptions(workers=workers, plugins=plugin or ()),
-                sweep="rerun",
-                tracker_of=lambda cell_id: tracker,
-                view=choose_view(),
-            )
-        finally:
-            tracker.close()
-            if kept is not None:
-                space.restore(again.cell_id, kept)
-    if summary.done == 0:
+    after = rerun_cell(again, space, workers=workers, plugins=plugin or ())
+    if after is None:
         say(f"It did not finish; see `crossfold why {again.cell_id}`.")
         raise typer.Exit(1)
-    after = space.read_exactly(again.cell_id).result["metrics"]
     for target, metrics in after.items():
         was = before[target]["ccc"] if before else None
         same = "" if was is None else " (as before)" if was == metrics["ccc"] else f" (before: {was!r})"
