@@ -88,7 +88,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """What a clip brings to the store. All arrays have one row a frame."""
+    """What a clip brings to the store. All arrays have one row per frame."""
 
     features: Mapping[str, np.ndarray]
     """float32 [frames, width] under `modality`, or `modality@fold` where an encoder was fitted per fold."""
@@ -107,7 +107,7 @@ class MediaClip:
     labels: np.ndarray
     """float32 [frames, targets], read and checked; not a number, or `UNLABELLED`, where there is no annotation."""
     crops: Path | None
-    """Folder of face crops, one file a frame."""
+    """Folder of face crops, one file per frame."""
     audio: Path | None
     """A wav file, or a video file with a sound track."""
     video: Path | None = None

@@ -1,4 +1,4 @@
-"""Label files of one line a frame: `valence,arousal` after a header line."""
+"""Label files of one line per frame: `valence,arousal` after a header line."""
 
 import re
 from pathlib import Path

@@ -76,7 +76,7 @@ class Corpus:
 
 
 CORPORA: Registry[Corpus] = Registry("corpus", "crossfold.datasets.corpora", plural="corpora")
-"""Filled by the modules of this folder, one corpus a file, and by plug-ins."""
+"""Filled by the modules of this folder, one corpus per file, and by plug-ins."""
 
 EMBEDDED = "puppets"
 

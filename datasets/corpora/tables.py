@@ -143,7 +143,7 @@ def _checked(file: str, lines: _Lines, delimiter: str, known: Collection[str], *
         raise Refusal("table-row", f"line {lines[empty[0]][0]} is empty", remedy)
     lines = [lines[index] for index in filled]
     if not lines:
-        raise Refusal("table-empty", "is empty", "write a header line and a row an entry")
+        raise Refusal("table-empty", "is empty", "write a header line and a row per entry")
     # Exports often end every line with a separator.
     if len(lines[0][1]) > 1 and all(cells[-1] == "" for _, cells in lines):
         lines = [(line, cells[:-1]) for line, cells in lines]
@@ -162,7 +162,7 @@ def _checked(file: str, lines: _Lines, delimiter: str, known: Collection[str], *
         raise Refusal("table-row", problem, "give each row a cell for each column; put texts with commas in quotes")
     rows = tuple(Row(line, dict(zip(columns, cells, strict=True))) for line, cells in lines[1:])
     if not rows:
-        raise Refusal("table-empty", "has a header and no row", "write a row an entry")
+        raise Refusal("table-empty", "has a header and no row", "write a row per entry")
     return Table(file, columns, rows, decimal_comma=delimiter == ";")
 
 

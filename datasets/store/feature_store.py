@@ -97,7 +97,7 @@ class FeatureStore:
         return self.clips[self._index[name]]
 
     def width(self, modality: str) -> int:
-        """d_m of the stored features; of raw input, all its numbers a frame."""
+        """d_m of the stored features; of raw input, all its numbers per frame."""
         return int(self._entry(modality)["width"])
 
     def frame_shape(self, modality: str) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ class FeatureStore:
         return tuple(entry.get("shape", (entry["width"],)))
 
     def input_kind(self, modality: str) -> str | None:
-        """What raw input it is (see `input_kinds`); None for ready features."""
+        """What raw input it is (see `input_kinds`); None for extracted features."""
         kind: str | None = self._entry(modality).get("input")
         return kind
 
@@ -176,7 +176,7 @@ class StoreSpec:
 def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], ClipArrays], owner: str = "") -> Path:
     """Writes a store under its content hash and returns its folder; an equal store is kept, not rewritten.
 
-    arrays: called once a clip, in order, so that memory does not grow with the corpus.
+    arrays: called once per clip, in order, so that memory does not grow with the corpus.
     owner: who writes; part of the name of the folder that a killed run leaves behind.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
@@ -271,7 +271,7 @@ def _entry(modality: str, array: np.ndarray, kind: str | None) -> dict[str, Any]
 
 
 def _check_rows(clip: ClipInfo, brought: ClipArrays) -> None:
-    """Every array of a clip has one row a frame and finite values, or nothing is written."""
+    """Every array of a clip has one row per frame and finite values, or nothing is written."""
     named = [*brought.features.items(), ("labels", brought.labels)]
     named += [(f"presence of {modality}", present) for modality, present in brought.present.items()]
     for name, array in named:

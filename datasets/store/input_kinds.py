@@ -1,4 +1,4 @@
-"""What a raw modality of a store can be: the inputs that a trainable backbone is fed, one row a frame.
+"""What a raw modality of a store can be: the inputs that a trainable backbone takes, one row per frame.
 
 A kind names its layout completely, so a store, a backbone and a recipe agree by one word. Kinds of clips, such as
 `clips16@112`, are never stored: they are gathered from stored crops by index.

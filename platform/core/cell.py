@@ -70,7 +70,7 @@ class Cell(BaseModel):
 
     @cached_property
     def cell_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`; computed once a cell."""
+        """First 16 hex digits of the SHA-256 of the canonical JSON of `identity()`; computed once per cell."""
         before, after = self.around_seed
         return _first_digits(f"{before}{self.seed}{after}")
 

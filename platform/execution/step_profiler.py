@@ -65,8 +65,8 @@ class Work:
     training: PassSize
     """Of one epoch."""
     predicted: PassSize
-    """Of all passes without training: the selection split once an epoch; the reported one once, and once for each entry
-    of the stress suite that can change anything; the training split for post-processing that is fitted."""
+    """Of all passes without training: the selection split once per epoch; the reported one once, and once per entry of
+    the stress suite that can change anything; the training split for post-processing that is fitted."""
 
     @classmethod
     def of(cls, data: CellData) -> "Work":

@@ -38,7 +38,7 @@ def post_processed(record: CellRecord, store: FeatureStore) -> Predictions:
 
 
 def join(members: Sequence[Predictions], targets: Sequence[str]) -> list[Track]:
-    """One track a clip: the targets of several cells side by side, the mean where several cells predict a clip.
+    """One track per clip: the targets of several cells side by side, the mean where several cells predict a clip.
 
     Seeds, and folds that report the same clip, are an ensemble: their predictions are averaged frame by frame, then
     gaps are filled. Raises `UserError` where a target is missing for a clip, or has no prediction at all.

@@ -1,10 +1,14 @@
 """The pretrained weights that the papers use: what each is, where to get it, its file name and its digest.
 
-None of them ships and none is downloaded: licences differ, and some were trained on data that may not be used for
-every purpose.
+The sets are listed in `pretrained.yaml`. None of them ships and none is downloaded: licences differ, and some were
+trained on data that may not be used for every purpose.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 
@@ -47,86 +51,16 @@ class Weights:
         return bool(self.holds)
 
 
-_TORCHVISION = "https://docs.pytorch.org/vision/stable/models"
-_TONE = Expected(
-    probe="tone", relu=True, mean=0.131, std=0.238, tolerance=0.1, source="smoke test of AudioSet's VGGish (2017)"
-)
+_PUBLISHED = Path(__file__).parent / "pretrained.yaml"
 
-_PUBLISHED = (
-    Weights(
-        name="resnet50-ms-celeb-ferplus",
-        title="ResNet-50 of faces, MS-Celeb-1M then FER+ (001, 002, 003)",
-        page="https://github.com/sucv/ABAW3 (its readme links the file)",
-        licence="not stated; MS-Celeb-1M was withdrawn by its publisher",
-        place="res50_ir_0.887.pth",
-    ),
-    Weights(
-        name="vggish-audioset",
-        title="VGGish, AudioSet (001, 002)",
-        page="https://github.com/harritaylor/torchvggish/releases",
-        licence="Apache-2.0",
-        place="vggish-10086976.pth",
-        expected=_TONE,
-    ),
-    Weights(
-        name="googlenet-imagenet",
-        title="Inception v1, ImageNet, to be inflated to I3D (004)",
-        page=f"{_TORCHVISION}/googlenet.html",
-        licence="BSD-3-Clause; ImageNet is for non-commercial research",
-        place="googlenet-1378be20.pth",
-        sha256="1378be20",
-    ),
-    Weights(
-        name="resnet18-imagenet",
-        title="ResNet-18, ImageNet, to be averaged to one channel (000)",
-        page=f"{_TORCHVISION}/resnet.html",
-        licence="BSD-3-Clause; ImageNet is for non-commercial research",
-        place="resnet18-f37072fd.pth",
-        sha256="f37072fd",
-    ),
-    Weights(
-        name="r3d-18-kinetics400",
-        title="R3D-18, Kinetics-400 (000)",
-        page=f"{_TORCHVISION}/video_resnet.html",
-        licence="BSD-3-Clause; annotations of Kinetics CC BY 4.0",
-        place="r3d_18-b3b3357e.pth",
-        sha256="b3b3357e",
-    ),
-    Weights(
-        name="r2plus1d-18-kinetics400",
-        title="R(2+1)D-18, Kinetics-400 (000 as released)",
-        page=f"{_TORCHVISION}/video_resnet.html",
-        licence="BSD-3-Clause; annotations of Kinetics CC BY 4.0",
-        place="r2plus1d_18-91a641e6.pth",
-        sha256="91a641e6",
-    ),
-    Weights(
-        name="bert-base-uncased",
-        title="BERT base, uncased: word features (002)",
-        page="https://huggingface.co/google-bert/bert-base-uncased",
-        licence="Apache-2.0",
-        place="bert-base-uncased",
-        holds=("config.json", "tokenizer.json", "model.safetensors"),
-    ),
-    Weights(
-        name="vosk-en-us",
-        title="Vosk en-us 0.22: words with times (002)",
-        page="https://alphacephei.com/vosk/models",
-        licence="Apache-2.0",
-        place="vosk-model-en-us-0.22",
-        holds=("am/final.mdl", "conf/model.conf"),
-    ),
-    Weights(
-        name="punctuation",
-        title="deepmultilingualpunctuation: sentence marks (002)",
-        page="https://huggingface.co/oliverguhr/fullstop-punctuation-multilang-large",
-        licence="MIT",
-        place="fullstop-punctuation-multilang-large",
-        holds=("config.json", "model.safetensors"),
-    ),
-)
 
-WEIGHTS = {entry.name: entry for entry in _PUBLISHED}
+def _read(path: Path) -> Iterator[Weights]:
+    for name, facts in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        expected = Expected(**facts.pop("expected")) if "expected" in facts else None
+        yield Weights(name=name, holds=tuple(facts.pop("holds", ())), expected=expected, **facts)
+
+
+WEIGHTS = {entry.name: entry for entry in _read(_PUBLISHED)}
 """Every set of pretrained weights by name."""
 
 

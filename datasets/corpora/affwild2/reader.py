@@ -1,7 +1,7 @@
 """Aff-Wild2, VA challenge, in the layout in which its owners give it out.
 
-    <anywhere>/VA_Estimation_Challenge/Train_Set|Validation_Set/<clip>.txt    header, then `valence,arousal` a frame
-    <anywhere>/Valence*_test_set_release.txt                                   optional; test clips, one a line
+    <anywhere>/VA_Estimation_Challenge/Train_Set|Validation_Set/<clip>.txt    header, then `valence,arousal` per frame
+    <anywhere>/Valence*_test_set_release.txt                                   optional; test clips, one per line
     <anywhere>/cropped_aligned*/<clip>/00001.jpg                              a missing number is a frame without face
     <anywhere>/<video>.mp4|avi|mkv|mov                                        batch1, batch2, videos, ...
     <anywhere>/<video>.wav                                                    optional; else the video's own sound

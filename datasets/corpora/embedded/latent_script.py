@@ -109,7 +109,7 @@ class LatentScript:
 def write_script(
     rng: np.random.Generator, frames: int, fps: float, *, deal: int | None = None, silent: tuple[int, int] | None = None
 ) -> LatentScript:
-    """Write the script of one clip of `frames` video frames at `fps` frames a second.
+    """Write the script of one clip of `frames` video frames at `fps` frames per second.
 
     `deal` is the clip's number within its partition and decides which kinds of span it gets; None draws it.
     Successive numbers go round all kinds. In frames `silent` another person talks: one long missing-voice span.

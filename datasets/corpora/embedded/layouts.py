@@ -85,7 +85,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _lines(script: LatentScript) -> str:
-    """One line a frame below the header, as Aff-Wild2 has it."""
+    """One line per frame below the header, as Aff-Wild2 has it."""
     lines = [",".join("-5" if x == -5 else f"{x:.4f}" for x in row) for row in script.labels]
     return "\n".join(["valence,arousal", *lines]) + "\n"
 

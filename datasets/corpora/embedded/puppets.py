@@ -105,7 +105,7 @@ def write_puppets(
     plan = find_layout(layout)
     if plan.fps is not None and fps != plan.fps:
         raise ValueError(
-            f"fps={fps}: layout {layout} has {plan.fps:g} labels a second, so videos need fps={plan.fps:g}"
+            f"fps={fps}: layout {layout} has {plan.fps:g} labels per second, so videos need fps={plan.fps:g}"
         )
     out = Path(out)
     settings: dict[str, Any] = {"version": VERSION, "seed": seed, "fps": float(fps)}
@@ -226,7 +226,7 @@ _X264 = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
 
 
 def _encode(path: Path, pictures: Iterator[Pixels], samples: Array, fps: float, width: int) -> None:
-    """Write an mp4 with one picture a frame and mono AAC sound of the same length."""
+    """Write an mp4 with one picture per frame and mono AAC sound of the same length."""
     av = import_av()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     # bitexact and one thread: the same pictures give the same file.

@@ -82,7 +82,7 @@ def write_synthetic(
     fps: float = 25.0,
     seed: int = 0,
 ) -> list[SyntheticClip]:
-    """Write `<clip>.npz` (one array a modality, and `labels`), clips.csv and truth/spans.csv; return what was written.
+    """Write `<clip>.npz` (one array per modality, and `labels`), clips.csv, truth/spans.csv; return what was written.
 
     `out` must be new or empty, and appears whole or not at all.
     """

@@ -1,4 +1,4 @@
-"""A folder of ready features, as the corpus `synthetic` is written: nothing to decode, nothing to encode.
+"""A folder of extracted features, as the corpus `synthetic` is written: nothing to decode, nothing to encode.
 
     clips.csv           clip,subject,partition,fps,frames
     <clip>.npz          float32 [frames, width] a modality, and `labels` [frames, 2]: valence, arousal; -5 unlabelled

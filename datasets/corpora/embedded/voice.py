@@ -12,14 +12,17 @@ In a freshly loaded library it does not: each phrase gets one (0.3 ms), and depe
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from crossfold.datasets.corpora.embedded.latent_script import OTHER_SPEAKER, Array, Floats, LatentScript
 from crossfold.datasets.media.transcripts import Word
@@ -32,48 +35,7 @@ _VOICES = tuple(
     for variant in ("f2", "m3", "f4", "m1", "f3", "m7", "f1", "m2", "f5", "m4")
     for accent in ("en-us", "en-gb-x-rp", "en-gb-scotland")
 )
-_NEGATIVE = (
-    "Nothing went right at work today.",
-    "I left the window open and the rain ruined everything.",
-    "They never called me back.",
-    "My tooth has been hurting since Sunday.",
-    "It is all gone, and it was my fault.",
-    "I hate it when nobody listens.",
-    "The old dog did not come home.",
-    "We lost the game in the last minute.",
-    "Please stop, I cannot take any more of this.",
-    "That was a cruel and stupid thing to say.",
-    "I am afraid of what the letter says.",
-    "The soup was cold and the waiter was rude.",
-)
-_NEUTRAL = (
-    "The train leaves from platform nine.",
-    "There are four chairs around the table.",
-    "I usually walk along the river to the office.",
-    "The shop on the corner opens at eight.",
-    "She keeps the keys in the second drawer.",
-    "We painted the fence green some years ago.",
-    "The meeting moved from Monday to Thursday.",
-    "Put the books back on the upper shelf.",
-    "It takes about an hour by bus.",
-    "The report has twelve pages and one table.",
-    "He wears a grey coat in the winter.",
-    "You can turn left after the bridge.",
-)
-_POSITIVE = (
-    "My sister is coming home for the summer!",
-    "This is the best bread I have ever baked.",
-    "We danced until the sun came up.",
-    "You did it, I am so proud of you!",
-    "Look, the garden is full of butterflies.",
-    "I love this song, play it again!",
-    "What a wonderful surprise to see you here.",
-    "The baby laughed at me this morning.",
-    "Everything turned out well in the end.",
-    "I won first prize for my little boat!",
-    "The sea was warm and we swam for hours.",
-    "Thank you, that is very kind and lovely.",
-)
+_SENTENCES = Path(__file__).parent / "sentences.yaml"
 
 
 @dataclass(frozen=True)
@@ -116,7 +78,8 @@ def _talk(script: LatentScript, rng: np.random.Generator, length: int) -> tuple[
     register = int(rng.integers(-8, 9))
     samples = np.zeros(length)
     words: list[Word] = []
-    queues = [list(rng.permutation(len(pool))) for pool in (_NEGATIVE, _NEUTRAL, _POSITIVE)]
+    pools = list(_sentences().values())
+    queues = [list(rng.permutation(len(pool))) for pool in pools]
     cursor = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
     while cursor < length - SAMPLE_RATE // 5:
         frame = int(cursor / SAMPLE_RATE * script.fps)
@@ -125,8 +88,7 @@ def _talk(script: LatentScript, rng: np.random.Generator, length: int) -> tuple[
         arousal = float(script.voice_arousal[ahead].mean())
         # People do not always say what they sound like: near the borders the choice is a draw.
         mood = int(np.searchsorted((-0.25, 0.25), valence + 0.12 * rng.standard_normal()))
-        pool = (_NEGATIVE, _NEUTRAL, _POSITIVE)[mood]
-        text = pool[queues[mood][0]]
+        text = pools[mood][queues[mood][0]]
         queues[mood].append(queues[mood].pop(0))
         settings = {
             _RATE: round(172 + 48 * arousal),
@@ -144,6 +106,13 @@ def _talk(script: LatentScript, rng: np.random.Generator, length: int) -> tuple[
         pause = rng.uniform(0.12, 0.4) * (1 - 0.4 * arousal)
         cursor += len(phrase) + max(1, int(pause * SAMPLE_RATE))
     return samples, words
+
+
+@functools.cache
+def _sentences() -> dict[str, list[str]]:
+    """What is said by the valence that the voice expresses, the lowest first."""
+    sentences: dict[str, list[str]] = yaml.safe_load(_SENTENCES.read_text(encoding="utf-8"))
+    return sentences
 
 
 _FFT, _HOP = 512, 128

@@ -1,4 +1,4 @@
-"""The reader of any folder with a `manifest.csv`: media or ready features, any targets.
+"""The reader of any folder with a `manifest.csv`: media or extracted features, any targets.
 
 May import: `datasets/corpora`, `datasets/media`, `platform/core`.
 """

@@ -1,4 +1,4 @@
-"""Ready-made features of the corpus `manifest`: one .npy, .npz or .parquet file a clip and modality, a row a frame.
+"""Extracted features of the corpus `manifest`: one .npy, .npz or .parquet file per clip and modality, a row per frame.
 
 An .npz may hold several modalities, each under its name. A row of nothing but zeros, or of nothing but not-a-number,
 means that the modality has nothing there.
@@ -103,7 +103,7 @@ def check_shapes(
     if len({frames for frames, _ in shapes.values()}) > 1:
         listed = ", ".join(f"{modality} {frames}" for modality, (frames, _) in shapes.items())
         problem = f"line {line}: clip {clip} has features of different length: {listed} rows"
-        remedy = "resample them to one row a frame; nothing is stretched or cut here"
+        remedy = "resample them to one row per frame; nothing is stretched or cut here"
         Report(MANIFEST, findings).error("features-length", problem, remedy)
         return {}
     return shapes

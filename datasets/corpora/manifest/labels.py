@@ -1,6 +1,6 @@
 """Labels of the corpus `manifest`: any names and ranges, at the rate of frames, of spans or of whole clips.
 
-A table of labels has a column a target, and says where its rows belong in one of four ways:
+A table of labels has a column per target, and says where its rows belong in one of four ways:
 
     time                seconds from the first frame; a frame takes the nearest row, none further away than one period
     frame               the frame's number, from 0
@@ -73,7 +73,7 @@ class Labels:
     file: str
     """As findings name it; `manifest.csv` where the clip has no file of labels."""
     columns: Mapping[str, np.ndarray]
-    """float64 [rows] a target."""
+    """float64 [rows] per target."""
     places: Mapping[str, np.ndarray]
     """float64 [rows] of each of `PLACES` that the table has."""
     whole: Mapping[str, float]
@@ -106,7 +106,7 @@ def _placed_columns(table: Table, findings: list[Finding]) -> tuple[dict[str, np
     ways = [way for way in (("time",), ("frame",), ("start", "end")) if set(way) & set(table.columns)]
     if len(ways) > 1 or (ways and not set(ways[0]) <= set(table.columns)):
         problem = f"places its rows by {', '.join(column for column in table.columns if column in PLACES)}"
-        remedy = "give one of: time; frame; start and end; none of them, with a row a frame"
+        remedy = "give one of: time; frame; start and end; none of them, with a row per frame"
         raise Refusal("label-place", problem, remedy)
     places = {column: _place(table, column, findings) for column in table.columns if column in PLACES}
     values = [column for column in table.columns if column not in PLACES]
@@ -173,7 +173,7 @@ def _rows_of_frames(labels: Labels, axis: TimeAxis, report: Report) -> np.ndarra
     rows = len(next(iter(labels.columns.values())))
     problem = f"has {rows} rows, its clip has {axis.frames} frames"
     if abs(rows - axis.frames) > TOLERANCE:
-        remedy = "say where each row belongs in a column `time` (seconds), or write a row a frame"
+        remedy = "say where each row belongs in a column `time` (seconds), or write a row per frame"
         raise Refusal("label-length", problem, remedy)
     if rows != axis.frames:
         rest = "rows after the last frame are left out" if rows > axis.frames else "the last frames are unlabelled"
@@ -191,7 +191,7 @@ def _rows_of_spans(start: np.ndarray, end: np.ndarray, axis: TimeAxis, report: R
     if (over := np.flatnonzero(start[order][1:] < end[order][:-1] - 1e-9)).size:
         first, second = order[over[0]], order[over[0] + 1]
         problem = f"rows {first + 1} and {second + 1} overlap at {start[second]:g} s"
-        raise Refusal("label-span", problem, "a frame has one value a target; end one span where the next begins")
+        raise Refusal("label-span", problem, "a frame has one value per target; end one span where the next begins")
     _check_seconds(float(end.max()), axis)
     late = float(end.max()) - axis.seconds
     if late > 1:
@@ -231,7 +231,7 @@ def _numbered_rows(numbers: np.ndarray, axis: TimeAxis) -> np.ndarray:
         problem = f"row {at + 1} is of frame {numbers[at]:g}; its clip has frames 0 to {axis.frames - 1}"
         raise Refusal("label-frame", problem, "frames count from 0, in whole numbers")
     if len(np.unique(numbers)) < len(numbers):
-        raise Refusal("label-frame", "names a frame twice", "a frame has one value a target")
+        raise Refusal("label-frame", "names a frame twice", "a frame has one value per target")
     rows = np.full(axis.frames, -1)
     rows[numbers.astype(np.int64)] = np.arange(len(numbers))
     return rows
@@ -262,7 +262,7 @@ def settle_targets(
             remedy = "name them alike in every file, or declare `targets` in manifest.yaml: then some may be absent"
             report.error("target-known", problem, remedy)
     if not names:
-        remedy = "add a column `labels` that names a file, or `label:<target>` with a value a clip"
+        remedy = "add a column `labels` that names a file, or `label:<target>` with a value per clip"
         Report(MANIFEST, findings).error("label-none", "no clip has labels", remedy)
     for target in targets:
         _check_range(target, read, declared is not None, findings)

@@ -75,7 +75,7 @@ def inspect_media(files: MediaFiles, root: Path, findings: list[Finding], *, dee
 def _of_video(facts: VideoFacts, files: MediaFiles, report: Report) -> TimeAxis:
     fps = facts.axis.fps
     if files.rate is not None and abs(files.rate - fps) > _SAME_RATE * fps:
-        problem = f"line {files.line}: rate {files.rate:g}, its video has {fps:.4g} frames a second"
+        problem = f"line {files.line}: rate {files.rate:g}, its video has {fps:.4g} frames per second"
         report.warning("rate", problem, "nothing to do: the video's is taken")
     return facts.axis
 
@@ -83,7 +83,7 @@ def _of_video(facts: VideoFacts, files: MediaFiles, report: Report) -> TimeAxis:
 def _of_rate(files: MediaFiles, seconds: float | None) -> TimeAxis:
     """The frames of a clip without video. Raises `Refusal`."""
     if files.rate is None:
-        remedy = "give the frames a second at which labels and predictions are wanted, in column rate"
+        remedy = "give the frames per second at which labels and predictions are wanted, in column rate"
         raise Refusal("rate", f"line {files.line}: no video, and no rate", remedy)
     if seconds is not None:
         frames = int(seconds * files.rate + 1e-6)  # whole frames only

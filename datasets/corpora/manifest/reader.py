@@ -1,15 +1,15 @@
-"""Any data, with no code: a folder with `manifest.csv`, one row a clip.
+"""Any data, with no code: a folder with `manifest.csv`, one row per clip.
 
     clip                     its name
     subject                  who is in it: a subject is never on both sides of a split
     partition, fold          train, validation or test; or the number of the fold that reports the clip
-    video, audio, crops      media, by paths from the folder; crops: a folder of 00001.jpg ..., one a frame
+    video, audio, crops      media, by paths from the folder; crops: a folder of 00001.jpg ..., one per frame
     transcript               words with times
-    audio_features, visual_features, text_features      ready-made features instead of media: .npy, .npz, .parquet
+    audio_features, visual_features, text_features      extracted features instead of media: .npy, .npz, .parquet
     features                 an .npz of several modalities; else features/<modality>/<clip>.npy are found by name
     labels                   a table or array of labels (see `labels.py`)
     label:<target>           one value for the whole clip or session
-    rate                     frames a second, where no video says it
+    rate                     frames per second, where no video says it
 
 `manifest.yaml` may give the corpus a name, and its targets their ranges. Only `clip`, a partition or fold, media or
 features, and labels are needed. With `fold` alone, fold k reports the clips marked k and trains on all others; with
@@ -122,7 +122,7 @@ def _read_manifest(root: Path, report: Report) -> Table | None:
     path = root / MANIFEST
     if not path.is_file():
         tables = [entry.name for entry in root.iterdir() if entry.suffix.lower() in (".csv", ".txt")]
-        remedy = "write one row a clip; `crossfold corpus puppets OUT --layout manifest` shows how"
+        remedy = "write one row per clip; `crossfold corpus puppets OUT --layout manifest` shows how"
         report.error("manifest-there", f"is not there{hint_of(MANIFEST, tables)}", remedy)
         return None
     table = read_table(path, root, report.findings, _COLUMNS, gaps=True)
@@ -150,7 +150,7 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
         report.error("clip-name", f"line {row.line}: {name!r} cannot name a clip", "use letters, digits, - and _")
     rate = _number(cells.get("rate", ""), "rate", row, table, report)
     if rate is not None and not 0 < rate <= 1000:
-        remedy = "give frames a second, above 0, at most 1000"
+        remedy = "give frames per second, above 0, at most 1000"
         report.error("rate", f"line {row.line}: rate {rate:g}", remedy)
         rate = None
     media = MediaFiles(row.line, path("video"), path("audio"), path("crops", folder=True), rate)
@@ -296,7 +296,7 @@ def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Targ
         if entry.side.clip not in lengths or has_errors(entry.findings):
             continue
         if entry.media.rate is None:
-            remedy = "give the features' rows a second in column rate"
+            remedy = "give the features' rows per second in column rate"
             Report(MANIFEST, entry.findings).error("rate", f"line {entry.media.line}: no rate", remedy)
             continue
         axis = TimeAxis(np.arange(lengths[entry.side.clip]) / entry.media.rate, entry.media.rate)
@@ -326,7 +326,7 @@ def source_files(root: Path) -> list[Path]:
 
 CORPORA.register("manifest", origin=__name__)(
     Corpus(
-        description="any folder: a table of clips with media or ready-made features, any labels",
+        description="any folder: a table of clips with media or extracted features, any labels",
         layout="manifest.csv, manifest.yaml for names and ranges, and whatever files the table names",
         needs="nothing: `crossfold corpus puppets OUT --layout manifest` makes one to look at",
         inspect=inspect_manifest,

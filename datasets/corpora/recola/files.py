@@ -38,7 +38,7 @@ class Listing:
     """The raters' own traces, likewise."""
     media: MediaListing = field(default_factory=MediaListing)
     ignored: list[Path] = field(default_factory=list)
-    """Folders with physiology or ready-made features."""
+    """Folders with physiology or extracted features."""
     unnamed: list[Path] = field(default_factory=list)
     """Files of ratings whose name is none of a recording, such as `train_all.arff`."""
 

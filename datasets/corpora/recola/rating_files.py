@@ -18,7 +18,7 @@ from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_mo
 from crossfold.datasets.corpora.tables import Table, read_table
 
 RATE = 25
-"""Labels a second: one every 40 ms."""
+"""Labels per second: one every 40 ms."""
 # How far a time may be from a multiple of 40 ms, in parts of 40 ms; times are rounded to milliseconds.
 _OFF_GRID = 0.1
 _LONGEST = 36_000  # seconds; a later time is no time of a recording
@@ -92,7 +92,7 @@ def _places(times: np.ndarray, lines: Sequence[int]) -> np.ndarray:
     places: np.ndarray = np.rint(grid).astype(np.int64)
     off = np.flatnonzero((np.abs(grid - places) > _OFF_GRID) | (places < 0) | (places > _LONGEST * RATE))
     steps = np.diff(places)
-    remedy = f"RECOLA has {RATE} labels a second, from 0 s on, with times in seconds; resample the file"
+    remedy = f"RECOLA has {RATE} labels per second, from 0 s on, with times in seconds; resample the file"
     if len(off):
         problem = f"line {lines[off[0]]}: time {times[off[0]]:g} s is no multiple of 0.04 s{and_more(len(off))}"
         raise Refusal("label-rate", problem, remedy)

@@ -1,4 +1,4 @@
-"""RECOLA, the part that AVEC 2016 gave out: 9 train and 9 dev recordings of 5 minutes, 25 labels a second.
+"""RECOLA, the part that AVEC 2016 gave out: 9 train and 9 dev recordings of 5 minutes, 25 labels per second.
 
     <anywhere>/ratings_gold_standard/arousal|valence/train_1.arff ...    also .csv; either will do, both must agree
     <anywhere>/ratings_individual/arousal|valence/train_1.csv ...        a column a rater, for want of gold standards
@@ -180,7 +180,7 @@ def _find_sound(folder: _Folder, key: str, video: Path, facts: VideoFacts, findi
 
 CORPORA.register("recola", origin=__name__)(
     Corpus(
-        description="RECOLA, AVEC 2016 part: 18 recordings of 5 minutes of remote talk, 25 labels a second",
+        description="RECOLA, AVEC 2016 part: 18 recordings of 5 minutes of remote talk, 25 labels per second",
         layout="ratings_gold_standard|ratings_individual/{arousal,valence}/*.{arff,csv}, train_1.{mp4,wav}, ...",
         needs="a licence of its owners, for academic research: recordings and ratings",
         inspect=inspect_recola,

@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_raters(roots, tmp_path):
 def test_wrong_layouts_are_refused_before_any_work(roots, tmp_path):
     with pytest.raises(UserError, match="did you mean 'recola'"):
         write_puppets(tmp_path / "new", clips=4, layout="rekola")
-    with pytest.raises(ValueError, match="25 labels a second"):
+    with pytest.raises(ValueError, match="25 labels per second"):
         write_puppets(tmp_path / "new", clips=4, fps=30.0, layout="recola")
     with pytest.raises(ValueError, match="layout="):
         write_puppets(roots["recola"], **SMALL, layout="manifest")

@@ -32,7 +32,7 @@ YAML = "name: tired\ntargets:\n  fatigue: {low: 0, high: 10, unit: level}\n"
 
 
 def write_features(root: Path) -> Path:
-    """Five sessions of four subjects, ready-made features, fatigue of 0 to 10 in spans of two and a half seconds."""
+    """Five sessions of four subjects, extracted features, fatigue of 0 to 10 in spans of two and a half seconds."""
     rng = np.random.default_rng(0)
     rows = ["clip,subject,partition,audio_features,visual_features,labels,rate"]
     (root / "f").mkdir(parents=True)
@@ -344,7 +344,7 @@ def test_labels_of_each_kind_agree(root):
     expected = level_at(inspect_manifest(root, deep=True), "a1")
     rows = [f"{value:g}" for value in expected]
     kinds = {
-        "a row a frame": "fatigue\n" + "\n".join(rows),
+        "a row per frame": "fatigue\n" + "\n".join(rows),
         "frame": "frame,fatigue\n" + "\n".join(f"{i},{row}" for i, row in reversed(list(enumerate(rows)))),
         "time": "time,fatigue\n" + "\n".join(f"{i / RATE},{row}" for i, row in enumerate(rows)),
     }
