@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import Plan, expand
 from crossfold.sweeps.sweep_files import Search, Sweep, load
@@ -30,10 +28,8 @@ class Prepared:
         return tuple(cell for cell in self.plan.cells if cell.cell_id not in self.finished)
 
 
-def read_sweep(source: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Sweep:
-    """A grid sweep. Raises `UserError` with the right command for a search."""
-    for plugin in plugins or ():  # first, because the sweep may name a system of theirs
-        load_plugin(plugin)
+def read_sweep(source: str, overrides: Sequence[str] | None) -> Sweep:
+    """A grid sweep, whose plug-ins are loaded by now. Raises `UserError` with the right command for a search."""
     sweep = load(source, overrides or ())
     if isinstance(sweep, Search):
         raise UserError(f"{source} is a search, not a grid", f"run `crossfold search {source}`")

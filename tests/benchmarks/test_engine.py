@@ -59,7 +59,7 @@ def fill(workspace: Workspace, sweep: Path) -> int:
     """Commits every cell of a sweep; one is trained, and lends the others its files."""
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
-    cells = prepare_cells(read_sweep(str(sweep), None, None), workspace).plan.cells
+    cells = prepare_cells(read_sweep(str(sweep), None), workspace).plan.cells
     assert attempt_cell(cells[0], workspace).status == "done"
     one = workspace.read_exactly(cells[0].cell_id)
     weights = (one.path / "best.safetensors").read_bytes()
@@ -102,7 +102,7 @@ def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     small = sweep_of(tmp_path / "small.yaml", 2000)
-    cells = prepare_cells(read_sweep(str(small), None, None), workspace).plan.cells
+    cells = prepare_cells(read_sweep(str(small), None), workspace).plan.cells
     began = time.process_time()
     spelled = {canonical_json(cell.identity()) for cell in cells}
     rival = (time.process_time() - began) * 50

@@ -47,7 +47,7 @@ def test_departures_are_named(capsys):
 def test_people_can_read_it(capsys):
     explain("hgrjca", frames=6)
     shown = capsys.readouterr().out
-    for word in ("001 eqs 14-16", "parameters", "FLOPs a window", "praveen2025grjca", "final_gate_input", "B7"):
+    for word in ("001 eqs 14-16", "parameters", "FLOPs per window", "praveen2025grjca", "final_gate_input", "B7"):
         assert word in shown, word
 
 

@@ -27,7 +27,7 @@ def explain(
             "--set", help="parameter=value, such as iterations=2; of a recipe, field=value.", show_default=False
         ),
     ] = None,
-    frames: Annotated[int, typer.Option(min=2, help="L, frames of a window.")] = 300,
+    frames: Annotated[int, typer.Option(min=2, help="L, the number of frames of a window.")] = 300,
     recipe: Annotated[
         str | None, typer.Option(help="Explain a recipe instead, such as rjcma2024+released.", show_default=False)
     ] = None,
@@ -77,7 +77,7 @@ def _print_system(facts: dict[str, Any]) -> None:
     emit(rows, False, "Shapes of one window")
     note = f" ({facts['flops_note']})" if facts["flops_note"] else ""
     say(
-        f"{facts['parameters']:,} parameters, {facts['flops_per_window']:,} FLOPs a window{note}",
+        f"{facts['parameters']:,} parameters, {facts['flops_per_window']:,} FLOPs per window{note}",
         "It predicts streams." if facts["streams"] else "It needs the whole window, so it cannot predict streams.",
     )
     if facts["switches"]:
@@ -90,7 +90,7 @@ def _print_system(facts: dict[str, Any]) -> None:
 
 def _print_recipe(facts: dict[str, Any]) -> None:
     out.print(facts["recipe"], style="bold", end="")
-    say(f": {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps an epoch")
+    say(f": {facts['windows']:,} windows, {facts['steps_per_epoch']:,} steps per epoch")
     out.print(f"Assumed: {facts['assumption']}.", style="dim")
     emit(facts["schedule"], False, "Schedule")
     out.print("Learning rate", style="bold", end="")

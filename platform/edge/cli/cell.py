@@ -30,7 +30,7 @@ MOST_GATES = 12
 def why(cell: options.CellId, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
     """Show what a number is made of, or why a cell failed or is missing.
 
-    Shows the identity, every score, the machine and the failed attempts.
+    It shows the identity, every score, the machine and the failed attempts.
     """
     space = options.open_workspace(workspace)
     failures = space.failures_of(cell)

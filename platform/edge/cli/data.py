@@ -52,10 +52,10 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def puppets(
     folder: OutArgument,
-    clips: Annotated[int, typer.Option(min=4, help="Annotated clips.")] = 24,
+    clips: Annotated[int, typer.Option(min=4, help="Number of annotated clips.")] = 24,
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of each clip.")] = 20.0,
     seed: SeedOption = 0,
-    layout: Annotated[str, typer.Option(help="How files lie: affwild2, recola or manifest.")] = "affwild2",
+    layout: Annotated[str, typer.Option(help="The layout of the files: affwild2, recola or manifest.")] = "affwild2",
 ) -> None:
     """Render faces and synthesise speech with known valence and arousal, in the layout of a real corpus."""
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
@@ -67,7 +67,7 @@ def puppets(
 
 def synthetic(
     folder: OutArgument,
-    clips: Annotated[int, typer.Option(min=4, help="Clips.")] = 12,
+    clips: Annotated[int, typer.Option(min=4, help="Number of clips.")] = 12,
     frames: Annotated[int, typer.Option(min=50, help="Frames of each clip.")] = 400,
     seed: SeedOption = 0,
 ) -> None:
@@ -89,7 +89,7 @@ def validate(
     plugin: options.Plugin = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say what is wrong with a data folder, before any work. Exits with 2 if anything must be fixed."""
+    """Say what is wrong with a data folder, before any work. It exits with 2 if anything must be fixed."""
     from crossfold.datasets.corpora.findings import Finding, findings_table
     from crossfold.datasets.corpora.registry import find_reader
 
@@ -127,15 +127,18 @@ def prepare(
         typer.Option(
             min=0,
             metavar="SEED",
-            help="Random weights instead of pretrained ones, to try the plumbing; the name of the corpus says so.",
+            help="Random weights instead of pretrained ones, to test the pipeline; the name of the corpus says so.",
             show_default=False,
         ),
     ] = None,
     faces: Annotated[
-        bool, typer.Option("--faces/--no-faces", help="Clips without crops: cut faces out of their videos, or do not.")
+        bool,
+        typer.Option("--faces/--no-faces", help="For clips without crops: cut faces out of their videos, or do not."),
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    processes: Annotated[int | None, typer.Option(min=1, help="Clips read at a time; the store is the same.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many clips are read at a time; the store does not depend on it.")
+    ] = None,
     address: options.Helpers = None,
     folds: Annotated[
         Path | None,

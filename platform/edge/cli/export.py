@@ -29,7 +29,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="abaw: files of the VA track; csv, parquet: a row a prediction; backbone: weights a cell trained.",
+            help="abaw: files of the VA track; csv, parquet: a table of predictions; backbone: trained weights.",
         ),
     ] = "abaw",
     system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
@@ -49,7 +49,7 @@ def export(
         str, typer.Option(help="reported: what the cells reported; test: the corpus's test part, predicted now.")
     ] = "reported",
     post: Annotated[
-        bool, typer.Option("--post", help="After the chain of post-processing that each cell's recipe has.")
+        bool, typer.Option("--post", help="Export predictions after the post-processing of each cell's recipe.")
     ] = False,
     workspace: options.Workspace = None,
     set_: options.Set = None,
@@ -66,7 +66,7 @@ def export(
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
     space = options.open_workspace(workspace)
-    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    prepared = prepare_cells(read_sweep(sweep, set_), space)
     cells = _chosen(prepared.plan.cells, system, params, fold, seed)
     if format_ == "abaw":
         cells = _one_variant(cells, ABAW_TARGETS)
@@ -193,8 +193,8 @@ def _one_variant(cells: Sequence["Cell"], targets: Sequence[str]) -> list["Cell"
         raise UserError(
             f"cells of {' and '.join(selections)} selection", "a submission is of one: give --set selection=reported"
         )
-    spelled = [{key: json.dumps(value) for key, value in cell.params.items()} for cell in cells]
-    differ = {key: sorted({params[key] for params in spelled}) for key in spelled[0]}
+    encoded = [{key: json.dumps(value) for key, value in cell.params.items()} for cell in cells]
+    differ = {key: sorted({params[key] for params in encoded}) for key in encoded[0]}
     differ = {key: values for key, values in differ.items() if len(values) > 1}
     if differ:
         listed = "; ".join(f"{key} is {' or '.join(values)}" for key, values in differ.items())

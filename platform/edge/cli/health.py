@@ -20,7 +20,7 @@ def check(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check your own system, backbone or corpus: shapes, masks, determinism. Exits with 2 if a rule is broken."""
+    """Check your own system, backbone or corpus: shapes, masks, determinism. It exits with 2 if a rule is broken."""
     from crossfold.platform.edge.diagnostics.plugin_contract import check_plugin
 
     if root is not None:
@@ -45,7 +45,7 @@ def check(
 
 
 def doctor(workspace: options.Workspace = None, weights: options.Weights = None, as_json: options.Json = False) -> None:
-    """Check what Crossfold needs on this machine and say what to do. Exits with 2 if something needed is not right.
+    """Check what Crossfold needs on this machine and say what to do. It exits with 2 if something needed is missing.
 
     Only recipes with backbones need pretrained weights. So missing ones are optional, but damaged ones are not.
     """

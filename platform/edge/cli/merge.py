@@ -11,14 +11,14 @@ from crossfold.platform.edge.terminal.console import emit, say
 
 def merge(
     others: Annotated[
-        list[str], typer.Argument(metavar="WORKSPACE...", help="Workspaces to take over from: folders or URLs.")
+        list[str], typer.Argument(metavar="WORKSPACE...", help="The workspaces to join to this one: folders or URLs.")
     ],
     workspace: options.Workspace = None,
     as_json: options.Json = False,
 ) -> None:
-    """Join other workspaces to this one: cells by identity, stores, failures and sweeps. They stay as they are.
+    """Join other workspaces to this one: cells by identity, stores, failures and sweeps. Those stay as they are.
 
-    Exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
+    It exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
     from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.platform.workspace.merge import merge as join

@@ -66,27 +66,33 @@ def load_plugins(paths: list[Path] | None) -> list[Path] | None:
     return paths
 
 
-Sweep = Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships.")]
+Sweep = Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships with Crossfold.")]
 Sweeps = Annotated[
     list[str],
-    typer.Argument(metavar="SWEEP...", help="YAML files, or names of sweeps that ship; earlier ones run first."),
+    typer.Argument(
+        metavar="SWEEP...", help="YAML files, or names of sweeps that ship with Crossfold; earlier ones run first."
+    ),
 ]
 CellId = Annotated[str, typer.Argument(help="A cell id, or its first digits.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Cells at a time; 0 runs them in this process without Ray.", show_default="cores"),
+    typer.Option(
+        min=0, help="How many cells run at a time; 0 runs them in this process without Ray.", show_default="cores"
+    ),
 ]
-Address = Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or `ray://head:10001`.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster, such as auto or ray://head:10001.")]
 Helpers = Annotated[
     str | None, typer.Option("--address", help="A Ray cluster that does the work: auto, ray://head:10001 or local.")
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option(help="axis=value: only such cells, as --only system=hgrjca,rjca fold=0.", show_default=False),
+    typer.Option(
+        help="axis=value: run only such cells, for example --only system=hgrjca,rjca fold=0.", show_default=False
+    ),
 ]
-Until = Annotated[str | None, typer.Option(help="Start nothing after this time, as 08:00.", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Start no cell after this time, such as 08:00.", show_default=False)]
 For = Annotated[
-    str | None, typer.Option("--for", help="Start nothing after so long, as 2h or 90m.", show_default=False)
+    str | None, typer.Option("--for", help="Start no cell after this duration, such as 2h or 90m.", show_default=False)
 ]
 Workspace = Annotated[
     str | None,
@@ -102,14 +108,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="key=value: a key of the sweep, or a field of the recipe such as optimizer.lr=0.001.",
+        help="key=value: sets a key of the sweep, or a field of the recipe such as optimizer.lr=0.001.",
         show_default=False,
     ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
+        help="The folder of pretrained weights; else CROSSFOLD_WEIGHTS, else `weights` in the workspace.",
         show_default=False,
     ),
 ]

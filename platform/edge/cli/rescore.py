@@ -35,7 +35,8 @@ def rescore(
     only: options.Only = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Cells at a time.", show_default="cores, as far as it pays")
+        int | None,
+        typer.Option(min=1, help="How many cells are scored at a time.", show_default="cores, as far as it pays"),
     ] = None,
     address: options.Helpers = None,
     as_json: options.Json = False,
@@ -48,7 +49,7 @@ def rescore(
     if device not in ("cpu", "cuda"):
         raise UserError(f"--device {device!r} is neither cpu nor cuda", "give one of them")
     space = options.open_workspace(workspace)
-    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    prepared = prepare_cells(read_sweep(sweep, set_), space)
     cells = choose(prepared.plan.cells, only or ())
     if not cells:
         raise UserError(f"{prepared.sweep.name} has no cells", "see what `crossfold plan` skips")

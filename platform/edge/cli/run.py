@@ -50,7 +50,7 @@ def demo(
         progress_bars() as show,
     ):
         write_puppets(root, clips=clips, progress=partial(show, "clips"))
-    with step("Prepare the feature store: audio and video to features, one row a frame"):
+    with step("Prepare the feature store: audio and video become features, one row per frame"):
         build_store(space, "puppets", root)
     with step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker"):
         summary = _execute(["demo"], space, None, FleetOptions(workers=workers))
@@ -79,10 +79,10 @@ def run(
     weights: options.Weights = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run what is missing. The same command continues whatever was interrupted; nothing finished runs again.
+    """Run the cells that are missing. The same command continues an interrupted run; no finished cell runs again.
 
-    Exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and 130
-    when it was stopped. Cells that run when the time is up end their epoch and keep it.
+    It exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and
+    130 when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
     from crossfold.platform.edge.launch.preflight import check_address, use_weights
     from crossfold.platform.scheduling.fleet_options import FleetOptions
@@ -125,7 +125,7 @@ def _execute(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
-    asked = [read_sweep(source, overrides, fleet.plugins) for source in sources]
+    asked = [read_sweep(source, overrides) for source in sources]
     prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
     for each in prepared:
         check_before_work(each, space)

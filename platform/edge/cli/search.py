@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import out
+from crossfold.platform.edge.terminal.console import out, say
 
 
 def search(
     sweep: Annotated[str, typer.Argument(help="A YAML file with a `space`, or the name of one that ships.")],
     workspace: options.Workspace = None,
     set_: options.Set = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; else as in the file.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="The number of trials in all; else that of the file.")
+    ] = None,
     workers: options.Workers = None,
     address: options.Address = None,
     only_search: Annotated[bool, typer.Option("--only-search", help="Do not run the winner's cells.")] = False,
@@ -51,7 +53,7 @@ def search(
         result = run_search(asked, store, space, fleet, trials=trials, show=out.print)
     if result is None:
         raise typer.Exit(options.TIME_UP)
-    out.print(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
+    say(f"{asked.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
     if only_search:
         return
     winner = prepare_cells(winner_sweep(asked, result.best_params), space)

@@ -19,13 +19,15 @@ def plan(
     workspace: options.Workspace = None,
     set_: options.Set = None,
     plugin: options.Plugin = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time, for the prediction.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many cells run at a time, for the predicted duration.")
+    ] = None,
     weights: options.Weights = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a sweep would run: cells in all, done, to run, their time and peak memory, and what is skipped and why.
 
-    Memory is that of finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
+    Memory was measured on finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
     from crossfold.platform.edge.fleet.cluster import cores
     from crossfold.platform.edge.launch.preflight import check_before_work
@@ -35,7 +37,7 @@ def plan(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space = options.open_workspace(workspace)
-    prepared = prepare_cells(read_sweep(sweep, set_, plugin), space)
+    prepared = prepare_cells(read_sweep(sweep, set_), space)
     check_before_work(prepared, space, weights)
     seconds = forecast(prepared.missing, space, prepared.store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished

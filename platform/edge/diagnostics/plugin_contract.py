@@ -90,7 +90,11 @@ def check_system(system: System) -> list[Check]:
         module, given = build(), _features()
         z = module(given)
         expected = (len(REAL), FRAMES, module.width)
-        _require(z.shape == expected, f"Z is {tuple(z.shape)}, not {expected}", "one row a frame, `width` as declared")
+        _require(
+            z.shape == expected,
+            f"Z is {tuple(z.shape)}, not {expected}",
+            "give one row per frame, and `width` as declared",
+        )
         _require(bool(torch.isfinite(z).all()), "Z is not finite", "look for a division by zero or an empty softmax")
         _require(module(_features(REAL[:1])).shape[0] == 1, "a batch of one loses its rank", "do not squeeze")
 
@@ -199,7 +203,9 @@ def check_corpus(name: str, corpus: Corpus, root: Path | None) -> list[Check]:
         with tempfile.TemporaryDirectory() as folder:
             inspection = corpus.inspect(Path(folder), deep=False)
         reported = any(finding.severity == "error" for finding in inspection.findings)
-        _require(reported and not inspection.clips, "an empty folder is no finding", "report a `Finding` for each lack")
+        _require(
+            reported and not inspection.clips, "an empty folder gives no finding", "report a `Finding` for each lack"
+        )
 
     rules: dict[str, Callable[[], None]] = {"documented": documented, "empty folder": empty_folder}
     if root is not None:
@@ -225,7 +231,9 @@ def _data_rules(corpus: Corpus, root: Path) -> dict[str, Callable[[], None]]:
         for clip in found.clips:
             given = clip.labels if hasattr(clip, "labels") else clip.read().labels
             shape = (clip.info.frames, len(found.targets))
-            _require(given.shape == shape, f"labels of {clip.info.name} are {given.shape}, not {shape}", "row a frame")
+            _require(
+                given.shape == shape, f"labels of {clip.info.name} are {given.shape}, not {shape}", "one per frame"
+            )
             _require(given.dtype == np.float32, f"labels of {clip.info.name} are {given.dtype}", "give float32")
 
     def split() -> None:

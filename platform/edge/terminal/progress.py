@@ -80,7 +80,7 @@ def headline(state: Mapping[str, Any]) -> str:
     if state["running"]:
         parts.append(f"{len(state['running'])} running on {format_workers(state['workers'])}")
     if state.get("throughput_per_minute"):
-        parts.append(f"{state['throughput_per_minute']:.1f} cells a minute")
+        parts.append(f"{state['throughput_per_minute']:.1f} cells per minute")
     if state.get("eta_seconds"):
         parts.append(f"about {format_seconds(state['eta_seconds'])} left")
     return f"{state['sweep']}: {', '.join(parts)}"

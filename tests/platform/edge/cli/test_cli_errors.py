@@ -34,7 +34,7 @@ def lab(tmp_path_factory):
     place = tmp_path_factory.mktemp("mends")
     space = synthetic_workspace(place)
     path = write_sweep(place / "small.yaml", set=TINY, systems=[{"rjca+dca": {"iterations": [1, 2]}}])
-    prepared = prepare_cells(read_sweep(str(path), (), ()), space)
+    prepared = prepare_cells(read_sweep(str(path), ()), space)
     remember_sweep(prepared, space)
     for cell in prepared.plan.cells:
         assert attempt_cell(cell, space).status == "done"
@@ -79,7 +79,7 @@ def test_why_of_a_cell_that_did_not_run_says_how_to(crossfold, lab, tmp_path):
     from crossfold.sweeps.prepared import Prepared, prepare_cells, read_sweep
 
     space, path, _ = lab
-    prepared = prepare_cells(read_sweep(str(path), ["name=other", "seeds=[5]"], ()), space)
+    prepared = prepare_cells(read_sweep(str(path), ["name=other", "seeds=[5]"]), space)
     assert isinstance(prepared, Prepared)
     remember_sweep(prepared, space)
     told = json.loads(crossfold("why", prepared.missing[0].cell_id, "-w", space.root, "--json")[1])
@@ -150,7 +150,7 @@ def test_a_run_looks_again_at_the_chosen_cells_only(lab):
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space, path, _ = lab
-    prepared = prepare_cells(read_sweep(str(path), ["stress=none", "post=dca2024"], ()), space)
+    prepared = prepare_cells(read_sweep(str(path), ["stress=none", "post=dca2024"]), space)
     chosen = {prepared.plan.cells[0].cell_id}
     rescore_outdated(prepared, space, chosen, silent=True)
     folder = space.paths.rescored / prepared.plan.cells[0].recipe.evaluation.key

@@ -23,7 +23,7 @@ def test_the_headline_follows_a_launch():
     progress.apply(Event("cancelled", "cell1", 1, 1), "rjca seed 1")
     said = headline(progress.snapshot())
     assert said.startswith("night: 1/4 done, 1 cancelled, ")
-    assert said.endswith(" cells a minute, about 1 min 0 s left")
+    assert said.endswith(" cells per minute, about 1 min 0 s left")
 
 
 def test_of_many_running_cells_the_first_workers_are_shown():
