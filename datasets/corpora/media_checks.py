@@ -2,16 +2,45 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files
-from crossfold.datasets.media.sound import check_wav_length
+from crossfold.datasets.media.stamps import check_wav_length
 from crossfold.datasets.media.transcripts import read_transcript
+from crossfold.datasets.media.video import VideoFacts, probe
 
 TOLERANCE = 5
 """Frames by which labels, pictures and crops without time stamps may differ in length, as in Aff-Wild2."""
 _BEYOND_SECONDS = 1.0
+_UNEVEN = 0.25  # share of its mean by which a step between pictures differs before the rate is called variable
+_UNEVEN_STEPS = 0.02  # share of such steps; a first or last picture that stays longer is no variable rate
+_LATE_SECONDS = 0.5
+
+
+def check_video(path: Path | None, root: Path, findings: list[Finding]) -> VideoFacts | None:
+    """What a container says of its pictures; nothing, and an error, where they cannot be read.
+
+    A variable rate, pictures that cannot be decoded and sound that begins late are warnings: they say what is done.
+    """
+    facts = attempt(probe, path, "video-readable", root, findings)
+    if facts is None or path is None:
+        return facts
+    report = Report(relative(path, root), findings)
+    steps = np.diff(facts.times)
+    if len(steps) and (np.abs(steps * facts.fps - 1) > _UNEVEN).sum() > max(1, _UNEVEN_STEPS * len(steps)):
+        apart = f"{1000 * steps.min():.0f} to {1000 * steps.max():.0f} ms"
+        problem = f"has a variable rate: pictures are {apart} apart, {facts.fps:.4g} a second on average"
+        remedy = "nothing to do: each picture is a frame at its own time, and sound, words and labels are put there"
+        report.warning("variable-rate", problem, remedy)
+    if facts.keyless:
+        problem = f"begins with {facts.keyless} frames that cannot be decoded, before its first key frame"
+        report.warning("key-frame", problem, "nothing to do: they show no face, and all others keep their time")
+    if facts.sound is not None and facts.sound[0] > _LATE_SECONDS:
+        problem = f"has sound from {facts.sound[0]:.1f} s on only"
+        report.warning("sound-begin", problem, "nothing to do: it is silent until then")
+    return facts
 
 
 def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:

@@ -34,7 +34,7 @@ _SHORTEST_S = 0.2  # least length of a track; what flickers up is no face
 
 FACE_FRONT_END = {
     "detector": "dlib frontal, HOG",
-    "version": 1,
+    "version": 2,
     "look": DETECTION_SIDE,
     "enlarged": _ENLARGED,
     "margin": MARGIN,

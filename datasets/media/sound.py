@@ -1,7 +1,7 @@
 """Sound of wav and video files, and its log-mel spectrogram on the time axis of the video frames."""
 
 import functools
-import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 import scipy.fft
 import scipy.sparse
 
-from crossfold.datasets.media.container import import_av, open_container
-from crossfold.platform.core.errors import DataError
+from crossfold.datasets.media.container import decoded, import_av, open_container, sound_of
+from crossfold.datasets.media.stamps import read_stamps
 
 RATE = 16_000
 """Samples a second of all sound (D2)."""
@@ -21,12 +21,13 @@ _WINDOW = 400
 _FFT = 512
 _FLOOR = 0.01  # of the magnitude, before the logarithm
 _WINDOWS_A_FRAME = 4
+_TICKS_S = 0.015  # half of a frame at 30 frames a second
 _CHUNK = 2048  # frames that are transformed at a time
 _SOUND_REMEDY = "the file is damaged; fetch or extract it again"
 
 AUDIO_FRONT_END = {
     "kind": "log-mel",
-    "version": 2,
+    "version": 3,
     "rate": RATE,
     "mels": MELS,
     "window": _WINDOW,
@@ -41,19 +42,13 @@ AUDIO_FRONT_END = {
 def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
     """Sound of a wav or video file: float32 [samples], mono, at `rate` Hz; None where there is no sound track.
 
-    Sample 0 is the moment of the first picture, or of the first sample where there are no pictures.
+    Sample 0 is time 0 of the file's stamps: its first picture, or its first sample where there are no pictures.
     """
-    check_wav_length(path)
+    stamps = read_stamps(path)
+    if stamps.sound is None:
+        return None
     with open_container(path, "its sound cannot be decoded", _SOUND_REMEDY) as container:
-        if not container.streams.audio:
-            return None
-        origin = 0.0
-        if container.streams.video:
-            video = container.streams.video[0]
-            origin = float((video.start_time or 0) * video.time_base)
-        stream = container.streams.audio[0]
-        sound = _decode_sound(container, stream, origin)
-        own = int(stream.rate)
+        sound, own = _decode_sound(decoded(container, sound_of(container)), stamps.origin)
     if own != rate:
         from scipy.signal import resample_poly
 
@@ -62,54 +57,36 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
 
 
 def sound_seconds(path: Path) -> float | None:
-    """How long the sound of a file lasts, nothing decoded; None where it has no sound track. Raises `DataError`."""
-    check_wav_length(path)
-    with open_container(path, "its sound cannot be read", _SOUND_REMEDY) as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        if stream.duration is not None:
-            return float(stream.duration * stream.time_base)
-        return float(container.duration or 0) / 1e6
+    """When the sound of a file ends, in seconds after its time 0, nothing decoded; None where it has no sound track.
+
+    Raises `DataError`.
+    """
+    stamps = read_stamps(path)
+    return stamps.sound[1] if stamps.sound is not None else None
 
 
-def _decode_sound(container: Any, stream: Any, origin: float) -> np.ndarray:
-    """Mono samples at the stream's own rate, each packet where its time stamp says, gaps filled with silence."""
-    resampler = import_av().AudioResampler(format="fltp")
+def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int]:
+    """Mono samples from `origin` on, each where its time stamp says, and their rate; gaps are silent."""
     parts: list[np.ndarray] = []
-    written = 0
-    for frame in container.decode(stream):
-        time = frame.time
+    resamplers: dict[tuple[str, str, int], Any] = {}  # a stream may change on its way
+    written, own = 0, RATE
+    for frame in frames:
+        own = own if resamplers else frame.sample_rate
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        resampler = resamplers.setdefault(kind, import_av().AudioResampler(format="fltp", rate=own))
         for piece in resampler.resample(frame):
             samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
-            # Time stamps are rounded to the container's ticks, so only a real gap moves what follows.
-            place = written if time is None else round((time - origin) * stream.rate)
-            if not parts or place > written + stream.rate // 20:
-                parts.append(np.zeros(max(place - written, 0), np.float32))
-                samples = samples[max(written - place, 0) :]
-                written = max(place, written)
+            place = written if piece.time is None else round((piece.time - origin) * own)
+            # Time stamps are rounded to the container's ticks, so only a real gap or overlap moves what follows.
+            if parts and abs(place - written) <= _TICKS_S * own:
+                place = written
+            if place > written:
+                parts.append(np.zeros(place - written, np.float32))
+                written = place
+            samples = samples[written - place :]
             parts.append(samples)
             written += len(samples)
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def check_wav_length(path: Path) -> None:
-    """Raises `DataError` for a wav file that is shorter than its own header says; decoders just stop early."""
-    if path.suffix.lower() != ".wav":
-        return
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(12)[8:] != b"WAVE":
-            raise DataError(f"{path}: not a wav file", "extract the sound of the video again")
-        while len(header := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", header)
-            # A recorder that streamed to a pipe leaves the length open as 2^32 - 1.
-            if name == b"data" and length < 0xFFFFFF00 and file.tell() + length > size:
-                raise DataError(
-                    f"{path}: cut short, {size - file.tell()} of {length} bytes of sound are there",
-                    "the file was not copied whole; fetch or extract it again",
-                )
-            file.seek(length + length % 2, 1)  # chunks of RIFF are padded to an even length
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32), own
 
 
 def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:

@@ -50,7 +50,7 @@ class Decibels:
 
     def constants(self) -> dict[str, Any]:
         """What the numbers depend on, for the store's manifest."""
-        return {"kind": "decibels", "version": 1, "place": "ends with the frame", **asdict(self)}
+        return {"kind": "decibels", "version": 2, "place": "ends with the frame", **asdict(self)}
 
 
 DECIBELS = {
@@ -64,7 +64,7 @@ DECIBELS = {
 
 VGGISH = {
     "kind": "vggish log-mel",
-    "version": 1,
+    "version": 2,
     "rate": RATE,
     "fft": _FFT,
     "window": _WINDOW,
@@ -78,7 +78,7 @@ VGGISH = {
 
 MFCC = {
     "kind": "mfcc",
-    "version": 1,
+    "version": 2,
     "rate": RATE,
     "fft": _FFT,
     "window": _WINDOW,

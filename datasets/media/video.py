@@ -7,10 +7,12 @@ its column of the spectrogram covers exactly that, so no rate, however odd, make
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.media.container import open_container
+from crossfold.datasets.media.container import decoded, open_container, pictures_of
+from crossfold.datasets.media.stamps import read_stamps
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.errors import DataError
 
@@ -22,7 +24,10 @@ class VideoFacts:
     fps: float
     times: np.ndarray
     """float64 [frames]: when each frame is shown, in seconds after the first."""
-    has_sound: bool
+    sound: tuple[float, float] | None
+    """Begin and end of its sound, in seconds after the first frame."""
+    keyless: int = 0
+    """Frames before the first key frame; without one they cannot be decoded."""
 
     @property
     def axis(self) -> TimeAxis:
@@ -39,52 +44,59 @@ class VideoFacts:
         """From the begin of the first picture to the end of the last."""
         return self.axis.seconds
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether it has a sound track."""
+        return self.sound is not None
+
 
 def probe(path: Path) -> VideoFacts:
     """Reads a video from end to end without decoding it.
 
     Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
     """
-    remedy = "the file is damaged or was not copied whole; fetch it again"
-    with open_container(path, "cannot be read as video", remedy) as container:
-        if not container.streams.video:
-            raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
-        stream = container.streams.video[0]
-        # Discarded: outside an edit list.
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
-            raise DataError(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there", remedy)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        if not packets or fps <= 0:
-            raise DataError(f"{path}: {len(packets)} frames at {fps:g} frames a second", remedy)
-        times = _frame_times([p.pts for p in packets], float(stream.time_base), fps)
-        return VideoFacts(fps, times, bool(container.streams.audio))
-
-
-def _frame_times(stamps: list[int | None], tick: float, fps: float) -> np.ndarray:
-    # Packets come in order of decoding, which is not that of showing where pictures refer to later ones.
-    known = sorted(stamp for stamp in stamps if stamp is not None)
-    # Where not every packet has a stamp, the rate is all there is.
-    if len(known) < len(stamps):
-        return np.arange(len(stamps)) / fps
-    return (np.array(known, np.float64) - known[0]) * tick
+    stamps = read_stamps(path)
+    if not len(stamps.times):
+        raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
+    return VideoFacts(stamps.fps, stamps.times, stamps.sound, stamps.keyless)
 
 
 def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Pictures of a video in order, with their number in `probe`'s times: uint8 [height, width, 3] each.
+    """Pictures of a video in order, upright, with their number in `probe`'s times: uint8 [height, width, 3] each.
 
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
-    times = probe(path).times
+    stamps = read_stamps(path)
     with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
-        stream = container.streams.video[0]
+        stream = pictures_of(container)
+        if stream is None:
+            return
         # Clips are read by several processes at a time, so threads would only compete.
         stream.thread_type = "NONE"
-        first: float | None = None
-        for order, frame in enumerate(container.decode(stream)):
+        tick, tag = float(stream.time_base), stream.metadata.get("rotate", stream.metadata.get("ROTATE", "0"))
+        for order, frame in enumerate(decoded(container, stream, keyless=stamps.keyless > 0), start=stamps.keyless):
             number = order
-            if frame.pts is not None:
-                moment = float(frame.pts * stream.time_base)
-                first = moment if first is None else first
-                number = int(np.abs(times - (moment - first)).argmin())
-            yield number, frame.to_ndarray(format="rgb24")
+            if frame.pts is not None and not stamps.counted:
+                moment = frame.pts * tick - stamps.origin
+                number = int(np.abs(stamps.times - moment).argmin())
+                if abs(stamps.times[number] - moment) > 1 / stamps.fps:  # shown at no time
+                    continue
+            if number < len(stamps.times):
+                yield number, upright(frame.to_ndarray(format="rgb24"), _orientation(frame, tag))
+
+
+def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """A picture [H, W, 3] as it is to be shown; matrix: (a, b, c, d), which takes x to a x + c y and y to b x + d y."""
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _orientation(frame: Any, tag: str) -> tuple[int, int, int, int]:
+    """The display matrix of a picture; else what the tag `rotate` of older files says, in degrees clockwise."""
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is not None:
+        values = np.frombuffer(bytes(matrix), np.int32)
+        return int(values[0]), int(values[1]), int(values[3]), int(values[4])
+    turned = {"90": (0, 1, -1, 0), "180": (-1, 0, 0, -1), "270": (0, -1, 1, 0)}
+    return turned.get(tag, (1, 0, 0, 1))

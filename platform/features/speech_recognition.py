@@ -15,7 +15,7 @@ from crossfold.datasets.media.transcripts import Word
 from crossfold.platform.core.errors import UserError
 
 MODEL = "vosk-model-en-us-0.22"
-FRONT_END = {"kind": "vosk", "version": 1, "rate": RATE}
+FRONT_END = {"kind": "vosk", "version": 2, "rate": RATE}
 """Everything the words depend on besides sound and model, for the store's manifest."""
 _SAMPLES_AT_ONCE = 4000
 

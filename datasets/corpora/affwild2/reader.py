@@ -35,12 +35,12 @@ from crossfold.datasets.corpora.affwild2.files import (
 from crossfold.datasets.corpora.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, take_crops, take_transcript
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
-from crossfold.datasets.corpora.findings import Finding, Report, attempt, check_targets, has_errors, relative
+from crossfold.datasets.corpora.findings import Finding, Report, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
-from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_wav
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_video, check_wav
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
 from crossfold.datasets.media.time_axis import TimeAxis
-from crossfold.datasets.media.video import VideoFacts, probe
+from crossfold.datasets.media.video import VideoFacts
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | N
     report = Report(relative(file, root), findings)
     crops = take_crops(name, media.crops.get(name, []), bool(media.crops), report.file, root, findings)
     video = find_video(root, folder.listing, name, report)
-    facts = attempt(probe, video, "video-readable", root, findings)
+    facts = check_video(video, root, findings)
     if partition == TEST and facts is not None:  # no label file says how many frames
         labels = _no_labels(facts.frames)
     if crops is not None and len(labels):

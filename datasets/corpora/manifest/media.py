@@ -10,11 +10,11 @@ import numpy as np
 
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, attempt, has_errors, relative
 from crossfold.datasets.corpora.manifest.paths import MANIFEST
-from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_video
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.sound import sound_seconds
 from crossfold.datasets.media.time_axis import TimeAxis
-from crossfold.datasets.media.video import VideoFacts, probe
+from crossfold.datasets.media.video import VideoFacts
 
 _APART = 1.0  # seconds by which sound and pictures may differ in length before it is reported
 _SAME_RATE = 0.01  # 29.97 and 30 are taken for the same
@@ -43,7 +43,7 @@ class Media:
 
 def inspect_media(files: MediaFiles, root: Path, findings: list[Finding], *, deep: bool) -> Media | None:
     """The frames and the sound of a clip; nothing, and findings, where a file is of no use."""
-    facts = attempt(probe, files.video, "video-readable", root, findings)
+    facts = check_video(files.video, root, findings)
     # A damaged video that is also named as the sound is one finding.
     audio = None if files.audio == files.video and facts is None else files.audio
     seconds = attempt(sound_seconds, audio, "sound-readable", root, findings)

@@ -29,7 +29,7 @@ from crossfold.datasets.corpora.clips import ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, take_crops, take_one, take_transcript
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, has_errors, relative
-from crossfold.datasets.corpora.media_checks import check_crops
+from crossfold.datasets.corpora.media_checks import check_crops, check_video
 from crossfold.datasets.corpora.recola.files import (
     DIMENSIONS,
     OFFICIAL,
@@ -43,7 +43,7 @@ from crossfold.datasets.corpora.recola.labels import SPARE, compare_ends, labels
 from crossfold.datasets.corpora.recola.rating_files import RATE
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
 from crossfold.datasets.media.sound import sound_seconds
-from crossfold.datasets.media.video import VideoFacts, probe
+from crossfold.datasets.media.video import VideoFacts
 from crossfold.platform.core.base_model import FrozenModel
 
 
@@ -161,7 +161,7 @@ def _find_video(folder: _Folder, key: str, report: Report) -> tuple[Path | None,
         report.error("video-there", f"no video {key} anywhere under the root", remedy)
         return None, None
     video = take_one(paths, "video-once", root, Report(relative(paths[0], root), report.findings))
-    return video, attempt(probe, video, "video-readable", root, report.findings)
+    return video, check_video(video, root, report.findings)
 
 
 def _find_sound(folder: _Folder, key: str, video: Path, facts: VideoFacts, findings: list[Finding]) -> Path | None:

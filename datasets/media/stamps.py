@@ -1,0 +1,185 @@
+"""When things happen in a media file: the one place where the time stamps of a container become seconds.
+
+Time 0 of a file is its first picture, or its first sample of sound where it has no pictures. Pictures, sound, words and
+labels are all counted from there. What a header says of rates, counts and lengths is a hint and never more: the packets
+say when each picture is shown and how long the sound lasts. Nothing is decoded here.
+
+P pictures, N packets of sound.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossfold.datasets.media.container import open_container, pictures_of, sound_of
+from crossfold.platform.core.errors import DataError
+
+_SAME_RATE = 0.05  # a nominal rate is believed where it is that close to the mean rate of the stamps
+_LONGEST_S = 24 * 3600.0
+_BACK_S = 1.0  # stamps that fall by more are those of another recording
+_OPEN_LENGTH = 0x7FFF0000  # what is written to a pipe gives itself this many bytes or more
+_DAMAGED = "the file is damaged or was not copied whole; fetch it again"
+_REWRITE = "write it again with one clock, by `ffmpeg -i FILE NEW.mp4`"
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """What the packets of a file say."""
+
+    origin: float
+    """Time 0, in seconds of the container's own clock."""
+    times: np.ndarray
+    """float64 [P]: when each picture is shown, in seconds after time 0."""
+    fps: float
+    """Pictures a second; 0 where there are none."""
+    counted: bool
+    """Whether pictures have no stamps of their own, so that they are known by their order."""
+    keyless: int
+    """Pictures before the first key frame; without one they cannot be decoded."""
+    sound: tuple[float, float] | None
+    """Begin and end of the sound, in seconds after time 0; None without a sound track."""
+
+
+def read_stamps(path: Path) -> Stamps:
+    """Reads the packets of a file from end to end.
+
+    Raises `DataError` for a file that cannot be opened, is cut short, or whose stamps make no sense.
+    """
+    check_wav_length(path)
+    shown: list[tuple[Any, ...]] = []
+    heard: list[tuple[Any, ...]] = []
+    stored = 0
+    with open_container(path, "cannot be read as video or sound", _DAMAGED) as container:
+        pictures, track = pictures_of(container), sound_of(container)
+        chosen = [stream for stream in (pictures, track) if stream is not None]
+        if any(stream.codec_context is None for stream in chosen):
+            raise DataError(f"{path}: cannot be read as video or sound (its codec is unknown)", _DAMAGED)
+        number = pictures.index if pictures is not None else -1
+        referred = pictures is not None and pictures.codec_context.name == "vp8"  # has pictures that are never shown
+        for packet in container.demux(chosen) if chosen else ():
+            if not packet.size:  # the end, or a chunk of avi in which nothing new is shown
+                continue
+            stored += packet.stream_index == number
+            if packet.is_discard:  # outside an edit list
+                continue
+            if packet.stream_index != number:
+                heard.append((packet.pts, packet.dts, packet.duration, *_skipped_samples(packet)))
+            elif not referred or memoryview(packet)[0] & 0x10:
+                shown.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
+        if pictures is not None and stored < pictures.frames and _ends_early(path):
+            raise DataError(f"{path}: cut short, {stored} of {pictures.frames} frames are there", _DAMAGED)
+        nominal = float((pictures.average_rate or pictures.guessed_rate or 0) if pictures is not None else 0)
+        tick = float(pictures.time_base) if pictures is not None else 0.0
+        sound = None
+        if track is not None and heard:
+            sound = _sound_times(_seconds(path, heard, float(track.time_base)), 1 / (track.rate or 1))
+    seconds = _seconds(path, shown, tick)
+    counted = bool(np.isnan(seconds[:, 0]).any())
+    times, fps = _picture_times(path, seconds, nominal) if shown else (np.zeros(0), 0.0)
+    origin = times[0] if shown else sound[0] if sound is not None else 0.0
+    keys = np.flatnonzero(seconds[:, 3])
+    keyless = int((times < seconds[keys[0], 1 if counted else 0]).sum()) if len(keys) else 0
+    if sound is not None:
+        sound = (sound[0] - origin, sound[1] - origin)
+        if max(map(abs, sound)) > _LONGEST_S:
+            raise DataError(f"{path}: its sound and its pictures are more than a day apart", _REWRITE)
+    return Stamps(float(origin), times - origin, fps, counted, keyless, sound)
+
+
+def _seconds(path: Path, packets: list[tuple[Any, ...]], tick: float) -> np.ndarray:
+    """Packets as float64 [., 4 or 5]: stamp, order of decoding and length in seconds, then what else there is.
+
+    What a packet does not say is not a number.
+    """
+    table = np.array(packets, np.float64).reshape(len(packets), -1 if packets else 4)
+    table[:, :3] *= tick
+    order = np.where(np.isnan(table[:, 1]), table[:, 0], table[:, 1])
+    known = order[~np.isnan(order)]
+    if (back := np.flatnonzero(np.diff(known) < -_BACK_S)).size:
+        problem = f"its time stamps jump back by {known[back[0]] - known[back[0] + 1]:.1f} s, as in files put together"
+        raise DataError(f"{path}: {problem}", _REWRITE)
+    if len(known) and known.max() - known.min() > _LONGEST_S:
+        raise DataError(f"{path}: its time stamps are more than a day apart", _REWRITE)
+    return table
+
+
+def _picture_times(path: Path, packets: np.ndarray, nominal: float) -> tuple[np.ndarray, float]:
+    """When each picture is shown, float64 [P] in seconds of the container's clock, and how many a second."""
+    # Packets come in order of decoding, which is not that of showing where pictures refer to later ones.
+    for stamps in (packets[:, 0], packets[:, 1]):
+        if not np.isnan(stamps).any():
+            times = np.sort(stamps)
+            break
+    else:  # the rate is all there is
+        times = np.arange(len(packets)) / nominal if nominal > 0 else np.zeros(len(packets))
+    span = float(times[-1] - times[0])
+    mean = (len(times) - 1) / span if span > 0 else 0.0
+    if len(times) == 1:
+        mean = 1 / packets[0, 2] if packets[0, 2] > 0 else nominal
+    fps = nominal if abs(nominal - mean) <= _SAME_RATE * mean else mean
+    if fps <= 0:
+        raise DataError(f"{path}: {len(times)} pictures, and nothing says when they are shown", _REWRITE)
+    return times, fps
+
+
+def _sound_times(packets: np.ndarray, sample: float) -> tuple[float, float]:
+    """Begin and end of the sound in seconds of the container's clock; sample: how long one lasts."""
+    stamps, lengths = np.where(np.isnan(packets[:, 0]), packets[:, 1], packets[:, 0]), np.nan_to_num(packets[:, 2])
+    if np.isnan(stamps).any():
+        stamps = np.cumsum(lengths) - lengths
+    gaps = np.append(np.diff(stamps), np.median(np.diff(stamps)) if len(stamps) > 1 else 0.0)
+    lengths = np.where(lengths > 0, lengths, gaps)
+    # Some containers count what the decoder leaves out at the end in the length of the last packet, some do not.
+    lengths[-1] = min(lengths[-1], lengths.max() - packets[-1, 4] * sample)
+    return float(stamps[0] + packets[0, 3] * sample), float((stamps + lengths).max())
+
+
+def _skipped_samples(packet: Any) -> tuple[int, int]:
+    """Samples that a decoder leaves out at the begin and at the end of a packet: delay and filling of an encoder."""
+    if not packet.has_sidedata("skip_samples"):
+        return 0, 0
+    begin, end = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
+    return begin, end
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether the outermost parts of an mp4, mov or avi file reach beyond its end."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        riff = file.read(4) == b"RIFF"
+        while place + 8 <= size:
+            file.seek(place)
+            header = file.read(16).ljust(16, b"\0")
+            length = 8 + struct.unpack_from("<I", header, 4)[0] if riff else struct.unpack_from(">I", header)[0]
+            if not riff and length == 1:
+                length = struct.unpack_from(">Q", header, 8)[0]
+            if length < 8 + riff or (
+                riff and length >= _OPEN_LENGTH
+            ):  # left open, as to a pipe
+                return False
+            place += length + (length % 2 if riff else 0)
+    return place > size + riff
+
+
+def check_wav_length(path: Path) -> None:
+    """Raises `DataError` for a wav file that is shorter than its own header says; decoders just stop early."""
+    if path.suffix.lower() != ".wav":
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(12)[8:] != b"WAVE":
+            raise DataError(f"{path}: not a wav file", "extract the sound of the video again")
+        while len(header := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", header)
+            if name == b"data":
+                # What was written to a pipe cannot know its length: 0, about 2^31 or about 2^32 stand for it.
+                if length < _OPEN_LENGTH and file.tell() + length > size:
+                    raise DataError(
+                        f"{path}: cut short, {size - file.tell()} of {length} bytes of sound are there",
+                        "the file was not copied whole; fetch or extract it again",
+                    )
+                return
+            file.seek(length + length % 2, 1)  # chunks of RIFF are padded to an even length
