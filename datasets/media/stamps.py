@@ -156,9 +156,8 @@ def _ends_early(path: Path) -> bool:
             length = 8 + struct.unpack_from("<I", header, 4)[0] if riff else struct.unpack_from(">I", header)[0]
             if not riff and length == 1:
                 length = struct.unpack_from(">Q", header, 8)[0]
-            if length < 8 + riff or (
-                riff and length >= _OPEN_LENGTH
-            ):  # left open, as to a pipe
+            # Left open, as by what wrote to a pipe or was stopped.
+            if length < 8 + riff or (riff and length >= _OPEN_LENGTH):
                 return False
             place += length + (length % 2 if riff else 0)
     return place > size + riff
