@@ -60,4 +60,5 @@ class FleetOptions:
     @property
     def cluster(self) -> str | None:
         """Address of the cluster to join; None: one of our own is started."""
-        return self.address or os.environ.get("RAY_ADDRESS")
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        return None if address in ("", "local") else address

@@ -33,9 +33,9 @@ ABOVE_BOUND = 0.05
 
 @pytest.fixture
 def cluster(importable, monkeypatch):
-    from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+    from crossfold.platform.edge.fleet.ray_connection import RAY_SETTINGS
 
-    for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS | {"OMP_NUM_THREADS": "1"}).items():
+    for name, value in (RAY_SETTINGS | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}).items():
         monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 

@@ -12,7 +12,7 @@ from tests.support.trials import SLEEPY
 
 @pytest.fixture
 def cluster(importable, monkeypatch):
-    from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
+    from crossfold.platform.edge.fleet.ray_connection import RAY_SETTINGS
     from tests.support.chaos import QUICK_TO_NOTICE, SETTINGS
 
     for name, value in (RAY_SETTINGS | SETTINGS).items():

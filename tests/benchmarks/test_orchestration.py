@@ -28,9 +28,9 @@ WHOLE, STEADY, LESS = 0.05, 0.01, 10
 @pytest.fixture
 def rivals(importable, monkeypatch):
     """Starts a cluster for the rivals, and gives their module."""
-    from crossfold.platform.edge.fleet.cluster import OWN_CLUSTER_SETTINGS, RAY_SETTINGS
+    from crossfold.platform.edge.fleet.ray_connection import RAY_SETTINGS
 
-    for name, value in (RAY_SETTINGS | OWN_CLUSTER_SETTINGS).items():
+    for name, value in (RAY_SETTINGS | {"RAY_AUTH_MODE": "disabled"}).items():
         monkeypatch.setenv(name, value)
     import ray
 

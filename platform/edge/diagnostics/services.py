@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
-from crossfold.platform.edge.fleet.cluster import OBJECT_STORE_BYTES
+from crossfold.platform.edge.fleet.ray_connection import OBJECT_STORE_BYTES
 
 ANSWER_SECONDS = 5.0
 RAY_FULL = 0.95

@@ -22,7 +22,7 @@ import yaml
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.fleet.cluster import environment
+from crossfold.platform.edge.fleet.ray_connection import environment, first_line
 from crossfold.platform.workspace.remote.filesystem import without_password
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -178,11 +178,11 @@ def _connect(address: str) -> Any:
             client = JobSubmissionClient(address)
     except (AuthenticationError, PermissionError) as error:
         raise UserError(
-            f"{address} asks for a token: {_first_line(error)}",
+            f"{address} asks for a token: {first_line(error)}",
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head",
         ) from None
     except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"no Ray head answers at {address}: {_first_line(error)}", f"start one: {START}") from None
+        raise UserError(f"no Ray head answers at {address}: {first_line(error)}", f"start one: {START}") from None
     # The client sets up Ray's logging, which would report every upload.
     logging.getLogger("ray").setLevel(logging.WARNING)
     return client
@@ -195,7 +195,7 @@ def _hand_over(client: Any, address: str, **job: Any) -> str:
         try:
             return str(client.submit_job(**job))
         except RuntimeError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             if NO_AGENT not in reason:
                 raise UserError(f"{address} took no job: {reason}", "look at `ray status` there") from None
             if time.monotonic() > patience:
@@ -233,7 +233,3 @@ async def _tail(client: Any, job: str, show: Callable[[str], None]) -> None:
                 show(line)
     if rest:
         show(rest)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -20,7 +20,8 @@ from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass, Outcome, Reporter
 from crossfold.platform.core.registry import load_plugin
-from crossfold.platform.edge.fleet.cluster import connect, cores, count_slots, node_resources
+from crossfold.platform.edge.fleet.cluster import cores, count_slots, node_resources
+from crossfold.platform.edge.fleet.ray_connection import connect
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.worker_log import TAIL
 from crossfold.platform.workspace.workspace import Workspace
@@ -40,7 +41,8 @@ class ClusterSlots:
     use_gpu: bool
     groups: int
     """How many worker groups of the cell with the most devices fit at once."""
-    dashboard: str
+    note: str
+    """For people: which cluster it is."""
 
 
 def share_of(threads: int, use_gpu: bool) -> dict[str, float]:
@@ -58,7 +60,7 @@ def reserve_cluster(cells: Sequence[Cell], options: FleetOptions) -> Iterator[Cl
     devices, workers = widest.recipe.devices, options.workers
     with contextlib.ExitStack() as opened:
         cpus = max(cores(), max(workers or 0, devices) * options.threads) + 1
-        dashboard = connect(options.cluster, opened, cpus=cpus, gpus=0 if options.use_gpu is False else None)
+        note = connect(options.cluster, opened, cpus=cpus, gpus=0 if options.use_gpu is False else None)
         nodes = node_resources()
         gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
         on_gpu = gpus > 0 if options.use_gpu is None else options.use_gpu
@@ -75,7 +77,7 @@ def reserve_cluster(cells: Sequence[Cell], options: FleetOptions) -> Iterator[Cl
             )
         # The cores of a cluster of our own are only a number to Ray: there, one group after the other.
         at_once = min(fitting, max(workers, devices)) // devices if workers else fitting // devices
-        yield ClusterSlots(on_gpu, at_once if on_gpu or options.cluster else 1, dashboard)
+        yield ClusterSlots(on_gpu, at_once if on_gpu or options.cluster else 1, note)
 
 
 class MultiDeviceRunner:
@@ -117,7 +119,9 @@ class MultiDeviceRunner:
 
     def _trainer(self, cell: Cell, workspace: Workspace, folder: Path, attempt: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from crossfold.platform.edge.fleet.process_groups import NodeTorchConfig
 
         on_gpu = self._use_gpu and self._options.device != "cpu"
         return TorchTrainer(
@@ -131,7 +135,7 @@ class MultiDeviceRunner:
                 "threads": self._options.threads,
                 "device": self._options.device or ("" if self._use_gpu else "cpu"),
             },
-            torch_config=TorchConfig(backend=GPU_BACKEND if on_gpu else "gloo"),
+            torch_config=NodeTorchConfig(backend=GPU_BACKEND if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=cell.recipe.devices,
                 use_gpu=self._use_gpu,

@@ -14,7 +14,7 @@ from typing import Any
 
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import EpochReport
-from crossfold.platform.edge.fleet.cluster import NAMESPACE
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE
 from crossfold.platform.scheduling.cell_queue import CellQueue, QueueLimits, Verdict
 from crossfold.platform.scheduling.events import Event, News
 from crossfold.platform.scheduling.worker import QueueLost

@@ -16,17 +16,16 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.fleet.cluster import (
     MOST_WORKERS,
-    NAMESPACE,
     ask_gpu_bytes,
     clear_train_storage,
     cluster_resources,
-    connect,
     cores,
     fitting_workers,
     remove_placement_groups,
     train_storage,
 )
 from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect
 from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.events import Event, raise_fatal
@@ -56,8 +55,8 @@ class Fleet:
         self.workers = options.workers or 0
         self.present = 0
         """Workers that had registered when the queue was drained last."""
-        self.dashboard = ""
-        """Address of the dashboard of the cluster that was joined, without `http://`."""
+        self.note = ""
+        """For people: which cluster the workers are on, whether it is protected, and its dashboard."""
         self._workspace = workspace
         self._options = options
         self._cells = cells
@@ -124,7 +123,7 @@ class Fleet:
     def _start_ray(self, opened: contextlib.ExitStack) -> None:
         # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
         gpus = 0 if self._options.use_gpu is False else None
-        self.dashboard = connect(self._options.cluster, opened, cpus=self._own_cores + 1, gpus=gpus)
+        self.note = connect(self._options.cluster, opened, cpus=self._own_cores + 1, gpus=gpus)
         if self._options.use_gpu is None:
             self._options = replace(self._options, use_gpu=cluster_resources().get("GPU", 0.0) >= 1.0)
         if self._options.use_gpu:
@@ -173,8 +172,9 @@ class Fleet:
     def _trainer(self, number: int) -> Any:
         import ray.train
         from ray.train import FailureConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
 
+        from crossfold.platform.edge.fleet.process_groups import UngroupedTorchConfig
         from crossfold.platform.edge.fleet.worker_failures import WorkerFailureCallback
 
         # Their types are those of an earlier Ray Train.
@@ -186,8 +186,8 @@ class Fleet:
                 "workspace": self._workspace.address,
                 "options": self._options,
             },
-            # The workers never speak to each other; gloo, unlike nccl, lets several share a GPU.
-            torch_config=TorchConfig(backend="gloo"),
+            # The workers never speak to each other.
+            torch_config=UngroupedTorchConfig(backend="gloo"),
             scaling_config=library.ScalingConfig(
                 # On a cluster of others nodes come and go; on our own there is one.
                 num_workers=(1, self._most) if self._elastic else self.workers,

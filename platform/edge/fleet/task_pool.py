@@ -12,7 +12,8 @@ from typing import Any
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.process_pool import Work
-from crossfold.platform.edge.fleet.cluster import cluster_resources, connect, count_slots
+from crossfold.platform.edge.fleet.cluster import cluster_resources, count_slots
+from crossfold.platform.edge.fleet.ray_connection import connect
 
 _AHEAD = 2
 """Tasks that wait for each one that runs."""

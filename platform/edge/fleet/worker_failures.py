@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 from ray.train import UserCallback
 
 from crossfold.platform.core.outcome import FailureClass
-from crossfold.platform.edge.fleet.cluster import NAMESPACE
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE
 
 SHORT_OF_MEMORY = ("low on memory", "memory pressure")
 """Parts of Ray's message about a process that it ended to save the node. That about other deaths only guesses at it."""

@@ -51,7 +51,7 @@ def run_cells(
                     continue
                 with pool:
                     if isinstance(pool, Fleet) and len(pools) == 1:
-                        _note_dashboard(view, pool.dashboard, options)
+                        _note_cluster(view, pool.note)
                     monitor.progress.workers = pool.workers
                     pool.submit(forecast.in_turn(mine, pool.workers), forecast.epoch_seconds(mine))
                     drive(pool, monitor, stop, lambda: not monitor.progress.left)
@@ -79,7 +79,7 @@ def _pools(
         pools.append((Fleet(workspace, options, cells=single), single))
     if several:
         slots = opened.enter_context(reserve_cluster(several, options))
-        _note_dashboard(view, slots.dashboard, options)
+        _note_cluster(view, slots.note)
         runner = MultiDeviceRunner(options, use_gpu=slots.use_gpu)
         groups = LocalFleet(workspace, replace(options, runner=runner), threads=min(slots.groups, len(several)))
         # Never at the same time: a fleet holds all GPUs, and a group that waits for some of them holds others.
@@ -87,8 +87,6 @@ def _pools(
     return pools
 
 
-def _note_dashboard(view: View, dashboard: str, options: FleetOptions) -> None:
-    if dashboard:
-        view.note(f"Ray dashboard: http://{dashboard}")
-    elif options.cluster is None:
-        view.note("Ray: a cluster for this launch alone, without a dashboard; `ray start --head` and --address auto")
+def _note_cluster(view: View, note: str) -> None:
+    if note:
+        view.note(note)

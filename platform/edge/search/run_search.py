@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from crossfold.platform.edge.fleet.cluster import NAMESPACE, use_settings
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, use_settings
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.search import tune_trial
 from crossfold.platform.edge.search.result import GRACE_EPOCHS, REDUCTION, SearchResult, save_result

@@ -128,7 +128,7 @@ def test_cells_share_two_gpus_as_ray_counts_them_until_they_run_out_of_memory(wo
     """GPUs that Ray only counts. Cells said to need 3 GiB fit twice into 10 GiB, but one then runs out of memory."""
     import ray
 
-    from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS
+    from crossfold.platform.edge.fleet.ray_connection import RAY_SETTINGS
     from crossfold.platform.edge.fleet.ray_fleet import Fleet
 
     cells = [fake_cell(0, epochs=30, seconds=0.1, gib=3, trouble="needs a GPU alone")]

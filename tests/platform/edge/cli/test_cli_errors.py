@@ -182,7 +182,7 @@ def test_what_is_no_address_is_refused_before_work(crossfold, lab, address):
 
 
 def test_weights_are_named_for_every_worker(monkeypatch, tmp_path):
-    from crossfold.platform.edge.fleet.cluster import _weights_environment
+    from crossfold.platform.edge.fleet.ray_connection import _weights_environment
     from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.modeling.pretrained_files import weights_folder
 

@@ -8,8 +8,9 @@ import pytest
 
 from crossfold.platform.core.errors import Cancelled, UserError
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
-from crossfold.platform.edge.fleet.cluster import RAY_SETTINGS, count_slots
+from crossfold.platform.edge.fleet.cluster import count_slots
 from crossfold.platform.edge.fleet.multi_device import EpochFile, MultiDeviceRunner, _relay, share_of
+from crossfold.platform.edge.fleet.ray_connection import RAY_SETTINGS
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.run_order import Forecast

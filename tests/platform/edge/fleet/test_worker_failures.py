@@ -109,7 +109,7 @@ def test_a_ray_that_has_it_otherwise_is_left_alone(monkeypatch, constants):
 @pytest.mark.parametrize("slow", [0, 2, 3])
 def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
     from crossfold.platform.core.errors import FleetError
-    from crossfold.platform.edge.fleet.cluster import start
+    from crossfold.platform.edge.fleet.ray_connection import start
 
     calls = []
 
@@ -132,7 +132,7 @@ def test_a_machine_so_busy_that_ray_is_late_gets_three_chances(slow):
 def test_processes_of_our_own_cluster_do_not_look_for_a_dashboard(monkeypatch, before):
     from ray.dashboard.utils import get_address_for_submission_client
 
-    from crossfold.platform.edge.fleet.cluster import start
+    from crossfold.platform.edge.fleet.ray_connection import start
 
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     if before:
@@ -144,14 +144,17 @@ def test_processes_of_our_own_cluster_do_not_look_for_a_dashboard(monkeypatch, b
     assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
 
 
-def test_another_trouble_of_ray_is_told_as_it_is():
-    from crossfold.platform.edge.fleet.cluster import start
+def test_whatever_else_keeps_ray_from_starting_is_a_sentence_with_a_remedy():
+    from crossfold.platform.core.errors import UserError
+    from crossfold.platform.edge.fleet.ray_connection import start
 
     def init(**options):
-        raise ConnectionError("no")
+        raise ConnectionError("The port is taken.\nIt is held by process 7.")
 
-    with pytest.raises(ConnectionError, match="no"):
+    with pytest.raises(UserError) as error:
         start(init, lambda: None, {})
+    assert error.value.problem == "Ray does not start: The port is taken"
+    assert "--workers 0" in error.value.remedy
 
 
 def test_one_that_releases_sooner_by_itself_keeps_its_time(monkeypatch):
