@@ -4,8 +4,10 @@ import contextlib
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -77,10 +79,22 @@ def _build() -> typer.Typer:
 app = _build()
 
 
+@dataclass
+class Wishes:
+    """Options that stand before the command."""
+
+    debug: bool = False
+
+
 @app.callback(invoke_without_command=True)
-def _version(
+def _before_the_command(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the Python traceback of every error, for reports of faults.")
+    ] = False,
 ) -> None:
+    context.obj.debug = debug
     if version:
         from importlib.metadata import version as installed
 
@@ -104,40 +118,57 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    wishes = Wishes()
     try:
         with _stopped_by_sigterm():
-            _run(arguments)
+            _run(arguments, wishes)
     except SystemExit as end:
         # Typer makes this of an interrupt that no command took for itself.
         if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
             err.print("stopped; the same command continues")
         raise
-    except UserError as error:
-        _end(error, 2)
-    except FleetError as error:
-        _end(UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"), 1)
-    except RemoteUnavailable as error:
+    except Exception as error:
+        ending = _ending_of(error)
+        if ending is None:
+            raise
+        if wishes.debug:
+            traceback.print_exception(error)
+        print_error(ending[0])
+        sys.exit(ending[1])
+
+
+def _ending_of(error: Exception) -> tuple[UserError, int] | None:
+    """What the user reads about an error, and the exit code; None for a fault of ours, which ends in a traceback."""
+    if isinstance(error, UserError):
+        return error, 2
+    if isinstance(error, FleetError):
+        return UserError(f"the fleet broke: {error}", "what finished is kept, and the same command continues"), 1
+    if isinstance(error, RemoteUnavailable):
         remedy = "nothing is lost, and the same command continues"
-        _end(UserError(f"the workspace cannot be reached: {error}", remedy), 1)
-    except OSError as error:
+        return UserError(f"the workspace cannot be reached: {error}", remedy), 1
+    if isinstance(error, OSError):
         from crossfold.platform.workspace.disk_space import FULL, disk_full_error
 
         if error.errno in FULL:
-            _end(disk_full_error(error), 1)
-        if error.filename is None:
-            raise
-        _end(UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"), 2)
+            return disk_full_error(error), 1
+        if error.filename is not None:
+            return UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"), 2
+    if _raised_in_ray(error):
+        remedy = "what finished is kept, and the same command continues; `crossfold --debug` shows where Ray failed"
+        return UserError(f"Ray failed: {str(error).strip().partition(chr(10))[0] or type(error).__name__}", remedy), 1
+    return None
 
 
-def _end(error: UserError, code: int) -> None:
-    print_error(error)
-    sys.exit(code)
+def _raised_in_ray(error: Exception) -> bool:
+    """Whether an error is one of Ray's, or left Ray's code; the last frames say where it was raised."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return f"{type(error).__module__}.".startswith("ray.") or f"{frames[-1] if frames else ''}.".startswith("ray.")
 
 
-def _run(arguments: list[str] | None) -> None:
+def _run(arguments: list[str] | None, wishes: Wishes) -> None:
     """Runs the command; whatever its end, what it wrote for a workspace at a URL is sent."""
     try:
-        app(arguments, prog_name="crossfold")
+        app(arguments, prog_name="crossfold", obj=wishes)
     finally:
         mirrors = sys.modules.get("crossfold.platform.workspace.remote.mirror")
         if mirrors is not None:

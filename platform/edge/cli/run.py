@@ -84,12 +84,13 @@ def run(
     It exits with 0 when all is done, 1 if cells failed, 3 when the time of --until or --for was up before the end, and
     130 when it was stopped. Cells that run when the time is up end their epoch and keep it.
     """
-    from crossfold.platform.edge.launch.preflight import check_address, use_weights
+    from crossfold.platform.edge.fleet.ray_address import check_form
+    from crossfold.platform.edge.launch.preflight import use_weights
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
 
     use_weights(weights)
-    check_address(address)
+    check_form(address or "local")
     sources, conditions = _sweeps_and_conditions(sweeps, only)
     space = options.open_workspace(workspace)
     stop_after = budget_seconds(until, lasting)

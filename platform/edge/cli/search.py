@@ -30,7 +30,7 @@ def search(
     The same command brings a killed search up to the same number of trials. It exits as `run` does.
     """
     from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.edge.launch.preflight import check_address, check_search, use_weights
+    from crossfold.platform.edge.launch.preflight import check_cluster, check_search, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.search.run_search import run_search
     from crossfold.platform.scheduling.fleet_options import FleetOptions
@@ -46,8 +46,8 @@ def search(
     asked = read_search(sweep, set_)
     store = FeatureStore(space.find_store(asked.corpus, asked.store))
     use_weights(weights)
-    check_address(address)
     check_search(asked, store, space)
+    check_cluster(fleet)
     require_space(space.root)
     with driver_lock(space):
         result = run_search(asked, store, space, fleet, trials=trials, show=out.print)

@@ -1,5 +1,6 @@
 """The address of a Ray cluster that others run: whether a cluster answers there, and whether it asks for a token."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,15 @@ def find_cluster(address: str) -> RunningCluster:
     named = _named(address)
     if address == "auto":
         address = _automatic(named)
-        named = f"{named}, which is {address} here,"
+        named = f"{named}, here {address}"
     refused = _ask(address, named, "")
     if refused:
         token, origin = _own_token()
         remedy = "set RAY_AUTH_TOKEN_PATH to the file that the cluster was started with"
         if not token:
-            raise UserError(f"{named} asks for a token, and there is none here", remedy)
+            raise UserError(f"{named}: the cluster asks for a token, and there is none here", remedy)
         if _ask(address, named, token):
-            raise UserError(f"{named} does not take the token of {origin}", remedy)
+            raise UserError(f"{named}: the cluster does not take the token of {origin}", remedy)
     return RunningCluster(address, refused)
 
 
@@ -77,6 +78,8 @@ def _automatic(named: str) -> str:
     """What Ray takes `auto` for: RAY_ADDRESS, a head process on this machine, or the last one that was started."""
     from ray._private.services import get_ray_address_from_environment
 
+    # It would report every cluster that it finds.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         address = str(get_ray_address_from_environment("auto", None))
     except (ConnectionError, OSError, RuntimeError, ValueError):
@@ -117,7 +120,7 @@ def _ask(address: str, named: str, token: str) -> bool:
                 return True
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED):
                 raise UserError(
-                    f"no Ray cluster answers at {named}: {_reason(code.name, error.details() or '')}",
+                    f"{named}: no Ray cluster answers there; {_reason(code.name, error.details() or '')}",
                     "start it, correct the address, or unset RAY_ADDRESS and leave --address out",
                 ) from None
     return False

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.errors import FleetError, UserError
-from crossfold.platform.edge.fleet.ray_address import RunningCluster, find_cluster
+from crossfold.platform.edge.fleet.ray_address import CLIENT, RunningCluster, find_cluster
 
 OBJECT_STORE_BYTES = 150 * 2**20
 """For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
@@ -67,7 +68,7 @@ SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path of a socket that the system takes."""
 SESSION_BYTES = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """What Ray adds to its folder for the longest path of its sockets."""
-SESSION_PREFIX = "crossfold-ray-"
+SESSION_PREFIX, SESSION_NAME = "ray-", "r"
 WITHOUT_RAY = "`--workers 0` runs without Ray, and `crossfold --debug` shows where Ray failed"
 
 
@@ -114,12 +115,18 @@ def _join(running: RunningCluster, opened: contextlib.ExitStack, quiet: Mapping[
         try:
             found.append(ray.init(address=running.address, **quiet, **_weights_environment()))
         except Exception as error:
-            problem = f"the Ray cluster at {running.address} cannot be joined: {first_line(error)}"
+            problem = f"the Ray cluster at {running.address} cannot be joined: {summary(error)}"
             raise UserError(problem, WITHOUT_RAY) from error
 
-    connection = Connection(join, ray.shutdown)
-    opened.callback(connection.close)
-    connection.open()
+    if running.address.startswith(CLIENT):
+        # A connection as a client belongs to the thread that made it.
+        opened.callback(ray.shutdown)
+        with kept_handlers():
+            join()
+    else:
+        connection = Connection(join, ray.shutdown)
+        opened.callback(connection.close)
+        connection.open()
     dashboard = getattr(found[0], "dashboard_url", "")
     return f"Ray: {running}" + (f"; dashboard: http://{dashboard}" if dashboard else "")
 
@@ -191,6 +198,18 @@ class Connection:
 
 
 @contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Restores the handlers of SIGINT and SIGTERM after the block."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def session_folder() -> Iterator[Path]:
     """A folder for Ray's sockets and logs that only this user may open; it stays after an error, for its logs.
 
@@ -205,7 +224,8 @@ def session_folder() -> Iterator[Path]:
         problem = f"Ray does not start: its folder cannot be made in {place}: {error.strerror}"
         raise UserError(problem, "set RAY_TMPDIR to a folder that you may write, or give --workers 0") from error
     try:
-        yield folder
+        # Ray opens its own folder to everybody.
+        yield folder / SESSION_NAME
     except (UserError, KeyboardInterrupt):
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -214,7 +234,7 @@ def session_folder() -> Iterator[Path]:
 
 def session_place() -> Path:
     """Where the folder of a cluster of our own is made. Raises `UserError` where RAY_TMPDIR is too long for sockets."""
-    most = SOCKET_BYTES - SESSION_BYTES - len(f"/{SESSION_PREFIX}12345678")
+    most = SOCKET_BYTES - SESSION_BYTES - len(f"/{SESSION_PREFIX}12345678/{SESSION_NAME}")
     given = os.environ.get("RAY_TMPDIR")
     place = Path(given or tempfile.gettempdir()).absolute()
     length = len(os.fsencode(place))
@@ -254,6 +274,12 @@ def _read_settings_again() -> None:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line without a period at its end."""
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def summary(error: BaseException) -> str:
+    """What an error of Ray says in one line: such errors hold tracebacks, of which the last line names the reason."""
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    return ": ".join(dict.fromkeys([first_line(error), *lines[-1:]]))
 
 
 def _weights_environment() -> dict[str, Any]:

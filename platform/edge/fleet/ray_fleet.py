@@ -25,7 +25,7 @@ from crossfold.platform.edge.fleet.cluster import (
     train_storage,
 )
 from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
-from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect, summary
 from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.events import Event, raise_fatal
@@ -108,7 +108,9 @@ class Fleet:
         if news.refilled:
             self._group.begin_anew()
         if not self._group.alive:
-            raise FleetError(f"the Ray Train worker group ended: {self._group.error or 'without a reason'}")
+            error = self._group.error
+            reason = "without a reason" if error is None else summary(error)
+            raise FleetError(f"the Ray Train worker group ended: {reason}") from error
         self.present = news.workers
         # While a group starts anew there is none for a moment; what was there last is the better guess.
         if self._elastic and self.present:

@@ -8,6 +8,8 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.edge.fleet.ray_address import find_cluster
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.disk_space import require_space
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.repair import damaged_cells, move_damaged_aside, remove_leftovers
@@ -24,17 +26,10 @@ def use_weights(folder: Path | None) -> None:
         os.environ["CROSSFOLD_WEIGHTS"] = str(folder.resolve())
 
 
-def check_address(address: str | None) -> None:
-    """Raises `UserError` for what is no address of a cluster: Ray would look for it for minutes."""
-    if address is None or address in ("auto", "local"):
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if address.startswith("http") or not (host and colon and port.isdecimal()):
-        what = "the address of a dashboard" if address.startswith("http") else "no address of a Ray cluster"
-        remedy = "give auto, head:6379 or ray://head:10001"
-        raise UserError(
-            f"--address {address!r} is {what}", remedy + (", or use `crossfold submit`" if "http" in address else "")
-        )
+def check_cluster(options: FleetOptions) -> None:
+    """Raises `UserError` where a launch would join a Ray cluster that does not answer: Ray would try for minutes."""
+    if options.workers != 0 and options.cluster is not None:
+        find_cluster(options.cluster)
 
 
 def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:
