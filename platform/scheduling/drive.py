@@ -24,15 +24,12 @@ class WorkerPool(Protocol):
 
     def submit(self, cells: Sequence[Cell], epoch_seconds: Mapping[str, float] | None = None) -> None:
         """Adds cells to the queue, in order; those it knows are left alone. `epoch_seconds`: see `CellQueue.submit`."""
-        ...
 
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """Cancels cells, by default all. Running ones stop at their next epoch."""
-        ...
 
     def drain(self) -> list[Event]:
         """What happened since the last call. Raises `FleetError` if no worker will ever work."""
-        ...
 
 
 def drive(pool: WorkerPool, monitor: Monitor, stop: StopRequest, over: Callable[[], bool]) -> None:

@@ -12,27 +12,21 @@ class Tracker(Protocol):
 
     def launch(self, sweep: str, cells: Sequence[Cell]) -> None:
         """A launch of a sweep begins; `cells` are those it will run."""
-        ...
 
     def started(self, cell: Cell, attempt: int) -> None:
         """A worker took the cell."""
-        ...
 
     def epoch(self, cell: Cell, report: EpochReport) -> None:
         """An epoch of a running cell ended."""
-        ...
 
     def finished(self, cell: Cell) -> None:
         """The cell lies in the workspace; its folder holds everything to mirror."""
-        ...
 
     def failed(self, cell: Cell, failure: Failure) -> None:
         """An attempt ended without a result."""
-        ...
 
     def close(self) -> None:
         """The launch is over; everything pending is written."""
-        ...
 
 
 TrackerOf = Callable[[str], Tracker | None]

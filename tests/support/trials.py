@@ -125,6 +125,10 @@ class RecordingTracker:
     def close(self) -> None:
         self.calls.append(("close", "", None))
 
+    def calls_of(self, cell_id: str) -> list[str]:
+        """The names of the calls about one cell."""
+        return [call for call, name, _ in self.calls if name == cell_id]
+
 
 class StopAfter:
     """A reporter that cancels the run when one of these epochs, counted from 1, has ended."""
@@ -227,6 +231,12 @@ def share_cells(rank: str, world: str, meeting: str, workspace: str, *jobs: str)
             outcome = attempt_cell(cell, Workspace(Path(workspace)), reporter=StopAfter(int(stop)), group=group)
             print(outcome.failure.message if outcome.failure else outcome.status)
     dist.destroy_process_group()
+
+
+def trial_log(workspace: Workspace) -> list[list[str]]:
+    """What the attempts of this workspace wrote down, a line each: start or done, cell, attempt, epoch, process."""
+    path = workspace.root / "trials.log"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _trouble(trouble: str, cell: Cell, attempt: int) -> None:
