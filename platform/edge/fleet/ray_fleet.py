@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
+from crossfold.platform.core.outcome import FailureClass
 from crossfold.platform.edge.fleet.cluster import (
     MOST_WORKERS,
     ask_gpu_bytes,
@@ -26,7 +27,7 @@ from crossfold.platform.edge.fleet.cluster import (
 )
 from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
 from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect, summary
-from crossfold.platform.edge.fleet.worker_group import Causes, WorkerGroup
+from crossfold.platform.edge.fleet.worker_group import WorkerGroup
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.events import Event, raise_fatal
 from crossfold.platform.scheduling.fleet_options import FleetOptions
@@ -69,9 +70,7 @@ class Fleet:
         self._hurried = False
         self._queue = DriverQueue(workspace)
         self.queue_name = self._queue.name
-        self._group = WorkerGroup(
-            self._trainer, silence=self._queue.silence, lost=self._group_lost, ranks=lambda: self._most
-        )
+        self._group = WorkerGroup(self._trainer, silence=self._queue.silence, lost=self._group_lost)
 
     def __enter__(self) -> "Fleet":
         with contextlib.ExitStack() as opened:
@@ -167,8 +166,13 @@ class Fleet:
         self._group.begin_anew()
         self._queue.call("regroup")
 
-    def _group_lost(self, causes: Causes) -> None:
-        self._queue.call("workers_died", causes)
+    def _group_lost(self, error: Exception) -> None:
+        from crossfold.platform.edge.fleet.worker_failures import ended_for_memory
+
+        # If memory ran out, any of the cells may have taken it; otherwise none is to blame.
+        ranks = range(self._most) if ended_for_memory(error) else ()
+        why = "its worker group was ended while it ran this cell: the machine ran out of memory"
+        self._queue.call("workers_died", dict.fromkeys(ranks, (FailureClass.OOM, why)))
         remove_placement_groups(self._resources)
 
     def _trainer(self, number: int) -> Any:

@@ -7,38 +7,26 @@ helper processes, which Ray's memory monitor ends as readily as the process that
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-from crossfold.platform.core.outcome import FailureClass
 
 MAX_FAILED_GROUPS = 3
 """Groups in a row that end in an error before any of their workers was heard, after which the fleet gives up."""
-
-Causes = Mapping[int, tuple[FailureClass, str]]
-"""Why cells lost their attempts, by the rank of the worker; see `CellQueue.workers_died`."""
 
 
 class WorkerGroup:
     """Runs a group in a thread until it ends in order."""
 
     def __init__(
-        self,
-        trainer: Callable[[int], Any],
-        *,
-        silence: Callable[[], float],
-        lost: Callable[[Causes], None],
-        ranks: Callable[[], int],
+        self, trainer: Callable[[int], Any], *, silence: Callable[[], float], lost: Callable[[Exception], None]
     ) -> None:
         """`trainer`: makes the trainer of the n-th group, from 1; only in the thread, as it imports Ray Train.
 
-        silence: seconds since any worker was heard. lost: called when a group was lost, with the ranks whose cells are
-        to blame. ranks: the most workers there may have been.
+        silence: seconds since any worker was heard. lost: called when a group was lost, with the error of its `fit`.
         """
         self._trainer = trainer
         self._silence = silence
         self._lost = lost
-        self._ranks = ranks
         self._again = threading.Event()
         self._deciding = threading.Lock()
         """Held while it is decided whether there will be another group."""
@@ -87,7 +75,7 @@ class WorkerGroup:
                     failed_groups = failed_groups + 1 if self._silence() > time.monotonic() - began else 0
                     if failed_groups == MAX_FAILED_GROUPS:
                         raise
-                    self._lost(self._causes(error))
+                    self._lost(error)
                     continue
                 # Otherwise `begin_anew` could be called between the look and the end, and no group would follow.
                 with self._deciding:
@@ -97,12 +85,3 @@ class WorkerGroup:
         except BaseException as error:
             self.error = error
         self.alive = False
-
-    def _causes(self, error: Exception) -> Causes:
-        """If memory ran out, any of the cells may have taken it; otherwise none is to blame."""
-        from crossfold.platform.edge.fleet.worker_failures import ended_for_memory
-
-        if not ended_for_memory(error):
-            return {}
-        why = "its worker group was ended while it ran this cell: the machine ran out of memory"
-        return dict.fromkeys(range(self._ranks()), (FailureClass.OOM, why))

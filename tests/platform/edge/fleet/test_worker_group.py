@@ -3,7 +3,10 @@
 import pytest
 
 from crossfold.platform.core.outcome import FailureClass
+from crossfold.platform.edge.fleet import ray_fleet
+from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.fleet.worker_group import MAX_FAILED_GROUPS, WorkerGroup
+from crossfold.platform.scheduling.fleet_options import FleetOptions
 
 pytest.importorskip("ray")
 
@@ -14,10 +17,9 @@ class Script:
     def __init__(self, *endings, heard: bool = True) -> None:
         self.endings, self.heard = list(endings), heard
         self.numbers: list[int] = []
-        self.lost: list[dict] = []
-        self.group = WorkerGroup(
-            self.trainer, silence=lambda: 0.0 if self.heard else 1e9, lost=self.lost.append, ranks=lambda: 3
-        )
+        self.lost: list[Exception] = []
+        silence = lambda: 0.0 if self.heard else 1e9  # noqa: E731
+        self.group = WorkerGroup(self.trainer, silence=silence, lost=self.lost.append)
 
     def trainer(self, number: int) -> "Script":
         self.numbers.append(number)
@@ -55,19 +57,27 @@ def test_a_regrouping_is_followed_by_another_group():
     assert (played.numbers, played.lost, played.group.error) == ([1, 2], [], None)
 
 
-def test_no_cell_answers_for_a_controller_that_was_lost():
-    played = Script(ControllerError(ConnectionError("the actor died")), RuntimeError("killed"), None).play()
-    assert (played.numbers, played.lost, played.group.error) == ([1, 2, 3], [{}, {}], None)
+def test_a_group_that_was_lost_is_followed_by_another():
+    errors = [ControllerError(ConnectionError("the actor died")), RuntimeError("killed")]
+    played = Script(*errors, None).play()
+    assert (played.numbers, played.lost, played.group.error) == ([1, 2, 3], errors, None)
 
 
-def test_all_cells_answer_when_memory_ran_out():
+def test_all_cells_are_to_blame_when_memory_ran_out_and_none_otherwise(workspace, monkeypatch):
     from ray.exceptions import OutOfMemoryError
 
-    played = Script(ControllerError(OutOfMemoryError("4 workers were killed")), None).play()
-    (causes,) = played.lost
+    calls = []
+    fleet = Fleet(workspace, FleetOptions(workers=3))
+    monkeypatch.setattr(fleet._queue, "call", lambda method, causes: calls.append((method, causes)))
+    monkeypatch.setattr(ray_fleet, "remove_placement_groups", lambda resources: 0)
+    fleet._group_lost(ControllerError(OutOfMemoryError("4 workers were killed")))
+    fleet._group_lost(ControllerError(ConnectionError("the actor died")))
+    (_, causes), (_, none) = calls
+    assert {method for method, _ in calls} == {"workers_died"}
     assert set(causes) == {0, 1, 2}
     assert {kind for kind, _ in causes.values()} == {FailureClass.OOM}
     assert "the machine ran out of memory" in causes[0][1]
+    assert none == {}
 
 
 def test_groups_that_never_get_a_worker_are_given_up():
@@ -96,7 +106,7 @@ def test_after_leaving_nothing_begins_again():
 
 
 def test_an_end_that_cannot_be_told_is_the_error_of_the_group():
-    def unreachable(causes):
+    def unreachable(error):
         raise ConnectionError("the queue is gone")
 
     script = Script(RuntimeError("lost"), None)
