@@ -13,7 +13,7 @@ from crossfold.platform.scheduling.events import Event, raise_fatal
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.worker import work
 from crossfold.platform.workspace.disk_space import DiskGate
-from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -76,7 +76,8 @@ class LocalFleet:
 
     def drain(self) -> list[Event]:
         """See `WorkerPool`."""
-        hold_lease(self._lease)
+        if self._lease is not None:
+            self._lease.check()
         events = self._queue.news().events
         raise_fatal(events)
         if not all(thread.is_alive() for thread in self._threads):

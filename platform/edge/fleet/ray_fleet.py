@@ -33,7 +33,7 @@ from crossfold.platform.scheduling.events import Event, raise_fatal
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.gpu_sharing import Sharing, fraction_of
 from crossfold.platform.scheduling.worker import work
-from crossfold.platform.workspace.driver_lease import Lease, driver_lock, hold_lease
+from crossfold.platform.workspace.driver_lease import Lease, driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 
 CLUSTER_PATIENCE = 3
@@ -99,7 +99,8 @@ class Fleet:
 
     def drain(self) -> list[Event]:
         """See `WorkerPool`."""
-        hold_lease(self._lease)
+        if self._lease is not None:
+            self._lease.check()
         news = self._queue.news()
         raise_fatal(news.events)
         if self._sharing is not None and self._sharing.observe(news.events):

@@ -30,7 +30,7 @@ def is_url(place: str) -> bool:
 
 def without_password(place: str) -> str:
     """A path or URL as people may see it."""
-    return re.sub(r"//[^/@]*@", "//", place)
+    return re.sub(r"://[^/@]*@", "://", place)
 
 
 class RemoteFiles:
@@ -48,6 +48,8 @@ class RemoteFiles:
                 f"{self.shown}: a workspace is a folder, or a URL that begins with s3://, gs:// or file://",
                 "mount the place, and give the folder where it is mounted",
             )
+        if self._scheme != "file" and set(self.url) & set("*?["):
+            raise UserError(f"{self.shown}: object stores read *, ? and [ as patterns", "give a URL without them")
         from fsspec import get_filesystem_class
 
         try:
@@ -58,11 +60,11 @@ class RemoteFiles:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs
+        from fsspec import filesystem
 
         # Other machines write here too, so a listing that is kept would be old.
-        files, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
-        return files, str(root).rstrip("/")
+        files = filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True)
+        return files, str(files._strip_protocol(self.url)).rstrip("/")
 
     def check(self, *, write: bool = False) -> None:
         """Raises `UserError` where the place cannot be listed, or with `write`, cannot be written."""
@@ -95,9 +97,11 @@ class RemoteFiles:
         found: dict[str, bytes] = {}
         with self._errors() as (files, root):
             places = {f"{root}/{name}": name for name in names}
-            for place, content in files.cat(list(places), on_error="return").items() if places else ():
+            # Unlike `cat`, this takes brackets in a name for what they are.
+            contents = files.cat_ranges(list(places), None, None, on_error="return") if places else ()
+            for name, content in zip(places.values(), contents, strict=True):
                 if isinstance(content, bytes):
-                    found[places[place]] = content
+                    found[name] = content
                 elif not isinstance(content, FileNotFoundError):
                     raise content
         return found
@@ -161,6 +165,9 @@ class RemoteFiles:
         except Exception as error:  # each library has exceptions of its own
             if isinstance(error, FileNotFoundError) and not missing:
                 raise
+            if isinstance(error, OSError) and error.errno is not None:
+                # The number distinguishes a full disk from other trouble.
+                raise RemoteUnavailable(error.errno, error.strerror, error.filename) from error
             words = next(iter(str(error).splitlines()), "")
             raise RemoteUnavailable(f"{type(error).__name__}: {words}" if words else type(error).__name__) from error
 

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import threading
 import time
 
@@ -12,10 +11,16 @@ from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from crossfold.platform.workspace.driver_lease import FilePlace, Lease, alive, driver_lock, machine_id, read_holder
+from crossfold.platform.workspace import driver_lease
+from crossfold.platform.workspace.driver_lease import Lease, LeaseFile, alive, driver_lock, machine_id
+from crossfold.platform.workspace.remote.filesystem import RemoteFiles
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.factories import fake_cell
 from tests.support.trials import sleepy
+
+
+def lease_file(workspace):
+    return LeaseFile(RemoteFiles(f"file://{workspace.root}"))
 
 
 def stranger(workspace, seconds_left):
@@ -39,7 +44,7 @@ def test_a_living_driver_on_another_machine_is_respected(workspace):
     theirs = stranger(workspace, 60)
     with pytest.raises(UserError, match=f"process 4711 on elsewhere .* lease runs until {theirs['expires'][:19]}"):
         driver_lock(workspace).__enter__()
-    assert read_holder(workspace.root / "driver.json") == theirs
+    assert lease_file(workspace).read() == theirs
     assert not (workspace.root / "driver.claim").exists()
 
 
@@ -47,7 +52,7 @@ def test_a_living_driver_on_another_machine_is_respected(workspace):
 def test_a_lease_that_ran_out_is_taken_over(workspace, seconds_left):
     stranger(workspace, seconds_left)
     with driver_lock(workspace) as lease:
-        holder = read_holder(workspace.root / "driver.json")
+        holder = lease_file(workspace).read()
         assert (holder["machine"], holder["token"]) == (machine_id(), lease.token)
         assert alive(holder)
     assert not (workspace.root / "driver.json").exists()
@@ -57,7 +62,7 @@ def test_a_lease_that_ran_out_is_taken_over(workspace, seconds_left):
 def test_a_lease_that_nobody_can_read_stops_nobody(workspace, left):
     (workspace.root / "driver.json").write_text(left)
     with driver_lock(workspace):
-        assert alive(read_holder(workspace.root / "driver.json"))
+        assert alive(lease_file(workspace).read())
 
 
 def test_the_lease_is_renewed_and_held_several_times_over(workspace):
@@ -65,21 +70,20 @@ def test_the_lease_is_renewed_and_held_several_times_over(workspace):
     with driver_lock(workspace, lease_seconds=0.8) as lease:
         with driver_lock(workspace) as again:
             assert again is lease
-        first = read_holder(path)["expires"]
+        first = lease_file(workspace).read()["expires"]
         time.sleep(1.0)
-        assert read_holder(path)["expires"] > first
-        assert alive(read_holder(path))
+        assert lease_file(workspace).read()["expires"] > first
+        assert alive(lease_file(workspace).read())
         assert not lease.lost.is_set()
     assert not path.exists()
 
 
 def test_of_many_machines_one_gets_the_lease(workspace):
     """All at the same moment, each with a machine of its own, so that no lock of the system helps."""
-    path = workspace.root / "driver.json"
     ready, won, refused = threading.Barrier(12), [], []
 
     def drive(number):
-        lease = Lease(FilePlace(path), f"machine-{number}", "ws")
+        lease = Lease(lease_file(workspace), f"machine-{number}", "ws")
         ready.wait()
         try:
             lease.take()
@@ -93,13 +97,13 @@ def test_of_many_machines_one_gets_the_lease(workspace):
     for thread in threads:
         thread.join()
     assert (len(won), len(refused)) == (1, 11)
-    assert read_holder(path)["token"] == won[0]
+    assert lease_file(workspace).read()["token"] == won[0]
 
 
-def test_a_claim_left_by_a_killed_process_is_removed(workspace):
+def test_a_claim_left_by_a_killed_process_is_removed(workspace, monkeypatch):
+    monkeypatch.setattr(driver_lease, "_CLAIM_SECONDS", 0.2)
     claim = workspace.root / "driver.claim"
     claim.touch()
-    os.utime(claim, (time.time() - 60, time.time() - 60))
     with driver_lock(workspace):
         assert not claim.exists()
 

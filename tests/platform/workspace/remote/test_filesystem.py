@@ -33,6 +33,28 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     assert error.value.remedy == "pip install gcsfs"
 
 
+@pytest.mark.parametrize("name", ["lab[1]", "a*b", "a?b#c", "x::y", "p%20q", "~me", "me@lab"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    (tmp_path / "lab1").mkdir()
+    (tmp_path / "lab1" / "a.json").write_bytes(b"of another workspace")
+    (tmp_path / name).mkdir()
+    files = RemoteFiles(f"file://{tmp_path / name}")
+    assert files.read(["a.json"]) == {}
+    files.write("a.json", b"{}")
+    assert files.claim("claim", b"1")
+    assert not files.claim("claim", b"2")
+    assert files.read(["a.json", "claim", "none"]) == {"a.json": b"{}", "claim": b"1"}
+    files.remove("a.json")
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["claim"]
+    assert (tmp_path / "lab1" / "a.json").exists()
+    assert files.shown == files.url
+
+
+def test_a_bucket_whose_name_is_a_pattern_is_refused():
+    with pytest.raises(UserError, match=r"object stores read \*, \? and \[ as patterns"):
+        RemoteFiles("s3://bucket/lab[1]")
+
+
 @pytest.mark.parametrize(
     ("place", "expected"), [("s3://b/lab", True), ("a::s3://b", True), ("/mnt/lab", False), ("./a:b", False)]
 )

@@ -23,7 +23,7 @@ from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.workspace.driver_lease import Lease, UrlPlace, driver_lock, hold_lease
+from crossfold.platform.workspace.driver_lease import Lease, LeaseFile, driver_lock
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.remote import cell_sync, checkpoint_sync
 from crossfold.platform.workspace.remote import mirror as workspace_mirror
@@ -281,7 +281,7 @@ def test_of_many_machines_one_gets_the_lease_of_a_url(remote):
     ready, won, refused = threading.Barrier(4), [], []
 
     def drive(number):
-        lease = Lease(UrlPlace(RemoteFiles(remote.url)), f"machine-{number}", remote.url)
+        lease = Lease(LeaseFile(RemoteFiles(remote.url)), f"machine-{number}", remote.url)
         ready.wait()
         try:
             lease.take()
@@ -295,12 +295,12 @@ def test_of_many_machines_one_gets_the_lease_of_a_url(remote):
     for thread in threads:
         thread.join()
     assert (len(won), len(refused)) == (1, 3)
-    assert UrlPlace(RemoteFiles(remote.url)).read()["token"] == won[0]
+    assert LeaseFile(RemoteFiles(remote.url)).read()["token"] == won[0]
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_late_driver_stops(url, machine):
     second = machine("b", url)
-    late = Lease(UrlPlace(RemoteFiles(url)), "another", url, seconds=0.2)
+    late = Lease(LeaseFile(RemoteFiles(url)), "another", url, seconds=0.2)
     late.take()
     time.sleep(0.3)
     with driver_lock(second) as lease:
@@ -308,8 +308,8 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_late_driver_stops(url, machi
         with late.kept():
             assert late.lost.wait(60)
         with pytest.raises(FleetError, match="another driver took over"):
-            hold_lease(late)
-        assert lease.place.read()["token"] == lease.token
+            late.check()
+        assert lease.file.read()["token"] == lease.token
     assert second.mirror.files.read(["driver.json"]) == {}
 
 
