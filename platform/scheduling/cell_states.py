@@ -163,7 +163,7 @@ class CellStates:
         """An attempt failed: the cell is queued again, first in line, or given up."""
         cell.consecutive_failures += 1
         cell.message = failure.message
-        self._disk.heard(failure)
+        self._disk.note_failure(failure)
         if failure.kind not in RETRIED or cell.consecutive_failures >= self._max_attempts:
             self._end(cell, "failed", failure=failure, recorded=recorded, seconds=seconds)
             return

@@ -14,7 +14,7 @@ class WorkerPool(Protocol):
     """Workers with a queue, in this process or on a cluster. A context manager: nothing runs before it is entered."""
 
     poll_seconds: float
-    """Between two looks of the driver at the queue."""
+    """The time between two questions of the driver to the queue."""
     workers: int
     """How many cells run at once; known when the pool was entered."""
 

@@ -36,7 +36,7 @@ class FleetOptions:
     use_gpu: bool | None = None
     """None: if there is a GPU."""
     gpu_bytes: int | None = None
-    """Memory of the smallest GPU; None: a Ray task looks."""
+    """Memory of the smallest GPU; None: a Ray task finds it."""
     device: str | None = None
     """Of the tensors; None: the GPU that Ray gave to the worker, or the CPU."""
     threads: int = 1
@@ -49,7 +49,7 @@ class FleetOptions:
     patience_seconds: float = 180.0
     """The launch fails when no worker was heard for so long; on a cluster of others, for three times as long."""
     resize_seconds: float = 30.0
-    """How often the fleet looks for new nodes of a cluster."""
+    """Seconds between two searches of the fleet for new nodes of a cluster."""
     stop_after: float | None = None
     """Seconds after which no cell starts any more, and running ones stop at the end of their epoch."""
 

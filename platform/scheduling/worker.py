@@ -114,7 +114,7 @@ def work(
             reason = f"cannot load {options.runner!r} and plugins {options.plugins!r}:\n{traceback.format_exc()}"
             queue.report_fatal(rank, reason)
             return count
-        # Ranks are used again after a restart; this name tells the queue which process asks.
+        # Ranks are used again after a restart; this name says which process asks.
         generation = uuid.uuid4().hex
         queue.register(rank, generation, world)
         answer = queue.take(rank, generation)
@@ -173,7 +173,7 @@ def _attempt(
     except Cancelled:
         return Outcome("cancelled", time.monotonic() - began), True
     except Exception as error:
-        # Such as a disk so full that not even the failure could be written down.
+        # Such as a disk so full that not even the failure could be recorded.
         kind = FailureClass.INFRA if isinstance(error, OSError) else FailureClass.CODE
         message = f"the runner of the cell failed: {type(error).__name__}: {error}"
         tail = traceback.format_exc()[-TAIL:]

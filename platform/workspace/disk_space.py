@@ -1,4 +1,4 @@
-"""Room on the disk of a workspace: whether there is any, what to say when there is none, when to try again."""
+"""Space on the disk of a workspace: whether there is enough, what to say when there is not, when to ask again."""
 
 import errno
 import os
@@ -12,15 +12,15 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What the system answers where a disk, or the share of it that somebody may use, is full."""
+"""Error numbers of the system for a disk that is full, and for a user's quota that is used up."""
 MIB = 2**20
 LEAST = MIB
 """Bytes without which nothing begins: the notes of a driver and the smallest cell take about as much."""
-LOOK_SECONDS = 1.0
-"""Between two looks at the disk."""
+CHECK_SECONDS = 1.0
+"""The time between two checks of the disk."""
 PATIENCE_SECONDS = 600.0
-"""After a cell found no room: how long until the next one tries, where the disk shows no more room than then."""
-_SAID = re.compile("|".join(rf"\[Errno {number}\]" for number in sorted(FULL)))
+"""After a cell failed for want of space: how long until the next one starts, if the disk has no more than then."""
+_NAMES_FULL = re.compile("|".join(rf"\[Errno {number}\]" for number in sorted(FULL)))
 
 
 def free_bytes(place: Path) -> int | None:
@@ -49,12 +49,12 @@ def disk_full_error(error: OSError) -> UserError:
     left = "" if free is None else f", {free / MIB:.1f} MiB are free there and a start needs {LEAST / MIB:.0f} MiB"
     return UserError(
         f"{where}{error.strerror}{left}",
-        "make room, or give another --workspace; what finished is kept, and the same command continues",
+        "free some space, or give another --workspace; what finished is kept, and the same command continues",
     )
 
 
 class DiskGate:
-    """Whether another cell may begin. Where there is no room each would fail, one after the other, until all have."""
+    """Whether another cell may begin. On a full disk each would fail, one after the other, until all have."""
 
     def __init__(
         self,
@@ -67,22 +67,22 @@ class DiskGate:
         self._place = place
         self._clock = clock
         self._free = free
-        self._looked, self._open = -LOOK_SECONDS, True
+        self._checked, self._open = -CHECK_SECONDS, True
         self._least, self._until = LEAST, -1.0
 
-    def heard(self, failure: Failure) -> None:
-        """A try failed; if for want of room, the next one waits for more than there is now, or for a while."""
-        if self._place is not None and _SAID.search(failure.message):
+    def note_failure(self, failure: Failure) -> None:
+        """An attempt failed; if for want of space, the next one waits until there is more than now, or for a while."""
+        if self._place is not None and _NAMES_FULL.search(failure.message):
             # What it could not write whole is gone again, so this was not enough.
             self._least = (self._free(self._place) or 0) + LEAST
             self._until = self._clock() + PATIENCE_SECONDS
-            self._looked = -LOOK_SECONDS
+            self._checked = -CHECK_SECONDS
 
     def __call__(self) -> bool:
-        """Whether there is room, by a look that is at most `LOOK_SECONDS` old."""
+        """Whether there is enough space, by a check that is at most `CHECK_SECONDS` old."""
         now = self._clock()
-        if self._place is not None and now - self._looked >= LOOK_SECONDS:
+        if self._place is not None and now - self._checked >= CHECK_SECONDS:
             least = self._least if now < self._until else LEAST
             free = self._free(self._place)
-            self._looked, self._open = now, free is None or free >= least
+            self._checked, self._open = now, free is None or free >= least
         return self._open

@@ -71,7 +71,7 @@ class LeaseFile:
         seen, since = None, time.monotonic()
         while not self.files.claim(self.claim_name, uuid.uuid4().hex.encode()):
             # Clocks of other machines say nothing here, so the claim is watched by our own.
-            found = self.files.read([self.claim_name]).get(self.claim_name)
+            found = self.files.listed("").get(self.claim_name)
             if found != seen:
                 seen, since = found, time.monotonic()
             elif found is not None and time.monotonic() - since > _CLAIM_SECONDS:

@@ -4,10 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
 from crossfold.platform.core.layout import CELL_FILES, HASHED, RECORD
 
 

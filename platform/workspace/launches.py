@@ -1,4 +1,4 @@
-"""What a workspace keeps for its mirrors beside cells and failures: its launches, and how far unfinished cells came."""
+"""What a workspace keeps for trackers in addition to cells and failures: launches, and epochs of unfinished cells."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ class Launch:
     count: int
     """Cells it began with."""
     cells: tuple[str, ...]
-    """Identities of those, of what it was given later, and of what it had to tell of that no launch had asked for."""
+    """Identities of those, of cells added later, and of cells that it logged and that no launch had asked for."""
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     at: str = field(default_factory=utc_now)
     ended: str | None = None
@@ -34,7 +34,7 @@ class Launch:
 
 
 def save_launch(workspace: Workspace, launch: Launch) -> None:
-    """Writes a launch down, over what was known of it."""
+    """Writes the file of a launch, over an earlier one."""
     write_json(workspace.paths.launches / f"{launch.launch_id}.json", asdict(launch))
 
 
@@ -97,7 +97,7 @@ class Unfinished:
 
 
 def save_unfinished(workspace: Workspace, unfinished: Unfinished) -> None:
-    """Writes down how far a cell came."""
+    """Saves the epochs of a cell that is not finished."""
     content = {
         "cell": unfinished.cell.model_dump(mode="json"),
         "sweep": unfinished.sweep,
@@ -109,7 +109,7 @@ def save_unfinished(workspace: Workspace, unfinished: Unfinished) -> None:
 
 
 def unfinished_cell(workspace: Workspace, cell_id: str) -> Unfinished | None:
-    """What was written down of one cell."""
+    """What was saved of one cell; None if nothing was."""
     return next(_parsed(workspace.paths.unfinished.glob(f"{cell_id}.json")), None)
 
 
@@ -122,7 +122,7 @@ def unfinished_cells(workspace: Workspace) -> list[Unfinished]:
 
 
 def delete_unfinished(workspace: Workspace, cell_ids: Iterable[str]) -> None:
-    """Removes what was written down of cells that are finished by now."""
+    """Removes what was saved of cells that are finished by now."""
     for cell_id in cell_ids:
         with contextlib.suppress(OSError):
             (workspace.paths.unfinished / f"{cell_id}.json").unlink(missing_ok=True)

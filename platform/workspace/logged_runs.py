@@ -10,7 +10,7 @@ from crossfold.platform.workspace.workspace import Workspace
 
 
 def logged_runs(workspace: Workspace) -> Iterator[dict[str, str]]:
-    """`cell` and `run` of each entry, oldest first; also `store`, `sweep` and `server` where they were written down."""
+    """`cell` and `run` of each entry, oldest first; also `store`, `sweep` and `server` where they were recorded."""
     path = workspace.paths.mlflow_runs
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         # A driver that was killed may have left half a line.

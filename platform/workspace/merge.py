@@ -72,7 +72,7 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
     for source, name in zip(sources, _names(sources), strict=True):
         _stores(target, source, merged)
         _cells(target, source, name, merged)
-        _ledger(target, source, merged)
+        _failures_and_scores(target, source, merged)
         _sweeps(target, source, name, merged)
     return merged
 
@@ -150,8 +150,8 @@ def _ccc(metrics: Mapping[str, Any] | None) -> str:
     return f"{metrics['ccc']:.6f}" if metrics and isinstance(metrics.get("ccc"), float) else "nothing"
 
 
-def _ledger(target: Workspace, source: Workspace, merged: Merged) -> None:
-    """Failed tries, and finished cells looked at in another way: files that are never changed once written."""
+def _failures_and_scores(target: Workspace, source: Workspace, merged: Merged) -> None:
+    """Failed attempts, rescored cells and ensembles: files that are never changed once written."""
     for path in sorted(source.paths.failures.glob("[!.]*.json")):
         merged.failures += _take_file(path, target.paths.failures / path.name)
     for root, here in (
@@ -177,7 +177,7 @@ def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> 
         ours = json.loads(here.read_text())
         differs = tuple(key for key in ("corpus", "store", "recipe", "protocol") if ours.get(key) != theirs.get(key))
         if differs:
-            # Another sweep that is called alike: it goes under a name that tells whose it is.
+            # Another sweep of the same name: it gets a name that says which workspace it is from.
             other = f"{theirs['name']}-{name}"
             kept = target.paths.sweeps / f"{other}.json"
             write_json(kept, theirs | {"name": other})

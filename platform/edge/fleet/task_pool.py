@@ -77,9 +77,9 @@ class RayWorkers:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]
-        look = ray.remote(_unseen)
+        missing = ray.remote(_missing)
         there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        asked = [look.options(num_cpus=0, scheduling_strategy=node).remote(self._paths) for node in there]
+        asked = [missing.options(num_cpus=0, scheduling_strategy=node).remote(self._paths) for node in there]
         for node, unseen in zip(nodes, ray.get(asked), strict=True):
             if unseen:
                 raise UserError(
@@ -88,5 +88,5 @@ class RayWorkers:
                 )
 
 
-def _unseen(paths: Sequence[str]) -> list[str]:
+def _missing(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if not Path(path).exists()]

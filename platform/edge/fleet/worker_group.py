@@ -77,7 +77,7 @@ class WorkerGroup:
                         raise
                     self._lost(error)
                     continue
-                # Otherwise `begin_anew` could be called between the look and the end, and no group would follow.
+                # Otherwise `begin_anew` could be called between the check and the end, and no group would follow.
                 with self._deciding:
                     if not self._again.is_set():
                         self.alive = False

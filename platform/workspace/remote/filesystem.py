@@ -134,16 +134,19 @@ class RemoteFiles:
             files.rm(f"{root}/{name}", recursive=True)
 
     def claim(self, name: str, content: bytes) -> bool:
-        """Creates a file that must not exist yet; false if somebody else has it. `remove` gives it back.
+        """Creates a file that must not exist yet; false if another process has it. `remove` gives it back.
 
-        content: unlike that of any other claim. The place itself decides between two that come at once.
+        content: unlike that of any other claim; a folder needs none, and a file without content fits on a full disk.
+        The filesystem or the object store decides between two that come at once.
         """
         try:
             with self._errors(missing=True) as (files, root):
                 if self._scheme == "file":
                     Path(root, name).parent.mkdir(parents=True, exist_ok=True)
-                with files.open(f"{root}/{name}", "xb") as file:
-                    file.write(content)
+                    Path(root, name).touch(exist_ok=False)
+                else:
+                    with files.open(f"{root}/{name}", "xb") as file:
+                        file.write(content)
         except FileExistsError:
             # It may be ours: an answer was lost, and the request was repeated.
             return self.read([name]).get(name) == content

@@ -51,9 +51,9 @@ def test_room_is_looked_for_once_a_second_and_after_a_failure_for_want_of_it_mor
 
     free[0], now[0] = 5 * LEAST, 2.0
     assert room()
-    room.heard(failure("ValueError: not about room"))
+    room.note_failure(failure("ValueError: not about room"))
     assert room()
-    room.heard(failure("OSError: [Errno 28] No space left on device: 'x'"))
+    room.note_failure(failure("OSError: [Errno 28] No space left on device: 'x'"))
     assert not room(), "that much was there when it failed"
     free[0], now[0] = 6 * LEAST, 3.0
     assert room()
@@ -63,7 +63,7 @@ def test_room_is_looked_for_once_a_second_and_after_a_failure_for_want_of_it_mor
 
 def test_a_disk_that_does_not_say_is_never_full(tmp_path):
     room = DiskGate(tmp_path, free=lambda place: None)
-    room.heard(failure(f"OSError: [Errno {errno.EDQUOT}] Disk quota exceeded"))
+    room.note_failure(failure(f"OSError: [Errno {errno.EDQUOT}] Disk quota exceeded"))
     assert room()
     assert DiskGate(None)()
 
@@ -100,7 +100,7 @@ def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, t
 
     said = start()
     assert f"{small_disk / 'work'}: No space left on device, 0.0 MiB are free there" in said
-    assert "make room" in said
+    assert "free some space" in said
     assert sorted(path for path in small_disk.rglob("*")) == before
 
     # A quota, of which the system tells no number: then the first write says so.

@@ -43,7 +43,7 @@ def test_a_folder_may_have_any_name(tmp_path, name):
     files.write("a.json", b"{}")
     assert files.claim("claim", b"1")
     assert not files.claim("claim", b"2")
-    assert files.read(["a.json", "claim", "none"]) == {"a.json": b"{}", "claim": b"1"}
+    assert files.read(["a.json", "claim", "none"]) == {"a.json": b"{}", "claim": b""}
     files.remove("a.json")
     assert [path.name for path in (tmp_path / name).iterdir()] == ["claim"]
     assert (tmp_path / "lab1" / "a.json").exists()
@@ -97,6 +97,7 @@ def test_a_claim_has_one_owner_until_it_is_removed(remote):
     files = RemoteFiles(remote.url)
     assert files.claim("driver.claim", b"one")
     assert not RemoteFiles(remote.url).claim("driver.claim", b"two")
-    assert files.claim("driver.claim", b"one"), "the answer was lost, and the request repeated"
+    again = files.claim("driver.claim", b"one")
+    assert again is not remote.url.startswith("file:"), "a request to a server may be repeated when its answer is lost"
     files.remove("driver.claim")
     assert RemoteFiles(remote.url).claim("driver.claim", b"two")
