@@ -30,7 +30,7 @@ IDLE_SECONDS = 0.1
 
 
 class QueueLost(ConnectionError):
-    """The queue is gone, and with it the driver: stop without a result and without a failure."""
+    """The queue has ended, and with it the driver: the worker stops without a result and without a failure."""
 
 
 EndProcess = Callable[[str], None]

@@ -31,7 +31,7 @@ def ui(
     workspace: options.Workspace = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
 ) -> None:
     """Open the MLflow pages of this workspace in a local server."""
-    from crossfold.platform.edge.tracking.writer import Mirror
+    from crossfold.platform.edge.tracking.writer import RunWriter
 
     space = options.open_workspace(workspace)
     if not space.paths.mlflow.is_file():
@@ -40,7 +40,7 @@ def ui(
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"port {port} is in use", "give another --port")
     # In a workspace that was moved the server must find the artifacts.
-    Mirror(space, space.paths.mlflow_uri).prepare()
+    RunWriter(space, space.paths.mlflow_uri).prepare()
     server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
     say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
 

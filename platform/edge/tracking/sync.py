@@ -5,7 +5,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from crossfold.platform.edge.tracking.records import LiveCell, Records
-from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.launches import Unfinished, assign_launches, unfinished_cells
 from crossfold.platform.workspace.workspace import Workspace
@@ -34,16 +34,16 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
     cell was begun, when each metric was written, and the readings of the machine.
     """
     with driver_lock(workspace):
-        mirror = Mirror(workspace, uri)
-        mirror.prepare()
-        found, finished = mirror.find_runs(), workspace.finished()
+        writer = RunWriter(workspace, uri)
+        writer.prepare()
+        found, finished = writer.find_runs(), workspace.finished()
         begun = {note.cell.cell_id: LiveCell(note) for note in _unfinished(workspace, finished)}
         cells = sorted({*finished, *begun})
         assign_launches(workspace, Records(workspace).orphaned(cell_id for cell_id in cells if cell_id not in found))
         records = Records(workspace, live=begun)
         for launch_id in records.launches:
-            mirror.write(records.find(launch_id))
-        written = Counter(mirror.write(records.find(cell_id)) for cell_id in cells)
+            writer.write(records.find(launch_id))
+        written = Counter(writer.write(records.find(cell_id)) for cell_id in cells)
     return SyncSummary(len(finished), written["created"], written["completed"], len(begun))
 
 

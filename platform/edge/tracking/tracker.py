@@ -1,4 +1,4 @@
-"""The tracker that logs a launch to MLflow while it runs. MLflow is a mirror: losing it loses nothing."""
+"""Logs a launch to MLflow while it runs. MLflow is a mirror: losing it loses nothing."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure
 from crossfold.platform.edge.tracking.records import LiveCell, Records
-from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.workspace import launches
 from crossfold.platform.workspace.launches import Launch, Unfinished
 from crossfold.platform.workspace.workspace import Workspace
@@ -36,7 +36,7 @@ class MlflowTracker:
         """`uri`: else `MLFLOW_TRACKING_URI`, else the database in the workspace."""
         self.troubles = 0
         """Calls to MLflow that failed. What they would have written is in the workspace; see `sync`."""
-        self._workspace, self._mirror, self._flush_seconds = workspace, Mirror(workspace, uri), flush_seconds
+        self._workspace, self._writer, self._flush_seconds = workspace, RunWriter(workspace, uri), flush_seconds
         self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._closing, self._progress = threading.Event(), time.monotonic()
         self._thread: threading.Thread | None = None
@@ -57,7 +57,7 @@ class MlflowTracker:
         with contextlib.suppress(OSError):
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
-        self._attempt("the tracking store could not be opened", self._mirror.prepare)
+        self._attempt("the tracking store could not be opened", self._writer.prepare)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -83,7 +83,7 @@ class MlflowTracker:
     def catch_up(self, cells: Iterable[Cell]) -> None:
         """Logs finished cells that have no run yet: an earlier driver was killed before it logged them."""
         for cell in cells:
-            if not self._mirror.knows(cell.cell_id):
+            if not self._writer.knows(cell.cell_id):
                 self.finished(cell)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class MlflowTracker:
         self._flush(last=True)
         self._save_launch(ended=utc_now())
         if self._opened:
-            self._attempt("the readings of the machine could not be ended", self._mirror.stop_watching)
+            self._attempt("the readings of the machine could not be ended", self._writer.stop_watching)
             self._attempt("the launch could not be ended", functools.partial(self._write_run, self._launch.launch_id))
         if not self.troubles:
             pending_marker(self._workspace, self._launch.sweep).unlink(missing_ok=True)
@@ -151,16 +151,16 @@ class MlflowTracker:
             launches.save_unfinished(self._workspace, changed[cell_id].note)
 
     def _write_run(self, key: str) -> None:
-        self._mirror.write(self._records.find(key))
+        self._writer.write(self._records.find(key))
 
     def _open_launch(self) -> None:
-        self._mirror.prepare()
+        self._writer.prepare()
         self._write_run(self._launch.launch_id)
         # An earlier driver was killed, or did not reach MLflow: the records say how these runs ended.
-        for key, found in self._mirror.find_runs("attributes.status != 'FINISHED'").items():
+        for key, found in self._writer.find_runs("attributes.status != 'FINISHED'").items():
             if found.data.tags.get("sweep") == self._launch.sweep:
                 self._attempt("an earlier run could not be ended", functools.partial(self._write_run, key))
-        watch = functools.partial(self._mirror.watch_machine, self._launch.launch_id)
+        watch = functools.partial(self._writer.watch_machine, self._launch.launch_id)
         self._attempt("the machine could not be watched", watch)
 
     def _save_launch(self, **changes: Any) -> None:

@@ -49,7 +49,7 @@ SETTINGS = {
 }
 
 
-class Mirror:
+class RunWriter:
     """Writes to one MLflow tracking store for one workspace."""
 
     def __init__(self, workspace: Workspace, uri: str | None = None) -> None:

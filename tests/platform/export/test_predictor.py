@@ -81,12 +81,12 @@ def test_mlflow_loads_the_model_of_a_run_and_it_predicts(finished, workspace, sy
     from mlflow import pyfunc
 
     from crossfold.platform.edge.tracking.sync import sync
-    from crossfold.platform.edge.tracking.writer import Mirror
+    from crossfold.platform.edge.tracking.writer import RunWriter
 
     assert sync(workspace).created == 1
-    mirror = Mirror(workspace)
-    mirror.prepare()
-    run = mirror.find_runs()[finished.cell_id]
+    writer = RunWriter(workspace)
+    writer.prepare()
+    run = writer.find_runs()[finished.cell_id]
     # Not `set_tracking_uri`: it would outlive this test in the environment.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.paths.mlflow_uri)
     model = pyfunc.load_model(f"runs:/{run.info.run_id}/model")

@@ -276,7 +276,7 @@ def test_a_poisoned_cell_is_given_up_with_its_last_words_and_its_neighbours_bear
 def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_command(workspace, tiny_cell):
     """A try failed, and MLflow heard it; the next one was good, and the driver died before MLflow heard that."""
     from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
-    from crossfold.platform.edge.tracking.writer import Mirror
+    from crossfold.platform.edge.tracking.writer import RunWriter
 
     cell = tiny_cell("concat")
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
@@ -284,9 +284,9 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     tracker.started(cell, 1)
     infra = Failure(cell.cell_id, cell.label, FailureClass.INFRA, 1, "worker 0 died", "", "2026")
     tracker.failed(cell, infra)
-    mirror = Mirror(workspace)
-    mirror.prepare()
-    wait_for(lambda: cell.cell_id in mirror.find_runs("attributes.status = 'FAILED'"))
+    writer = RunWriter(workspace)
+    writer.prepare()
+    wait_for(lambda: cell.cell_id in writer.find_runs("attributes.status = 'FAILED'"))
     assert attempt_cell(cell, workspace).status == "done"
     tracker._closing.set()  # as far as a driver that was killed got
     assert pending_marker(workspace, "chaos").exists()
@@ -296,7 +296,7 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     again.catch_up([cell])
     again.close()
     assert not pending_marker(workspace, "chaos").exists()
-    assert mirror.find_runs()[cell.cell_id].info.status == "FINISHED"
+    assert writer.find_runs()[cell.cell_id].info.status == "FINISHED"
 
 
 def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, finished):

@@ -11,7 +11,7 @@ from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
-from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.launches import (
     Launch,
@@ -33,7 +33,7 @@ from tests.support.factories import unpack_old_workspace
 def migrated(tmp_path_factory) -> bytes:
     """A fresh database: migrating one costs seconds, copying it nothing."""
     workspace = Workspace(tmp_path_factory.mktemp("migrated"))
-    Mirror(workspace).prepare()
+    RunWriter(workspace).prepare()
     return (workspace.root / "mlflow.db").read_bytes()
 
 

@@ -19,7 +19,7 @@ from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
-from crossfold.platform.edge.tracking.writer import Mirror
+from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.factories import commit_untrained, make_cell
 from tests.support.paths import environment
@@ -111,7 +111,7 @@ def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
 def migrated(tmp_path_factory) -> Path:
     """A fresh database: migrating one costs seconds, copying it nothing."""
     workspace = Workspace(tmp_path_factory.mktemp("migrated"))
-    Mirror(workspace).prepare()
+    RunWriter(workspace).prepare()
     return workspace.root / "mlflow.db"
 
 
@@ -366,9 +366,9 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(workspace, server
 def test_the_machine_is_watched_while_a_launch_runs(workspace, monkeypatch):
     from mlflow import MlflowClient
 
-    from crossfold.platform.edge.tracking import writer as mlflow_mirror
+    from crossfold.platform.edge.tracking import writer as mlflow_writer
 
-    monkeypatch.setattr(mlflow_mirror, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(mlflow_writer, "WATCH_SECONDS", 0.05)
     cell = rjca_cell(0)
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("tiny", [cell])
@@ -422,7 +422,7 @@ def test_trouble_with_one_cell_leaves_the_others_alone(workspace):
 def test_the_local_database_survives_two_readers(workspace):
     import sqlite3
 
-    Mirror(workspace).prepare()
+    RunWriter(workspace).prepare()
     with sqlite3.connect(workspace.root / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
