@@ -69,23 +69,23 @@ def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int
     """Mono samples from `origin` on, each where its time stamp says, and their rate; gaps are silent."""
     parts: list[np.ndarray] = []
     resamplers: dict[tuple[str, str, int], Any] = {}  # a stream may change on its way
-    written, own = 0, RATE
+    written, place, own = 0, 0, RATE
     for frame in frames:
         own = own if resamplers else frame.sample_rate
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         resampler = resamplers.setdefault(kind, import_av().AudioResampler(format="fltp", rate=own))
         for piece in resampler.resample(frame):
             samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
-            place = written if piece.time is None else round((piece.time - origin) * own)
+            stamp = place if piece.time is None else round((piece.time - origin) * own)
             # Time stamps are rounded to the container's ticks, so only a real gap or overlap moves what follows.
-            if parts and abs(place - written) <= _TICKS_S * own:
-                place = written
+            if not parts or abs(stamp - place) > _TICKS_S * own:
+                place = stamp
             if place > written:
                 parts.append(np.zeros(place - written, np.float32))
                 written = place
-            samples = samples[written - place :]
-            parts.append(samples)
-            written += len(samples)
+            parts.append(samples[written - place :])
+            written += len(parts[-1])
+            place += len(samples)
     return np.concatenate(parts) if parts else np.zeros(0, np.float32), own
 
 

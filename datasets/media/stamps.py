@@ -31,16 +31,21 @@ class Stamps:
 
     origin: float
     """Time 0, in seconds of the container's own clock."""
-    times: np.ndarray
-    """float64 [P]: when each picture is shown, in seconds after time 0."""
+    clock: np.ndarray
+    """float64 [P]: when each picture is shown, in seconds of the container's own clock."""
     fps: float
     """Pictures a second; 0 where there are none."""
     counted: bool
-    """Whether pictures have no stamps of their own, so that they are known by their order."""
+    """Whether stamps are those of decoding, as in avi, so that pictures are known by their order."""
     keyless: int
     """Pictures before the first key frame; without one they cannot be decoded."""
     sound: tuple[float, float] | None
     """Begin and end of the sound, in seconds after time 0; None without a sound track."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """float64 [P]: when each picture is shown, in seconds after time 0."""
+        return self.clock - self.origin
 
 
 def read_stamps(path: Path) -> Stamps:
@@ -51,7 +56,7 @@ def read_stamps(path: Path) -> Stamps:
     check_wav_length(path)
     shown: list[tuple[Any, ...]] = []
     heard: list[tuple[Any, ...]] = []
-    stored = 0
+    stored, hidden_key = 0, False
     with open_container(path, "cannot be read as video or sound", _DAMAGED) as container:
         pictures, track = pictures_of(container), sound_of(container)
         chosen = [stream for stream in (pictures, track) if stream is not None]
@@ -62,10 +67,11 @@ def read_stamps(path: Path) -> Stamps:
         for packet in container.demux(chosen) if chosen else ():
             if not packet.size:  # the end, or a chunk of avi in which nothing new is shown
                 continue
-            stored += packet.stream_index == number
+            picture = packet.stream_index == number
+            stored += picture
             if packet.is_discard:  # outside an edit list
-                continue
-            if packet.stream_index != number:
+                hidden_key |= picture and packet.is_keyframe
+            elif not picture:
                 heard.append((packet.pts, packet.dts, packet.duration, *_skipped_samples(packet)))
             elif not referred or memoryview(packet)[0] & 0x10:
                 shown.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
@@ -73,20 +79,25 @@ def read_stamps(path: Path) -> Stamps:
             raise DataError(f"{path}: cut short, {stored} of {pictures.frames} frames are there", _DAMAGED)
         nominal = float((pictures.average_rate or pictures.guessed_rate or 0) if pictures is not None else 0)
         tick = float(pictures.time_base) if pictures is not None else 0.0
+        avi = container.format.name == "avi"
         sound = None
         if track is not None and heard:
             sound = _sound_times(_seconds(path, heard, float(track.time_base)), 1 / (track.rate or 1))
-    seconds = _seconds(path, shown, tick)
-    counted = bool(np.isnan(seconds[:, 0]).any())
-    times, fps = _picture_times(path, seconds, nominal) if shown else (np.zeros(0), 0.0)
-    origin = times[0] if shown else sound[0] if sound is not None else 0.0
-    keys = np.flatnonzero(seconds[:, 3])
-    keyless = int((times < seconds[keys[0], 1 if counted else 0]).sum()) if len(keys) else 0
+    table = _seconds(path, shown, tick)
+    if avi:
+        table[:, 0] = np.nan  # chunks have no time of showing; what FFmpeg makes up in its place is not in order
+    counted = bool(np.isnan(table[:, 0]).any())
+    clock, fps = _picture_times(path, table, nominal, avi=avi) if shown else (np.zeros(0), 0.0)
+    keys = np.flatnonzero(table[:, 3])
+    keyless = 0
+    if len(keys) and not hidden_key:
+        keyless = int(keys[0]) if counted else int((clock < table[keys[0], 0]).sum())
+    origin = float(clock[0]) if shown else sound[0] if sound is not None else 0.0
     if sound is not None:
         sound = (sound[0] - origin, sound[1] - origin)
         if max(map(abs, sound)) > _LONGEST_S:
             raise DataError(f"{path}: its sound and its pictures are more than a day apart", _REWRITE)
-    return Stamps(float(origin), times - origin, fps, counted, keyless, sound)
+    return Stamps(origin, clock, fps, counted, keyless, sound)
 
 
 def _seconds(path: Path, packets: list[tuple[Any, ...]], tick: float) -> np.ndarray:
@@ -106,7 +117,7 @@ def _seconds(path: Path, packets: list[tuple[Any, ...]], tick: float) -> np.ndar
     return table
 
 
-def _picture_times(path: Path, packets: np.ndarray, nominal: float) -> tuple[np.ndarray, float]:
+def _picture_times(path: Path, packets: np.ndarray, nominal: float, *, avi: bool) -> tuple[np.ndarray, float]:
     """When each picture is shown, float64 [P] in seconds of the container's clock, and how many a second."""
     # Packets come in order of decoding, which is not that of showing where pictures refer to later ones.
     for stamps in (packets[:, 0], packets[:, 1]):
@@ -115,6 +126,8 @@ def _picture_times(path: Path, packets: np.ndarray, nominal: float) -> tuple[np.
             break
     else:  # the rate is all there is
         times = np.arange(len(packets)) / nominal if nominal > 0 else np.zeros(len(packets))
+    if avi and len(times) > 2 and times[1] - times[0] > 1.5 * (step := float(np.median(np.diff(times)))):
+        times[0] = times[1] - step  # writers put the first picture at 0, and what delays the video after it
     span = float(times[-1] - times[0])
     mean = (len(times) - 1) / span if span > 0 else 0.0
     if len(times) == 1:

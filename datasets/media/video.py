@@ -56,7 +56,7 @@ def probe(path: Path) -> VideoFacts:
     Raises `DataError` for a file that cannot be opened, has no pictures, or ends before its own index says.
     """
     stamps = read_stamps(path)
-    if not len(stamps.times):
+    if not len(stamps.clock):
         raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
     return VideoFacts(stamps.fps, stamps.times, stamps.sound, stamps.keyless)
 
@@ -74,14 +74,21 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
         # Clips are read by several processes at a time, so threads would only compete.
         stream.thread_type = "NONE"
         tick, tag = float(stream.time_base), stream.metadata.get("rotate", stream.metadata.get("ROTATE", "0"))
-        for order, frame in enumerate(decoded(container, stream, keyless=stamps.keyless > 0), start=stamps.keyless):
-            number = order
-            if frame.pts is not None and not stamps.counted:
-                moment = frame.pts * tick - stamps.origin
-                number = int(np.abs(stamps.times - moment).argmin())
-                if abs(stamps.times[number] - moment) > 1 / stamps.fps:  # shown at no time
+        number, lag = stamps.keyless - 1, None
+        for frame in decoded(container, stream, keyless=stamps.keyless > 0):
+            own = frame.dts if stamps.counted else frame.pts  # the one of decoding is that of the packet read last
+            before, number = number, number + 1
+            if own is not None:
+                place = int(np.abs(stamps.clock - own * tick).argmin())
+                if stamps.counted:
+                    lag = place - number if lag is None else lag
+                    number = max(number, place - lag)
+                elif abs(stamps.clock[place] - own * tick) <= 1 / stamps.fps:
+                    number = place
+                else:  # shown at no time
+                    number = before
                     continue
-            if number < len(stamps.times):
+            if number < len(stamps.clock):
                 yield number, upright(frame.to_ndarray(format="rgb24"), _orientation(frame, tag))
 
 
