@@ -10,6 +10,9 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import whole_file
 from crossfold.platform.workspace.predictions import Predictions
 
+COLUMNS = ("cell", "system", "fold", "seed", "clip", "frame", "target", "prediction", "label", "labelled")
+"""Of the table that `tidy` makes."""
+
 
 def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
     """Every prediction of these cells, a row each: what the cell is, clip, frame from 0, target, prediction, label.
@@ -38,7 +41,7 @@ def tidy(members: Sequence[tuple[Cell, Predictions]]) -> pd.DataFrame:
                     }
                 )
             )
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
