@@ -122,12 +122,12 @@ def sweep(
     Raises `UserError` before work for what is unknown or missing.
     """
     space, files = Workspace.locate(workspace), [Path(plugin) for plugin in plugins]
+    for plugin in files:
+        load_plugin(plugin)
     if isinstance(source, Mapping):
-        for plugin in files:
-            load_plugin(plugin)
         read = Sweep.parse(dict(source), str(source.get("name", "sweep")))
     else:
-        read = read_sweep(str(source), None, files)
+        read = read_sweep(str(source), None)
     prepared = prepare_cells(read, space)
     check_before_work(prepared, space)
     run_sweeps([prepared], space, FleetOptions(workers=workers, address=address, plugins=files), conditions=only)

@@ -109,7 +109,8 @@ def test_predictions_for_a_clip_of_the_store_are_those_of_the_cell(space, traine
     present = {m: store.present(m)[place] for m in trained.widths}
     predicted = trained.predict(features, present)["valence"]
     of_cell = rows[rows["clip"] == clip].set_index("frame")["prediction"]
-    np.testing.assert_array_equal(predicted.loc[of_cell.index].to_numpy(np.float32), of_cell.to_numpy(np.float32))
+    # Products over another number of windows may differ in the last digit.
+    np.testing.assert_allclose(predicted.loc[of_cell.index], of_cell, rtol=1e-5, atol=1e-6)
 
 
 def test_the_page_about_python_runs_as_printed(tmp_path, monkeypatch):
