@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.core.files import write_bytes
+from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.page.compose import DATE, Page, make_page
 from crossfold.reports.page.render import render
@@ -91,7 +91,7 @@ def build_report(
     texts |= {f"{table.id}.{name}": _WRITERS[name](table) for table in built for name in written}
     texts |= {f"{CLAIMS}.{name}": _CLAIM_WRITERS[name](verdicts) for name in written if verdicts}
     for name, text in texts.items():
-        write_bytes(out / name, text.encode())
+        write_bytes(path_inside(out, name), text.encode())
     return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), page)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import path_inside, write_json
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import Prepared, prepare_cells
 from crossfold.sweeps.recipe_files import load_recipe
@@ -54,7 +54,7 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
 
     A launch narrowed by `--set` adds cells to what the sweep asked for before, and removes none.
     """
-    path = workspace.paths.sweeps / f"{prepared.sweep.name}.json"
+    path = path_inside(workspace.paths.sweeps, f"{prepared.sweep.name}.json")
     asked = _asked(prepared)
     if prepared.narrowed and path.is_file():
         before = json.loads(path.read_text())

@@ -24,7 +24,7 @@ from crossfold.datasets.store.input_kinds import standardised
 from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.core.files import publish_folder, temporary_folder
+from crossfold.platform.core.files import path_inside, publish_folder, temporary_folder
 
 FORMAT = 1  # raised whenever an older version could not read the files
 _AGAIN = "run `crossfold prepare` again"
@@ -148,7 +148,7 @@ class FeatureStore:
 
     def _map(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            array: np.ndarray = np.load(self.path / name, mmap_mode="r")
+            array: np.ndarray = np.load(path_inside(self.path, name), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(f"{self.path / name} cannot be read: {error}", _AGAIN) from None
         if array.shape != shape:
@@ -200,7 +200,7 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
         manifest["normalisation"] = _normalisation(draft, manifest, spec.clips, folds)
         manifest["content_hash"] = _content_hash(draft, manifest)
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        final = stores / f"{spec.corpus}-{manifest['content_hash']}"
+        final = path_inside(stores, f"{spec.corpus}-{manifest['content_hash']}")
         if not (final / "manifest.json").is_file():
             shutil.rmtree(final, ignore_errors=True)  # what was left there has no manifest, so it is not whole
             publish_folder(draft, final)

@@ -5,6 +5,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crossfold.platform.core.errors import UserError
+
+MOST_NAME_BYTES = 240
+"""Of a name from data; file systems take 255, and the names of temporary files are a little longer."""
+_NAME_RULES = (
+    (re.compile(r"^/|^[A-Za-z]:|\\"), "it is a path from the root, or holds a backslash"),
+    (re.compile(r"(?:^|/)\."), "a part of it begins with a dot"),
+    (re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]"), "it holds a character that cannot be printed"),
+)
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP})
 """What a mount answers that has no way to flush a file; there, the rename alone must do."""
 
@@ -132,6 +142,22 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(file)
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """`folder / name`, for a name that comes from data: of a clip, a corpus, a sweep, a cell, a target.
+
+    The name may hold folders of its own, as in `session/clip`. Raises `UserError` for one that would lead elsewhere, or
+    that file systems refuse.
+    """
+    problem = next((why for broken, why in _NAME_RULES if broken.search(name)), "")
+    if problem or not all(0 < len(os.fsencode(part)) <= MOST_NAME_BYTES for part in name.split("/")):
+        shown = repr(name if len(name) <= 80 else f"{name[:80]}...")
+        raise UserError(
+            f"{shown} cannot name a file in {folder}: {problem or f'it is empty, or over {MOST_NAME_BYTES} bytes'}",
+            "a name from data never leads to another folder: rename it where it comes from",
+        )
+    return folder / name
 
 
 def utc_now() -> str:

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from crossfold.platform.core.files import path_inside
+
 LEFTOVER_SECONDS = 3600.0
 """Age from which a temporary folder counts as left behind: a commit takes a second, on a slow machine a few."""
 CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
@@ -108,11 +110,11 @@ class WorkspacePaths:
 
     def cell(self, cell_id: str) -> Path:
         """The folder of one finished cell."""
-        return self.cells / cell_id
+        return path_inside(self.cells, cell_id)
 
     def scratch(self, cell_id: str) -> Path:
         """Where a running cell keeps its checkpoint; removed when the cell is committed."""
-        return self.running / cell_id
+        return path_inside(self.running, cell_id)
 
     def checkpoint(self, cell_id: str) -> Path:
         """The checkpoint of a running cell."""
@@ -124,7 +126,7 @@ class WorkspacePaths:
 
     def store(self, corpus: str, content_hash: str) -> Path:
         """The folder of one feature store."""
-        return self.stores / f"{corpus}-{content_hash}"
+        return path_inside(self.stores, f"{corpus}-{content_hash}")
 
     def status_of(self, sweep: str) -> Path:
         """The state of a running sweep, under the sweep's name without characters that file systems refuse."""
@@ -132,4 +134,4 @@ class WorkspacePaths:
 
     def pending_in_mlflow(self, sweep: str) -> Path:
         """A file that is there while MLflow may lack something of a sweep that the workspace has."""
-        return self.mlflow_pending / re.sub(r"[^A-Za-z0-9._+-]", "_", sweep)
+        return path_inside(self.mlflow_pending, re.sub(r"[^A-Za-z0-9._+-]", "_", sweep))

@@ -15,7 +15,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import Evaluation
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import path_inside, write_json
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
@@ -67,7 +67,7 @@ def _gates_on_spans(result: ForwardResult, store: FeatureStore) -> list[Any]:
 
 def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) -> Path:
     """Where the four parts of one cell under one evaluation are kept."""
-    return workspace.paths.rescored / evaluation.key / f"{cell_id}.json"
+    return path_inside(workspace.paths.rescored / evaluation.key, f"{cell_id}.json")
 
 
 def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace) -> Iterator[Cell]:

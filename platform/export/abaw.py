@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.core.files import write_bytes
+from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.export.tracks import Track
 
 ABAW_TARGETS = ("valence", "arousal")
@@ -53,11 +53,10 @@ def write_abaw(out: Path, tracks: Sequence[Track], sample: Path | None = None) -
         remedy = "a cell predicts the clips that its fold reports; those of the closed test part are in none"
         raise UserError(problem + did_you_mean(missing[0], by_name), remedy)
     lines = {clip: _lines(by_name[clip], numbers, sample) for clip, numbers in wanted.items()}
-    folder = out / CLIP_FOLDER
-    # All lines are made before the first file is written.
-    folder.mkdir(parents=True, exist_ok=True)
+    # All lines and names are made before the first file is written; cells of other people may call clips anything.
+    paths = {clip: path_inside(out / CLIP_FOLDER, f"{clip}.txt") for clip in lines}
     for clip, rows in lines.items():
-        _write(folder / f"{clip}.txt", rows)
+        _write(paths[clip], rows)
     _write(out / JOINT_FILE, [row for rows in lines.values() for row in rows])
     frames = sum(len(rows) for rows in lines.values())
     # Frames of the list beyond the labels repeat the last value, and count as filled.

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import write_bytes
+from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.modeling.pretrained_files import OWN_SUFFIX
 from crossfold.platform.workspace.cell_record import CellRecord
 
@@ -37,7 +37,7 @@ def write_backbones(record: CellRecord, folder: Path) -> tuple[Path, ...]:
         if not own:
             # The recipe has it, but the system of the cell does not read this modality.
             continue
-        path = folder / f"{backbone}{OWN_SUFFIX}"
+        path = path_inside(folder, f"{backbone}{OWN_SUFFIX}")
         if path.is_file():
             there = load_file(path)
             if there.keys() != own.keys() or not all(torch.equal(there[name], own[name]) for name in own):

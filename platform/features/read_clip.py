@@ -23,7 +23,7 @@ from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, deci
 from crossfold.datasets.media.word_features import text_features
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import whole_folder
+from crossfold.platform.core.files import path_inside, whole_folder
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.features.extractors import Extractor, Origin, side_of
 
@@ -56,7 +56,7 @@ class ClipTask:
 
 def clip_folder(scratch: Path, clip: MediaClip) -> Path:
     """Where the arrays of a clip are."""
-    return scratch / clip.info.name
+    return path_inside(scratch, clip.info.name)
 
 
 def read_clip(task: ClipTask) -> UserError | None:
@@ -201,7 +201,7 @@ def _text(task: ClipTask, extractor: Extractor) -> Chunks:
     from crossfold.platform.modeling.determinism import one_thread
 
     assert task.weights is not None
-    kept = task.scratch / f"{task.clip.info.name}.words.json"
+    kept = path_inside(task.scratch, f"{task.clip.info.name}.words.json")
     with one_thread():
         words = clip_words(task.clip, extractor.name, Path(task.weights.folder), kept, task.device)
         yield text_features(words, _times(task.clip), word_encoder(task.weights, task.device))

@@ -14,7 +14,7 @@ import numpy as np
 
 from crossfold.fusion_models.backbones.catalogue import Backbone
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.core.files import path_inside, utc_now, write_json
 from crossfold.platform.modeling.pretrained_catalogue import Weights, weights_entry
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -38,7 +38,7 @@ def own_weights(backbone: Backbone, folder: Path) -> Path | None:
 
     Raises `UserError` where there is none and none are published.
     """
-    path = folder / f"{backbone.name}{OWN_SUFFIX}"
+    path = path_inside(folder, f"{backbone.name}{OWN_SUFFIX}")
     if path.is_file():
         return path
     if backbone.weights is not None:

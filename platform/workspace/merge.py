@@ -1,25 +1,45 @@
 """Joining workspaces of several people into one, by the identity of cells; nothing is lost, nothing is overwritten.
 
-Finished cells and stores are linked where the file system can, else copied, and appear whole. Two cells of one identity
-should be equal byte by byte but for `env.json`; where they are not, the one that is there stays and the other one is
-kept under `conflicts/<cell>/<workspace>/`, and the report names both.
+Finished cells and stores are copied, checked (`foreign`) and appear whole. Two cells of one identity should be equal
+byte by byte but for `env.json`; where they are not, the one that is there stays and the other one is kept under
+`conflicts/<cell>/<workspace>/`, and the report names both. What is no sound part of a workspace stays where it is, and
+the report says why.
 """
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.core.cell import Cell
+from pydantic import BaseModel
+
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import whole_folder, write_bytes, write_json
+from crossfold.platform.core.files import path_inside, publish_folder, temporary_folder, write_bytes, write_json
 from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.workspace.foreign import (
+    MOST_DOCUMENT_BYTES,
+    Ensemble,
+    LaunchedSweep,
+    Refused,
+    Rescored,
+    check_cell,
+    check_folder,
+    check_store,
+    checked_document,
+    checked_failure,
+    copy_files,
+    limit_of,
+    read_regular,
+    same_bytes,
+)
 from crossfold.platform.workspace.workspace import Workspace
 
 _MAY_DIFFER = "env.json"
+_SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""As files of sweeps have it; the name is that of a file."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class Merged:
     rescored: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    """Cells of other workspaces that were left there, and why."""
+    """What was left in the other workspaces, and why."""
 
 
 def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
@@ -80,58 +100,69 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
 def _names(sources: Sequence[Workspace]) -> list[str]:
     """A short name for each: its folder, or the one above a `.crossfold`; numbered where two are called alike."""
     plain = [s.root.parent.name if s.root.name.startswith(".") else s.root.name for s in sources]
+    plain = [re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80] or "workspace" for name in plain]
     return [name if plain.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(plain, start=1)]
 
 
+def _entries(folder: Path, merged: Merged) -> Iterator[Path]:
+    """What lies in a folder of another workspace, by name, without hidden entries."""
+    if folder.is_symlink():
+        merged.damaged.append(f"{folder}: it is a symbolic link")
+    elif folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from sorted(folder / entry.name for entry in entries if not entry.name.startswith("."))
+
+
 def _stores(target: Workspace, source: Workspace, merged: Merged) -> None:
-    for store in sorted(source.paths.stores.glob("[!.]*-*")):
-        # Stores are named after their content, so one of the same name is the same.
-        if (store / "manifest.json").is_file() and not (target.paths.stores / store.name).exists():
-            _take(store, target.paths.stores / store.name)
+    for store in _entries(source.paths.stores, merged):
+        try:
+            # Stores are named after their content, so one of the same name is the same.
+            here = path_inside(target.paths.stores, store.name)
+            if here.exists():
+                continue
+            names = check_folder(store)
+            with temporary_folder(target.paths.stores, "merged") as draft:
+                copy_files(store, draft, names)
+                check_store(draft, store.name)
+                publish_folder(draft, here)
             merged.stores += 1
+        except (Refused, UserError) as error:
+            merged.damaged.append(f"{store}: {error}")
 
 
 def _cells(target: Workspace, source: Workspace, name: str, merged: Merged) -> None:
-    for cell_id in sorted(source.finished()):
-        theirs, ours = source.paths.cell(cell_id), target.paths.cell(cell_id)
-        if wrong := _wrong(theirs):
-            merged.damaged.append(f"{theirs}: {wrong}")
-        elif not ours.is_dir():
-            target.expect_commit(cell_id)
-            _take(theirs, ours)
-            merged.cells += 1
-        elif differs := _differing(ours, theirs):
-            kept = target.paths.conflicts / cell_id / name
-            if not kept.exists():
-                _take(theirs, kept)
-            label = Cell.model_validate_json((theirs / "cell.json").read_text()).label
-            place = str(kept.relative_to(target.root))
-            merged.conflicts.append(Conflict("cell", cell_id, label, name, differs, place, _scores(ours, theirs)))
-        else:
-            merged.same += 1
+    for theirs in _entries(source.paths.cells, merged):
+        try:
+            _cell(target, theirs, name, merged)
+        except (Refused, UserError, FileNotFoundError) as error:
+            merged.damaged.append(f"{theirs}: {error}")
 
 
-def _wrong(folder: Path) -> str:
-    """Why a finished cell cannot be taken over; nothing if it can."""
-    missing = [name for name in CELL_FILES if not (folder / name).is_file()]
-    if missing:
-        return f"{', '.join(missing)} is missing"
-    try:
-        cell = Cell.model_validate_json((folder / "cell.json").read_text())
-        json.loads((folder / "result.json").read_text())["metrics"]
-    except (ValueError, KeyError, TypeError, UserError):
-        return "cell.json or result.json cannot be read by this version"
-    return "" if cell.cell_id == folder.name else f"its identity is {cell.cell_id}, by this version"
-
-
-def _differing(ours: Path, theirs: Path) -> tuple[str, ...]:
-    def same(name: str) -> bool:
-        mine, other = ours / name, theirs / name
-        if not mine.is_file():
-            return False
-        return mine.samefile(other) or mine.read_bytes() == other.read_bytes()
-
-    return tuple(name for name in CELL_FILES if name != _MAY_DIFFER and not same(name))
+def _cell(target: Workspace, theirs: Path, name: str, merged: Merged) -> None:
+    cell_id = theirs.name
+    for extra in check_folder(theirs, CELL_FILES):
+        merged.damaged.append(f"{theirs / extra}: no cell has such a file")
+    ours = path_inside(target.paths.cells, cell_id)
+    there = ours.is_dir()
+    differs = tuple(n for n in CELL_FILES if n != _MAY_DIFFER and not same_bytes(ours / n, theirs / n)) if there else ()
+    if there and not differs:
+        merged.same += 1
+        return
+    here = target.paths.conflicts / cell_id / name if there else ours
+    label = ""
+    if not here.exists():
+        with temporary_folder(here.parent, cell_id) as draft:
+            copy_files(theirs, draft, CELL_FILES, limit_of)
+            label = check_cell(draft, cell_id).label
+            if not there:
+                target.expect_commit(cell_id)
+            publish_folder(draft, here)
+    if not there:
+        merged.cells += 1
+        return
+    label = label or check_cell(here, cell_id).label
+    place = str(here.relative_to(target.root))
+    merged.conflicts.append(Conflict("cell", cell_id, label, name, differs, place, _scores(ours, here)))
 
 
 def _scores(ours: Path, theirs: Path) -> dict[str, str]:
@@ -152,63 +183,65 @@ def _ccc(metrics: Mapping[str, Any] | None) -> str:
 
 def _failures_and_scores(target: Workspace, source: Workspace, merged: Merged) -> None:
     """Failed attempts, rescored cells and ensembles: files that are never changed once written."""
-    for path in sorted(source.paths.failures.glob("[!.]*.json")):
-        merged.failures += _take_file(path, target.paths.failures / path.name)
-    for root, here in (
-        (source.paths.rescored, target.paths.rescored),
-        (source.paths.ensembles, target.paths.ensembles),
-    ):
-        for path in sorted(root.rglob("[!.]*.json")):
-            merged.rescored += _take_file(path, here / path.relative_to(root))
+    for path in _entries(source.paths.failures, merged):
+        merged.failures += _document(path, target.paths.failures, None, merged)
+    for path in _entries(source.paths.ensembles, merged):
+        merged.rescored += _document(path, target.paths.ensembles, Ensemble, merged)
+    for folder in _entries(source.paths.rescored, merged):
+        for path in _entries(folder, merged) if folder.is_dir() else (folder,):
+            merged.rescored += _document(path, target.paths.rescored / folder.name, Rescored, merged)
 
 
-def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> None:
-    for path in sorted(source.paths.sweeps.glob("[!.]*.json")):
-        here = target.paths.sweeps / path.name
-        try:
-            theirs = json.loads(path.read_text())
-        except ValueError:
-            merged.damaged.append(f"{path}: is not JSON")
-            continue
-        if not here.is_file():
-            write_json(here, theirs)
-            merged.sweeps += 1
-            continue
-        ours = json.loads(here.read_text())
-        differs = tuple(key for key in ("corpus", "store", "recipe", "protocol") if ours.get(key) != theirs.get(key))
-        if differs:
-            # Another sweep of the same name: it gets a name that says which workspace it is from.
-            other = f"{theirs['name']}-{name}"
-            kept = target.paths.sweeps / f"{other}.json"
-            write_json(kept, theirs | {"name": other})
-            place = str(kept.relative_to(target.root))
-            merged.conflicts.append(Conflict("sweep", path.stem, path.stem, name, differs, place))
-            continue
-        both = list(dict.fromkeys([*ours["cells"], *theirs["cells"]]))
-        if len(both) > len(ours["cells"]):
-            write_json(here, ours | {"cells": both, "labels": theirs["labels"] | ours["labels"]})
-            merged.sweeps += 1
-
-
-def _take(source: Path, target: Path) -> None:
-    """A folder appears at its place whole: linked file by file, or copied."""
-    with whole_folder(target) as draft:
-        mode = draft.stat().st_mode
-        shutil.copytree(source, draft, copy_function=_link, dirs_exist_ok=True)
-        draft.chmod(mode)
-
-
-def _take_file(source: Path, target: Path) -> bool:
-    if target.exists():
+def _document(path: Path, folder: Path, model: type[BaseModel] | None, merged: Merged) -> bool:
+    """Takes over one file, whose content is that of `model` or of a failure; whether there was none."""
+    try:
+        here = path_inside(folder, path.name)
+        if path.suffix != ".json":
+            raise Refused("no file of a workspace is called so")
+        if here.exists():
+            return False
+        if model is None:
+            checked_failure(path)
+        else:
+            checked_document(path, model)
+        write_bytes(here, read_regular(path, MOST_DOCUMENT_BYTES))
+    except (Refused, UserError, FileNotFoundError) as error:
+        merged.damaged.append(f"{path}: {error}")
         return False
-    write_bytes(target, source.read_bytes())
     return True
 
 
-def _link(source: str, target: str) -> str:
-    """Finished files are never written to again, so a second name for the same bytes is as good as a copy."""
+def _sweeps(target: Workspace, source: Workspace, name: str, merged: Merged) -> None:
+    for path in _entries(source.paths.sweeps, merged):
+        try:
+            _sweep(target, path, name, merged)
+        except (Refused, UserError, FileNotFoundError) as error:
+            merged.damaged.append(f"{path}: {error}")
+
+
+def _sweep(target: Workspace, path: Path, name: str, merged: Merged) -> None:
+    theirs = checked_document(path, LaunchedSweep)
+    if path.suffix != ".json" or theirs["name"] != path.stem or not _SWEEP_NAME.fullmatch(path.stem):
+        raise Refused("its name is not that of its file")
+    here = path_inside(target.paths.sweeps, path.name)
+    if not here.is_file():
+        write_json(here, theirs)
+        merged.sweeps += 1
+        return
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
+        ours = checked_document(here, LaunchedSweep)
+    except Refused as error:
+        raise Refused(f"the sweep of that name in {target} cannot be read: {error}") from None
+    differs = tuple(key for key in ("corpus", "store", "recipe", "protocol") if ours.get(key) != theirs.get(key))
+    if differs:
+        # Another sweep of the same name: it gets a name that says which workspace it is from.
+        other = f"{theirs['name']}-{name}"
+        kept = path_inside(target.paths.sweeps, f"{other}.json")
+        write_json(kept, theirs | {"name": other})
+        place = str(kept.relative_to(target.root))
+        merged.conflicts.append(Conflict("sweep", path.stem, path.stem, name, differs, place))
+        return
+    both = list(dict.fromkeys([*ours["cells"], *theirs["cells"]]))
+    if len(both) > len(ours["cells"]):
+        write_json(here, ours | {"cells": both, "labels": theirs["labels"] | ours["labels"]})
+        merged.sweeps += 1

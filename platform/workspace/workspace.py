@@ -14,7 +14,7 @@ import pandas as pd
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.core.files import json_bytes, publish_folder, temporary_folder, write_json
+from crossfold.platform.core.files import json_bytes, path_inside, publish_folder, temporary_folder, write_json
 from crossfold.platform.core.layout import CELL_FILES, RECORD, WorkspacePaths
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.workspace.cell_record import CellRecord, read_cell
@@ -269,7 +269,7 @@ class Workspace:
     def record_failure(self, failure: Failure) -> Path:
         """Adds one failed attempt to the failure log. A failure is never a result."""
         stamp = failure.at.replace(":", "").replace("-", "")
-        path = self.paths.failures / f"{failure.cell_id}-{failure.attempt}-{stamp}.json"
+        path = path_inside(self.paths.failures, f"{failure.cell_id}-{failure.attempt}-{stamp}.json")
         write_json(path, asdict(failure))
         if self.mirror is not None:
             self.mirror.send_documents()

@@ -19,6 +19,7 @@ from crossfold.datasets.corpora.findings import Finding, check_targets
 from crossfold.datasets.corpora.frame_labels import label_in_range
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, FeatureClip, Inspection
 from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.files import path_inside
 
 _COLUMNS = ("clip", "subject", "partition", "fps", "frames")
 _REMEDY = "write the file again; `crossfold corpus synthetic OUT` shows the layout"
@@ -32,7 +33,7 @@ def inspect_features(root: Path, *, deep: bool) -> Inspection:
     clips = []
     labels = []
     for info in _read_infos(root, findings):
-        path = root / f"{info.name}.npz"
+        path = path_inside(root, f"{info.name}.npz")
         clip = FeatureClip(info, functools.partial(_read, path, info, tuple(spans.get(info.name, ()))))
         try:
             if deep or not path.is_file():

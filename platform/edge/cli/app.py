@@ -94,7 +94,7 @@ def _before_the_command(
         bool, typer.Option("--debug", help="Show the Python traceback of every error, for reports of faults.")
     ] = False,
 ) -> None:
-    context.obj.debug = debug
+    context.ensure_object(Wishes).debug = debug
     if version:
         from importlib.metadata import version as installed
 

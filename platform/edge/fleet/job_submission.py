@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import path_inside
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.fleet.ray_connection import environment, first_line
 from crossfold.platform.workspace.remote.filesystem import without_password
@@ -140,8 +141,9 @@ def _copy_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
         # The job looks up a relative path from the folder that it runs in.
         recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
         if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
-            (folder / recipe).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(recipe, folder / recipe)
+            copy = path_inside(folder, recipe.as_posix())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(recipe, copy)
     return [Path(sweep).name if Path(sweep).is_file() else str(sweep) for sweep in sweeps]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import whole_file, write_json
+from crossfold.platform.core.files import path_inside, whole_file, write_json
 from crossfold.platform.edge.search.study import STATES, Study, describe_space
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -39,7 +39,7 @@ def save_result(search: "Search", store: "FeatureStore", study: Study, workspace
         )
     folder = workspace.paths.searches
     write_json(
-        folder / f"{search.name}.json",
+        path_inside(folder, f"{search.name}.json"),
         {
             "name": search.name,
             "corpus": store.corpus,
@@ -56,6 +56,6 @@ def save_result(search: "Search", store: "FeatureStore", study: Study, workspace
             "cells": study.cells,
         },
     )
-    with whole_file(folder / f"{search.name}.parquet") as draft:
+    with whole_file(path_inside(folder, f"{search.name}.parquet")) as draft:
         table.to_parquet(draft, index=False)
     return SearchResult(best[0], best[1], table)

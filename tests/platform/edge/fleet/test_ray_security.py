@@ -34,7 +34,7 @@ def test_a_launch_listens_on_loopback_only_and_asks_for_its_token(tmp_path, devi
     from crossfold.platform.edge.fleet.ray_address import find_cluster
 
     synthetic_workspace(tmp_path)
-    more = {"epochs": 40, "patience": 40, "devices": devices}
+    more = {"epochs": 40, "patience": 40, "devices": devices, "loss.scope": "window"}
     sweep = write_sweep(tmp_path / "s.yaml", systems=["concat"], targets=["valence"], seeds=[0, 1], set=more)
     temporary = tmp_path / "t"
     temporary.mkdir()
