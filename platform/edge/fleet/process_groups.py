@@ -56,7 +56,7 @@ class NodeBackend(Backend):
         world, seconds = len(worker_group), options.timeout_s
         host, port = worker_group.execute_single(0, open_store, world, seconds)
         shared = {"host": host, "port": port, "world": world, "backend": options.backend, "seconds": seconds}
-        ray.get([worker_group.execute_single_async(rank, join_group, rank=rank, **shared) for rank in range(world)])
+        ray.get([worker_group.execute_single_async(rank, join_group, rank, **shared) for rank in range(world)])
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Ends the group in each worker."""
