@@ -37,6 +37,9 @@ def check_video(path: Path | None, root: Path, findings: list[Finding]) -> Video
     if facts.keyless:
         problem = f"begins with {facts.keyless} frames that cannot be decoded, before its first key frame"
         report.warning("key-frame", problem, "nothing to do: they show no face, and all others keep their time")
+    if facts.missing > _LATE_SECONDS:
+        problem = f"ends {facts.missing:.1f} s before its header says"
+        report.warning("video-length", problem, "it may be cut short: fetch it again; what is there is read")
     if facts.sound is not None and facts.sound[0] > _LATE_SECONDS:
         problem = f"has sound from {facts.sound[0]:.1f} s on only"
         report.warning("sound-begin", problem, "nothing to do: it is silent until then")

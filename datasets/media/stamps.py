@@ -17,7 +17,7 @@ import numpy as np
 from crossfold.datasets.media.container import open_container, pictures_of, sound_of
 from crossfold.platform.core.errors import DataError
 
-_SAME_RATE = 0.05  # a nominal rate is believed where it is that close to the mean rate of the stamps
+_SAME_RATE = 0.02  # a nominal rate is believed where it is that close to the mean rate of the stamps
 _LONGEST_S = 24 * 3600.0
 _BACK_S = 1.0  # stamps that fall by more are those of another recording
 _OPEN_LENGTH = 0x7FFF0000  # what is written to a pipe gives itself this many bytes or more
@@ -41,6 +41,8 @@ class Stamps:
     """Pictures before the first key frame; without one they cannot be decoded."""
     sound: tuple[float, float] | None
     """Begin and end of the sound, in seconds after time 0; None without a sound track."""
+    missing: float = 0.0
+    """Seconds by which a header of Matroska says that the file goes on after its last packet."""
 
     @property
     def times(self) -> np.ndarray:
@@ -56,7 +58,7 @@ def read_stamps(path: Path) -> Stamps:
     check_wav_length(path)
     shown: list[tuple[Any, ...]] = []
     heard: list[tuple[Any, ...]] = []
-    stored, hidden_key = 0, False
+    stored, hidden_key, first, last = 0, False, None, None
     with open_container(path, "cannot be read as video or sound", _DAMAGED) as container:
         pictures, track = pictures_of(container), sound_of(container)
         chosen = [stream for stream in (pictures, track) if stream is not None]
@@ -72,7 +74,8 @@ def read_stamps(path: Path) -> Stamps:
             if packet.is_discard:  # outside an edit list
                 hidden_key |= picture and packet.is_keyframe
             elif not picture:
-                heard.append((packet.pts, packet.dts, packet.duration, *_skipped_samples(packet)))
+                heard.append((packet.pts, packet.dts, packet.duration))
+                first, last = first or packet, packet
             elif not referred or memoryview(packet)[0] & 0x10:
                 shown.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
         if pictures is not None and stored < pictures.frames and _ends_early(path):
@@ -80,9 +83,11 @@ def read_stamps(path: Path) -> Stamps:
         nominal = float((pictures.average_rate or pictures.guessed_rate or 0) if pictures is not None else 0)
         tick = float(pictures.time_base) if pictures is not None else 0.0
         avi = container.format.name == "avi"
+        stated = (container.duration or 0) / 1e6 if "matroska" in container.format.name else 0.0  # others guess it
         sound = None
         if track is not None and heard:
-            sound = _sound_times(_seconds(path, heard, float(track.time_base)), 1 / (track.rate or 1))
+            skipped = [samples / (track.rate or 1) for samples in (_skipped(first)[0], _skipped(last)[1])]
+            sound = _sound_times(_seconds(path, heard, float(track.time_base)), *skipped)
     table = _seconds(path, shown, tick)
     if avi:
         table[:, 0] = np.nan  # chunks have no time of showing; what FFmpeg makes up in its place is not in order
@@ -92,16 +97,18 @@ def read_stamps(path: Path) -> Stamps:
     keyless = 0
     if len(keys) and not hidden_key:
         keyless = int(keys[0]) if counted else int((clock < table[keys[0], 0]).sum())
+    ends = [float(clock[-1])] if shown else []
+    missing = max(0.0, stated - max([*ends, *(sound or ())], default=0.0))
     origin = float(clock[0]) if shown else sound[0] if sound is not None else 0.0
     if sound is not None:
         sound = (sound[0] - origin, sound[1] - origin)
         if max(map(abs, sound)) > _LONGEST_S:
             raise DataError(f"{path}: its sound and its pictures are more than a day apart", _REWRITE)
-    return Stamps(origin, clock, fps, counted, keyless, sound)
+    return Stamps(origin, clock, fps, counted, keyless, sound, missing)
 
 
 def _seconds(path: Path, packets: list[tuple[Any, ...]], tick: float) -> np.ndarray:
-    """Packets as float64 [., 4 or 5]: stamp, order of decoding and length in seconds, then what else there is.
+    """Packets as float64 [., 3 or 4]: stamp, order of decoding and length in seconds, and whether it is a key frame.
 
     What a packet does not say is not a number.
     """
@@ -138,19 +145,19 @@ def _picture_times(path: Path, packets: np.ndarray, nominal: float, *, avi: bool
     return times, fps
 
 
-def _sound_times(packets: np.ndarray, sample: float) -> tuple[float, float]:
-    """Begin and end of the sound in seconds of the container's clock; sample: how long one lasts."""
+def _sound_times(packets: np.ndarray, before: float, after: float) -> tuple[float, float]:
+    """Begin and end of the sound in seconds of the container's clock, without what decoders leave out at its ends."""
     stamps, lengths = np.where(np.isnan(packets[:, 0]), packets[:, 1], packets[:, 0]), np.nan_to_num(packets[:, 2])
     if np.isnan(stamps).any():
         stamps = np.cumsum(lengths) - lengths
     gaps = np.append(np.diff(stamps), np.median(np.diff(stamps)) if len(stamps) > 1 else 0.0)
     lengths = np.where(lengths > 0, lengths, gaps)
     # Some containers count what the decoder leaves out at the end in the length of the last packet, some do not.
-    lengths[-1] = min(lengths[-1], lengths.max() - packets[-1, 4] * sample)
-    return float(stamps[0] + packets[0, 3] * sample), float((stamps + lengths).max())
+    lengths[-1] = min(lengths[-1], lengths.max() - after)
+    return float(stamps[0] + before), float((stamps + lengths).max())
 
 
-def _skipped_samples(packet: Any) -> tuple[int, int]:
+def _skipped(packet: Any) -> tuple[int, int]:
     """Samples that a decoder leaves out at the begin and at the end of a packet: delay and filling of an encoder."""
     if not packet.has_sidedata("skip_samples"):
         return 0, 0

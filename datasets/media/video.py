@@ -28,6 +28,8 @@ class VideoFacts:
     """Begin and end of its sound, in seconds after the first frame."""
     keyless: int = 0
     """Frames before the first key frame; without one they cannot be decoded."""
+    missing: float = 0.0
+    """Seconds by which its header says that it goes on."""
 
     @property
     def axis(self) -> TimeAxis:
@@ -58,7 +60,7 @@ def probe(path: Path) -> VideoFacts:
     stamps = read_stamps(path)
     if not len(stamps.clock):
         raise DataError(f"{path}: no video stream", "put the video itself there, not its sound")
-    return VideoFacts(stamps.fps, stamps.times, stamps.sound, stamps.keyless)
+    return VideoFacts(stamps.fps, stamps.times, stamps.sound, stamps.keyless, stamps.missing)
 
 
 def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:

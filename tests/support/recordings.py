@@ -28,6 +28,12 @@ _OPTIONS = {
 }
 
 
+CORNERS = np.zeros((32, 64, 3), np.uint8)
+"""A picture of four quarters: red, green, blue, white."""
+CORNERS[:16, :32, 0] = CORNERS[:16, 32:, 1] = CORNERS[16:, :32, 2] = 250
+CORNERS[16:, 32:] = 250
+
+
 @dataclass(frozen=True)
 class Recording:
     """What is true of a file that `record` wrote."""
@@ -94,6 +100,45 @@ def record(
     return Recording(path, float(times[EVENT] - shown), count, float(times[EVENT] - times[EVENT - 1]))
 
 
+def write_pictures(
+    path: Path, codec: str, *, times=None, tick=None, rate=25, options=None, turn=None, tag=None, picture=None
+) -> None:
+    """Writes pictures at `times`, by default 50 at 25 a second; every one is `picture`, or a shade of its own.
+
+    turn, tag: the orientation, as a display matrix of FFmpeg or as the tag `rotate`.
+    """
+    av = pytest.importorskip("av")
+    times = times or [Fraction(number, 25) for number in range(50)]
+    tick = tick or next(t for t in (Fraction(1, 1000), Fraction(1, 30_000), Fraction(1, 24_000)) if not times[1] % t)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = _stream(container, codec, rate)
+        stream.height, stream.width = picture.shape[:2] if picture is not None else (96, 128)
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.time_base, stream.codec_context.gop_size = tick, GROUP
+        stream.options = _OPTIONS.get(codec, {})
+        if turn is not None:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("this PyAV cannot write a display matrix")
+            stream.set_display_rotation(*turn)
+        if tag is not None:
+            stream.metadata["rotate"] = tag
+        for number, time in enumerate(times):
+            shade = np.full((stream.height, stream.width, 3), 20 + 4 * number % 200, np.uint8)
+            frame = av.VideoFrame.from_ndarray(shade if picture is None else picture)
+            frame.pts, frame.time_base = int(time / tick), tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_sound(path: Path, codec: str, rate: int, seconds: float, **options: str) -> None:
+    """Writes a tone; options: of the container."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", options=options) as container:
+        stream = _stream(container, codec, rate)
+        stream.layout = "mono"
+        container.mux(_encoded_sound(av, stream, 0.0, seconds, rate))
+
+
 def _stream(container, codec, rate):
     try:
         return container.add_stream(codec, rate=rate)
@@ -111,13 +156,14 @@ def _encoded_pictures(av, stream, times, tick):
     return packets + stream.encode()
 
 
-def _encoded_sound(av, stream, event, length):
-    rate = SOUND_RATE
+def _encoded_sound(av, stream, event, length, rate=SOUND_RATE):
     time = np.arange(int(length * rate)) / rate
     wave = np.where(time >= event, 0.6 * np.sin(2 * np.pi * 1000 * (time - event)), 0)
     stream.codec_context.open()
     kind = stream.codec_context.format.name
-    resampler = av.AudioResampler(format=kind, layout="mono", rate=rate)
+    resampler = av.AudioResampler(
+        format=kind, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size or 960
+    )
     packets = []
     for place in range(0, len(wave), 960):
         piece = wave[None, place : place + 960].astype(np.float32)
@@ -125,4 +171,6 @@ def _encoded_sound(av, stream, event, length):
         frame.sample_rate, frame.pts, frame.time_base = rate, place, Fraction(1, rate)
         for fitting in resampler.resample(frame):
             packets += stream.encode(fitting)
+    for fitting in resampler.resample(None):
+        packets += stream.encode(fitting)
     return packets + stream.encode()
