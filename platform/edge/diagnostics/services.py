@@ -1,16 +1,15 @@
 """Whether Ray and MLflow answer."""
 
-import contextlib
 import os
 import shutil
-import socket
-import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
-from crossfold.platform.edge.fleet.ray_connection import OBJECT_STORE_BYTES
+from crossfold.platform.edge.fleet.ray_address import find_cluster
+from crossfold.platform.edge.fleet.ray_connection import OBJECT_STORE_BYTES, session_place
 
 ANSWER_SECONDS = 5.0
 RAY_FULL = 0.95
@@ -21,21 +20,31 @@ def ray_rows() -> list[Row]:
     """Whether Ray can start here, and whether the cluster of RAY_ADDRESS answers."""
     rows: list[Row] = []
     address = os.environ.get("RAY_ADDRESS", "")
-    if address and address not in ("auto", "local"):
-        answers = _answers(address)
-        rows.append(row("Ray cluster", answers, f"RAY_ADDRESS={address}", "start it, or unset RAY_ADDRESS"))
+    if address and address != "local":
+        try:
+            cluster = find_cluster(address)
+        except UserError as error:
+            rows.append(row("Ray cluster", False, error.problem, error.remedy))
+        else:
+            remedy = "start it with RAY_AUTH_MODE=token (docs/security.md)"
+            rows.append(row("Ray cluster", cluster.protected, str(cluster), remedy, needed=False))
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
         found = f"{free / 2**20:.0f} MiB free in /dev/shm, {OBJECT_STORE_BYTES / 2**20:.0f} MiB for Ray's messages"
         remedy = "Ray takes /tmp instead, which is slower; in a container: docker run --shm-size=1g"
         rows.append(row("shared memory", free >= OBJECT_STORE_BYTES, found, remedy, needed=False))
-    session = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    try:
+        session = session_place()
+    except UserError as error:
+        return [*rows, row("Ray's sessions", False, error.problem, error.remedy)]
+    if not session.is_dir():
+        rows.append(row("Ray's sessions", False, f"{session} is no folder", "set RAY_TMPDIR to one that you may write"))
     if session.is_dir():
         disk = shutil.disk_usage(session)
         used = 1 - disk.free / disk.total
         found = f"{session}: {used:.0%} used, {disk.free / GIB:.0f} GiB free"
-        remedy = f"Ray warns and stalls above {RAY_FULL:.0%}: remove old {session}/ray/session_*, or set RAY_TMPDIR"
+        remedy = f"Ray warns and stalls above {RAY_FULL:.0%}: free some, or set RAY_TMPDIR"
         rows.append(row("Ray's sessions", used < RAY_FULL, found, remedy))
     return rows
 
@@ -57,11 +66,3 @@ def mlflow_rows(root: Path) -> list[Row]:
     except (OSError, ValueError) as error:
         good, found = False, f"{shown} does not answer: {getattr(error, 'reason', error)}"
     return [row("MLflow", good, found, remedy, needed=False)]
-
-
-def _answers(address: str) -> bool:
-    """Whether something listens at a host and port; 6379 is Ray's own port."""
-    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
-    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port or 6379), ANSWER_SECONDS):
-        return True
-    return False

@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections import namedtuple
@@ -17,6 +18,7 @@ import torch
 
 from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics import machine as doctor
+from crossfold.platform.edge.diagnostics import services
 from crossfold.platform.edge.diagnostics.filesystem import _file_system
 from crossfold.platform.edge.diagnostics.machine import machine_rows
 
@@ -141,7 +143,7 @@ def test_a_gpu_that_is_there(monkeypatch, capability, free, error, state, words)
 def test_ray_needs_shared_memory_a_disk_that_is_not_full_and_its_cluster(monkeypatch, tmp_path):
     sizes = {Path("/dev/shm"): Usage(2**26, 0, 2**26), tmp_path: Usage(100, 97, 3)}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: sizes[Path(path)])
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(services, "session_place", lambda: tmp_path)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{closed.getsockname()[1]}")
@@ -149,6 +151,21 @@ def test_ray_needs_shared_memory_a_disk_that_is_not_full_and_its_cluster(monkeyp
     assert (found(rows, "shared memory")["state"], found(rows, "Ray's sessions")["state"]) == ("optional", "missing")
     assert "--shm-size" in found(rows, "shared memory")["what to do"]
     assert found(rows, "Ray cluster")["state"] == "missing"
+
+
+def test_a_folder_of_ray_with_too_long_a_path_or_none_at_all_is_said(monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    row = found(services.ray_rows(), "Ray's sessions")
+    assert (row["state"], "too long" in row["found"]) == ("missing", True)
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such")
+    row = found(services.ray_rows(), "Ray's sessions")
+    assert (row["state"], row["found"]) == ("missing", "/no/such is no folder")
+    # Of a batch system: Ray gets a short folder instead.
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert found(services.ray_rows(), "Ray's sessions")["found"].startswith("/tmp:")
 
 
 def test_the_tracking_server_is_asked(monkeypatch, tmp_path):

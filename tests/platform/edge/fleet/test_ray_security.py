@@ -102,3 +102,45 @@ def test_two_launches_have_two_tokens_and_leave_the_environment_as_it_was(monkey
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
         assert "RAY_AUTH_TOKEN" not in os.environ
     assert len(set(tokens)) == 2
+
+
+def test_signals_reach_the_launch_before_within_and_after_a_connection():
+    import os
+    import signal
+
+    from crossfold.platform.edge.fleet.ray_connection import connect
+
+    heard = []
+    before = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.getsignal(n) for n in before}
+    try:
+        with contextlib.ExitStack() as opened:
+            killer = subprocess.Popen(["bash", "-c", f"for i in 1 2 3 4 5 6; do sleep 0.3; kill {os.getpid()}; done"])
+            connect(None, opened, cpus=1)
+            killer.wait()
+            assert heard == [signal.SIGTERM] * 6
+            assert {n: signal.getsignal(n) for n in before} == handlers
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard[6:] == [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.5, 5.0, 9.0])
+def test_a_launch_that_is_told_to_stop_ends_in_order_whatever_it_does(tmp_path, seconds):
+    synthetic_workspace(tmp_path)
+    more = {"epochs": 400, "patience": 400}
+    sweep = write_sweep(tmp_path / "s.yaml", systems=["concat"], targets=["valence"], seeds=[0, 1, 2, 3], set=more)
+    run = command("run", sweep, "-w", tmp_path / "work", "--workers", "2")
+    driver = subprocess.Popen(run, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Any moment will do: of the start of Python, of Ray, or of the cells.
+    time.sleep(seconds)
+    driver.terminate()
+    output = driver.communicate(timeout=120)[0]
+    assert driver.returncode == 130, output
+    assert "Traceback" not in output
+    assert "SIGTERM received" not in output
+    assert "the same command continues" in output.lower()
