@@ -73,8 +73,9 @@ def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int
     for frame in frames:
         own = own if resamplers else frame.sample_rate
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        resampler = resamplers.setdefault(kind, import_av().AudioResampler(format="fltp", rate=own))
-        for piece in resampler.resample(frame):
+        if kind not in resamplers:
+            resamplers[kind] = import_av().AudioResampler(format="fltp", rate=own)
+        for piece in resamplers[kind].resample(frame):
             samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
             stamp = place if piece.time is None else round((piece.time - origin) * own)
             # Time stamps are rounded to the container's ticks, so only a real gap or overlap moves what follows.

@@ -83,7 +83,8 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
             if own is not None:
                 place = int(np.abs(stamps.clock - own * tick).argmin())
                 if stamps.counted:
-                    lag = place - number if lag is None else lag
+                    if lag is None:  # of a decoder that puts pictures in order
+                        lag = place - number if stream.codec_context.has_b_frames else 0
                     number = max(number, place - lag)
                 elif abs(stamps.clock[place] - own * tick) <= 1 / stamps.fps:
                     number = place

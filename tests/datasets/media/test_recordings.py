@@ -1,6 +1,7 @@
 """A flash, a beep, a step of the labels and a word stay together through containers, codecs, cuts and rates."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from crossfold.datasets.media.sound import RATE, log_mel, read_sound, sound_seco
 from crossfold.datasets.media.transcripts import Word
 from crossfold.datasets.media.video import probe, read_pictures
 from crossfold.datasets.media.word_features import words_on_frames
-from tests.support.recordings import CUTS, RATES, record
+from tests.support.recordings import CUTS, GROUP, RATES, record, write_pictures
 
 KINDS = (
     ("mp4", "libx264", "aac"),
@@ -95,3 +96,21 @@ def test_a_shift_by_a_frame_is_seen(tmp_path):
 def test_the_length_of_a_sound_is_that_of_what_is_decoded(tmp_path, sound):
     made = record(tmp_path / "a.mkv", "mpeg4", sound)
     assert sound_seconds(made.path) == pytest.approx(len(read_sound(made.path)) / RATE, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("avi", "mpeg4"), ("avi", "mjpeg"), ("mkv", "mpeg2video"), ("mkv", "libsvtav1"), ("mp4", "mpeg4")],
+)
+def test_a_damaged_first_picture_moves_no_other(tmp_path, suffix, codec):
+    path = tmp_path / f"a.{suffix}"
+    write_pictures(path, codec, tick=Fraction(1, 25))
+    whole = {number: picture.mean() for number, picture in read_pictures(path)}
+    with pytest.importorskip("av").open(str(path)) as container:
+        damaged = bytes(next(iter(container.demux(video=0))))[20:420]
+    data = path.read_bytes()
+    assert data.count(damaged) == 1
+    path.write_bytes(data.replace(damaged, bytes(len(damaged))))
+    shown = {number: picture.mean() for number, picture in read_pictures(path)}
+    late = [number for number in whole if number >= GROUP]  # what refers to the damaged one ends with its group
+    assert [shown[number] for number in late] == pytest.approx([whole[number] for number in late], abs=1)
