@@ -88,6 +88,11 @@ KINDS = [
     Kind("broadcast.ts", pictures("libx264"), 50),
     Kind("flash.flv", pictures("flv"), 50),
     Kind("joined.ts", changed(pictures("libx264"), lambda data: 2 * data), says="video-readable"),
+    Kind(
+        "jump.mkv",
+        pictures(times=[Fraction(k, 25) + (5000 if k > 20 else 0) for k in range(40)]),
+        says="video-readable",
+    ),
     Kind("half.avi", changed(pictures(tick=Fraction(1, 25)), half), says="video-readable"),
     Kind("half.mp4", changed(pictures(options={"movflags": "faststart"}), half), says="video-readable"),
     Kind("half.mkv", changed(pictures(), half), 25, says="video-length"),
