@@ -17,9 +17,9 @@ from crossfold.reports.results.comparable import comparable_variants, setting_ta
 from crossfold.reports.results.model import Results, Setting, differing_keys
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import Style, system_label, system_style
-from crossfold.reports.stats import bootstrap
-from crossfold.reports.stats.bootstrap import Gain, Run
 from crossfold.reports.stats.formatting import gain_text, number
+from crossfold.reports.stats.intervals import Gain, mean_interval, paired_gain
+from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
 
 CURVES = {"iterations": "Recursions", "temperature": "Temperature of the gate"}
 """Parameters that the papers vary, and their names there. Others that a sweep varies have a chart too."""
@@ -62,8 +62,8 @@ def _parameter_curve(name: str, lines: Mapping[tuple[str, str], _Points], result
         detail = ", ".join(f"{key} {own[key]}" for key in differing_keys(alike) if key in own)
         label = system_label(system) + (f" ({detail})" if len(alike) > 1 else "")
         groups = [[runs_of(results, setting, variant, target) for target in targets] for _, variant in points]
-        means = [bootstrap.mean_sd(bootstrap.mean_scores(group)).mean for group in groups]
-        intervals = [bootstrap.mean_interval(group) for group in groups]
+        means = [mean_sd(mean_scores(group)).mean for group in groups]
+        intervals = [mean_interval(group) for group in groups]
         line = line_of([value for value, _ in points], rounded(means), label, style)
         line.update(mode="lines+markers", marker={"color": style.colour, "size": 7})
         highs = [each.high - mean if each else 0.0 for each, mean in zip(intervals, means, strict=True)]
@@ -107,8 +107,8 @@ def selection_pairs(results: Results, setting: Setting) -> dict[str, Gain]:
             held_out.append(results.runs[twin, target])
     gains = {}
     for variant, targets in sides.items():
-        common = bootstrap.restrict_to_common_runs([runs for pair in targets.values() for runs in pair])
-        if gain := bootstrap.paired_gain(common[0::2], common[1::2]) if common and common[0] else None:
+        common = restrict_to_common_runs([runs for pair in targets.values() for runs in pair])
+        if gain := paired_gain(common[0::2], common[1::2]) if common and common[0] else None:
             gains[variant] = gain
     return gains
 

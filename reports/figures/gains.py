@@ -10,8 +10,8 @@ from crossfold.reports.figures.charts import NEUTRAL, figure_of, label_rows, pla
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import DCA, GATED, system_label, system_style, translucent
-from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import gain_text
+from crossfold.reports.stats.intervals import Gain
 
 _GAIN_AXIS = {"tickformat": "+.2f", "nticks": 7, "zeroline": True, "zerolinewidth": 1.5}
 

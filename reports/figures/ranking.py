@@ -1,4 +1,4 @@
-"""Which systems are distinguishable, which one beats which, and what the score costs. Of comparable systems only."""
+"""Which systems are distinguishable, how often one scores above another, and what the score costs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 
 from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
 from crossfold.reports.figures.charts import NEUTRAL, figure_of, heat_of, label_rows, plain, rounded, row_dots
-from crossfold.reports.results.comparable import setting_variants
+from crossfold.reports.results.comparable import Standing, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import system_family, system_kind, system_style
 from crossfold.reports.stats.formatting import listing, number
-from crossfold.reports.stats.hypothesis_tests import ALPHA, Ranks
+from crossfold.reports.stats.hypothesis_tests import ALPHA
 
 MOST_NUMBERS = 14
 """A matrix of more systems has no space for a number in each square."""
@@ -26,44 +26,45 @@ COSTS = (
 )
 
 
-def rank_chart(results: Results, setting: Setting, ranks: Ranks | None) -> Figure | None:
-    """The critical-difference diagram, one row per system so that names never overlap; a bar joins each group."""
-    if ranks is None:
+def standing_chart(results: Results, setting: Setting, standing: Standing | None) -> Figure | None:
+    """The systems by mean CCC, one a row so that names never overlap; a line with dots joins each group."""
+    if standing is None:
         return None
     styles = variant_styles(results, setting)
-    order = [str(name) for name in ranks.mean.index]
+    order = list(standing.means)
     names = [results.variants[variant] for variant in order]
-    dots = row_dots(ranks.mean, names, [styles[variant].colour for variant in order], ": mean rank %{x:.2f}")
-    right = float(ranks.mean.max()) + 0.35
-    bars = [
+    means = list(standing.means.values())
+    dots = row_dots(means, names, [styles[variant].colour for variant in order], ": mean CCC %{x:.3f}")
+    span = max(max(means) - min(means), 0.01)
+    lines = [
         go.Scatter(
-            x=[right + 0.22 * (index % 4)] * 2,  # groups overlap in rank, so neighbours are drawn side by side
-            y=[order.index(group[0]) - 0.25, order.index(group[-1]) + 0.25],
-            mode="lines",
-            line={"color": NEUTRAL, "width": 5},
+            x=rounded([max(means) + span * (0.12 + 0.06 * index)] * len(group)),  # groups overlap, so one a column
+            y=[order.index(variant) for variant in group],
+            mode="lines+markers",
+            line={"color": NEUTRAL, "width": 2},
+            marker={"color": NEUTRAL, "size": 6},
             hoverinfo="skip",
         )
-        for index, group in enumerate(ranks.groups)
+        for index, group in enumerate(standing.groups)
     ]
-    spec = figure_of([*bars, dots], x="Mean rank (1 is best)", height=90 + 24 * len(order))
+    spec = figure_of([*lines, dots], x="Mean CCC", height=90 + 24 * len(order))
     label_rows(spec, names)
-    spec["layout"]["xaxis"] |= {"range": rounded([float(ranks.mean.min()) - 0.4, right + 1.0])}
-    words = "; ".join(f"{name} {rank:.2f}" for name, rank in zip(names, ranks.mean, strict=True))
-    groups = "; ".join(listing([results.variants[v] for v in group]) for group in ranks.groups) or "none"
+    right = max(means) + span * (0.18 + 0.06 * len(standing.groups))
+    spec["layout"]["xaxis"] |= {"range": rounded([min(means) - 0.05 * span, right])}
+    words = "; ".join(f"{name} {number(mean)}" for name, mean in zip(names, means, strict=True))
+    groups = "; ".join(listing([results.variants[v] for v in group]) for group in standing.groups) or "none"
     return Figure(
         id="ranks",
         title="Which systems are distinguishable",
-        caption=f"Mean rank over {ranks.blocks} blocks (target x fold x seed) of the complete systems that ran the "
-        "same folds and seeds. Systems joined by a bar at the right are not distinguishable: their ranks differ by "
-        f"less than Nemenyi's critical difference of {ranks.critical_difference:.2f} at {ALPHA}. Friedman's test that "
-        f"all are alike: p {'< 0.001' if ranks.p < 0.001 else f'= {ranks.p:.3f}'}. Blocks of one fold share their "
-        "data, so the test allows for other seeds better than for other videos.",
-        panels=(Panel(spec, f"Mean ranks: {words}. Not distinguishable: {groups}. Lowest {min(ranks.mean):.3f}."),),
+        caption="Mean CCC over targets, folds and seeds of the complete systems. Dots on one line at the right are a "
+        f"group: none of its systems beats another (paired jackknife over videos, p below {ALPHA}, corrected for all "
+        "pairs of systems). Two systems without a line in common are distinguishable.",
+        panels=(Panel(spec, f"Mean CCC: {words}. Not distinguishable: {groups}."),),
     )
 
 
 def win_matrix(results: Results, scores: pd.DataFrame) -> Figure | None:
-    """The share of blocks that the system of the row wins against that of the column; a tie counts half."""
+    """The share of blocks in which the system of the row scores above that of the column; a tie counts half."""
     if scores.shape[1] < 2:
         return None
     means = scores.mean()
@@ -82,7 +83,7 @@ def win_matrix(results: Results, scores: pd.DataFrame) -> Figure | None:
             [f"{plain(a)} over {plain(b)}: {gain:+.3f} CCC" for b, gain in zip(names, row, strict=True)]
             for a, row in zip(names, gains, strict=True)
         ],
-        hovertemplate="%{customdata}, wins %{z:.0%}<extra></extra>",
+        hovertemplate="%{customdata}, above in %{z:.0%}<extra></extra>",
         colorbar={"thickness": 10, "tickformat": ".0%", "outlinewidth": 0, "len": 0.9},
     )
     spec = figure_of([heat], x="", height=150 + 26 * len(order))
@@ -95,11 +96,12 @@ def win_matrix(results: Results, scores: pd.DataFrame) -> Figure | None:
     most = number(float(np.nanmean(share[best])))
     return Figure(
         id="wins",
-        title="Which system beats which",
+        title="How often one system scores above another",
         caption=f"Percent of {len(values)} blocks (target x fold x seed) in which the system of the row has a higher "
-        "CCC than that of the column; a tie counts half. The pointer shows the mean difference."
+        "CCC than that of the column; a tie counts half. Blocks of one fold share their videos, so this describes the "
+        "runs and decides nothing. The pointer shows the mean difference."
         + ("" if few else " Columns are in the order of the rows."),
-        panels=(Panel(spec, f"{names[best]} wins most: {most} of its comparisons. {words}"),),
+        panels=(Panel(spec, f"{names[best]} is above most often: {most} of its comparisons. {words}"),),
     )
 
 

@@ -10,12 +10,18 @@ from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
 from crossfold.reports.figures.gains import gain_bars, gain_name, gate_pairs
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import learning_curve
-from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import comparable_variants, ranks_of, setting_targets, setting_variants
+from crossfold.reports.results.comparable import (
+    comparable_variants,
+    gain_over,
+    setting_targets,
+    setting_variants,
+    standing_of,
+)
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
-from crossfold.reports.stats.bootstrap import Gain, paired_gain
+from crossfold.reports.stats.intervals import Gain
 
 Figures = list[Figure]
 
@@ -23,7 +29,7 @@ Figures = list[Figure]
 def draw_standing(results: Results, setting: Setting) -> Figures:
     """The figures that belong to the leaderboard: ranks, wins, cost."""
     scores = comparable_variants(results, setting)
-    ranks = rank_chart(results, setting, ranks_of(scores))
+    ranks = standing_chart(results, setting, standing_of(results, setting))
     return _drawn([ranks, win_matrix(results, scores), pareto_chart(results, setting, scores)])
 
 
@@ -61,7 +67,7 @@ def gate_gains(results: Results, setting: Setting) -> list[tuple[str, str, str, 
             if any(cells is None or (cells["status"] != "done").any() for cells in rows):
                 continue
             better, worse = ([runs_of(results, setting, variant, target)] for variant in (gated, base))
-            if gain := paired_gain(better, worse):
+            if gain := gain_over(results, setting, better, worse):
                 gains.append((gain_name(results, setting, base, gated), systems[gated], target, gain))
     return gains
 

@@ -21,7 +21,7 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.workspace import Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Results, Robustness, Setting, differing_keys, memory_of
 from crossfold.reports.results.systems import system_label, system_rank
-from crossfold.reports.stats.bootstrap import Run, moments_of
+from crossfold.reports.stats.runs import Run, moments_of
 
 MAX_KEYS = 3
 """The most parameters in the name of a variant; with more, the name could not be read."""

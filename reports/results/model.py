@@ -12,7 +12,7 @@ import pandas as pd
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.results.curves import Curves
-from crossfold.reports.stats.bootstrap import Run
+from crossfold.reports.stats.runs import Run
 
 EMBEDDED = ("puppets", "synthetic")
 """Corpora made by Crossfold itself; no table may let their numbers pass for a paper's."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.stats.bootstrap import Run
+from crossfold.reports.stats.runs import Run
 
 RAW = "raw"
 """The name of no post-processing."""

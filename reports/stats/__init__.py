@@ -7,5 +7,5 @@ Public: `Gain`, `Interval`, `number`, `paired_gain`.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"bootstrap": ["Gain", "Interval", "paired_gain"], "formatting": ["number"]}
+    __name__, submod_attrs={"intervals": ["Gain", "Interval", "paired_gain"], "formatting": ["number"]}
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from crossfold.reports.stats.bootstrap import Gain, Interval
+from crossfold.reports.stats.intervals import Gain, Interval
 
 MINUS = "−"  # as wide as a plus sign, unlike a hyphen
 DASH = "–"

@@ -1,15 +1,12 @@
-"""Effect sizes, equivalence, and ranks of many systems. Every distribution comes from a library.
+"""Which differences are real: one correction for all comparisons, equivalence, groups. Distributions are SciPy's."""
 
-Differences are paired: one value per fold and seed, the score of one system minus that of another on the same videos.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import networkx as nx
 import numpy as np
-import pandas as pd
 from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
 
 MARGIN = 0.005
 """Gains smaller than this are within what seeds alone make (B13): two systems closer than that are the same."""
@@ -17,19 +14,46 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Many systems on the same blocks (fold x seed x target), by rank: 1 is the best."""
+class Family:
+    """All comparisons that are judged together: every pair of some systems, on each of some targets.
 
-    mean: pd.Series
-    """System -> mean rank, the best first."""
-    blocks: int
-    statistic: float
+    The chance that a report claims any difference between equal systems is to stay at `ALPHA`.
+    """
+
+    systems: int = 2
+    targets: int = 1
+
+    def p(self, t: float, df: float) -> float:
+        """p of a paired t statistic, corrected for all pairs by Tukey's studentized range, for targets by Bonferroni.
+
+        With two systems it is the p of the t test.
+        """
+        return min(1.0, self.targets * _range_p(abs(t), df, self.systems))
+
+    def rejects(self, t: float, df: float) -> bool:
+        """Whether p is below `ALPHA`."""
+        alone = 2 * self.targets * float(stats.t.sf(abs(t), df))
+        # p lies between that of one pair and that of Bonferroni; the integral between them takes milliseconds.
+        if alone >= ALPHA or alone * self.systems * (self.systems - 1) / 2 < ALPHA:
+            return alone < ALPHA
+        return self.p(t, df) < ALPHA
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau-b between the printed and the measured order of n rows."""
+
+    tau: float
     p: float
-    """Friedman's test that all systems are alike."""
-    critical_difference: float
-    """Nemenyi: mean ranks closer than this are not distinguishable at `ALPHA`."""
-    groups: tuple[tuple[str, ...], ...]
-    """Largest runs of systems, in order of rank, of which none is distinguishable from another; two or more each."""
+    n: int
+
+
+@lru_cache(maxsize=65536)
+def _range_p(t: float, df: float, systems: int) -> float:
+    if systems <= 2:
+        return float(2 * stats.t.sf(t, df))
+    # The integral may end a rounding error below zero.
+    return max(0.0, float(stats.studentized_range.sf(np.sqrt(2) * t, systems, df)))
 
 
 def paired_effect(differences: Sequence[float]) -> float | None:
@@ -40,55 +64,35 @@ def paired_effect(differences: Sequence[float]) -> float | None:
     return float(values.mean() / values.std(ddof=1))
 
 
-def equivalence(differences: Sequence[float], margin: float = MARGIN) -> float | None:
-    """p of two one-sided t tests (TOST) that the mean difference lies outside -margin..margin.
+def equivalence(mean: float, error: float, df: float, margin: float = MARGIN) -> float:
+    """p of two one-sided t tests (TOST, Schuirmann 1987) that the true difference lies outside -margin..margin.
 
-    Small p: the two systems are indistinguishable within `margin`. None with fewer than two values. Values that do not
-    vary are equivalent for certain (0) or not at all (1).
+    mean, error, df: a difference with its standard error and degrees of freedom. Small p: the two systems are
+    indistinguishable within `margin`. Without any spread they are equivalent for certain (0) or not at all (1).
     """
-    values = np.asarray(differences, np.float64)
     if margin <= 0:
         raise ValueError(f"margin = {margin}: give a positive one")
-    if len(values) < 2:
-        return None
-    if np.ptp(values) < 1e-12:  # the t statistic would be a division by zero
-        return 0.0 if abs(values.mean()) < margin else 1.0
-    return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
+    if error < 1e-12:  # the t statistic would be a division by zero
+        return 0.0 if abs(mean) < margin else 1.0
+    return float(stats.t.sf((margin - abs(mean)) / error, df))
 
 
-def rank_systems(scores: pd.DataFrame) -> Ranks | None:
-    """Friedman's test, and the critical difference of mean ranks by Nemenyi's (Demšar 2006).
+def groups_of(names: Sequence[str], apart: Callable[[str, str], bool]) -> tuple[tuple[str, ...], ...]:
+    """The largest sets of two or more names of which no two are apart, in the order of `names`.
 
-    scores: one row per block, one column per system, higher is better; rows with a gap are left out. None with
-    fewer than three systems or two complete blocks.
+    Two names are in a common group exactly where they are not apart, so groups may overlap.
     """
-    complete = scores.dropna()
-    blocks, systems = complete.shape
-    if blocks < 2 or systems < 3:
+    alike = nx.Graph([(a, b) for at, a in enumerate(names) for b in names[at + 1 :] if not apart(a, b)])
+    place = {name: at for at, name in enumerate(names)}
+    cliques = (tuple(sorted(clique, key=place.__getitem__)) for clique in nx.find_cliques(alike))
+    return tuple(sorted(cliques, key=lambda group: [place[name] for name in group]))
+
+
+def rank_agreement(printed: Sequence[float], measured: Sequence[float]) -> Agreement | None:
+    """Kendall's tau-b of two orders of the same rows; None with fewer than three, or where all are equal."""
+    if len(printed) < 3:
         return None
-    # SciPy divides by zero where all systems are equal in every block; nothing differs then.
-    alike = bool((complete.nunique(axis=1) == 1).all())
-    statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*(complete[name] for name in complete))
-    mean = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
-    # q_alpha of Nemenyi's test: the studentized range for infinite degrees of freedom, over the root of two.
-    width = stats.studentized_range.ppf(1 - ALPHA, systems, np.inf) / np.sqrt(2)
-    critical = float(width * np.sqrt(systems * (systems + 1) / (6 * blocks)))
-    return Ranks(
-        mean=mean,
-        blocks=blocks,
-        statistic=float(statistic),
-        p=float(p),
-        critical_difference=critical,
-        groups=_groups(mean, critical),
+    result = stats.kendalltau(printed, measured)
+    return (
+        None if np.isnan(result.statistic) else Agreement(float(result.statistic), float(result.pvalue), len(printed))
     )
-
-
-def _groups(mean: pd.Series, critical: float) -> tuple[tuple[str, ...], ...]:
-    """Maximal runs of neighbours in rank that lie within the critical difference."""
-    names, ranks = [str(name) for name in mean.index], mean.to_numpy()
-    found: list[tuple[int, int]] = []
-    for start in range(len(names)):
-        end = int(np.searchsorted(ranks, ranks[start] + critical, side="right"))
-        if end - start > 1 and (not found or end > found[-1][1]):
-            found.append((start, end))
-    return tuple(tuple(names[start:end]) for start, end in found)

@@ -1,7 +1,7 @@
 """The papers' claims, judged on the measured cells. The claims are data: `claims.yaml`.
 
 A claim is a set of comparisons of two cells of a table. Each is a paired gain on the same folds, seeds and videos, with
-an interval over videos and a t test over fold x seed, Holm-corrected within the claim. A claim holds as a whole or not.
+the same interval, p and verdict as in every other table. A claim holds as a whole or not.
 """
 
 from collections import Counter
@@ -15,9 +15,9 @@ from pydantic import Field
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import DASH, gain_text, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN
+from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
 from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, with_verdicts
 from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, GainLine, Table
 from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, printed_cell, words_cell
@@ -29,10 +29,10 @@ SUPPORTED, NOT_SUPPORTED, CONTRADICTED = "supported", "not supported", "contradi
 NOT_YET, UNTESTABLE = "not testable yet", "not testable"
 
 METHOD = (
-    "A claim is supported where every comparison gains: its 95% paired interval over videos lies above zero and the "
-    f"paired t test over fold x seed, Holm-corrected within the claim, gives p below {ALPHA}; contradicted where at "
-    "least one comparison loses by the same measure; else not supported, which with few runs says little. "
-    "Fewer than two runs a side, or four videos, say nothing yet. "
+    "A claim is supported where every comparison gains: its paired jackknife over videos and seeds gives p below "
+    f"{ALPHA}, corrected for every pair of systems of the setting on each target; contradicted where at least one "
+    "comparison loses by the same measure; else not supported, which with few runs says little. "
+    f"Folds with fewer than {MIN_SEEDS} seeds or {MIN_VIDEOS} videos say nothing yet. "
     f"Indistinguishable: two one-sided t tests (TOST) put the gain within ±{MARGIN}, the noise that the papers' own "
     "tables show (B13). d: Cohen's, of the paired differences."
 )
@@ -99,7 +99,7 @@ class Verdict:
         return self.says + (f", {same} of {len(self.comparisons)} indistinguishable" if same else "")
 
 
-_TOO_FEW = "too few runs or videos to say"
+_TOO_FEW = "too few seeds or videos to say"
 _GAINS, _LOSES, _UNCLEAR = "gains", "loses", "not distinguishable from zero"
 _SAME = f"indistinguishable within ±{MARGIN}"
 
@@ -157,7 +157,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
 
 def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
     """One row per measured comparison; None where there is none."""
-    scores = ("Printed gain", "Measured gain, 95% interval", "Pairs", "p (Holm)", "p (TOST)", "d")
+    scores = ("Printed gain", "Measured gain, 95% interval", "Pairs", "p (family)", "p (TOST)", "d")
     heads = ("Claim", "Comparison", "Target", *scores, "Result")
     rows = tuple(
         (
@@ -167,7 +167,7 @@ def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
             printed_cell(each.printed),
             GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
             GridCell(str(each.gain.n), sort=float(each.gain.n)),
-            p_cell(each.p),
+            p_cell(each.gain.p),
             p_cell(each.p_same),
             GridCell(DASH if each.effect is None else signed(each.effect), sort=each.effect),
             words_cell(each.verdict),
@@ -233,11 +233,11 @@ def _pair_words(pair: Comparison) -> str:
 
 def _comparison_verdict(line: GainLine, gain: Gain) -> str:
     # A gain can be clear and yet too small to matter; the claim is about its sign.
-    if gain.sign != 0 and line.p is not None and line.p < ALPHA:
+    if gain.sign != 0:
         return _GAINS if gain.sign > 0 else _LOSES
     if line.p_same is not None and line.p_same < ALPHA:
         return _SAME
-    return _UNCLEAR if gain.low is not None and line.p is not None else _TOO_FEW
+    return _UNCLEAR if gain.judged else _TOO_FEW
 
 
 def _verdict(claim: Claim, comparisons: Sequence[GainLine]) -> str:

@@ -10,7 +10,7 @@ from crossfold.reports.tables.formats import csv_text, gain_columns, latex_float
 TITLE = "Claims of the papers"
 _COLUMNS = (
     "claim", "says", "paper", "where", "table", "verdict", "comparison", "target", "printed_gain", "measured_gain",
-    "low", "high", "pairs", "p_t", "p_holm", "p_wilcoxon", "p_tost", "cohens_d", "state",
+    "low", "high", "pairs", "p_family", "p_tost", "cohens_d", "state",
     "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "comparable", "label",
     "versions", "made",
 )  # fmt: skip
@@ -62,8 +62,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
                 "comparison": each.label,
                 "target": each.target,
                 "printed_gain": each.printed,
-                **gain_columns(each.gain, mean="measured_gain", n="pairs", p="p_t", p_wilcoxon="p_wilcoxon"),
-                "p_holm": each.p,
+                **gain_columns(each.gain, mean="measured_gain", n="pairs", p="p_family"),
                 "p_tost": each.p_same,
                 "cohens_d": each.effect,
                 "state": each.verdict,

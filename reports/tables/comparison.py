@@ -6,21 +6,23 @@ from dataclasses import replace
 from functools import lru_cache
 
 from crossfold.platform.core.errors import UserError
+from crossfold.reports.results.comparable import gain_over
 from crossfold.reports.results.load import setting_of
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, runs_of
 from crossfold.reports.results.systems import UNIMODAL, corpus_name
-from crossfold.reports.stats.bootstrap import Gain, Run, holm, paired_gain, rank_agreement
 from crossfold.reports.stats.formatting import MINUS, listing
-from crossfold.reports.stats.hypothesis_tests import ALPHA
+from crossfold.reports.stats.hypothesis_tests import ALPHA, rank_agreement
+from crossfold.reports.stats.intervals import Gain
+from crossfold.reports.stats.runs import Run
 from crossfold.reports.tables.entries import NOT_COMPARABLE, Entry, GainLine, Line
 from crossfold.reports.tables.published import MEAN, TableSpec
 from crossfold.sweeps.recipe_files import load_recipe
 
-SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few videos to say"
+SAME, OPPOSITE, UNCLEAR, TOO_FEW = "same sign", "opposite sign", "not distinguishable", "too few seeds or videos to say"
 PAIRS_NOTE = (
-    "Measured gain: difference in CCC on the same folds, seeds and resampled videos. p: paired t test over fold x "
-    "seed, Holm-corrected over the table; runs of one fold share their data, so read the interval first."
+    "Measured gain: difference in CCC on the same folds, seeds and videos, with its own 95% interval. p: corrected for "
+    "every pair of systems that the setting runs, on each target; the verdict follows it alone, as in all tables."
 )
 
 RELEASED = "+released"
@@ -79,10 +81,8 @@ def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, set
 
 
 def with_verdicts(lines: Sequence[GainLine], verdict: Callable[[GainLine, Gain], str]) -> tuple[GainLine, ...]:
-    """The lines with p corrected over all of them, and the verdict of each measured gain."""
-    corrected = holm([line.gain.p if line.gain else None for line in lines])
-    tested = [replace(line, p=p) for line, p in zip(lines, corrected, strict=True)]
-    return tuple(replace(line, verdict=verdict(line, line.gain)) if line.gain else line for line in tested)
+    """The lines with the verdict of each measured gain."""
+    return tuple(replace(line, verdict=verdict(line, line.gain)) if line.gain else line for line in lines)
 
 
 def printed_gain(better: Entry, base: Entry) -> float | None:
@@ -96,7 +96,7 @@ def entry_gain(results: Results, setting: Setting, better: Entry, base: Entry) -
     Entries of `MEAN` gain in the mean over all targets of the setting.
     """
     groups = _groups(results, setting, (better, base))
-    return paired_gain(groups[0], groups[1]) if groups else None
+    return gain_over(results, setting, groups[0], groups[1]) if groups else None
 
 
 def further_gain(
@@ -104,18 +104,17 @@ def further_gain(
 ) -> Gain | None:
     """How much more the first of `pair` gains over its second than the first of `other` does; None as above.
 
-    (a - b) - (c - d) is twice the gain of the mean of a and d over that of b and c: the same runs, the same draws.
+    (a - b) - (c - d) is twice the gain of the mean of a and d over that of b and c: the same runs, the same videos.
     """
     groups = _groups(results, setting, (*pair, *other))
     if groups is None:
         return None
     a, b, c, d = groups
-    half = paired_gain([*a, *d], [*b, *c])
+    half = gain_over(results, setting, [*a, *d], [*b, *c], asked=len(a))
     return half and replace(
         half,
         mean=2 * half.mean,
-        low=None if half.low is None else 2 * half.low,
-        high=None if half.high is None else 2 * half.high,
+        spread=half.spread and half.spread._replace(error=2 * half.spread.error),
         differences=tuple(2 * difference for difference in half.differences),
     )
 
@@ -144,8 +143,7 @@ def gain_sentences(gains: Sequence[GainLine]) -> tuple[str, ...]:
     return (
         f"Of {len(gains)} printed gains, {len(measured)} are measured: {count[SAME]} with the same sign, "
         f"{count[OPPOSITE]} with the opposite sign, {len(measured) - count[SAME] - count[OPPOSITE]} not "
-        "distinguishable from zero. A sign counts where the 95% paired interval over videos excludes zero and "
-        f"p over folds and seeds is below {ALPHA}.",
+        f"distinguishable from zero. A sign counts where p, corrected for all comparisons, is below {ALPHA}.",
     )
 
 
@@ -167,10 +165,9 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
 
 
 def _sign_verdict(line: GainLine, gain: Gain) -> str:
-    if gain.low is None:
+    if not gain.judged:
         return TOO_FEW
-    # The interval is over videos and the test over seeds; a gain must exceed the noise of both (B13).
-    if gain.sign == 0 or line.p is None or line.p >= ALPHA:
+    if gain.sign == 0:
         return UNCLEAR
     return SAME if gain.sign * (line.printed or 0) > 0 else OPPOSITE
 

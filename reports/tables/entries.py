@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from crossfold.reports.results.model import Setting
-from crossfold.reports.stats.bootstrap import Gain, Interval
 from crossfold.reports.stats.hypothesis_tests import equivalence, paired_effect
+from crossfold.reports.stats.intervals import Gain, Interval
 
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
@@ -17,8 +17,6 @@ class Against:
     rival: str
     """Label of the other row."""
     gain: Gain | None
-    p: float | None = None
-    """Holm-corrected."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +92,14 @@ class GainLine:
     gain: Gain | None
     verdict: str
     """What the measured gain shows, or why there is none."""
-    p: float | None = None
-    """Holm-corrected over the gains of the table, or of the claim."""
 
     @property
     def p_same(self) -> float | None:
         """TOST: small where the two rows are indistinguishable within `MARGIN`."""
-        return equivalence(self.gain.differences) if self.gain else None
+        spread = self.gain.spread if self.gain else None
+        if self.gain is None or spread is None or not self.gain.judged:
+            return None
+        return equivalence(self.gain.mean, spread.error, spread.df)
 
     @property
     def effect(self) -> float | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from crossfold.reports.results.model import Setting
-from crossfold.reports.stats.bootstrap import Gain
 from crossfold.reports.stats.formatting import facts_text
+from crossfold.reports.stats.intervals import Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
 from crossfold.reports.tables.escape import csv_value, latex, markdown
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
@@ -18,7 +18,7 @@ _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\
 CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
     "high", "video_mean", "post", "raw", "difference", "verdict", "done", "planned", "folds", "seeds", "against",
-    "gain_pairs", "gain_p_holm", "gain_p_wilcoxon",
+    "gain_pairs", "gain_p_family",
     "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "label", "versions", "made", "cells",
 )  # fmt: skip
 
@@ -168,7 +168,7 @@ def _score_records(table: Table) -> Iterator[dict[str, object]]:
 
 
 def _gain_records(table: Table) -> Iterator[dict[str, object]]:
-    columns = {"mean": "measured", "n": "gain_pairs", "p_wilcoxon": "gain_p_wilcoxon"}
+    columns = {"mean": "measured", "n": "gain_pairs", "p": "gain_p_family"}
     for gain in table.gains:
         yield {
             **_common(table, "gain"),
@@ -177,7 +177,6 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
             "published": gain.printed,
             "verdict": gain.verdict,
             **gain_columns(gain.gain, **columns),
-            "gain_p_holm": gain.p,
         }
     for line, entry in _entries(table):
         for against in entry.gains:
@@ -187,7 +186,6 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
                 "target": entry.target,
                 "against": against.rival,
                 **gain_columns(against.gain, **columns),
-                "gain_p_holm": against.p,
             }
 
 

@@ -23,7 +23,7 @@ class GridCell:
     strong: bool = False
     """The best of its column."""
     unclear: bool = False
-    """A gain whose interval does not exclude zero."""
+    """A gain that is no verdict: neither system beats the other."""
     link: tuple[str, str, str] | None = None
     """Variant, target and setting (empty: the table's) of the cells behind the number."""
     marks: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def main_grid(table: Table) -> Grid:
         # A column that cannot be measured says so in its head, instead of once a row.
         inside = [f"Published, {NOT_MEASURABLE}"] if _unmeasurable(table, index) else inside
         for rival in table.rivals if index == 0 else ():
-            inside += [f"Gain over {rival}", "p (Holm)"]
+            inside += [f"Gain over {rival}", "p (family)"]
         heads += inside
         groups.append((_column_head(table, index), len(inside)))
     heads += table.extra
@@ -129,7 +129,7 @@ def target_grid(table: Table) -> Grid | None:
     if table.columns[0] != MEAN:
         return None
     rivals = (table.best,) if table.best else ()
-    inside = ["CCC", "95% interval", *(head for rival in rivals for head in (f"Gain over {rival}", "p (Holm)"))]
+    inside = ["CCC", "95% interval", *(head for rival in rivals for head in (f"Gain over {rival}", "p (family)"))]
     targets = range(1, len(table.columns))
     best = [_best(table, index) for index in range(len(table.columns))]
     rows = []
@@ -153,12 +153,12 @@ def gains_grid(table: Table) -> Grid | None:
             words_cell(line.target),
             printed_cell(line.printed),
             GridCell(gain_text(line.gain), sort=line.gain.mean if line.gain else None),
-            p_cell(line.p),
+            p_cell(line.gain.p if line.gain else None),
             GridCell(line.verdict, sort=line.verdict, kind="words" if line.gain else "missing"),
         )
         for line in table.gains
     )
-    heads = ("Component added", "Target", "Printed gain", "Measured gain, 95% interval", "p (Holm)", "Verdict")
+    heads = ("Component added", "Target", "Printed gain", "Measured gain, 95% interval", "p (family)", "Verdict")
     return Grid((), heads, rows)
 
 
@@ -221,9 +221,12 @@ def _against_cells(entry: Entry, rivals: Sequence[str]) -> list[GridCell]:
     found = {against.rival: against for against in entry.gains}
     cells = []
     for rival in rivals:
-        gain, p = (found[rival].gain, found[rival].p) if rival in found else (None, None)
+        gain = found[rival].gain if rival in found else None
         unclear = gain is not None and gain.sign == 0
-        cells += [GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear), p_cell(p)]
+        cells += [
+            GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear),
+            p_cell(gain.p if gain else None),
+        ]
     return cells
 
 

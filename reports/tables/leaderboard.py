@@ -5,27 +5,27 @@ from dataclasses import dataclass, replace
 
 from crossfold.reports.results.comparable import (
     comparable_variants,
-    group_letters,
-    ranks_of,
+    gain_over,
+    mean_ranks,
     setting_targets,
     setting_variants,
+    standing_of,
 )
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import stress_scores
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name, system_kind, system_rank
-from crossfold.reports.stats.bootstrap import Gain, holm, paired_gain
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA
+from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS
 from crossfold.reports.tables.entries import Against, Entry, Line, Table
 from crossfold.reports.tables.measure import measure, measure_mean, method_notes
 from crossfold.reports.tables.published import LEADERBOARD, MEAN
 
 GAIN_NOTE = (
-    "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and resampled videos; both systems "
-    "and all targets share the draw. p: paired t test over fold x seed, Holm-corrected over all gains of the "
-    "table's first group, and apart from those over all gains by target; runs of one fold share their data, so read "
-    "the interval first. Intervals are not corrected for the number of systems."
+    "Gain: difference in CCC, or in its mean over targets, on the same folds, seeds and videos, with its own 95% "
+    f"interval. p: corrected for every pair of systems of the setting, in the mean or on each target. One system beats "
+    f"another where p is below {ALPHA}; headline, groups, gains and claims follow this rule alone."
 )
 ORDER_NOTE = "Complete rows are sorted by the first column, highest first; rows with unfinished cells come last."
 
@@ -35,11 +35,11 @@ MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
 NOT_MEASURED = "not measured"
 ENSEMBLE, FLOPS = "Seed ensemble CCC", "MFLOPs a window"
 GROUP_NOTE = (
-    "Group: two systems that share a letter are not distinguishable (Nemenyi, 0.05, over target x fold x seed); a "
-    "system without a letter is distinguishable from all others."
+    "Group: of two complete systems that share a letter, neither beats the other; of two that share none, one does."
 )
 FURTHER_NOTES = {
-    RANK: "Mean rank: over target x fold x seed, among the complete systems that ran the same of them; 1 is the best.",
+    RANK: "Mean rank: over target x fold, seeds averaged first, among the complete systems that ran the same of "
+    "them; 1 is the best.",
     SECONDS: "Training: median over cells; it depends on the machine and on what else ran there.",
     MEMORY["memory_device"]: "GPU memory: largest share of the GPU that a cell held at once, mean over cells.",
     MEMORY["memory_process"]: "Memory: largest private memory that a cell added to its process on a CPU, mean over "
@@ -87,9 +87,9 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
         key=lambda row: (-(row.first.mean or 0), row.variant),
     )
     rows = _with_gains(rows, rivals, results, setting)
-    ranks = ranks_of(comparable_variants(results, setting))
-    letters = group_letters(ranks)
-    further = _further(results, setting, {} if ranks is None else {str(v): float(r) for v, r in ranks.mean.items()})
+    standing = standing_of(results, setting)
+    letters = standing.letters if standing else {}
+    further = _further(results, setting, mean_ranks(comparable_variants(results, setting)))
     gained = any(entry.gains for row in rows for entry in row.entries)
     # Rows with unfinished cells have no mean to be sorted by, so they come last, in the order of figures.
     order = sorted(
@@ -108,21 +108,21 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
                 row.name,
                 row.system,
                 row.entries,
-                words=(letters.get(row.variant, ""),) if letters else (),
+                words=(letters.get(row.variant, ""),) if standing else (),
                 extra=tuple(_value(head, row, values) for head, values in further.items()),
             )
             for row in order
         ),
         headline=headline(rows, setting, targets),
-        sentences=_sentences(rows, rivals, targets),
+        sentences=_sentences(rivals, targets),
         notes=(
             *method_notes([entry for row in rows for entry in row.entries], setting),
             ORDER_NOTE,
             *((GAIN_NOTE,) if gained else ()),
-            *((GROUP_NOTE,) if letters else ()),
+            *((GROUP_NOTE,) if standing else ()),
             *(note for head, note in FURTHER_NOTES.items() if head in further),
         ),
-        word_heads=("Group",) if letters else (),
+        word_heads=("Group",) if standing else (),
         extra=tuple(further),
         rivals=tuple(row.name for row in sorted(rivals, key=lambda row: system_rank(row.system))) if gained else (),
         best=rivals[0].name if gained and len(targets) > 1 else "",
@@ -130,7 +130,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
 
 
 def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> str:
-    """How many of the fusion systems beat every unimodal one with an interval that excludes zero, or why that is open.
+    """How many of the fusion systems beat every unimodal one, or why that is open.
 
     rows: with the gain of the first entry over each complete unimodal system.
     """
@@ -148,9 +148,9 @@ def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> 
     complete = [row for row in fusion if row.first.mean is not None]
     if not complete:
         return f"{question}: no fusion system is complete."
-    judged = [row for row in complete if all(each.gain and each.gain.low is not None for each in row.first.gains)]
+    judged = [row for row in complete if all(each.gain and each.gain.judged for each in row.first.gains)]
     if not judged:
-        return f"{question}: too few videos for an interval."
+        return f"{question}: fewer than {MIN_SEEDS} seeds or {MIN_VIDEOS} videos in a fold."
     winners = [row.name for row in judged if all(each.gain and each.gain.sign > 0 for each in row.first.gains)]
     if len(judged) == 1:
         says = f"the one complete fusion system, {judged[0].name}, {'beats' if winners else 'does not beat'}"
@@ -162,14 +162,14 @@ def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> 
     named = f": {listing(winners)}" if winners and len(judged) > 1 else ""
     left_out = len(fusion) - len(judged)
     return (
-        f"On {corpus}, {says} {rivals.removesuffix(',')} on {score} with a 95% paired interval that excludes "
-        f"zero{named}" + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
+        f"On {corpus}, {says} {rivals.removesuffix(',')} on {score} (p below {ALPHA}, corrected for all "
+        f"pairs of systems){named}" + (f" ({left_out} more cannot be compared yet)." if left_out else ".")
     )
 
 
 def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, setting: Setting) -> list[_Row]:
     """The rows with the gains of fusion: the first entry over each rival, the others over the best."""
-    found: list[tuple[str, int, str, Gain | None]] = []
+    gains: dict[tuple[str, int], list[Against]] = {}
     for row in rows:
         for index, entry in enumerate(row.entries):
             if row.unimodal or entry.mean is None:  # the question is what fusion gains
@@ -177,14 +177,8 @@ def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, 
             targets = [other.target for other in row.entries if other.target != MEAN] if index == 0 else [entry.target]
             for rival in rivals if index == 0 else rivals[:1]:
                 own, base = ([runs_of(results, setting, v, t) for t in targets] for v in (row.variant, rival.variant))
-                found.append((row.variant, index, rival.name, paired_gain(own, base)))
-    gains: dict[tuple[str, int], list[Against]] = {}
-    # Gains of the first entry and gains by target answer two questions, so Holm's correction is apart for each.
-    for first in (True, False):
-        family = [item for item in found if (item[1] == 0) == first]
-        corrected = holm([gain.p if gain else None for *_, gain in family])
-        for (variant, index, rival_name, gain), p in zip(family, corrected, strict=True):
-            gains.setdefault((variant, index), []).append(Against(rival_name, gain, p))
+                against = Against(rival.name, gain_over(results, setting, own, base))
+                gains.setdefault((row.variant, index), []).append(against)
     return [
         replace(
             row,
@@ -194,25 +188,12 @@ def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, 
     ]
 
 
-def _sentences(rows: Sequence[_Row], rivals: Sequence[_Row], targets: Sequence[str]) -> tuple[str, ...]:
-    """Which unimodal system is best, and the result of the test over runs."""
+def _sentences(rivals: Sequence[_Row], targets: Sequence[str]) -> tuple[str, ...]:
+    """Which unimodal system is best."""
     if not rivals:
         return ()
     by = "the mean" if len(targets) > 1 else targets[0]
-    sentence = f"Best unimodal system by {by}: {rivals[0].name} ({number(rivals[0].first.mean or 0)})."
-    gains = [row.first.gains for row in rows if row.first.gains]
-    pairs = sorted({against.gain.n for group in gains for against in group if against.gain})
-    if pairs and pairs[-1] > 1:
-        passed = sum(
-            all(each.gain and each.gain.mean > 0 and each.p is not None and each.p < ALPHA for each in group)
-            for group in gains
-        )
-        over = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-        sentence += (
-            f" A paired t test over {over} fold x seed pairs, Holm-corrected, gives p below "
-            f"{ALPHA} over every unimodal system for {passed or 'none'} of {len(gains)}."
-        )
-    return (sentence,)
+    return (f"Best unimodal system by {by}: {rivals[0].name} ({number(rivals[0].first.mean or 0)}).",)
 
 
 def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> dict[str, Mapping[str, float]]:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
-from crossfold.reports.stats.bootstrap import DRAWS, Run, mean_interval, mean_scores, mean_sd, restrict_to_common_runs
 from crossfold.reports.stats.formatting import listing, with_sd
+from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, mean_interval
+from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
 from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_RUN, Entry
 from crossfold.reports.tables.published import MEAN
 
@@ -141,17 +142,23 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     sizes = sorted({entry.videos for entry in entries if entry.folds == folds})
     one = all(size == (1,) for size in sizes)
     videos = " or ".join(listing(size) for size in sizes) + (" video" if one else " videos")
-    fixed = "; a fold with one video stays as it is" if any(1 in size for size in sizes) else ""
+    seeds_in = len(seeds) >= MIN_SEEDS
+    few = any(entry.mean is not None and entry.interval is None for entry in entries)
     posts = sorted({entry.post for entry in entries if entry.mean is not None})
     notes = [
         "Measured: CCC over the concatenated labelled frames of the reported split; mean over "
         f"{_several('fold', folds)} of the mean over {_several('seed', seeds)}; ± is the spread over seeds (root of "
         "the mean variance within folds).",
-        "Interval: 95%, percentile bootstrap that resamples whole videos within each fold "
-        f"({DRAWS} draws; {videos} in {_several('fold', folds)}{fixed}); the spread over seeds is not in it.",
+        "Interval: 95%, jackknife over whole videos within each fold with a t quantile, on Fisher's z scale for CCC "
+        f"({videos} in {_several('fold', folds)}); the spread over seeds is "
+        + ("part of it." if seeds_in else f"not in it, which takes {MIN_SEEDS} seeds a fold."),
         f"Recipe {setting.recipe} ({setting.recipe_hash}), protocol {setting.protocol}; {selection_words(setting)}; "
         f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}.",
     ]
+    if few:
+        notes.append(
+            f"No interval: at least one fold reports fewer than {MIN_VIDEOS} videos, which say too little about others."
+        )
     if len(shapes) > 1:
         notes.append(
             "Rows differ in their folds or seeds: compare the paired gains, which use what both have, not the means."

@@ -158,6 +158,8 @@ def _chosen(
     seeds: Sequence[int] | None,
 ) -> list["Cell"]:
     """The cells that the options leave; an option that leaves none answers with what there is."""
+    import yaml
+
     wanted = {"system": [system] if system else None, "fold": folds, "seed": seeds}
     for name, values in wanted.items():
         known = sorted({getattr(cell, name) for cell in cells})
@@ -166,11 +168,12 @@ def _chosen(
                 listed = did_you_mean(str(value), map(str, known))
                 raise UserError(f"--{name} {value} is not in the sweep{listed}", "see `crossfold plan`")
         cells = [cell for cell in cells if not values or getattr(cell, name) in values]
-    for key, asked in options.key_values(params, "--params").items():
+    for text in params or ():
+        key, equals, value = text.partition("=")
         known = sorted({name for cell in cells for name in cell.params})
-        if key not in known:
-            raise UserError(f"--params {key!r}{did_you_mean(key, known)}", "write --params key=value")
-        cells = [cell for cell in cells if cell.params.get(key) == asked]
+        if not equals or key not in known:
+            raise UserError(f"--params {text!r}{did_you_mean(key, known)}", "write --params key=value")
+        cells = [cell for cell in cells if cell.params.get(key) == yaml.safe_load(value)]
     if not cells:
         raise UserError("no cell of the sweep has all of this", "see `crossfold plan`")
     return list(cells)

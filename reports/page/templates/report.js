@@ -88,7 +88,7 @@
     tools.hidden = false;
     filter();
     // Where a table is wider than the page, its least important columns are hidden at first, p values before all others.
-    for (const least of ["p (Holm)", "MFLOPs a window", "Memory, MiB", "GPU memory, MiB", "Training, s", "Mean rank", "Parameters"]) {
+    for (const least of ["p (family)", "MFLOPs a window", "Memory, MiB", "GPU memory, MiB", "Training, s", "Mean rank", "Parameters"]) {
       if (table.offsetWidth <= table.parentElement.clientWidth) break;
       all("[data-columns] input", tools).filter((box) => last[box.dataset.column].textContent === least).forEach((box) => {
         box.checked = false;

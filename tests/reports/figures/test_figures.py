@@ -19,9 +19,9 @@ from crossfold.reports.figures.clip_media import open_album
 from crossfold.reports.figures.gains import gain_name, gate_pairs
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import by_epoch
-from crossfold.reports.figures.ranking import pareto_chart, rank_chart, win_matrix
+from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import comparable_variants, group_letters, ranks_of
+from crossfold.reports.results.comparable import comparable_variants, mean_ranks, standing_of
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.robustness_scores import stress_scores, stress_table
@@ -63,20 +63,34 @@ def test_comparable_variants_are_what_most_complete_systems_ran(workspace):
     assert "Audio only" not in [results.variants[v] for v in comparable_variants(results, setting)]
 
 
-def test_letters_are_shared_by_indistinguishable_systems(planted):
+def test_letters_are_shared_where_no_system_beats_the_other(planted):
     results, setting = planted
-    ranks = ranks_of(comparable_variants(results, setting))
-    letters = group_letters(ranks)
-    for a in ranks.mean.index:
-        for b in ranks.mean.index:
-            near = abs(ranks.mean[a] - ranks.mean[b]) <= ranks.critical_difference
-            shared = bool(set(letters.get(a, "").split()) & set(letters.get(b, "").split()))
-            assert a == b or near == shared
+    standing = standing_of(results, setting)
     table = build_leaderboard(results, setting)
     assert table.word_heads == ("Group",)
-    assert {line.label: line.words[0] for line in table.lines}["Audio only"] == letters[ranks.mean.index[-1]]
+    words = {line.label: set(line.words[0].split()) for line in table.lines}
+    assert [line.label for line in table.lines] == [results.variants[variant] for variant in standing.means]
+    beaten = 0
+    for line in table.lines:
+        for against in line.entries[0].gains:
+            assert bool(words[line.label] & words[against.rival]) == (against.gain.sign == 0)
+            beaten += against.gain.sign == 1
+    assert beaten
+    chart = standing_chart(results, setting, standing)
+    assert len(chart.panels[0].spec["data"]) == 1 + len(standing.groups)
     assert table.extra == ("Mean rank", "Parameters", "Training, s")
-    assert rank_chart(results, setting, None) is None
+    assert standing_chart(results, setting, None) is None
+
+
+def test_mean_ranks_average_seeds_first(planted):
+    results, setting = planted
+    scores = comparable_variants(results, setting)
+    ranks = mean_ranks(scores)
+    blocks = [block.mean() for _, block in scores.groupby(level=["target", "fold"])]
+    for variant in scores:
+        places = [1 + sum(block[other] > block[variant] for other in scores) for block in blocks]
+        assert ranks[variant] == pytest.approx(np.mean(places))
+    assert mean_ranks(scores.iloc[:, :1]) == {}
 
 
 def test_who_wins_is_counted_in_blocks(planted):

@@ -1,16 +1,21 @@
-"""Effect sizes, equivalence and ranks, against naive references and known answers."""
+"""Effect sizes, equivalence, corrections and groups, against naive references and known answers."""
 
-from itertools import pairwise
+from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
-import scikit_posthocs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from crossfold.reports.stats.hypothesis_tests import equivalence, paired_effect, rank_systems
+from crossfold.reports.stats.hypothesis_tests import (
+    ALPHA,
+    Family,
+    equivalence,
+    groups_of,
+    paired_effect,
+    rank_agreement,
+)
 
 values = st.lists(st.floats(-1, 1), min_size=2, max_size=12)
 
@@ -27,7 +32,6 @@ def test_the_paired_effect_is_mean_over_spread(differences):
 
 def test_nothing_has_no_effect():
     assert paired_effect([0.1]) is None
-    assert equivalence([0.001]) is None
 
 
 @given(st.lists(st.floats(-0.02, 0.02), min_size=3, max_size=10, unique=True))
@@ -37,58 +41,55 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests(differences):
         return
     lower = stats.ttest_1samp(differences, -0.005, alternative="greater").pvalue
     upper = stats.ttest_1samp(differences, 0.005, alternative="less").pvalue
-    assert equivalence(differences, 0.005) == pytest.approx(max(lower, upper), abs=1e-9)
+    error = float(stats.sem(differences))
+    assert equivalence(float(np.mean(differences)), error, len(differences) - 1) == pytest.approx(
+        max(lower, upper), abs=1e-9
+    )
 
 
 def test_equivalence_separates_the_same_from_the_unknown_and_the_different():
-    assert equivalence([0.0005, -0.0004, 0.0002, -0.0001, 0.0003, 0.0]) < 0.05
-    # As near to zero on average, but far too scattered to say.
-    assert equivalence([0.05, -0.05, 0.04, -0.04, 0.03, -0.03]) > 0.05
-    assert equivalence([0.1, 0.101, 0.099]) > 0.9
-    assert (equivalence([0.0, 0.0]), equivalence([0.3, 0.3])) == (0.0, 1.0)
+    assert equivalence(0.0001, 0.0002, 10) < 0.05
+    assert equivalence(0.0, 0.02, 10) > 0.05, "as near to zero, but far too uncertain to say"
+    assert equivalence(0.1, 0.001, 10) > 0.9
+    assert (equivalence(0.0, 0.0, 5), equivalence(0.3, 0.0, 5)) == (0.0, 1.0)
     with pytest.raises(ValueError, match="positive"):
-        equivalence([0.0, 0.1], margin=0)
+        equivalence(0.0, 0.1, 5, margin=0)
 
 
-def test_ranks_are_those_of_a_loop_and_the_critical_difference_that_of_the_table():
-    """q of Nemenyi's test for four systems at 0.05 is tabulated as 2.569, so CD = 2.569 sqrt(4 * 5 / (6 * 14))."""
-    rng = np.random.default_rng(1)
-    scores = pd.DataFrame(rng.integers(0, 9, (14, 4)) / 10, columns=list("abcd"))
-    ranks = rank_systems(scores)
-    for name in scores:
-        naive = []
-        for _, row in scores.iterrows():
-            others = [row[other] for other in scores if other != name]
-            naive.append(
-                1 + sum(other > row[name] for other in others) + sum(other == row[name] for other in others) / 2
-            )
-        assert ranks.mean[name] == pytest.approx(np.mean(naive))
-    assert list(ranks.mean) == sorted(ranks.mean)
-    assert ranks.critical_difference == pytest.approx(2.569 * np.sqrt(20 / 84), abs=1e-3)
-    assert (ranks.statistic, ranks.p) == pytest.approx(tuple(stats.friedmanchisquare(*scores.to_numpy().T)))
+def test_one_pair_is_a_t_test_and_many_are_the_studentized_range():
+    assert Family().p(2.5, 7) == pytest.approx(2 * stats.t.sf(2.5, 7))
+    assert Family(targets=2).p(2.5, 7) == pytest.approx(4 * stats.t.sf(2.5, 7))
+    # Tabulated: q of 5 groups and 10 degrees of freedom at 0.05 is 4.654.
+    assert Family(5).p(4.654 / np.sqrt(2), 10) == pytest.approx(0.05, abs=1e-3)
 
 
-def test_groups_agree_with_the_critical_difference_and_with_the_pairwise_test():
-    rng = np.random.default_rng(3)
-    scores = pd.DataFrame(rng.normal(size=(20, 6)) + np.arange(6) * 0.6, columns=list("abcdef"))
-    ranks = rank_systems(scores)
-    pairs = scikit_posthocs.posthoc_nemenyi_friedman(scores)
-    inside = {frozenset(pair) for group in ranks.groups for pair in pairwise(group)}
-    assert inside
-    for i, a in enumerate(ranks.mean.index):
-        for b in ranks.mean.index[i + 1 :]:
-            apart = ranks.mean[b] - ranks.mean[a] > ranks.critical_difference
-            assert apart == (pairs.loc[a, b] < 0.05)
-            assert apart != any({a, b} <= set(group) for group in ranks.groups)
+@given(st.floats(0, 12), st.floats(1, 80), st.integers(2, 12), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_the_short_way_to_a_verdict_is_that_of_p(t, df, systems, targets):
+    family = Family(systems, targets)
+    p = family.p(t, df)
+    assert abs(p - ALPHA) < 1e-6 or family.rejects(-t, df) == (p < ALPHA)
+    assert p >= 2 * stats.t.sf(t, df) - 1e-6
 
 
-def test_ranks_need_three_systems_and_two_complete_blocks():
-    scores = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [2.0, 3.0, 1.0], "c": [3.0, 1.0, np.nan]})
-    assert rank_systems(scores[["a", "b"]]) is None
-    assert rank_systems(scores.iloc[1:]) is None
-    assert rank_systems(scores).blocks == 2
+@given(st.integers(2, 7), st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=15))
+def test_groups_are_all_largest_sets_that_are_not_apart(count, chosen):
+    """Against a search of every subset."""
+    names = [f"s{index}" for index in range(count)]
+    pairs = {frozenset((f"s{a}", f"s{b}")) for a, b in chosen if a != b}
+    whole = [
+        set(subset)
+        for size in range(2, count + 1)
+        for subset in combinations(names, size)
+        if not any(frozenset(pair) in pairs for pair in combinations(subset, 2))
+    ]
+    largest = [subset for subset in whole if not any(subset < other for other in whole)]
+    groups = groups_of(names, lambda a, b: frozenset((a, b)) in pairs)
+    assert sorted(map(sorted, largest)) == sorted(map(sorted, groups))
 
 
-def test_systems_that_are_all_alike_are_one_group():
-    ranks = rank_systems(pd.DataFrame({name: [0.5, 0.5, 0.5] for name in "abc"}))
-    assert (ranks.p, ranks.groups) == (1.0, (("a", "b", "c"),))
+def test_rank_agreement_needs_three_rows():
+    assert rank_agreement([1, 2, 3], [0.1, 0.2, 0.3]).tau == pytest.approx(1)
+    assert rank_agreement([1, 2, 3], [0.3, 0.2, 0.1]).tau == pytest.approx(-1)
+    assert rank_agreement([1, 2], [1, 2]) is None
+    assert rank_agreement([1, 2, 3], [1, 1, 1]) is None

@@ -15,6 +15,7 @@ from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.reports.build import build_tables
 from crossfold.reports.page.draw import gate_gains
 from crossfold.reports.results.load import load_results
+from crossfold.reports.stats.hypothesis_tests import Family
 from crossfold.reports.tables import published as specs
 from crossfold.reports.tables.comparison import order_sentences
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
@@ -253,9 +254,10 @@ def test_fusion_gains_over_each_unimodal_system_on_the_mean_and_over_the_best_by
     for each in mean.gains:
         assert each.gain.mean == pytest.approx(mean.mean - by_label[each.rival][0].mean)
         assert each.gain.n == 6
-        assert each.p >= each.gain.p
+        assert each.gain.family == Family(10)
     assert [each.rival for each in valence.gains] == ["Visual only"]
-    assert "all 8 fusion systems beat both unimodal systems on the mean of valence and arousal CCC" in table.headline
+    assert "6 of 8 fusion systems beat both unimodal systems on the mean of valence and arousal CCC" in table.headline
+    assert "CA (residual sum)" not in table.headline, "its gain over audio alone is not clear on 11 videos"
 
 
 def test_two_targets_of_one_model_count_like_two_models(workspace):
@@ -294,13 +296,10 @@ def test_rows_with_unfinished_cells_stand_last_and_are_never_counted(workspace, 
 def test_the_headline_says_that_no_fusion_system_wins(workspace):
     store = lab.make_store(workspace.root)
     worse = tuple(dataclasses.replace(fake, noise=0.9) for fake in lab.VARIANTS[6:8])
-    for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:2], *worse), folds=(0,), seeds=(0,)):
+    for cell, noise in lab.cells_of(store, (*lab.VARIANTS[:2], *worse), folds=(0,), seeds=(0, 1, 2)):
         lab.finish(workspace, store, cell, noise)
     table = build_tables(load_results(workspace), ["leaderboard"])[0]
     assert "On puppets, none of the 2 fusion systems beats both unimodal systems" in table.headline
-    # One run of each is no sample of runs.
-    assert all(each.p is None for line in table.lines for entry in line.entries for each in entry.gains)
-    assert "t test" not in " ".join(table.sentences)
 
 
 def test_one_target_needs_no_mean(workspace):

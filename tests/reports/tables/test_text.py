@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from crossfold.reports.results.model import Setting
-from crossfold.reports.stats.bootstrap import Gain, Interval
+from crossfold.reports.stats.hypothesis_tests import Family
+from crossfold.reports.stats.intervals import Gain, Interval, Spread
 from crossfold.reports.tables.entries import Entry, GainLine, Line, Table
 from crossfold.reports.tables.escape import csv_value, latex, markdown
 from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
 
 HOSTILE = "<script>alert(1)</script> | \\input{x} $a_b^c$ & 50% #1 ~*`[l](u)`"
-GAIN = Gain(0.0215, -0.0031, 0.0402, 6, 0.02, 0.031)
+GAIN = Gain(0.0215, Spread(0.0112, 20.0, seeds=True), 6, Family(4, 2))
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def table() -> Table:
         sentences=("Measured on the paper's corpus.",),
         notes=("A note with 95% & more.",),
         footnotes=(("a", "First."), ("b", "Second.")),
-        gains=(GainLine("CA → CA w/ DCA", "valence", 0.083, GAIN, "not distinguishable", 0.04),),
+        gains=(GainLine("CA → CA w/ DCA", "valence", 0.083, GAIN, "not distinguishable"),),
     )
 
 

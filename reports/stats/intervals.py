@@ -1,0 +1,223 @@
+"""Intervals of scores and of paired gains: a jackknife over videos, and over seeds where at least three ran.
+
+Whole videos are left out, never frames: the frames of one video are not independent. `docs/statistics.md` measures how
+often these intervals hold the true value, for few and many videos.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from crossfold.platform.core.metrics import Moments, ccc_of
+from crossfold.reports.stats.hypothesis_tests import Family
+from crossfold.reports.stats.runs import Floats, Run, restrict_to_common_runs
+
+LEVEL = 0.95
+MIN_VIDEOS = 3
+"""A fold that reports fewer has no interval: with two, the simulated one covers 98 to 99 % and says nothing."""
+MIN_SEEDS = 3
+"""With fewer seeds in a fold the spread over seeds is not part of the interval, and a gain has no verdict (B13)."""
+ROUNDING = 1e-12
+"""Differences in CCC below this are rounding."""
+
+
+PAIR = Family()
+"""One comparison alone."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The two ends of a 95% interval."""
+
+    low: float
+    high: float
+
+
+class Spread(NamedTuple):
+    """How uncertain a mean over folds is."""
+
+    error: float
+    """Standard error."""
+    df: float
+    """Degrees of freedom of its t distribution."""
+    seeds: bool
+    """Whether every fold has `MIN_SEEDS`, so that the spread over seeds is part of it."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one system is than another on the same folds, seeds and videos."""
+
+    mean: float
+    """Mean over folds of the mean over seeds of the difference in CCC."""
+    spread: Spread | None
+    """None where a fold reports fewer than `MIN_VIDEOS`."""
+    n: int
+    """Pairs, one a fold and seed."""
+    family: Family = PAIR
+    """The comparisons of which it is one."""
+    differences: tuple[float, ...] = ()
+    """One a fold and seed, in that order."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the 95% interval of this gain alone."""
+        return None if self.spread is None else self.mean - self._half
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
+        return None if self.spread is None else self.mean + self._half
+
+    @property
+    def _half(self) -> float:
+        return _quantile(self.spread.df) * self.spread.error if self.spread else 0.0
+
+    @cached_property
+    def p(self) -> float | None:
+        """p that the systems are equal, corrected for all comparisons of the family; None where it is not judged."""
+        return self.family.p(*self._statistic) if self.judged else None
+
+    @cached_property
+    def sign(self) -> int:
+        """The one verdict of all tables, claims and figures: 1 where the first system beats the second, -1, else 0."""
+        return int(np.sign(self.mean)) if self.judged and self.family.rejects(*self._statistic) else 0
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are enough videos and seeds to say which system beats the other."""
+        return self.spread is not None and self.spread.seeds
+
+    @property
+    def _statistic(self) -> tuple[float, float]:
+        """t and its degrees of freedom."""
+        if self.spread is None or abs(self.mean) < ROUNDING:
+            return 0.0, 1.0
+        return self.mean / max(self.spread.error, ROUNDING), self.spread.df
+
+
+@lru_cache(maxsize=16384)
+def left_out(run: Run) -> Floats:
+    """CCC of the run without each of its videos, minus its CCC: float64 [videos]."""
+    moments = run.moments
+    # Means are shifted first, so that nothing cancels.
+    shift_x, shift_y = (float(np.average(mean, weights=moments.n)) for mean in (moments.mean_x, moments.mean_y))
+    n, x, y = moments.n, moments.mean_x - shift_x, moments.mean_y - shift_y
+    squares = (moments.sxx + n * x * x, moments.syy + n * y * y, moments.sxy + n * x * y)
+    sums = np.stack([n, n * x, n * y, *squares])
+    total = sums.sum(axis=1, keepdims=True)
+    changes: Floats = _pooled(total - sums, shift_x, shift_y) - _pooled(total, shift_x, shift_y)
+    changes.setflags(write=False)  # every later call returns the same array
+    return changes
+
+
+def _pooled(sums: Floats, shift_x: float, shift_y: float) -> Floats:
+    n, of_x, of_y, of_xx, of_yy, of_xy = sums
+    safe = np.where(n > 0, n, 1)  # without its only video a run has no frame
+    x, y = of_x / safe, of_y / safe
+    centred = (of_xx - n * x * x, of_yy - n * y * y, of_xy - n * x * y)
+    ccc: Floats = ccc_of(Moments(n, x + shift_x, y + shift_y, *centred))
+    return ccc
+
+
+def spread_of(folds: Sequence[tuple[Floats, Floats]]) -> Spread | None:
+    """The uncertainty of a mean over folds of the mean over seeds; None where a fold has too few videos.
+
+    folds: for each fold, how the statistic changes without each video [videos, seeds], and the statistic [seeds].
+
+    The variance over videos is the jackknife's about the statistic itself (Efron and Stein 1981; CV3 of MacKinnon,
+    Nielsen and Webb 2023). Long or hard videos make it noisier than as many equal ones would, so the degrees of freedom
+    follow from the kurtosis of the changes (Satterthwaite 1946). Videos and seeds are crossed: to the variance over
+    videos comes that over seeds, less their interaction, which is in both (Owen 2007).
+    """
+    videos, count = sum(len(changes) for changes, _ in folds), len(folds)
+    if not folds or min(len(changes) for changes, _ in folds) < MIN_VIDEOS:
+        return None
+    of_videos = second = fourth = of_seeds = interaction = squared = 0.0
+    for changes, scores in folds:
+        k, seeds = changes.shape
+        scale = (k - 1) / k / count**2
+        mean = changes.mean(axis=1, keepdims=True)
+        of_videos += scale * float((mean**2).sum())
+        centred = np.sqrt(scale) * (mean - mean.mean())
+        second, fourth = second + float((centred**2).sum()), fourth + float((centred**4).sum())
+        if seeds >= MIN_SEEDS:
+            own = float(scores.var(ddof=1)) / seeds / count**2
+            of_seeds, squared = of_seeds + own, squared + own**2 / (seeds - 1)
+            interaction += scale * float(((changes - mean) ** 2).sum()) / seeds / (seeds - 1)
+    free = videos - count
+    # So many equally important videos with normal changes would give this ratio of moments.
+    equal = min(3 * free / (free + 2) * second**2 / fourth, videos) if fourth > 0 else videos
+    df = max(equal * free / videos, 1.0)
+    more = max(of_seeds - interaction, 0.0)
+    if more > 0:
+        df = (of_videos + more) ** 2 / (of_videos**2 / df + more**2 * squared / of_seeds**2)
+    enough = min(len(scores) for _, scores in folds) >= MIN_SEEDS
+    return Spread(float(np.sqrt(of_videos + more)), df, enough)
+
+
+def mean_interval(groups: Sequence[Sequence[Run]]) -> Interval | None:
+    """95% interval of the mean CCC over targets, one group per target; symmetric on Fisher's z scale."""
+    folds = _folds(restrict_to_common_runs(groups), [])
+    spread = spread_of(folds)
+    if spread is None:
+        return None
+    mean = _mean(folds)
+    slope = max(1 - mean**2, ROUNDING)
+    half, centre = _quantile(spread.df) * spread.error / slope, np.arctanh(np.clip(mean, -1 + ROUNDING, 1 - ROUNDING))
+    return Interval(float(np.tanh(centre - half)), float(np.tanh(centre + half)))
+
+
+def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: Family = PAIR) -> Gain | None:
+    """How much better system `a` is than `b` in the mean CCC over targets; one group per target, in the same order.
+
+    Over the folds and seeds that both have; None where there is none. Raises `ValueError` where a pair was not scored
+    on the same videos. family: the comparisons of which this is one.
+    """
+    # With other videos on one side, the difference would be between videos and not between systems.
+    for first, second in zip(a, b, strict=True):
+        known = {(run.fold, run.seed): run.videos for run in second}
+        for run in first:
+            if known.get((run.fold, run.seed), run.videos) != run.videos:
+                raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
+    common = restrict_to_common_runs([*a, *b])
+    if not common or not common[0]:
+        return None
+    folds = _folds(common[: len(a)], common[len(a) :])
+    return Gain(
+        mean=_mean(folds),
+        spread=spread_of(folds),
+        n=sum(len(scores) for _, scores in folds),
+        family=family,
+        differences=tuple(float(score) for _, scores in folds for score in scores),
+    )
+
+
+def _folds(plus: Sequence[Sequence[Run]], minus: Sequence[Sequence[Run]]) -> list[tuple[Floats, Floats]]:
+    """For each fold the changes [videos, seeds] and scores [seeds] of the mean over `plus` less that over `minus`.
+
+    The groups must have the same runs, in order of fold, and the same videos.
+    """
+    changes: dict[int, list[Floats]] = {}
+    scores: dict[int, list[float]] = {}
+    for at, first in enumerate(plus[0] if plus else ()):
+        signed = [*((1, group[at]) for group in plus), *((-1, group[at]) for group in minus)]
+        # One weight for all: both sides have as many targets.
+        changes.setdefault(first.fold, []).append(
+            np.asarray(sum(sign * left_out(run) for sign, run in signed)) / len(plus)
+        )
+        scores.setdefault(first.fold, []).append(sum(sign * run.ccc for sign, run in signed) / len(plus))
+    return [(np.stack(changes[fold], axis=1), np.array(scores[fold])) for fold in sorted(changes)]
+
+
+def _mean(folds: Sequence[tuple[Floats, Floats]]) -> float:
+    return float(np.mean([scores.mean() for _, scores in folds]))
+
+
+@lru_cache(maxsize=65536)
+def _quantile(df: float) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, df))

@@ -1,0 +1,94 @@
+"""Finished runs of cells, and their means over folds, seeds and targets.
+
+Everything here is computed from the numbers in `result.json`; no prediction is read.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from crossfold.platform.core.metrics import Moments
+
+FIELDS = ("n", "mean_x", "mean_y", "sxx", "syy", "sxy")
+"""The fields of `Moments`, in its order."""
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The score of one finished cell for one target, and the moments of each reported video.
+
+    Runs compare by identity, so that what was computed from a run is found in a cache.
+    """
+
+    fold: int
+    seed: int
+    ccc: float
+    videos: tuple[str, ...]
+    moments: Moments
+    """Arrays with one entry per video, in the order of `videos`."""
+
+
+class MeanSd(NamedTuple):
+    """A mean over folds of means over seeds, and the spread over seeds."""
+
+    mean: float
+    sd: float | None
+    """Root of the mean over folds of the variance over seeds (n - 1); None where no fold has two seeds."""
+
+
+def moments_of(videos: Mapping[str, Sequence[float]]) -> tuple[tuple[str, ...], Moments]:
+    """Names and moments of the videos in `result.json`, in order of name."""
+    names = tuple(sorted(videos))
+    table = np.array([videos[name] for name in names], np.float64).reshape(len(names), 6)
+    return names, Moments(*table.T)
+
+
+def mean_sd(cells: pd.DataFrame) -> MeanSd:
+    """Mean over folds of the mean over seeds of column `ccc`, with the spread over seeds.
+
+    cells: one row per finished run, columns `fold`, `seed`, `ccc`. Each fold weighs the same, whatever its seeds.
+    """
+    fold, ccc = cells["fold"].to_numpy(), cells["ccc"].to_numpy(np.float64)
+    inside = [ccc[fold == each] for each in np.unique(fold)]
+    variances = [float(np.var(values, ddof=1)) for values in inside if len(values) > 1]
+    return MeanSd(
+        mean=float(np.mean([values.mean() for values in inside])),
+        sd=float(np.sqrt(np.mean(variances))) if variances else None,
+    )
+
+
+def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
+    """The runs of several targets or systems, only of folds and seeds that all have, on the same videos in each fold.
+
+    A video without labels for a target has weight zero there, so that leaving it out changes nothing there.
+    """
+    by_key = [{(run.fold, run.seed): run for run in group} for group in groups]
+    keys = sorted(set(by_key[0]).intersection(*by_key[1:])) if by_key else []
+    videos: dict[int, set[str]] = defaultdict(set)
+    for fold, seed in keys:
+        videos[fold].update(*(runs[fold, seed].videos for runs in by_key))
+    return [[_on_videos(runs[key], tuple(sorted(videos[key[0]]))) for key in keys] for runs in by_key]
+
+
+def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
+    """Columns fold, seed and ccc: the mean over targets, one group per target, of each fold and seed that all have."""
+    columns = zip(*restrict_to_common_runs(groups), strict=True)
+    scores = [(runs[0].fold, runs[0].seed, sum(run.ccc for run in runs) / len(runs)) for runs in columns]
+    return pd.DataFrame(scores, columns=["fold", "seed", "ccc"])
+
+
+def _on_videos(run: Run, videos: tuple[str, ...]) -> Run:
+    """The run on these videos, with empty moments for those that it was not scored on."""
+    if run.videos == videos:
+        return run
+    at = [videos.index(video) for video in run.videos]
+    wide = Moments(*np.zeros((6, len(videos))))
+    for name in FIELDS:
+        getattr(wide, name)[at] = getattr(run.moments, name)
+    return replace(run, videos=videos, moments=wide)
