@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
-from crossfold.sweeps.yaml_files import read_yaml
+from crossfold.platform.core.yaml_files import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 

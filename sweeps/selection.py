@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.core.yaml_files import parse_yaml
 
 
 def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
@@ -61,7 +60,8 @@ def _same(asked: str, there: Any) -> bool:
     if asked.casefold() == str(there).casefold():
         return True
     try:
-        read = yaml.safe_load(asked)  # as a sweep file is read: `true` is a bool, `1e-3` a number
+        # As a sweep file is read: `true` is a bool, `1e-3` a number.
+        read = parse_yaml(asked, asked, "write axis=value")
         return (type(read) is type(there) and bool(read == there)) or float(asked) == there
-    except (yaml.YAMLError, ValueError):
+    except ValueError:
         return False

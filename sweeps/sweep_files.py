@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
-from crossfold.sweeps.yaml_files import read_yaml
+from crossfold.platform.core.yaml_files import parse_yaml, read_yaml
 
 HERE = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -168,7 +167,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"--set {override!r} has no '='", "write --set key=value")
-        value = _yaml_value(text, override)
+        value = parse_yaml(text, f"--set {key}={text[:40]}", "write it as in a sweep file")
         if key in kind.model_fields:
             data[key] = value
         elif key.partition(".")[0] not in Recipe.model_fields:
@@ -206,13 +205,6 @@ def shipped_sweeps() -> list[str]:
 def _shipped() -> list[Path]:
     """Crossfold's own sweeps, then one a table of a paper."""
     return [*sorted(HERE.glob("*.yaml")), *sorted((HERE / "paper").glob("*.yaml"))]
-
-
-def _yaml_value(text: str, override: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: {text!r} is not a YAML value", "write it as in a sweep file") from None
 
 
 def _variant(entry: Any) -> Any:

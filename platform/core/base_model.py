@@ -1,10 +1,18 @@
 """Frozen, strict values: unknown keys are refused with the nearest known one."""
 
+import reprlib
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossfold.platform.core.errors import UserError, did_you_mean
+
+MOST_PROBLEMS = 12
+"""That an error lists."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 3, 12, 12, 12, 120
+_SHORT.maxlong = 60
 
 
 class FrozenModel(BaseModel):
@@ -24,7 +32,10 @@ class FrozenModel(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            lines = [_explain(cls, problem) for problem in error.errors()]
+            problems = error.errors()
+            lines = [_explain(cls, problem) for problem in problems[:MOST_PROBLEMS]]
+            if len(problems) > MOST_PROBLEMS:
+                lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
             raise UserError(f"{where}: " + "; ".join(lines), "correct the named keys") from None
 
 
@@ -33,7 +44,7 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
     if problem["type"] != "extra_forbidden":
-        return f"{path} = {problem['input']!r}: {_rule(problem)}"
+        return f"{path} = {_SHORT.repr(problem['input'])}: {_rule(problem)}"
     known = _known_keys(cls, problem["loc"][:-1])
     return f"unknown key {path!r}" + did_you_mean(str(problem["loc"][-1]), known)
 

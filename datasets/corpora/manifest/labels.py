@@ -13,10 +13,8 @@ An .npy file of [frames] or [frames, targets] has its columns in the order of `t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from crossfold.datasets.corpora.clips import UNLABELLED, Target
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, has_errors, relative
@@ -26,6 +24,7 @@ from crossfold.datasets.corpora.tables import Table, read_table
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.core.yaml_files import parse_yaml, read_yaml_text
 
 PLACES = ("time", "frame", "start", "end")
 _MILLISECONDS = 20  # times that are this many times as long as the clip are not in seconds
@@ -53,14 +52,12 @@ def read_declared(root: Path, findings: list[Finding]) -> tuple[str | None, tupl
         return None, None
     report = Report("manifest.yaml", findings)
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = parse_yaml(read_yaml_text(path, "manifest.yaml"), "manifest.yaml", "correct the file")
         declared = Declared.parse({} if data is None else data, "manifest.yaml")
         targets = {name: Target(name, r.low, r.high, r.unit) for name, r in (declared.targets or {}).items()}
         return declared.name, tuple(targets.values()) or None
     except UserError as error:
         report.error("declared", error.problem, "keys: name; targets: {name: {low, high}}")
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        report.error("declared", f"is not YAML ({' '.join(str(error).split())})", "correct the file")
     except ValueError as error:
         report.error("declared", str(error), "give the lower end first")
     return None, None

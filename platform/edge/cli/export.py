@@ -158,8 +158,6 @@ def _chosen(
     seeds: Sequence[int] | None,
 ) -> list["Cell"]:
     """The cells that the options leave; an option that leaves none answers with what there is."""
-    import yaml
-
     wanted = {"system": [system] if system else None, "fold": folds, "seed": seeds}
     for name, values in wanted.items():
         known = sorted({getattr(cell, name) for cell in cells})
@@ -168,12 +166,11 @@ def _chosen(
                 listed = did_you_mean(str(value), map(str, known))
                 raise UserError(f"--{name} {value} is not in the sweep{listed}", "see `crossfold plan`")
         cells = [cell for cell in cells if not values or getattr(cell, name) in values]
-    for text in params or ():
-        key, equals, value = text.partition("=")
+    for key, asked in options.key_values(params, "--params").items():
         known = sorted({name for cell in cells for name in cell.params})
-        if not equals or key not in known:
-            raise UserError(f"--params {text!r}{did_you_mean(key, known)}", "write --params key=value")
-        cells = [cell for cell in cells if cell.params.get(key) == yaml.safe_load(value)]
+        if key not in known:
+            raise UserError(f"--params {key!r}{did_you_mean(key, known)}", "write --params key=value")
+        cells = [cell for cell in cells if cell.params.get(key) == asked]
     if not cells:
         raise UserError("no cell of the sweep has all of this", "see `crossfold plan`")
     return list(cells)

@@ -34,17 +34,12 @@ def open_workspace(given: str | None) -> "workspace.Workspace":
 
 def key_values(given: Sequence[str] | None, option: str) -> dict[str, Any]:
     """The `key=value` texts of an option, with values as YAML reads them. Raises `UserError` for anything else."""
-    import yaml
+    from crossfold.platform.core.yaml_files import parse_yaml
 
     found = {}
     for text in given or ():
         key, equals, value = text.partition("=")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(
-                f"{option} {text!r}: {value!r} is not a value in YAML", f"write {option} key=value"
-            ) from None
+        found[key] = parse_yaml(value, f"{option} {text[:60]!r}", f"write {option} key=value")
         if not key or not equals:
             raise UserError(f"{option} {text!r} has no {'key' if equals else repr('=')}", f"write {option} key=value")
     return found

@@ -98,12 +98,10 @@ def _asked(own: "Evaluation", post: str | None, stress: str | None) -> "Evaluati
 
 def _from_file(name: str, key: str) -> Any:
     """The chain or stress suite of a YAML file: alone, or under its key as in a recipe."""
-    import yaml
+    from crossfold.platform.core.yaml_files import parse_yaml, read_yaml_text
 
-    try:
-        found = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--{key} {name} cannot be read: {error}", "give a YAML file, or a name") from None
+    text = read_yaml_text(Path(name), f"the file of --{key}")
+    found = parse_yaml(text, f"--{key} {name}", "give a YAML file, or a name")
     if isinstance(found, dict) and key in found:
         return found[key]
     return {"steps": found} if key == "post" and isinstance(found, list) else found

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside
 from crossfold.platform.core.registry import load_plugin
+from crossfold.platform.core.yaml_files import read_yaml
 from crossfold.platform.edge.fleet.ray_connection import environment, first_line
 from crossfold.platform.workspace.remote.filesystem import without_password
 from crossfold.platform.workspace.workspace import Workspace
@@ -139,7 +138,7 @@ def _copy_sweeps(sweeps: Sequence[str | Path], folder: Path) -> list[str]:
             raise UserError(f"two sweep files are called {path.name}", "rename one of them")
         shutil.copy2(path, folder / path.name)
         # The job looks up a relative path from the folder that it runs in.
-        recipe = Path(str(yaml.safe_load(path.read_text()).get("recipe", "")))
+        recipe = Path(str(read_yaml(path, "a sweep", "corpus: puppets\nrecipe: mine.yaml").get("recipe", "")))
         if recipe.suffix == ".yaml" and recipe.is_file() and not recipe.is_absolute():
             copy = path_inside(folder, recipe.as_posix())
             copy.parent.mkdir(parents=True, exist_ok=True)
