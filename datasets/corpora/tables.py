@@ -1,26 +1,33 @@
 """Tables that people write by hand or export from other tools: csv, parquet and arff, checked by the same rules.
 
-A csv file is parted by commas, semicolons or tabs. Of an arff file the numeric columns are read. What is wrong with a
-table is a finding, and a table with an error is not used at all.
+What is wrong with a table is a finding, and a table with an error is not used at all. What the names of columns mean is
+a question of `table_places`.
 """
 
-import csv
-import io
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_more, relative
+from crossfold.datasets.corpora.table_files import (
+    MOST_COLUMNS,
+    Lines,
+    TextCells,
+    TypedCells,
+    check_size,
+    in_blocks,
+    read_cells,
+)
 
-MISSING = frozenset({"", "na", "nan", "n/a", "none", "null", "-"})
+MISSING = frozenset({"", "na", "nan", "-nan", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "-", "?"})
 """Cells that say there is no value, in any case."""
-_DELIMITERS = ";\t,"  # a comma comes last: next to the others it may be a decimal comma
-_Lines = list[tuple[int, list[str]]]
-"""Number of the line in the file, and its cells; the first is the header."""
+INDEX = "index"
+"""Name of a first column without one, as pandas writes the index of a data frame."""
 
 
 @dataclass(frozen=True)
@@ -38,132 +45,185 @@ class Table:
     file: str
     """As findings name it."""
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    lines: Sequence[int]
+    """Where each row stands in its file, counted from 1."""
+    cells: Mapping[str, Sequence[str] | np.ndarray]
+    """By column: text, or float64 [rows] where the file or the reader says that they are numbers."""
     decimal_comma: bool
-    """Numbers may be written `0,5`: so spreadsheets write them where cells are parted by semicolons."""
+    """Numbers may be written `0,5`: so spreadsheets write them where cells are parted by semicolons or tabs."""
+    seconds: frozenset[str] = frozenset()
+    """Columns that the file itself marks as durations; they hold seconds."""
+    written: str = ""
+    """How the file is written, in words."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows as text."""
+        columns = [[str(cell) for cell in self.cells[column]] for column in self.columns]
+        return tuple(
+            Row(line, dict(zip(self.columns, cells, strict=True)))
+            for line, *cells in zip(self.lines, *columns, strict=True)
+        )
 
     def numbers(
         self, column: str, findings: list[Finding], rule: str, missing: Collection[str] = MISSING
     ) -> np.ndarray:
         """float64 [rows] of a column, not a number where the cell is `missing`; cells that are text are one finding."""
-        values = np.full(len(self.rows), np.nan)
-        wrong: list[Row] = []
-        for index, row in enumerate(self.rows):
-            try:
-                values[index] = read_number(row.cells[column], self.decimal_comma, missing)
-            except ValueError:
-                wrong.append(row)
+        cells = self.cells[column]
+        if isinstance(cells, np.ndarray):
+            values, wrong = cells, [int(at) for at in np.flatnonzero(np.isinf(cells))]
+        else:
+            values, wrong = np.full(len(self), np.nan), []
+            for index, cell in enumerate(cells):
+                try:
+                    values[index] = read_number(cell, self.decimal_comma, missing)
+                except ValueError:
+                    wrong.append(index)
         if wrong:
-            cell = wrong[0].cells[column][:40]
-            problem = f"line {wrong[0].line}: {column} is {cell!r}, not a number{and_more(len(wrong))}"
+            at = wrong[0]
+            problem = f"line {self.lines[at]}: {column} is {str(cells[at])[:40]!r}, not a number{and_more(len(wrong))}"
             Report(self.file, findings).error(rule, problem, "correct it, or leave the cell empty: unlabelled")
         return values
 
 
 def read_table(
-    path: Path, root: Path, findings: list[Finding], known: Collection[str] = (), *, gaps: bool = False
+    path: Path,
+    root: Path,
+    findings: list[Finding],
+    known: Collection[str] = (),
+    *,
+    gaps: bool = False,
+    numeric: bool = False,
+    most_columns: int = MOST_COLUMNS,
 ) -> Table | None:
     """A table of a csv, parquet or arff file; nothing, and a finding, where it cannot be used.
 
     known: columns that are found in any case; all others are names of the user's own and stay as written.
     gaps: whether empty lines between the rows mean nothing; where rows are counted, they may not.
+    numeric: whether columns of numbers are wanted as such, which takes a tenth of the memory.
     """
     report = Report(relative(path, root), findings)
     with report:
-        lines, delimiter = _read_lines(path)
-        return _checked(report.file, lines, delimiter, known, gaps=gaps)
+        cells = read_cells(path, most_columns)
+        if isinstance(cells, TypedCells):
+            return _of_types(report.file, cells)
+        return _of_text(report.file, cells, known, gaps=gaps, numeric=numeric, most_columns=most_columns)
     return None
 
 
-def _read_lines(path: Path) -> tuple[_Lines, str]:
-    """The lines of a file, and what parts their cells. Raises `Refusal`."""
-    kind = path.suffix.lower()
-    try:
-        if kind == ".parquet":
-            # As text, parquet is checked by the rules of csv; numbers are written with all their digits.
-            return _csv_lines(_parquet_text(path), ",")
-        # A byte order mark is no part of the first column's name.
-        text = path.read_text(encoding="utf-8-sig")
-        if kind == ".arff":
-            return _arff_lines(text), ","
-        first = text.lstrip("\r\n").partition("\n")[0]
-        return _csv_lines(text, max(_DELIMITERS, key=first.count))
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        raise Refusal("table-encoding", problem, "save it as text with encoding UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise Refusal("table-readable", f"cannot be read ({reason})", "fetch or write it again") from None
-    except csv.Error as error:
-        remedy = "look for a quote that is opened and never closed"
-        raise Refusal("table-readable", f"is not a table ({error})", remedy) from None
+def _of_types(file: str, cells: TypedCells) -> Table:
+    count = len(next(iter(cells.columns.values()), ()))
+    if not count:
+        raise Refusal("table-empty", "has no row", "write a row per entry")
+    return Table(file, tuple(cells.columns), range(1, count + 1), cells.columns, False, cells.seconds, "parquet")
 
 
-def _csv_lines(text: str, delimiter: str) -> tuple[_Lines, str]:
-    # The csv module takes either end of line where the text is not translated.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader], delimiter
-
-
-def _parquet_text(path: Path) -> str:
-    try:
-        return str(pd.read_parquet(path).to_csv(index=False))
-    except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise ValueError(f"not a parquet file: {error}") from None
-
-
-def _arff_lines(text: str) -> _Lines:
-    """Numeric columns of an arff file; text there names the recording, which the name of the file does, too."""
-    import arff  # 70 ms, which commands without such files save
-
-    if not text.strip():
-        return []
-    lines = text.splitlines()
-    try:
-        document = arff.loads(lines)
-    except (arff.ArffException, ValueError, OverflowError) as error:
-        at = getattr(error, "line", 0)
-        reason = str(error).partition(" at line")[0].partition(" in line")[0].rstrip(",")
-        rule = "table-row" if isinstance(error, arff.BadNumericalValue | arff.BadDataFormat) else "table-readable"
-        problem = f"is not arff: {reason}, line {at} is {lines[at - 1][:40]!r}"
-        raise Refusal(rule, problem, "correct the line, or fetch the file again; a csv file is named .csv") from None
-    numeric = [k for k, (_, kind) in enumerate(document["attributes"]) if kind in ("NUMERIC", "REAL", "INTEGER")]
-    begin = next(number for number, line in enumerate(lines, start=1) if line.strip().upper().startswith("@DATA"))
-    places = [n for n, line in enumerate(lines, 1) if n > begin and line.strip() and line.strip()[0] != "%"]
-    rows = [["" if row[k] is None else repr(row[k]) for k in numeric] for row in document["data"]]
-    return [(0, [document["attributes"][k][0] for k in numeric]), *zip(places, rows, strict=True)]
-
-
-def _checked(file: str, lines: _Lines, delimiter: str, known: Collection[str], *, gaps: bool) -> Table:
+def _of_text(
+    file: str, cells: TextCells, known: Collection[str], *, gaps: bool, numeric: bool, most_columns: int
+) -> Table:
     """The table that these lines are. Raises `Refusal` where they are none."""
-    filled = [index for index, (_, cells) in enumerate(lines) if any(cells)]
-    empty = sorted(set(range(filled[-1])) - set(filled)) if filled else []
-    if empty and not gaps:
-        remedy = "rows are counted: take it out, or write `nan` where there is no value"
-        raise Refusal("table-row", f"line {lines[empty[0]][0]} is empty", remedy)
-    lines = [lines[index] for index in filled]
-    if not lines:
+    header = next((cells_ for _, cells_ in cells.lines if any(cells_)), None)
+    if header is None:
         raise Refusal("table-empty", "is empty", "write a header line and a row per entry")
+    check_size(0, len(header), most_columns)
+    reading = _Rows(len(header), gaps=gaps, numeric=numeric, most_columns=most_columns)
+    reading.take(cells.lines)
     # Exports often end every line with a separator.
-    if len(lines[0][1]) > 1 and all(cells[-1] == "" for _, cells in lines):
-        lines = [(line, cells[:-1]) for line, cells in lines]
-    if all(_is_number(cell) for cell in lines[0][1]):
-        problem = f"has no header, it begins with {delimiter.join(lines[0][1])[:40]!r}"
-        raise Refusal("table-header", problem, "put a line with the names of the columns above it")
-    columns = tuple(_column(cell, known) for cell in lines[0][1])
-    twice = sorted({column for column in columns if columns.count(column) > 1 and column})
+    if len(header) > 1 and not header[-1] and reading.last_is_empty:
+        header = header[:-1]
+    if not cells.named:
+        _check_header(header, cells.delimiter)
+    if not header[0] and len(header) > 1 and INDEX not in header:
+        header[0] = INDEX
+    columns = tuple(_column(cell, known) for cell in header)
+    twice = sorted(column for column, count in Counter(columns).items() if count > 1 and column)
     if twice or "" in columns:
         what = f"has column {twice[0]!r} twice" if twice else f"has no name for column {columns.index('') + 1}"
         raise Refusal("table-columns", what, "each column has one name of its own")
-    uneven = [(line, len(cells)) for line, cells in lines[1:] if len(cells) != len(columns)]
-    if uneven:
-        more = and_more(len(uneven), " lines")
-        problem = f"line {uneven[0][0]} has {uneven[0][1]} cells for {len(columns)} columns{more}"
-        raise Refusal("table-row", problem, "give each row a cell for each column; put texts with commas in quotes")
-    rows = tuple(Row(line, dict(zip(columns, cells, strict=True))) for line, cells in lines[1:])
-    if not rows:
-        raise Refusal("table-empty", "has a header and no row", "write a row per entry")
-    return Table(file, columns, rows, decimal_comma=delimiter == ";")
+    reading.check(len(columns))
+    decimal_comma = not cells.named and cells.delimiter != ","
+    parted = {";": "semicolons", "\t": "tabs", ",": "commas"}.get(cells.delimiter, repr(cells.delimiter))
+    written = "arff" if cells.named else f"csv with {parted}"
+    found = dict(zip(columns, reading.columns(), strict=False))  # the last may be that of a closing separator
+    return Table(file, columns, reading.lines, found, decimal_comma, written=written)
+
+
+class _Rows:
+    """The rows below a header, taken in block by block, and by column."""
+
+    def __init__(self, width: int, *, gaps: bool, numeric: bool, most_columns: int) -> None:
+        self.lines: list[int] = []
+        self.last_is_empty = True
+        """Whether the last cell of every row is empty."""
+        self._width, self._gaps, self._numeric, self._most_columns = width, gaps, numeric, most_columns
+        self._uneven: list[tuple[int, int]] = []
+        self._blocks: list[list[np.ndarray | list[str]]] = [[] for _ in range(width)]
+
+    def take(self, lines: Lines) -> None:
+        """Reads all lines. Raises `Refusal` for an empty one between others, and for too many."""
+        empty = None
+        for block in in_blocks(lines):
+            rows = []
+            for line, cells in block:
+                if not any(cells):
+                    empty = empty or line
+                    continue
+                if empty and not self._gaps:
+                    remedy = "rows are counted: take it out, or write `nan` where there is no value"
+                    raise Refusal("table-row", f"line {empty} is empty", remedy)
+                if len(cells) == self._width + 1 and not cells[-1]:
+                    cells = cells[:-1]  # a separator at the end of the row, none at that of the header
+                self.lines.append(line)
+                if len(cells) != self._width:
+                    self._uneven.append((line, len(cells)))
+                    continue
+                self.last_is_empty &= not cells[-1]
+                rows.append(cells)
+            check_size(len(self.lines), self._width, self._most_columns)
+            for into, column in zip(self._blocks, zip(*rows, strict=True), strict=False):
+                into.append(self._numbers(column) if self._numeric else list(column))
+
+    def check(self, columns: int) -> None:
+        """Raises `Refusal` where rows have more or fewer cells than there are columns, or where there is no row."""
+        if self._uneven:
+            line, cells = self._uneven[0]
+            more = and_more(len(self._uneven), " lines")
+            problem = f"line {line} has {cells} cells for {columns} columns{more}"
+            raise Refusal("table-row", problem, "give each row a cell for each column; put texts with commas in quotes")
+        if not self.lines:
+            raise Refusal("table-empty", "has a header and no row", "write a row per entry")
+
+    def columns(self) -> list[np.ndarray | list[str]]:
+        """The cells by column: numbers where all of them are."""
+        found: list[np.ndarray | list[str]] = []
+        for blocks in self._blocks:
+            numbers = [block for block in blocks if isinstance(block, np.ndarray)]
+            if numbers and len(numbers) == len(blocks):
+                found.append(np.concatenate(numbers))
+            else:
+                found.append([str(cell) for block in blocks for cell in block])
+        return found
+
+    @staticmethod
+    def _numbers(cells: Sequence[str]) -> np.ndarray | list[str]:
+        try:
+            values = np.array([float(cell) for cell in cells])
+        except ValueError:
+            return list(cells)
+        # Python reads 1_000 as a number.
+        return list(cells) if any("_" in cell for cell in cells) else values
+
+
+def _check_header(header: Sequence[str], delimiter: str) -> None:
+    """Raises `Refusal` where the first line holds values: taken for names, it would shift all rows by one."""
+    numbers = [cell for cell in header if _is_number(cell)]
+    if numbers or all(cell.lower() in MISSING for cell in header):
+        named = ", and " + repr(numbers[0])[:40] + " names no column" if len(numbers) < len(header) and numbers else ""
+        problem = f"has no header, it begins with {delimiter.join(header)[:40]!r}{named}"
+        raise Refusal("table-header", problem, "put a line with the names of the columns above it; no number is one")
 
 
 def _column(cell: str, known: Collection[str]) -> str:

@@ -1,33 +1,24 @@
 """Labels of the corpus `manifest`: any names and ranges, at the rate of frames, of spans or of whole clips.
 
-A table of labels has a column per target, and says where its rows belong in one of four ways:
-
-    time                seconds from the first frame; a frame takes the nearest row, none further away than one period
-    frame               the frame's number, from 0
-    start, end          seconds; the values hold for the frames that begin in [start, end)
-    none of these       row i is frame i
-
-An .npy file of [frames] or [frames, targets] has its columns in the order of `targets` in manifest.yaml.
+A table of labels has a column per target, and says where its rows belong as `table_places` knows it; `placing` puts
+them on frames. An .npy file of [frames] or [frames, targets] has its columns in the order of manifest.yaml.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from crossfold.datasets.corpora.clips import UNLABELLED, Target
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, has_errors, relative
 from crossfold.datasets.corpora.manifest.paths import MANIFEST
-from crossfold.datasets.corpora.media_checks import TOLERANCE
-from crossfold.datasets.corpora.tables import Table, read_table
-from crossfold.datasets.media.time_axis import TimeAxis
+from crossfold.datasets.corpora.table_places import Places, find_places
+from crossfold.datasets.corpora.tables import read_table
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.yaml_files import parse_yaml, read_yaml_text
-
-PLACES = ("time", "frame", "start", "end")
-_MILLISECONDS = 20  # times that are this many times as long as the clip are not in seconds
 
 
 class _Range(FrozenModel):
@@ -43,24 +34,35 @@ class Declared(FrozenModel):
     """The corpus's own name, for its store and for sweeps; else `manifest`."""
     targets: dict[str, _Range] | None = None
     """Every target with the range its annotators had; else the columns found, in [-1, 1]."""
+    first_frame: Literal[0, 1] | None = None
+    """Whether numbers of frames in tables count from 0 or from 1; else each table has to show it."""
 
 
-def read_declared(root: Path, findings: list[Finding]) -> tuple[str | None, tuple[Target, ...] | None]:
-    """Name and targets that `manifest.yaml` declares; nothing where it is not there."""
+@dataclass(frozen=True)
+class Declaration:
+    """What `manifest.yaml` says; nothing where it is not there."""
+
+    name: str | None = None
+    targets: tuple[Target, ...] | None = None
+    first_frame: int | None = None
+
+
+def read_declared(root: Path, findings: list[Finding]) -> Declaration:
+    """What `manifest.yaml` declares."""
     path = root / "manifest.yaml"
     if not path.is_file():
-        return None, None
+        return Declaration()
     report = Report("manifest.yaml", findings)
     try:
         data = parse_yaml(read_yaml_text(path, "manifest.yaml"), "manifest.yaml", "correct the file")
         declared = Declared.parse({} if data is None else data, "manifest.yaml")
         targets = {name: Target(name, r.low, r.high, r.unit) for name, r in (declared.targets or {}).items()}
-        return declared.name, tuple(targets.values()) or None
+        return Declaration(declared.name, tuple(targets.values()) or None, declared.first_frame)
     except UserError as error:
-        report.error("declared", error.problem, "keys: name; targets: {name: {low, high}}")
+        report.error("declared", error.problem, "keys: name; targets: {name: {low, high}}; first_frame: 0 or 1")
     except ValueError as error:
         report.error("declared", str(error), "give the lower end first")
-    return None, None
+    return Declaration()
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Labels:
     """As findings name it; `manifest.csv` where the clip has no file of labels."""
     columns: Mapping[str, np.ndarray]
     """float64 [rows] per target."""
-    places: Mapping[str, np.ndarray]
-    """float64 [rows] of each of `PLACES` that the table has."""
+    places: Places
+    """Where the rows belong."""
     whole: Mapping[str, float]
     """Values that hold for every frame."""
 
@@ -84,40 +86,24 @@ class Labels:
 
 def read_label_file(
     path: Path, root: Path, declared: Sequence[Target] | None, findings: list[Finding]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns by target, and the places of the rows; both empty where the file is of no use."""
+) -> tuple[dict[str, np.ndarray], Places]:
+    """Columns by target, and the places of the rows; no columns where the file is of no use."""
     found: list[Finding] = []
     columns: dict[str, np.ndarray] = {}
-    places: dict[str, np.ndarray] = {}
+    places = Places()
     with Report(relative(path, root), found):
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             columns = _read_array(path, declared)
-        elif (table := read_table(path, root, found, PLACES)) is not None:
-            places, columns = _placed_columns(table, found)
+        elif (table := read_table(path, root, found, numeric=True)) is not None:
+            places, names = find_places(table, found, "label-place", [target.name for target in declared or ()])
+            if not names:
+                shown = ", ".join(table.columns)[:80]
+                problem = f"has no column of values among {shown}"
+                raise Refusal("label-none", problem, "add one, named after its target, or declare it in manifest.yaml")
+            columns = {c.removeprefix("label:"): table.numbers(c, found, "label-number") for c in names}
+            places = replace(places, said=(table.written, *places.said))
     findings += found
-    return ({}, {}) if has_errors(found) else (columns, places)
-
-
-def _placed_columns(table: Table, findings: list[Finding]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The columns that place the rows, and those that hold values. Raises `Refusal`."""
-    ways = [way for way in (("time",), ("frame",), ("start", "end")) if set(way) & set(table.columns)]
-    if len(ways) > 1 or (ways and not set(ways[0]) <= set(table.columns)):
-        problem = f"places its rows by {', '.join(column for column in table.columns if column in PLACES)}"
-        remedy = "give one of: time; frame; start and end; none of them, with a row per frame"
-        raise Refusal("label-place", problem, remedy)
-    places = {column: _place(table, column, findings) for column in table.columns if column in PLACES}
-    values = [column for column in table.columns if column not in PLACES]
-    if not values:
-        raise Refusal("label-none", "has no column of values", "add one, named after its target")
-    return places, {c.removeprefix("label:"): table.numbers(c, findings, "label-number") for c in values}
-
-
-def _place(table: Table, column: str, findings: list[Finding]) -> np.ndarray:
-    values = table.numbers(column, findings, "label-place")
-    if (empty := np.flatnonzero(np.isnan(values))).size and not findings:
-        problem = f"line {table.rows[empty[0]].line} has no {column}"
-        raise Refusal("label-place", problem, "every row says where it belongs")
-    return values
+    return ({}, Places()) if has_errors(found) else (columns, places)
 
 
 def _read_array(path: Path, declared: Sequence[Target] | None) -> dict[str, np.ndarray]:
@@ -137,107 +123,6 @@ def _read_array(path: Path, declared: Sequence[Target] | None) -> dict[str, np.n
     if np.isinf(array).any():
         raise Refusal("label-array", "has infinite values", "write not-a-number where there is no annotation")
     return {target.name: array[:, t].astype(np.float64) for t, target in enumerate(declared)}
-
-
-def place_labels(labels: Labels, axis: TimeAxis, targets: Sequence[Target], findings: list[Finding]) -> np.ndarray:
-    """float32 [frames, targets] on the frames of a clip, not a number where there is no annotation."""
-    report = Report(labels.file, findings)
-    found = np.full((axis.frames, len(targets)), np.nan)
-    rows = None
-    if labels.columns:
-        with report:
-            rows = _rows_of_frames(labels, axis, report)
-    for t, target in enumerate(targets):
-        if target.name in labels.whole:
-            found[:, t] = labels.whole[target.name]
-        elif target.name in labels.columns and rows is not None:
-            found[:, t] = np.where(rows >= 0, labels.columns[target.name][rows], np.nan)
-        if not target.low <= UNLABELLED <= target.high:
-            found[found[:, t] == UNLABELLED, t] = np.nan  # the mark of Aff-Wild2
-    if np.isnan(found).all() and not any(f.file == labels.file and f.severity == "error" for f in findings):
-        report.warning("label-none", "gives no frame of its clip a value", "the clip is kept, and unused")
-    return found.astype(np.float32)
-
-
-def _rows_of_frames(labels: Labels, axis: TimeAxis, report: Report) -> np.ndarray:
-    """int64 [frames]: the row of each frame, -1 where it has none. Raises `Refusal` where the places make no sense."""
-    if "start" in labels.places:
-        return _rows_of_spans(labels.places["start"], labels.places["end"], axis, report)
-    if "time" in labels.places:
-        return _nearest_rows(labels.places["time"], axis, report)
-    if "frame" in labels.places:
-        return _numbered_rows(labels.places["frame"], axis)
-    rows = len(next(iter(labels.columns.values())))
-    problem = f"has {rows} rows, its clip has {axis.frames} frames"
-    if abs(rows - axis.frames) > TOLERANCE:
-        remedy = "say where each row belongs in a column `time` (seconds), or write a row per frame"
-        raise Refusal("label-length", problem, remedy)
-    if rows != axis.frames:
-        rest = "rows after the last frame are left out" if rows > axis.frames else "the last frames are unlabelled"
-        report.warning("label-length", problem, f"nothing to do: {rest}")
-    index = np.arange(axis.frames)
-    return np.where(index < rows, index, -1)
-
-
-def _rows_of_spans(start: np.ndarray, end: np.ndarray, axis: TimeAxis, report: Report) -> np.ndarray:
-    if (wrong := np.flatnonzero((start < 0) | (end <= start))).size:
-        at = int(wrong[0])
-        problem = f"row {at + 1} spans [{start[at]:g}, {end[at]:g}) s"
-        raise Refusal("label-span", problem, "it needs 0 <= start < end")
-    order = np.argsort(start, kind="stable")  # rows may be in any order
-    if (over := np.flatnonzero(start[order][1:] < end[order][:-1] - 1e-9)).size:
-        first, second = order[over[0]], order[over[0] + 1]
-        problem = f"rows {first + 1} and {second + 1} overlap at {start[second]:g} s"
-        raise Refusal("label-span", problem, "a frame has one value per target; end one span where the next begins")
-    _check_seconds(float(end.max()), axis)
-    late = float(end.max()) - axis.seconds
-    if late > 1:
-        remedy = "nothing to do if the annotators rounded up; what is after the last frame is left out"
-        report.warning("label-length", f"goes on {late:.1f} s after the last frame of its clip", remedy)
-    rows = np.full(axis.frames, -1)
-    for row in range(len(start)):
-        # A frame that begins with a span belongs to it, however its time was rounded.
-        rows[(axis.times >= start[row] - 1e-6) & (axis.times < end[row] - 1e-6)] = row
-    return rows
-
-
-def _nearest_rows(times: np.ndarray, axis: TimeAxis, report: Report) -> np.ndarray:
-    if (back := np.flatnonzero(np.diff(times) <= 0)).size or times[0] < 0:
-        at = int(back[0]) + 1 if back.size else 0
-        remedy = "times begin at 0 or later and rise from row to row"
-        raise Refusal("label-time", f"row {at + 1} is at {times[at]:g} s", remedy)
-    if len(times) == 1:
-        problem = "has one time stamp, which does not say how long it holds"
-        raise Refusal("label-time", problem, "give `start` and `end` instead")
-    _check_seconds(float(times[-1]), axis)
-    period = max(float(np.median(np.diff(times))), 1 / axis.fps)  # a gap in the table does not lengthen it
-    gap = float(times[-1]) - axis.seconds
-    if abs(gap) > max(1.0, 2 * period):
-        problem = f"goes on {gap:.1f} s after" if gap > 0 else f"ends {-gap:.1f} s before"
-        remedy = "check that labels and media are of one cut; frames without a label near by are unlabelled"
-        report.warning("label-length", f"{problem} the last frame of its clip", remedy)
-    right = np.clip(np.searchsorted(times, axis.times), 1, len(times) - 1)
-    rows = np.where(axis.times - times[right - 1] <= times[right] - axis.times, right - 1, right)
-    return np.where(np.abs(times[rows] - axis.times) <= period + 1e-9, rows, -1)
-
-
-def _numbered_rows(numbers: np.ndarray, axis: TimeAxis) -> np.ndarray:
-    wrong = np.flatnonzero((numbers != np.rint(numbers)) | (numbers < 0) | (numbers >= axis.frames))
-    if wrong.size:
-        at = int(wrong[0])
-        problem = f"row {at + 1} is of frame {numbers[at]:g}; its clip has frames 0 to {axis.frames - 1}"
-        raise Refusal("label-frame", problem, "frames count from 0, in whole numbers")
-    if len(np.unique(numbers)) < len(numbers):
-        raise Refusal("label-frame", "names a frame twice", "a frame has one value per target")
-    rows = np.full(axis.frames, -1)
-    rows[numbers.astype(np.int64)] = np.arange(len(numbers))
-    return rows
-
-
-def _check_seconds(last: float, axis: TimeAxis) -> None:
-    if last > _MILLISECONDS * max(axis.seconds, 1):
-        problem = f"ends at {last:g}, its clip lasts {axis.seconds:.1f} s"
-        raise Refusal("label-time", problem, "write times in seconds")
 
 
 def settle_targets(
@@ -286,6 +171,10 @@ def _check_range(target: Target, read: Sequence[Labels], declared: bool, finding
     elif outside:
         low, high = min(v.min() for _, v in found), max(v.max() for _, v in found)
         problem = f"{target.name} goes from {low:g} to {high:g}, outside [-1, 1], which holds where none is declared"
-        remedy = f"write manifest.yaml with `targets: {{{target.name}: {{low: {low:g}, high: {high:g}}}}}`"
-        report = Report(outside[0][0], findings)
-        report.error("label-range", problem, f"{remedy} and the true ends of its scale")
+        scale = f"{target.name}: {{low: {low:g}, high: {high:g}}}"
+        remedy = f"write manifest.yaml with `targets: {{{scale}}}` and the true ends of its scale"
+        steps = np.diff(found[0][1])
+        if len(steps) > 2 and (steps > 0).all() and np.ptp(steps) <= 0.5 * np.median(steps):
+            problem += "; it rises evenly from row to row, as times and numbers of frames do"
+            remedy = f"if it is one, name it `time` (seconds), `time_ms` or `frame`; else {remedy}"
+        Report(outside[0][0], findings).error("label-range", problem, remedy)

@@ -33,22 +33,25 @@ from crossfold.datasets.corpora.findings import Finding, Report, has_errors, rel
 from crossfold.datasets.corpora.manifest.features import (
     SUFFIXES,
     FeatureFiles,
+    FeatureRow,
     check_shapes,
     check_width,
     modalities_of_file,
 )
 from crossfold.datasets.corpora.manifest.labels import (
+    Declaration,
     Labels,
-    place_labels,
     read_declared,
     read_label_file,
     settle_targets,
 )
 from crossfold.datasets.corpora.manifest.media import MediaFiles, inspect_media
 from crossfold.datasets.corpora.manifest.paths import MANIFEST, hint_of, locate, unknown_columns
+from crossfold.datasets.corpora.manifest.placing import place_labels
 from crossfold.datasets.corpora.manifest.splits import Side, check_sides, folds_of
 from crossfold.datasets.corpora.media_checks import check_transcript
 from crossfold.datasets.corpora.registry import CORPORA, EMBEDDED, Corpus, FeatureClip, Inspection
+from crossfold.datasets.corpora.table_places import Places, note_meanings
 from crossfold.datasets.corpora.tables import Row, Table, read_number, read_table
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.cell import MODALITIES
@@ -78,24 +81,26 @@ def inspect_manifest(root: Path, *, deep: bool) -> Inspection:
     """Clips and findings of a folder with a manifest; `deep` also reads every crop."""
     root = root.resolve()
     findings: list[Finding] = []
-    name, declared = read_declared(root, findings)
-    corpus = _corpus_name(name, root, findings)
+    declared = read_declared(root, findings)
+    corpus = _corpus_name(declared.name, root, findings)
     table = _read_manifest(root, Report(MANIFEST, findings))
     if table is None:
         return Inspection(corpus, [], tuple(findings))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        entries = list(pool.map(lambda row: _read_entry(row, table, root, declared), table.rows))
+        entries = list(pool.map(lambda row: _read_entry(row, table, root, declared.targets), table.rows))
         spans = read_spans(root, findings)
         for entry in entries:
             entry.spans = tuple(spans.get(entry.side.clip, ()))
-        targets = settle_targets(declared, [entry.labels for entry in entries], findings)
+        targets = settle_targets(declared.targets, [entry.labels for entry in entries], findings)
         check_sides([entry.side for entry in entries], table.columns, Report(MANIFEST, findings))
         _check_kinds(entries, Report(MANIFEST, findings))
+        _note_tables(entries, findings)
+        first = _first_frame(entries, declared)
         clips: list[MediaClip] | list[FeatureClip]
         if any(entry.features for entry in entries):
-            clips = _feature_clips(entries, root, targets)
+            clips = _feature_clips(entries, root, targets, declared)
         else:
-            found = pool.map(lambda entry: _media_clip(entry, root, targets, deep=deep), entries)
+            found = pool.map(lambda entry: _media_clip(entry, root, targets, first, deep=deep), entries)
             clips = sorted((clip for clip in found if clip is not None), key=lambda clip: clip.info.name)
             _check_modalities(clips, Report(MANIFEST, findings))
     findings += [finding for entry in entries for finding in entry.findings]
@@ -163,7 +168,7 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
     subject, partition, fold = (cells.get(column, "") for column in ("subject", "partition", "fold"))
     side = Side(line=row.line, clip=name, video=video, subject=subject, partition=partition, fold=fold)
     file = path("labels")
-    columns, places = read_label_file(file, root, declared, findings) if file is not None else ({}, {})
+    columns, places = read_label_file(file, root, declared, findings) if file is not None else ({}, Places())
     whole = _whole_values(row, table, columns, report)
     labels = Labels(relative(file, root) if file is not None else MANIFEST, columns, places, whole)
     return _Entry(side, media, path("transcript"), features, labels, findings)
@@ -189,7 +194,7 @@ def _feature_files(
     for column, path in given.items():
         if path is None:
             continue
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             problem = f"line {row.line}: {column} {row.cells[column]!r} is no {', '.join(SUFFIXES)} file"
             report.error("features-kind", problem, "write the features as one of these")
         elif column != "features":
@@ -250,15 +255,34 @@ def _info(side: Side, axis: TimeAxis) -> ClipInfo:
     return ClipInfo(name=name, video=video, subject=subject, partition=part, fps=axis.fps, frames=axis.frames)
 
 
-def _place(entry: _Entry, axis: TimeAxis, targets: Sequence[Target]) -> np.ndarray:
+def _note_tables(entries: Sequence[_Entry], findings: list[Finding]) -> None:
+    """What the columns of tables of labels were taken for, once for each way in which they are written."""
+    taken = [
+        (entry.labels.file, "; ".join((*entry.labels.places.said, f"targets: {', '.join(entry.labels.columns)}")))
+        for entry in entries
+        if entry.labels.places.said
+    ]
+    note_meanings("labels", taken, findings)
+
+
+def _first_frame(entries: Sequence[_Entry], declared: Declaration) -> int | None:
+    """The number of the first frame in tables of labels: as declared, or 0 where any of them has a frame 0."""
+    places = [entry.labels.places for entry in entries]
+    zero = any(place.way == "frame" and place.first.size and place.first.min() == 0 for place in places)
+    return 0 if declared.first_frame is None and zero else declared.first_frame
+
+
+def _place(entry: _Entry, axis: TimeAxis, targets: Sequence[Target], first: int | None) -> np.ndarray:
     found: list[Finding] = []
-    labels = place_labels(entry.labels, axis, targets, found)
+    labels = place_labels(entry.labels, axis, targets, found, first)
     # A test part has no labels where its owners keep them.
     entry.findings += [f for f in found if not (entry.side.part == "test" and f.rule == "label-none")]
     return labels
 
 
-def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: bool) -> MediaClip | None:
+def _media_clip(
+    entry: _Entry, root: Path, targets: Sequence[Target], first: int | None, *, deep: bool
+) -> MediaClip | None:
     files = entry.media
     if not (files.video or files.audio or files.crops):
         return None
@@ -268,7 +292,7 @@ def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: b
     entry.findings += found
     if media is None:
         return None
-    labels = _place(entry, media.axis, targets)
+    labels = _place(entry, media.axis, targets, first)
     if entry.transcript is not None:
         entry.findings += check_transcript(entry.transcript, media.axis.seconds, root)
     if has_errors(entry.findings):
@@ -280,13 +304,17 @@ def _media_clip(entry: _Entry, root: Path, targets: Sequence[Target], *, deep: b
     )
 
 
-def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Target]) -> list[FeatureClip]:
+def _feature_clips(
+    entries: Sequence[_Entry], root: Path, targets: Sequence[Target], declared: Declaration
+) -> list[FeatureClip]:
+    origin = _first_frame(entries, declared)
     first: dict[str, tuple[int, str]] = {}
     lengths: dict[str, int] = {}
     usable = [entry for entry in entries if entry.features]
     for entry in usable:
         clip = entry.side.clip
-        shapes = check_shapes(clip, entry.features, root, entry.media.line, entry.findings)
+        row = FeatureRow(clip, entry.features, entry.media.line, entry.media.rate, declared.first_frame)
+        shapes = check_shapes(row, root, entry.findings)
         for modality, (lengths[clip], width) in shapes.items():
             report = Report(relative(entry.features[modality], root), entry.findings)
             check_width(modality, width, first, clip, report)
@@ -300,10 +328,10 @@ def _feature_clips(entries: Sequence[_Entry], root: Path, targets: Sequence[Targ
             Report(MANIFEST, entry.findings).error("rate", f"line {entry.media.line}: no rate", remedy)
             continue
         axis = TimeAxis(np.arange(lengths[entry.side.clip]) / entry.media.rate, entry.media.rate)
-        labels = _place(entry, axis, targets)
+        labels = _place(entry, axis, targets, origin)
         if not has_errors(entry.findings):
             info = _info(entry.side, axis)
-            brought = FeatureFiles(entry.features, widths, labels, entry.spans)
+            brought = FeatureFiles(entry.features, widths, labels, entry.spans, entry.media.rate, declared.first_frame)
             clips.append(FeatureClip(info, functools.partial(brought.read, info)))
     return sorted(clips, key=lambda clip: clip.info.name)
 

@@ -1,0 +1,216 @@
+"""Tables as tools write them: each row of each goes to its frame, or the table is refused with a reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crossfold.datasets.corpora.manifest.reader import inspect_manifest
+from tests.support.media import assert_readable
+
+FRAMES, RATE = 40, 4.0
+LEVEL = np.round(np.sin(np.arange(FRAMES) / 7), 4)
+"""The right label, and the right first feature, of every frame."""
+FRAME = np.arange(FRAMES)
+ARFF = "@relation x\n@attribute name string\n@attribute frameTime numeric\n@attribute v numeric\n@data\n"
+ALL = pd.DataFrame({"v": LEVEL})
+SHUFFLED = np.random.default_rng(3).permutation(FRAMES)
+
+
+def write_corpus(root: Path, labels=None, features=None) -> Path:
+    """Two clips of features at 4 frames per second; the labels or the features of both are what is given."""
+    for folder in ("f", "l"):
+        (root / folder).mkdir(parents=True)
+    label_suffix = labels[0] if labels else ".csv"
+    feature_suffix = features[0] if features else ".npy"
+    rows = ["clip,subject,partition,visual_features,labels,rate"]
+    for clip, part in (("a", "train"), ("b", "validation")):
+        (labels[1] if labels else put(ALL.to_csv(index=False)))(root / f"l/{clip}{label_suffix}")
+        (features[1] if features else lambda path: np.save(path, np.c_[LEVEL, FRAME + 1.0]))(
+            root / f"f/{clip}{feature_suffix}"
+        )
+        rows.append(f"{clip},s{clip},{part},f/{clip}{feature_suffix},l/{clip}{label_suffix},{RATE:g}")
+    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def put(text: str):
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def parquet(table: pd.DataFrame):
+    return ".parquet", table.to_parquet
+
+
+def csv(table: pd.DataFrame, **options):
+    return ".csv", put(table.to_csv(index=options.pop("index", False), **options))
+
+
+def spans(unit: float = 1.0, **names) -> pd.DataFrame:
+    return pd.DataFrame({"start": FRAME / RATE * unit, "end": (FRAME + 1) / RATE * unit, "v": LEVEL}).rename(
+        columns=names
+    )
+
+
+def by(column: str, values, **more) -> pd.DataFrame:
+    return pd.DataFrame({column: values, "v": LEVEL, **more})
+
+
+SECONDS, CLOCK = FRAME / RATE, pd.to_timedelta(FRAME / RATE, unit="s")
+INDEXED = pd.DataFrame(
+    {"v": LEVEL},
+    index=pd.MultiIndex.from_arrays(
+        [["a.wav"] * FRAMES, CLOCK, CLOCK + pd.Timedelta("250ms")], names=["file", "start", "end"]
+    ),
+)
+LABELS = {
+    "row by row": csv(ALL),
+    "seconds": csv(by("time", SECONDS)),
+    "seconds, shuffled": csv(by("time", SECONDS).iloc[SHUFFLED]),
+    "MuSe: milliseconds, segment": csv(by("timestamp", FRAME * 250, segment_id=1)),
+    "openSMILE: frameTime, semicolons": csv(by("frameTime", SECONDS, name="'unknown'"), sep=";"),
+    "Time (s)": csv(by("Time (s)", SECONDS)),
+    "time_ms": csv(by("time_ms", FRAME * 250)),
+    "TimestampMs": csv(by("TimestampMs", FRAME * 250)),
+    "time [us]": csv(by("time [us]", FRAME * 250_000)),
+    "seconds as a name": csv(by("seconds", SECONDS)),
+    "durations of pandas": csv(by("time", CLOCK.astype(str))),
+    "clock times": csv(by("t", [f"00:00:{s:06.3f}" for s in SECONDS])),
+    "durations in parquet": parquet(by("time", CLOCK)),
+    "index of durations": parquet(ALL.set_index(pd.Index(CLOCK, name="time"))),
+    "index of frames, shuffled": parquet(ALL.set_index(pd.Index(FRAME, name="frame")).iloc[SHUFFLED]),
+    "index without a name, shuffled": parquet(ALL.iloc[SHUFFLED]),
+    "index without a name in csv": csv(ALL.iloc[SHUFFLED], index=True),
+    "audformat, parquet": parquet(INDEXED),
+    "audformat, csv": csv(INDEXED, index=True),
+    "frames from 0": csv(by("frame", FRAME).iloc[SHUFFLED]),
+    "frames from 1": csv(by("Frame_ID", FRAME + 1).iloc[SHUFFLED]),
+    "frame and time": csv(by("frame", FRAME + 1, timestamp=SECONDS, confidence=0.98, success=1)),
+    "spans": csv(spans()),
+    "spans of ELAN": csv(spans(start="Begin Time - ss.msec", end="End Time - ss.msec"), sep="\t"),
+    "spans of Praat": csv(spans(start="tmin", end="tmax", v="v")),
+    "spans in ms": csv(spans(1000, start="start_ms", end="end_ms")),
+    "onset and duration": csv(by("onset", SECONDS, duration=0.25)),
+    "decimal commas and semicolons": csv(by("time", SECONDS), sep=";", decimal=","),
+    "decimal commas and tabs": csv(by("time", SECONDS), sep="\t", decimal=","),
+    "separator at every end": (".csv", put(by("time", SECONDS).to_csv(index=False, sep=";").replace("\n", ";\n"))),
+    "separator at the ends of rows": (
+        ".csv",
+        put(by("time", SECONDS).to_csv(index=False, sep=";").replace("\n", ";\n").replace("v;", "v", 1)),
+    ),
+    "hint of a spreadsheet": (".csv", put("sep=;\n" + by("time", SECONDS).to_csv(index=False, sep=";"))),
+    "header of numpy.savetxt": (".csv", put("# " + by("time", SECONDS).to_csv(index=False))),
+    "byte order mark, Windows ends": (".csv", put("\ufeff" + ALL.to_csv(index=False, lineterminator="\r\n"))),
+    "names of rows that are text": csv(by("file", ["a.wav"] * FRAMES, time=SECONDS)),
+    "arff": (".arff", put(ARFF + "".join(f"'unknown',{t},{v}\n" for t, v in zip(SECONDS, LEVEL, strict=True)))),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_reach_their_frames(tmp_path, kind):
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", LABELS[kind]), deep=True)
+    assert [f for f in inspection.findings if f.severity == "error"] == []
+    assert [target.name for target in inspection.targets] == ["v"]
+    for clip in inspection.clips:
+        np.testing.assert_allclose(clip.read().labels[:, 0], LEVEL, atol=1e-6)
+    assert any(f.rule == "table-meaning" for f in inspection.findings)
+    assert_readable(inspection.findings, tmp_path)
+
+
+def test_labels_that_lack_the_first_frames_stay_where_they_are(tmp_path):
+    table = by("frame", FRAME).query("frame >= 4").set_index("frame")
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", parquet(table)), deep=True)
+    right = np.where(FRAME >= 4, LEVEL, np.nan)
+    for clip in inspection.clips:
+        np.testing.assert_allclose(clip.read().labels[:, 0], right, atol=1e-6)
+
+
+REFUSED = {
+    "no header": (".csv", put("".join(f"{v}\n" for v in LEVEL))),
+    "no header, two columns": (".csv", put("".join(f"{t},{v}\n" for t, v in zip(SECONDS, LEVEL, strict=True)))),
+    "no header, gap first": (".csv", put("nan\n" + "0.1\n" * 39)),
+    "no header, names first": (".csv", put("".join(f"a.wav,{t},{v}\n" for t, v in zip(SECONDS, LEVEL, strict=True)))),
+    "no header, decimal commas": (".csv", put("0,0;0,5\n" + "0,1;0,5\n" * 39)),
+    "frames from 0 or from 1": csv(by("frame", FRAME + 1).head(38)),
+    "frames in the column of time": csv(by("time", FRAME)),
+    "dates": csv(by("timestamp", pd.date_range("2024-01-31", periods=FRAMES, freq="250ms"))),
+    "dates as numbers": csv(by("frame", 20240131123000 + FRAME)),
+    "seconds since 1970": csv(by("timestamp", 1706702400 + SECONDS)),
+    "two times": csv(by("time", SECONDS, timestamp=SECONDS)),
+    "two faces per frame": csv(by("frame", FRAME // 2, face_id=FRAME % 2)),
+    "part of a frame": csv(by("frame", FRAME + 0.5)),
+    "misspelt": csv(by("tiem", SECONDS)),
+    "a clock of no known name": csv(by("Zeit", FRAME * 250)),
+    "parquet with dates": parquet(by("time", pd.date_range("2024-01-31", periods=FRAMES, freq="250ms"))),
+    "index of another table": parquet(ALL.set_index(pd.Index(FRAME + 5000))),
+    "whole corpus in one table": csv(pd.concat([by("time", SECONDS)] * 2)),
+    "a cell of two million characters": (".csv", put("v\n" + "1" * 2_000_000 + "\n")),
+    "columns without end": (".csv", put(",".join(f"c{i}" for i in range(100_000)) + "\n")),
+    "nothing but a clock": csv(pd.DataFrame({"time": SECONDS})),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_labels_without_a_sure_place_are_refused(tmp_path, kind):
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", REFUSED[kind]), deep=True)
+    assert any(f.severity == "error" and f.file.startswith("l/a") for f in inspection.findings)
+    assert_readable(inspection.findings, tmp_path)
+
+
+WIDE = pd.DataFrame({"AU01": LEVEL, "AU02": FRAME + 1.0})
+FEATURES = {
+    "frame, shuffled": parquet(WIDE.assign(frame=FRAME).iloc[SHUFFLED]),
+    "index of frames, shuffled": parquet(WIDE.set_index(pd.Index(FRAME, name="frame")).iloc[SHUFFLED]),
+    "index without a name, shuffled": parquet(WIDE.iloc[SHUFFLED]),
+    "OpenFace": csv(
+        pd.concat(
+            [
+                pd.DataFrame(
+                    {"frame": FRAME + 1, " face_id": 0, " timestamp": SECONDS, " confidence": 0.98, " success": 1}
+                ),
+                WIDE.add_prefix(" "),
+            ],
+            axis=1,
+        ).iloc[SHUFFLED]
+    ),
+    "openSMILE": csv(pd.concat([pd.DataFrame({"name": "'x'", "frameTime": SECONDS}), WIDE], axis=1), sep=";"),
+    "MuSe": csv(pd.concat([pd.DataFrame({"timestamp": FRAME * 250, "segment_id": 1}), WIDE], axis=1)),
+    "py-feat": csv(pd.concat([WIDE, pd.DataFrame({"input": "a.mp4", "frame": FRAME, "approx_time": "00:00"})], axis=1)),
+    "audformat": parquet(WIDE.set_index(INDEXED.index).iloc[SHUFFLED]),
+    "stamped in the middle": parquet(WIDE.assign(time=SECONDS + 0.5 / RATE)),
+}
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_reach_their_frames(tmp_path, kind):
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=FEATURES[kind]), deep=True)
+    assert [f for f in inspection.findings if f.severity == "error"] == []
+    for clip in inspection.clips:
+        np.testing.assert_allclose(clip.read().features["visual"], np.c_[LEVEL, FRAME + 1.0], atol=1e-6)
+
+
+def test_frames_that_a_table_of_features_lacks_are_absent(tmp_path):
+    table = WIDE.assign(frame=FRAME).query("frame not in (3, 17)").iloc[::-1]
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=parquet(table)), deep=True)
+    arrays = inspection.clips[0].read()
+    assert np.flatnonzero(~arrays.present["visual"]).tolist() == [3, 17]
+    np.testing.assert_allclose(arrays.features["visual"][arrays.present["visual"], 1], np.delete(FRAME + 1.0, [3, 17]))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        WIDE.assign(frame=FRAME + 1),
+        WIDE.assign(frame=FRAME // 2),
+        WIDE.assign(time=FRAME * 0.5),
+        WIDE.assign(frame=FRAME + 0.5),
+        WIDE.assign(frame=20240131123000 + FRAME),
+        WIDE.assign(frame=FRAME, time=-SECONDS),
+        WIDE.assign(label="happy"),
+    ],
+    ids=["0 or 1", "twice", "another rate", "half a frame", "dates", "contradiction", "text"],
+)
+def test_features_without_a_sure_place_are_refused(tmp_path, table):
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=parquet(table)), deep=True)
+    assert ("f/a.parquet", "features-readable") in [(f.file, f.rule) for f in inspection.findings]
