@@ -6,7 +6,7 @@ the additive map of the first release is another system. [A3] L is fixed by the 
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttentionParams
 from crossfold.fusion_models.blocks.readout import LastReadout
-from crossfold.fusion_models.blocks.recursion import RELEASED_JOINT, single_joint_attention
+from crossfold.fusion_models.blocks.recursion import RELEASED_JOINT, InputParams, single_joint_attention
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import ModalityParams, System, combined
 
@@ -24,7 +24,7 @@ JCA = register(
         source="001 eqs 1-6",
         equations=EQUATIONS,
         bibtex=citation("praveen2022jca"),
-        params=combined("JCAParams", JointAttentionParams, ModalityParams, released=RELEASED_JOINT),
+        params=combined("JCAParams", JointAttentionParams, ModalityParams, InputParams, released=RELEASED_JOINT),
         released=RELEASED_JOINT,
         attend=single_joint_attention,
         readout=lambda params, widths, steps: LastReadout(widths),

@@ -25,6 +25,8 @@ class AdditiveParams(FrozenModel):
     """A4; the first JCA has the plain concatenation."""
     gain: float = Field(0.01, gt=0)
     """Gain of the Xavier initialisation of W_h, as in `jca`."""
+    attention_bias: bool = False
+    """A bias after each of W_j, W_a, W_c and W_h; not in the cited paper. It is zero before training."""
 
 
 JCA_ADDITIVE = register(
@@ -42,7 +44,10 @@ Z = [X_att,a ; X_att,v]""",
         params=combined("JCAAdditiveParams", AdditiveParams, ModalityParams),
         attend=lambda params, widths, frames: Recursion(
             lambda: JointAttention(
-                JointAttentionParams(joint=params.joint, gain=params.gain), widths, frames, additive=params.hidden
+                JointAttentionParams(joint=params.joint, gain=params.gain, attention_bias=params.attention_bias),
+                widths,
+                frames,
+                additive=params.hidden,
             ),
             1,
         ),

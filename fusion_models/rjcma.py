@@ -1,7 +1,7 @@
 """RJCMA: recursive joint cross-modal attention over audio, visual and text (002 eqs 1-14).
 
 RJCA with a third modality: without text it is `rjca`. Departs from print: [A5] own weights per iteration;
-[A6] M = 3 as printed, 2 as released. `variant: released` is G4a: the FC of J is unused, feature axis.
+[A6] M = 3 as printed, 2 as released. `variant: released` is G4a and G8.
 """
 
 from crossfold.fusion_models.blocks.readout import LastReadout
@@ -9,7 +9,8 @@ from crossfold.fusion_models.blocks.recursion import JOINT_PARTS, RELEASED_JOINT
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System, combined
 
-RELEASED = (*RELEASED_JOINT, ("joint", "concat"), ("iterations", 2))
+RELEASED = (*RELEASED_JOINT, ("input_norm", "none"), ("joint", "concat"), ("iterations", 2))
+"""G4a: the code of 002 does not normalise its features, and its FC of J reaches nothing."""
 
 RJCMA = register(
     System(

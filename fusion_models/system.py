@@ -113,6 +113,15 @@ class System:
     context: Callable[[Any], float | None] = lambda params: None
     """params -> number of past frames that a row of Z depends on; None if it depends on future ones too."""
 
+    def resolved(self, params: Mapping[str, Any]) -> FrozenModel:
+        """The parameters that a cell holds. Those that were added since it was made take their printed defaults.
+
+        Raises `UserError` for parameters that this version does not have.
+        """
+        # What `variant: released` set is in the cell, as far as it was known then.
+        dropped = "variant" if self.released else None
+        return self.params.parse({k: v for k, v in params.items() if k != dropped}, f"parameters of {self.name}")
+
     def modalities_for(self, params: FrozenModel) -> tuple[str, ...]:
         """The modalities under these parameters, in canonical order."""
         if "modalities" not in type(params).model_fields:

@@ -4,6 +4,8 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.cell import PROTOCOL, Cell
@@ -49,19 +51,57 @@ def _cells_of(launched: dict[str, Any], workspace: Workspace) -> tuple[Cell, ...
     return prepare_cells(Sweep.parse(launched["sweep"], f"{launched['name']}.json"), workspace).plan.cells
 
 
-def remember_sweep(prepared: Prepared, workspace: Workspace) -> None:
+@dataclass(frozen=True)
+class Earlier:
+    """What a sweep asked for under earlier protocols."""
+
+    protocol: int
+    planned: int = 0
+    """Cells that the last launch asked for, if it was under an earlier protocol."""
+    finished: tuple[str, ...] = ()
+    """All cells of earlier protocols that the workspace has of the sweep; it keeps them."""
+
+
+def earlier_cells(prepared: Prepared, workspace: Workspace) -> tuple[Cell, ...]:
+    """The finished cells that a sweep asked for under earlier protocols."""
+    found = _earlier(_last_launch(prepared, workspace), prepared)
+    return tuple(workspace.read_exactly(cell_id).cell for cell_id in found.finished)
+
+
+def remember_sweep(prepared: Prepared, workspace: Workspace) -> Earlier:
     """Writes what the sweep asks for, from which reports take the N of n/N and `status` the names.
 
-    A launch narrowed by `--set` adds cells to what the sweep asked for before, and removes none.
+    A launch narrowed by `--set` adds cells to what the sweep asked for before, and removes none. Cells of an earlier
+    protocol are asked for no more; those that have finished stay in the file as `earlier`. Returns what there was.
     """
-    path = path_inside(workspace.paths.sweeps, f"{prepared.sweep.name}.json")
-    asked = _asked(prepared)
-    if prepared.narrowed and path.is_file():
-        before = json.loads(path.read_text())
-        if (before["store"], before.get("recipe")) == (asked["store"], asked["recipe"]):
-            both = list(dict.fromkeys([*before["cells"], *asked["cells"]]))
-            asked |= {"cells": both, "labels": before["labels"] | asked["labels"], "sweep": before["sweep"]}
-    write_json(path, asked)
+    before = _last_launch(prepared, workspace)
+    found, asked = _earlier(before, prepared), _asked(prepared)
+    if prepared.narrowed and all(before.get(key) == asked[key] for key in ("store", "recipe", "protocol")):
+        both = list(dict.fromkeys([*before["cells"], *asked["cells"]]))
+        asked |= {"cells": both, "labels": before["labels"] | asked["labels"], "sweep": before["sweep"]}
+    if found.finished:
+        asked["earlier"] = list(found.finished)
+    write_json(_file_of(prepared, workspace), asked)
+    return found
+
+
+def _file_of(prepared: Prepared, workspace: Workspace) -> Path:
+    return path_inside(workspace.paths.sweeps, f"{prepared.sweep.name}.json")
+
+
+def _last_launch(prepared: Prepared, workspace: Workspace) -> dict[str, Any]:
+    """The file of a sweep as it was last launched; empty if it never was."""
+    path = _file_of(prepared, workspace)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _earlier(before: dict[str, Any], prepared: Prepared) -> Earlier:
+    protocol = before.get("protocol", PROTOCOL)
+    if before.get("store") != prepared.store.content_hash:
+        return Earlier(protocol)
+    planned = before["cells"] if protocol < PROTOCOL else []
+    known = (*before.get("earlier", ()), *planned)
+    return Earlier(protocol, len(planned), tuple(cell_id for cell_id in known if cell_id in prepared.finished))
 
 
 def variant_names(cells: Sequence[Cell]) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """What users of commit ed74c6d own goes on working: workspace, sweeps, MLflow store, plug-ins, entry points.
 
+Its cells are of protocol 2. They stay what they are: reports show them under that label, and a resumed sweep says how
+many of its cells it computes again under today's protocol, and why.
+
 `fixtures/workspace-ed74c6d.tar.xz` was made by that commit: seven finished cells of three sweeps, one cell that was
 stopped after epoch 11, and the leaderboard as it was reported then.
 """
@@ -16,6 +19,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from crossfold.fusion_models.catalogue import find_system
+from crossfold.platform.core.cell import PROTOCOL, changes_since
+from crossfold.platform.core.hashing import canonical_json
 from tests.support.paths import ROOT
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -45,16 +51,40 @@ def runs_of(workspace, store="mlflow.db"):
     return found
 
 
+def then(cell, labels):
+    """A planned cell as that commit planned it: with the parameters, protocol and revision of then."""
+    (params,) = {
+        canonical_json(label["params"]): label["params"] for label in labels if label["system"] == cell.system
+    }.values()
+    return cell.model_copy(update={"params": params, "protocol": 2, "revision": 1})
+
+
 @pytest.mark.parametrize("name", ["old", "interrupted", "stopped"])
 def test_a_sweep_plans_the_cells_that_it_planned_then(lab, name):
+    """But for protocol, revision and parameters that were added: what a sweep and a recipe say has not changed."""
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.workspace.workspace import Workspace
     from crossfold.sweeps.plan import expand
     from crossfold.sweeps.sweep_files import load
 
+    launched = json.loads((lab / "ws" / "sweeps" / f"{name}.json").read_text())
     store = FeatureStore(Workspace(lab / "ws").find_store("synthetic"))
-    cells = [cell.cell_id for cell in expand(load(str(lab / f"{name}.yaml")), store).cells]
-    assert cells == json.loads((lab / "ws" / "sweeps" / f"{name}.json").read_text())["cells"]
+    cells = expand(load(str(lab / f"{name}.yaml")), store).cells
+    assert [then(cell, launched["labels"].values()).cell_id for cell in cells] == launched["cells"]
+    assert {cell.protocol for cell in cells} == {PROTOCOL}
+
+
+def test_the_cells_of_then_have_the_ids_that_they_had(lab):
+    """Fields of recipes and parameters of systems that were added since change no identity."""
+    from crossfold.platform.workspace.workspace import Workspace
+
+    records = list(Workspace(lab / "ws").records())
+    assert len(records) == 7
+    for record in records:
+        assert record.cell.cell_id == record.cell_id
+        assert record.cell.protocol == 2
+        resolved = find_system(record.cell.system).resolved(record.cell.params).model_dump(mode="json")
+        assert record.cell.params.items() <= resolved.items()
 
 
 def test_the_store_of_then_has_the_hash_that_its_files_have_today(lab):
@@ -99,38 +129,50 @@ def test_the_report_has_the_numbers_that_it_had_then(lab, crossfold):
     assert {k: found.get(k) for k in expected} == expected
 
 
-def test_nothing_that_was_finished_runs_again(lab, crossfold):
+def test_a_resumed_sweep_says_what_it_computes_again_and_why(lab, crossfold):
     before = files_of(lab / "ws")
     code, said, error = crossfold("run", lab / "old.yaml", "-w", lab / "ws", "--workers", 0)
     assert code == 0, error
+    said = " ".join(said.split())
+    assert f"6 cells were planned under protocol 2, 6 of them finished. Today's protocol is {PROTOCOL}" in said
+    assert changes_since(2) in said
+    assert "So 6 cells are computed under protocol 3" in said
+    assert "6 cells, 0 done, 6 to run" in said
+    after = files_of(lab / "ws")
+    assert before.items() <= after.items()
+    assert len({path.parts[1] for path in after}) == len({path.parts[1] for path in before}) + 6
+    code, said, error = crossfold("run", lab / "old.yaml", "-w", lab / "ws", "--workers", 0)
+    assert code == 0, error
     assert "all 6 cells are done; nothing to run" in said
-    assert files_of(lab / "ws") == before
+    assert "protocol" not in said
+    assert files_of(lab / "ws") == after
+    # Both protocols are reported, each with its own label and cells.
+    code, _, error = crossfold("report", "-w", lab / "ws", "--format", "csv", "--out", lab / "out")
+    assert code == 0, error
+    rows = pd.concat(pd.read_csv(path) for path in (lab / "out").glob("leaderboard*.csv"))
+    assert set(rows["protocol"]) == {2, PROTOCOL}
+    measured = rows[(rows["system"] == "hgrjca") & rows["cells"].notna()]
+    assert set(measured["cells"].str.split().str.len()) == {2}
+    assert set(measured["protocol"]) == {2, PROTOCOL}
 
 
-@pytest.mark.slow
-def test_an_interrupted_cell_goes_on_from_its_checkpoint(lab, crossfold):
-    """The mark in the checkpoint's curve could come from nowhere else."""
+def test_a_checkpoint_of_an_earlier_protocol_is_not_continued(lab, crossfold):
+    """The cell begins anew: its first weights are others."""
     from crossfold.platform.training import checkpoint
 
     place = lab / "ws" / "running" / INTERRUPTED / "last.pt"
-    content = checkpoint.read(place)
-    assert content["progress"]["epoch"] == STOPPED_AFTER
-    content["progress"]["curve"][0]["train_loss"] = 42.0
-    checkpoint.write(place, content)
-    before = files_of(lab / "ws")
-    code, said, error = crossfold("run", lab / "interrupted.yaml", "-w", lab / "ws", "--workers", 0)
+    assert checkpoint.read(place)["progress"]["epoch"] == STOPPED_AFTER
+    before, held = files_of(lab / "ws"), place.read_bytes()
+    command = ("run", lab / "interrupted.yaml", "-w", lab / "ws", "--workers", 0, "--set", "epochs=2")
+    code, said, error = crossfold(*command)
     assert code == 0, error
-    assert "1 done, 0 failed" in said
-    curve = pd.read_parquet(lab / "ws" / "cells" / INTERRUPTED / "curve.parquet")
-    assert list(curve["epoch"]) == list(range(len(curve)))
-    assert len(curve) > STOPPED_AFTER
-    assert curve["train_loss"][0] == 42.0
-    assert curve["train_loss"][STOPPED_AFTER:].max() < 1
+    assert "1 cell was planned under protocol 2, 0 of them finished" in " ".join(said.split())
+    (made,) = {path.parts[1] for path in files_of(lab / "ws").keys() - before.keys()}
+    assert list(pd.read_parquet(lab / "ws" / "cells" / made / "curve.parquet")["epoch"]) == [0, 1]
     assert before.items() <= files_of(lab / "ws").items()
-    assert not place.exists()
-    # Its MLflow run was taken up as well: there is no second one of any cell, and all are finished.
-    assert {status for _, status in runs_of(lab / "ws")} == {"FINISHED"}
-    assert len(runs_of(lab / "ws")) == 8
+    assert place.read_bytes() == held
+    # The runs of then are in the MLflow store as they were, and the new cell has one.
+    assert len(runs_of(lab / "ws")) == 9
 
 
 def test_what_was_rescored_is_known_and_comes_out_the_same(lab, crossfold):

@@ -26,23 +26,46 @@ class Windows:
         return len(self.rows)
 
 
-def cut(
-    store: FeatureStore, clips: Sequence[str], *, length: int, hop: int, invalid: Literal["drop", "drop_both", "mask"]
-) -> Windows:
+Invalid = Literal["drop", "drop_both", "mask"]
+"""`drop` removes the frames where any label is missing before cutting (D5), `drop_both` those where all are; `mask`
+keeps them. Labels that are missing in frames that stay are ignored."""
+
+
+def cut(store: FeatureStore, clips: Sequence[str], *, length: int, hop: int, invalid: Invalid) -> Windows:
     """Windows of all clips, clip after clip.
 
-    `drop` removes the frames where any label is missing before cutting (D5), `drop_both` those where all are; `mask`
-    keeps them. Labels that are missing in frames that stay are ignored. The tail window is the last L frames; a clip
-    shorter than L is padded and masked (A3).
+    The tail window is the last L frames; a clip shorter than L is padded and masked (A3).
     """
-    windows = [windows_over(np.zeros(0, np.int64), length, hop)]
+    none = windows_over(np.zeros(0, np.int64), length, hop)
+    return _joined([none, *(windows_over(_kept(store, name, invalid), length, hop) for name in clips)])
+
+
+def slide(store: FeatureStore, clips: Sequence[str], *, length: int, step: int, invalid: Invalid) -> Windows:
+    """Windows whose L frames stand `step` frames apart, so that every frame is in exactly one window (G10).
+
+    A window slides by one frame, `step` times, then jumps behind the last frame that it reached. The last windows of a
+    clip are padded and masked.
+    """
+    windows = [_spread(np.zeros(0, np.int64), [], length)]
     for name in clips:
-        span = store.rows(name)
-        kept = np.arange(span.start, span.stop)
-        if invalid != "mask":
-            labelled = np.asarray(store.valid[span])
-            kept = kept[labelled.all(axis=1) if invalid == "drop" else labelled.any(axis=1)]
-        windows.append(windows_over(kept, length, hop))
+        rows = _kept(store, name, invalid)
+        jumps = range(0, len(rows), length * step)
+        starts = [first for start in jumps for first in range(start, min(start + step, len(rows)))]
+        windows.append(_spread(rows, starts, length, step))
+    return _joined(windows)
+
+
+def _kept(store: FeatureStore, name: str, invalid: Invalid) -> np.ndarray:
+    """int64 [N]: the rows of one clip that windows are cut from."""
+    span = store.rows(name)
+    rows = np.arange(span.start, span.stop)
+    if invalid == "mask":
+        return rows
+    labelled = np.asarray(store.valid[span])
+    return rows[labelled.all(axis=1) if invalid == "drop" else labelled.any(axis=1)]
+
+
+def _joined(windows: Sequence[Windows]) -> Windows:
     return Windows(np.concatenate([w.rows for w in windows]), np.concatenate([w.real for w in windows]))
 
 
@@ -53,7 +76,12 @@ def windows_over(rows: np.ndarray, length: int, hop: int) -> Windows:
     # Else the last frames of a clip would have no prediction, and a short clip none at all.
     if len(rows) and (not starts or starts[-1] < tail):
         starts.append(max(tail, 0))
-    places_WL = np.array(starts, np.int64)[:, None] + np.arange(length)
+    return _spread(rows, starts, length)
+
+
+def _spread(rows: np.ndarray, starts: Sequence[int], length: int, step: int = 1) -> Windows:
+    """The window of every `step`th row from each of these starts."""
+    places_WL = np.array(starts, np.int64)[:, None] + step * np.arange(length)
     # Any row serves as padding: `real` masks it.
     return Windows(rows[np.minimum(places_WL, len(rows) - 1)], places_WL < len(rows))
 

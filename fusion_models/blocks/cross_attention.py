@@ -48,10 +48,15 @@ class CrossAttention(nn.Module):
 
     def __init__(self, params: CrossAttentionParams, widths: Widths) -> None:
         super().__init__()
-        self.w = nn.Parameter(nn.init.xavier_uniform_(torch.empty(widths["audio"], widths["visual"])))
+        self.w = nn.Parameter(torch.empty(widths["audio"], widths["visual"]))
         self.temperature = params.attention_temperature
         self.tanh = params.residual == "tanh"
         self.dropout = nn.Dropout(params.attention_dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier, as 004 prints."""
+        nn.init.xavier_uniform_(self.w)
 
     def forward(self, features: Features, notes: Notes | None = None, skips: Sequence[Modal] = ()) -> Modal:
         """X_att. `skips`: earlier features that are added to the residual."""

@@ -4,6 +4,7 @@ Legend: B batch, L frames, D features of one modality, K candidates (the columns
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -45,11 +46,15 @@ class ModalGate(nn.Module):
     def __init__(self, params: GateParams, widths: Widths, columns: int) -> None:
         super().__init__()
         self.params = params
-        self.w = nn.ParameterDict(
-            {m: nn.Parameter(nn.init.xavier_uniform_(torch.empty(d, columns))) for m, d in widths.items()}
-        )
+        self.w = nn.ParameterDict({m: nn.Parameter(torch.empty(d, columns)) for m, d in widths.items()})
         biased = widths if params.gate_bias else {}
         self.bias = nn.ParameterDict({m: nn.Parameter(torch.zeros(columns)) for m in biased})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier; biases stay zero."""
+        for w_DK in self.w.values():
+            nn.init.xavier_uniform_(w_DK)
 
     def forward(self, read: Sequence[Modal], candidates: Sequence[Modal], notes: Notes | None, name: str) -> Modal:
         """Gated features. `read`: the features behind the logits, one set for all columns or one a column."""
@@ -70,6 +75,8 @@ class ModalGate(nn.Module):
 
 class GatedBlock(nn.Module):
     """A block whose output is gated against its input, so that the recursion goes on from gated features (B8)."""
+
+    roles: ClassVar = {"block": ""}
 
     def __init__(self, block: nn.Module, params: GateParams, widths: Widths) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ different models: on the time axis C compares frames with frames, on the feature
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -39,6 +39,8 @@ class JointAttentionParams(FrozenModel):
     """Cosines of the `lowrank` weights."""
     reach: int = Field(32, ge=1)
     """Frames that the `relative` weights see on either side."""
+    attention_bias: bool = False
+    """A bias after each of W_j, W_c and W_h, as released (G8); not printed. It is zero before training."""
     score_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on C, as released (G2a); not printed."""
     squash: bool = False
@@ -60,67 +62,94 @@ class Released(nn.Module):
         self.attended = nn.Sequential(relu, nn.Dropout(params.attended_dropout))
 
 
-Step = Callable[[Tensor, Tensor, list[Tensor], Released, Tensor | float], tuple[Tensor, Tensor]]
-"""(X_m, J, weights, released parts, scale of a sum over frames) -> (X_att,m, C_m)."""
+class Linear(NamedTuple):
+    """The weight of a linear map, and its bias, which belongs to the space of the second letter of the weight."""
+
+    w: Tensor
+    b: Tensor | None
+    """None: the map has no bias, as printed."""
 
 
-def time_axis_step(
-    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Shared:
+    """What the modalities of a window share in one step."""
+
+    joint_BLJ: Tensor
+    mask_BL1: Tensor
+    scale: Tensor | float
+    """Of a sum over all frames, where weights fit any number of them."""
+    released: Released
+
+
+Step = Callable[[Tensor, Shared, list[Linear]], tuple[Tensor, Tensor]]
+"""(X_m, what is shared, linear maps of the modality) -> (X_att,m, C_m)."""
+
+
+def time_axis_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
     """Attended features B x L x D and correlation B x L x L of one modality.
 
     w_j : D x J, w_c : L x L, w_h : L x L. The papers write frames as columns, this code as rows: their X' is x_BLD.
     """
-    w_j, w_c, w_h = weights
-    root = math.sqrt(joint_BLJ.shape[-1])
+    w_j, w_c, w_h = maps
+    root = math.sqrt(shared.joint_BLJ.shape[-1])
     # C = tanh(X' W_j J / sqrt(d))
-    corr_BLL = torch.tanh(torch.einsum("bid,dj,bkj->bik", x_BLD, w_j, joint_BLJ) / root)  # 001 eqs 1-2; 002 eqs 2-4
+    key_BLJ = _plus(torch.einsum("bid,dj->bij", x_BLD, w_j.w), w_j.b)
+    corr_BLL = torch.tanh(torch.einsum("bij,bkj->bik", key_BLJ, shared.joint_BLJ) / root)  # 001 eqs 1-2; 002 eqs 2-4
+    if w_j.b is not None:
+        corr_BLL = corr_BLL * shared.mask_BL1  # a bias gives padded frames i a correlation, too
     # H = ReLU(X W_c C)
-    summed_BLD = torch.einsum("li,bld,bik->bkd", w_c, x_BLD, released.score(corr_BLL)) * scale
-    h_BLD = torch.relu(released.squash(summed_BLD))  # 001 eqs 3-4; 002 eqs 5-7
+    value_BDL = _plus(torch.einsum("li,bld->bdi", w_c.w, x_BLD), w_c.b)
+    summed_BLD = torch.einsum("bdi,bik->bkd", value_BDL, shared.released.score(corr_BLL)) * shared.scale
+    h_BLD = torch.relu(shared.released.squash(summed_BLD))  # 001 eqs 3-4; 002 eqs 5-7
     # X_att = H W_h + X
-    attended_BLD = released.attended(torch.einsum("kl,bkd->bld", w_h, h_BLD)) + x_BLD  # 001 eqs 5-8; 002 eqs 8-13
+    change_BDL = _plus(torch.einsum("kl,bkd->bdl", w_h.w, h_BLD), w_h.b)
+    attended_BLD = shared.released.attended(change_BDL.transpose(1, 2)) + x_BLD  # 001 eqs 5-8; 002 eqs 8-13
     return attended_BLD, corr_BLL
 
 
-def feature_axis_step(
-    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def feature_axis_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
     """Attended features B x L x D and correlation B x D x J of one modality.
 
     w_j : L x L, w_c : D x D, w_h : J x D (A2: read as rows, all of 003 fits but J's printed shape).
     """
-    w_j, w_c, w_h = weights
-    corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
+    w_j, w_c, w_h = maps
+    corr_BDJ = _channel_correlation(x_BLD, shared, w_j)
     # H = ReLU(X W_c C)
-    summed_BLJ = torch.einsum("ble,ed,bdj->blj", x_BLD, w_c, released.score(corr_BDJ))
-    h_BLJ = torch.relu(released.squash(summed_BLJ))  # 003 eqs 4-5
+    value_BLD = _plus(torch.einsum("ble,ed->bld", x_BLD, w_c.w), w_c.b)
+    summed_BLJ = torch.einsum("bld,bdj->blj", value_BLD, shared.released.score(corr_BDJ))
+    h_BLJ = torch.relu(shared.released.squash(summed_BLJ))  # 003 eqs 4-5
     # X_att = H W_h + X
-    attended_BLD = released.attended(torch.einsum("blj,jd->bld", h_BLJ, w_h)) + x_BLD  # 003 eqs 6-9
-    return attended_BLD, corr_BDJ
+    change_BLD = _plus(torch.einsum("blj,jd->bld", h_BLJ, w_h.w), w_h.b)
+    return shared.released.attended(change_BLD) + x_BLD, corr_BDJ  # 003 eqs 6-9
 
 
-def additive_step(
-    x_BLD: Tensor, joint_BLJ: Tensor, weights: list[Tensor], released: Released, scale: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def additive_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
     """Attended features B x L x D and correlation B x D x J of one modality, with an additive map [A7].
 
     w_j : L x L, w_x : L x K, w_c : J x K, w_h : K x L.
     """
-    w_j, w_x, w_c, w_h = weights
-    corr_BDJ = _channel_correlation(x_BLD, joint_BLJ, w_j, scale)
+    w_j, w_x, w_c, w_h = maps
+    released = shared.released
+    corr_BDJ = _channel_correlation(x_BLD, shared, w_j)
     # H = ReLU(W_a X + W_c C)
-    summed_BDK = torch.einsum("bld,lk->bdk", x_BLD, w_x) + torch.einsum("bdj,jk->bdk", released.score(corr_BDJ), w_c)
-    h_BDK = torch.relu(released.squash(summed_BDK))  # first released JCA (A7)
+    of_x_BDK = _plus(torch.einsum("bld,lk->bdk", x_BLD, w_x.w), w_x.b)
+    of_corr_BDK = _plus(torch.einsum("bdj,jk->bdk", released.score(corr_BDJ), w_c.w), w_c.b)
+    h_BDK = torch.relu(released.squash(of_x_BDK + of_corr_BDK))  # first released JCA (A7)
     # X_att = W_h H + X
-    attended_BLD = released.attended(torch.einsum("bdk,kl->bld", h_BDK, w_h)) + x_BLD  # first released JCA (A7)
+    change_BDL = _plus(torch.einsum("bdk,kl->bdl", h_BDK, w_h.w), w_h.b)
+    attended_BLD = released.attended(change_BDL.transpose(1, 2)) + x_BLD  # first released JCA (A7)
     return attended_BLD, corr_BDJ
 
 
-def _channel_correlation(x_BLD: Tensor, joint_BLJ: Tensor, w_j: Tensor, scale: Tensor | float) -> Tensor:
+def _channel_correlation(x_BLD: Tensor, shared: Shared, w_j: Linear) -> Tensor:
     # C = tanh(X' W_j J / sqrt(d))
-    summed_BDJ = torch.einsum("bld,lk,bkj->bdj", x_BLD, w_j, joint_BLJ) * scale
-    return torch.tanh(summed_BDJ / math.sqrt(joint_BLJ.shape[-1]))  # 003 eqs 2-3
+    key_BDL = _plus(torch.einsum("bld,lk->bdk", x_BLD, w_j.w), w_j.b)
+    summed_BDJ = torch.einsum("bdk,bkj->bdj", key_BDL, shared.joint_BLJ) * shared.scale
+    return torch.tanh(summed_BDJ / math.sqrt(shared.joint_BLJ.shape[-1]))  # 003 eqs 2-3
+
+
+def _plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
 
 
 @dataclass(frozen=True)
@@ -154,25 +183,34 @@ class JointAttention(nn.Module):
         self.released = Released(params)
         self.frames = frames
         self.length_free = params.weights != "full"
+        sizes = {"J": joint_width, "L": frames, "K": additive or 0}
 
-        def weight(space: str, width: int, gain: float) -> nn.Module:
+        def weight(name: str, width: int) -> nn.Module:
+            space, gain = self.form.spaces[name], params.gain if name == "w_h" else 1.0
             if space == "LL":
                 return time_weights(params.weights, frames, rank=params.rank, reach=params.reach, gain=gain)
-            sizes = {"D": width, "J": joint_width, "L": frames, "K": additive or 0}
-            return FixedWeights(sizes[space[0]], sizes[space[1]], gain)
+            rows, columns = ({**sizes, "D": width}[letter] for letter in space)
+            return FixedWeights(rows, columns, gain)
+
+        def bias(name: str, width: int) -> nn.Parameter:
+            # Of weights that fit any number of frames, the bias over frames is one number for all of them.
+            space = {**sizes, "D": width, "L": 1 if self.length_free else frames}
+            return nn.Parameter(torch.zeros(space[self.form.spaces[name][1]]))
 
         self.w = nn.ModuleDict(
-            {
-                name: nn.ModuleDict(
-                    {m: weight(space, d, params.gain if name == "w_h" else 1.0) for m, d in widths.items()}
-                )
-                for name, space in self.form.spaces.items()
-            }
+            {name: nn.ModuleDict({m: weight(name, d) for m, d in widths.items()}) for name in self.form.spaces}
+        )
+        biased = self.form.spaces if params.attention_bias else ()
+        self.b = nn.ModuleDict(
+            {name: nn.ParameterDict({m: bias(name, d) for m, d in widths.items()}) for name in biased}
         )
 
-    def weights_of(self, modality: str, frames: int) -> list[Tensor]:
-        """The weights of one modality for a window of so many frames, in the order of `form.spaces`."""
-        return [group[modality](frames) for group in self.w.values()]  # type: ignore[index]
+    def maps_of(self, modality: str, frames: int) -> list[Linear]:
+        """The linear maps of one modality for a window of so many frames, in the order of `form.spaces`."""
+        return [
+            Linear(group[modality](frames), self.b[name][modality] if name in self.b else None)  # type: ignore[index]
+            for name, group in self.w.items()
+        ]
 
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
         """Attended features, one B x L x d_m a modality. Full weights need the L the block was built for (A3)."""
@@ -189,9 +227,10 @@ class JointAttention(nn.Module):
             )
         # J = FC([X_a ; X_v ; X_t]); 003 has no FC
         joint_BLJ = self.fc(concatenated(features.x)) * mask_BL1  # 001 sec 3.2; 002 eq 1; 003 eq 1
+        shared = Shared(joint_BLJ, mask_BL1, scale, self.released)
         attended: Modal = {}
         for m, x_BLD in features.x.items():
-            stepped_BLD, corr = self.form.step(x_BLD, joint_BLJ, self.weights_of(m, frames), self.released, scale)
+            stepped_BLD, corr = self.form.step(x_BLD, shared, self.maps_of(m, frames))
             attended[m] = stepped_BLD * mask_BL1
             # H[k] sums over the frames (or channels) i of the modality with C[i, k]: rows i are the keys.
             note_map(notes, self.form.correlation, (JOINT, m), corr.transpose(1, 2))

@@ -1,8 +1,11 @@
-"""An LSTM over the frames of a window that never reads padding.
+"""An LSTM over the frames of a window that never reads padding, and one with a residual path.
 
-Legend: B batch, L frames, I input features, H features of the hidden state.
+Legend: B batch, L frames, I input features, H features of the result, S layers x directions of the LSTM.
 """
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -11,20 +14,88 @@ class Recurrent(nn.Module):
     """LSTM in one or both directions; both start from the first and the last real frame."""
 
     def __init__(
-        self, inputs: int, hidden: int, *, layers: int = 1, dropout: float = 0.0, bidirectional: bool = False
+        self,
+        inputs: int,
+        hidden: int,
+        *,
+        layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        learnt_state: bool = False,
     ) -> None:
+        """`learnt_state`: whether hidden and cell state begin with learnt numbers instead of zeros."""
         super().__init__()
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True, dropout=between, bidirectional=bidirectional)
         self.width = hidden * (2 if bidirectional else 1)
+        self.initial = InitialState(layers * (2 if bidirectional else 1), hidden) if learnt_state else None
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x width, zero on padded frames, which are the last of a window."""
+        state = self.initial(len(x_BLI)) if self.initial is not None else None
         # Padding comes last, so a forward LSTM reads it after every real frame and needs no packing.
         if not self.lstm.bidirectional:
-            h_BLH: Tensor = self.lstm(x_BLI)[0]
+            h_BLH: Tensor = self.lstm(x_BLI, state)[0]
             return h_BLH * mask_BL.unsqueeze(-1)
         lengths_B = mask_BL.sum(dim=1).clamp(min=1).cpu()  # torch packs no sequence of length zero
         packed = pack_padded_sequence(x_BLI, lengths_B, batch_first=True, enforce_sorted=False)
-        both_BLH, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BLI.shape[1])
+        both_BLH, _ = pad_packed_sequence(self.lstm(packed, state)[0], batch_first=True, total_length=x_BLI.shape[1])
         return both_BLH * mask_BL.unsqueeze(-1)
+
+
+class InitialState(nn.Module):
+    """The hidden and the cell state before the first frame, the same for every window. state : 2 x S x H."""
+
+    def __init__(self, layers: int, hidden: int) -> None:
+        super().__init__()
+        self.state = nn.Parameter(torch.empty(2, layers, hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier, over the states of all layers as one matrix (release of 000)."""
+        nn.init.xavier_uniform_(self.state.data.flatten(0, 1))
+
+    def forward(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Hidden and cell state, each S x B x H."""
+        hidden_SBH, cell_SBH = self.state.unsqueeze(2).expand(-1, -1, batch, -1).contiguous()
+        return hidden_SBH, cell_SBH
+
+
+class RecurrentMix(nn.Module):
+    """Z' = M / |M| : B x L x H, as released with 000 (G2c).
+
+    M = BiLSTM(Z) + W Z with `sum`; M = W [Z ; BiLSTM(Z)], from a learnt initial state, with `concat` (G8).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        *,
+        layers: int = 1,
+        dropout: float = 0.0,
+        form: Literal["sum", "concat"] = "sum",
+    ) -> None:
+        """`dropout`: between the layers, and with `concat` on [Z ; BiLSTM(Z)]."""
+        super().__init__()
+        self.concat = form == "concat"
+        self.recurrent = Recurrent(
+            inputs,
+            max(hidden // 2, 1),
+            layers=layers,
+            dropout=dropout,
+            bidirectional=True,
+            learnt_state=self.concat,
+        )
+        self.width = hidden if self.concat else self.recurrent.width
+        self.residual = nn.Linear(inputs + (self.recurrent.width if self.concat else 0), self.width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, z_BLI: Tensor, mask_BL: Tensor) -> Tensor:
+        """B x L x H."""
+        h_BLH = self.recurrent(z_BLI, mask_BL)
+        if self.concat:
+            mixed_BLH = self.residual(self.dropout(torch.cat([z_BLI, h_BLH], dim=-1)))  # G8
+        else:
+            mixed_BLH = h_BLH + self.residual(z_BLI)  # G2c
+        return nn.functional.normalize(mixed_BLH, dim=-1)

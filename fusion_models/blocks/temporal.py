@@ -3,10 +3,14 @@
 Legend: B batch, L frames, I input features, D features of the modality.
 """
 
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
-from crossfold.fusion_models.blocks.recurrent import Recurrent
+from crossfold.fusion_models.blocks.frame_norm import FrameNorm
+from crossfold.fusion_models.blocks.recurrent import Recurrent, RecurrentMix
 from crossfold.fusion_models.system import WHOLE_PAST
 from crossfold.platform.core.recipe import Temporal
 
@@ -14,9 +18,9 @@ from crossfold.platform.core.recipe import Temporal
 class Projection(nn.Module):
     """No temporal context: a linear map to the width of the fusion."""
 
-    def __init__(self, inputs: int, params: Temporal) -> None:
+    def __init__(self, inputs: int, params: Temporal, modality: str = "") -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, params.width)
+        self.linear = nn.Linear(inputs, params.width_of(modality))
         self.dropout = nn.Dropout(params.dropout)
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
@@ -28,6 +32,9 @@ class Projection(nn.Module):
 class Untouched(nn.Module):
     """Features enter the fusion as they are (004: "directly fed"); d_m is their width."""
 
+    def __init__(self, inputs: int, params: Temporal, modality: str = "") -> None:
+        super().__init__()
+
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x I."""
         return x_BLI
@@ -38,9 +45,20 @@ class WeightNormConv(nn.Module):
 
     def __init__(self, inputs: int, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        plain = nn.Conv1d(inputs, width, kernel)
-        self.v, self.bias, self.dilation = plain.weight, plain.bias, dilation
-        self.g = nn.Parameter(torch.linalg.vector_norm(self.v.detach(), dim=(1, 2), keepdim=True))
+        self.shape = inputs, width, kernel
+        self.dilation = dilation
+        self.v = nn.Parameter(torch.empty(width, inputs, kernel))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.g = nn.Parameter(torch.empty(width, 1, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As torch's convolution; the length of each kernel is g."""
+        plain = nn.Conv1d(*self.shape)
+        with torch.no_grad():
+            self.v.copy_(plain.weight)
+            self.bias.copy_(plain.bias)  # type: ignore[arg-type]
+            self.g.copy_(torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
 
     def forward(self, x_BIL: Tensor) -> Tensor:
         """B x width x (L less what the kernel reaches over)."""
@@ -49,42 +67,50 @@ class WeightNormConv(nn.Module):
         return nn.functional.conv1d(x_BIL, kernels, self.bias, dilation=self.dilation)
 
 
-class CausalLevel(nn.Module):
-    """One residual level of the TCN: a causal dilated convolution with weight norm, ReLU and dropout.
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
-    Frame l sees frames l, l - dilation, ..., l - (kernel - 1) dilation, and zeros before the window.
+
+class CausalLevel(nn.Module):
+    """One residual level of the TCN: causal dilated convolutions with weight norm, an activation and dropout each.
+
+    A convolution shows frame l the frames l, l - dilation, ..., l - (kernel - 1) dilation, and zeros before the window.
     """
 
-    def __init__(self, inputs: int, width: int, kernel: int, dilation: int, dropout: float) -> None:
+    def __init__(self, inputs: int, width: int, dilation: int, params: Temporal) -> None:
         super().__init__()
-        self.past = (kernel - 1) * dilation
-        self.conv = WeightNormConv(inputs, width, kernel, dilation)
+        self.past = (params.kernel - 1) * dilation
+        self.conv = WeightNormConv(inputs, width, params.kernel, dilation)
+        self.further = nn.ModuleList(
+            WeightNormConv(width, width, params.kernel, dilation) for _ in range(params.convolutions - 1)
+        )
         self.skip = nn.Conv1d(inputs, width, 1) if inputs != width else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.activation = ACTIVATIONS[params.activation]()
+        self.dropout = nn.Dropout(params.dropout)
 
     def forward(self, x_BIL: Tensor) -> Tensor:
         """B x width x L."""
-        h_BDL = self.conv(nn.functional.pad(x_BIL, (self.past, 0)))
-        y_BDL: Tensor = nn.functional.relu(self.dropout(nn.functional.relu(h_BDL)) + self.skip(x_BIL))
+        h_BDL = x_BIL
+        for conv in (self.conv, *self.further):
+            h_BDL = self.dropout(self.activation(conv(nn.functional.pad(h_BDL, (self.past, 0)))))
+        y_BDL: Tensor = self.activation(h_BDL + self.skip(x_BIL))
         return y_BDL
 
 
 class TCN(nn.Module):
     """Temporal convolutional network (002 and 001: "TCN" per modality; sizes as released, spec 3.3).
 
-    Level i has dilation 2^i; with kernel k and n levels a frame sees (k - 1)(2^n - 1) frames of the past.
-    Ends in a linear map, so that X_m is signed like the features the fusion equations assume.
+    Level i has dilation 2^i; with kernel k and n levels of c convolutions a frame sees c (k - 1)(2^n - 1) frames of the
+    past. Ends in a linear map, so that X_m is signed like the features the fusion equations assume; released code has
+    batch normalisation instead (G8).
     """
 
-    def __init__(self, inputs: int, params: Temporal) -> None:
+    def __init__(self, inputs: int, params: Temporal, modality: str = "") -> None:
         super().__init__()
+        widths = (inputs, *params.channels_of(modality))
         self.levels = nn.Sequential(
-            *(
-                CausalLevel(inputs if i == 0 else params.width, params.width, params.kernel, 2**i, params.dropout)
-                for i in range(params.levels)
-            )
+            *(CausalLevel(before, after, 2**i, params) for i, (before, after) in enumerate(pairwise(widths)))
         )
-        self.out = nn.Linear(params.width, params.width)
+        self.out = nn.Linear(widths[-1], widths[-1]) if params.output_linear else nn.Identity()
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
@@ -93,34 +119,72 @@ class TCN(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """An LSTM in one or both directions, and a linear map to the width of the fusion (A14)."""
+    """An LSTM in one or both directions, and a linear map to the width of the fusion (A14), or a `RecurrentMix`."""
 
-    def __init__(self, inputs: int, params: Temporal) -> None:
+    def __init__(self, inputs: int, params: Temporal, modality: str = "") -> None:
         super().__init__()
-        both = params.kind == "bilstm"
-        self.recurrent = Recurrent(
-            inputs, params.width, layers=params.levels, dropout=params.dropout, bidirectional=both
-        )
-        self.out = nn.Linear(self.recurrent.width, params.width)
+        width, layers, dropout = params.width_of(modality), params.levels, params.dropout
+        self.recurrent: nn.Module
+        self.out: nn.Module
+        if params.recurrent_form == "concat":
+            self.recurrent = RecurrentMix(inputs, width, layers=layers, dropout=dropout, form="concat")
+            self.out = nn.Identity()
+        else:
+            both = params.kind == "bilstm"
+            self.recurrent = Recurrent(inputs, width, layers=layers, dropout=dropout, bidirectional=both)
+            self.out = nn.Linear(self.recurrent.width, width)
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m. All frames are real where there is no mask."""
-        real_BL = torch.ones_like(x_BLI[..., 0], dtype=torch.bool) if mask_BL is None else mask_BL
-        x_BLD: Tensor = self.out(self.recurrent(x_BLI, real_BL))
+        x_BLD: Tensor = self.out(self.recurrent(x_BLI, _real(x_BLI, mask_BL)))
         return x_BLD
+
+
+class Normed(nn.Module):
+    """An encoder between norms: features of length one enter it (G2c), batch normalisation follows it (G8)."""
+
+    def __init__(self, encoder: nn.Module, width: int, params: Temporal) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.unit_inputs = params.input_norm == "l2"
+        self.norm = FrameNorm(width) if params.batch_norm else None
+
+    def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """X_m : B x L x d_m. All frames are real where there is no mask."""
+        if self.unit_inputs:
+            x_BLI = nn.functional.normalize(x_BLI, dim=-1)
+        x_BLD: Tensor = self.encoder(x_BLI, mask_BL)
+        return x_BLD if self.norm is None else self.norm(x_BLD, _real(x_BLI, mask_BL))
+
+
+def _real(x_BLI: Tensor, mask_BL: Tensor | None) -> Tensor:
+    return torch.ones_like(x_BLI[..., 0], dtype=torch.bool) if mask_BL is None else mask_BL
+
+
+KINDS: Mapping[str, Callable[[int, Temporal, str], nn.Module]] = {
+    "identity": Untouched,
+    "none": Projection,
+    "tcn": TCN,
+    "lstm": RecurrentEncoder,
+    "bilstm": RecurrentEncoder,
+}
 
 
 def temporal_encoder(inputs: int, params: Temporal, modality: str = "") -> nn.Module:
     """The encoder a recipe asks for, as wide as it says for this modality."""
-    if params.kind == "identity":
-        return Untouched()
-    params = params.model_copy(update={"width": params.width_of(modality)})
-    kinds = {"none": Projection, "tcn": TCN, "lstm": RecurrentEncoder, "bilstm": RecurrentEncoder}
-    encoder: nn.Module = kinds[params.kind](inputs, params)
-    return encoder
+    encoder = KINDS[params.kind](inputs, params, modality)
+    if params.input_norm == "none" and not params.batch_norm:
+        return encoder
+    return Normed(encoder, encoded_width(inputs, params, modality), params)
+
+
+def encoded_width(inputs: int, params: Temporal, modality: str) -> int:
+    """d_m : the width of what the encoder of a modality gives."""
+    return inputs if params.kind == "identity" else params.width_of(modality)
 
 
 def temporal_context(params: Temporal) -> float | None:
     """Past frames that an encoded frame depends on; None if it sees future ones too."""
-    reach = (params.kernel - 1) * (2**params.levels - 1)
+    levels = max([params.levels, *map(len, params.channels.values())])
+    reach = params.convolutions * (params.kernel - 1) * (2**levels - 1)
     return {"identity": 0.0, "none": 0.0, "tcn": float(reach), "lstm": WHOLE_PAST, "bilstm": None}[params.kind]

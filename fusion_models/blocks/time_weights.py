@@ -20,7 +20,13 @@ class FixedWeights(nn.Module):
 
     def __init__(self, rows: int, columns: int, gain: float) -> None:
         super().__init__()
-        self.w = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, columns), gain))
+        self.gain = gain
+        self.w = nn.Parameter(torch.empty(rows, columns))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier, times the gain."""
+        nn.init.xavier_uniform_(self.w, self.gain)
 
     def forward(self, frames: int) -> Tensor:
         """rows x columns, for any number of frames."""
@@ -36,7 +42,13 @@ class LowRankWeights(nn.Module):
     def __init__(self, frames: int, rank: int, gain: float) -> None:
         super().__init__()
         kept = min(rank, frames)
-        self.m = nn.Parameter(nn.init.xavier_uniform_(torch.empty(kept, kept), gain))
+        self.gain = gain
+        self.m = nn.Parameter(torch.empty(kept, kept))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier, times the gain."""
+        nn.init.xavier_uniform_(self.m, self.gain)
 
     def forward(self, frames: int) -> Tensor:
         """L x L."""
@@ -55,9 +67,14 @@ class RelativeWeights(nn.Module):
     def __init__(self, frames: int, reach: int, gain: float) -> None:
         super().__init__()
         self.reach = min(reach, frames - 1)
-        offsets = 2 * self.reach + 1
-        bound = gain * math.sqrt(3 / offsets)  # the variance that Xavier gives a row of as many entries
-        self.r = nn.Parameter(nn.init.uniform_(torch.empty(offsets), -bound, bound))
+        self.gain = gain
+        self.r = nn.Parameter(torch.empty(2 * self.reach + 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform, with the variance that Xavier gives a row of as many entries, times the gain."""
+        bound = self.gain * math.sqrt(3 / len(self.r))
+        nn.init.uniform_(self.r, -bound, bound)
 
     def forward(self, frames: int) -> Tensor:
         """L x L."""

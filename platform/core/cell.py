@@ -14,11 +14,20 @@ from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.recipe import Recipe
 
-PROTOCOL = 2
-"""Version of windows, masks, normalisation, stitching and scoring. A table never mixes two of them.
+PROTOCOL = 3
+"""Version of seeds, windows, masks, normalisation, stitching and scoring. A table never mixes two of them."""
 
-2: features are normalised by the clips that a cell trains on, also on inner folds and with a held-out selection.
-"""
+PROTOCOL_CHANGES: Mapping[int, str] = {
+    2: "features are normalised by the clips that a cell trains on, also on inner folds and with a held-out selection",
+    3: "initial weights and dropout follow from the parts of a model, no longer from the name of its system",
+}
+"""What is different since each protocol."""
+
+
+def changes_since(protocol: int) -> str:
+    """What is different today from an earlier protocol, in words."""
+    return "; ".join(words for version, words in PROTOCOL_CHANGES.items() if version > protocol)
+
 
 MODALITIES = ("audio", "visual", "text")
 """Canonical order wherever modalities are concatenated or listed."""

@@ -4,7 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import did_you_mean
@@ -59,6 +66,13 @@ class Smooth(FrozenModel):
     kind: Literal["smooth"] = "smooth"
     frames: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]]
     """Width of the window; by target, those not named stay as they are."""
+    ends: Literal["held", "zero"] = "held"
+    """What counts beyond the ends of a run: its first and last value, or zeros, as released with 000 (F2)."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, as_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `ends` where they are held, so that evaluations from before there was a choice keep their key."""
+        return {name: value for name, value in as_dict(self).items() if (name, value) != ("ends", "held")}
 
 
 class Limit(FrozenModel):
@@ -96,7 +110,8 @@ class Chain(FrozenModel):
 CHAINS: Mapping[str, Chain] = {
     "none": Chain(),
     "ca2021": Chain(labels=True, steps=(Median(), Centre(), Scale(), Shift())),  # 004 (F1)
-    "dca2024": Chain(steps=(Smooth(frames={"valence": 20, "arousal": 50}), Limit())),  # 000, as released (F2)
+    # 000, as released (F2)
+    "dca2024": Chain(steps=(Limit(), Smooth(frames={"valence": 20, "arousal": 50}, ends="zero"))),
 }
 """The chains that have a name."""
 

@@ -1,9 +1,10 @@
 """Frozen, strict configuration: what a sweep or a recipe may say, and nothing else."""
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation, PostChain, StressSuite
@@ -29,10 +30,43 @@ class Temporal(FrozenModel):
     """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3). For an LSTM, its layers."""
     kernel: int = Field(5, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
+    input_norm: Literal["none", "l2"] = "none"
+    """`l2`: the features of a frame are scaled to length one before the encoder, as released with 000 (G2c)."""
+    channels: dict[str, tuple[Annotated[int, Field(ge=1)], ...]] = Field(default_factory=dict)
+    """Widths of the levels of a TCN by modality, such as `{visual: [512, 512, 256, 256]}` (G7); the last one is d_m.
+    The levels of a modality that is not named are as wide as d_m."""
+    convolutions: int = Field(1, ge=1)
+    """Convolutions of a level of the TCN, one after the other; 2 as released with 001 and 002 (G8)."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """After each convolution and each level of the TCN; `leaky_relu` as released with 001 and 002 (G8)."""
+    output_linear: bool = True
+    """A linear map after the last level of the TCN; none as released with 001 and 002 (G8)."""
+    batch_norm: bool = False
+    """Batch normalisation of X_m over all real frames of a batch, as released with 001, 002 and ABAW3 (G8)."""
+    recurrent_form: Literal["map", "concat"] = "map"
+    """Of `bilstm`: X_m = W h, or X_m = M / |M| with M = W [X ; h] and a learnt initial state, as released (G2c, G8)."""
 
     def width_of(self, modality: str) -> int:
         """d_m of one modality."""
-        return self.widths.get(modality, self.width)
+        return self.widths.get(modality, self.width) if modality not in self.channels else self.channels[modality][-1]
+
+    def channels_of(self, modality: str) -> tuple[int, ...]:
+        """The width of each level of the TCN of one modality."""
+        return self.channels.get(modality, (self.width_of(modality),) * self.levels)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for modality, channels in self.channels.items():
+            if not channels:
+                raise ValueError(f"channels of {modality} are empty: give a width for each level, or leave it out")
+            if self.widths.get(modality, channels[-1]) != channels[-1]:
+                raise ValueError(
+                    f"channels of {modality} end with {channels[-1]}, and widths say {self.widths[modality]}: "
+                    "give the same d_m in both"
+                )
+        if self.recurrent_form == "concat" and self.kind != "bilstm":
+            raise ValueError(f"recurrent_form concat is of kind bilstm, and kind is {self.kind}: give one of the two")
+        return self
 
 
 class Head(FrozenModel):
@@ -47,6 +81,12 @@ class Head(FrozenModel):
     """A BiLSTM on Z with a residual linear map and L2 norm before the layers, as released with 000 (G2c)."""
     recurrent_width: int | None = Field(None, ge=2)
     """Of that BiLSTM, both directions together; None: `hidden`."""
+    recurrent_layers: int = Field(1, ge=1)
+    """Layers of that BiLSTM; 2 as released with 000 (G8)."""
+    recurrent_form: Literal["sum", "concat"] = "sum"
+    """BiLSTM(Z) + W Z; or W [Z ; BiLSTM(Z)] from a learnt initial state, as released with 000 (G8)."""
+    recurrent_shared: bool = False
+    """One BiLSTM for the heads of all targets, as released with 000; else each head has one of its own."""
     batch_norm: bool = False
     """Batch normalisation of the first hidden layer over all real frames of a batch, as released with 002."""
     input_dropout: float = Field(0, ge=0, lt=1)
@@ -126,6 +166,24 @@ class Clip(FrozenModel):
     """D9: the target of a clip in training. Scores stay at annotation rate: a prediction holds for all its frames."""
     feature: Literal["last", "middle", "mean"] = "last"
     """The input of a clip: its last frame (where clips of pictures and of sound end), its middle one, or the mean."""
+    predicts: Literal["clip", "frame"] = "clip"
+    """`clip`: a prediction holds for all frames of its clip. `frame`: it is of the last frame of its clip, and windows
+    slide by one frame, as often as a clip has frames, then jump behind themselves: every frame is the last one of
+    exactly one clip, as released with 000 (G10). Then a pass takes `frames` times as long, and `hop` is not read."""
+
+    @property
+    def held(self) -> int:
+        """Frames that an index of a window gathers, and for which its prediction holds."""
+        return self.frames if self.predicts == "clip" else 1
+
+    @model_validator(mode="after")
+    def _one_frame_each(self) -> Self:
+        if self.predicts == "frame" and (self.frames == 1 or self.label != "last" or self.feature != "last"):
+            raise ValueError(
+                f"predicts = frame with frames = {self.frames}, label = {self.label}, feature = {self.feature}: a "
+                "prediction of a last frame needs clips of several frames, label = last and feature = last"
+            )
+        return self
 
 
 class Recipe(FrozenModel):
@@ -198,12 +256,20 @@ class Recipe(FrozenModel):
 
     def identity(self) -> dict[str, Any]:
         """The part of the recipe that is hashed with a cell."""
-        return self.model_dump(mode="json", exclude=set(OUTSIDE_IDENTITY))
+        identity = self.model_dump(mode="json", exclude=set(OUTSIDE_IDENTITY))
+        for group, defaults in LATER.items():
+            identity[group] = {k: v for k, v in identity[group].items() if k not in defaults or v != defaults[k]}
+        return identity
 
     @property
     def identity_json(self) -> str:
         """The canonical JSON of `identity()`; written once for all cells that share this very object."""
         return _canonical(_Itself(self))
+
+    @property
+    def frames_per_window(self) -> int:
+        """Frames from the first of one window to the first of the next, on average."""
+        return self.hop * self.clip.frames if self.clip.predicts == "clip" else self.window
 
     @property
     def evaluation(self) -> Evaluation:
@@ -214,6 +280,24 @@ class Recipe(FrozenModel):
         """Stages of training in which a group of backbone layers is released, one per stage; 0: one plain stage."""
         stages = self.backbones or self.thaw.always
         return self.thaw.groups if stages and not self.thaw.at_once else 0
+
+
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "clip": {"predicts": "clip"},
+    "temporal": {
+        "input_norm": "none",
+        "channels": {},
+        "convolutions": 1,
+        "activation": "relu",
+        "output_linear": True,
+        "batch_norm": False,
+        "recurrent_form": "map",
+    },
+    "head": {"recurrent_layers": 1, "recurrent_form": "sum", "recurrent_shared": False},
+}
+"""By group, the fields that recipes of commit ed74c6d lack, each with the value that gives the numbers of then. With
+this value a field is outside the identity, so that a cell from before it existed keeps its id. A field that is added
+belongs here."""
 
 
 class _Itself:

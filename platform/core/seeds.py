@@ -1,9 +1,11 @@
 """Seeds that say what they may depend on.
 
-The order of batches never depends on the system, so that systems are compared on the same batches.
+No seed depends on the name of the system. Systems are compared on the same batches, and functions that are identical
+start from the same weights and drop the same units, so that pairs of cells differ by their systems alone.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.hashing import canonical_json
@@ -20,11 +22,13 @@ def batch_seed(cell: Cell, epoch: int) -> int:
     return seed_for("batches", store=cell.store, fold=cell.fold, seed=cell.seed, epoch=epoch)
 
 
-def weight_seed(cell: Cell) -> int:
-    """Initial weights and dropout: own per system, fold, target and seed."""
-    return seed_for(
-        "weights", system=cell.system, params=cell.params, fold=cell.fold, target=cell.target, seed=cell.seed
-    )
+def weight_seed(cell: Cell, role: str, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Initial weights of one part of the model: shared by all systems of a fold, target and seed that have this part.
+
+    role: its place in the model, such as `fusion.attend.blocks.0.fc`; shapes: of its parameters, by name.
+    """
+    facts = {"fold": cell.fold, "target": cell.target, "seed": cell.seed}
+    return seed_for("weights", role=role, shapes={name: list(shape) for name, shape in shapes.items()}, **facts)
 
 
 def crop_seed(cell: Cell, epoch: int, window: int) -> int:
@@ -32,6 +36,9 @@ def crop_seed(cell: Cell, epoch: int, window: int) -> int:
     return seed_for("crop", store=cell.store, fold=cell.fold, seed=cell.seed, epoch=epoch, window=window)
 
 
-def dropout_seed(cell: Cell, epoch: int, rank: int) -> int:
-    """Dropout of one epoch in a process that shares a cell with others."""
-    return seed_for("dropout", weights=weight_seed(cell), epoch=epoch, rank=rank)
+def dropout_seed(cell: Cell, epoch: int = 0, rank: int = 0) -> int:
+    """Dropout, from the first epoch on: shared by all systems of a fold, target and seed.
+
+    epoch, rank: of a process that shares a cell with others, and begins each epoch anew.
+    """
+    return seed_for("dropout", fold=cell.fold, target=cell.target, seed=cell.seed, epoch=epoch, rank=rank)

@@ -2,6 +2,7 @@
 
 A step is a pure function on one run of values [n]: contiguous valid frames of one clip, so that nothing is smoothed
 across a gap. Its ends are held: what lies before the first frame is taken to equal it, and likewise after the last.
+Only a moving mean with `ends: zero` takes zeros there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +33,13 @@ def median(x: np.ndarray, frames: int) -> np.ndarray:
     return filtered
 
 
-def moving_mean(x: np.ndarray, frames: int) -> np.ndarray:
-    """Centred mean over a window; an even one reaches a frame further back. float64 [n] -> [n]."""
-    filtered: np.ndarray = ndimage.uniform_filter1d(x, size=frames, mode="nearest") if frames > 1 else x
+def moving_mean(x: np.ndarray, frames: int, ends: str = "held") -> np.ndarray:
+    """Centred mean over a window; an even one reaches a frame further back. float64 [n] -> [n].
+
+    ends: `held`, or `zero` for zeros beyond both ends, which draw the first and last values towards 0.
+    """
+    mode = {"held": "nearest", "zero": "constant"}[ends]
+    filtered: np.ndarray = ndimage.uniform_filter1d(x, size=frames, mode=mode) if frames > 1 else x
     return filtered
 
 
@@ -99,7 +104,7 @@ def _change(step: Mapping[str, Any]) -> Callable[[np.ndarray, float], np.ndarray
         case "shift":
             return lambda x, fps: delayed(x, round(step["seconds"] * fps))
         case "smooth":
-            return lambda x, fps: moving_mean(x, step["frames"])
+            return lambda x, fps: moving_mean(x, step["frames"], step.get("ends", "held"))
         case "centre":
             return lambda x, fps: x + step["offset"]
         case "scale":
@@ -128,7 +133,7 @@ def _fit_step(step: Step, track: Track, target: str, labels: bool) -> Fitted:
             return {"kind": step.kind, "seconds": seconds}
         case Smooth():
             frames = step.frames if isinstance(step.frames, int) else step.frames.get(target, 1)
-            return {"kind": "smooth", "frames": frames}
+            return {**step.model_dump(mode="json"), "frames": frames}
         case Limit():
             return {"kind": "clip", "low": step.low, "high": step.high}
     m = track.moments

@@ -46,7 +46,7 @@ class PassSize:
     def of(cls, source: WindowSource, recipe: Recipe) -> "PassSize":
         """Of the windows that a recipe cuts."""
         real = source.windows.real
-        return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.frames).any(axis=2).sum()))
+        return cls(len(source), int(real.reshape(len(real), -1, recipe.clip.held).any(axis=2).sum()))
 
     def __add__(self, other: "PassSize") -> "PassSize":
         return PassSize(self.windows + other.windows, self.frames + other.frames)

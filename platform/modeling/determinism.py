@@ -9,7 +9,7 @@ import torch
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.seeds import weight_seed
+from crossfold.platform.core.seeds import dropout_seed
 
 _SWITCHES: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.cudnn, "deterministic", True),
@@ -42,7 +42,7 @@ def arithmetic(cell: Cell, device: str = "cpu") -> Iterator[None]:
     try:
         # A worker may see all GPUs of its node, and has one.
         with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-            torch.manual_seed(weight_seed(cell))
+            torch.manual_seed(dropout_seed(cell))
             yield
     finally:
         torch.use_deterministic_algorithms(algorithms)

@@ -7,19 +7,22 @@ T targets.
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from crossfold.fusion_models.blocks.heads import MLPHead
-from crossfold.fusion_models.blocks.temporal import temporal_context, temporal_encoder
+from crossfold.fusion_models.blocks.heads import MLPHead, recurrent_mix
+from crossfold.fusion_models.blocks.temporal import encoded_width, temporal_context, temporal_encoder
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features, Fusion, Notes
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.seeds import weight_seed
 from crossfold.platform.modeling.frame_encoder import FrameEncoder, frame_encoders
+from crossfold.platform.modeling.initial_weights import draw_weights
 
 
 class EmotionModel(nn.Module):
@@ -38,7 +41,10 @@ class EmotionModel(nn.Module):
         self.frames: Mapping[str, FrameEncoder] = nn.ModuleDict(dict(frames or {}))  # type: ignore[assignment]
         self.encoders = nn.ModuleDict({m: temporal_encoder(inputs[m], recipe.temporal, m) for m in fusion.modalities})
         self.fusion = fusion
-        self.heads = nn.ModuleList(MLPHead(fusion.width, recipe.head) for _ in range(targets))
+        shared = recipe.head.recurrent and recipe.head.recurrent_shared
+        self.mix = recurrent_mix(fusion.width, recipe.head) if shared else None
+        width = self.mix.width if self.mix is not None else fusion.width
+        self.heads = nn.ModuleList(MLPHead(width, recipe.head) for _ in range(targets))
         self._narrow = recipe.precision == "bf16"
 
     def forward(
@@ -54,21 +60,30 @@ class EmotionModel(nn.Module):
             features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in self.encoders}
             encoded = {m: encoder(features[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
             z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
+            if self.mix is not None:
+                z_BLZ = self.mix(z_BLZ, mask_BL)
             y_BLT = torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
         # Losses and scores are computed in float32.
         return y_BLT.float() if self._narrow else y_BLT
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:
-    """The model of a cell for these widths of its inputs. Weights come from torch's current generator."""
+    """The untrained model of a cell for these widths of its inputs; torch's generator stays as it was."""
     system = find_system(cell.system)
     params = _params(cell)
     modalities = system.modalities_for(params)
-    frames = frame_encoders(cell.recipe, modalities)
-    temporal = cell.recipe.temporal
-    widths = {m: inputs[m] if temporal.kind == "identity" else temporal.width_of(m) for m in modalities}
-    fusion = system.build(params, widths, cell.recipe.window)
-    return EmotionModel(inputs, fusion, cell.recipe, len(cell.targets), frames)
+    frames: dict[str, FrameEncoder] = {}
+    with torch.random.fork_rng(devices=[]):
+        for m in modalities:
+            # What a backbone starts from depends on the whole of it: its parts are not drawn again below.
+            torch.default_generator.manual_seed(weight_seed(cell, f"frames.{m}", {}))
+            frames |= frame_encoders(cell.recipe, [m])
+        torch.default_generator.manual_seed(weight_seed(cell, "", {}))
+        widths = {m: encoded_width(inputs[m], cell.recipe.temporal, m) for m in modalities}
+        fusion = system.build(params, widths, cell.recipe.window)
+        model = EmotionModel(inputs, fusion, cell.recipe, len(cell.targets), frames)
+        draw_weights(model, partial(weight_seed, cell))
+    return model
 
 
 class Stream:
@@ -118,4 +133,4 @@ def modalities_of(cell: Cell) -> tuple[str, ...]:
 
 
 def _params(cell: Cell) -> FrozenModel:
-    return find_system(cell.system).params.parse(cell.params, f"parameters of {cell.system}")
+    return find_system(cell.system).resolved(cell.params)

@@ -6,12 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from crossfold.datasets.batches.source import BatchSpec, StoreArrays, WindowSource
-from crossfold.datasets.batches.windows import Windows, cut
+from crossfold.datasets.batches.windows import Windows, cut, slide
 from crossfold.datasets.corpora.partitions import Fold, hold_out, inner_fold
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.recipe import Clip
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
 from crossfold.platform.modeling.frame_encoder import check_inputs, input_widths, wanted_inputs
 
@@ -78,12 +79,16 @@ def batch_spec(cell: Cell, device: str = "cpu") -> BatchSpec:
     """What the batches of a cell hold."""
     modalities = modalities_of(cell)
     inputs = wanted_inputs(cell.recipe, modalities)
-    return BatchSpec(cell.fold, modalities, cell.targets, inputs, device, cell.recipe.clip)
+    # Where windows slide, an index is a frame: the last one of its clip.
+    clip = cell.recipe.clip if cell.recipe.clip.predicts == "clip" else Clip()
+    return BatchSpec(cell.fold, modalities, cell.targets, inputs, device, clip)
 
 
 def windows_of(cell: Cell, store: FeatureStore, clips: Sequence[str]) -> Windows:
     """The windows of these clips as the recipe of a cell cuts them; each spans `window` x `clip.frames` frames."""
     recipe = cell.recipe
+    if recipe.clip.predicts == "frame":
+        return slide(store, clips, length=recipe.window, step=recipe.clip.frames, invalid=recipe.invalid)
     length, hop = recipe.window * recipe.clip.frames, recipe.hop * recipe.clip.frames
     return cut(store, clips, length=length, hop=hop, invalid=recipe.invalid)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from crossfold.datasets.store.feature_store import FeatureStore
+from crossfold.platform.core.cell import PROTOCOL, changes_since
 from crossfold.reports.results.comparable import setting_targets
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
@@ -27,7 +28,7 @@ def setting_names(settings: Sequence[Setting]) -> dict[str, str]:
         for values, word in (
             ({s.selection for s in alike}, f"selection {setting.selection.replace('_', ' ')}"),
             ({s.joint for s in alike}, "one model for all targets" if setting.joint else "one model per target"),
-            ({s.protocol for s in alike}, f"protocol {setting.protocol}"),
+            ({s.protocol for s in alike} | {PROTOCOL}, f"protocol {setting.protocol}"),
             ({s.store for s in alike}, f"store {setting.store[:8]}"),
         ):
             if len(values) > 1:
@@ -102,6 +103,11 @@ def page_notices(results: Results) -> list[str]:
             f"{len(results.settings)} settings ran in this workspace: another corpus, recipe, selection or protocol is "
             "another setting, and their numbers are never mixed."
         )
+    notices += [
+        f"Cells of protocol {protocol} were computed by an earlier version: since then, {changes_since(protocol)}. "
+        "They are in tables of their own."
+        for protocol in sorted({setting.protocol for setting in results.settings.values()} - {PROTOCOL})
+    ]
     if results.superseded:
         notices.append(f"{results.superseded} cells of earlier revisions of a system are left out.")
     return notices

@@ -68,7 +68,7 @@ def load_results(workspace: Workspace) -> Results:
         processed=dict(run for cell_id, found in evaluations.items() for run in _processed(records[cell_id], found)),
         robustness={cell_id: found for cell_id, found in robustness.items() if found != Robustness()},
         ensembles=saved_ensembles(workspace),
-        sweep_cells={name: frozenset(sweep["cells"]) for name, sweep in sweeps.items()},
+        sweep_cells={name: frozenset([*sweep["cells"], *sweep.get("earlier", ())]) for name, sweep in sweeps.items()},
     )
 
 

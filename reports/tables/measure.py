@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from crossfold.platform.core.cell import PROTOCOL
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
 from crossfold.reports.stats.formatting import listing, with_sd
@@ -132,6 +133,12 @@ def find_variant(
     return (matching[0], matching[1:]) if matching else ("", [])
 
 
+def protocol_words(setting: Setting) -> str:
+    """The protocol of a setting, with a label where it is not today's."""
+    label = "" if setting.protocol == PROTOCOL else f" (of an earlier version; today's is {PROTOCOL})"
+    return f"protocol {setting.protocol}{label}"
+
+
 def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     """How the measured numbers of a table were made, in words."""
     shapes = sorted({(entry.folds, entry.seeds) for entry in entries if entry.mean is not None})
@@ -152,7 +159,7 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
         "Interval: 95%, jackknife over whole videos within each fold with a t quantile, on Fisher's z scale for CCC "
         f"({videos} in {_several('fold', folds)}); the spread over seeds is "
         + ("part of it." if seeds_in else f"not in it, which takes {MIN_SEEDS} seeds a fold."),
-        f"Recipe {setting.recipe} ({setting.recipe_hash}), protocol {setting.protocol}; {selection_words(setting)}; "
+        f"Recipe {setting.recipe} ({setting.recipe_hash}), {protocol_words(setting)}; {selection_words(setting)}; "
         f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}.",
     ]
     if few:

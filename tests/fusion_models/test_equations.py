@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams, Linear
 from crossfold.fusion_models.catalogue import find_system
 from crossfold.fusion_models.system import Features
 
@@ -70,30 +70,31 @@ def same(x):
     return x
 
 
-def reference_time_axis(x, joint, w_j, w_c, w_h, squash=same, after=same):
-    """001 eqs 1-6: C : L x L, H : d_m x L. `squash` and `after` are what released code adds (G2a)."""
+def reference_time_axis(x, joint, j, c, h, squash=same, after=same):
+    """001 eqs 1-6: C : L x L, H : d_m x L. `squash`, `after` and the biases are what released code adds (G2a, G8)."""
     d, frames = joint.shape
-    c = np.zeros((frames, frames))
+    corr = np.zeros((frames, frames))
     for i in range(frames):
         for k in range(frames):
-            c[i, k] = np.tanh(x[:, i] @ w_j @ joint[:, k] / np.sqrt(d))
-    h = relu(squash(x @ w_c @ c))
-    return after(h @ w_h) + x
+            corr[i, k] = np.tanh((x[:, i] @ j.w + j.b) @ joint[:, k] / np.sqrt(d))
+    hidden = relu(squash((x @ c.w + c.b) @ corr))
+    return after(hidden @ h.w + h.b) + x
 
 
-def reference_feature_axis(x, joint, w_j, w_c, w_h, squash=same, after=same):
+def reference_feature_axis(x, joint, j, c, h, squash=same, after=same):
     """003 eqs 2-7 read as rows (A2): C : d_m x d, H : L x d."""
     d, d_m = len(joint), len(x)
-    c = np.zeros((d_m, d))
+    corr = np.zeros((d_m, d))
     for p in range(d_m):
         for q in range(d):
-            c[p, q] = np.tanh(x[p] @ w_j @ joint[q] / np.sqrt(d))
-    h = relu(squash(x.T @ w_c @ c))
-    return after((h @ w_h).T) + x
+            corr[p, q] = np.tanh((x[p] @ j.w + j.b) @ joint[q] / np.sqrt(d))
+    hidden = relu(squash((x.T @ c.w + c.b) @ corr))
+    return after((hidden @ h.w + h.b).T) + x
 
 
-def reference_additive(x, joint, w_j, w_x, w_c, w_h):
-    """The first released JCA (A7): C : d_m x d, H : d_m x K."""
+def reference_additive(x, joint, *maps):
+    """The first released JCA (A7): C : d_m x d, H : d_m x K. It has no biases."""
+    w_j, w_x, w_c, w_h = (linear.w for linear in maps)
     c = np.zeros((len(x), len(joint)))
     for p in range(len(x)):
         for q in range(len(joint)):
@@ -126,7 +127,8 @@ def weights_of(block):
     fc = block.fc
     found = {"fc": (array(fc.weight), array(fc.bias)) if isinstance(fc, torch.nn.Linear) else None}
     for m in block.w["w_j"]:
-        found[m] = tuple(array(weight) for weight in block.weights_of(m, block.frames))
+        maps = block.maps_of(m, block.frames)
+        found[m] = tuple(Linear(array(w), 0.0 if b is None else array(b)) for w, b in maps)
     return found
 
 
@@ -195,6 +197,9 @@ CASES = [
     ("rjca", {"modalities": "audio+text"}),
     ("rjca", {"modalities": "audio+visual+text", "axis": "feature"}),
     ("rjca", {"axis": "feature", "squash": True, "attended_relu": True}),
+    ("jca", {"attention_bias": True}),
+    ("rjca", {"attention_bias": True, "axis": "feature", "iterations": 2}),
+    ("rjca", {"attention_bias": True, "iterations": 2, "modalities": "audio+visual+text"}),
     ("rjcma", {}),
     ("rjcma", {"axis": "feature", "joint": "concat", "iterations": 2}),
     ("jca_additive", {"hidden": 3}),
@@ -342,6 +347,8 @@ GATED = [
     ("hgrjca", {}),
     ("hgrjca", {"iterations": 1}),
     ("hgrjca", {"final_gate_input": "all", "iterations": 2}),
+    ("hgrjca", {"final_gate_input": "last"}),
+    ("hgrjca", {"stage_gate": "all_before"}),
     ("hgrjca", {"modalities": "audio+visual+text", "temperature": 0.5}),
     ("hgrjca", {"relu": False}),
     ("hgrjca_v1", {}),
@@ -368,12 +375,13 @@ def test_gated_systems_equal_the_reference(name, params):
             gated = []
             for t in range(1, steps + 1):
                 w = array(fusion.readout.gates[t - 1].w[m])
-                pair = [x[t - 1][m], x[t][m]]
-                gated.append(reference_mix([x[t][m]] * 2, pair, w, temperature, relu_after=relu_after))
+                chosen = [one[m] for one in x[0 if params.get("stage_gate") else t - 1 : t + 1]]
+                gated.append(reference_mix([x[t][m]] * len(chosen), chosen, w, temperature, relu_after=relu_after))
             if steps == 1:
                 final.append(gated[0])
                 continue
-            read = np.concatenate(gated) if params.get("final_gate_input") == "all" else gated[-1]
+            reads = {"attended": x[-1][m], "last": gated[-1], "all": np.concatenate(gated)}
+            read = reads[params.get("final_gate_input", "attended")]
             w = array(fusion.readout.final.gate.w[m])
             final.append(reference_mix([read] * steps, gated, w, temperature, relu_after=relu_after))
         np.testing.assert_allclose(z[b], np.concatenate(final).T, rtol=TOLERANCE, atol=1e-12)
@@ -406,3 +414,14 @@ def test_released_variants_set_the_facts_and_leave_the_rest():
         assert kind.parse(made.model_dump(mode="json"), name) == made
         assert kind.parse({"variant": "released", "iterations": 4}, name).iterations == 4
     assert find_system("jca+dca").params.parse({"variant": "released"}, "jca+dca").gate_bias
+
+
+def test_parameters_of_an_older_cell_stay_as_they_are():
+    """A cell of the released variant lacks the switches that were found later; it was trained without them."""
+    system = find_system("rjca+dca")
+    today = system.params.parse({"variant": "released"}, "rjca+dca").model_dump(mode="json")
+    older = {key: value for key, value in today.items() if key not in ("attention_bias", "input_norm")}
+    found = system.resolved(older)
+    assert (found.attention_bias, found.input_norm) == (False, "none")
+    assert (found.axis, found.squash, found.iterations) == ("feature", True, 2)
+    assert system.resolved(today).attention_bias

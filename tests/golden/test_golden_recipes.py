@@ -39,6 +39,7 @@ SMALL = {
     "epochs": 2,
     "temporal.width": 4,
     "temporal.widths": {},
+    "temporal.channels": {},
     "temporal.levels": 2,
     "temporal.kernel": 2,
     "head.hidden": 4,
@@ -57,6 +58,8 @@ def recipe_of(name):
         "clip.frames": min(whole.clip.frames, 2),
         "hop": 2 if whole.clip.frames > 1 else 5,
     }
+    if whole.clip.predicts == "frame":
+        changes["epochs"] = 3  # sliding windows are fewer
     if whole.head.recurrent_width:
         changes["head.recurrent_width"] = 4
     return load_recipe(name, changes)

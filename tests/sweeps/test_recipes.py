@@ -195,9 +195,16 @@ def test_the_command_compares_recipes(capsys):
 
     list_("recipes", as_json=True, diff=("dca2024", "dca2024+released"))
     rows = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == {"temporal.kind", "head.recurrent", "head.recurrent_width", "optimizer.forced"}
+    temporal = {f"temporal.{key}" for key in ("kind", "levels", "input_norm", "recurrent_form")}
+    head = {f"head.recurrent{key}" for key in ("", "_width", "_layers", "_form", "_shared")}
+    assert set(rows) == temporal | head | {"clip.predicts", "optimizer.forced"}
+    assert all(row["source in dca2024+released"].startswith("release: ") for row in rows.values())
     assert rows["head.recurrent_width"]["dca2024+released"] == "512"
     assert "G2e" in rows["optimizer.forced"]["source in dca2024+released"]
+    list_("recipes", diff=("dca2024", "dca2024+released"))
+    said = capsys.readouterr().out
+    assert "what the code of dca2024+released does and it does not repeat" in said
+    assert "G2b" in said
     with pytest.raises(UserError, match="compares recipes, not systems"):
         list_("systems", diff=("dca2024", "ca2021"))
 

@@ -132,6 +132,9 @@ def list_(
         if kind != "recipes":
             raise UserError(f"--diff compares recipes, not {kind}", "crossfold list recipes --diff A B")
         emit(recipe_rows.difference_rows(*diff), as_json, f"{diff[0]} against {diff[1]}")
+        for name in diff if not as_json else ():
+            if left_out := recipe_rows.left_out_rows(name):
+                emit(left_out, as_json, f"what the code of {name} does and it does not repeat")
         return
     rows: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "systems": system_rows.system_list,

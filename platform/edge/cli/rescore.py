@@ -43,6 +43,7 @@ def rescore(
 ) -> None:
     """Score finished cells of a sweep in another way, without training. Their committed results never change."""
     from crossfold.platform.edge.launch.rescore import rescore_cells
+    from crossfold.sweeps.launched import earlier_cells
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
     from crossfold.sweeps.selection import only as choose
 
@@ -50,7 +51,7 @@ def rescore(
         raise UserError(f"--device {device!r} is neither cpu nor cuda", "give one of them")
     space = options.open_workspace(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_), space)
-    cells = choose(prepared.plan.cells, only or ())
+    cells = choose((*prepared.plan.cells, *earlier_cells(prepared, space)), only or ())
     if not cells:
         raise UserError(f"{prepared.sweep.name} has no cells", "see what `crossfold plan` skips")
     evaluation = _asked(cells[0].recipe.evaluation, post, stress)

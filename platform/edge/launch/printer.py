@@ -4,11 +4,12 @@ import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.cell import PROTOCOL, Cell, changes_since
 from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, View
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.launched import Earlier
 from crossfold.sweeps.prepared import Prepared
 
 MOST_FAILURES = 5
@@ -36,6 +37,18 @@ class LaunchPrinter:
     def damaged(self, label: str, damage: str, place: Path) -> None:
         """Says that a finished cell was not what had been committed."""
         self._print(f"damaged {label}: {damage}; it is set aside in {place} and runs again")
+
+    def recomputed(self, prepared: Prepared, earlier: Earlier) -> None:
+        """Says which cells of a sweep run again, and why, if they were planned under an earlier protocol."""
+        if not earlier.planned:
+            return
+        protocol, left = earlier.protocol, len(prepared.missing)
+        self._print(
+            f"{prepared.sweep.name}: {earlier.planned} cell{'s were' if earlier.planned > 1 else ' was'} planned under "
+            f"protocol {protocol}, {len(earlier.finished)} of them finished. Today's protocol is {PROTOCOL}: "
+            f"{changes_since(protocol)}. So {left} cell{'s are' if left != 1 else ' is'} computed under protocol "
+            f"{PROTOCOL}; what has finished stays, and reports show it as protocol {protocol}, never mixed with others"
+        )
 
     def nothing_to_run(self, prepared: Prepared, conditions: Sequence[str]) -> None:
         """Says that the cells of a sweep, or those that satisfy the conditions, are done."""

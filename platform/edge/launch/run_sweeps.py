@@ -41,7 +41,7 @@ def run_sweeps(
     missing = [cell for cells in todo for cell in cells]
     if not missing:
         for prepared in sweeps:
-            remember_sweep(prepared, space)
+            printer.recomputed(prepared, remember_sweep(prepared, space))
             printer.nothing_to_run(prepared, conditions)
             flush_pending(prepared, space)
             rescore_outdated(prepared, space, chosen, plugins=options.plugins, silent=silent)
@@ -50,7 +50,7 @@ def run_sweeps(
     name = "+".join(prepared.sweep.name for prepared in sweeps)
     with driving(space):
         for prepared, cells in zip(sweeps, todo, strict=True):
-            remember_sweep(prepared, space)
+            printer.recomputed(prepared, remember_sweep(prepared, space))
             printer.begins(prepared, cells, conditions)
         printer.mlflow()
         durations = DurationHistory(space)

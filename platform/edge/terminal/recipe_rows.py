@@ -72,6 +72,13 @@ def difference_rows(left: str, right: str) -> list[dict[str, Any]]:
     return rows
 
 
+def left_out_rows(name: str) -> list[dict[str, Any]]:
+    """A row for each fact of the authors' code that a recipe does not repeat."""
+    from crossfold.sweeps.not_repeated import left_out_of
+
+    return [{"fact": entry.fact, "the code": entry.code, "why not": entry.why} for entry in left_out_of(name)]
+
+
 def nearest_recipe(recipe: "Recipe") -> tuple[str, list[str]]:
     """The shipped recipe that one differs least from, and each difference in words.
 
@@ -106,7 +113,7 @@ def recipe_facts(name: str, changes: dict[str, Any], windows: int | None, frames
         raise UserError(f"--improves {improves} is less than no epoch", "give 0 or more")
     recipe, sources = load_recipe(name, changes), sources_of(name)
     if windows is None:
-        windows = max(1, math.ceil((frames or AFFWILD2_FRAMES) / (recipe.hop * recipe.clip.frames)))
+        windows = max(1, math.ceil((frames or AFFWILD2_FRAMES) / recipe.frames_per_window))
     steps = math.ceil(windows / recipe.batch)
     # -1 is below every CCC of the rise, so that patience and plateau begin to count there.
     rising = itertools.chain((epoch / (improves + 1) for epoch in range(improves)), itertools.repeat(-1.0))

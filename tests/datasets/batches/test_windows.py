@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfold.datasets.batches.source import BatchSpec, WindowSource
-from crossfold.datasets.batches.windows import Stitcher, Windows, cut
+from crossfold.datasets.batches.windows import Stitcher, Windows, cut, slide
 from crossfold.platform.core.errors import UserError
 from tests.support.factories import make_store
 
@@ -51,6 +51,37 @@ def test_tail_is_the_last_frames():
 def test_no_tail_where_the_grid_ends_on_the_last_frame(frames, expected):
     windows, _ = windows_of([frames], length=10, hop=5)
     assert starts(windows) == expected
+
+
+def slid(lengths, *, length, step, **options):
+    store = Lengths(lengths, options.pop("valid", None))
+    return slide(store, store.names, length=length, step=step, invalid=options.get("invalid", "mask"))
+
+
+def test_a_window_slides_by_a_frame_as_often_as_a_clip_has_frames_and_then_jumps():
+    """G10, by hand: windows of 3 frames that stand 2 apart, over 14 frames."""
+    windows = slid([14], length=3, step=2)
+    assert windows.rows[:2].tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert starts(windows) == [0, 1, 6, 7, 12, 13]
+    assert windows.real[:4].all()
+    assert windows.real[4:].tolist() == [[True, False, False]] * 2
+
+
+@given(lengths=st.lists(st.integers(0, 90), min_size=1, max_size=4), length=st.integers(2, 16), step=st.integers(1, 32))
+def test_sliding_windows_hold_every_frame_exactly_once(lengths, length, step):
+    windows = slid(lengths, length=length, step=step)
+    assert sorted(windows.rows[windows.real]) == list(range(sum(lengths)))
+    clip = np.repeat(range(len(lengths)), lengths)
+    for rows, real in zip(windows.rows, windows.real, strict=True):
+        assert len(set(clip[rows])) == 1
+        assert set(np.diff(rows[real])) <= {step}
+        assert real[: real.sum()].all()
+
+
+def test_sliding_windows_leave_out_frames_without_labels():
+    valid = np.ones((8, 2), np.bool_)
+    valid[3, 0] = False
+    assert sorted(slid([8], length=2, step=2, invalid="drop", valid=valid).rows.flatten()) == [0, 1, 2, 4, 5, 6, 7, 7]
 
 
 def test_a_short_clip_is_padded_and_masked():

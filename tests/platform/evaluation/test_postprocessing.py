@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import signal
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.evaluation_config import CHAINS, Chain, Evaluation
+from crossfold.platform.core.evaluation_config import CHAINS, Chain, Evaluation, Smooth
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.postprocessing import delayed, fit_all, median, moving_mean, post_part, processed
 from crossfold.platform.evaluation.scoring import pooled_ccc, score
@@ -46,6 +46,29 @@ def test_moving_mean_against_its_definition(x, frames):
     back = frames // 2
     expected = [np.mean([held(x, i + k) for k in range(-back, frames - back)]) for i in range(len(x))]
     np.testing.assert_allclose(moving_mean(x, frames), expected, atol=1e-9)
+
+
+@given(x=values, frames=st.integers(2, 25))
+def test_moving_mean_with_zeros_beyond_the_ends(x, frames):
+    """F2, as released with 000: a frame near an end is drawn towards zero."""
+    back = frames // 2
+    padded = np.concatenate([np.zeros(frames), x, np.zeros(frames)])
+    expected = [padded[frames + i - back : 2 * frames + i - back].mean() for i in range(len(x))]
+    np.testing.assert_allclose(moving_mean(x, frames, "zero"), expected, atol=1e-9)
+
+
+def test_the_released_smoothing_clips_first():
+    """F2: with the same numbers the other way round, a prediction of 3 would count as 3 in the mean."""
+    steps = CHAINS["dca2024"].steps
+    assert [step.kind for step in steps] == ["clip", "smooth"]
+    split = split_of([3.0, 0.5, -0.5], [0, 0, 0])
+    found = processed(split, fit_all(CHAINS["dca2024"], split, STORE), STORE).prediction
+    np.testing.assert_allclose(found[:, 0], [1 / 20, 1 / 20, 1 / 20])
+
+
+def test_evaluations_from_before_there_was_a_choice_keep_their_key():
+    assert Smooth(frames=3).model_dump() == {"kind": "smooth", "frames": 3}
+    assert Smooth(frames=3, ends="zero").model_dump() == {"kind": "smooth", "frames": 3, "ends": "zero"}
 
 
 @given(x=values, frames=st.integers(0, 80))

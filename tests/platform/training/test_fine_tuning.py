@@ -253,7 +253,7 @@ def undisturbed(tmp_path_factory, raw_store, tiny_cell):
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
     workspace.paths.stores.mkdir()
     (workspace.paths.stores / raw_store.path.name).symlink_to(raw_store.path)
-    cell = tiny_cell("ca", store=raw_store, window=10, hop=5, **(END_TO_END | RESUMED))
+    cell = tiny_cell("ca", store=raw_store, window=10, hop=5, seed=2, **(END_TO_END | RESUMED))
     outcome = attempt_cell(cell, workspace)
     assert outcome.status == "done", outcome.failure
     return cell, bytes_of(workspace, cell)

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from crossfold.platform.core.cell import Inner
+from crossfold.platform.core.cell import PROTOCOL, Inner
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.evaluation.ensembles import save_seed_ensembles
+from crossfold.reports.page.describe import page_notices, setting_names
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.model import COLUMNS
 from crossfold.reports.tables.leaderboard import ENSEMBLE, build_leaderboard, ensemble_scores
+from crossfold.reports.tables.measure import protocol_words
 from tests.support import lab
 
 
@@ -144,6 +146,24 @@ def test_only_the_latest_revision_of_a_system_counts(workspace):
     results = load_results(workspace)
     assert set(results.cells["revision"]) == {2}
     assert results.superseded == 3
+
+
+def test_cells_of_an_earlier_protocol_are_labelled_on_the_page_and_in_their_table(workspace):
+    store = lab.make_store(workspace.root)
+    common = {"folds": (0,), "targets": (("valence",),)}
+    old = lab.cells_of(store, lab.VARIANTS[:1], protocol=2, revision=1, **common)
+    new = lab.cells_of(store, lab.VARIANTS[:1], revision=2, **common)
+    for cell, noise in old + new:
+        lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    by_protocol = {setting.protocol: setting for setting in results.settings.values()}
+    assert by_protocol.keys() == {2, PROTOCOL}
+    assert results.superseded == 0  # a revision supersedes within its protocol only
+    assert any(notice.startswith("Cells of protocol 2 were computed by an earlier") for notice in page_notices(results))
+    assert setting_names([by_protocol[2]])[by_protocol[2].key].endswith("protocol 2")
+    assert "protocol" not in setting_names([by_protocol[PROTOCOL]])[by_protocol[PROTOCOL].key]
+    assert "of an earlier version; today's is" in protocol_words(by_protocol[2])
+    assert protocol_words(by_protocol[PROTOCOL]) == f"protocol {PROTOCOL}"
 
 
 def test_an_empty_workspace_has_no_rows(workspace):
