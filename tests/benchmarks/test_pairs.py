@@ -1,0 +1,92 @@
+"""How much of the variance of a paired difference is left where systems share their seeds.
+
+Rival: weights and dropout seeded by the name and the parameters of the system, as under protocol 2.
+"""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+
+from crossfold.fusion_models.catalogue import find_system
+from crossfold.platform.core import seeds
+from crossfold.platform.core.outcome import Silent
+from crossfold.platform.evaluation.predict import validate
+from crossfold.platform.modeling import determinism, emotion_model
+from crossfold.platform.modeling.determinism import arithmetic
+from crossfold.platform.training.cell_data import open_data
+from crossfold.platform.training.train import train
+from crossfold.sweeps.recipe_files import load_recipe
+from tests.support.factories import make_cell, make_store, synthetic_clips
+
+SEEDS = 12
+SYSTEMS = {
+    "jca+dca": {},
+    "grjca at 1": {"iterations": 1},
+    "jca": {},
+    "rjca": {"iterations": 2},
+    "rjca+dca": {"iterations": 2},
+    "hgrjca": {"iterations": 2},
+}
+RUNS = itertools.count()
+"""A checkpoint of its own for each training."""
+SMALL = {
+    "window": 20,
+    "hop": 10,
+    "epochs": 16,
+    "temporal.width": 8,
+    "temporal.levels": 2,
+    "head.hidden": 8,
+    "batch": 8,
+    "patience": 16,
+    "optimizer.lr": 3e-3,
+}
+
+
+def best_ccc(cell, store, place):
+    """CCC of the best epoch of one training."""
+    with arithmetic(cell):
+        data = open_data(cell, store.path, "cpu")
+        model = data.new_model()
+        trained = train(
+            cell, model, data.training.source, partial(validate, data), Silent(), place / cell.cell_id / str(next(RUNS))
+        )
+    return trained.progress.best_ccc
+
+
+def by_name(cell, *facts):
+    return seeds.seed_for(
+        "by name", system=cell.system, params=cell.params, seed=cell.seed, facts=[str(f) for f in facts]
+    )
+
+
+@pytest.mark.benchmark
+def test_shared_seeds_make_paired_differences_narrower(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "stores", synthetic_clips(clips=12, frames=120))
+    recipe = load_recipe("demo", SMALL)
+
+    def scores():
+        found = {}
+        for label, params in SYSTEMS.items():
+            name = label.partition(" ")[0]
+            resolved = find_system(name).params.parse(params, name).model_dump(mode="json")
+            cells = (make_cell(name, store=store, recipe=recipe, seed=seed) for seed in range(SEEDS))
+            found[label] = np.array(
+                [best_ccc(cell.model_copy(update={"params": resolved}), store, tmp_path) for cell in cells]
+            )
+        return found
+
+    shared = scores()
+    monkeypatch.setattr(emotion_model, "weight_seed", by_name)
+    monkeypatch.setattr(determinism, "dropout_seed", by_name)
+    own = scores()
+    ratios = {}
+    print(f"\nvariance of paired differences of CCC, {SEEDS} seeds: shared seeds / own seeds")
+    for left, right in itertools.combinations(SYSTEMS, 2):
+        variances = [np.var(found[left] - found[right], ddof=1) for found in (shared, own)]
+        ratios[left, right] = variances[0] / variances[1]
+        print(f"| {left} - {right} | {variances[0]:.2e} | {variances[1]:.2e} | {ratios[left, right]:.2f} |")
+    print(f"median ratio {np.median(list(ratios.values())):.2f}")
+    assert ratios["jca+dca", "grjca at 1"] < 1e-6
+    assert np.median(list(ratios.values())) < 0.7
