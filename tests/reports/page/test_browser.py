@@ -316,7 +316,8 @@ def test_a_served_page_loads_again_as_the_reader_left_it(browser, workspace):
         page.wait_for_load_state()
         assert page.locator("[data-tools=leaderboard]").get_by_label("Search").input_value() == "only"
         assert page.locator("details.cells").first.get_attribute("open") is not None
-        assert abs(page.evaluate("window.scrollY") - where) < 40
+        # A complete row has fewer lines above it, and the browser keeps in view what was.
+        assert abs(page.evaluate("window.scrollY") - where) < 100
         page.context.close()
     finally:
         server.close()
