@@ -8,7 +8,7 @@ from PIL import Image
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files
 from crossfold.datasets.media.stamps import check_wav_length
-from crossfold.datasets.media.transcripts import read_transcript
+from crossfold.datasets.media.transcripts import parse_transcript
 from crossfold.datasets.media.video import VideoFacts, probe
 
 TOLERANCE = 5
@@ -49,9 +49,15 @@ def check_video(path: Path | None, root: Path, findings: list[Finding]) -> Video
 def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:
     """A transcript can be read, and is one of a recording of this length."""
     findings: list[Finding] = []
-    words = attempt(read_transcript, path, "transcript-readable", root, findings)
+    transcript = attempt(parse_transcript, path, "transcript-readable", root, findings)
+    words = transcript.words if transcript is not None else ()
+    if transcript is not None and transcript.left_out:
+        count, of = len(transcript.left_out), len(transcript.left_out) + len(words)
+        problem = f"{transcript.left_out[0]}; so {count} of {of} entries have no word with a time"
+        remedy = "nothing to do: they are left out"
+        Report(relative(path, root), findings).warning("transcript-word", problem, remedy)
     # Recognisers give the last word a second too much now and then.
-    beyond = [word.start for word in words or () if word.start > seconds + _BEYOND_SECONDS]
+    beyond = [word.start for word in words if word.start > seconds + _BEYOND_SECONDS]
     if not words or not beyond:
         return findings
     report = Report(relative(path, root), findings)

@@ -9,6 +9,7 @@ from typing import Any
 
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
+from crossfold.platform.core.json_files import parse_json, read_json_text
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""
@@ -109,13 +110,14 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
     """
     again = f"`crossfold folds CORPUS --out {path.name}` writes one"
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = parse_json(read_json_text(path))
         content = {"folds": data["folds"], "left_out": data["left_out"]}
         folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
         left_out = [str(name) for name in data["left_out"]]
         digest = str(data.get("sha256", _digest(content)))  # a file written by hand needs none
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a file of folds ({error!r})", again) from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = " ".join(repr(error).split())[:120]
+        raise UserError(f"{path} is not a file of folds ({reason})", again) from None
     if digest != _digest(content):
         raise UserError(
             f"{path}: its folds are not those of its sha256 {digest[:12]}...", "fetch it again, or write it again"

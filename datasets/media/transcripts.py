@@ -6,25 +6,33 @@ Read as they come:
     {"result": [{"word", "start", "end", "conf"}, ...]}            one answer of Vosk; a list of them, or one a line
     {"monologues": [{"terms": [{"text", "start", "end"}]}]}        what `vosk-transcriber` writes
     {"segments": [{"words": [{"word", "start", "end"}]}]}          Whisper with word times
+    {"chunks": [{"text", "timestamp": [start, end]}]}              Transformers with return_timestamps="word"
     word,start,end                                                 a csv file with this header, more columns allowed
 
+Recognisers leave single words without times, such as numbers that whisperX cannot align: such an entry is left out.
 Times are seconds from the first picture of the video, which is sample 0 of `sound.read_sound`.
 """
 
 import csv
+import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import write_bytes
+from crossfold.platform.core.json_files import parse_json, read_json_text
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""
 _SHAPES = "a list of words, each with word, start and end, under `words`, `result`, `segments` or `monologues`"
+_ROUNDED = 0.1  # seconds by which a recogniser may let a word begin before 0, or end before it begins
+_SENTENCES = 0.2  # share of entries with a blank inside from which they are not words; `New York` may be one
+_LONGEST_CELL = 2**20  # characters
 
 
 @dataclass(frozen=True)
@@ -42,24 +50,53 @@ class Word:
             raise ValueError(f"word {self.text!r} from {self.start:g} to {self.end:g} s: need 0 <= start <= end")
 
 
-def read_transcript(path: Path) -> tuple[Word, ...]:
-    """The words of a file in order of time; none where nothing is said.
+@dataclass(frozen=True)
+class Transcript:
+    """The words of a file, and what of it is no word with a time."""
 
-    Raises `DataError` that names the file and the entry, for a file that is no transcript or a word without sense.
+    words: tuple[Word, ...]
+    """In order of time; none where nothing is said."""
+    left_out: tuple[str, ...] = ()
+    """What is wrong with each entry that was left out, as `word 2 has no 'start'`."""
+
+
+def read_transcript(path: Path) -> tuple[Word, ...]:
+    """The words of `parse_transcript`."""
+    return parse_transcript(path).words
+
+
+def parse_transcript(path: Path) -> Transcript:
+    """The words of a file, single entries without sense left out.
+
+    Raises `DataError` that names the file and the entry, for a file that is no transcript, has times for sentences
+    instead of words, or where more than half of the entries make no sense.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})", "write it again, in UTF-8") from None
-    entries = _csv_entries(path, text) if path.suffix.lower() == ".csv" else _json_entries(path, text)
-    words = []
+        text = read_json_text(path)
+    except UserError as error:
+        raise DataError(error.problem, error.remedy) from None
+    entries = list(_csv_entries(path, text) if path.suffix.lower() == ".csv" else _json_entries(path, text))
+    words, left_out = [], []
     for number, entry in enumerate(entries, start=1):
         try:
             words.append(_word(entry))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"{path}: word {number} {reason}", "correct this entry, or transcribe again") from None
-    return tuple(sorted(words, key=lambda word: (word.start, word.end)))  # some files list one speaker after the other
+            left_out.append(f"word {number} {reason}")
+    if len(left_out) > len(words):
+        more = f", and {len(left_out) - 1} more of {len(entries)}" if len(left_out) > 1 else ""
+        raise DataError(f"{path}: {left_out[0]}{more}", "correct this entry, or transcribe again, with word times")
+    blanks = [word for word in words if re.search(r"\S[ \t]+\S", word.text)]
+    if len(blanks) > _SENTENCES * len(words):
+        problem = f"{path}: has no word times: {blanks[0].text[:40]!r} is one entry, and so are {len(blanks)} more"
+        problem = problem if len(blanks) > 1 else problem.partition(", and so")[0]
+        raise _without_word_times(problem)
+    # Some files list one speaker after the other.
+    return Transcript(tuple(sorted(words, key=lambda word: (word.start, word.end))), tuple(left_out))
+
+
+def _without_word_times(problem: str) -> DataError:
+    return DataError(problem, "transcribe again with times of words (Whisper: word_timestamps=True)")
 
 
 def write_transcript(path: Path, words: Sequence[Word]) -> None:
@@ -70,29 +107,57 @@ def write_transcript(path: Path, words: Sequence[Word]) -> None:
 
 def _word(entry: Any) -> Word:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"is {entry!r}, not an entry with word, start and end")
+        raise ValueError(f"is {str(entry)[:40]!r}, not an entry with word, start and end")
     text = entry["text"] if "text" in entry and "word" not in entry else entry["word"]
     if not isinstance(text, str):
-        raise ValueError(f"is {text!r}, not text")
-    return Word(text.strip(), float(entry["start"]), float(entry["end"]))
+        raise ValueError(f"is {str(text)[:40]}, not text")
+    if isinstance(entry.get("timestamp"), list) and len(entry["timestamp"]) == 2:
+        start, end = entry["timestamp"]
+    else:
+        start, end = entry["start"], entry["end"]
+    start, end = _seconds(start), _seconds(end)
+    # Recognisers round: a word may begin a little before the recording, or end a little before it begins.
+    start = 0.0 if -_ROUNDED <= start < 0 else start
+    end = start if start - _ROUNDED <= end < start else end
+    return Word(text.strip(), start, end)
+
+
+def _seconds(value: Any) -> float:
+    if value is None or isinstance(value, bool):
+        raise ValueError("has no time")
+    return float(value)
 
 
 def _csv_entries(path: Path, text: str) -> Iterator[Mapping[str, str]]:
     header, _, _ = text.partition("\n")
     # Tables of other tools come with semicolons or tabs, where commas are part of the words.
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    missing = {"word", "start", "end"} - {name.strip() for name in reader.fieldnames or ()}
-    if missing:
-        raise DataError(f"{path}: its first line lacks {', '.join(sorted(missing))}", "begin with `word,start,end`")
-    for row in reader:
-        yield {name.strip(): value for name, value in row.items() if isinstance(name, str) and value is not None}
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        missing = {"word", "start", "end"} - {name.strip() for name in reader.fieldnames or ()}
+        if missing:
+            raise DataError(f"{path}: its first line lacks {', '.join(sorted(missing))}", "begin with `word,start,end`")
+        for row in reader:
+            named = {name.strip(): value for name, value in row.items() if isinstance(name, str) and value is not None}
+            if delimiter != ",":  # where commas part no cells, they may be those of numbers
+                named |= {name: named[name].replace(",", ".") for name in ("start", "end") if name in named}
+            yield named
+    except csv.Error as error:
+        problem = f"{path}: line {reader.line_num} is not a row of a table ({error})"
+        raise DataError(problem, "look for a quote that is opened and never closed") from None
 
 
 def _json_entries(path: Path, text: str) -> list[Any]:
     if not text.strip():
         return []
-    entries = _entries_of(_parsed(path, text))
+    parsed = _parsed(path, text)
+    if isinstance(parsed, Mapping) and isinstance(parsed.get("segments"), list):
+        segments = [s for s in parsed["segments"] if isinstance(s, Mapping) and str(s.get("text", "")).strip()]
+        if segments and not any(isinstance(s.get("words"), list) for s in segments) and not parsed.get("words"):
+            problem = f"{path}: has no word times, only those of {len(segments)} segments"
+            raise _without_word_times(problem)
+    entries = _entries_of(parsed)
     if entries is None:
         raise DataError(f"{path}: holds no transcript", f"it should be {_SHAPES}")
     return entries
@@ -100,12 +165,19 @@ def _json_entries(path: Path, text: str) -> list[Any]:
 
 def _parsed(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as whole:
         try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [parse_json(line) for line in text.splitlines() if line.strip()]
         except ValueError:
             raise DataError(f"{path}: is not JSON ({whole})", f"it should be {_SHAPES}") from None
+
+
+def _aligned(segment: Any) -> Any:
+    """A segment; one that a recogniser found no words in is an entry without times, which is counted and left out."""
+    if isinstance(segment, Mapping) and "text" in segment and "start" in segment and "words" not in segment:
+        return {"words": [{"word": segment["text"]}] if str(segment["text"]).strip() else []}
+    return segment
 
 
 def _entries_of(value: Any) -> list[Any] | None:
@@ -115,13 +187,13 @@ def _entries_of(value: Any) -> list[Any] | None:
         return None if None in parts else [entry for part in parts for entry in part or ()]
     if not isinstance(value, Mapping):
         return None
-    for key in ("words", "result", "terms"):
+    for key in ("words", "result", "terms", "chunks"):
         if isinstance(value.get(key), list):
             return list(value[key])
     for key in ("segments", "monologues"):
         if isinstance(value.get(key), list):
-            return _entries_of(value[key])
-    if "start" in value:
+            return _entries_of([_aligned(segment) for segment in value[key]])
+    if "start" in value or "timestamp" in value:
         return [value]
     # Vosk answers a silence with a text that is empty, and no list of words.
     return [] if value.get("text") == "" else None

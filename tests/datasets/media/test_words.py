@@ -94,6 +94,101 @@ def test_a_damaged_transcript_is_named_with_its_entry(tmp_path, name, text, says
     assert (finding.severity, finding.rule, finding.file) == ("error", "transcript-readable", name)
 
 
+SENTENCES = [
+    {"start": 0.0, "end": 2.4, "text": " Good morning everyone."},
+    {"start": 4, "end": 6.5, "text": " It rained."},
+]
+WITHOUT_WORD_TIMES = {
+    "Whisper": json.dumps({"text": "x", "segments": SENTENCES, "language": "en"}),
+    "Whisper in Chinese": json.dumps({"segments": [{"start": 0, "end": 2, "text": "早上好"}]}),
+    "Whisper, one word a segment": json.dumps({"segments": [{"start": 0, "end": 2, "text": " Yes."}]}),
+    "list of sentences": json.dumps(SENTENCES),
+    "sentences as words": json.dumps(
+        {"words": [{"word": s["text"], "start": s["start"], "end": 9} for s in SENTENCES]}
+    ),
+    "sentences in lines": "\n".join(json.dumps(sentence) for sentence in SENTENCES),
+    "Transformers": json.dumps({"chunks": [{"text": " Good morning.", "timestamp": [0, 2.5]}]}),
+    "monologues of one term": json.dumps({"monologues": [{"terms": [SENTENCES[0]]}]}),
+    "csv": "start,end,word\n0,2.4,Good morning everyone.\n",
+    "csv with tabs": "start\tend\tword\n0\t2.4\tGood morning everyone.\n",
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_WORD_TIMES)
+def test_sentences_are_not_taken_for_words(tmp_path, kind):
+    path = tmp_path / ("t.csv" if kind.startswith("csv") else "t.json")
+    path.write_text(WITHOUT_WORD_TIMES[kind], encoding="utf-8")
+    (finding,) = check_transcript(path, 10, tmp_path)
+    assert (finding.severity, "has no word times" in finding.problem) == ("error", True)
+
+
+IMPERFECT = [
+    {"word": "2014"},
+    {"word": "2014", "start": None, "end": None},
+    {"word": "2014", "start": 0.2},
+    {"word": "2014", "start": float("nan"), "end": 0.3},
+    {"word": "2014", "start": "", "end": ""},
+    {"word": " ", "start": 0.2, "end": 0.3},
+    {"word": None, "start": 0.2, "end": 0.3},
+    {"word": "x", "start": 0.9, "end": 0.3},
+    {"word": "x", "start": -7, "end": 0.3},
+    {"word": "x", "start": 10**400, "end": 0.3},
+    {"start": 0.2, "end": 0.3},
+    {"text": "And so on", "start": [0], "end": {}},
+    "2014",
+]
+
+
+@pytest.mark.parametrize("entry", IMPERFECT, ids=str)
+def test_single_entries_without_a_time_are_left_out_and_counted(tmp_path, entry):
+    (tmp_path / "t.json").write_text(json.dumps({"segments": [{"words": [ENTRIES[0], entry, *ENTRIES[1:]]}]}))
+    assert read_transcript(tmp_path / "t.json") == WORDS
+    (finding,) = check_transcript(tmp_path / "t.json", 10, tmp_path)
+    assert (finding.severity, finding.rule) == ("warning", "transcript-word")
+    assert f"1 of {len(WORDS) + 1} entries" in finding.problem
+
+
+def test_a_segment_that_could_not_be_aligned_is_left_out(tmp_path):
+    segments = [{"start": 0, "end": 2, "text": "x", "words": ENTRIES}, SENTENCES[1]]
+    (tmp_path / "t.json").write_text(json.dumps({"segments": segments, "word_segments": []}))
+    assert read_transcript(tmp_path / "t.json") == WORDS
+    assert [f.rule for f in check_transcript(tmp_path / "t.json", 10, tmp_path)] == ["transcript-word"]
+
+
+@pytest.mark.parametrize(("start", "end", "word"), [(-0.02, 0.4, (0, 0.4)), (0.5, 0.48, (0.5, 0.5))])
+def test_times_that_a_recogniser_rounded_are_kept(tmp_path, start, end, word):
+    (tmp_path / "t.json").write_text(json.dumps([{"word": "a", "start": start, "end": end}]))
+    assert read_transcript(tmp_path / "t.json") == (Word("a", *word),)
+    assert check_transcript(tmp_path / "t.json", 10, tmp_path) == []
+
+
+def test_word_times_of_transformers_and_decimal_commas(tmp_path):
+    chunks = [{"text": f" {w.text}", "timestamp": [w.start, w.end]} for w in WORDS]
+    (tmp_path / "t.json").write_text(json.dumps({"text": "x", "chunks": chunks}))
+    assert read_transcript(tmp_path / "t.json") == WORDS
+    rows = "".join(f"{w.text};{w.start};{w.end}\n".replace(".", ",") for w in WORDS)
+    (tmp_path / "t.csv").write_text(f"word;start;end\n{rows}")
+    assert read_transcript(tmp_path / "t.csv") == WORDS
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.json", "[" * 100_000),
+        ("t.json", "[" * 100_000 + "]" * 100_000),
+        ("t.json", '{"words": ' * 5000 + "[]" + "}" * 5000),
+        ("t.json", '[{"word": "a", "start": ' + "9" * 5000 + ', "end": 1}]'),
+        ("t.csv", "word,start,end\n" + "a" * 2_000_000 + ",0,1\n"),
+        ("t.csv", 'word,start,end\n"a,0,1\n' + "a,0,1\n" * 300_000),
+    ],
+    ids=["open", "nested", "objects", "digits", "cell", "quote"],
+)
+def test_what_would_crash_a_parser_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (finding,) = check_transcript(tmp_path / name, 10, tmp_path)
+    assert (finding.severity, finding.rule) == ("error", "transcript-readable")
+
+
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "t.json").write_bytes(b"\xff\xfe\x00\x9f")
     with pytest.raises(DataError, match="cannot be read as text"):
