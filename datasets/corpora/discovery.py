@@ -1,6 +1,7 @@
 """Files of unpacked corpora: one walk over their folders, and which file is taken where there are several or none."""
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ class MediaListing:
 
     def add(self, path: Path, name: str) -> None:
         """Takes a file that is a video, a wav file or, in a folder `transcripts`, a transcript; no other."""
-        kind = path.suffix.lower()
+        kind, name = path.suffix.lower(), composed(name)
         if kind in TRANSCRIPTS and path.parent.name == "transcripts":
             self.transcripts[name].append(path)
         elif kind in VIDEOS:
@@ -41,18 +42,28 @@ class MediaListing:
         for inside in folders:
             name = None if inside.startswith("cropped_aligned") else name_of(inside)
             if name is not None:
-                self.crops[name].append(folder / inside)
+                self.crops[composed(name)].append(folder / inside)
         folders[:] = [inside for inside in folders if inside.startswith("cropped_aligned")]
 
     def files(self) -> Iterator[Path]:
         """Every file, crops included."""
         yield from chain(*self.videos.values(), *self.sounds.values(), *self.transcripts.values())
         for folder in chain(*self.crops.values()):
-            yield from (Path(entry) for entry in os.scandir(folder))
+            yield from (Path(entry) for entry in os.scandir(folder) if is_data(entry.name))
+
+
+def composed(name: str) -> str:
+    """A name in the normal form NFC: a Mac writes `ü` as two code points, other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder is none that an operating system added: `._name`, `.DS_Store`, `__MACOSX`."""
+    return not name.startswith(".") and name not in ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """(folder, names of folders, names of files) from `root` down, sorted, each folder once, hidden ones left out.
+    """(folder, names of folders, names of files) from `root` down, sorted, each folder once, without what is no data.
 
     As with `os.walk`, a name taken out of the list of folders is not entered.
     """
@@ -64,8 +75,8 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        yield Path(name), folders, sorted(files)
+        folders[:] = sorted(filter(is_data, folders))
+        yield Path(name), folders, sorted(filter(is_data, files))
 
 
 def existing(root: Path, *paths: Iterable[Path]) -> list[Path]:

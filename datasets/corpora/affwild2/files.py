@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, existing, take_one, walk
+from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, composed, existing, take_one, walk
 from crossfold.datasets.corpora.findings import Finding, Report, relative
 
 _PARTITIONS = {"train_set": "train", "training_set": "train", "validation_set": "validation", "val_set": "validation"}
@@ -149,7 +149,7 @@ def check_split(root: Path, listing: Listing, split: Split) -> list[Finding]:
 
 def video_name(clip: str) -> str:
     """The video that a clip was cut from."""
-    return _PERSON.sub("", clip)
+    return _PERSON.sub("", composed(clip))
 
 
 def of_clip(paths: dict[str, list[Path]], clip: str) -> list[Path]:

@@ -33,7 +33,7 @@ from crossfold.datasets.corpora.affwild2.files import (
     video_name,
 )
 from crossfold.datasets.corpora.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
-from crossfold.datasets.corpora.discovery import examine_clips, sound_of_video, take_crops, take_transcript
+from crossfold.datasets.corpora.discovery import composed, examine_clips, sound_of_video, take_crops, take_transcript
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
@@ -76,7 +76,7 @@ def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
 
 def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | None, list[Finding]]:
     """One clip and what is wrong with its files; no clip where that is an error."""
-    root, media, name = folder.root, folder.listing.media, file.stem
+    root, media, name = folder.root, folder.listing.media, composed(file.stem)
     labels, findings = (_no_labels(0), []) if partition == TEST else read_labels(file, root)
     report = Report(relative(file, root), findings)
     crops = take_crops(name, media.crops.get(name, []), bool(media.crops), report.file, root, findings)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from crossfold.datasets.corpora.discovery import composed, is_data
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report
 from crossfold.platform.core.errors import did_you_mean
 
@@ -30,6 +31,8 @@ def _located(cell: str, named: str, root: Path, *, folder: bool) -> Path:
         problem = f"{named} is {'an absolute' if absolute else 'no'} path"
         raise Refusal("path-relative", problem, f"write it relative to the folder of {MANIFEST}")
     path = Path(os.path.normpath(root / spelled))  # not resolved: links under the root may lead out
+    if not spelled.isascii():
+        path = in_either_form(path, root)
     if not path.is_relative_to(root) or path == root:
         remedy = f"move or link the file under the folder of {MANIFEST}"
         raise Refusal("path-inside", f"{named} leads out of the folder", remedy)
@@ -47,8 +50,28 @@ def _located(cell: str, named: str, root: Path, *, folder: bool) -> Path:
     raise Refusal("file-there", f"{named} is not there{hint}", "put it there, or correct the name")
 
 
+def in_either_form(path: Path, root: Path) -> Path:
+    """The path under `root` as the disk has it: a Mac writes `ü` as two code points, other systems as one."""
+    if not path.is_relative_to(root):
+        return path
+    found = root
+    for part in path.relative_to(root).parts:
+        inside = found / part
+        try:
+            if not inside.exists():
+                same = [entry for entry in found.iterdir() if composed(entry.name) == composed(part)]
+                inside = same[0] if same else inside
+        except (OSError, ValueError):
+            return path
+        found = inside
+    return found
+
+
 def hint_of(name: str, names: Collection[str]) -> str:
     """`, did you mean ...?` where one of the names is close; nothing where none is, since the list may be long."""
+    names = [known for known in names if is_data(known)]
+    if same := [known for known in names if known.casefold() == name.casefold()]:
+        return f", did you mean {same[0]!r}?"
     hint = did_you_mean(name, names)
     return hint if "did you mean" in hint else ""
 

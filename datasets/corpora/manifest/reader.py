@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.clips import ClipInfo, MediaClip, Span, Target
-from crossfold.datasets.corpora.discovery import existing
+from crossfold.datasets.corpora.discovery import composed, existing
 from crossfold.datasets.corpora.embedded_truth import read_spans
 from crossfold.datasets.corpora.findings import Finding, Report, has_errors, relative
 from crossfold.datasets.corpora.manifest.features import (
@@ -46,7 +46,7 @@ from crossfold.datasets.corpora.manifest.labels import (
     settle_targets,
 )
 from crossfold.datasets.corpora.manifest.media import MediaFiles, inspect_media
-from crossfold.datasets.corpora.manifest.paths import MANIFEST, hint_of, locate, unknown_columns
+from crossfold.datasets.corpora.manifest.paths import MANIFEST, hint_of, in_either_form, locate, unknown_columns
 from crossfold.datasets.corpora.manifest.placing import place_labels
 from crossfold.datasets.corpora.manifest.splits import Side, check_sides, folds_of
 from crossfold.datasets.corpora.media_checks import check_transcript
@@ -150,7 +150,7 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
         cell = cells.get(column, "")
         return locate(cell, column, row.line, root, findings, folder=folder) if cell else None
 
-    name = cells["clip"]
+    name = composed(cells["clip"])
     if not _NAME.fullmatch(name):
         report.error("clip-name", f"line {row.line}: {name!r} cannot name a clip", "use letters, digits, - and _")
     rate = _number(cells.get("rate", ""), "rate", row, table, report)
@@ -164,8 +164,8 @@ def _read_entry(row: Row, table: Table, root: Path, declared: Sequence[Target] |
         problem = f"line {row.line}: clip {name!r} has no video, audio, crops or features"
         report.error("media-there", problem, "name at least one of them, or take the row out")
     source = media.video or media.audio
-    video = source.relative_to(root).with_suffix("").as_posix() if source is not None else name
-    subject, partition, fold = (cells.get(column, "") for column in ("subject", "partition", "fold"))
+    video = composed(source.relative_to(root).with_suffix("").as_posix()) if source is not None else name
+    subject, partition, fold = (composed(cells.get(column, "")) for column in ("subject", "partition", "fold"))
     side = Side(line=row.line, clip=name, video=video, subject=subject, partition=partition, fold=fold)
     file = path("labels")
     columns, places = read_label_file(file, root, declared, findings) if file is not None else ({}, Places())
@@ -206,7 +206,9 @@ def _feature_files(
             Report(relative(path, root), findings).error("features-readable", problem, "write it with numpy.savez")
     if _NAME.fullmatch(clip) and not any(row.cells.get(column) for column in (*given, *_MEDIA)):
         for modality in MODALITIES:
-            found = [p for suffix in SUFFIXES if (p := root / "features" / modality / f"{clip}{suffix}").is_file()]
+            folder = Path("features", modality)
+            paths = [in_either_form(root / folder / f"{clip}{suffix}", root) for suffix in SUFFIXES]
+            found = [path for path in paths if path.is_file()]
             if len(found) > 1:
                 names = " and ".join(relative(path, root) for path in found)
                 report.error("features-once", f"clip {clip} has {names}", "keep one")

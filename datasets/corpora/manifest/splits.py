@@ -1,10 +1,12 @@
 """Who trains and who is scored, as columns `partition` and `fold` of a manifest say it, and whether anything leaks."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from crossfold.datasets.corpora.findings import Refusal, Report
 from crossfold.datasets.corpora.partitions import Fold
+from crossfold.datasets.corpora.tables import MISSING
 from crossfold.platform.core.errors import did_you_mean
 
 PARTITIONS = {
@@ -29,7 +31,7 @@ class Side:
     @property
     def who(self) -> str:
         """The subject; unknown ones are named after their video."""
-        return self.subject or self.video
+        return self.video if self.subject.lower() in MISSING else self.subject
 
     @property
     def part(self) -> str:
@@ -49,7 +51,7 @@ def check_sides(sides: Sequence[Side], columns: Collection[str], report: Report)
         remedy = "add partition (train, validation, test), or fold (0, 1, ...): which clips are scored together"
         report.error("partition-there", "has neither a column partition nor fold", remedy)
         return
-    if not any(side.subject for side in sides):
+    if not any(side.subject.lower() not in MISSING for side in sides):
         remedy = "nothing to do if every clip has a subject of its own; else add column subject, or scores will flatter"
         report.warning("subject-there", "does not say who is in a clip", remedy)
     known = [_words_are_known(side, report) for side in sides]
@@ -57,6 +59,7 @@ def check_sides(sides: Sequence[Side], columns: Collection[str], report: Report)
         with report:
             _check_parts(sides)
     _check_leaks(sides, report)
+    _check_alike(sides, report)
 
 
 def _check_names(sides: Sequence[Side], report: Report) -> None:
@@ -130,6 +133,24 @@ def _check_leaks(sides: Sequence[Side], report: Report) -> None:
             problem = f"line {side.line}: {what} {shared!r} is in {here} here and in {there} in line {other.line}"
             remedy = "models would be scored on whom they learnt from; move one of the two"
             report.error(f"{what}-apart", problem, remedy)
+
+
+def _check_alike(sides: Sequence[Side], report: Report) -> None:
+    """Says where subjects on different sides have nearly one name, as 01 and the 1 that a spreadsheet makes of it."""
+    first: dict[str, Side] = {}
+    said = set()
+    for side in sides:
+        if side.subject.lower() in MISSING:
+            continue
+        words = re.sub(r"[\W_]+", " ", side.subject.casefold().removesuffix(".0")).strip()
+        bare = re.sub(r"(?<!\d)0+(?=\d)", "", words)
+        other = first.setdefault(bare, side)
+        apart = (other.part, other.number or 0) != (side.part, side.number or 0)
+        if other.who != side.who and apart and bare not in said:
+            said.add(bare)
+            problem = f"line {side.line}: subject {side.who!r} is nearly {other.who!r} of line {other.line}"
+            remedy = "if they are one person, write the name alike: models would be scored on whom they learnt from"
+            report.warning("subject-alike", problem, remedy)
 
 
 def folds_of(sides: Sequence[Side]) -> tuple[Fold, ...] | None:
