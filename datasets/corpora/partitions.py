@@ -9,7 +9,7 @@ from typing import Any
 
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
-from crossfold.platform.core.json_files import parse_json, read_json_text
+from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""

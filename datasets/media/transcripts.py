@@ -25,7 +25,7 @@ from typing import Any
 
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import write_bytes
-from crossfold.platform.core.json_files import parse_json, read_json_text
+from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""

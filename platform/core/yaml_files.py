@@ -1,9 +1,11 @@
-"""YAML that people write, read strictly and within limits: each key once, and each error in one sentence.
+"""YAML and JSON that people write, read within limits, with each error in one sentence; of YAML each key once.
 
 Every file and every value of an option that is YAML is read here, because a few lines of YAML can ask for gigabytes
 (aliases of aliases) or overflow the stack (lists in lists).
 """
 
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ MOST_DEPTH = 40
 """Levels of lists and mappings in each other; sweeps and recipes have four."""
 MOST_VALUES = 1_000_000
 """Values of a document, those that aliases repeat counted each time."""
+MOST_JSON_BYTES = 64 * 2**20
+"""Of a file in JSON; a transcript of ten hours has fewer than ten million."""
+MOST_JSON_DEPTH = 60
+"""Lists and objects in each other; what a recogniser writes has six."""
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 # Ten times faster where PyYAML was built with libyaml: a sweep may list thousands of seeds.
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -84,6 +92,33 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
         shown = "\n".join(f"     {line}" for line in example.splitlines())
         raise UserError(f"{path} {found}, not a mapping of keys", f"{what} looks like this:\n{shown}")
     return data
+
+
+def read_json_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark. Raises `UserError` that names the file."""
+    try:
+        if (size := path.stat().st_size) > MOST_JSON_BYTES:
+            raise UserError(f"{path} has {size:,} bytes; at most {MOST_JSON_BYTES:,} are read", "give another file")
+        return path.read_text(encoding="utf-8-sig")
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})", "write it again, in UTF-8") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value that a text in JSON stands for. Raises `ValueError` that says why it stands for none."""
+    # Brackets in strings are no levels; they are taken out before levels are counted.
+    depth = deepest = 0
+    for bracket in _NO_BRACKETS.sub("", _STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MOST_JSON_DEPTH:
+        raise ValueError(f"more than {MOST_JSON_DEPTH} lists or objects in each other")
+    try:
+        return json.loads(text)
+    except RecursionError:  # brackets that the count above took for part of a broken string
+        raise ValueError(f"more than {MOST_JSON_DEPTH} lists or objects in each other") from None
 
 
 def _check_limits(text: str, source: str, remedy: str) -> None:

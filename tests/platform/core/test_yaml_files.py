@@ -1,12 +1,13 @@
 """YAML of users: what it may ask for is limited, and what is wrong with it is one sentence."""
 
+import json
 import tracemalloc
 
 import pytest
 import yaml
 
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.yaml_files import MOST_BYTES, MOST_DEPTH, parse_yaml, read_yaml
+from crossfold.platform.core.yaml_files import MOST_BYTES, MOST_DEPTH, parse_json, parse_yaml, read_yaml
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
 HOSTILE = {
@@ -92,3 +93,16 @@ def test_a_sparse_file_is_refused_unread(tmp_path):
 def test_a_path_with_nul_is_refused(tmp_path):
     with pytest.raises(UserError, match="no path"):
         read_yaml(tmp_path / "a\0b.yaml", "a sweep", "name: mine")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**6, "[" * 10**6 + "]" * 10**6, '{"a":' * 200 + "1" + "}" * 200, "9" * 5000, '["' + "[" * 100, "{"]
+)
+def test_json_that_would_crash_a_parser_is_refused(text):
+    with pytest.raises(ValueError, match=r"in each other|digits|Unterminated|Expecting"):
+        parse_json(text)
+
+
+def test_brackets_in_strings_of_json_are_no_levels():
+    value = {"a": ["[" * 500, '\\"[' * 200, "]"]}
+    assert parse_json(json.dumps(value)) == value
