@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ import pandas as pd
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
 from crossfold.datasets.corpora.partitions import Fold, make_folds
+from crossfold.datasets.store.array_file import ArrayFile
 from crossfold.datasets.store.input_kinds import standardised
 from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import MODALITIES
@@ -173,18 +175,18 @@ class StoreSpec:
     """The modalities that are raw input for a trainable backbone, with their kind (`input_kinds`)."""
 
 
-def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], ClipArrays], owner: str = "") -> Path:
+def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], ClipArrays]) -> Path:
     """Writes a store under its content hash and returns its folder; an equal store is kept, not rewritten.
 
     arrays: called once per clip, in order, so that memory does not grow with the corpus.
-    owner: who writes; part of the name of the folder that a killed run leaves behind.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
     folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips)
     scales = [target if isinstance(target, Target) else Target(target) for target in spec.targets]
     # The final name is the content hash, which is known only when all is written.
-    with temporary_folder(stores, f"{spec.corpus}-{owner}" if owner else spec.corpus) as draft:
-        manifest = _write_arrays(draft, spec, scales, arrays)
+    with temporary_folder(stores, spec.corpus) as draft:
+        with ExitStack() as opened:
+            manifest = _write_arrays(draft, spec, scales, arrays, opened)
         pd.DataFrame([asdict(clip) for clip in spec.clips]).to_parquet(draft / "clips.parquet", index=False)
         manifest |= {
             "format": FORMAT,
@@ -208,45 +210,43 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
 
 
 def _write_arrays(
-    folder: Path, spec: StoreSpec, targets: Sequence[Target], arrays: Callable[[ClipInfo], ClipArrays]
+    folder: Path,
+    spec: StoreSpec,
+    targets: Sequence[Target],
+    arrays: Callable[[ClipInfo], ClipArrays],
+    opened: ExitStack,
 ) -> dict[str, Any]:
+    """Writes one clip after the other into files that `opened` closes."""
     total = sum(clip.frames for clip in spec.clips)
-    maps: dict[str, np.ndarray] = {}
+    files: dict[str, ArrayFile] = {}
     modalities: dict[str, dict[str, Any]] = {}
     spans: list[dict[str, Any]] = []
-    start = 0
 
-    def open_map(name: str, dtype: str, *shape: int) -> np.ndarray:
-        return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(total, *shape))
+    def open_file(name: str, dtype: str, *shape: int) -> ArrayFile:
+        return opened.enter_context(ArrayFile(folder / f"{name}.npy", dtype, (total, *shape)))
 
     for clip in spec.clips:
         brought = arrays(clip)
         _check_rows(clip, brought)
-        if not maps:
+        if not files:
             # The first clip decides which files there are; `_check_shapes` holds all others to it.
             for key in sorted(brought.features, key=_modality_rank):
                 array = brought.features[key]
                 modality, _, fold = key.partition("@")
                 entry = modalities.setdefault(modality, _entry(modality, array, spec.inputs.get(modality)))
                 entry["files"][fold or "all"] = f"{key}.npy"
-                maps[key] = open_map(key, entry.get("dtype", "float32"), *array.shape[1:])
-            maps["labels"] = open_map("labels", "float32", len(targets))
-            maps["valid"] = open_map("valid", "bool", len(targets))
-            maps["present"] = open_map("present", "bool", len(modalities))
-        _check_shapes(clip, brought, maps, modalities)
-        rows = slice(start, start + clip.frames)  # the clips lie one after the other
+                files[key] = open_file(key, entry.get("dtype", "float32"), *array.shape[1:])
+            files["labels"] = open_file("labels", "float32", len(targets))
+            files["valid"] = open_file("valid", "bool", len(targets))
+            files["present"] = open_file("present", "bool", len(modalities))
+        _check_shapes(clip, brought, files, modalities)
         for key, array in brought.features.items():
-            maps[key][rows] = array
+            files[key].append(array)
         valid = labelled(brought.labels, targets)
-        maps["labels"][rows] = np.where(valid, brought.labels, np.float32(UNLABELLED))
-        maps["valid"][rows] = valid
-        for column, modality in enumerate(modalities):
-            maps["present"][rows, column] = brought.present[modality]
+        files["labels"].append(np.where(valid, brought.labels, np.float32(UNLABELLED)))
+        files["valid"].append(valid)
+        files["present"].append(np.stack([brought.present[modality] for modality in modalities], axis=1))
         spans += [{"clip": clip.name, **asdict(span)} for span in brought.spans]
-        start += clip.frames
-    for array in maps.values():
-        assert isinstance(array, np.memmap)
-        array.flush()
     columns = ["clip", *(field for field in Span.__dataclass_fields__)]
     pd.DataFrame(spans, columns=columns).to_parquet(folder / "spans.parquet", index=False)
     return {"modalities": modalities, "frames": total}
@@ -293,17 +293,17 @@ def _finite(array: np.ndarray, *, or_nan: bool) -> bool:
 
 
 def _check_shapes(
-    clip: ClipInfo, brought: ClipArrays, maps: Mapping[str, np.ndarray], modalities: Iterable[str]
+    clip: ClipInfo, brought: ClipArrays, files: Mapping[str, ArrayFile], modalities: Iterable[str]
 ) -> None:
     """A clip brings what the first one brought, as wide; numpy would stretch a single column without a word."""
-    wanted = {name: array.shape[1:] for name, array in maps.items() if name not in ("valid", "present")}
+    wanted = {name: array.shape[1:] for name, array in files.items() if name not in ("valid", "present")}
     shapes = {name: array.shape[1:] for name, array in {**brought.features, "labels": brought.labels}.items()}
     remedy = "extract all clips alike"
     if shapes != wanted or set(brought.present) != set(modalities):
         found = f"{_widths(shapes)}, with presence of {', '.join(sorted(brought.present))}"
         raise DataError(f"clip {clip.name} brings {found}; the first clip brought {_widths(wanted)}", remedy)
     for name, array in brought.features.items():
-        first = maps[name].dtype
+        first = files[name].dtype
         if first not in (np.float32, array.dtype):
             problem = f"{name} is {array.dtype.name}, of the first clip it was {first.name}"
             raise DataError(f"clip {clip.name}: {problem}", remedy)

@@ -3,20 +3,31 @@
 import datetime
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from crossfold.platform.core.errors import UserError
 
 MOST_NAME_BYTES = 240
-"""Of a name from data; file systems take 255, and the names of temporary files are a little longer."""
+"""Of a name from data; file systems take 255, and some names get a prefix or a suffix."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of the system for a disk that is full, and for a user's quota that is used up."""
+LEFTOVER_SECONDS = 3600.0
+"""Age from which a temporary file of another machine counts as left behind: a commit takes a second or a few."""
+_LONGEST_NAME = 255
+_DRAFT = re.compile(r"\..*-([0-9a-f]{8}-\d+)-[0-9a-f]{8}(?:\..*)?", re.DOTALL)
 _NAME_RULES = (
     (re.compile(r"^/|^[A-Za-z]:|\\"), "it is a path from the root, or holds a backslash"),
     (re.compile(r"(?:^|/)\."), "a part of it begins with a dot"),
@@ -73,12 +84,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Makes the folder `.<name>-<8 hex digits>` in `parent` and removes it, unless `publish_folder` moved it."""
+    """Makes a hidden folder with the name of a draft in `parent`, and removes it unless `publish_folder` moved it."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / f".{name}-{uuid.uuid4().hex[:8]}"
+    folder = _draft(parent, name)
     folder.mkdir()
     try:
-        yield folder
+        with _naming(parent / name, full_only=True):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -106,7 +118,7 @@ def _replacing(path: Path, suffix: str) -> Iterator[Path]:
     if path.is_symlink():
         path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}{suffix}")
+    draft = _draft(path.parent, path.name, suffix)
     try:
         with _naming(path, draft):
             os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -121,13 +133,83 @@ def _replacing(path: Path, suffix: str) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def owner_tag() -> str:
+    """This process, on this machine, as part of a file name."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def same_machine(owner: str) -> bool:
+    """Whether an owner is a process of this machine."""
+    return owner.partition("-")[0] == _machine()
+
+
+def owner_alive(owner: str) -> bool:
+    """Whether the process of an owner may still run; one on another machine always may."""
+    process = owner.partition("-")[2]
+    return not same_machine(owner) or not process.isdecimal() or psutil.pid_exists(int(process))
+
+
+def remove_drafts(folder: Path, *, recursive: bool = False) -> int:
+    """Removes temporary files and folders whose process was killed; returns how many there were.
+
+    What a living process of this machine writes stays, and so does what another machine may still write: it goes when
+    it has been left alone for `LEFTOVER_SECONDS`. Folders that cannot be read are left out.
+    """
+    removed = 0
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if (found := _DRAFT.fullmatch(name)) and _abandoned(Path(place, name), found[1]):
+                _remove(Path(place, name))
+                removed += 1
+        folders[:] = [name for name in folders if recursive and not _DRAFT.fullmatch(name)]
+    return removed
+
+
+def _abandoned(path: Path, owner: str) -> bool:
+    if same_machine(owner):
+        return not owner_alive(owner)
+    try:
+        last = max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+    except OSError:
+        return False
+    return last < time.time() - LEFTOVER_SECONDS
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _machine() -> str:
+    """This machine, and in a container its processes: the same number is another process in each of them."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{socket.gethostname()}{processes}".encode()).hexdigest()[:8]
+
+
+def _draft(parent: Path, name: str, suffix: str = "") -> Path:
+    """A name that says who writes, so that what a killed process leaves is known for what it is."""
+    tag = f"-{owner_tag()}-{uuid.uuid4().hex[:8]}{suffix}"
+    shown = os.fsencode(name)[: _LONGEST_NAME - 1 - len(os.fsencode(tag))].decode(errors="ignore")
+    return parent / f".{shown}{tag}"
+
+
 @contextmanager
-def _naming(path: Path, draft: Path | None = None) -> Iterator[None]:
-    """An error of the disk names the file that people know; the write that finds a disk full names none."""
+def _naming(path: Path, draft: Path | None = None, *, full_only: bool = False) -> Iterator[None]:
+    """An error of the disk names the file that people know; the write that finds a disk full names none.
+
+    full_only: other errors may come from files that are read, and stay as they are.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename2 is None and error.filename in (None, str(draft)):
+        known = error.errno in FULL if full_only else error.errno is not None
+        if known and error.filename2 is None and error.filename in (None, str(draft)):
             error.filename = str(path)
         raise
 

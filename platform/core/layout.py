@@ -6,8 +6,6 @@ from pathlib import Path
 
 from crossfold.platform.core.files import path_inside
 
-LEFTOVER_SECONDS = 3600.0
-"""Age from which a temporary folder counts as left behind: a commit takes a second, on a slow machine a few."""
 CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
 """What the folder of a finished cell holds."""
 CELL_ID = re.compile(r"[0-9a-f]{16}")

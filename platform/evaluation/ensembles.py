@@ -6,7 +6,7 @@ on the training corpus; it is for clips that none of them reports, such as those
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,13 +49,15 @@ def means_of(predictions: Iterable[Predictions]) -> list[tuple[Predictions, int]
     return [(mean_of(members), len(members)) for members in groups.values()]
 
 
-def save_seed_ensembles(workspace: Workspace) -> list[Path]:
+def save_seed_ensembles(workspace: Workspace, among: Set[str] | None = None) -> list[Path]:
     """Scores the mean of each two or more finished cells that differ in the seed only, and keeps it for reports.
 
-    Returns the file of each (docs/results.md); one that is there already is not made again.
+    among: only of these cells; None: of all. Returns the file of each (docs/results.md); one that is there already is
+    not made again.
     """
     groups: dict[str, list[CellRecord]] = defaultdict(list)
-    for record in workspace.records():
+    finished = workspace.finished()
+    for record in map(workspace.read_exactly, sorted(finished if among is None else finished & among)):
         if record.cell.inner is None:
             groups[canonical_json(record.cell.identity() | {"seed": None})].append(record)
     stores: dict[Path, FeatureStore] = {}

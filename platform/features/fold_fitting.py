@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import UNLABELLED, MediaClip
 from crossfold.datasets.corpora.partitions import Fold
+from crossfold.datasets.store.array_file import write_array
 from crossfold.datasets.store.feature_store import Normalisation
 from crossfold.datasets.store.running_stats import Sums
 from crossfold.platform.core.errors import UserError
@@ -100,7 +101,7 @@ def encode_folds(work: FoldTask) -> UserError | None:
                 features[rows] = network.encode(scaled.astype(array.dtype))
         features[~present] = 0
         with whole_file(path) as draft:
-            np.save(draft, features)
+            write_array(draft, features)
     return None
 
 

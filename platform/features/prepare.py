@@ -25,13 +25,13 @@ from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_fi
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.store.feature_store import FORMAT, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import write_json
+from crossfold.platform.core.files import remove_drafts, write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
 from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, stored
 from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
-from crossfold.platform.features.scratch import acquire, owner_tag, prune
+from crossfold.platform.features.scratch import acquire, prune
 from crossfold.platform.workspace.workspace import Workspace
 
 Progress = Callable[[str, int, int], None]
@@ -70,7 +70,10 @@ def prepare(
     key = _key(entry.sources(root), root, settings, asked)
     memo = workspace.paths.stores / ".prepared" / f"{corpus}-{key}.json"
     if (done := _remembered(memo)) is not None:
+        # A run that was killed after its last step has left what it read.
+        prune(workspace.paths.stores, corpus, settings.digest)
         return done
+    remove_drafts(workspace.paths.stores)
     _check_writable(workspace)
     progress("check", 0, 1)
     inspection = entry.read(root, deep=True, options=asked.options)
@@ -87,6 +90,7 @@ def prepare(
     scratch = workspace.paths.stores / f".preparing-{corpus}-{settings.digest}-{key}"
     if (owner := acquire(scratch)) is not None:
         raise UserError(f"process {owner.rpartition('-')[2]} prepares the same here", "wait until it is done")
+    remove_drafts(scratch, recursive=True)
     if open_workers is not None:
         workers = open_workers([root, scratch, *settings.files()], settings.device)
     else:
@@ -96,7 +100,7 @@ def prepare(
     write_json(memo, {"store": store.name, "root": str(root)})
     # After the memo: a run that is killed in between finds its store.
     shutil.rmtree(scratch, ignore_errors=True)
-    prune(workspace.paths.stores, corpus, store.name.rpartition("-")[0], settings.digest)
+    prune(workspace.paths.stores, corpus, settings.digest)
     return store
 
 
@@ -150,7 +154,6 @@ class _Job:
                     inputs={m: e.reads for m, e in self.settings.extractors.items() if e.raw} if media else {},
                 ),
                 arrays,
-                owner_tag(),
             )
 
     def _tasks(self, clips: Sequence[MediaClip]) -> list[ClipTask]:

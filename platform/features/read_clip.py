@@ -8,6 +8,7 @@ T frames, K pictures of a clip of a clip network.
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, f
 from crossfold.datasets.media.sound import RATE, covered_frames, frame_seconds, log_mel, read_sound
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.media.word_features import text_features
+from crossfold.datasets.store.array_file import ArrayFile, write_array
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside, whole_folder
@@ -71,22 +73,19 @@ def read_clip(task: ClipTask) -> UserError | None:
 
 
 def _write(folder: Path, modality: str, chunks: Chunks, frames: int) -> None:
-    array: np.ndarray | None = None
-    present = np.zeros(frames, np.bool_)
-    begin = 0
-    for rows, there in chunks:
-        # The first chunk decides type and shape.
-        if array is None:
-            shape = (frames, *rows.shape[1:])
-            array = np.lib.format.open_memmap(folder / f"{modality}.npy", mode="w+", dtype=rows.dtype, shape=shape)
-        array[begin : begin + len(rows)] = rows
-        present[begin : begin + len(rows)] = there
-        begin += len(rows)
-    assert array is not None
-    assert begin == frames, f"{begin} of {frames} frames"
-    # The store must not depend on what a decoder gives for a frame without a face.
-    array[~present] = 0
-    np.save(folder / f"{modality}.present.npy", present)
+    present: list[np.ndarray] = []
+    with ExitStack() as opened:
+        file: ArrayFile | None = None
+        for rows, there in chunks:
+            # The first chunk decides type and shape.
+            if file is None:
+                place = folder / f"{modality}.npy"
+                file = opened.enter_context(ArrayFile(place, rows.dtype, (frames, *rows.shape[1:])))
+            # The store must not depend on what a decoder gives for a frame without a face.
+            file.append(np.where(there.reshape(-1, *[1] * (rows.ndim - 1)), rows, rows.dtype.type(0)))
+            present.append(there)
+        assert file is not None
+    write_array(folder / f"{modality}.present.npy", np.concatenate(present).astype(np.bool_))
 
 
 def _made(task: ClipTask, extractor: Extractor) -> Chunks:

@@ -19,6 +19,8 @@ from crossfold.platform.workspace.workspace import Workspace
 
 STATUS_SECONDS = 1.0
 """Between two writings of the state on disk."""
+NOTE_SECONDS = 60.0
+"""Between two lines about what a launch waits for."""
 MOST_UNRECORDED = 1000
 """Failures that wait for a place on a full disk; of more, the latest."""
 
@@ -241,10 +243,11 @@ class Monitor:
         *,
         cells: Iterable[Cell] = (),
         finished: Callable[[Cell, float], None] = lambda cell, seconds: None,
+        disk: DiskGate | None = None,
     ) -> None:
         """`cells` may hold those that will be submitted; others are learnt from events.
 
-        finished: called with each finished cell and the seconds of its last attempt.
+        finished: called with each finished cell and the seconds of its last attempt. disk: of the workspace.
         """
         self.progress = Progress(sweep, workers=1)
         self.note = view.note
@@ -254,7 +257,7 @@ class Monitor:
         self._cells = {cell.cell_id: cell for cell in cells}
         self._finished = finished
         self._written = -math.inf
-        self._disk, self._disk_full = DiskGate(workspace.root), False
+        self._disk, self._full_noted = disk or DiskGate(workspace.root), -math.inf
         self._unrecorded: deque[Failure] = deque(maxlen=MOST_UNRECORDED)
 
     def feed(self, events: Iterable[Event]) -> None:
@@ -265,6 +268,9 @@ class Monitor:
             cell = self._cells.get(event.cell_id)
             label = cell.label if cell else "fleet"
             self.progress.apply(event, label)
+            if event.failure is not None:
+                # The queue, which may be in another process, waits for the same.
+                self._disk.note_failure(event.failure)
             if event.failure is not None and not event.recorded:
                 # The attempt could not record it, so the end of its worker's log stands in for a traceback.
                 tail = event.failure.log_tail or log_tail(self._workspace, event.cell_id)
@@ -282,10 +288,12 @@ class Monitor:
             write_json(self._workspace.paths.status_of(self.progress.sweep), self.progress.snapshot())
         self._written = time.monotonic()
         self._record_failures()
-        full = not self._disk()
-        if full and not self._disk_full:
-            self.note(f"the disk of {self._workspace.root} is full: no cell starts until there is space")
-        self._disk_full = full
+        if self._disk():
+            self._full_noted = -math.inf
+        elif time.monotonic() - self._full_noted >= NOTE_SECONDS:
+            self._full_noted = time.monotonic()
+            waits = f"the disk of {self._workspace.root} is full: no cell starts until there is space"
+            self.note(f"{waits}; {self._disk.need()}")
 
     def _record_failures(self) -> None:
         """Writes the failures that wait; what a full disk does not take waits on."""

@@ -3,19 +3,21 @@
 import errno
 import os
 import re
-import shutil
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import FULL
 from crossfold.platform.core.outcome import Failure
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of the system for a disk that is full, and for a user's quota that is used up."""
 MIB = 2**20
 LEAST = MIB
 """Bytes without which nothing begins: the notes of a driver and the smallest cell take about as much."""
+LEAST_FILES = 32
+"""Files without which nothing begins: a cell has six, and some are written next to those that they replace."""
 CHECK_SECONDS = 1.0
 """The time between two checks of the disk."""
 PATIENCE_SECONDS = 600.0
@@ -24,13 +26,19 @@ _NAMES_FULL = re.compile("|".join(rf"\[Errno {number}\]" for number in sorted(FU
 
 
 def free_bytes(place: Path) -> int | None:
-    """Bytes that may still be written at a place, which need not exist yet; None where the system does not say."""
+    """Bytes that may still be written at a place, which need not exist yet; None where the system does not say.
+
+    0 also where fewer than `LEAST_FILES` files may still be made, whatever space there is.
+    """
     for folder in (place, *place.parents):
         if folder.exists():
             try:
-                return shutil.disk_usage(folder).free
+                disk = os.statvfs(folder)
             except OSError:
                 return None
+            # Some file systems have no fixed number of files, and report none.
+            out_of_files = disk.f_files > 0 and disk.f_favail < LEAST_FILES
+            return 0 if out_of_files else disk.f_bavail * disk.f_frsize
     return None
 
 
@@ -39,6 +47,37 @@ def require_space(place: Path) -> None:
     free = free_bytes(place)
     if free is not None and free < LEAST:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Raises the `OSError` of a full disk in place of an error that one caused, such as that of a database.
+
+    sqlite, and what is built on it, has errors of its own for a disk that is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        cause: BaseException | None = error
+        while cause is not None and not _says_full(cause):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None and not _no_space(place):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _no_space(place: Path) -> bool:
+    """With too little left, sqlite also says `disk I/O error`, or `unable to open database file`."""
+    free = free_bytes(place)
+    return free is not None and free < LEAST
 
 
 def disk_full_error(error: OSError) -> UserError:
@@ -78,11 +117,18 @@ class DiskGate:
             self._until = self._clock() + PATIENCE_SECONDS
             self._checked = -CHECK_SECONDS
 
+    def need(self) -> str:
+        """What a closed gate waits for, in words."""
+        free = self._free(self._place) if self._place is not None else None
+        return f"{(free or 0) / MIB:.1f} MiB are free there and a cell needs {self._needed() / MIB:.1f} MiB"
+
+    def _needed(self) -> int:
+        return self._least if self._clock() < self._until else LEAST
+
     def __call__(self) -> bool:
         """Whether there is enough space, by a check that is at most `CHECK_SECONDS` old."""
         now = self._clock()
         if self._place is not None and now - self._checked >= CHECK_SECONDS:
-            least = self._least if now < self._until else LEAST
             free = self._free(self._place)
-            self._checked, self._open = now, free is None or free >= least
+            self._checked, self._open = now, free is None or free >= self._needed()
         return self._open

@@ -1,37 +1,60 @@
 """What a driver cleans up before it begins: what killed processes left, and damaged cells."""
 
+import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from crossfold.platform.core.layout import CELL_ID, LEFTOVER_SECONDS
+from crossfold.platform.core.files import LEFTOVER_SECONDS, remove_drafts
+from crossfold.platform.core.layout import CELL_ID
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.remote.cell_sync import LARGE
 from crossfold.platform.workspace.workspace import Workspace
 
 _HALF_WRITTEN = re.compile(rf"\.{CELL_ID.pattern}-[a-z0-9_]{{8}}")
+"""A temporary folder of earlier versions, which does not say whose it is."""
+_ASIDE = re.compile(rf"\.({CELL_ID.pattern})-aside")
 
 
 def remove_leftovers(workspace: Workspace) -> int:
-    """Removes what killed processes left; returns how many half-written cell folders there were.
+    """Removes what killed processes left (docs/faults.md); returns how many half-written files and folders there were.
 
-    A driver calls this before it starts workers, so nothing in `fleet/` is in use.
+    Whoever holds the lock of the driver calls this before it starts workers, so nothing in `fleet/` is in use.
     """
-    oldest = time.time() - LEFTOVER_SECONDS
-    left = [
-        folder
-        for folder in workspace.paths.cells.glob(".*-*")
-        if _HALF_WRITTEN.fullmatch(folder.name) and folder.stat().st_mtime < oldest
-    ]
-    for folder in (*left, *workspace.paths.fleet.glob("*")):
+    paths, removed = workspace.paths, 0
+    if paths.cells.is_dir():
+        with os.scandir(paths.cells) as entries:
+            hidden = [Path(entry) for entry in entries if entry.name.startswith(".")]
+        for folder in hidden:
+            if (aside := _ASIDE.fullmatch(folder.name)) is not None:
+                # A cell that was to be computed again: the new result counts if it was committed, else the old one.
+                workspace.restore(aside[1], folder)
+            elif _HALF_WRITTEN.fullmatch(folder.name) and folder.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+    for folder in (workspace.root, paths.cells, paths.stores, paths.stores / ".prepared"):
+        removed += remove_drafts(folder)
+    for folder in _written(workspace):
+        removed += remove_drafts(folder, recursive=True)
+    for folder in paths.fleet.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
     finished = workspace.finished()
-    for note in workspace.paths.unfinished.glob("[!.]*.json"):
+    for folder in paths.running.glob("[!.]*"):
+        if folder.name in finished:
+            shutil.rmtree(folder, ignore_errors=True)
+    for note in paths.unfinished.glob("[!.]*.json"):
         if note.stem in finished:
             note.unlink(missing_ok=True)
-    return len(left)
+    return removed
+
+
+def _written(workspace: Workspace) -> Iterator[Path]:
+    """Folders in which commands write files whole; what finished cells and stores hold is never changed."""
+    paths = workspace.paths
+    yield from (paths.failures, paths.rescored, paths.ensembles, paths.searches, paths.sweeps, paths.reports)
+    yield from (paths.launches, paths.unfinished, paths.running, paths.status, paths.mlflow_pending, paths.conflicts)
 
 
 def damaged_cells(workspace: Workspace, cell_ids: Iterable[str]) -> list[str]:

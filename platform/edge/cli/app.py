@@ -147,7 +147,8 @@ def _ending_of(error: Exception) -> tuple[UserError, int] | None:
         remedy = "nothing is lost, and the same command continues"
         return UserError(f"the workspace cannot be reached: {error}", remedy), 1
     if isinstance(error, OSError):
-        from crossfold.platform.workspace.disk_space import FULL, disk_full_error
+        from crossfold.platform.core.files import FULL
+        from crossfold.platform.workspace.disk_space import disk_full_error
 
         if error.errno in FULL:
             return disk_full_error(error), 1

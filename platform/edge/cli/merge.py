@@ -20,7 +20,7 @@ def merge(
 
     It exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
-    from crossfold.platform.workspace.driver_lease import driver_lock
+    from crossfold.platform.edge.launch.preflight import driving
     from crossfold.platform.workspace.merge import merge as join
     from crossfold.platform.workspace.workspace import Workspace
 
@@ -30,7 +30,7 @@ def merge(
         source.download_all()
         # What both have is compared byte by byte.
         space.download_cells(space.finished() & source.finished())
-    with driver_lock(space):
+    with driving(space):
         merged = join(space, sources)
     if as_json:
         emit(asdict(merged), True)

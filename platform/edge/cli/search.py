@@ -30,13 +30,11 @@ def search(
     The same command brings a killed search up to the same number of trials. It exits as `run` does.
     """
     from crossfold.datasets.store.feature_store import FeatureStore
-    from crossfold.platform.edge.launch.preflight import check_cluster, check_search, use_weights
+    from crossfold.platform.edge.launch.preflight import check_cluster, check_search, driving, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.search.run_search import run_search
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
-    from crossfold.platform.workspace.disk_space import require_space
-    from crossfold.platform.workspace.driver_lease import driver_lock
     from crossfold.sweeps.prepared import prepare_cells, read_search
     from crossfold.sweeps.trials import winner_sweep
 
@@ -48,8 +46,7 @@ def search(
     use_weights(weights)
     check_search(asked, store, space)
     check_cluster(fleet)
-    require_space(space.root)
-    with driver_lock(space):
+    with driving(space):
         result = run_search(asked, store, space, fleet, trials=trials, show=out.print)
     if result is None:
         raise typer.Exit(options.TIME_UP)

@@ -83,6 +83,12 @@ def driving(space: Workspace) -> Iterator[None]:
         yield
 
 
+def tidy(space: Workspace) -> None:
+    """As `driving` does, for a command that runs no cell; another process that drives will do it, or did."""
+    with contextlib.suppress(UserError), driver_lock(space):
+        remove_leftovers(space)
+
+
 def move_damaged(space: Workspace, cell_ids: Set[str]) -> dict[str, tuple[str, Path]]:
     """Moves those finished cells aside that are no longer what was committed: (what is wrong, where it is) by cell."""
     damaged = damaged_cells(space, cell_ids)

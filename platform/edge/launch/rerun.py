@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossfold.platform.core.cell import Cell
+from crossfold.platform.edge.launch.preflight import driving
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.scheduling.fleet_options import FleetOptions
-from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -19,7 +19,7 @@ def rerun_cell(
 
     Returns None if it does not finish; then an older result is still there. workers: 0 runs it in this process.
     """
-    with driver_lock(space):
+    with driving(space):
         kept = space.move_aside(cell.cell_id)
         tracker = MlflowTracker(space)
         tracker.launch("rerun", [cell])

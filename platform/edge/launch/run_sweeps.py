@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.edge.launch.forecast_launch import forecast_launch
-from crossfold.platform.edge.launch.preflight import check_cluster, driving, move_damaged
+from crossfold.platform.edge.launch.preflight import check_cluster, driving, move_damaged, tidy
 from crossfold.platform.edge.launch.printer import LaunchPrinter
 from crossfold.platform.edge.launch.rescore import rescore_outdated
 from crossfold.platform.edge.launch.run_cells import run_cells
@@ -45,6 +45,9 @@ def run_sweeps(
             printer.nothing_to_run(prepared, conditions)
             flush_pending(prepared, space)
             rescore_outdated(prepared, space, chosen, plugins=options.plugins, silent=silent)
+        # A driver that was killed after its last cell left this undone.
+        save_seed_ensembles(space, chosen)
+        tidy(space)
         return FleetSummary()
     check_cluster(options)
     name = "+".join(prepared.sweep.name for prepared in sweeps)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from crossfold.platform.edge.tracking.records import LiveCell, Records
 from crossfold.platform.edge.tracking.writer import RunWriter
+from crossfold.platform.workspace.disk_space import disk_errors, require_space
 from crossfold.platform.workspace.driver_lease import driver_lock
 from crossfold.platform.workspace.launches import Unfinished, assign_launches, unfinished_cells
+from crossfold.platform.workspace.repair import remove_leftovers
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -28,12 +30,15 @@ class SyncSummary:
 
 
 def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
-    """Brings MLflow to what the workspace holds and leaves complete runs alone. Raises what MLflow raises.
+    """Brings MLflow to what the workspace holds and leaves complete runs alone. Raises what MLflow raises, and
+    the `OSError` of a full disk instead where the disk is full.
 
     A rebuilt store equals the one that was written live, but for what no record says: the identities of runs, when a
     cell was begun, when each metric was written, and the readings of the machine.
     """
-    with driver_lock(workspace):
+    require_space(workspace.root)
+    with driver_lock(workspace), disk_errors(workspace.root):
+        remove_leftovers(workspace)
         writer = RunWriter(workspace, uri)
         writer.prepare()
         found, finished = writer.find_runs(), workspace.finished()

@@ -9,14 +9,13 @@ import hashlib
 import logging
 import os
 import sqlite3
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.files import whole_file
+from crossfold.platform.core.files import temporary_folder, whole_file
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
@@ -225,9 +224,10 @@ class RunWriter:
             self._client.log_artifact(run_id, str(path))
         store = self.workspace.paths.store(record.cell.corpus, record.cell.store)
         if store.is_dir() and record.file("best.safetensors") in small and not why_not_deployable(record.cell):
-            with tempfile.TemporaryDirectory(prefix="crossfold-model-") as folder:
-                write_model(record, FeatureStore(store), Path(folder))
-                self._client.log_artifacts(run_id, folder, MODEL)
+            # Not in the system's temporary folder, which may be small: the space here is checked.
+            with temporary_folder(self.workspace.root, "deployed-model") as folder:
+                write_model(record, FeatureStore(store), folder)
+                self._client.log_artifacts(run_id, str(folder), MODEL)
 
 
 def _make_database(path: Path) -> None:

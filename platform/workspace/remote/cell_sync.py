@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossfold.platform.core.errors import DataError, UserError
-from crossfold.platform.core.files import publish_folder, temporary_folder, whole_file, write_json
-from crossfold.platform.core.layout import CELL_FILES, CELL_ID, HASHED, LEFTOVER_SECONDS, RECORD, WorkspacePaths
+from crossfold.platform.core.files import LEFTOVER_SECONDS, publish_folder, temporary_folder, whole_file, write_json
+from crossfold.platform.core.layout import CELL_FILES, CELL_ID, HASHED, RECORD, WorkspacePaths
 from crossfold.platform.workspace.remote.filesystem import RemoteFiles
 
 logger = logging.getLogger(__name__)

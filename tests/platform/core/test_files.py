@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from crossfold.platform.core import files
-from crossfold.platform.core.files import whole_file, whole_folder, write_bytes, write_json
+from crossfold.platform.core.files import (
+    MOST_NAME_BYTES,
+    owner_tag,
+    remove_drafts,
+    temporary_folder,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_json,
+)
 
 UMASKS = (0o022, 0o002, 0o077)
 
@@ -166,4 +177,36 @@ def test_json_is_sorted_has_no_nan_and_a_failed_one_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": float("nan")})
     assert files.json_bytes(json.loads(path.read_bytes())) == path.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("killed", ["os.replace", "os.fsync"])
+def test_what_a_killed_process_leaves_is_removed_and_what_a_living_one_writes_stays(tmp_path, killed):
+    """`os._exit` in place of one operation: no `finally` is run, as with SIGKILL."""
+    names = {"os.replace": "pathlib.Path.replace", "os.fsync": "os.fsync"}
+    module, _, name = names[killed].rpartition(".")
+    code = (
+        "import importlib, os, pathlib, sys\n"
+        "from crossfold.platform.core.files import whole_folder, write_bytes\n"
+        f"setattr({module}, {name!r}, lambda *a, **k: os._exit(9))\n"
+        "with whole_folder(pathlib.Path(sys.argv[1]) / 'deep' / 'folder') as draft:\n"
+        "    (draft / 'a').touch()\n"
+        "    write_bytes(pathlib.Path(sys.argv[1]) / 'a.json', b'new')\n"
+    )
+    (tmp_path / "a.json").write_text("old")
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    assert (tmp_path / "a.json").read_text() == "old"
+    with temporary_folder(tmp_path, "mine") as mine, whole_file(tmp_path / "b.db") as draft:
+        assert remove_drafts(tmp_path) == 1
+        assert set(tmp_path.iterdir()) == {tmp_path / "a.json", tmp_path / "deep", mine, draft}
+        assert remove_drafts(tmp_path, recursive=True) == 1
+        assert not list((tmp_path / "deep").iterdir())
+    assert remove_drafts(tmp_path / "absent") == 0
+
+
+def test_the_longest_name_has_a_draft_that_file_systems_take(tmp_path):
+    path = tmp_path / ("ä" * (MOST_NAME_BYTES // 2 - 3) + ".json")
+    with whole_file(path) as draft:
+        assert owner_tag() in draft.name
+        draft.write_text("x")
     assert list(tmp_path.iterdir()) == [path]

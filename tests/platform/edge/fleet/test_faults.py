@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import owner_tag
 from crossfold.platform.core.layout import CELL_FILES
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch.run_cells import run_cells
@@ -299,17 +300,30 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     assert writer.find_runs()[cell.cell_id].info.status == "FINISHED"
 
 
-def test_half_written_cells_of_killed_processes_go_when_they_are_old(workspace, finished):
-    old = workspace.paths.cells / f".{finished[0].cell_id}-ab12_x9z"
-    fresh = workspace.paths.cells / f".{finished[0].cell_id}-zzzzzzzz"
-    aside = workspace.paths.cells / f".{finished[1].cell_id}-aside"
-    for folder in (old, fresh, aside):
+def test_half_written_cells_of_killed_processes_go_and_those_of_others_only_when_they_are_old(workspace, finished):
+    mine, of_earlier_versions = owner_tag(), ("ab12_x9z", "zzzzzzzz")
+    here, there = f"{mine.partition('-')[0]}-999999999-0123abcd", "0a0a0a0a-1-0123abcd"
+    tags = (*of_earlier_versions, here, f"{mine}-0123abcd", there, there.replace("-1-", "-2-"))
+    old, fresh, killed, living, elsewhere, long_ago = (
+        workspace.paths.cells / f".{finished[0].cell_id}-{tag}" for tag in tags
+    )
+    for folder in (old, fresh, killed, living, elsewhere, long_ago):
         folder.mkdir()
-    for folder in (old, aside):
+    for folder in (old, living, long_ago):
         os.utime(folder, (0, 0))
-    assert remove_leftovers(workspace) == 1
-    assert {path.name for path in workspace.paths.cells.glob(".*")} == {fresh.name, aside.name}
+    assert remove_leftovers(workspace) == 3
+    assert {*workspace.paths.cells.glob(".*")} == {fresh, living, elsewhere}
     assert workspace.finished() == {cell.cell_id for cell in finished}
+
+
+def test_a_cell_that_was_to_run_again_when_all_was_killed_returns(workspace, finished):
+    kept, done = finished[0].cell_id, finished[1].cell_id
+    aside = workspace.move_aside(kept)
+    shutil.copytree(workspace.paths.cell(done), workspace.paths.cells / f".{done}-aside")
+    assert aside is not None
+    remove_leftovers(workspace)
+    assert workspace.finished() == {cell.cell_id for cell in finished}
+    assert not list(workspace.paths.cells.glob(".*"))
 
 
 def test_a_poisoned_cell_is_given_up_and_the_report_says_failed_and_why(workspace, capsys):
