@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import networkx as nx
 import numpy as np
@@ -24,19 +23,13 @@ class Family:
     targets: int = 1
 
     def p(self, t: float, df: float) -> float:
-        """p of a paired t statistic, corrected for all pairs by Tukey's studentized range, for targets by Bonferroni.
+        """p of a paired t statistic, corrected by Bonferroni for all pairs on all targets.
 
-        With two systems it is the p of the t test.
+        Tukey's range would assume one error for all pairs: with a jackknife error for each it rejects equal systems too
+        often (docs/statistics.md).
         """
-        return min(1.0, self.targets * _range_p(abs(t), df, self.systems))
-
-    def rejects(self, t: float, df: float) -> bool:
-        """Whether p is below `ALPHA`."""
-        alone = 2 * self.targets * float(stats.t.sf(abs(t), df))
-        # p lies between that of one pair and that of Bonferroni; the integral between them takes milliseconds.
-        if alone >= ALPHA or alone * self.systems * (self.systems - 1) / 2 < ALPHA:
-            return alone < ALPHA
-        return self.p(t, df) < ALPHA
+        pairs = self.systems * (self.systems - 1) / 2
+        return min(1.0, pairs * self.targets * 2 * float(stats.t.sf(abs(t), df)))
 
 
 @dataclass(frozen=True)
@@ -46,14 +39,6 @@ class Agreement:
     tau: float
     p: float
     n: int
-
-
-@lru_cache(maxsize=65536)
-def _range_p(t: float, df: float, systems: int) -> float:
-    if systems <= 2:
-        return float(2 * stats.t.sf(t, df))
-    # The integral may end a rounding error below zero.
-    return max(0.0, float(stats.studentized_range.sf(np.sqrt(2) * t, systems, df)))
 
 
 def paired_effect(differences: Sequence[float]) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from crossfold.platform.core.metrics import Moments, ccc_of
-from crossfold.reports.stats.hypothesis_tests import Family
+from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
 from crossfold.reports.stats.runs import Floats, Run, restrict_to_common_runs
 
 LEVEL = 0.95
@@ -85,7 +85,7 @@ class Gain:
     @cached_property
     def sign(self) -> int:
         """The one verdict of all tables, claims and figures: 1 where the first system beats the second, -1, else 0."""
-        return int(np.sign(self.mean)) if self.judged and self.family.rejects(*self._statistic) else 0
+        return int(np.sign(self.mean)) if self.p is not None and self.p < ALPHA else 0
 
     @property
     def judged(self) -> bool:
