@@ -12,13 +12,13 @@ from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.ca import EQUATIONS
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import System, combined, part
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_LAYERS, FrozenModel
 
 
 class StageParams(FrozenModel):
     """Choices of the stages."""
 
-    stages: int = Field(2, ge=1)
+    stages: int = Field(2, ge=1, le=MOST_LAYERS)
     dense: bool = False
     """A12: skips from all earlier stages, the form of the cited work."""
 

@@ -13,13 +13,13 @@ from crossfold.fusion_models.blocks.readout import LastReadout
 from crossfold.fusion_models.blocks.recursion import Recursion
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import ModalityParams, System, combined
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_WIDTH, FrozenModel
 
 
 class AdditiveParams(FrozenModel):
     """Choices of the additive form."""
 
-    hidden: int = Field(32, ge=1)
+    hidden: int = Field(32, ge=1, le=MOST_WIDTH)
     """K, as released."""
     joint: Literal["fc", "concat"] = "concat"
     """A4; the first JCA has the plain concatenation."""

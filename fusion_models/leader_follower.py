@@ -18,15 +18,15 @@ from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Widths
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_WIDTH, FrozenModel
 
 
 class LeaderFollowerParams(FrozenModel):
     """Sizes as released, and the modalities; vision is always among them, since it leads."""
 
     modalities: Literal["audio+visual", "visual+text", "audio+visual+text"] = "audio+visual"
-    heads: int = Field(2, ge=1)
-    head_width: int = Field(16, ge=1)
+    heads: int = Field(2, ge=1, le=MOST_WIDTH)
+    head_width: int = Field(16, ge=1, le=MOST_WIDTH)
     follower_dropout: float = Field(0.1, ge=0, lt=1)
 
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.recurrent import Recurrent
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, System, Trajectory, Widths, concatenated
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_LAYERS, MOST_WIDTH, FrozenModel
 
 
 class LSTMParams(FrozenModel):
     """Sizes of the LSTM."""
 
-    hidden: int = Field(64, ge=1)
+    hidden: int = Field(64, ge=1, le=MOST_WIDTH)
     """512 as released (spec 1.2)."""
-    lstm_layers: int = Field(2, ge=1)
+    lstm_layers: int = Field(2, ge=1, le=MOST_LAYERS)
     lstm_dropout: float = Field(0.5, ge=0, lt=1)
     """Between the layers."""
 

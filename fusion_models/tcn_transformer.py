@@ -11,15 +11,15 @@ from crossfold.fusion_models.blocks.temporal import TCN
 from crossfold.fusion_models.blocks.transformer import EncoderReadout, TransformerParams, attention_context
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Features, Modal, Notes, System, Widths, combined, part
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_LEVELS, MOST_WIDTH, FrozenModel
 from crossfold.platform.core.recipe import Temporal
 
 
 class TCNParams(FrozenModel):
     """Sizes of the TCNs inside the fusion."""
 
-    tcn_levels: int = Field(2, ge=1)
-    tcn_kernel: int = Field(5, ge=2)
+    tcn_levels: int = Field(2, ge=1, le=MOST_LEVELS)
+    tcn_kernel: int = Field(5, ge=2, le=MOST_WIDTH)
     tcn_dropout: float = Field(0.1, ge=0, lt=1)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_COUNT, FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.core.yaml_files import parse_yaml, read_yaml
@@ -146,8 +146,8 @@ class Search(_Common):
     system: str
     params: dict[str, Any] = Field(default_factory=dict)
     fold: int = 0
-    inner_folds: int = Field(3, ge=2)
-    trials: int = Field(ge=1)
+    inner_folds: int = Field(3, ge=2, le=MOST_COUNT)
+    trials: int = Field(ge=1, le=MOST_COUNT)
     sampler_seed: int = 0
     space: dict[str, Range] = Field(min_length=1)
     """Parameters of the system by name, recipe fields as `recipe.<dotted name>`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_COUNT, MOST_WIDTH, FrozenModel
 
 
 class JointAttentionParams(FrozenModel):
@@ -35,9 +35,9 @@ class JointAttentionParams(FrozenModel):
     starts, and three iterations do not recover; a small gain starts near the identity."""
     weights: Kind = "full"
     """A3: `full` as printed, L x L, for one window length. `lowrank` and `relative` are Crossfold's, for any length."""
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=MOST_WIDTH)
     """Cosines of the `lowrank` weights."""
-    reach: int = Field(32, ge=1)
+    reach: int = Field(32, ge=1, le=MOST_COUNT)
     """Frames that the `relative` weights see on either side."""
     attention_bias: bool = False
     """A bias after each of W_j, W_c and W_h, as released (G8); not printed. It is zero before training."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
 from crossfold.fusion_models.system import Features, Modal, ModalityParams, Notes, Widths, part
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_LAYERS, FrozenModel
 
 
 class Recursion(nn.Module):
@@ -55,7 +55,7 @@ class Recursion(nn.Module):
 class RecursionParams(FrozenModel):
     """Choices of the recursion."""
 
-    iterations: int = Field(3, ge=1)
+    iterations: int = Field(3, ge=1, le=MOST_LAYERS)
     """M (l in 001 and 002): 3 is best in both (A6)."""
     tied: bool = False
     """A5: one set of weights for all iterations instead of own ones."""

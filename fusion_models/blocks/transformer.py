@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_LAYERS, MOST_WIDTH, FrozenModel
 
 
 class TransformerParams(FrozenModel):
     """Sizes of a transformer; no paper prints them for these systems, so the defaults are choices."""
 
-    heads: int = Field(4, ge=1)
-    head_width: int = Field(16, ge=1)
+    heads: int = Field(4, ge=1, le=MOST_WIDTH)
+    head_width: int = Field(16, ge=1, le=MOST_WIDTH)
     """E; the width inside is heads x head_width."""
-    feedforward: int = Field(128, ge=1)
-    layers: int = Field(2, ge=1)
+    feedforward: int = Field(128, ge=1, le=MOST_WIDTH)
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)
     transformer_dropout: float = Field(0.1, ge=0, lt=1)
     causal: bool = False
     """Frames see the past only, so that predictions can be streamed; in no paper."""

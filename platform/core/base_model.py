@@ -7,6 +7,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 
+# A slip in a count must not ask for all memory before anything is checked.
+MOST_LAYERS = 64
+"""Of layers, stages and iterations."""
+MOST_LEVELS = 16
+"""Of a TCN, whose reach doubles with each."""
+MOST_WIDTH = 16_384
+"""Of a layer or a kernel."""
+MOST_COUNT = 1_000_000
+"""Of frames, epochs, trials and all else that is counted."""
+
 MOST_PROBLEMS = 12
 """That an error lists."""
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_COUNT, FrozenModel
 from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.recipe import Recipe
 
@@ -38,8 +38,8 @@ TARGETS = ("valence", "arousal")
 class Inner(FrozenModel):
     """An inner fold, made of the training clips of an outer fold only; what a search may look at."""
 
-    of: int = Field(ge=2)
-    index: int = Field(ge=0)
+    of: int = Field(ge=2, le=MOST_COUNT)
+    index: int = Field(ge=0, le=MOST_COUNT)
 
     @field_validator("index")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from crossfold.platform.core.base_model import FrozenModel
+from crossfold.platform.core.base_model import MOST_COUNT, MOST_LAYERS, MOST_LEVELS, MOST_WIDTH, FrozenModel
 from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation, PostChain, StressSuite
 from crossfold.platform.core.hashing import canonical_json
 
@@ -22,20 +22,20 @@ class Temporal(FrozenModel):
 
     `none` is a linear map of each frame; `identity` is nothing at all, so d_m is the width of the features.
     """
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=MOST_WIDTH)
     """d_m, the width each modality enters the fusion with."""
     widths: dict[str, int] = Field(default_factory=dict)
     """d_m by modality, where it is not `width`, such as `{visual: 256, audio: 128}` (G4b)."""
-    levels: int = Field(4, ge=1)
+    levels: int = Field(4, ge=1, le=MOST_LEVELS)
     """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3). For an LSTM, its layers."""
-    kernel: int = Field(5, ge=2)
+    kernel: int = Field(5, ge=2, le=MOST_WIDTH)
     dropout: float = Field(0.1, ge=0, lt=1)
     input_norm: Literal["none", "l2"] = "none"
     """`l2`: the features of a frame are scaled to length one before the encoder, as released with 000 (G2c)."""
     channels: dict[str, tuple[Annotated[int, Field(ge=1)], ...]] = Field(default_factory=dict)
     """Widths of the levels of a TCN by modality, such as `{visual: [512, 512, 256, 256]}` (G7); the last one is d_m.
     The levels of a modality that is not named are as wide as d_m."""
-    convolutions: int = Field(1, ge=1)
+    convolutions: int = Field(1, ge=1, le=MOST_LAYERS)
     """Convolutions of a level of the TCN, one after the other; 2 as released with 001 and 002 (G8)."""
     activation: Literal["relu", "leaky_relu"] = "relu"
     """After each convolution and each level of the TCN; `leaky_relu` as released with 001 and 002 (G8)."""
@@ -72,16 +72,16 @@ class Temporal(FrozenModel):
 class Head(FrozenModel):
     """From Z to one value per frame and target (spec 1.17)."""
 
-    hidden: int = Field(64, ge=1)
-    layers: int = Field(1, ge=0)
+    hidden: int = Field(64, ge=1, le=MOST_WIDTH)
+    layers: int = Field(1, ge=0, le=MOST_LAYERS)
     """Hidden layers, each of half the width of the one before; 0 is a linear map (E12)."""
     activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
     """As released with 002, 000 and 004."""
     recurrent: bool = False
     """A BiLSTM on Z with a residual linear map and L2 norm before the layers, as released with 000 (G2c)."""
-    recurrent_width: int | None = Field(None, ge=2)
+    recurrent_width: int | None = Field(None, ge=2, le=MOST_WIDTH)
     """Of that BiLSTM, both directions together; None: `hidden`."""
-    recurrent_layers: int = Field(1, ge=1)
+    recurrent_layers: int = Field(1, ge=1, le=MOST_LAYERS)
     """Layers of that BiLSTM; 2 as released with 000 (G8)."""
     recurrent_form: Literal["sum", "concat"] = "sum"
     """BiLSTM(Z) + W Z; or W [Z ; BiLSTM(Z)] from a learnt initial state, as released with 000 (G8)."""
@@ -109,11 +109,11 @@ class Loss(FrozenModel):
 class Forced(FrozenModel):
     """A rate that replaces every other rule from some epoch on, as the trainer released with 000 forces it (G2e)."""
 
-    after: int = Field(5, ge=0)
+    after: int = Field(5, ge=0, le=MOST_COUNT)
     """Epochs that keep the ordinary rate, after epoch 0."""
     lr: float = Field(1e-3, gt=0)
     factor: float = Field(0.8, gt=0, le=1)
-    every: int = Field(2, ge=1)
+    every: int = Field(2, ge=1, le=MOST_COUNT)
     """Epochs from one decay to the next."""
 
 
@@ -127,11 +127,11 @@ class Optimizer(FrozenModel):
     weight_decay: float = Field(1e-3, ge=0)
     min_lr: float = Field(1e-8, ge=0)
     """Where backbones are unfrozen, a reduction below it ends the stage (E5); elsewhere the rate stays at it."""
-    warmup_epochs: int = Field(0, ge=0)
+    warmup_epochs: int = Field(0, ge=0, le=MOST_COUNT)
     """First epochs of training, and of each stage of unfreezing, in which the rate is warmed up."""
     warmup: Literal["printed", "release"] = "printed"
     """E4: each of these epochs ramps from 0 to `lr`; or, as released with 002, epoch e of n to `lr` (e + 1) / n^2."""
-    plateau_patience: int = Field(5, ge=0)
+    plateau_patience: int = Field(5, ge=0, le=MOST_COUNT)
     """Epochs without a better CCC that are borne; one more lowers the rate."""
     plateau_factor: float = Field(0.1, gt=0, le=1)
     """1 keeps the rate constant."""
@@ -160,7 +160,7 @@ class Thaw(FrozenModel):
 class Clip(FrozenModel):
     """What one index of a window stands for (A16): a frame, or several frames that share one prediction."""
 
-    frames: int = Field(1, ge=1)
+    frames: int = Field(1, ge=1, le=MOST_COUNT)
     """1 for 001 to 003; 16, a sub-sequence, for 004; 32, a clip, for 000. A window then spans `window` x `frames`."""
     label: Literal["mean", "last"] = "mean"
     """D9: the target of a clip in training. Scores stay at annotation rate: a prediction holds for all its frames."""
@@ -193,9 +193,9 @@ class Recipe(FrozenModel):
     """A label; recipes that differ only in name are the same recipe."""
     joint_targets: bool = False
     """E1, for sweeps that do not say: one model with a head per target, or a model per target."""
-    window: int = Field(300, ge=2)
+    window: int = Field(300, ge=2, le=MOST_COUNT)
     """L, indices of a window (spec 0)."""
-    hop: int = Field(200, ge=1)
+    hop: int = Field(200, ge=1, le=MOST_COUNT)
     """Indices from one window to the next (D10); the tail window is the last L (A3)."""
     clip: Clip = Clip()
     invalid: Literal["drop", "drop_both", "mask"] = "drop"
@@ -204,25 +204,25 @@ class Recipe(FrozenModel):
     """End-to-end mode: a backbone by modality, such as `{visual: resnet50}`. Empty: features from the store."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """Where backbones start: from their published weights, which you bring (`--weights`), or from nothing."""
-    backbone_chunk: int = Field(128, ge=1)
+    backbone_chunk: int = Field(128, ge=1, le=MOST_COUNT)
     """Frames that pass a backbone at a time; less needs less memory and changes no number beyond rounding."""
     thaw: Thaw = Thaw()
     temporal: Temporal = Temporal()
     head: Head = Head()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
-    batch: int = Field(12, ge=1)
+    batch: int = Field(12, ge=1, le=MOST_COUNT)
     """Windows of one step of the optimiser, however many parts and devices share it."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=MOST_COUNT)
     """Parts that a batch is computed in, one after the other, when memory does not hold it."""
-    devices: int = Field(1, ge=1)
+    devices: int = Field(1, ge=1, le=MOST_COUNT)
     """Ray Train workers that share each batch of one cell."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16`: matrix products and convolutions in bfloat16; weights, loss and scores stay wide."""
     determinism: Literal["strict", "fast"] = "strict"
     """`strict`: the same bytes on the same machine. `fast`: threads, TF32 and the quickest kernels."""
-    epochs: int = Field(100, ge=1)
-    patience: int = Field(50, ge=1)
+    epochs: int = Field(100, ge=1, le=MOST_COUNT)
+    patience: int = Field(50, ge=1, le=MOST_COUNT)
     """Early stopping: epochs without a better selection CCC (E9)."""
     reload_best: bool = False
     """E6: the best state so far is loaded again at the end of each epoch."""

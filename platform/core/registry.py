@@ -98,7 +98,9 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:  # whatever a user's file may raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's file may raise, `SystemExit` and classes of its own too
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"plugin {path}{where}: {type(error).__name__}: {error}", "fix the file") from error

@@ -57,6 +57,8 @@ class Workspace:
         Raises `UserError` for a URL of another scheme than s3, gs and file.
         """
         named = str(place or os.environ.get("CROSSFOLD_HOME") or ".crossfold")
+        if "\0" in named:
+            raise UserError(f"workspace {named!r} holds a NUL character, which no path may", "name a folder")
         if not is_url(named):
             return cls(Path(named))
         from crossfold.platform.workspace.remote.mirror import Mirror

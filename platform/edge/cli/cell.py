@@ -186,7 +186,7 @@ def _format(value: float | None) -> str:
 def rerun(
     cell: options.CellId,
     workspace: options.Workspace = None,
-    workers: Annotated[int, typer.Option(min=0, help="0 runs it in this process, without Ray.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=10_000, help="0 runs it in this process, without Ray.")] = 0,
     plugin: options.Plugin = None,
 ) -> None:
     """Compute one finished or failed cell again, and say whether the numbers are the same."""

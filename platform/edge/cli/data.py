@@ -27,7 +27,7 @@ CorpusSetOption = Annotated[
     typer.Option("--set", help="option=value of the corpus, such as label_shift=2.4 of recola.", show_default=False),
 ]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it appears complete or not at all.")]
-SeedOption = Annotated[int, typer.Option(help="Another seed makes other clips.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Another seed makes other clips.")]
 
 
 @contextlib.contextmanager
@@ -52,8 +52,8 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def puppets(
     folder: OutArgument,
-    clips: Annotated[int, typer.Option(min=4, help="Number of annotated clips.")] = 24,
-    seconds: Annotated[float, typer.Option(min=2.0, help="Length of each clip.")] = 20.0,
+    clips: Annotated[int, typer.Option(min=4, max=100_000, help="Number of annotated clips.")] = 24,
+    seconds: Annotated[float, typer.Option(min=2.0, max=36_000.0, help="Length of each clip.")] = 20.0,
     seed: SeedOption = 0,
     layout: Annotated[str, typer.Option(help="The layout of the files: affwild2, recola or manifest.")] = "affwild2",
 ) -> None:
@@ -67,8 +67,8 @@ def puppets(
 
 def synthetic(
     folder: OutArgument,
-    clips: Annotated[int, typer.Option(min=4, help="Number of clips.")] = 12,
-    frames: Annotated[int, typer.Option(min=50, help="Frames of each clip.")] = 400,
+    clips: Annotated[int, typer.Option(min=4, max=100_000, help="Number of clips.")] = 12,
+    frames: Annotated[int, typer.Option(min=50, max=1_000_000, help="Frames of each clip.")] = 400,
     seed: SeedOption = 0,
 ) -> None:
     """Make features without media, with the same planted spans as puppets; for tests and first steps."""

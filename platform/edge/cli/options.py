@@ -72,7 +72,10 @@ CellId = Annotated[str, typer.Argument(help="A cell id, or its first digits.")]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, help="How many cells run at a time; 0 runs them in this process without Ray.", show_default="cores"
+        min=0,
+        max=10_000,
+        help="How many cells run at a time; 0 runs them in this process without Ray.",
+        show_default="cores",
     ),
 ]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster, such as auto or ray://head:10001.")]

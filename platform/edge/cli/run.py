@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def demo(
     workspace: options.Workspace = None,
-    clips: Annotated[int, typer.Option(min=8, help="Clips of the embedded corpus.")] = 24,
+    clips: Annotated[int, typer.Option(min=8, max=10_000, help="Clips of the embedded corpus.")] = 24,
     workers: options.Workers = None,
 ) -> None:
     """Make a corpus, a store, a sweep and a report on this machine, in minutes.

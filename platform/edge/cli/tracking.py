@@ -28,7 +28,8 @@ def server_command(workspace: "Workspace", port: int) -> list[str]:
 
 
 def ui(
-    workspace: options.Workspace = None, port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000
+    workspace: options.Workspace = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow pages of this workspace in a local server."""
     from crossfold.platform.edge.tracking.writer import RunWriter
