@@ -1,7 +1,6 @@
 """What an embedded corpus says about itself under `truth/`; real data have no such folder."""
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.findings import Finding, Report
+from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -16,7 +16,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(f"it is no table ({error})") from None
     for number, row in enumerate(rows, start=2):
         if any(not row.get(column) for column in columns):  # missing, or empty
             raise ValueError(f"line {number} lacks one of {', '.join(columns)}")
@@ -26,8 +29,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 def embedded_layout(root: Path) -> str | None:
     """The layout in which an embedded corpus was written into `root`; nothing where there is none."""
     try:
-        note = json.loads((root / "puppets.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        note = parse_json(read_json_text(root / "puppets.json"))
+    except ValueError:
         return None
     return str(note.get("layout", "affwild2")) if isinstance(note, dict) else None
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
-from crossfold.datasets.media.crops import crop_files
+from crossfold.datasets.media.crops import crop_files, open_picture
 from crossfold.datasets.media.stamps import check_wav_length
 from crossfold.datasets.media.transcripts import parse_transcript
 from crossfold.datasets.media.video import VideoFacts, probe
@@ -104,7 +103,7 @@ def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode
 
 def _is_picture(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             # Draft mode reads every byte of a JPEG, so it sees a cut file, and skips most of the arithmetic.
             image.draft("L", (1, 1))
             image.load()

@@ -20,6 +20,8 @@ from crossfold.datasets.corpora.findings import Refusal
 MOST_BYTES = 256 * 2**20
 """Of a table that is text."""
 MOST_ROWS = 4_000_000
+MOST_TEXT_ROWS = 200_000
+"""Of a table whose cells are kept as text, such as a manifest."""
 MOST_COLUMNS = 2_000
 MOST_FEATURES = 50_000
 """Columns of a table of features."""
@@ -73,11 +75,11 @@ def read_cells(path: Path, most_columns: int = MOST_COLUMNS) -> TextCells | Type
         raise Refusal("table-readable", f"cannot be read ({error.strerror})", "fetch or write it again") from None
 
 
-def check_size(rows: int, columns: int, most_columns: int = MOST_COLUMNS) -> None:
+def check_size(rows: int, columns: int, most_columns: int = MOST_COLUMNS, most_rows: int = MOST_ROWS) -> None:
     """Raises `Refusal` for a table that is larger than any of a clip or a corpus."""
     for count, most, what in (
         (columns, most_columns, "columns"),
-        (rows, MOST_ROWS, "rows"),
+        (rows, most_rows, "rows"),
         (rows * columns, MOST_CELLS, "cells"),
     ):
         if count > most:

@@ -16,6 +16,8 @@ import numpy as np
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_more, relative
 from crossfold.datasets.corpora.table_files import (
     MOST_COLUMNS,
+    MOST_ROWS,
+    MOST_TEXT_ROWS,
     Lines,
     TextCells,
     TypedCells,
@@ -182,7 +184,7 @@ class _Rows:
                     continue
                 self.last_is_empty &= not cells[-1]
                 rows.append(cells)
-            check_size(len(self.lines), self._width, self._most_columns)
+            check_size(len(self.lines), self._width, self._most_columns, MOST_ROWS if self._numeric else MOST_TEXT_ROWS)
             for into, column in zip(self._blocks, zip(*rows, strict=True), strict=False):
                 into.append(self._numbers(column) if self._numeric else list(column))
 

@@ -10,6 +10,8 @@ from PIL import Image
 from crossfold.datasets.media.container import reason_of
 from crossfold.platform.core.errors import DataError
 
+MOST_PIXELS = 100_000_000
+"""Of a picture; a file of some kilobytes may promise thousands of millions."""
 CROP = 48
 """Side of a face crop in pixels (spec 3.3)."""
 
@@ -44,10 +46,22 @@ def crop_files(folder: Path) -> dict[int, Path]:
     }
 
 
+def open_picture(path: Path) -> Image.Image:
+    """A picture before it is decoded. Raises `OSError` for one that would not fit into memory."""
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise OSError(f"too large: {error}") from None
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise OSError(f"too large: {image.width} x {image.height} pixels")
+    return image
+
+
 def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
     """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             picture = image.convert(colour)  # grey, palette and CMYK files become what was asked for
             if picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)

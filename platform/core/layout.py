@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from crossfold.platform.core.files import path_inside
 
@@ -14,6 +15,16 @@ RECORD = "files"
 HASHED = "result.json"
 """The file whose content is hashed: small, and read by every table. Of the others the size is compared, so that one
 second is enough for thousands of cells."""
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a database by its path, in which SQLAlchemy would read `%20` as a blank."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """The path of a database by its address, the inverse of `sqlite_uri`."""
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
 
 
 def cache_folder() -> Path:
@@ -104,7 +115,7 @@ class WorkspacePaths:
     @property
     def mlflow_uri(self) -> str:
         """The tracking URI of the local database."""
-        return f"sqlite:///{self.mlflow}"
+        return sqlite_uri(self.mlflow)
 
     def cell(self, cell_id: str) -> Path:
         """The folder of one finished cell."""

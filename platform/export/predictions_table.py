@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import whole_file
 from crossfold.platform.workspace.predictions import Predictions
 
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 COLUMNS = ("cell", "system", "fold", "seed", "clip", "frame", "target", "prediction", "label", "labelled")
 """Of the table that `tidy` makes."""
 
@@ -50,4 +52,10 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         if path.suffix == ".parquet":
             table.to_parquet(draft, index=False)
         else:
-            table.to_csv(draft, index=False)
+            names = table.select_dtypes(["object", "string"])
+            table.assign(**{str(column): _harmless(names[column]) for column in names}).to_csv(draft, index=False)
+
+
+def _harmless(names: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Names with a quote before those that a spreadsheet would run as a formula."""
+    return names.mask(names.str.lstrip().str.startswith(_FORMULA), "'" + names)

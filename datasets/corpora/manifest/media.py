@@ -17,6 +17,7 @@ from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts
 
 _APART = 1.0  # seconds by which sound and pictures may differ in length before it is reported
+_SPARSE = 1000  # frames for each crop of a clip; more are no numbers of frames
 _SAME_RATE = 0.01  # 29.97 and 30 are taken for the same
 
 
@@ -88,7 +89,11 @@ def _of_rate(files: MediaFiles, seconds: float | None) -> TimeAxis:
     if seconds is not None:
         frames = int(seconds * files.rate + 1e-6)  # whole frames only
     else:
-        frames = max(crop_files(files.crops), default=0) if files.crops is not None else 0
+        numbers = crop_files(files.crops) if files.crops is not None else {}
+        frames = max(numbers, default=0)
+        if frames > _SPARSE * (len(numbers) + _SPARSE):
+            problem = f"line {files.line}: {len(numbers)} crops, the last of number {frames}"
+            raise Refusal("frames", problem, "number crops as frames, from 1; a time is no number of a frame")
     if frames == 0:
         what = "sound" if files.audio is not None else "folder of crops"
         raise Refusal("frames", f"line {files.line}: its {what} is shorter than a frame", "name another file")

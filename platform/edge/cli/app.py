@@ -154,6 +154,9 @@ def _ending_of(error: Exception) -> tuple[UserError, int] | None:
             return disk_full_error(error), 1
         if error.filename is not None:
             return UserError(f"{error.filename}: {error.strerror}", "choose a place that you may write"), 2
+    if f"{type(error).__module__}.".startswith("mlflow."):
+        remedy = "nothing is lost: the workspace holds everything, and `crossfold mlflow sync` logs it later"
+        return UserError(f"MLflow failed: {str(error).strip().partition(chr(10))[0]}", remedy), 1
     if _raised_in_ray(error):
         remedy = "what finished is kept, and the same command continues; `crossfold --debug` shows where Ray failed"
         return UserError(f"Ray failed: {str(error).strip().partition(chr(10))[0] or type(error).__name__}", remedy), 1

@@ -10,6 +10,7 @@ import pandas as pd
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.hashing import canonical_json
+from crossfold.platform.core.layout import sqlite_uri
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Study:
         self.cells_per_trial = len(cells)
         self.name = f"{search.name}-{_fingerprint(search, cells)}"
         workspace.root.mkdir(parents=True, exist_ok=True)
-        self.storage = optuna.storages.RDBStorage(f"sqlite:///{workspace.paths.optuna}")
+        self.storage = optuna.storages.RDBStorage(sqlite_uri(workspace.paths.optuna))
         self._study = optuna.create_study(
             storage=self.storage, study_name=self.name, direction="maximize", load_if_exists=True
         )

@@ -4,7 +4,10 @@ Live logging and `crossfold mlflow sync` write what stands here and nothing else
 """
 
 import datetime
+import hashlib
 import json
+import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +18,8 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.launches import Launch, LaunchIndex, Unfinished, launches, unfinished_cell
 from crossfold.platform.workspace.workspace import Workspace
 
+_REFUSED = re.compile(r"[^\w.\- :/]")
+_LONGEST_NAME = 200  # characters; MLflow takes 250
 FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")
 Epochs = Mapping[int, Mapping[str, float]]
 """Metrics by step; step n is the n-th finished epoch."""
@@ -171,6 +176,18 @@ def final_metrics(record: CellRecord) -> dict[str, float]:
     found["parameters"] = record.result["model"]["parameters"]
     found["train_seconds"] = record.env.get("train_seconds", 0.0)
     return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def metric_name(name: str) -> str:
+    """The name under which MLflow takes a metric, such as `ccc_pain _0-10__1f0c` for `ccc_pain [0-10]`.
+
+    MLflow refuses most marks, and names that are no plain paths. A name that has to change gets four digits of its
+    hash, so that two names never become one; a tag `metric.<name>` of the run holds the true one.
+    """
+    plain = _REFUSED.sub("_", name)[:_LONGEST_NAME]
+    if posixpath.normpath(plain) != plain or plain.startswith(("..", "/")):
+        plain = plain.replace("/", "_").strip(".") or "_"
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:4]}"
 
 
 def environment_tags(record: CellRecord) -> dict[str, str]:

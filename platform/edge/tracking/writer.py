@@ -16,14 +16,16 @@ from typing import Any, Literal
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.files import temporary_folder, whole_file
-from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.core.layout import CELL_FILES, sqlite_path, sqlite_uri
 from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
-from crossfold.platform.edge.tracking.records import FAILURE_TAGS, Run, curve_epochs
+from crossfold.platform.edge.tracking.records import FAILURE_TAGS, Run, curve_epochs, metric_name
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.logged_runs import add_logged_run, logged_runs, store_digest
 from crossfold.platform.workspace.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 LARGE_ARTIFACT = 16 * 2**20
 """Bytes above which predictions and weights stay in the workspace only."""
@@ -66,6 +68,7 @@ class RunWriter:
         self._open: dict[str, tuple[str, Run]] = {}
         self._client: Any = None
         self._monitor: Any = None
+        self._stray: Path | None = None
 
     def prepare(self) -> None:
         """Opens the store; a local database is created, migrated, and switched to write-ahead logging."""
@@ -73,14 +76,21 @@ class RunWriter:
             return
         self.workspace.root.mkdir(parents=True, exist_ok=True)
         if self.uri.startswith("sqlite:///"):
-            _make_database(Path(self.uri.removeprefix("sqlite:///")))
+            # MLflow makes a folder of the address as it is written, with `%25` for the `%` of the path.
+            folder = Path(self.uri.removeprefix("sqlite:///")).parent
+            self._stray = None if folder == sqlite_path(self.uri).parent or folder.exists() else folder
+            _make_database(sqlite_path(self.uri))
         if self._own:
             _move_artifacts(self.workspace.paths.mlflow, self._artifacts)
         for entry in logged_runs(self.workspace):
             self._experiment_of.setdefault(entry["cell"], entry.get("sweep", ""))
             if entry.get("store") == store_digest(self.uri):
                 self._ids[entry["cell"]] = entry["run"]
-        self._client = _quiet_client(self.uri)
+        client = _quiet_client(self.uri)
+        for sweep in sorted(set(self._experiment_of.values())):
+            _restore(client, client.get_experiment_by_name(sweep) if sweep else None)
+        self._client = client
+        self._remove_stray()
 
     def knows(self, cell_id: str) -> bool:
         """Whether the workspace lists a run of the cell; the store is not asked."""
@@ -114,9 +124,13 @@ class RunWriter:
             found = self._find(run)
             if found is not None and self._is_complete(found, run):
                 return "present"
-        tags = {**run.tags, PARENT: self._id_of(run.parent)} if run.parent else run.tags
+        tags = {**run.tags, PARENT: self._id_of(run.parent)} if run.parent else dict(run.tags)
         epochs = curve_epochs(run.record) if run.record else run.epochs
-        wanted = replace(run, tags={key: value[:TAG_LENGTH] for key, value in tags.items()}, epochs=epochs)
+        epochs = {step: {metric_name(key): value for key, value in values.items()} for step, values in epochs.items()}
+        final = {metric_name(key): value for key, value in run.final.items()}
+        tags |= {f"metric.{metric_name(key)}": key for key in run.final if metric_name(key) != key}
+        tags = {key: value[:TAG_LENGTH] for key, value in tags.items()}
+        wanted = replace(run, tags=tags, final=final, epochs=epochs)
         run_id, before = held or (self._create(wanted) if found is None else self._read(found, wanted))
         self._log(run_id, before, wanted)
         # The end comes last: a run that has it holds everything else.
@@ -146,6 +160,12 @@ class RunWriter:
         if self._monitor is not None:
             self._monitor.finish()
         self._monitor = None
+        self._remove_stray()
+
+    def _remove_stray(self) -> None:
+        if self._stray is not None:
+            with contextlib.suppress(OSError):
+                self._stray.rmdir()
 
     def _find(self, run: Run) -> Any:
         """The run as the store holds it; None if it holds none."""
@@ -178,7 +198,7 @@ class RunWriter:
     def _create(self, run: Run) -> tuple[str, Run]:
         # A rebuilt run lies in the experiment in which the first one lay, whichever store that was in.
         sweep = self._experiment_of.get(run.key) or run.experiment
-        found = self._client.get_experiment_by_name(sweep)
+        found = _restore(self._client, self._client.get_experiment_by_name(sweep))
         remote = self.uri.startswith(("http://", "https://", "databricks"))
         place = None if remote else self._artifacts
         experiment = found.experiment_id if found else self._client.create_experiment(sweep, place)
@@ -230,12 +250,20 @@ class RunWriter:
                 self._client.log_artifacts(run_id, str(folder), MODEL)
 
 
+def _restore(client: Any, experiment: Any) -> Any:
+    """The experiment; one that a user deleted in MLflow's pages is restored, since MLflow keeps its name for ever."""
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+        logger.warning("MLflow: experiment %s had been deleted there, and is restored", experiment.name)
+    return experiment
+
+
 def _make_database(path: Path) -> None:
     """Creates and migrates a database in another folder, so that one that is in place is whole."""
     if path.is_file():
         return
     with whole_file(path) as draft:
-        _quiet_client(f"sqlite:///{draft}").search_experiments(max_results=1)
+        _quiet_client(sqlite_uri(draft)).search_experiments(max_results=1)
         with contextlib.closing(sqlite3.connect(draft)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("PRAGMA journal_mode=delete")

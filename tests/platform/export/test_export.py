@@ -17,7 +17,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.app import app, main
 from crossfold.platform.export.abaw import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE, write_abaw
-from crossfold.platform.export.predictions_table import tidy
+from crossfold.platform.export.predictions_table import tidy, write_table
 from crossfold.platform.export.tracks import Track, join
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
@@ -376,3 +376,14 @@ def test_a_corpus_without_a_test_part_says_so(capsys, workspace, finished, tmp_p
         capsys, "export", sweep, "--part", "test", "--out", tmp_path / "abaw", "--workspace", workspace.root
     )
     assert "no clips of a test part" in problem
+
+
+def test_names_in_tables_are_no_formulas_and_numbers_stay_numbers(tmp_path):
+    names = ["=cmd()", "+1", "-a", "@x", " =1", "plain", "a=b"]
+    table = pd.DataFrame({"clip": names, "prediction": np.linspace(-1, 1, 7)})
+    write_table(tmp_path / "t.csv", table)
+    read = pd.read_csv(tmp_path / "t.csv")
+    assert read["clip"].tolist() == [f"'{name}" for name in names[:5]] + names[5:]
+    np.testing.assert_array_equal(read["prediction"], table["prediction"])
+    write_table(tmp_path / "t.parquet", table)
+    assert pd.read_parquet(tmp_path / "t.parquet")["clip"].tolist() == names

@@ -9,6 +9,7 @@ import pytest
 
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import Failure, FailureClass
+from crossfold.platform.edge.tracking.records import metric_name
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker
 from crossfold.platform.edge.tracking.writer import RunWriter
@@ -26,7 +27,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
 from tests.platform.edge.tracking.test_mlflow_tracker import commit, report_of, rjca_cell, wait_for
-from tests.support.factories import unpack_old_workspace
+from tests.support.factories import make_cell, unpack_old_workspace
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +316,65 @@ def test_half_a_launch_is_passed_over(workspace):
     (workspace.root / "launches" / "a.json").write_text('{"sweep": "x"}')
     (workspace.root / "launches" / "b.json").write_text('{"sweep')
     assert launches(workspace) == []
+
+
+HOSTILE = ("pain [0-10]", "pain (0-10)", "दर्द", "a//b", "../x", "=cmd()", "100 % sure?", "🙂", "x" * 150)
+
+
+def test_targets_of_any_name_are_logged_and_the_true_names_kept(workspace, rebuilt):
+    cell = make_cell("concat", targets=HOSTILE)
+    driver = Driver(workspace, "names", [cell])
+    driver.run(cell, 2)
+    driver.finish(cell)
+    driver.stop()
+    assert driver.tracker.troubles == 0
+    sync(workspace, rebuilt)
+    assert everything(rebuilt) == everything(workspace.paths.mlflow_uri)
+    logged = everything(rebuilt)[cell.cell_id]
+    true = {tag.removeprefix("metric."): name for tag, name in logged["tags"].items() if tag.startswith("metric.")}
+    found = {true.get(name, name) for name in logged["metrics"] if name.startswith("ccc_")}
+    assert found >= {f"ccc_{target}" for target in HOSTILE}
+
+
+@pytest.mark.parametrize("name", ["ccc_valence", "ccc_Müdigkeit", "ccc_боль", "selection_ccc_a-b.c", "train_loss"])
+def test_names_that_mlflow_takes_stay(name):
+    assert metric_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["lab%201", "lab?1", "lab#1", "a b+c"])
+def test_a_workspace_of_any_path_has_its_database_inside(tmp_path, name):
+    other = tmp_path / "lab 1"
+    other.mkdir()
+    workspace = Workspace(tmp_path / name)
+    cell = make_cell("concat", targets=("valence",))
+    driver = Driver(workspace, "s", [cell])
+    driver.run(cell, 1)
+    driver.finish(cell)
+    driver.stop()
+    assert driver.tracker.troubles == 0
+    assert workspace.paths.mlflow.is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {name, "lab 1"}
+    assert not list(other.iterdir())
+    assert list(workspace.paths.mlflow_artifacts.rglob("result.json"))
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_restored(workspace):
+    cell, later = (make_cell("concat", targets=("valence",), seed=seed) for seed in (0, 1))
+    first = Driver(workspace, "s", [cell])
+    first.run(cell, 1)
+    first.finish(cell)
+    first.stop()
+    before = everything(workspace.paths.mlflow_uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=workspace.paths.mlflow_uri)
+    client.delete_experiment(client.get_experiment_by_name("s").experiment_id)
+    sync(workspace)
+    assert everything(workspace.paths.mlflow_uri) == before
+    client.delete_experiment(client.get_experiment_by_name("s").experiment_id)
+    second = Driver(workspace, "s", [later])
+    second.run(later, 1)
+    second.finish(later)
+    second.stop()
+    assert second.tracker.troubles == 0
+    assert everything(workspace.paths.mlflow_uri).keys() > {*before, later.cell_id}
