@@ -80,7 +80,7 @@ def test_equivalence_is_rarely_false(say):
     found = [[false_equivalence(np.random.default_rng(c), 1500, c, model) for c in COUNTS] for model in MODELS]
     for model, row in zip(MODELS, found, strict=True):
         say("TOST", model, *(f"{share:.3f}" for share in row))
-    assert np.max(found) <= MOST_ERRORS + 0.017
+    assert 0.01 < np.max(found) <= MOST_ERRORS + 0.017
 
 
 @pytest.mark.benchmark
@@ -96,4 +96,4 @@ def test_power(systems, say):
     for slope in (0.75, 0.65, 0.5):
         found = [power(np.random.default_rng(count), 500, count, MODELS[0], slope, systems) for count in COUNTS]
         say("power", f"{systems} systems", f"gain {found[0][0]:.3f}", *(f"{share:.2f}" for _, share in found))
-    assert found[-1][1] > 0.9
+    assert found[-1][1] > (0.9 if systems == 2 else 0.6)

@@ -85,9 +85,9 @@ def family_errors(rng, times, count, model, systems, targets=2):
     return any_pair / times, any_claim / times, any_group / times
 
 
-def false_equivalence(rng, times, count, model, margin=0.02):
+def false_equivalence(rng, times, count, model, margin=0.1):
     """Share of pairs called equivalent within `margin` where the true difference is `margin`."""
-    low, high = 0.4, SLOPE
+    low, high = 0.2, SLOPE
     for _ in range(40):  # the slope at which the truth is lower by the margin
         middle = (low + high) / 2
         low, high = (low, middle) if true_ccc(SLOPE) - true_ccc(middle) < margin else (middle, high)
