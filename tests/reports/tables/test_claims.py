@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import re
 
 import pytest
 
@@ -28,6 +29,14 @@ from crossfold.reports.tables.summary import summary
 from crossfold.sweeps.recipe_files import load_recipe
 from tests.support import lab
 
+STATES_RESULTS = {
+    "dca2024": {"1", "4 C", "4 E", "4 F"},
+    "grjca2025": {"1", "5.1", "5.2", "5.3", "6"},
+    "rjcma2024": {"3.1", "5.1", "5.2", "5.3"},
+    "grjca2025v1": {"3"},
+    "ca2021": {"III C", "V A", "V C", "V D"},
+}
+"""The sections of each paper that say something about results, by the headings in print (the DCA paper has no 4 D)."""
 TWO_STAGES = {"residual": "tanh", "stages": 2, "dense": False}
 
 
@@ -64,6 +73,15 @@ def test_every_claim_names_cells_that_are_printed_and_measurable():
                 # The same system on two stores is two.
                 sides = [(a.system, a.params, rows[b].sweep) for a, b in ((better, row), (base, base_row))]
                 assert sides[0] != sides[1], f"{claim.id}: both sides are one"
+
+
+@pytest.mark.parametrize("claim", all_claims(), ids=lambda claim: claim.id)
+def test_a_claim_cites_its_table_and_sections_that_speak_of_results(claim):
+    cited = re.search(r"Sections? (.+?)(?:,| and) Table", claim.where)
+    assert bool(cited) == ("Section" in claim.where), claim.where
+    assert set(cited[1].split(" and ") if cited else ()) <= STATES_RESULTS[claim.paper], claim.where
+    number = table_spec(claim.table).number.removeprefix("Table ")
+    assert re.search(rf"Tables? ([\dIV]+ and )?{number}\b", claim.where), claim.where
 
 
 def test_a_claim_that_names_nothing_printed_is_refused():
