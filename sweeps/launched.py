@@ -1,7 +1,6 @@
 """The sweeps that were launched in a workspace, and the cells that they asked for."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside, write_json
+from crossfold.platform.workspace.documents import read_launched
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.prepared import Prepared, prepare_cells
 from crossfold.sweeps.recipe_files import load_recipe
@@ -44,7 +44,7 @@ def planned_cells(workspace: Workspace, wanted: AbstractSet[str]) -> Iterator[tu
 
 def _launched(workspace: Workspace) -> Iterator[dict[str, Any]]:
     # A name with a dot at its beginning is still being written.
-    return (json.loads(path.read_text("utf-8")) for path in sorted(workspace.paths.sweeps.glob("[!.]*.json")))
+    return (read_launched(path) for path in sorted(workspace.paths.sweeps.glob("[!.]*.json")))
 
 
 def _cells_of(launched: dict[str, Any], workspace: Workspace) -> tuple[Cell, ...]:
@@ -92,7 +92,7 @@ def _file_of(prepared: Prepared, workspace: Workspace) -> Path:
 def _last_launch(prepared: Prepared, workspace: Workspace) -> dict[str, Any]:
     """The file of a sweep as it was last launched; empty if it never was."""
     path = _file_of(prepared, workspace)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return read_launched(path) if path.is_file() else {}
 
 
 def _earlier(before: dict[str, Any], prepared: Prepared) -> Earlier:

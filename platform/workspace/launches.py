@@ -10,6 +10,7 @@ from typing import Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.workspace.documents import Listing, read_document
 from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -73,7 +74,7 @@ def assign_launches(workspace: Workspace, cell_ids: Iterable[str]) -> None:
     listed_by: dict[str, str] = {}
     for folder in (workspace.paths.sweeps, workspace.paths.searches):
         for path in sorted(folder.glob("[!.]*.json")):
-            listing = json.loads(path.read_text(encoding="utf-8"))
+            listing = read_document(path, Listing, "delete it; the next launch of its sweep or search writes it again")
             listed_by = dict.fromkeys(listing.get("cells", ()), listing["name"]) | listed_by
     sweeps: dict[str, list[str]] = {}
     for cell_id in cell_ids:

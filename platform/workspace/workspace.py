@@ -18,6 +18,7 @@ from crossfold.platform.core.files import json_bytes, path_inside, publish_folde
 from crossfold.platform.core.layout import CELL_FILES, RECORD, WorkspacePaths
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.workspace.cell_record import CellRecord, read_cell
+from crossfold.platform.workspace.documents import Ensemble, FailureDocument, Rescored, read_document
 from crossfold.platform.workspace.integrity import describe_files
 from crossfold.platform.workspace.predictions import Predictions, write_predictions
 from crossfold.platform.workspace.remote.checkpoint_sync import sync_checkpoint
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.remote.mirror import Mirror
 
 
+RESCORE_AGAIN = "delete it, and score the cell again with `crossfold rescore`"
+
+
 def saved_ensembles(workspace: "Workspace") -> dict[frozenset[str], dict[str, Any]]:
     """Metrics per target of every ensemble that was scored, by the ids of its members."""
     found = {}
     for path in sorted(workspace.paths.ensembles.glob("*.json")):
-        saved = json.loads(path.read_text())
+        saved = read_document(path, Ensemble, "delete it; the next `crossfold run` of its sweep writes it again")
         found[frozenset(saved["members"])] = saved["metrics"]
     return found
 
@@ -209,7 +213,7 @@ class Workspace:
         if committed is not None and "stress" in record.result:
             yield {"evaluation": committed} | {key: record.result[key] for key in ("post", "stress", "spans", "gates")}
         for path in sorted(self.paths.rescored.glob(f"*/{record.cell_id}.json")):
-            yield json.loads(path.read_text())
+            yield read_document(path, Rescored, RESCORE_AGAIN)
 
     def commit(
         self,
@@ -281,6 +285,6 @@ class Workspace:
         """The failure log of one cell, or of all, oldest first."""
         found = []
         for path in self.paths.failures.glob(f"{glob.escape(cell_id)}*.json"):
-            data = json.loads(path.read_text())
+            data = read_document(path, FailureDocument, "delete it; it logs one failed attempt")
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)

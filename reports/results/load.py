@@ -18,7 +18,8 @@ from crossfold.platform.core.hashing import canonical_json
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.cell_record import CellRecord
-from crossfold.platform.workspace.workspace import Workspace, saved_ensembles
+from crossfold.platform.workspace.documents import Rescored, read_document, read_launched
+from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Results, Robustness, Setting, differing_keys, memory_of
 from crossfold.reports.results.systems import system_label, system_rank
 from crossfold.reports.stats.runs import Run, moments_of
@@ -32,7 +33,7 @@ def load_results(workspace: Workspace) -> Results:
     finished = {record.cell_id: record for record in workspace.records() if record.cell.inner is None}
     settings = {cell_id: _setting(record.cell) for cell_id, record in finished.items()}
     rows = [row for cell_id, record in finished.items() for row in _finished_rows(record, settings[cell_id])]
-    sweeps = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(workspace.paths.sweeps.glob("*.json"))}
+    sweeps = {path.stem: read_launched(path) for path in sorted(workspace.paths.sweeps.glob("[!.]*.json"))}
     last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in finished}
     known = {setting.key: setting for setting in settings.values()}
     for owed, setting in _owed(list(sweeps.values()), settings, last):
@@ -73,8 +74,7 @@ def load_results(workspace: Workspace) -> Results:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return read
+    return read_document(path, Rescored, RESCORE_AGAIN)
 
 
 def _setting(cell: Cell) -> Setting:

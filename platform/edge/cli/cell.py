@@ -1,7 +1,6 @@
 """What one cell is made of, and computing it again: `crossfold why` and `crossfold rerun`."""
 
 import itertools
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,9 +95,11 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _planned(space: "Workspace") -> dict[str, tuple[str, str]]:
     """Label and sweep of every cell that a launched sweep asks for."""
+    from crossfold.platform.workspace.documents import read_launched
+
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted(space.paths.sweeps.glob("*.json")):
-        launched = json.loads(path.read_text())
+    for path in sorted(space.paths.sweeps.glob("[!.]*.json")):
+        launched = read_launched(path)
         found |= {key: (value["label"], launched["name"]) for key, value in launched["labels"].items()}
     return found
 
