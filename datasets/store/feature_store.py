@@ -3,7 +3,9 @@
 `<corpus>-<hash>/` holds `manifest.json`, one `<modality>.npy` (or `<modality>@<fold>.npy` where an encoder
 was fitted per fold) of float32 [N, width] or of raw input [N, *shape], `labels.npy` float32 [N, targets],
 `valid.npy` bool [N, targets], `present.npy` bool [N, modalities], `clips.parquet` and `spans.parquet`. N counts
-the frames of all clips, one after the other.
+the frames of all clips, one after the other. `fitted.safetensors` holds what each fold fitted (`fitted_arrays`), so
+that new clips can be encoded alike; it follows from the features, is no part of the content hash, and has a digest of
+its own in the manifest.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ import pandas as pd
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
 from crossfold.datasets.corpora.partitions import Fold, make_folds
 from crossfold.datasets.store.array_file import ArrayFile
+from crossfold.datasets.store.fitted_arrays import FITTED, add_fitted, read_fitted
 from crossfold.datasets.store.input_kinds import standardised
 from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import MODALITIES
@@ -117,6 +120,13 @@ class FeatureStore:
         files = self._entry(modality)["files"]
         return self._map(files.get(str(fold), files.get("all")), (self.frames, *self.frame_shape(modality)))
 
+    def fitted(self) -> dict[str, np.ndarray]:
+        """`modality@fold.name` -> array that the encoder of a fold was fitted to; empty where no encoder is fitted.
+
+        Stores of earlier versions have none either. Raises `DataError` where the file is damaged.
+        """
+        return read_fitted(self.path, self.manifest)
+
     def _entry(self, modality: str) -> dict[str, Any]:
         if modality not in self.modalities:
             there = f"store {self.path.name}, which has {', '.join(self.modalities)}"
@@ -173,11 +183,14 @@ class StoreSpec:
     """Else those of `make_folds`."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """The modalities that are raw input for a trainable backbone, with their kind (`input_kinds`)."""
+    fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the encoders of the folds were fitted to, as `FeatureStore.fitted` gives it back."""
 
 
 def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], ClipArrays]) -> Path:
     """Writes a store under its content hash and returns its folder; an equal store is kept, not rewritten.
 
+    An equal store of an earlier version is given the fitted arrays that it lacks; its hash stays the same.
     arrays: called once per clip, in order, so that memory does not grow with the corpus.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
@@ -206,6 +219,7 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
         if not (final / "manifest.json").is_file():
             shutil.rmtree(final, ignore_errors=True)  # what was left there has no manifest, so it is not whole
             publish_folder(draft, final)
+        add_fitted(final, spec.fitted)
         return final
 
 
@@ -344,17 +358,18 @@ def _normalisation(
 def verify_store(path: Path) -> None:
     """Reads a store from end to end. Raises `DataError` where its files are not those of its content hash."""
     store = FeatureStore(path)
-    manifest = {key: value for key, value in store.manifest.items() if key != "content_hash"}
+    manifest = {key: value for key, value in store.manifest.items() if key not in ("content_hash", FITTED.stem)}
     found = _content_hash(path, manifest)
     if found != store.content_hash:
         problem = f"its files have content hash {found}, its manifest says {store.content_hash}"
         raise DataError(f"{path} is damaged: {problem}", f"copy the store again, or {_AGAIN}")
+    store.fitted()
 
 
 def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
     for path in sorted(folder.iterdir()):
-        if path.name == "manifest.json":
+        if path.name in ("manifest.json", FITTED.name):
             continue
         digest.update(path.name.encode())
         if path.suffix == ".parquet":

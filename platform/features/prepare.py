@@ -28,6 +28,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import remove_drafts, write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
+from crossfold.platform.features.fitted_encoders import lacks_fitted, light_arrays, standard_arrays
 from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, stored
 from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
@@ -124,11 +125,13 @@ class _Job:
         folds = self.inspection.folds or make_folds(infos)
         media = [clip for clip in self.inspection.clips if isinstance(clip, MediaClip)]
         read = {clip.info.name: clip.read for clip in self.inspection.clips if isinstance(clip, FeatureClip)}
+        fitted: dict[str, np.ndarray] = {}
         if media:
             missing = [task for task in self._tasks(media) if not clip_folder(self.scratch, task.clip).is_dir()]
             self._work("read", read_clip, missing, len(media))
-            light = self._fit(media, folds)
+            light, standards = self._fit(media, folds)
             read = {clip.info.name: partial(self._arrays, clip, folds, light) for clip in media}
+            fitted = light_arrays(light) | standards
         written = 0
 
         def arrays(info: ClipInfo) -> ClipArrays:
@@ -152,6 +155,7 @@ class _Job:
                     | dict(self.inspection.origin),
                     folds=folds,
                     inputs={m: e.reads for m, e in self.settings.extractors.items() if e.raw} if media else {},
+                    fitted=fitted,
                 ),
                 arrays,
             )
@@ -179,9 +183,14 @@ class _Job:
             self.progress(stage, done, total)
         refuse_errors(sorted(findings, key=lambda finding: finding.file), self.root)
 
-    def _fit(self, clips: Sequence[MediaClip], folds: Sequence[Fold]) -> dict[int, LightEncoder]:
-        """Light encoders of all folds; features of standardised backbones go to the scratch folder."""
+    def _fit(
+        self, clips: Sequence[MediaClip], folds: Sequence[Fold]
+    ) -> tuple[dict[int, LightEncoder], dict[str, np.ndarray]]:
+        """Light encoders of all folds, and the statistics of standardised backbones, whose features go to the scratch
+        folder.
+        """
         light: dict[int, LightEncoder] = {}
+        kept: dict[str, np.ndarray] = {}
         for modality, extractor in self.settings.extractors.items():
             if extractor.name == "light":
                 stride = fitting_stride([clip.info.frames for clip in clips])
@@ -189,10 +198,11 @@ class _Job:
                     light = fit_light(clips, folds, self.scratch, stride, self._fitted)
             elif extractor.per_fold:
                 standards = fit_standards(clips, folds, self.scratch, modality, self._fitted)
+                kept |= standard_arrays(modality, standards)
                 tasks = [FoldTask(task, extractor, standards) for task in self._tasks(clips)]
                 missing = [task for task in tasks if not all(map(Path.is_file, task.files.values()))]
                 self._work("encode", encode_folds, missing, len(tasks))
-        return light
+        return light, kept
 
     def _fitted(self, done: int, total: int) -> None:
         self.progress("fit", done, total)
@@ -231,12 +241,13 @@ def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Pr
 
 
 def _remembered(memo: Path) -> Path | None:
-    """The store that the last run on the same files wrote, if it is still there."""
+    """The store that the last run on the same files wrote, if it is still there and holds its fitted encoders."""
     try:
         store = memo.parent.parent / str(json.loads(memo.read_text())["store"])
+        manifest = json.loads((store / "manifest.json").read_text())
     except (OSError, ValueError, KeyError):
         return None
-    return store if (store / "manifest.json").is_file() else None
+    return None if lacks_fitted(manifest) else store
 
 
 def _check_writable(workspace: Workspace) -> None:

@@ -1,0 +1,62 @@
+"""What a fold fitted stays with the store, outside its hash, so that new clips are encoded alike."""
+
+import json
+
+import numpy as np
+import pytest
+
+from crossfold.datasets.store.feature_store import FeatureStore, verify_store
+from crossfold.platform.core.errors import DataError
+from crossfold.platform.features.fitted_encoders import fitted_of
+from crossfold.platform.features.pca_faces import LightEncoder
+from crossfold.platform.features.prepare import prepare
+from crossfold.platform.workspace.workspace import Workspace
+from tests.support.media import write_corpus
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    corpus = write_corpus(tmp_path / "data")
+    return corpus, prepare(Workspace(tmp_path / "ws"), "affwild2", corpus, processes=1)
+
+
+def without_fitted(store):
+    """The store as versions wrote it that kept no encoder."""
+    (store / "fitted.safetensors").unlink()
+    manifest = json.loads((store / "manifest.json").read_text())
+    del manifest["fitted"]
+    (store / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def test_every_fold_keeps_its_encoder(prepared):
+    store = FeatureStore(prepared[1])
+    encoders = [fitted_of(store.fitted(), "visual", fold.index) for fold in store.folds]
+    assert all(isinstance(encoder, LightEncoder) for encoder in encoders)
+    assert len({encoder.axes.tobytes() for encoder in encoders}) == len(store.folds)
+    assert fitted_of(store.fitted(), "audio", 0) is None
+    verify_store(prepared[1])
+
+
+def test_a_store_of_an_earlier_version_keeps_its_hash_and_is_completed_by_preparing_again(prepared, tmp_path):
+    corpus, store = prepared
+    fitted = FeatureStore(store).fitted()
+    without_fitted(store)
+    verify_store(store)
+    assert FeatureStore(store).fitted() == {}
+    assert prepare(Workspace(tmp_path / "ws"), "affwild2", corpus, processes=1) == store
+    again = FeatureStore(store).fitted()
+    assert again.keys() == fitted.keys()
+    for name, array in fitted.items():
+        np.testing.assert_array_equal(again[name], array)
+
+
+def test_damaged_encoders_are_refused(prepared):
+    path = prepared[1] / "fitted.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="digest"):
+        verify_store(prepared[1])
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        FeatureStore(prepared[1]).fitted()
