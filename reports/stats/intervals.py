@@ -57,7 +57,7 @@ class Gain:
     spread: Spread | None
     """None where a fold reports fewer than `MIN_VIDEOS`."""
     n: int
-    """Pairs, one a fold and seed."""
+    """Pairs, one a fold and seed; 0 for a difference without pairs."""
     family: Family = PAIR
     """The comparisons of which it is one."""
     differences: tuple[float, ...] = ()
@@ -195,6 +195,27 @@ def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: 
         family=family,
         differences=tuple(float(score) for _, scores in folds for score in scores),
     )
+
+
+def unpaired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]] | float, family: Family = PAIR) -> Gain | None:
+    """How much higher the mean CCC over targets is in `a` than in `b`, which share no video and so have no pairs.
+
+    b: one group per target, as `a`; or a score without error, such as a printed one. None where a side has no run. The
+    degrees of freedom are those of Welch (1947).
+    """
+    sides = [_folds(restrict_to_common_runs(side), []) for side in ([a] if isinstance(b, float) else [a, b])]
+    if not all(sides):
+        return None
+    spreads = [spread_of(side) for side in sides]
+    known = [spread for spread in spreads if spread]
+    variance = sum(spread.error**2 for spread in known)
+    against = b if isinstance(b, float) else _mean(sides[1])
+    spread = None
+    if len(known) == len(sides):
+        terms = sum(spread.error**4 / spread.df for spread in known)
+        df = variance**2 / terms if terms > 0 else known[0].df
+        spread = Spread(float(np.sqrt(variance)), df, all(each.seeds for each in known))
+    return Gain(mean=_mean(sides[0]) - against, spread=spread, n=0, family=family)
 
 
 def _folds(plus: Sequence[Sequence[Run]], minus: Sequence[Sequence[Run]]) -> list[tuple[Floats, Floats]]:

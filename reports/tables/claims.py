@@ -1,27 +1,31 @@
 """The papers' claims, judged on the measured cells. The claims are data: `claims.yaml`.
 
 A claim is a set of comparisons of two cells of a table. Each is a paired gain on the same folds, seeds and videos, with
-the same interval, p and verdict as in every other table. A claim holds as a whole or not.
+the same interval, p and verdict as in every other table; `unpaired_claims` has the few that no pair can decide. A claim
+holds as a whole or not.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import Field
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.stats.formatting import DASH, gain_text, signed
+from crossfold.reports.results.systems import corpus_name
+from crossfold.reports.stats.formatting import DASH, gain_text, listing, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
 from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, with_verdicts
-from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, GainLine, Table
+from crossfold.reports.tables.entries import NOT_MEASURABLE, GainLine, Table
 from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, printed_cell, words_cell
-from crossfold.reports.tables.published import MEAN, Column, TableSpec, declared, table_spec
+from crossfold.reports.tables.published import MEAN, OTHERS, Column, TableSpec, abstract_scores, declared, table_spec
+from crossfold.reports.tables.unpaired_claims import over_abstract, over_other_folds, window_flops
 
 DECLARED = Path(__file__).parent / "claims.yaml"
 
@@ -34,15 +38,21 @@ METHOD = (
     "comparison loses by the same measure; else not supported, which with few runs says little. "
     f"Folds with fewer than {MIN_SEEDS} seeds or {MIN_VIDEOS} videos say nothing yet. "
     f"Indistinguishable: two one-sided t tests (TOST) put the gain within ±{MARGIN}, the noise that the papers' own "
-    "tables show (B13). d: Cohen's, of the paired differences."
+    "tables show (B13). d: Cohen's, of the paired differences. Other folds and the baseline of an abstract share no "
+    "pairs: their difference has the error of both sides (Welch), and is corrected for the targets of the claim. "
+    "Operations are counted without error."
 )
 
 
 class Comparison(FrozenModel):
-    """Two cells, each `row`, or `row | column` where columns name systems or streams. The first is claimed better."""
+    """Two cells, each `row`, or `row | column` where columns name systems or streams. The first is claimed better.
 
-    better: str
+    Rows that are folds are compared by their mean, without pairs: `better` then names several.
+    """
+
+    better: str | tuple[str, ...]
     base: str
+    """Or what an abstract prints of others, such as `ext:abaw_baseline`."""
     more_than: "Comparison | None" = None
     """The comparison over whose gain the gain of this one is claimed to be larger."""
 
@@ -57,6 +67,8 @@ class Claim(FrozenModel):
     table: str
     target: str = ""
     """The one target that it is about; empty: all."""
+    quantity: Literal["ccc", "flops"] = "ccc"
+    """`flops`: the first side is claimed to be cheaper."""
     comparisons: tuple[Comparison, ...] = ()
     untestable: str = ""
     """Why no measurement here can decide it."""
@@ -80,6 +92,8 @@ class Verdict:
     """supported, not supported, contradicted, not testable, or not testable yet."""
     provenance: tuple[tuple[str, str], ...] = ()
     """Of the table that it was judged on."""
+    facts: str = ""
+    """Measured numbers that decide a claim which is not about CCC."""
 
     @property
     def done(self) -> int:
@@ -96,6 +110,8 @@ class Verdict:
             return f"{UNTESTABLE}: {self.claim.untestable}"
         # A claim that is not supported may still be answered: the systems are equally good.
         same = sum(each.verdict == _SAME for each in self.comparisons)
+        if self.facts:
+            return f"{self.says}: {self.facts}"
         return self.says + (f", {same} of {len(self.comparisons)} indistinguishable" if same else "")
 
 
@@ -117,17 +133,33 @@ def all_claims() -> tuple[Claim, ...]:
     return claims
 
 
-def compared_cells(claim: Claim, comparison: Comparison) -> tuple[tuple[str, int, str, int], ...]:
-    """Row and column of the better and of the base cell, one tuple per target.
+class Sides(NamedTuple):
+    """The cells of a comparison for one target, each a row and the index of its column."""
+
+    better: tuple[tuple[str, int], ...]
+    base: tuple[tuple[str, int], ...]
+    """Empty where the base is a printed number."""
+
+
+def compared_cells(claim: Claim, comparison: Comparison) -> dict[str, Sides]:
+    """Target -> the cells of the two sides.
 
     Raises `KeyError` for what is not printed.
     """
     spec = table_spec(claim.table)
-    better, base = (_cells(spec, words, claim.target) for words in (comparison.better, comparison.base))
+    names = (comparison.better,) if isinstance(comparison.better, str) else comparison.better
+    better = [_cells(spec, words, claim.target) for words in names]
+    if comparison.base.startswith(OTHERS):
+        columns = {target: spec.columns[cell[1]].key for target, cell in better[0].items()}
+        lacking = set(columns.values()) - set(abstract_scores(claim.paper, comparison.base))
+        if lacking:
+            raise KeyError(f"claim {claim.id}: the abstract prints no {sorted(lacking)} of {comparison.base}")
+        return {target: Sides(tuple(cells[target] for cells in better), ()) for target in columns}
+    base = _cells(spec, comparison.base, claim.target)
     # A comparison holds for a target only if both of its cells are printed and measurable.
-    if not better or better.keys() != base.keys():
+    if not better[0] or any(cells.keys() != base.keys() for cells in better):
         raise KeyError(f"claim {claim.id}: {comparison.better!r} and {comparison.base!r} have no target in common")
-    return tuple((*better[target], *base[target]) for target in better)
+    return {target: Sides(tuple(cells[target] for cells in better), (base[target],)) for target in base}
 
 
 def judge(results: Results, tables: Sequence[Table]) -> tuple[Verdict, ...]:
@@ -166,7 +198,7 @@ def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
             words_cell(each.target),
             printed_cell(each.printed),
             GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
-            GridCell(str(each.gain.n), sort=float(each.gain.n)),
+            GridCell(str(each.gain.n or DASH), sort=float(each.gain.n)),
             p_cell(each.gain.p),
             p_cell(each.p_same),
             GridCell(DASH if each.effect is None else signed(each.effect), sort=each.effect),
@@ -194,41 +226,67 @@ def count_words(verdicts: Sequence[Verdict]) -> str:
 
 
 def _judge(claim: Claim, results: Results, table: Table) -> Verdict:
-    lines = {line.label: line.entries for line in table.lines}
-
-    def pairs_of(comparison: Comparison) -> list[tuple[Entry, Entry]]:
-        cells = compared_cells(claim, comparison)
-        return [(lines[row][column], lines[base][base_column]) for row, column, base, base_column in cells]
-
-    found = []
-    for comparison in claim.comparisons:
-        others = pairs_of(comparison.more_than) if comparison.more_than else []
-        label = _pair_words(comparison)
-        label += f", more than {_pair_words(comparison.more_than)}" if comparison.more_than else ""
-        for index, pair in enumerate(pairs_of(comparison)):
-            other, printed = others[index] if others else (), printed_gain(*pair)
-            if other:
-                gain, less = further_gain(results, table.setting, pair, other), printed_gain(*other)
-                printed = None if printed is None or less is None else round(printed - less, 6)
-            else:
-                gain = entry_gain(results, table.setting, *pair)
-            absent = [entry.text for entry in (*pair, *other) if entry.mean is None]
-            why = absent[0] if absent else "no fold and seed in common"
-            found.append(GainLine(label, pair[0].target, printed, gain, why))
-    comparisons = with_verdicts(found, _comparison_verdict)
-    return Verdict(
+    verdict = Verdict(
         claim=claim,
         paper=declared().papers[claim.paper],
         setting=table.setting,
         comparable=table.comparable,
-        comparisons=comparisons,
-        says=_verdict(claim, comparisons),
+        comparisons=(),
+        says=UNTESTABLE,
         provenance=table.provenance,
     )
+    if claim.quantity == "flops":
+        return _cheaper(verdict, results, table)
+    found = [line for comparison in claim.comparisons for line in _compared(claim, comparison, results, table)]
+    comparisons = with_verdicts(found, _comparison_verdict)
+    return replace(verdict, comparisons=comparisons, says=_verdict(claim, comparisons))
+
+
+def _compared(claim: Claim, comparison: Comparison, results: Results, table: Table) -> Iterator[GainLine]:
+    """The gain of each target."""
+    lines = {line.label: line.entries for line in table.lines}
+    label = _pair_words(comparison)
+    more = comparison.more_than
+    label += f", more than {_pair_words(more)}" if more else ""
+    cells = compared_cells(claim, comparison)
+    further = compared_cells(claim, more) if more else {}
+    for target, sides in cells.items():
+        better, base = ([lines[row][column] for row, column in side] for side in sides)
+        why = [entry.text for entry in (*better, *base) if entry.mean is None]
+        if not base:
+            gain, printed = over_abstract(results, table, claim.paper, comparison.base, better[0], len(cells))
+            why = why or [f"only on {corpus_name(table_spec(claim.table).corpus)}, fold 0"]
+        elif isinstance(comparison.better, tuple):
+            gain, printed = over_other_folds(results, table.setting, better, base[0], len(cells))
+        elif more:
+            pair, other = (better[0], base[0]), [lines[row][column] for row, column in sum(further[target], ())]
+            why += [entry.text for entry in other if entry.mean is None]
+            gain, less = further_gain(results, table.setting, pair, (other[0], other[1])), printed_gain(*other)
+            printed = printed_gain(*pair)
+            printed = None if printed is None or less is None else round(printed - less, 6)
+        else:
+            gain, printed = entry_gain(results, table.setting, better[0], base[0]), printed_gain(better[0], base[0])
+        yield GainLine(label, better[0].target, printed, gain, (why or ["no fold and seed in common"])[0])
+
+
+def _cheaper(verdict: Verdict, results: Results, table: Table) -> Verdict:
+    """Whether one system takes fewer operations for a window than another; the count has no error."""
+    (comparison,) = verdict.claim.comparisons
+    sides = next(iter(compared_cells(verdict.claim, comparison).values()))
+    lines = {line.label: line.entries for line in table.lines}
+    better, base = (lines[side[0][0]][side[0][1]] for side in sides)
+    costs = [window_flops(results, table.setting, entry) for entry in (better, base)]
+    label = f"{_pair_words(comparison)}, operations"
+    if costs[0] is None or costs[1] is None:
+        why = next((entry.text for entry in (better, base) if entry.mean is None), "operations were not counted")
+        return replace(verdict, says=NOT_YET, comparisons=(GainLine(label, better.target, None, None, why),))
+    says = SUPPORTED if costs[0] < costs[1] else CONTRADICTED if costs[0] > costs[1] else NOT_SUPPORTED
+    return replace(verdict, says=says, facts=f"{costs[0] / 1e6:.3g} against {costs[1] / 1e6:.3g} MFLOPs a window")
 
 
 def _pair_words(pair: Comparison) -> str:
-    return f"{pair.better} over {pair.base}".replace(" | ", " ")
+    better = pair.better if isinstance(pair.better, str) else f"mean of {listing(pair.better)}"
+    return f"{better} over {pair.base.replace(OTHERS, '').replace('_', ' ')}".replace(" | ", " ")
 
 
 def _comparison_verdict(line: GainLine, gain: Gain) -> str:

@@ -27,6 +27,8 @@ LEADERBOARD = "leaderboard"
 MEAN = "mean"
 """In the place of a target: the mean over the other targets of a row."""
 NOT_IMPLEMENTED = "not in this implementation"
+OTHERS = "ext:"
+"""Begins the name of what others made and the papers quote."""
 _OWN = "the paper's own method"
 """Replaces the "Ours" of a printed label, which readers of a report would take for Crossfold's."""
 _ROUNDING = 0.001
@@ -240,6 +242,15 @@ def table_spec(table: str) -> TableSpec:
         notes=tuple(footnotes().get(note, note) for note in mapping.notes),
         **{name: getattr(mapping, name) for name in kept},
     )
+
+
+@cache
+def abstract_scores(paper: str, system: str) -> Mapping[str, float]:
+    """Column key -> what the abstract of a paper prints of a system; empty where it prints nothing."""
+    claims = json.loads(PUBLISHED.read_text(encoding="utf-8"))["claims"]
+    found = (each for each in claims if (each["paper_key"], each["system"]) == (paper, system))
+    cells: Mapping[str, float] = next((each["cells"] for each in found if each["where"] == "abstract"), {})
+    return cells
 
 
 def footnotes() -> Mapping[str, str]:

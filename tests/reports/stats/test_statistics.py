@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
-from crossfold.reports.stats.intervals import MIN_VIDEOS, left_out, mean_interval, paired_gain, spread_of
+from crossfold.reports.stats.intervals import (
+    MIN_VIDEOS,
+    left_out,
+    mean_interval,
+    paired_gain,
+    spread_of,
+    unpaired_gain,
+)
 from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, moments_of, restrict_to_common_runs
 
 
@@ -182,3 +189,17 @@ def test_a_gain_keeps_the_difference_of_each_pair():
     better, worse = ([make_run(0, seed, noise) for seed in range(3)] for noise in (0.3, 0.6))
     gain = paired_gain([better], [worse])
     assert gain.differences == pytest.approx([a.ccc - b.ccc for a, b in zip(better, worse, strict=True)])
+
+
+def test_without_pairs_the_errors_of_both_sides_add_up():
+    easy, hard = ([[make_run(fold, seed, noise) for seed in range(3)]] for fold, noise in ((1, 0.4), (0, 0.9)))
+    gain = unpaired_gain(easy, hard)
+    alone = [unpaired_gain(side, 0.0) for side in (easy, hard)]
+    assert gain.mean == pytest.approx(alone[0].mean - alone[1].mean)
+    first, second = (each.spread for each in alone)
+    assert gain.spread.error == pytest.approx(np.hypot(first.error, second.error))
+    assert min(first.df, second.df) <= gain.spread.df <= first.df + second.df
+    assert (gain.n, gain.judged) == (0, True)
+    assert unpaired_gain(easy, 0.25).mean == pytest.approx(alone[0].mean - 0.25)
+    assert unpaired_gain(easy, [[]]) is None
+    assert not unpaired_gain(easy, [[make_run(0, 0, 0.9)]]).judged

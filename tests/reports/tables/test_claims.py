@@ -64,15 +64,17 @@ def test_every_claim_names_cells_that_are_printed_and_measurable():
     for claim in claims:
         assert claim.table in table_ids()
         for comparison in claim.comparisons:
-            for row, column, base_row, base_column in compared_cells(claim, comparison):
+            for sides in compared_cells(claim, comparison).values():
                 spec = table_spec(claim.table)
                 rows = {each.label: each for each in spec.rows}
-                better = spec.asked(rows[row], spec.columns[column])
-                base = spec.asked(rows[base_row], spec.columns[base_column])
-                assert not (better.why_not or base.why_not), f"{claim.id}: a side cannot be measured"
-                # The same system on two stores is two.
-                sides = [(a.system, a.params, rows[b].sweep) for a, b in ((better, row), (base, base_row))]
-                assert sides[0] != sides[1], f"{claim.id}: both sides are one"
+                for row, column in (*sides.better, *sides.base):
+                    assert not spec.asked(rows[row], spec.columns[column]).why_not, f"{claim.id}: {row} is unmeasurable"
+                # The same system on two stores, and on two folds, is two.
+                made = [
+                    (spec.asked(rows[row], spec.columns[column]), rows[row].sweep)
+                    for row, column in (*sides.better, *sides.base)
+                ]
+                assert all(made[0] != other for other in made[1:]), f"{claim.id}: both sides are one"
 
 
 @pytest.mark.parametrize("claim", all_claims(), ids=lambda claim: claim.id)
@@ -113,6 +115,58 @@ def test_verdicts_follow_the_paired_runs(workspace, noises, says):
         assert each.printed == pytest.approx(0.005 if each.target == "valence" else 0.003)
     assert not verdict.comparable
     assert "(1 measured on other data or with another recipe than the paper's: puppets)" in count_words([verdict])
+
+
+def run_one(workspace, system, params, noise_of_fold, corpus="puppets"):
+    """Runs one system on some folds with three seeds."""
+    store = lab.make_store(workspace.root, corpus)
+    cells = lab.cells_of(store, (lab.Fake(system, params, 0.5),), folds=tuple(noise_of_fold))
+    lab.launch(workspace, store, [cell for cell, _ in cells])
+    for cell, _ in cells:
+        lab.finish(workspace, store, cell, noise_of_fold[cell.fold])
+
+
+@pytest.mark.parametrize(("official", "says"), [(1.5, SUPPORTED), (0.2, CONTRADICTED)])
+def test_a_fold_is_compared_with_the_mean_of_the_others_without_pairs(workspace, official, says):
+    run_one(workspace, "rjcma", {}, {0: official, 1: 0.7, 2: 0.6, 3: 0.6, 4: 0.5, 5: 0.5})
+    verdict = verdict_of(workspace, "rjcma-fold-0-is-hard")
+    assert verdict.says == says
+    (line,) = verdict.comparisons
+    cells = load_results(workspace).cells.query("target == 'valence'").groupby("fold")["ccc"].mean()
+    assert line.gain.mean == pytest.approx(cells[1:].mean() - cells[0])
+    assert line.printed == pytest.approx((0.585 + 0.467 + 0.536 + 0.432 + 0.463) / 5 - 0.455)
+    assert (line.gain.n, line.effect) == (0, None)
+    assert "of Fold 1, Fold 2, Fold 3, Fold 4 and Fold 5 over Fold 0" in line.label
+
+
+@pytest.mark.parametrize("corpus", ["puppets", "affwild2"])
+def test_a_baseline_of_an_abstract_counts_on_the_papers_corpus_alone(workspace, corpus):
+    run_one(workspace, "rjcma", {}, {0: 0.4}, corpus)
+    verdict = verdict_of(workspace, "rjcma-over-abaw-baseline")
+    assert [line.printed for line in verdict.comparisons] == pytest.approx([0.455 - 0.240, 0.652 - 0.200])
+    if corpus == "puppets":
+        assert verdict.text == "not testable yet (0/2)"
+        assert {line.verdict for line in verdict.comparisons} == {"only on Aff-Wild2, fold 0"}
+    else:
+        means = load_results(workspace).cells.groupby("target")["ccc"].mean()
+        assert verdict.says == SUPPORTED
+        assert [line.gain.mean for line in verdict.comparisons] == pytest.approx(
+            [means["valence"] - 0.24, means["arousal"] - 0.2]
+        )
+
+
+@pytest.mark.parametrize(
+    ("two", "says"), [(3e6, SUPPORTED), (1e6, CONTRADICTED), (2e6, NOT_SUPPORTED), (None, NOT_YET)]
+)
+def test_the_cheaper_system_takes_fewer_operations(workspace, two, says):
+    run(workspace, {"ca": 0.5, "ca_2stage": 0.5})
+    results = load_results(workspace)
+    flops = results.cells["system"].map({"ca": 2e6, "ca_2stage": two}).astype(float)
+    results = dataclasses.replace(results, cells=results.cells.assign(flops=flops))
+    verdicts = judge(results, build_tables(results, ["ca-t3"]))
+    verdict = next(each for each in verdicts if each.claim.id == "one-stage-is-cheaper")
+    assert verdict.says == says
+    assert says == NOT_YET or verdict.text == f"{says}: 2 against {two / 1e6:.0f} MFLOPs a window"
 
 
 def test_a_claim_waits_until_every_comparison_is_complete(workspace):
