@@ -123,6 +123,13 @@ def find_track(video: Path, frames: int, fps: float, detect: Detector, side: Sid
     return smooth(follow(found, fps), fps)
 
 
+def whole_frames(video: Path, frames: int) -> np.ndarray:
+    """The track of a video whose pictures are crops of a face: [T, 3], a square around all of each picture."""
+    _, picture = next(read_pictures(video), (0, np.zeros((1, 1, 3), np.uint8)))
+    height, width = picture.shape[:2]
+    return np.tile([width / 2, height / 2, max(width, height) / MARGIN], (frames, 1))
+
+
 def side_of_clip(name: str, video: str) -> Side:
     """Aff-Wild2's names for the two subjects of a video: `<video>_left` and `<video>_right`."""
     for side in ("left", "right"):

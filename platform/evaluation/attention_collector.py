@@ -3,7 +3,7 @@
 Legend: B batch, W frames of a window, L its indices (as many, or clips of several frames, A16), C cells of a map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,10 +37,19 @@ class _Grid:
 class MapCollector:
     """Lays the maps of overlapping windows on the diagonal of a clip and averages them."""
 
-    def __init__(self, store: FeatureStore, clips: Sequence[str], frames: int) -> None:
+    def __init__(self, grids: Mapping[str, _Grid], frames: int) -> None:
         """`frames`: W."""
-        self._window = frames
-        self._grids = {name: _grid(store, name, frames * WINDOWS) for name in clips}
+        self._window, self._grids = frames, grids
+
+    @classmethod
+    def of_store(cls, store: FeatureStore, clips: Sequence[str], frames: int) -> "MapCollector":
+        """Of clips of a store; `frames`: W."""
+        return cls({name: _grid(store, name, frames * WINDOWS) for name in clips}, frames)
+
+    @classmethod
+    def of_clip(cls, name: str, frames: int, window: int) -> "MapCollector":
+        """Of one clip that is in no store, whose rows are its frames."""
+        return cls({name: _Grid(slice(0, frames), 0, min(frames, window * WINDOWS))}, window)
 
     def wants(self, rows: np.ndarray) -> bool:
         """Whether any of the windows, rows int [B, W] of the store, lies in a clip that is kept."""

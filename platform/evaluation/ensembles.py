@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.hashing import canonical_json
-from crossfold.platform.evaluation.scoring import score
+from crossfold.platform.evaluation.scoring import pooled_ccc, score
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.predictions import Predictions
 from crossfold.platform.workspace.workspace import Workspace
@@ -104,3 +105,20 @@ def best_folds(cells: Iterable[CellRecord], count: int) -> tuple[int, ...]:
         raise UserError(f"the best {count} of {len(scores)} folds", "run more folds, or choose fewer")
     ranked = sorted(scores, key=lambda fold: (-float(np.mean(scores[fold])), fold))
     return tuple(sorted(ranked[:count]))
+
+
+def scores_of_means(members: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """The score of each mean over cells that predict the same clips, where these have labels.
+
+    One row per mean and target: target, ccc, cells, clips, and frames, the labelled ones.
+    """
+    scores: list[dict[str, Any]] = []
+    for mean, cells in means_of(members):
+        labelled = mean.valid.sum(axis=0)
+        if not labelled.any():
+            continue
+        scores += [
+            {"target": target, "ccc": ccc, "cells": cells, "clips": len(mean.clips), "frames": int(frames)}
+            for (target, ccc), frames in zip(pooled_ccc(mean).items(), labelled, strict=True)
+        ]
+    return scores

@@ -47,7 +47,7 @@ def forward_pass(
     store, targets, windows = data.store, data.cell.targets, split.source.windows
     stitcher = Stitcher(store.frames, len(targets))
     gate_stitchers: dict[tuple[str, str], Stitcher] = {}
-    collector = MapCollector(store, maps, windows.rows.shape[1])
+    collector = MapCollector.of_store(store, maps, windows.rows.shape[1])
     for start in range(0, len(split.source), data.cell.recipe.batch):
         chosen = np.arange(start, min(start + data.cell.recipe.batch, len(split.source)))
         batch = split.source.batch(chosen)
@@ -58,7 +58,7 @@ def forward_pass(
         stitcher.add(rows, real, _each_frame(y_BLT, rows.shape[1]))
         if mapped:
             collector.add(rows, real, notes or {})
-        weights = _first_columns(notes or {}) if gates else {}
+        weights = first_columns(notes or {}) if gates else {}
         for key, weight_BL1 in weights.items():
             gate = gate_stitchers.setdefault(key, Stitcher(store.frames, 1))
             gate.add(rows, real, _each_frame(weight_BL1, rows.shape[1]))
@@ -107,7 +107,7 @@ def _each_frame(values_BLT: torch.Tensor, frames: int) -> np.ndarray:
     return np.repeat(values, frames // values.shape[1], axis=1)
 
 
-def _first_columns(notes: Notes) -> dict[tuple[str, str], torch.Tensor]:
+def first_columns(notes: Notes) -> dict[tuple[str, str], torch.Tensor]:
     """(gate, modality) -> B x L x 1, the weight of column 0 of every gate that has "unattended" there.
 
     Gates note themselves as `gate.<modality>`, `gate.<t>.<modality>`, or `gate.<modality>.<t>` inside a recursion. The

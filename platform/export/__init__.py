@@ -1,7 +1,7 @@
 """What leaves a finished cell: a predictor, ABAW files, tables of predictions, backbones.
 
-May import: `platform/core`, `platform/workspace`, `platform/modeling`, `platform/training`, `platform/evaluation`,
-`datasets/batches`, `datasets/store`, `datasets/corpora`.
+May import: `platform/core`, `platform/workspace`, `platform/modeling`, `platform/features`, `platform/training`,
+`platform/evaluation`, `fusion_models`, `datasets/batches`, `datasets/media`, `datasets/store`, `datasets/corpora`.
 Public: `Predictor`, `write_abaw`, `write_deployment`.
 """
 

@@ -1,7 +1,7 @@
 """`prepare`: from the clips of a corpus to a feature store.
 
 May import: `platform/core`, `platform/workspace`, `platform/modeling`, `fusion_models/backbones`, `datasets/corpora`,
-`datasets/media`, `datasets/store`.
+`datasets/corpora/manifest`, `datasets/media`, `datasets/store`.
 Public: `FeaturePlan`, `extractors`.
 """
 

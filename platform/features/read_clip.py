@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.crops import CROP, Colour, crop_chunks
-from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip
+from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip, whole_frames
 from crossfold.datasets.media.sound import RATE, covered_frames, frame_seconds, log_mel, read_sound
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
 from crossfold.datasets.media.word_features import text_features
@@ -48,7 +48,7 @@ class ClipTask:
     extractors: tuple[Extractor, ...]
     scratch: Path
     faces: str = "given"
-    """`find`: cut faces out of the video where there are no crops."""
+    """Where there are no crops: `find` cuts faces out of the video, `whole` takes its pictures for crops."""
     weights: Origin | None = None
     """Of the networks among the extractors; None where there is none."""
     device: str = "cpu"
@@ -177,6 +177,9 @@ def _crops(task: ClipTask, colour: Colour, side: int, chunk: int) -> Chunks:
     clip, frames = task.clip, task.clip.info.frames
     if clip.crops is not None:
         yield from crop_chunks(clip.crops, frames, colour, side, chunk)
+        return
+    if clip.video is not None and task.faces == "whole":
+        yield from face_chunks(clip.video, whole_frames(clip.video, frames), colour, side, chunk)
         return
     if clip.video is not None and task.faces == "find":
         half = side_of_clip(clip.info.name, clip.info.video)

@@ -79,15 +79,31 @@ class TrainedCell:
 
     def predict(
         self,
-        features: Mapping[str, npt.ArrayLike],
+        clip: str | Path | Mapping[str, npt.ArrayLike],
         present: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        whole_frame: bool = False,
+        rate: float | None = None,
+        weights: str | Path | None = None,
     ) -> pd.DataFrame:
         """Predictions for one new clip: one row per frame, one column per target, in the units of the labels.
 
-        features: float [N, I] of each modality, as the feature store of the cell would hold them, before
-        normalisation. present: bool [N] of each modality, false where it is absent; else it is present everywhere.
-        Raises `UserError` for a modality that is missing or has another shape, and for a cell that reads raw frames.
+        clip: a video, a wav file, a folder of face crops or of features; or float [N, I] of each modality, as the
+        feature store of the cell would hold them, before normalisation. present: bool [N] of each modality of such
+        arrays, false where it is absent; else it is present everywhere. whole_frame: the pictures of the video are
+        crops of a face already. rate: frames per second of a clip without video. weights: the folder of pretrained
+        weights, where a front end is a network.
+        Raises `UserError` for a modality that is missing or has another shape, a video without a face, and a cell that
+        reads raw frames.
         """
+        if isinstance(clip, (str, Path)):
+            from crossfold.platform.features.new_clips import ReadingOptions
+
+            options = ReadingOptions(Path(weights) if weights is not None else None, whole_frame, rate)
+            read = self._predictor.read(Path(clip), options)
+            values = self._predictor.trace_of(read).values
+            return pd.DataFrame(values, columns=list(self.cell.targets)).rename_axis("frame")
+        features = clip
         arrays = {modality: np.asarray(values) for modality, values in features.items()}
         shown = {modality: np.asarray(values, np.bool_) for modality, values in (present or {}).items()}
         values = self._predictor.predict(arrays, shown)

@@ -19,17 +19,27 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
 
-FORMATS = ("abaw", "csv", "parquet", "backbone")
+FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor")
 
 
 def export(
-    sweep: options.Sweep,
-    out_: Annotated[Path, typer.Option("--out", help="abaw, backbone: a folder; csv, parquet: a file or a folder.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|CELL",
+            help="A YAML file, or the name of a sweep that ships with Crossfold; predictor: a cell id, or its first "
+            "digits.",
+        ),
+    ],
+    out_: Annotated[
+        Path, typer.Option("--out", help="abaw, backbone, predictor: a folder; csv, parquet: a file or a folder.")
+    ],
     format_: Annotated[
         str,
         typer.Option(
             "--format",
-            help="abaw: files of the VA track; csv, parquet: a table of predictions; backbone: trained weights.",
+            help="abaw: files of the VA track; csv, parquet: a table of predictions; backbone: trained weights; "
+            "predictor: all that `crossfold predict` needs on another machine.",
         ),
     ] = "abaw",
     system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
@@ -58,6 +68,7 @@ def export(
 ) -> None:
     """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
     from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
+    from crossfold.platform.evaluation.ensembles import scores_of_means
     from crossfold.platform.export.abaw import ABAW_TARGETS, JOINT_FILE, write_abaw
     from crossfold.platform.export.predictions_table import tidy, write_table
     from crossfold.platform.export.tracks import join
@@ -66,6 +77,9 @@ def export(
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
     space = options.open_workspace(workspace)
+    if format_ == "predictor":
+        _export_predictor(space, sweep, out_, as_json)
+        return
     prepared = prepare_cells(read_sweep(sweep, set_), space)
     cells = _chosen(prepared.plan.cells, system, params, fold, seed)
     if format_ == "abaw":
@@ -82,7 +96,7 @@ def export(
         path = out_ / JOINT_FILE
         written = write_abaw(out_, join(members, ABAW_TARGETS), sample)
         facts: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
-        facts |= {"averaged": _labels(records), "scores": _scores(members)}
+        facts |= {"averaged": _labels(records), "scores": scores_of_means(members)}
     else:
         path = out_ if out_.suffix == f".{format_}" else out_ / f"predictions.{format_}"
         table = tidy([(record.cell, predictions) for record, predictions in zip(records, members, strict=True)])
@@ -105,20 +119,17 @@ def _labels(records: Sequence["CellRecord"]) -> dict[str, str]:
     return {record.cell_id: record.cell.label for record in records}
 
 
-def _scores(members: Sequence["Predictions"]) -> list[dict[str, Any]]:
-    """The score of each mean over cells that predict the same clips, where these have labels."""
-    from crossfold.platform.evaluation.ensembles import means_of
-    from crossfold.platform.evaluation.scoring import pooled_ccc
+def _export_predictor(space: "Workspace", cell: str, folder: Path, as_json: bool) -> None:
+    from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.export.predictor import write_deployment
 
-    scores = []
-    for mean, cells in means_of(members):
-        labelled = mean.valid.sum(axis=0)
-        if not labelled.any():
-            continue
-        for (target, ccc), frames in zip(pooled_ccc(mean).items(), labelled, strict=True):
-            row = {"target": target, "ccc": ccc, "cells": cells, "clips": len(mean.clips), "frames": int(frames)}
-            scores.append(row)
-    return scores
+    record = space.read(cell)
+    store = FeatureStore(space.find_store(record.cell.corpus, record.cell.store))
+    write_deployment(record, store, folder)
+    if as_json:
+        emit({"cell": record.cell_id, "folder": str(folder)}, True)
+        return
+    say(f"{folder}: {record.cell.label}", f"next: crossfold predict {folder} VIDEO")
 
 
 def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """MLflow, a mirror of the workspace.
 
-May import: `platform/core`, `platform/workspace`, `platform/export`, `datasets/store`, `sweeps`.
+May import: `platform/core`, `platform/workspace`, `platform/features`, `platform/export`, `datasets/store`, `sweeps`.
 Public: `MlflowTracker`.
 """
 

@@ -1,4 +1,4 @@
-"""A finished cell as an MLflow model: `mlflow.pyfunc.load_model("runs:/<run id>/model").predict(features)`.
+"""A finished cell as an MLflow model: `mlflow.pyfunc.load_model("runs:/<run id>/model").predict("video.mp4")`.
 
 Only a description and the cell's own files are logged, a few milliseconds a cell; `mlflow.pyfunc.log_model` would
 import and test the model each time. Loading needs Crossfold in the environment.
@@ -6,14 +6,16 @@ import and test the model each time. Loading needs Crossfold in the environment.
 
 import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.export.predictor import Predictor, write_deployment
+from crossfold.platform.features.new_clips import ReadingOptions
 from crossfold.platform.workspace.cell_record import CellRecord
 
 ARTIFACT = "model"
@@ -23,7 +25,7 @@ _DATA = "data"
 
 
 class Deployed:
-    """What `load_model` wraps: features of one clip in, predictions out."""
+    """What `load_model` wraps: one clip in, as a file or as features, predictions out."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -31,8 +33,20 @@ class Deployed:
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> np.ndarray:
         """float32 [frames, targets] of one clip.
 
-        model_input: a mapping of modality to [frames, width], or a data frame with columns `audio_0`, `audio_1`, ...
+        model_input: the path of a video, a wav file or a folder of crops, or a mapping with it under `path`, and, where
+        wanted, `whole_frame`, `rate` and `weights` as `crossfold predict` has them; or a mapping of modality to
+        [frames, width], or a data frame with columns `audio_0`, `audio_1`, ...
         """
+        if isinstance(model_input, (str, Path)):
+            model_input = {"path": model_input}
+        if isinstance(model_input, Mapping) and "path" in model_input:
+            asked = dict(model_input)
+            path = Path(asked.pop("path"))
+            known = [each.name for each in fields(ReadingOptions)]
+            for name in asked:
+                if name not in known:
+                    raise UserError(f"unknown option {name!r}{did_you_mean(name, known)}", f"give {', '.join(known)}")
+            return self.predictor.trace_of(self.predictor.read(path, ReadingOptions(**asked))).values
         return self.predictor.predict(_features(model_input, self.predictor))
 
 

@@ -1,0 +1,142 @@
+"""`crossfold predict`: from a video to a trace of each target, with a finished cell, a system or an exported model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal.console import emit, say
+
+if TYPE_CHECKING:
+    from crossfold.platform.export.predictor import Predictor
+    from crossfold.platform.export.traces import Joined
+    from crossfold.platform.features.new_clips import NewClip, ReadingOptions
+
+FORMATS = ("csv", "parquet")
+
+
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL|SYSTEM|FOLDER",
+            help="A cell id, or its first digits; a system, whose cells of all folds and seeds are averaged; or a "
+            "folder written by `export --format predictor`.",
+        ),
+    ],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CLIP...", help="Videos, wav files, folders of face crops (with the sound, if any), or features."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the tables and pages.")] = Path("predictions"),
+    format_: Annotated[str, typer.Option("--format", help="The kind of table: csv or parquet.")] = "csv",
+    page: Annotated[bool, typer.Option(help="Also write an HTML page with film, traces, gates and attention.")] = True,
+    whole_frame: Annotated[
+        bool, typer.Option("--whole-frame", help="The pictures are crops of a face already: look for none.")
+    ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames per second of clips without video.", show_default="the corpus's"),
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Take the cells of SYSTEM on this corpus.")] = None,
+    weights: options.Weights = None,
+    workspace: options.Workspace = None,
+    plugin: options.Plugin = None,
+    as_json: options.Json = False,
+) -> None:
+    """Predict valence, arousal or other targets frame by frame for clips that no corpus holds."""
+    if format_ not in FORMATS:
+        raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
+    _check(clips)
+    from crossfold.platform.features.new_clips import ReadingOptions
+
+    predictors, by = _predictors(model, corpus, workspace)
+    options_ = ReadingOptions(weights, whole_frame, rate)
+    written = []
+    for clip in clips:
+        # One after the other, and written at once: what a later clip raises loses no earlier one.
+        joined, notes = _joined(predictors, clip, options_)
+        written.append(_write(joined, clip, out, format_, by if page else None) | {"notes": notes})
+        if not as_json:
+            say(*notes, ", ".join(written[-1]["files"]))
+    if as_json:
+        emit({"by": by, "cells": len(predictors), "clips": written}, True)
+        return
+    say(f"predicted by {by}")
+
+
+def _check(clips: Sequence[Path]) -> None:
+    """Every clip is there and has a name of its own, before any of them is read."""
+    names: dict[str, Path] = {}
+    for clip in clips:
+        if not clip.exists():
+            raise UserError(f"there is no {clip}", "give a video, a wav file, a folder of crops, or features")
+        if (other := names.setdefault(clip.absolute().stem, clip)) != clip:
+            raise UserError(f"{other} and {clip} would write the same files", "predict them into folders of their own")
+
+
+def _predictors(model: str, corpus: str | None, workspace: str | None) -> tuple[list["Predictor"], str]:
+    """The members that predict, and what they are in words."""
+    from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.fusion_models.catalogue import system_names
+    from crossfold.platform.export.choose_cells import best_variant
+    from crossfold.platform.export.predictor import Predictor
+
+    if (Path(model) / "cell.json").is_file():
+        predictor = Predictor.load(Path(model))
+        return [predictor], predictor.cell.label
+    space = options.open_workspace(workspace)
+    if any(name.startswith(model) for name in space.finished()):
+        records = [space.read(model)]
+    elif model in (names := system_names()):
+        records = best_variant(space.records(), model, corpus)
+    else:
+        near = did_you_mean(model, [*names, *space.finished()])
+        raise UserError(
+            f"{model!r} is no finished cell of {space}, no system, and no exported folder{near}",
+            "see `crossfold status` and `crossfold list systems`",
+        )
+    predictors = [
+        Predictor.of(record, FeatureStore(space.find_store(record.cell.corpus, record.cell.store)))
+        for record in records
+    ]
+    if len(records) == 1:
+        return predictors, records[0].cell.label
+    folds, seeds = ({getattr(record.cell, name) for record in records} for name in ("fold", "seed"))
+    by = f"{len(records)} cells of {model} on {records[0].cell.corpus}: {len(folds)} folds, {len(seeds)} seeds"
+    return predictors, by
+
+
+def _joined(predictors: Sequence["Predictor"], path: Path, asked: "ReadingOptions") -> tuple["Joined", list[str]]:
+    """The members' mean for one clip; those with the same front ends share what was read of it."""
+    from crossfold.platform.export.traces import join
+
+    read: dict[str, NewClip] = {}
+    members = []
+    for predictor in predictors:
+        key = json.dumps([predictor.front_end.origin, predictor.front_end.fps], sort_keys=True)
+        if key not in read:
+            read[key] = predictor.read(path, asked)
+        members.append((predictor, predictor.trace_of(read[key])))
+    notes = list(dict.fromkeys(note for clip in read.values() for note in clip.notes))
+    return join(next(iter(read.values())).axis, members), notes
+
+
+def _write(joined: "Joined", clip: Path, out: Path, format_: str, by: str | None) -> dict[str, Any]:
+    from crossfold.platform.export.predictions_table import write_table
+    from crossfold.platform.export.trace_page import write_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    name = clip.absolute().stem
+    files = [out / f"{name}.{format_}"]
+    write_table(files[0], joined.table())
+    if by is not None:
+        files.append(out / f"{name}.html")
+        write_page(files[1], joined, name, by, clip)
+    return {"clip": str(clip), "frames": joined.axis.frames, "files": [str(path) for path in files]}
