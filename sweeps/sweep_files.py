@@ -33,7 +33,8 @@ def _listed(example: str) -> Callable[[Any], Any]:
 
 
 def _some_and_distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value or len(set(value)) != len(value):
+    # An entry may be a list, which no set can hold, until its type is checked.
+    if not value or len(set(map(repr, value))) != len(value):
         raise ValueError("give at least one, and each once")
     return value
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,11 @@ class Workspace:
         if "\0" in named:
             raise UserError(f"workspace {named!r} holds a NUL character, which no path may", "name a folder")
         if not is_url(named):
-            return cls(Path(named))
+            # Of an environment file or between quotes the shell leaves `~` as it is.
+            folder = Path(named)
+            with suppress(RuntimeError):  # `~name` of a user that this machine does not have
+                folder = folder if folder.exists() else folder.expanduser()
+            return cls(folder)
         from crossfold.platform.workspace.remote.mirror import Mirror
 
         mirror = Mirror(named)

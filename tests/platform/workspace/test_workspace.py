@@ -239,3 +239,12 @@ def test_json_is_written_whole(tmp_path):
         write_json(path, {"a": float("inf")})
     assert json.loads(path.read_text())["a"] == "é", "the old file stays"
     assert [p.name for p in path.parent.iterdir()] == ["value.json"], "nothing half-written is left"
+
+
+def test_a_tilde_means_the_home_folder_where_no_shell_replaced_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Workspace.at("~/lab").root == tmp_path / "lab"
+    assert Workspace.at("~no-such-user/lab").root == tmp_path / "~no-such-user" / "lab"
+    (tmp_path / "~" / "lab").mkdir(parents=True)
+    assert Workspace.at("~/lab").root == tmp_path / "~" / "lab"
