@@ -23,6 +23,7 @@ from crossfold.reports.tables.claims_formats import TITLE, labels, origins
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.formats import numeric
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, label_cell, main_grid
+from crossfold.reports.tables.notes import caption
 from crossfold.reports.tables.published import MEAN
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,6 +87,7 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         groups={block.number: _groups(results, block, anchors) for block in page.blocks},
         drill=drill_data(results, list(shown.values()), workspace),
         failures=results.failures,
+        caption=caption,
         anchor_of=lambda table, link: _anchor(anchors, table, *link),
         numeric=numeric,
         sort_key=_sort_key,

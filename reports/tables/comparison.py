@@ -16,6 +16,7 @@ from crossfold.reports.stats.hypothesis_tests import ALPHA, rank_agreement
 from crossfold.reports.stats.intervals import Gain
 from crossfold.reports.stats.runs import Run
 from crossfold.reports.tables.entries import NOT_COMPARABLE, Entry, GainLine, Line
+from crossfold.reports.tables.notes import RELEASED
 from crossfold.reports.tables.published import MEAN, TableSpec
 from crossfold.sweeps.recipe_files import load_recipe
 
@@ -24,9 +25,6 @@ PAIRS_NOTE = (
     "Measured gain: difference in CCC on the same folds, seeds and videos, with its own 95% interval. p: corrected for "
     "every pair of systems that the setting runs, on each target; the verdict follows it alone, as in all tables."
 )
-
-RELEASED = "+released"
-"""Ends the name of a recipe that follows released code instead of print."""
 
 
 def departures(spec: TableSpec, setting: Setting) -> tuple[str, ...]:

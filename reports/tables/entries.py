@@ -124,7 +124,7 @@ class Table:
     """Targets, or `MEAN` over the others, in the order of the entries of a line."""
     lines: tuple[Line, ...]
     sentences: tuple[str, ...]
-    """What may be compared, and the result of the comparison; above the table."""
+    """What may be compared; part of the caption."""
     notes: tuple[str, ...]
     """How the numbers were made; below the table."""
     footnotes: tuple[tuple[str, str], ...] = ()
@@ -137,7 +137,11 @@ class Table:
     best: str = ""
     """Label of the row over which the entries of the other columns have a gain."""
     headline: str = ""
-    """The result of the table in one sentence; above `sentences`."""
+    """The result of the table in one sentence."""
+    findings: tuple[str, ...] = ()
+    """Further results; below the table."""
+    legend: str = ""
+    """What a measured number, ± and the interval mean; part of the caption."""
     heads: tuple[str, ...] = ()
     """The head of each column; empty: the target."""
     row_head: str = ""

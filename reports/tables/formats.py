@@ -11,6 +11,7 @@ from crossfold.reports.stats.intervals import Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
 from crossfold.reports.tables.escape import csv_value, latex, markdown
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.tables.notes import caption
 
 # `\\resizebox` alone would also stretch a narrow table to the width of the line.
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
@@ -28,14 +29,14 @@ def to_markdown(table: Table) -> str:
     parts = [f"## {markdown(table.heading)}", f"**{markdown(table.title)}**"]
     if table.setting.label:
         parts.append(f"> {markdown(table.setting.label)}")
+    parts += [markdown(sentence) for sentence in (*table.sentences, table.legend) if sentence]
     if table.headline:
         parts.append(f"**{markdown(table.headline)}**")
-    parts += [markdown(sentence) for sentence in table.sentences]
     parts.append(pipe_table(main_grid(table)))
     for heading, grid in further_grids(table):
         parts += [f"### {markdown(heading)}", pipe_table(grid)]
     parts += [f"{mark}. {markdown(text)}" for mark, text in table.footnotes]
-    parts += [markdown(note) for note in table.notes]
+    parts += [markdown(note) for note in (*table.findings, *table.notes)]
     if table.provenance:
         parts.append(markdown(facts_text(table.provenance)))
     return "\n\n".join(parts) + "\n"
@@ -46,25 +47,23 @@ def to_latex(table: Table) -> str:
 
     A tabular that is wider than the line is scaled down to it. Notes on method are comments: a float must fit a page.
     """
-    label = table.setting.label.capitalize() + "." if table.setting.label else ""
-    sentences = [label, table.headline, *table.sentences]
-    caption = " ".join([f"{table.heading}. {table.title}.", *filter(None, sentences)])
-    below = [f"{mark}: {text}" for mark, text in table.footnotes]
+    below = [*filter(None, [table.headline]), *table.findings, *(f"{mark}: {text}" for mark, text in table.footnotes)]
     below += [facts_text(table.provenance)] if table.provenance else []
     grids = [tabular(main_grid(table))]
     for heading, grid in further_grids(table):
         grids += [f"\\par\\medskip {latex(heading)}\\par\\smallskip", tabular(grid)]
     notes = [f"% {latex(note)}" for note in table.notes]
-    lines = ["% needs \\usepackage{booktabs,graphicx}", *notes, *latex_float(caption, table.id, grids, below), ""]
+    words = f"{table.heading}. {caption(table)}"
+    lines = ["% needs \\usepackage{booktabs,graphicx}", *notes, *latex_float(words, table.id, grids, below), ""]
     return "\n".join(lines)
 
 
-def latex_float(caption: str, label: str, body: Sequence[str], below: Sequence[str]) -> list[str]:
+def latex_float(words: str, label: str, body: Sequence[str], below: Sequence[str]) -> list[str]:
     """The lines of a `table` environment: the body is LaTeX, the caption and the small print below are plain text."""
     return [
         "\\begin{table}[t]",
         "\\centering\\small",
-        f"\\caption{{{latex(caption)}}}",
+        f"\\caption{{{latex(words)}}}",
         f"\\label{{tab:{label}}}",
         *body,
         *(f"\\par\\smallskip\\scriptsize {latex(line)}" for line in below),

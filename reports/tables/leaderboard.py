@@ -20,6 +20,7 @@ from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS
 from crossfold.reports.tables.entries import Against, Entry, Line, Table
 from crossfold.reports.tables.measure import measure, measure_mean, method_notes
+from crossfold.reports.tables.notes import legend
 from crossfold.reports.tables.published import LEADERBOARD, MEAN
 
 GAIN_NOTE = (
@@ -114,7 +115,9 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
             for row in order
         ),
         headline=headline(rows, setting, targets),
-        sentences=_sentences(rivals, targets),
+        sentences=(),
+        findings=_findings(rivals, targets),
+        legend=legend([entry for row in rows for entry in row.entries]),
         notes=(
             *method_notes([entry for row in rows for entry in row.entries], setting),
             ORDER_NOTE,
@@ -188,7 +191,7 @@ def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, 
     ]
 
 
-def _sentences(rivals: Sequence[_Row], targets: Sequence[str]) -> tuple[str, ...]:
+def _findings(rivals: Sequence[_Row], targets: Sequence[str]) -> tuple[str, ...]:
     """Which unimodal system is best."""
     if not rivals:
         return ()

@@ -149,19 +149,31 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
     sizes = sorted({entry.videos for entry in entries if entry.folds == folds})
     one = all(size == (1,) for size in sizes)
     videos = " or ".join(listing(size) for size in sizes) + (" video" if one else " videos")
-    seeds_in = len(seeds) >= MIN_SEEDS
-    few = any(entry.mean is not None and entry.interval is None for entry in entries)
-    posts = sorted({entry.post for entry in entries if entry.mean is not None})
+    measured = [entry for entry in entries if entry.mean is not None]
+    seeds_in = {len(entry.seeds) >= MIN_SEEDS for entry in measured if entry.interval}
+    few = any(entry.interval is None for entry in measured)
+    posts = sorted({entry.post for entry in measured})
+    spread = "; ± is the spread over seeds (root of the mean variance within folds)"
+    enough = f"which takes {MIN_SEEDS} seeds a fold"
+    of_seeds = {
+        frozenset({True}): "is part of it",
+        frozenset({False}): f"is not in it, {enough}",
+        frozenset({True, False}): f"is part of it in some rows only, {enough}",
+    }
     notes = [
         "Measured: CCC over the concatenated labelled frames of the reported split; mean over "
-        f"{_several('fold', folds)} of the mean over {_several('seed', seeds)}; ± is the spread over seeds (root of "
-        "the mean variance within folds).",
-        "Interval: 95%, jackknife over whole videos within each fold with a t quantile, on Fisher's z scale for CCC "
-        f"({videos} in {_several('fold', folds)}); the spread over seeds is "
-        + ("part of it." if seeds_in else f"not in it, which takes {MIN_SEEDS} seeds a fold."),
-        f"Recipe {setting.recipe} ({setting.recipe_hash}), {protocol_words(setting)}; {selection_words(setting)}; "
-        f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}.",
+        f"{_several('fold', folds)} of the mean over {_several('seed', seeds)}"
+        f"{spread if any(entry.sd is not None for entry in measured) else ''}.",
     ]
+    if seeds_in:
+        notes.append(
+            "Interval: 95%, jackknife over whole videos within each fold with a t quantile, on Fisher's z scale for "
+            f"CCC ({videos} in {_several('fold', folds)}); the spread over seeds {of_seeds[frozenset(seeds_in)]}."
+        )
+    notes.append(
+        f"Recipe {setting.recipe} ({setting.recipe_hash}), {protocol_words(setting)}; {selection_words(setting)}; "
+        f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}."
+    )
     if few:
         notes.append(
             f"No interval: at least one fold reports fewer than {MIN_VIDEOS} videos, which say too little about others."

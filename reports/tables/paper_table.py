@@ -1,6 +1,6 @@
 """A paper's table as declared, and the measured cells, become one `Table`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,17 +8,13 @@ from crossfold.platform.core.hashing import canonical_json
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.tables import comparison
+from crossfold.reports.tables import comparison, notes
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import AGREES, NOT_MEASURABLE, Entry, Line, Table
 from crossfold.reports.tables.measure import find_variant, measure, measure_mean, method_notes, with_published
 from crossfold.reports.tables.published import MEAN, CellQuery, Row, TableSpec, footnotes
 
 _ROW_HEADS = {"recursions": "Recursions", "fold": "Fold"}
-_NO_POST = (
-    "The runs were not scored with the post-processing of the paper; measured numbers are raw. `crossfold rescore` "
-    "scores finished runs again without training."
-)
 
 
 def choose_setting(spec: TableSpec, results: Results) -> Setting:
@@ -33,7 +29,7 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     wanted = {(each.system, canonical_json(each.params)): each for each in queries if not each.why_not}
 
     def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
-        right = setting.recipe.removesuffix(comparison.RELEASED) == spec.recipe
+        right = setting.recipe.removesuffix(notes.RELEASED) == spec.recipe
         found = sum(bool(_variant(each, results, setting)[0]) for each in wanted.values())
         departed = bool(comparison.departures(spec, setting))
         other = setting.recipe != spec.recipe
@@ -55,23 +51,22 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     folds = _folds(spec, asked, results, setting, places)
     marks = _marks(spec.rows)
     lines: list[Line] = []
-    notes: list[str] = []
+    placed: list[str] = []
     for row, cells, place in zip(spec.rows, asked, places, strict=True):
         variants = [_variant(each, results, place) if place else ("", []) for each in cells]
         names = [first for first, _ in variants]
         entries = _entries(spec, row, cells, names, results, place or setting, folds, comparable)
         if place and place != setting:
             entries = tuple(replace(entry, elsewhere=place) for entry in entries)
-            notes.append(f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own.")
+            placed.append(f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own.")
         row_marks = tuple(sorted(marks[note] for note in row.footnotes))
         lines.append(Line(row.label, row.system, entries, row_marks, words=row.extra))
         for first, others in variants:
             if others:
                 also = "; ".join(results.variants[other] for other in others)
-                notes.append(f"{row.label}: the table shows {results.variants[first]}; also run: {also}.")
+                placed.append(f"{row.label}: the table shows {results.variants[first]}; also run: {also}.")
     entries = tuple(entry for line in lines for entry in line.entries)
     gains = comparison.measured_gains(spec, lines, results, setting)
-    lacking = spec.post != RAW and any(entry.mean is not None and entry.post == RAW for entry in entries)
     return _table(
         spec,
         setting,
@@ -81,16 +76,18 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         row_head=_ROW_HEADS.get(spec.row_axis, ""),
         word_heads=spec.extra,
         lines=tuple(lines),
-        sentences=_sentences(spec, setting, lines, comparison.gain_sentences(gains)),
+        sentences=_sentences(spec, setting, entries),
+        findings=(*comparison.gain_sentences(gains), *comparison.order_sentences(spec, lines)),
+        legend=notes.legend(entries),
         notes=(
             *method_notes(entries, setting),
             *((comparison.PAIRS_NOTE,) if any(gain.gain for gain in gains) else ()),
-            *spec.notes,
-            *((_NO_POST,) if lacking else ()),
+            *filter(None, (notes.note_text(note, spec, setting, entries) for note in spec.notes)),
+            *_unprocessed(spec, entries),
             *stand_in,
-            *dict.fromkeys(notes),
+            *dict.fromkeys(placed),
         ),
-        footnotes=tuple((mark, footnotes()[note]) for note, mark in marks.items()),
+        footnotes=tuple(_footnotes(spec, setting, lines, marks)),
         gains=gains,
     )
 
@@ -185,12 +182,35 @@ def _with_targets(spec: TableSpec, results: Results, setting: Setting) -> tuple[
     return replace(spec, columns=columns), notes
 
 
-def _sentences(spec: TableSpec, setting: Setting, lines: Sequence[Line], gains: Sequence[str]) -> tuple[str, ...]:
-    """What may be compared, and what the comparison says."""
-    entries = [entry for line in lines for entry in line.entries]
+def _sentences(spec: TableSpec, setting: Setting, entries: Sequence[Entry]) -> tuple[str, ...]:
+    """What may be compared."""
     if not any(entry.verdict != NOT_MEASURABLE for entry in entries):
         return ("No cell of this table can be measured here: test labels are withheld by the organisers.",)
-    return (comparison.what_compares(spec, setting), *gains, *comparison.order_sentences(spec, lines))
+    if not any(entry.mean is not None for entry in entries):
+        return ("No cell of this table is measured yet.",)
+    return (comparison.what_compares(spec, setting),)
+
+
+def _footnotes(
+    spec: TableSpec, setting: Setting, lines: Sequence[Line], marks: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Mark and text of each footnote, as far as it is true of the rows that have its mark."""
+    for note, mark in marks.items():
+        entries = [entry for line in lines if mark in line.marks for entry in line.entries]
+        yield mark, notes.note_text(footnotes()[note], spec, setting, entries)
+
+
+def _unprocessed(spec: TableSpec, entries: Sequence[Entry]) -> tuple[str, ...]:
+    """That runs lack the post-processing of the paper, where some do."""
+    raw = [entry.post == RAW for entry in entries if entry.mean is not None]
+    if spec.post == RAW or not any(raw):
+        return ()
+    which = "The runs were" if all(raw) else "Some runs were"
+    shown = "measured numbers are raw" if all(raw) else "their measured numbers are raw"
+    return (
+        f"{which} not scored with the post-processing of the paper; {shown}. `crossfold rescore` scores finished runs "
+        "again without training.",
+    )
 
 
 def _architecture(spec: TableSpec, setting: Setting) -> Table:
@@ -210,7 +230,7 @@ def _architecture(spec: TableSpec, setting: Setting) -> Table:
         word_heads=("Layers",),
         lines=tuple(lines),
         sentences=(f"{agreeing} of {len(lines)} printed output sizes follow from the printed kernels and strides.",),
-        notes=spec.notes,
+        notes=tuple(note.says for note in spec.notes),
         architecture=True,
     )
 

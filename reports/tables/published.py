@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
@@ -33,6 +33,24 @@ _OWN = "the paper's own method"
 """Replaces the "Ours" of a printed label, which readers of a report would take for Crossfold's."""
 _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
+
+
+Condition = Literal["measured", "processed", "own_recipe", "other_folds", "official_76", "elsewhere"]
+"""What must be true of the measured entries that a sentence is about; `notes.CONDITIONS` computes each."""
+
+
+class Note(FrozenModel):
+    """A note below a table."""
+
+    says: str = ""
+    """About print, or about Crossfold: true whatever was run."""
+    where: dict[Condition, str] = Field(default_factory=dict)
+    """About measurements: each sentence is shown where its condition holds for the entries of the note."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return {"says": value} if isinstance(value, str) else value
 
 
 class _RowMapping(FrozenModel):
@@ -64,7 +82,7 @@ class _TableMapping(FrozenModel):
     """The sweep trains the models whose predictions go to the organisers of the test set."""
     layers: tuple[dict[str, Any], ...] = ()
     """Of an architecture: how each printed block pads and pools, which the strings do not say."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str | Note, ...] = ()
     """Below the table; a key such as `F1` is replaced by that footnote."""
 
 
@@ -72,7 +90,7 @@ class _Declared(FrozenModel):
     short: dict[str, str]
     """Papers as a table of claims names them."""
     papers: dict[str, str]
-    footnotes: dict[str, str]
+    footnotes: dict[str, Note]
     tables: dict[str, _TableMapping]
 
 
@@ -173,7 +191,7 @@ class TableSpec:
     layers: tuple[Mapping[str, Any], ...] = ()
     blocks: tuple[tuple[str, ...], ...] = ()
     """Of an architecture: stage, layers and output size as printed."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def architecture(self) -> bool:
@@ -239,7 +257,7 @@ def table_spec(table: str) -> TableSpec:
         extra=tuple(printed.get("extra_columns", ())),
         row_axis=printed.get("row_axis", ""),
         blocks=tuple(tuple(row) for row in printed["rows"]) if architecture else (),
-        notes=tuple(footnotes().get(note, note) for note in mapping.notes),
+        notes=tuple(_note(note) for note in mapping.notes),
         **{name: getattr(mapping, name) for name in kept},
     )
 
@@ -253,7 +271,7 @@ def abstract_scores(paper: str, system: str) -> Mapping[str, float]:
     return cells
 
 
-def footnotes() -> Mapping[str, str]:
+def footnotes() -> Mapping[str, Note]:
     """Ambiguities of the printed tables, by their number in the list of decisions."""
     return declared().footnotes
 
@@ -290,6 +308,10 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
             )
         )
     return tuple(rows)
+
+
+def _note(note: str | Note) -> Note:
+    return note if isinstance(note, Note) else footnotes().get(note, Note(says=note))
 
 
 def _label(printed: str) -> str:
