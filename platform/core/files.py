@@ -165,6 +165,14 @@ def remove_drafts(folder: Path, *, recursive: bool = False) -> int:
     return removed
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that may be in use no more; of one that is removed by half, the rest goes by `remove_drafts`."""
+    draft = _draft(folder.parent, folder.name)
+    with suppress(OSError):
+        folder.rename(draft)
+        _remove(draft)
+
+
 def _abandoned(path: Path, owner: str) -> bool:
     if same_machine(owner):
         return not owner_alive(owner)

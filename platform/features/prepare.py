@@ -8,7 +8,6 @@ numbers; a run that finds nothing changed returns the store of the last one.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_fi
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.store.feature_store import FORMAT, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.files import remove_drafts, write_json
+from crossfold.platform.core.files import remove_drafts, remove_folder, write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
 from crossfold.platform.features.fitted_encoders import lacks_fitted, light_arrays, standard_arrays
@@ -100,7 +99,7 @@ def prepare(
     store = job.build()
     write_json(memo, {"store": store.name, "root": str(root)})
     # After the memo: a run that is killed in between finds its store.
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_folder(scratch)
     prune(workspace.paths.stores, corpus, settings.digest)
     return store
 

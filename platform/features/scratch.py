@@ -1,10 +1,16 @@
 """Scratch folders of runs that were killed: whose they are, and when they may go."""
 
 import glob
-import shutil
 from pathlib import Path
 
-from crossfold.platform.core.files import owner_alive, owner_tag, remove_drafts, same_machine, write_bytes
+from crossfold.platform.core.files import (
+    owner_alive,
+    owner_tag,
+    remove_drafts,
+    remove_folder,
+    same_machine,
+    write_bytes,
+)
 
 _OWNER = ".owner"
 
@@ -29,7 +35,7 @@ def prune(stores: Path, corpus: str, plan: str) -> None:
     for folder in stores.glob(f".preparing-{glob.escape(corpus)}-{plan}-*"):
         owner = _owner_of(folder)
         if owner is not None and owner != owner_tag() and not owner_alive(owner):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
 
 
 def _owner_of(folder: Path) -> str | None:

@@ -38,6 +38,10 @@ def remove_leftovers(workspace: Workspace) -> int:
         removed += remove_drafts(folder)
     for folder in _written(workspace):
         removed += remove_drafts(folder, recursive=True)
+    # Uploads of MLflow, which are made under the same lock.
+    for file in paths.mlflow_artifacts.glob("*/artifacts/**/.artifact.uploading.*"):
+        file.unlink(missing_ok=True)
+        removed += 1
     for folder in paths.fleet.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
     finished = workspace.finished()

@@ -184,12 +184,12 @@ def _processes(name: str, ancestors: set[int]) -> list[int]:
     return found
 
 
-def runs_in_mlflow(work: Path) -> Counter:
-    """Runs of each cell that are finished, by cell id; fails on any other status."""
+def runs_in_mlflow(work: Path, sweep: str = "chaos") -> Counter:
+    """Runs of each cell of a sweep that are finished, by cell id; fails on any other status."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{work / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("chaos")
+    experiment = client.get_experiment_by_name(sweep)
     runs = client.search_runs([experiment.experiment_id], max_results=10_000)
     cells = [run for run in runs if "cell_id" in run.data.tags]
     assert {run.info.status for run in cells} == {"FINISHED"}
