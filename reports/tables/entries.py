@@ -30,6 +30,8 @@ class Entry:
     """The published string; None where nothing is printed."""
     value: float | None = None
     """The published number."""
+    bold: bool = False
+    """Whether print sets the number in bold."""
     recomputed: float | None = None
     """The printed number as the rest of its row implies it, where the two differ (C6)."""
     variant: str = ""

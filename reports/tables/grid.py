@@ -21,7 +21,7 @@ class GridCell:
     kind: str = "number"
     """label, number, published, measured, words or missing."""
     strong: bool = False
-    """The best of its column."""
+    """In bold: the highest measured number of its column, or a published one that print sets in bold."""
     unclear: bool = False
     """A gain that is no verdict: neither system beats the other."""
     link: tuple[str, str, str] | None = None
@@ -206,7 +206,7 @@ def _entry_cells(entry: Entry, best: float | None) -> dict[str, GridCell]:
     if entry.recomputed is not None:
         published += f" [{f'{entry.recomputed:.4f}'.rstrip('0')}]"
     return {
-        "published": GridCell(published, sort=entry.value, kind="published"),
+        "published": GridCell(published, sort=entry.value, kind="published", strong=entry.bold),
         "measured": GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong, link=place),
         "raw": GridCell(DASH if entry.raw is None else number(entry.raw), sort=entry.raw),
         "interval": GridCell(interval_text(entry.interval), sort=entry.interval.low if entry.interval else None),

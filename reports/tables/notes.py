@@ -35,17 +35,19 @@ def note_text(note: Note, spec: TableSpec, setting: Setting, entries: Sequence[E
 
 
 def legend(entries: Sequence[Entry]) -> str:
-    """What a measured number, ± and the interval mean; it belongs to the caption in every format."""
+    """What a measured number, ±, the interval and bold mean; it belongs to the caption in every format."""
     measured = [entry for entry in entries if entry.mean is not None]
+    printed = "published numbers as in print" if any(entry.bold for entry in entries) else ""
     if not measured:
-        return ""
+        return f"Bold: {printed}." if printed else ""
     spread = "; ±: spread over seeds" if any(entry.sd is not None for entry in measured) else ""
     known = [entry for entry in measured if entry.interval is not None]
     seeds = all(_seeds_count(entry) for entry in known)
     over = "videos and seeds" if seeds else "videos and, where at least three ran, seeds"
     over = "videos alone" if not any(_seeds_count(entry) for entry in known) else over
     interval = f"; brackets: 95% interval over {over}" if known else ""
-    return f"Measured CCC: mean over folds of the mean over seeds{spread}{interval}."
+    bold = f" Bold: highest measured CCC{f'; {printed}' if printed else ''}."
+    return f"Measured CCC: mean over folds of the mean over seeds{spread}{interval}.{bold}"
 
 
 def caption(table: Table) -> str:

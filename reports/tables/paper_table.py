@@ -136,7 +136,8 @@ def _entries(
             else:
                 entry = measure(results, setting, variant, column.target, inside, spec.post)
             entry = with_published(entry, printed, value, comparable=comparable and each.judged)
-        entries.append(replace(entry, column=column.key, recomputed=spec.recomputed(row, column)))
+        bold = column.key in row.bold
+        entries.append(replace(entry, column=column.key, recomputed=spec.recomputed(row, column), bold=bold))
     return tuple(entries)
 
 

@@ -135,6 +135,8 @@ class Row:
     """The sweep of its own that it has, because it needs a store of other features."""
     fold: int | None = None
     """The one fold of this row, where rows are folds."""
+    bold: tuple[str, ...] = ()
+    """Column keys of the numbers that print sets in bold; the texts of 002 to 004 at hand have no bold."""
     extra: tuple[str, ...] = ()
     """Printed words under `TableSpec.extra`."""
     footnotes: tuple[str, ...] = ()
@@ -303,6 +305,7 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
                 cited=own.cited,
                 sweep=own.sweep,
                 fold=row.get("fold"),
+                bold=tuple(row["bold"]),
                 extra=words,
                 footnotes=own.notes,
             )

@@ -16,6 +16,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.page.drilldown import DIGITS
 from crossfold.reports.page.render import script_json
+from crossfold.reports.tables.claims import all_claims
 from crossfold.reports.tables.published import table_ids
 from tests.support import lab
 
@@ -47,7 +48,15 @@ def test_every_table_in_every_format(report):
     assert all(path.is_file() for path in report.paths)
     assert "dca-t1: 12 of 16 entries measured on puppets" in report.summary
     assert "nothing run for grjca-t3, rjcma-t1, rjcma-t3 and rjcma-t4: `crossfold run TABLE`" in report.summary
-    assert "32 claims of the papers: 1 supported" in report.summary
+    assert f"{len(all_claims())} claims of the papers: 1 supported" in report.summary
+
+
+def test_the_page_says_above_each_measured_table_what_spread_and_interval_are(page, report):
+    legend = next(table.legend for table in report.page.tables if table.id == "dca-t1")
+    assert "95% interval over videos and seeds" in legend
+    section = page[page.index('<section id="dca-t1"') :]
+    assert legend in section[: section.index("<table")]
+    assert "Kendall" in section[section.index("</table>") : section.index("</section>")]
 
 
 def test_the_same_workspace_gives_the_same_bytes_but_for_the_date(finished, report, tmp_path):

@@ -21,6 +21,7 @@ from crossfold.reports.tables.comparison import order_sentences
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN
 from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
+from crossfold.reports.tables.grid import main_grid
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.paper_table import build, choose_setting
 from crossfold.reports.tables.published import check_tables, declared, table_ids, table_spec
@@ -521,6 +522,14 @@ def test_every_printed_number_stands_in_its_table_and_every_cell_says_one_of_sev
             continue
         wanted = [row["printed"][column["key"]] for row in printed["rows"] for column in printed["columns"]]
         assert strings == [text for text in wanted if text]
+        assert [entry.column for entry in table.entries if entry.bold] == [
+            key
+            for row in printed["rows"]
+            for key in (column["key"] for column in printed["columns"])
+            if key in row["bold"]
+        ]
+        published = [cell for row in main_grid(table).rows for cell in row if cell.kind == "published"]
+        assert sum(cell.strong for cell in published) == sum(entry.bold for entry in table.entries)
         values = [entry.value for entry in table.entries if entry.value is not None]
         assert values == [
             row["cells"][column["key"]]
