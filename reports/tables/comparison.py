@@ -44,6 +44,8 @@ def what_compares(spec: TableSpec, setting: Setting) -> str:
     departed = departures(spec, setting)
     if departed:
         return f"Measured {listing(departed)}: compare order and sign of the gains, not values."
+    if not spec.printed:
+        return f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}."
     return (
         f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}: the difference "
         "to the published number is shown. A published number agrees where it lies within the interval of the measured "

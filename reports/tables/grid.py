@@ -68,7 +68,8 @@ def main_grid(table: Table) -> Grid:
     best = [_best(table, index) for index in range(len(table.columns))]
     # All rows have the same sub-columns, so that a column can be sorted.
     shown = [_shown(table, index, printed=printed, short=short) for index in range(len(table.columns))]
-    heads = [table.row_head or ("Row" if printed else "System"), *table.word_heads]
+    declared = printed or any(entry.column for entry in table.entries)  # a paper's, with or without numbers
+    heads = [table.row_head or ("Row" if declared else "System"), *table.word_heads]
     groups = [("", len(heads))]
     for index in range(len(table.columns)):
         inside = [_head(name, table, printed=printed) for name in shown[index]]
@@ -93,7 +94,7 @@ def main_grid(table: Table) -> Grid:
             for value in line.extra
         ]
         rows.append(tuple(row))
-    return Grid(tuple(groups), tuple(heads), tuple(rows), ranked=None if printed else 1 + len(table.word_heads))
+    return Grid(tuple(groups), tuple(heads), tuple(rows), ranked=None if declared else 1 + len(table.word_heads))
 
 
 def further_grids(table: Table) -> list[tuple[str, Grid]]:
@@ -173,7 +174,7 @@ def _shown(table: Table, index: int, *, printed: bool, short: bool) -> tuple[str
         return names
     wide = len(table.columns) > WIDE
     raw = ("raw",) if _has_raw(table) and not wide else ()
-    return (*names, *raw, *(() if wide else ("interval",)), *(("difference",) if table.comparable else ()))
+    return (*names, *raw, *(() if wide else ("interval",)), *(("difference",) if table.comparable and printed else ()))
 
 
 def _head(name: str, table: Table, *, printed: bool) -> str:

@@ -58,7 +58,8 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         entries = _entries(spec, row, cells, names, results, place or setting, folds, comparable)
         if place and place != setting:
             entries = tuple(replace(entry, elsewhere=place) for entry in entries)
-            placed.append(f"{row.label}: store {place.store}, from sweep {row.sweep}; the features are its own.")
+            what = "recipe fields" if row.set else "features"
+            placed.append(f"{row.label}: store {place.store}, from sweep {row.sweep}; the {what} are its own.")
         row_marks = tuple(sorted(marks[note] for note in row.footnotes))
         lines.append(Line(row.label, row.system, entries, row_marks, words=row.extra))
         for first, others in variants:
@@ -100,13 +101,17 @@ def borrowed_settings(spec: TableSpec, results: Results) -> set[str]:
 
 
 def _place(row: Row, results: Results, setting: Setting, borrowed: Collection[str]) -> Setting | None:
-    """Where a row is measured: with the table, or in what its own sweep ran, which differs in the store alone."""
+    """Where a row is measured: with the table, or in what its own sweep ran.
+
+    That differs in the store alone, or in the recipe fields that the row names too.
+    """
     if not row.sweep:
         return None if setting.key in borrowed else setting
     ran = set(results.cells.loc[results.cells["cell_id"].isin(results.sweep_cells.get(row.sweep, ())), "setting"])
     for key, found in results.settings.items():
-        own_store = key in borrowed or found.store != setting.store
-        if key in ran and own_store and replace(found, store=setting.store) == setting:
+        own = key in borrowed or found.store != setting.store
+        same = replace(found, store=setting.store, recipe_hash=setting.recipe_hash if row.set else found.recipe_hash)
+        if key in ran and own and same == setting:
             return found
     return None
 

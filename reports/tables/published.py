@@ -61,7 +61,50 @@ class _RowMapping(FrozenModel):
     """The number is quoted from another paper, so from another pipeline: measured, but no verdict."""
     sweep: str = ""
     """The sweep that runs the row, where it needs a store of other features than the table's other rows."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Recipe fields in which that sweep differs from the recipe of the table, by dotted name."""
     notes: tuple[str, ...] = ()
+
+
+class _UnprintedRow(FrozenModel):
+    """One row of an experiment without printed numbers."""
+
+    system: str
+    fold: int | None = None
+
+
+class _Unprinted(FrozenModel):
+    """An experiment that a paper speaks of and prints no number of; `rows` of the table hold its parameters."""
+
+    paper: str
+    number: str
+    """In the place of a table's number, such as `Supplement, temperature`."""
+    corpus: str
+    rows: dict[str, _UnprintedRow]
+    row_axis: str = ""
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """In the form of a table of `published.json`, without numbers."""
+        targets = ("valence", "arousal")
+        columns = [
+            {"key": f"validation.{target}", "header": [target.capitalize()], "target": target} for target in targets
+        ]
+        empty = {column["key"]: None for column in columns}
+        rows = [
+            {**row.model_dump(exclude_none=True), "label": label, "measurable": True, "printed": empty, "cells": empty}
+            for label, row in self.rows.items()
+        ]
+        return {
+            "paper_key": self.paper,
+            "number": self.number,
+            "kind": "results",
+            "caption": "",
+            "dataset": self.corpus,
+            "row_axis": self.row_axis,
+            "columns": [{**column, "partition": "validation"} for column in columns],
+            "rows": [{**row, "bold": []} for row in rows],
+        }
 
 
 class _TableMapping(FrozenModel):
@@ -80,6 +123,8 @@ class _TableMapping(FrozenModel):
     """Streams whose printed cells were copied from elsewhere and belong to no system of the table."""
     submit: bool = False
     """The sweep trains the models whose predictions go to the organisers of the test set."""
+    unprinted: _Unprinted | None = None
+    """Of an experiment that no table of the paper prints."""
     layers: tuple[dict[str, Any], ...] = ()
     """Of an architecture: how each printed block pads and pools, which the strings do not say."""
     notes: tuple[str | Note, ...] = ()
@@ -132,7 +177,9 @@ class Row:
     """Whether Crossfold can run it."""
     cited: bool = False
     sweep: str = ""
-    """The sweep of its own that it has, because it needs a store of other features."""
+    """The sweep of its own that it has, because it needs a store of other features or other recipe fields."""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe fields in which that sweep differs."""
     fold: int | None = None
     """The one fold of this row, where rows are folds."""
     bold: tuple[str, ...] = ()
@@ -196,6 +243,11 @@ class TableSpec:
     notes: tuple[Note, ...] = ()
 
     @property
+    def printed(self) -> bool:
+        """Whether the paper prints any number of it."""
+        return self.architecture or any(row.values.get(key) is not None for row in self.rows for key in row.values)
+
+    @property
     def architecture(self) -> bool:
         """Whether the table prints a network and no scores."""
         return bool(self.blocks)
@@ -242,7 +294,8 @@ def check_tables(tables: Sequence[str]) -> tuple[str, ...]:
 @cache
 def table_spec(table: str) -> TableSpec:
     """The declaration of one paper's table. Raises `KeyError` where a mapping names what is not printed."""
-    mapping, printed = declared().tables[table], _published()[table]
+    mapping = declared().tables[table]
+    printed = mapping.unprinted.published if mapping.unprinted else _published()[table]
     architecture = printed["kind"] == "architecture"
     rows = () if architecture else _rows(mapping, printed)
     _check(table, mapping, rows)
@@ -304,6 +357,7 @@ def _rows(mapping: _TableMapping, printed: Mapping[str, Any]) -> tuple[Row, ...]
                 implemented=row["measurable"],
                 cited=own.cited,
                 sweep=own.sweep,
+                set=own.set,
                 fold=row.get("fold"),
                 bold=tuple(row["bold"]),
                 extra=words,

@@ -62,6 +62,7 @@ def test_a_finished_sweep_leaves_no_cell_of_its_table_out(name, table):
         assert target in sweep.targets
     assert used == set(range(len(made))), f"{[made[i] for i in set(range(len(made))) - used]} are in no row"
     assert (sweep.name, sweep.corpus, sweep.recipe) == (name, spec.corpus, spec.recipe)
+    assert all(sweep.set == row.set for row in spec.rows if (row.sweep or table) == name)
     assert set(sweep.folds) == set(spec.folds)
     assert sweep.seeds == (0, 1, 2)
     assert set(sweep.targets) == {target for *_, target in wanted_of(table, name)}
@@ -73,7 +74,8 @@ def test_a_sweep_says_what_it_reproduces_and_costs(name, table):
     text = sweep_files.find_sweep(name).read_text()
     comment = text[: text.index("\nname:")]
     assert all(line.startswith("# ") for line in comment.splitlines())
-    assert re.search(rf"Table {table_spec(table).number.split()[-1]}\b", comment)
+    number = table_spec(table).number
+    assert re.search(rf"\b{re.escape(number)}\b", comment)
     models = 1 if sweep.joint_targets else len(sweep.targets)
     cells = len(list(made_of(sweep))) * len(sweep.folds) * len(sweep.seeds) * models
     assert f"# Cost: {cells} cells" in comment

@@ -84,10 +84,11 @@ def verdicts_of(results, seen):
     for verdict in claims.judge(results, list(papers.values())):
         lines = {line.label: line.entries for line in papers[verdict.claim.table].lines}
         each = iter(verdict.comparisons)
-        for pair in verdict.claim.comparisons:
-            for row, column, base, base_column in claims.compared_cells(verdict.claim, pair):
+        for pair in verdict.claim.comparisons if verdict.claim.quantity == "ccc" else ():
+            for sides in claims.compared_cells(verdict.claim, pair).values():
                 judged = next(each)
-                if judged.gain and pair.more_than is None:
+                if judged.gain and judged.gain.n and pair.more_than is None:
+                    (row, column), (base, base_column) = (*sides.better, *sides.base)
                     add("claim", lines[row][column], lines[base][base_column], WORDS.get(judged.verdict, 0))
     return found
 

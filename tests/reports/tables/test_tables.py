@@ -17,6 +17,7 @@ from crossfold.reports.page.draw import gate_gains
 from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.hypothesis_tests import Family
 from crossfold.reports.tables import published as specs
+from crossfold.reports.tables.claims import judge
 from crossfold.reports.tables.comparison import order_sentences
 from crossfold.reports.tables.conv_sizes import recomputed_sizes
 from crossfold.reports.tables.entries import ABOVE, AGREES, BELOW, NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN
@@ -83,6 +84,29 @@ def test_measured_numbers_are_means_of_the_right_variant(dca, results):
 def test_what_has_not_run_says_so(dca):
     for entry in entries_of(dca, "TCA [9] w/ DCA"):
         assert (entry.text, entry.verdict, entry.mean) == ("not run", "not run", None)
+
+
+def test_a_row_of_another_recipe_is_compared_with_the_rest_in_pairs(workspace):
+    """rjcma-s1: with TCNs, and without in the sweep of that row, which names the recipe field it changes."""
+    store = lab.make_store(workspace.root)
+    with_tcn = load_recipe("rjcma2024")
+    without = load_recipe("rjcma2024", {"temporal.kind": "none"})
+    for sweep, recipe, noise in (("rjcma-s1", with_tcn, 0.3), ("rjcma-s1-none", without, 0.9)):
+        cells = lab.cells_of(store, (lab.Fake("rjcma", {"iterations": 3}, noise),), folds=(0,), recipe=recipe)
+        lab.launch(workspace, store, [cell for cell, _ in cells], name=sweep)
+        for cell, _ in cells:
+            lab.finish(workspace, store, cell, noise)
+    results = load_results(workspace)
+    table = build_tables(results, ["rjcma-s1"])[0]
+    tcn, none = (entries_of(table, f"RJCMA {words}")[0] for words in ("with TCNs", "without"))
+    assert table.setting.recipe_hash != none.elsewhere.recipe_hash
+    assert (tcn.elsewhere, tcn.mean > none.mean) == (None, True)
+    assert any("from sweep rjcma-s1-none; the recipe fields are its own" in note for note in table.notes)
+    verdict = next(each for each in judge(results, [table]) if each.claim.id == "tcns-help")
+    assert verdict.says == "supported"
+    assert [line.gain.n for line in verdict.comparisons] == [3, 3]
+    assert "| RJCMA with TCNs |" in to_markdown(table)
+    assert "Published" not in to_markdown(table)
 
 
 def test_another_corpus_is_never_compared_by_value(dca):
@@ -327,9 +351,12 @@ def test_a_wrong_table_answers_with_the_nearest():
     assert check_tables(["ca-t2", "ca-t2"]) == ("ca-t2",)
 
 
-def test_all_fifteen_tables_of_the_papers_are_declared():
-    papers = {"dca": 3, "grjca": 3, "rjcma": 4, "grjca1": 1, "ca": 4}
-    count = {name: sum(table.rpartition("-")[0] == name for table in table_ids()) for name in papers}
+def test_all_fifteen_tables_of_the_papers_are_declared_and_the_experiments_without_printed_numbers():
+    papers = {"dca-t": 3, "grjca-t": 3, "rjcma-t": 4, "grjca1-t": 1, "ca-t": 4, "dca-s": 3, "grjca-s": 1, "rjcma-s": 2}
+    count = {name: sum(table[:-1] == name for table in table_ids()) for name in papers}
+    assert {table for table in table_ids()[1:] if not table_spec(table).printed} == {
+        t for t in table_ids() if "-s" in t
+    }
     assert count == papers
     assert set(declared().short) == set(declared().papers)
 
