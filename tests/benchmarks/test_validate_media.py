@@ -11,7 +11,7 @@ from tests.support.recordings import record
 CLIPS = 1000
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_validate_takes_at_most_twice_the_time_of_reading_every_packet(tmp_path):
     av = pytest.importorskip("av")
     made = record(tmp_path / "source.mp4", "mpeg4", "aac")
