@@ -34,9 +34,9 @@ def claims_latex(verdicts: Sequence[Verdict]) -> str:
     lines = ["% needs \\usepackage{booktabs,graphicx}"]
     for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.claim.paper == paper]
-        caption = [f"{TITLE}: {own[0].paper}.", *(f"{label.capitalize()}." for label in labels(own)), count_words(own)]
+        caption = [f"{TITLE}: {own[0].paper}.", *(f"{label.capitalize()}." for label in labels(own))]
         body = tabular(claims_grid(own), {0: "6cm", 1: "4.5cm", 5: "4.5cm"})
-        lines += latex_float(" ".join(caption), f"claims-{paper}", [body], [METHOD, *origins(own)])
+        lines += latex_float(" ".join(caption), f"claims-{paper}", [body], [count_words(own), METHOD, *origins(own)])
     return "\n".join([*lines, ""])
 
 

@@ -43,7 +43,8 @@ def what_compares(spec: TableSpec, setting: Setting) -> str:
     """The sentence above a table."""
     departed = departures(spec, setting)
     if departed:
-        return f"Measured {listing(departed)}: compare order and sign of the gains, not values."
+        how = ": compare order and sign of the gains, not values" if spec.printed else ""
+        return f"Measured {listing(departed)}{how}."
     if not spec.printed:
         return f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}."
     return (

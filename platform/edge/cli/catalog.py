@@ -179,7 +179,7 @@ def _tables() -> list[dict[str, Any]]:
 
     own = {"name": LEADERBOARD, "paper": "", "caption": "Every system that ran, on the corpus it ran on."}
     papers = [table_spec(name) for name in table_ids() if name != LEADERBOARD]
-    return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption} for spec in papers)]
+    return [own, *({"name": spec.id, "paper": spec.paper, "caption": spec.caption or spec.title} for spec in papers)]
 
 
 def cite(
