@@ -33,6 +33,14 @@ class Listing(BaseModel):
     cells: list[str] | None = None
 
 
+class LaunchedCells(BaseModel):
+    """A file of `sweeps/`, as far as the state of its cells needs it."""
+
+    name: str
+    cells: list[str]
+    labels: dict[str, dict[str, Any]]
+
+
 class LaunchedSweep(BaseModel):
     """A file of `sweeps/`: what a launched sweep asked for."""
 
@@ -92,8 +100,8 @@ def read_document(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, A
     return content
 
 
-def read_launched(path: Path) -> dict[str, Any]:
-    """A file of `sweeps/`; see `LaunchedSweep`. Raises `DataError` that names the file."""
+def read_launched(path: Path, kind: type[BaseModel] = LaunchedSweep) -> dict[str, Any]:
+    """A file of `sweeps/`, with at least what `kind` says. Raises `DataError` that names the file."""
     return read_document(
-        path, LaunchedSweep, "delete it; `crossfold run` with its sweep writes it again, and runs no finished cell"
+        path, kind, "delete it; `crossfold run` with its sweep writes it again, and runs no finished cell"
     )

@@ -21,7 +21,7 @@ from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.edge.terminal.console import format_seconds
 from crossfold.platform.edge.terminal.progress import headline, reason_of, running_cells
-from crossfold.platform.workspace.documents import read_launched
+from crossfold.platform.workspace.documents import LaunchedCells, read_launched
 from crossfold.platform.workspace.driver_lease import alive, driver_of
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -72,7 +72,7 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
         if sweep not in names:
             raise UserError(f"no sweep {sweep!r} was launched in {space}{did_you_mean(sweep, names)}", "crossfold run")
         names = [sweep]
-    launched = {name: read_launched(space.paths.sweeps / f"{name}.json") for name in names}
+    launched = {name: read_launched(space.paths.sweeps / f"{name}.json", LaunchedCells) for name in names}
     launches = [state for state in _fresh_states(space) if set(state["sweep"].split("+")) & set(names)]
     states = dict.fromkeys((cell_id for asked in launched.values() for cell_id in asked["cells"]), "to_run")
     failures = {failure.cell_id: failure for failure in space.failures_of()}

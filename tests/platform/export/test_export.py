@@ -208,7 +208,7 @@ def test_targets_are_joined_seeds_averaged_and_gaps_filled(workspace, synthetic_
 
 def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finished):
     from crossfold.platform.core.metrics import ccc
-    from crossfold.platform.edge.cli.export import _scores
+    from crossfold.platform.evaluation.ensembles import scores_of_means
 
     _, cells = finished()
     mine = [cell for cell in cells if cell.targets == ("arousal",)]
@@ -219,7 +219,7 @@ def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finishe
     ]
     same_labels = {p.clips: p.label for p in members}
     members = [replace(p, label=same_labels[p.clips]) for p in members]
-    found = {(row["clips"], row["frames"], round(row["ccc"], 6)) for row in _scores(members)}
+    found = {(row["clips"], row["frames"], round(row["ccc"], 6)) for row in scores_of_means(members)}
     expected = set()
     for clips, label in same_labels.items():
         each = [p.prediction[:, 0].astype(np.float64) for p in members if p.clips == clips]
@@ -228,7 +228,7 @@ def test_the_score_of_a_mean_is_that_of_its_predictions(synthetic_store, finishe
     assert len(found) == 2, "two folds report other clips"
     assert found == expected
     unlabelled = [replace(p, valid=np.zeros_like(p.valid)) for p in members]
-    assert _scores(unlabelled) == []
+    assert scores_of_means(unlabelled) == []
 
 
 def test_all_folds_together_cover_all_their_clips(workspace, synthetic_store, finished, tmp_path):

@@ -78,7 +78,7 @@ def test_a_full_disk_is_infra_stops_no_driver_and_is_over_when_there_is_room(wor
 
 
 def test_memory_that_is_refused_is_oom_and_the_others_go_on(workspace, tiny_cell):
-    large = tiny_cell("concat", seed=0, temporal__width=20_000)
+    large = tiny_cell("concat", seed=0, temporal__width=16_000)
     small = tiny_cell("concat", seed=1)
     assert run_limited([large, small], workspace, resource.RLIMIT_AS, 2 * 2**30) == (1, 1)
     assert workspace.finished() == {small.cell_id}
