@@ -232,8 +232,12 @@ def test_a_moved_workspace_of_an_earlier_version_keeps_its_runs_and_is_rebuilt_a
             logged["status"] == "FINISHED" and logged["parent"] != "none"
         )
         for each in (logged, new[key]):
-            # The description of a model has its own time, and names the module that loads it.
-            each["artifacts"].pop("model/MLmodel", None)
+            # Of a model the weights stay; what describes it has its own time and says more in later versions.
+            each["artifacts"] = {
+                name: digest
+                for name, digest in each["artifacts"].items()
+                if not name.startswith("model/") or name.endswith("best.safetensors")
+            }
             del each["tags"]["workspace"]
         assert new[key] == logged, key
 
