@@ -1,7 +1,9 @@
 """What a launch opens to others: nothing beyond the loopback interface, and nothing there without its token."""
 
 import contextlib
+import inspect
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -104,9 +106,11 @@ def test_two_launches_have_two_tokens_and_leave_the_environment_as_it_was(monkey
     assert len(set(tokens)) == 2
 
 
-def test_signals_reach_the_launch_before_within_and_after_a_connection():
+def hear_signals():
+    import contextlib
     import os
     import signal
+    import subprocess
 
     from crossfold.platform.edge.fleet.ray_connection import connect
 
@@ -127,6 +131,13 @@ def test_signals_reach_the_launch_before_within_and_after_a_connection():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_signals_reach_the_launch_before_within_and_after_a_connection():
+    # In a process of its own: in one that other tests have used Ray in, Ray's own handler may be there already.
+    code = f"{inspect.getsource(hear_signals)}\nhear_signals()"
+    heard = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert heard.returncode == 0, heard.stderr
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.5, 5.0, 9.0])
