@@ -171,7 +171,7 @@ def test_a_spoilt_cell_stays_where_it_is_and_is_listed(theirs, tmp_path, monkeyp
     assert len(merged.damaged) == 1
     assert str(space.paths.cells) in merged.damaged[0]
     assert everything_in(ours.root) == {"sweeps/s.json"}
-    # The same again beside a sound cell of ours: it stays as it is.
+    # The same again, where we have a sound cell: ours stays as it is.
     whole = Workspace(tmp_path / "whole")
     shutil.copytree(tmp_path / "theirs", whole.root, symlinks=True, ignore=shutil.ignore_patterns("cells"))
     assert merge(whole, [space]).cells == 0

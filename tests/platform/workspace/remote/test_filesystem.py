@@ -70,7 +70,7 @@ def test_files_of_a_bucket(s3):
     before = files.listed("a")
     files.write("a/b.json", b"{1}")
     assert before.keys() == files.listed("a").keys() == {"b.json"}
-    assert before != files.listed("a"), "the version tells that the content changed"
+    assert before != files.listed("a"), "the version shows that the content changed"
     assert files.listed("").keys() == {"a"}
     assert files.read(["a/b.json", "a/none.json", "none/b.json"]) == {"a/b.json": b"{1}"}
     with pytest.raises(FileNotFoundError):
