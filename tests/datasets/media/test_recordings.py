@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from crossfold.datasets.corpora.clips import Target
-from crossfold.datasets.corpora.manifest.labels import Labels, place_labels
+from crossfold.datasets.corpora.manifest.labels import Labels
+from crossfold.datasets.corpora.manifest.placing import place_labels
+from crossfold.datasets.corpora.table_places import Places
 from crossfold.datasets.media.sound import RATE, log_mel, read_sound, sound_seconds
 from crossfold.datasets.media.transcripts import Word
 from crossfold.datasets.media.video import probe, read_pictures
@@ -61,7 +63,8 @@ def found_in(path):
 def steps_of(facts, event):
     """When labels that step at `event` and a word that is said from then on do so on the frames of the video."""
     steps = np.arange(-int(event / 0.004), int((facts.seconds - event) / 0.004))
-    table = Labels("l.csv", {"valence": (steps >= 0).astype(float)}, {"time": event + 0.004 * steps}, {})
+    places = Places("time", event + 0.004 * steps, unit=1.0, column="time")
+    table = Labels("l.csv", {"valence": (steps >= 0).astype(float)}, places, {})
     labels = place_labels(table, facts.axis, [Target("valence", 0, 1)], [])
     words = words_on_frames([Word("now", event, event + 0.3)], facts.times)
     return {"labels": facts.times[np.argmax(labels[:, 0] == 1)], "word": facts.times[np.argmax(words == 0)]}
