@@ -1,39 +1,66 @@
-"""The JSON files next to the cells: read so that one which is not what Crossfold wrote is named, not a traceback."""
+"""The JSON files next to the cells: what they hold, for those who read them here and for `merge`, which takes others'.
+
+A file that holds something else is named in a sentence, never a traceback.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossfold.platform.core.errors import DataError
 
-Scores = dict[str, float | None]
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
-class Ensemble(BaseModel):
+class _Target(_Document):
+    ccc: float
+
+
+class Ensemble(_Document):
     """A file of `ensembles/`."""
 
-    members: list[str]
-    metrics: dict[str, Scores]
+    members: list[str] = Field(min_length=1)
+    metrics: dict[str, _Target]
 
 
-class _Label(BaseModel):
-    system: str
-    params: dict[str, Any]
-    fold: int
-    target: str
-    seed: int
+class _Column(_Document):
+    metrics: dict[str, _Target]
+    videos: dict[str, dict[str, list[float]]]
 
 
-class Listing(BaseModel):
+class _Post(_Document):
+    columns: dict[str, _Column] | None = None
+
+
+class _Stress(_Document):
+    kind: str
+    modality: str
+    strength: float
+    used: bool
+    metrics: dict[str, _Target]
+
+
+class Rescored(_Document):
+    """A file of `rescored/`: another evaluation of a finished cell."""
+
+    evaluation: dict[str, Any]
+    post: _Post | None = None
+    stress: list[_Stress] | None = None
+    gates: list[dict[str, Any]] | None = None
+
+
+class Listing(_Document):
     """A file of `sweeps/` or `searches/`, as far as both have it."""
 
     name: str
     cells: list[str] | None = None
 
 
-class LaunchedCells(BaseModel):
+class LaunchedCells(_Document):
     """A file of `sweeps/`, as far as the state of its cells needs it."""
 
     name: str
@@ -41,7 +68,15 @@ class LaunchedCells(BaseModel):
     labels: dict[str, dict[str, Any]]
 
 
-class LaunchedSweep(BaseModel):
+class _Label(_Document):
+    system: str
+    params: dict[str, Any]
+    fold: int
+    target: str
+    seed: int
+
+
+class LaunchedSweep(_Document):
     """A file of `sweeps/`: what a launched sweep asked for."""
 
     name: str
@@ -51,25 +86,7 @@ class LaunchedSweep(BaseModel):
     labels: dict[str, _Label]
 
 
-class _Column(BaseModel):
-    metrics: dict[str, Scores]
-    videos: dict[str, dict[str, list[float]]]
-
-
-class _Post(BaseModel):
-    columns: dict[str, _Column] | None = None
-
-
-class Rescored(BaseModel):
-    """A file of `rescored/`: another evaluation of a finished cell."""
-
-    evaluation: dict[str, Any]
-    post: _Post | None = None
-    stress: list[dict[str, Any]] | None = None
-    gates: list[dict[str, Any]] | None = None
-
-
-class FailureDocument(BaseModel):
+class FailureDocument(_Document):
     """A file of `failures/`."""
 
     cell_id: str

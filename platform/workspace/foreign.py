@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from crossfold.datasets.store.feature_store import verify_store
 from crossfold.platform.core.cell import Cell
@@ -43,61 +43,6 @@ SCORE_TOLERANCE = 1e-6
 
 class Refused(Exception):
     """Something of another workspace is not taken over; says why."""
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Target(_Document):
-    ccc: float
-
-
-class Ensemble(_Document):
-    """A file of `ensembles/`."""
-
-    members: list[str] = Field(min_length=1)
-    metrics: dict[str, _Target]
-
-
-class _Column(_Document):
-    labels: bool
-    fitted: dict[str, Any]
-    metrics: dict[str, _Target]
-    videos: dict[str, dict[str, list[float]]]
-
-
-class _Post(_Document):
-    chain: dict[str, Any]
-    columns: dict[str, _Column]
-
-
-class _Stress(_Document):
-    kind: str
-    modality: str
-    strength: float
-    used: bool
-    metrics: dict[str, _Target]
-
-
-class Rescored(_Document):
-    """A file of `rescored/`."""
-
-    evaluation: dict[str, Any]
-    post: _Post | None
-    stress: list[_Stress] | None
-    spans: dict[str, Any] | list[Any] | None
-    gates: list[dict[str, Any]] | None
-
-
-class LaunchedSweep(_Document):
-    """A file of `sweeps/`."""
-
-    name: str
-    corpus: str
-    store: str
-    cells: list[str]
-    labels: dict[str, dict[str, Any]]
 
 
 _FAILURE = TypeAdapter(Failure)

@@ -19,12 +19,10 @@ from pydantic import BaseModel
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside, publish_folder, temporary_folder, write_bytes, write_json
 from crossfold.platform.core.layout import CELL_FILES
+from crossfold.platform.workspace.documents import Ensemble, LaunchedSweep, Rescored
 from crossfold.platform.workspace.foreign import (
     MOST_DOCUMENT_BYTES,
-    Ensemble,
-    LaunchedSweep,
     Refused,
-    Rescored,
     check_cell,
     check_folder,
     check_store,

@@ -89,6 +89,11 @@ def tiny_cell(
     return make_cell(system, store=store or synthetic, params=params, **facts)
 
 
+def sweep_label(cell: Cell) -> dict[str, Any]:
+    """What the file of a launched sweep says of a cell."""
+    return {name: getattr(cell, name) for name in ("system", "params", "fold", "target", "seed", "label")}
+
+
 def fake_cell(seed: int = 0, **params: Any) -> Cell:
     """A cell of no system; `params` say what a runner of tests.support.trials does with it."""
     return make_cell(seed=seed, params=params)

@@ -16,6 +16,7 @@ from crossfold.platform.core.outcome import Silent
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import sweep_label
 
 SECRET = "a secret of this user"
 
@@ -29,7 +30,9 @@ def sound(tmp_path_factory, synthetic_store, tiny_cell):
     cell = tiny_cell("concat", epochs=1)
     assert attempt_cell(cell, space, reporter=Silent()).status == "done"
     launched = {"name": "s", "corpus": "synthetic", "store": cell.store, "recipe": {}, "protocol": 2, "sweep": {}}
-    write_json(space.paths.sweeps / "s.json", launched | {"cells": [cell.cell_id], "labels": {cell.cell_id: {}}})
+    write_json(
+        space.paths.sweeps / "s.json", launched | {"cells": [cell.cell_id], "labels": {cell.cell_id: sweep_label(cell)}}
+    )
     return space, cell
 
 

@@ -14,6 +14,7 @@ from crossfold.platform.edge.cli.app import main
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.workspace import Workspace
+from tests.support.factories import sweep_label
 
 
 @pytest.fixture
@@ -33,7 +34,11 @@ def people(tmp_path, new_workspace, tiny_cell):
         for cell in mine:
             assert attempt_cell(cell, space, reporter=Silent()).status == "done"
         launched = {"name": "s", "corpus": "synthetic", "store": cells[0].store, "recipe": {"epochs": 1}, "protocol": 1}
-        launched |= {"sweep": {}, "cells": [c.cell_id for c in mine], "labels": {c.cell_id: {} for c in mine}}
+        launched |= {
+            "sweep": {},
+            "cells": [c.cell_id for c in mine],
+            "labels": {c.cell_id: sweep_label(c) for c in mine},
+        }
         write_json(space.paths.sweeps / "s.json", launched)
         spaces.append(space)
     spaces[1].record_failure(Failure(cells[3].cell_id, "x", FailureClass.OOM, 1, "too big", "", utc_now()))
