@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -103,17 +104,28 @@ def _before_the_command(
         raise typer.Exit
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. Python ends with the code of a signal, not with 130, where a plain `KeyboardInterrupt` came up
+    in code that is made while it runs, as a dataclass is; it compares the very class, so that this one does not count.
+    """
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
+def _stopped_by_signals() -> Iterator[None]:
     """SIGTERM, as batch systems send it, stops a command as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -121,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     wishes = Wishes()
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_signals():
             _run(arguments, wishes)
     except SystemExit as end:
         # Typer makes this of an interrupt that no command took for itself.

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.support.factories import TINY_SETTINGS, synthetic_workspace, write_sweep
+from tests.support.paths import environment
 
 TINY = TINY_SETTINGS | {
     "epochs": 1,
@@ -265,3 +266,14 @@ def test_a_process_of_its_own_ends_with_130(tmp_path):
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_stopped_in_code_that_is_made_while_it_runs_ends_with_130(tmp_path, number):
+    # As the imports of a command do, which make dataclasses; Python would end with the code of the signal.
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(f"exec('import os, time; os.kill(os.getpid(), {int(number)}); time.sleep(60)')")
+    command = [sys.executable, "-m", "crossfold.platform.edge.cli", "plan", "demo", "--plugin", str(plugin)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 130, (done.stdout, done.stderr)
+    assert "stopped" in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib.metadata
 import os
 import shlex
 import shutil
@@ -23,6 +24,8 @@ from crossfold.platform.scheduling.time_budget import budget_seconds
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_for
+
+VERSION = importlib.metadata.version("crossfold")
 
 SWEEP = """
 name: tiny
@@ -77,7 +80,7 @@ def test_the_code_that_travels_has_its_data_and_its_metadata_but_no_tests(tmp_pa
         "crossfold/platform/execution/run_cell.py",
         "crossfold/sweeps/recipes/demo.yaml",
         "crossfold/reports/page/templates/report.js",
-        "crossfold-0.1.0.dist-info/METADATA",
+        f"crossfold-{VERSION}.dist-info/METADATA",
     } <= held
     assert not [path for path in held if "tests" in Path(path).parts or path.endswith(".pyc")]
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
@@ -239,7 +242,9 @@ def test_the_code_that_travels_runs_where_nothing_is_installed(tmp_path, monkeyp
     job_submission.copy_code(tmp_path / "first")
     import crossfold
 
-    installed = job_submission.importlib.metadata.PathDistribution(tmp_path / "first" / "crossfold-0.1.0.dist-info")
+    installed = job_submission.importlib.metadata.PathDistribution(
+        tmp_path / "first" / f"crossfold-{VERSION}.dist-info"
+    )
     monkeypatch.setattr(crossfold, "__path__", [str(tmp_path / "first" / "crossfold")])
     monkeypatch.setattr(job_submission.importlib.metadata, "distribution", lambda name: installed)
     job_submission.copy_code(tmp_path / "again")
@@ -252,7 +257,7 @@ def test_the_code_that_travels_runs_where_nothing_is_installed(tmp_path, monkeyp
         [sys.executable, "-c", where], cwd=tmp_path / "again", capture_output=True, text=True, check=True,
         env={"PYTHONPATH": str(tmp_path / "again")},
     )  # fmt: skip
-    assert told.stdout.split() == [str(tmp_path / "again" / "crossfold" / "platform" / "core" / "cell.py"), "0.1.0"]
+    assert told.stdout.split() == [str(tmp_path / "again" / "crossfold" / "platform" / "core" / "cell.py"), VERSION]
 
 
 def free_port() -> int:
