@@ -133,6 +133,14 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
 
 
+@pytest.fixture(autouse=True)
+def _no_test_takes_the_machine():
+    """A library may make the process real-time (an encoder of AV1 does), and all that it begins later with it."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER, "this test left a real-time process behind"
+
+
 RAY = ("edge/fleet", "edge/search", "edge/cli", "edge/tracking", "workspace/remote")
 """Folders of tests/platform in which tests start clusters of Ray, or servers."""
 CLUSTERS = 2

@@ -4,6 +4,9 @@ A flash and a beep begin together and last. `record` encodes them and says when 
 counted from the first picture that is shown there.
 """
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -47,6 +50,22 @@ class Recording:
     """Seconds from one picture to the next, in the middle of the recording."""
 
 
+@contextlib.contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Gives the thread its priority back: libsvtav1 makes the thread that calls it a real-time one, as root may.
+
+    Whatever that thread begins later is real-time too; a browser was, and nothing else on the machine got time to run.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def times_of(rate: str) -> tuple[list[Fraction], Fraction]:
     """When each picture of the source is shown, and the tick in which these are whole numbers."""
     if rate == "variable":  # in steps that also fit the empty chunks of avi
@@ -59,6 +78,7 @@ def times_of(rate: str) -> tuple[list[Fraction], Fraction]:
     return [number / fps for number in range(PICTURES)], 1 / fps
 
 
+@ordinary_priority()
 def record(
     path: Path, pictures: str, sound: str, *, rate: str = "25", cut: str = "none", delay: float = 0.0
 ) -> Recording:
@@ -100,6 +120,7 @@ def record(
     return Recording(path, float(times[EVENT] - shown), count, float(times[EVENT] - times[EVENT - 1]))
 
 
+@ordinary_priority()
 def write_pictures(
     path: Path, codec: str, *, times=None, tick=None, rate=25, options=None, turn=None, tag=None, picture=None
 ) -> None:
