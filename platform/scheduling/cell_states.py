@@ -5,7 +5,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from crossfold.platform.core.cell import Cell
@@ -42,6 +42,8 @@ class CellState:
     resubmitted: bool = False
     """Submitted again while its cancellation was under way."""
     report: EpochReport | None = None
+    best_by_epoch: dict[int, float] = field(default_factory=dict)
+    """The best CCC up to each epoch that was reported."""
     message: str = ""
     rank: int = -1
     """Of the worker that runs it."""
@@ -58,7 +60,7 @@ class CellState:
             "epoch": report.epoch if report else 0,
             "epochs": report.epochs if report else 0,
             "ccc": dict(report.ccc) if report else {},
-            "best_ccc": report.best_ccc if report else float("nan"),
+            "best_by_epoch": dict(self.best_by_epoch),
             "message": self.message,
         }
 
@@ -127,6 +129,7 @@ class CellStates:
         if report.epoch > cell.furthest_epoch:
             cell.furthest_epoch, cell.consecutive_failures, cell.interruptions = report.epoch, 0, 0
         cell.report = report
+        cell.best_by_epoch[report.epoch] = report.best_ccc
         self.outbox.put(Event("epoch", cell.cell_id, cell.attempt, cell.rank, report=report))
 
     def finish(self, cell: CellState, seconds: float) -> None:

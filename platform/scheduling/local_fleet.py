@@ -43,7 +43,8 @@ class LocalFleet:
         self._workspace = workspace
         # This process has loaded them, and a system is registered once.
         self._options = replace(options, plugins=())
-        self._queue = cast(CellQueue, _Locked(CellQueue(options.limits, disk=DiskGate(workspace.root))))
+        self.queue = cast(CellQueue, _Locked(CellQueue(options.limits, disk=DiskGate(workspace.root))))
+        """Any thread may call it."""
         self._lease: Lease | None = None
         self._error: BaseException | None = None
         self._threads = [
@@ -59,8 +60,8 @@ class LocalFleet:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._queue.cancel()
-        self._queue.close()
+        self.queue.cancel()
+        self.queue.close()
         for thread in self._threads:
             # After an error nothing is waited for: a thread may hang, and as a daemon it ends with the process.
             thread.join(0 if error[0] is not None else None)
@@ -68,17 +69,17 @@ class LocalFleet:
 
     def submit(self, cells: Sequence[Cell], epoch_seconds: Mapping[str, float] | None = None) -> None:
         """See `WorkerPool`."""
-        self._queue.submit([cell.model_dump_json() for cell in cells], epoch_seconds)
+        self.queue.submit([cell.model_dump_json() for cell in cells], epoch_seconds)
 
     def cancel(self, cell_ids: Sequence[str] | None = None) -> None:
         """See `WorkerPool`."""
-        self._queue.cancel(cell_ids)
+        self.queue.cancel(cell_ids)
 
     def drain(self) -> list[Event]:
         """See `WorkerPool`."""
         if self._lease is not None:
             self._lease.check()
-        events = self._queue.news().events
+        events = self.queue.news().events
         raise_fatal(events)
         if not all(thread.is_alive() for thread in self._threads):
             raise FleetError(f"the worker thread ended: {self._error!r}")
@@ -86,6 +87,6 @@ class LocalFleet:
 
     def _work(self, rank: int) -> None:
         try:
-            work(self._queue, self._workspace, self._options, rank=rank, device=self._options.device or "cpu")
+            work(self.queue, self._workspace, self._options, rank=rank, device=self._options.device or "cpu")
         except BaseException as error:
             self._error = error

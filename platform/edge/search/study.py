@@ -93,7 +93,7 @@ class Study:
         for trial in self._study.trials:
             if not trial.params:
                 continue
-            state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
+            state = state_name(trial.state)
             seen = trial.intermediate_values
             last = seen[max(seen)] if seen else float("nan")
             rows.append(
@@ -119,6 +119,11 @@ class Study:
             if set(trial.params) == set(self.space):
                 self._study.enqueue_trial(trial.params)
                 logging.getLogger(__name__).info("trial %s of %s is repeated", trial.number, self.name)
+
+
+def state_name(state: Any) -> str:
+    """One of `STATES`, for a state of Optuna's; a trial that was left open counts as failed."""
+    return {"COMPLETE": "complete", "PRUNED": "pruned"}.get(state.name, "failed")
 
 
 def describe_space(space: "Mapping[str, Range]") -> dict[str, Any]:

@@ -254,18 +254,18 @@ def test_workers_leave_a_closed_queue_when_the_last_lease_has_ended(queue):
     assert queue.take(1, "a") == "leave"
 
 
-def test_watch_tells_the_last_epoch_and_skips_strangers(queue):
+def test_watch_returns_the_last_epoch_and_the_best_by_epoch_of_known_cells(queue):
     queue.submit(JSON[:1])
     taken(queue, 0)
+    queue.epoch(IDS[0], 1, report(3, best=0.2))
     queue.epoch(IDS[0], 1, report(4, best=0.25))
-    told = queue.watch([IDS[0], "unknown"])
-    assert told == {
+    assert queue.watch([IDS[0], "unknown"]) == {
         IDS[0]: {
             "state": "running",
             "epoch": 4,
             "epochs": 9,
             "ccc": {"valence": 0.25},
-            "best_ccc": 0.25,
+            "best_by_epoch": {3: 0.2, 4: 0.25},
             "message": "",
         }
     }

@@ -18,10 +18,11 @@ import pytest
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.launch.preflight import check_search
+from crossfold.platform.edge.search.objective import Scoreboard, TrialFailed
 from crossfold.platform.edge.search.result import save_result
-from crossfold.platform.edge.search.run_search import run_search, trials_at_once
+from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.edge.search.study import Study
-from crossfold.platform.edge.search.tune_trial import Scoreboard, TrialFailed
+from crossfold.platform.edge.search.tune_search import trials_at_once
 from crossfold.platform.scheduling import stop_signals
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
@@ -99,7 +100,7 @@ def play(study: Study, values: list[float | None], state: str = "COMPLETE") -> l
 
 
 def state(epoch: int, best: float, name: str = "running") -> dict:
-    return {"state": name, "epoch": epoch, "best_ccc": best, "message": "because"}
+    return {"state": name, "epoch": epoch, "best_by_epoch": {epoch: best} if epoch else {}, "message": "because"}
 
 
 def test_the_objective_waits_for_the_slowest_cell():
@@ -109,7 +110,7 @@ def test_the_objective_waits_for_the_slowest_cell():
     board.see({"a": state(3, 0.4), "b": state(1, 0.1)})
     assert (board.epoch, board.value(1)) == (1, pytest.approx(0.15))
     board.see({"b": state(3, 0.3)})
-    # Nobody saw epoch 2; what was best before it counts.
+    # Epoch 2 was not reported; what was best before it counts.
     assert [board.value(epoch) for epoch in (1, 2, 3)] == pytest.approx([0.15, 0.15, 0.35])
 
 

@@ -1,0 +1,95 @@
+"""The trials of a search on Ray: Ray Tune asks Optuna for configurations, and ASHA stops those that fall behind.
+
+Trials are thin (`tune_trial`); their number at a time only has to keep the workers busy. With several at a time Optuna
+sees results in the order in which they end, so two runs of a search may choose differently; its cells, and the
+winner's, are reproducible each by itself.
+"""
+
+import functools
+import importlib
+import logging
+import math
+import shutil
+import threading
+from collections.abc import Callable
+
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, use_settings
+from crossfold.platform.edge.fleet.ray_fleet import Fleet
+from crossfold.platform.edge.search import tune_trial
+from crossfold.platform.edge.search.result import GRACE_EPOCHS, REDUCTION
+from crossfold.platform.edge.search.study import Study
+from crossfold.platform.scheduling.fleet_options import FleetOptions
+from crossfold.platform.workspace.workspace import Workspace
+
+NEVER = 10**6
+"""An epoch at which ASHA would end a trial; cells end by themselves."""
+MOST_TRIALS_AT_ONCE = 32
+
+TRIAL_RESOURCES: dict[str, int | float] = {"memory": 8 * 2**20}
+"""A trial sleeps; it must fit in where the workers hold every core, so it asks for a little memory only."""
+
+TUNE_SETTINGS = {
+    # The cells and the study are the state; Tune's snapshots and loggers would only cost time.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+def load_tune(options: FleetOptions) -> None:
+    """Imports Ray Tune, before the fleet imports Ray Train in its thread: they import each other in circles."""
+    use_settings(own_cluster=options.cluster is None, more=TUNE_SETTINGS)
+    importlib.import_module("ray.train.torch")
+    importlib.import_module("crossfold.platform.edge.search.optuna_searcher")
+
+
+def trials_at_once(workers: int, cells_per_trial: int) -> int:
+    """So many that no worker idles while one trial waits for its last cells; more would leave Optuna guessing."""
+    covering = math.ceil(1.5 * workers / cells_per_trial)
+    relay = math.ceil(workers / cells_per_trial) + 1
+    return min(max(covering, relay), MOST_TRIALS_AT_ONCE)
+
+
+def run_trials(
+    study: Study,
+    workspace: Workspace,
+    fleet: Fleet,
+    wanted: int,
+    stopping: threading.Event,
+    ended: Callable[[str, float | None], None],
+) -> None:
+    """Runs the trials that a study lacks of `wanted`, several at a time. An interrupted one stays open, to be repeated.
+
+    stopping: no trial begins once it is set. ended: called with state and value of each trial that ended.
+    """
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    from crossfold.platform.edge.search.optuna_searcher import StudySearcher
+
+    # A trial whose cell failed raises, which Tune would print with its stack; the study and the failure log have it.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    missing = wanted - study.judged
+    judge = functools.partial(
+        tune_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
+    )
+    name = f"search-{fleet.queue_name}"
+    tuner = tune.Tuner(
+        tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
+        tune_config=tune.TuneConfig(
+            metric=tune_trial.METRIC,
+            mode="max",
+            num_samples=missing,
+            search_alg=StudySearcher(study, stopping, ended),
+            scheduler=ASHAScheduler(
+                time_attr="epoch", max_t=NEVER, grace_period=GRACE_EPOCHS, reduction_factor=REDUCTION
+            ),
+            max_concurrent_trials=trials_at_once(fleet.workers, study.cells_per_trial),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name=name, storage_path=str(workspace.paths.tune), verbose=0),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)
