@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from crossfold.datasets.media.avi import check_chunks
 from crossfold.datasets.media.container import open_container, pictures_of, sound_of
 from crossfold.platform.core.errors import DataError
 
@@ -56,8 +57,8 @@ def read_stamps(path: Path) -> Stamps:
     Raises `DataError` for a file that cannot be opened, is cut short, or whose stamps make no sense.
     """
     check_wav_length(path)
-    shown: list[tuple[Any, ...]] = []
-    heard: list[tuple[Any, ...]] = []
+    shown: list[tuple[Any, ...]] = []  # stamp, order, length, and whether it is a key frame
+    heard: list[tuple[Any, ...]] = []  # stamp, order, length, and how many pictures stand before it
     stored, hidden_key, first, last = 0, False, None, None
     with open_container(path, "cannot be read as video or sound", _DAMAGED) as container:
         pictures, track = pictures_of(container), sound_of(container)
@@ -74,7 +75,7 @@ def read_stamps(path: Path) -> Stamps:
             if packet.is_discard:  # outside an edit list
                 hidden_key |= picture and packet.is_keyframe
             elif not picture:
-                heard.append((packet.pts, packet.dts, packet.duration))
+                heard.append((packet.pts, packet.dts, packet.duration, len(shown)))
                 first, last = first or packet, packet
             elif not referred or memoryview(packet)[0] & 0x10:
                 shown.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
@@ -83,13 +84,18 @@ def read_stamps(path: Path) -> Stamps:
         nominal = float((pictures.average_rate or pictures.guessed_rate or 0) if pictures is not None else 0)
         tick = float(pictures.time_base) if pictures is not None else 0.0
         avi = container.format.name == "avi"
+        late = pictures is not None and bool(pictures.codec_context.has_b_frames)
+        # FFmpeg puts packets in order of time; other programs write sound in blocks, or ahead of its pictures.
+        lavf = any(value.startswith("Lavf") for value in container.metadata.values())
         stated = (container.duration or 0) / 1e6 if "matroska" in container.format.name else 0.0  # others guess it
-        sound = None
+        sound, packets = None, np.zeros((0, 4))
         if track is not None and heard:
             skipped = [samples / (track.rate or 1) for samples in (_skipped(first)[0], _skipped(last)[1])]
-            sound = _sound_times(_seconds(path, heard, float(track.time_base)), *skipped)
+            packets = _seconds(path, heard, float(track.time_base))
+            sound = _sound_times(packets, *skipped)
     table = _seconds(path, shown, tick)
     if avi:
+        check_chunks(path, table[:, 1], packets[:, (1, 3)], tick, later=late, in_order=lavf)
         table[:, 0] = np.nan  # chunks have no time of showing; what FFmpeg makes up in its place is not in order
     counted = bool(np.isnan(table[:, 0]).any())
     clock, fps = _picture_times(path, table, nominal, avi=avi) if shown else (np.zeros(0), 0.0)
@@ -108,11 +114,11 @@ def read_stamps(path: Path) -> Stamps:
 
 
 def _seconds(path: Path, packets: list[tuple[Any, ...]], tick: float) -> np.ndarray:
-    """Packets as float64 [., 3 or 4]: stamp, order of decoding and length in seconds, and whether it is a key frame.
+    """Packets as float64 [., 4]: stamp, order of decoding and length in seconds, and one column that stays as it is.
 
     What a packet does not say is not a number.
     """
-    table = np.array(packets, np.float64).reshape(len(packets), -1 if packets else 4)
+    table = np.array(packets, np.float64).reshape(len(packets), 4)
     table[:, :3] *= tick
     order = np.where(np.isnan(table[:, 1]), table[:, 0], table[:, 1])
     known = order[~np.isnan(order)]
