@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.transformer import attention
 from crossfold.fusion_models.catalogue import citation, register
 from crossfold.fusion_models.system import Notes, System, Trajectory, Widths
@@ -42,7 +43,7 @@ class LeaderFollower(nn.Module):
         self.qkv = nn.ModuleDict({m: nn.Linear(d, 3 * inner) for m, d in widths.items()})
         follower = inner * len(widths)
         self.out = nn.Sequential(
-            nn.Linear(follower, follower), nn.Dropout(params.follower_dropout), nn.LayerNorm(follower)
+            nn.Linear(follower, follower), Dropout(params.follower_dropout), nn.LayerNorm(follower)
         )
         self.width = widths["visual"] + follower
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths
 from crossfold.platform.core.base_model import FrozenModel
 
@@ -51,7 +52,7 @@ class CrossAttention(nn.Module):
         self.w = nn.Parameter(torch.empty(widths["audio"], widths["visual"]))
         self.temperature = params.attention_temperature
         self.tanh = params.residual == "tanh"
-        self.dropout = nn.Dropout(params.attention_dropout)
+        self.dropout = Dropout(params.attention_dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.frame_norm import FrameNorm
 from crossfold.fusion_models.blocks.recurrent import RecurrentMix
 from crossfold.platform.core.recipe import Head
@@ -34,10 +35,10 @@ class MLPHead(nn.Module):
             self.mix.width if self.mix else inputs,
             *(max(params.hidden // 2**i, 1) for i in range(params.layers)),
         ]
-        layers: list[nn.Module] = [nn.Dropout(params.input_dropout)] if params.input_dropout else []
+        layers: list[nn.Module] = [Dropout(params.input_dropout)] if params.input_dropout else []
         for before, after in pairwise(widths):
             norm = [FrameNorm(after)] if params.batch_norm and not any(isinstance(x, FrameNorm) for x in layers) else []
-            layers += [nn.Linear(before, after), *norm, ACTIVATIONS[params.activation](), nn.Dropout(params.dropout)]
+            layers += [nn.Linear(before, after), *norm, ACTIVATIONS[params.activation](), Dropout(params.dropout)]
         output = nn.Tanh() if params.output == "tanh" else nn.Identity()
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1), output)
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
 from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
 from crossfold.platform.core.base_model import MOST_COUNT, MOST_WIDTH, FrozenModel
@@ -56,10 +57,10 @@ class Released(nn.Module):
 
     def __init__(self, params: JointAttentionParams) -> None:
         super().__init__()
-        self.score = nn.Dropout(params.score_dropout)
+        self.score = Dropout(params.score_dropout)
         self.squash = nn.Tanh() if params.squash else nn.Identity()
         relu = nn.ReLU() if params.attended_relu else nn.Identity()
-        self.attended = nn.Sequential(relu, nn.Dropout(params.attended_dropout))
+        self.attended = nn.Sequential(relu, Dropout(params.attended_dropout))
 
 
 class Linear(NamedTuple):

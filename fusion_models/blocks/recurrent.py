@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from crossfold.fusion_models.blocks.dropout import Dropout
+
 
 class Recurrent(nn.Module):
     """LSTM in one or both directions; both start from the first and the last real frame."""
@@ -89,7 +91,7 @@ class RecurrentMix(nn.Module):
         )
         self.width = hidden if self.concat else self.recurrent.width
         self.residual = nn.Linear(inputs + (self.recurrent.width if self.concat else 0), self.width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, z_BLI: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x H."""

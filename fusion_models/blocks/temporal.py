@@ -1,6 +1,6 @@
 """Encoders of one modality over time, before fusion: B x L x D_in -> X_m : B x L x d_m.
 
-Legend: B batch, L frames, I input features, D features of the modality.
+Legend: B batch, L frames, I input features, D features of the modality, K taps of a kernel.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from crossfold.fusion_models.blocks.causal_conv import causal_layer
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.frame_norm import FrameNorm
 from crossfold.fusion_models.blocks.recurrent import Recurrent, RecurrentMix
 from crossfold.fusion_models.system import WHOLE_PAST
@@ -21,7 +23,7 @@ class Projection(nn.Module):
     def __init__(self, inputs: int, params: Temporal, modality: str = "") -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, params.width_of(modality))
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
@@ -60,14 +62,16 @@ class WeightNormConv(nn.Module):
             self.bias.copy_(plain.bias)  # type: ignore[arg-type]
             self.g.copy_(torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
 
-    def forward(self, x_BIL: Tensor) -> Tensor:
-        """B x width x (L less what the kernel reaches over)."""
+    def forward(self, x_LBI: Tensor, *, slope: float, p: float) -> Tensor:
+        """L x B x width, after the activation and dropout."""
         # W = g v / |v| (Salimans and Kingma 2016)
         kernels = self.v * (self.g / torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
-        return nn.functional.conv1d(x_BIL, kernels, self.bias, dilation=self.dilation)
+        w_KID = kernels.permute(2, 1, 0).contiguous()
+        return causal_layer(x_LBI, w_KID, self.bias, dilation=self.dilation, slope=slope, p=p)
 
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
+"""What each activation multiplies negative values by; 0.01 is torch's, which released code uses."""
 
 
 class CausalLevel(nn.Module):
@@ -78,22 +82,25 @@ class CausalLevel(nn.Module):
 
     def __init__(self, inputs: int, width: int, dilation: int, params: Temporal) -> None:
         super().__init__()
-        self.past = (params.kernel - 1) * dilation
         self.conv = WeightNormConv(inputs, width, params.kernel, dilation)
         self.further = nn.ModuleList(
             WeightNormConv(width, width, params.kernel, dilation) for _ in range(params.convolutions - 1)
         )
         self.skip = nn.Conv1d(inputs, width, 1) if inputs != width else nn.Identity()
-        self.activation = ACTIVATIONS[params.activation]()
-        self.dropout = nn.Dropout(params.dropout)
+        self.slope = SLOPES[params.activation]
+        self.dropout = Dropout(params.dropout)
 
-    def forward(self, x_BIL: Tensor) -> Tensor:
-        """B x width x L."""
-        h_BDL = x_BIL
+    def forward(self, x_LBI: Tensor) -> Tensor:
+        """L x B x width."""
+        h_LBD = x_LBI
         for conv in (self.conv, *self.further):
-            h_BDL = self.dropout(self.activation(conv(nn.functional.pad(h_BDL, (self.past, 0)))))
-        y_BDL: Tensor = self.activation(h_BDL + self.skip(x_BIL))
-        return y_BDL
+            h_LBD = conv(h_LBD, slope=self.slope, p=self.dropout.rate)
+        if isinstance(self.skip, nn.Identity):
+            y_LBD = h_LBD + x_LBI
+        else:
+            # In place: the gradient of a linear map needs its input only.
+            y_LBD = nn.functional.linear(x_LBI, self.skip.weight[:, :, 0], self.skip.bias).add_(h_LBD)
+        return nn.functional.leaky_relu_(y_LBD, self.slope) if self.slope else y_LBD.relu_()
 
 
 class TCN(nn.Module):
@@ -114,7 +121,7 @@ class TCN(nn.Module):
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
-        x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(1, 2)).transpose(1, 2))
+        x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(0, 1)).transpose(0, 1))
         return x_BLD
 
 

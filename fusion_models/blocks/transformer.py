@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
 from crossfold.platform.core.base_model import MOST_LAYERS, MOST_WIDTH, FrozenModel
 
@@ -90,7 +91,7 @@ class Block(nn.Module):
             nn.Linear(width, params.feedforward), nn.GELU(), nn.Linear(params.feedforward, width)
         )
         self.norms = nn.ModuleList((nn.LayerNorm(width), nn.LayerNorm(width)))
-        self.dropout = nn.Dropout(params.transformer_dropout)
+        self.dropout = Dropout(params.transformer_dropout)
 
     def forward(
         self, x_BLD: Tensor, memory_BKM: Tensor, mask_BK: Tensor, notes: Notes | None, axes: tuple[str, ...]

@@ -19,7 +19,8 @@ PROTOCOL = 3
 
 PROTOCOL_CHANGES: Mapping[int, str] = {
     2: "features are normalised by the clips that a cell trains on, also on inner folds and with a held-out selection",
-    3: "initial weights and dropout follow from the parts of a model, no longer from the name of its system",
+    3: "initial weights and dropout follow from the parts of a model, no longer from the name of its system; dropout "
+    "draws 16 bits a value",
 }
 """What is different since each protocol."""
 
