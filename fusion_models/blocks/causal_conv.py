@@ -1,6 +1,6 @@
 """A causal dilated convolution with its activation and dropout, as one function of frames that come first.
 
-Legend: L frames, B batch, I input features, D features of the layer, K taps of a kernel.
+Legend: L frames, B batch, N frames of all windows, I input features, D features of the layer, K taps of a kernel.
 
 With the frames first, what tap k sees is one contiguous block, and a convolution is K matrix products that add up in
 one place: y[s:] += x[: L - s] W_k, s = (K - 1 - k) dilation. Nothing is padded, copied or stored but the result.
