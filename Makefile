@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: venv demo test coverage lint format bench lock clean
+.PHONY: venv venv-light docs demo test coverage lint format bench lock clean
 
 venv: .venv/.installed
 
@@ -19,6 +19,17 @@ venv: .venv/.installed
 	.uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	.uv/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The versions of requirements.lock without hashes: builds of torch for CPUs have other ones.
+TORCH ?= cpu
+venv-light: .uv/bin/uv  ## a quarter of the size: torch for CPUs, and nothing that only developers need
+	sed -n '/^[a-z]/s/ \\$$//p' requirements.lock > .uv/versions.txt
+	test -x $(BIN)/python || .uv/bin/uv venv --quiet --python $(PYTHON) .venv
+	.uv/bin/uv pip install --python $(BIN)/python --torch-backend $(TORCH) --constraint .uv/versions.txt --compile-bytecode --editable '.[media]'
+	touch .venv/.installed
+
+docs: venv  ## the documentation as a site in site/; every link and every example's form is checked
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
@@ -50,4 +61,4 @@ lock: .uv/bin/uv  ## renew requirements.lock from pyproject.toml
 	  --no-header --extra media --extra text --extra dev --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv .uv build dist .pkg/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .uv build dist site .pkg/*.egg-info .pytest_cache .mypy_cache .ruff_cache
