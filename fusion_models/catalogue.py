@@ -44,6 +44,12 @@ def register(system: System) -> System:
     return systems.register(system.name, origin=_files[system.name])(system)
 
 
+def own_title(name: str) -> str | None:
+    """The title of a system of a plug-in, of the base where it is a composition; None for a system of Crossfold."""
+    base = find_system(name).name.removesuffix(DCA_SUFFIX)
+    return None if _files.get(base, "").startswith(f"{__package__}.") else systems.get(base).title
+
+
 def documentation(name: str) -> str:
     """The docstring of the file of a system: what was read, and where it departs from print."""
     found = find_system(name).name.removesuffix(DCA_SUFFIX)
@@ -56,7 +62,7 @@ def find_system(name: str) -> System:
         unavailable = "".join(f"; {module} is unavailable: {why}" for module, why in systems.unavailable.items())
         raise UserError(
             f"unknown system {name!r}{did_you_mean(name, system_names())}{unavailable}",
-            "`crossfold list systems` shows all",
+            systems.remedy,
         )
     if name in systems:
         return systems.get(name)

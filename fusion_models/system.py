@@ -99,7 +99,8 @@ class System:
     modalities: tuple[str, ...] = ("audio", "visual")
     """Those of the default parameters."""
     attend: Callable[[Any, Widths, int], nn.Module] = lambda params, widths, frames: Unattended()
-    """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`."""
+    """(params, widths, frames) -> a module Features -> trajectory [X^(0), ..., X^(M)] with an int `steps`; and with
+    `widths`, those of X^(M), if they are not those of X^(0)."""
     readout: Callable[[Any, Widths, int], nn.Module]
     """(params, widths, M) -> a module `Trajectory` -> Z with an int `width`."""
     yields_pairs: bool = False
@@ -137,7 +138,7 @@ class System:
         used = {m: widths[m] for m in modalities}
         attend = self.attend(params, used, frames)
         assert isinstance(attend.steps, int)
-        return Fusion(modalities, attend, self.readout(params, used, attend.steps))
+        return Fusion(modalities, attend, self.readout(params, getattr(attend, "widths", used), attend.steps))
 
 
 class Fusion(nn.Module):

@@ -1,11 +1,13 @@
 """A registry of named things that live one per file, found by importing a folder."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,6 +15,9 @@ from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.moved_modules import alias_moved_modules
 
 T = TypeVar("T")
+
+ENTRY_POINTS = "crossfold.plugins"
+"""The group of entry points under which an installed package names the modules that register its things."""
 
 
 class Registry(Generic[T]):
@@ -27,6 +32,8 @@ class Registry(Generic[T]):
         self._origins: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._searched = False
+        self.remedy = f"`crossfold list {self._plural}` shows all; one in a file of yours needs --plugin FILE"
+        """What to do about an unknown name."""
 
     def register(self, name: str, *, origin: str) -> Callable[[T], T]:
         """Decorator that files an entry under `name`; two files (`origin`) that claim one name are an error."""
@@ -51,7 +58,7 @@ class Registry(Generic[T]):
         broken = "".join(f"; {module} is unavailable: {why}" for module, why in self._broken.items())
         raise UserError(
             f"unknown {self.kind} {name!r}{did_you_mean(name, list(self._entries))}{broken}",
-            f"`crossfold list {self._plural}` shows all",
+            self.remedy,
         )
 
     def __contains__(self, name: str) -> bool:
@@ -64,7 +71,7 @@ class Registry(Generic[T]):
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Files that could not be imported, with the reason; never silently absent."""
+        """Files, and plug-ins of installed packages, that could not be imported, with the reason."""
         self._search()
         return dict(self._broken)
 
@@ -78,6 +85,27 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{self._package}.{found.name}")
             except ImportError as error:
                 self._broken[found.name] = str(error)
+        self._broken |= _load_installed()
+
+
+_unusable: dict[str, str] = {}
+
+
+@cache
+def _installed() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+
+
+def _load_installed() -> dict[str, str]:
+    """Imports what installed packages name under `ENTRY_POINTS`, once; returns what could not be imported, and why."""
+    waiting = _installed()
+    while waiting:
+        entry = waiting.pop()  # before it is loaded: what it imports may search another registry
+        try:
+            entry.load()
+        except Exception as error:  # a package that is broken must not stop the use of others
+            _unusable[f"plug-in {entry.name}"] = f"{type(error).__name__}: {error}"
+    return _unusable
 
 
 def load_plugin(path: Path) -> None:

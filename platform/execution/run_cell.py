@@ -155,6 +155,7 @@ def run_cell(
             "machine": describe_machine(),
             "versions": versions(),
             **({"peak_memory": peak} if peak is not None else {}),
+            **({"title": data.system_title} if data.system_title is not None else {}),
         },
         weights=to_safetensors({name: t.cpu().contiguous() for name, t in trained.best_state.items()}),
     )

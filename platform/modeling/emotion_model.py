@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.heads import MLPHead, recurrent_mix
 from crossfold.fusion_models.blocks.temporal import encoded_width, temporal_context, temporal_encoder
-from crossfold.fusion_models.catalogue import find_system
+from crossfold.fusion_models.catalogue import find_system, own_title
 from crossfold.fusion_models.system import Features, Fusion, Notes
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.cell import Cell
@@ -130,6 +130,11 @@ class Stream:
 def modalities_of(cell: Cell) -> tuple[str, ...]:
     """The modalities that the system of a cell takes under its parameters."""
     return find_system(cell.system).modalities_for(_params(cell))
+
+
+def title_of(cell: Cell) -> str | None:
+    """What reports call the system of a cell where it is one of a plug-in; Crossfold's own have names there."""
+    return own_title(cell.system)
 
 
 def _params(cell: Cell) -> FrozenModel:

@@ -13,7 +13,7 @@ from crossfold.datasets.store.normalisation import statistics_of
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.recipe import Clip
-from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
+from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of, title_of
 from crossfold.platform.modeling.frame_encoder import check_inputs, input_widths, wanted_inputs
 
 
@@ -34,6 +34,11 @@ class CellData:
     training: Split
     selection: Split
     reported: Split
+
+    @property
+    def system_title(self) -> str | None:
+        """What reports call a system of a plug-in; None for one of Crossfold."""
+        return title_of(self.cell)
 
     def new_model(self) -> EmotionModel:
         """The untrained model of the cell. Weights come from torch's current generator."""

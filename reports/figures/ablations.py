@@ -16,7 +16,7 @@ from crossfold.reports.figures.gains import gain_dots
 from crossfold.reports.results.comparable import comparable_variants, setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting, differing_keys
 from crossfold.reports.results.runs import runs_of
-from crossfold.reports.results.systems import Style, system_label, system_style
+from crossfold.reports.results.systems import Style, system_style
 from crossfold.reports.stats.formatting import gain_text, number
 from crossfold.reports.stats.intervals import Gain, mean_interval, paired_gain
 from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
@@ -60,7 +60,7 @@ def _parameter_curve(name: str, lines: Mapping[tuple[str, str], _Points], result
         alike = [json.loads(other) for of, other in lines if of == system]
         own = json.loads(rest)
         detail = ", ".join(f"{key} {own[key]}" for key in differing_keys(alike) if key in own)
-        label = system_label(system) + (f" ({detail})" if len(alike) > 1 else "")
+        label = results.name_of(system) + (f" ({detail})" if len(alike) > 1 else "")
         groups = [[runs_of(results, setting, variant, target) for target in targets] for _, variant in points]
         means = [mean_sd(mean_scores(group)).mean for group in groups]
         intervals = [mean_interval(group) for group in groups]

@@ -9,7 +9,7 @@ from crossfold.reports.figures.base import Figure, Panel
 from crossfold.reports.figures.charts import NEUTRAL, figure_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import DCA, GATED, system_label, system_style, translucent
+from crossfold.reports.results.systems import DCA, GATED, system_style, translucent
 from crossfold.reports.stats.formatting import gain_text
 from crossfold.reports.stats.intervals import Gain
 
@@ -93,4 +93,4 @@ def gain_name(results: Results, setting: Setting, base: str, gated: str) -> str:
     """The name of a pair; the name of a system with DCA contains its base already."""
     systems = setting_variants(results, setting)
     name = results.variants[gated]
-    return name if systems[gated].endswith(DCA) else f"{name} over {system_label(systems[base])}"
+    return name if systems[gated].endswith(DCA) else f"{name} over {results.name_of(systems[base])}"

@@ -8,7 +8,7 @@ from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
 from crossfold.reports.figures.charts import as_floats, figure_of, line_of, muted_line, rounded
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import Style, system_family, translucent
+from crossfold.reports.results.systems import Style, translucent
 from crossfold.reports.stats.formatting import number
 
 
@@ -24,7 +24,7 @@ def learning_curve(results: Results, setting: Setting, target: str) -> Figure | 
         return None
     families: dict[str, list[str]] = {}
     for variant in summaries:
-        families.setdefault(system_family(systems[variant]), []).append(variant)
+        families.setdefault(results.family_of(systems[variant]), []).append(variant)
     ends = pd.concat(summaries.values())
     low, high = float((ends["mean"] - ends["sd"]).min()), float((ends["mean"] + ends["sd"]).max())
     margin = 0.04 * (high - low) or 0.01  # an axis of length zero cannot be drawn

@@ -11,7 +11,7 @@ from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
 from crossfold.reports.figures.charts import NEUTRAL, figure_of, heat_of, label_rows, plain, rounded, row_dots
 from crossfold.reports.results.comparable import Standing, setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import system_family, system_kind, system_style
+from crossfold.reports.results.systems import system_kind, system_style
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 
@@ -124,8 +124,8 @@ def pareto_chart(results: Results, setting: Setting, scores: pd.DataFrame) -> Fi
         return None
     colours: dict[str, str] = {}
     for system in systems.values():
-        colours.setdefault(system_family(system), system_style(system).colour)
-    families = dict.fromkeys(system_family(systems[str(variant)]) for variant in scores)
+        colours.setdefault(results.family_of(system), system_style(system).colour)
+    families = dict.fromkeys(results.family_of(systems[str(variant)]) for variant in scores)
     return Figure(
         id="pareto",
         title="What the score costs",

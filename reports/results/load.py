@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
@@ -21,7 +21,7 @@ from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.documents import Rescored, read_document, read_launched
 from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Results, Robustness, Setting, differing_keys, memory_of
-from crossfold.reports.results.systems import system_label, system_rank
+from crossfold.reports.results.systems import DCA, system_label, system_rank
 from crossfold.reports.stats.runs import Run, moments_of
 
 MAX_KEYS = 3
@@ -52,6 +52,7 @@ def load_results(workspace: Workspace) -> Results:
         cell_id: [*([record.result] if "stress" in record.result else []), *map(_read, rescored.get(cell_id, ()))]
         for cell_id, record in records.items()
     }
+    titles = _titles(records.values())
     robustness = {cell_id: _robustness(found) for cell_id, found in evaluations.items()}
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
@@ -65,10 +66,11 @@ def load_results(workspace: Workspace) -> Results:
         # Failed cells of a search are in no table, and the search reports them itself.
         failures=tuple(each for each in last.values() if each.cell_id in shown or " inner " not in each.label),
         superseded=superseded,
-        variants=_variant_names(cells),
+        variants=_variant_names(cells, titles),
         processed=dict(run for cell_id, found in evaluations.items() for run in _processed(records[cell_id], found)),
         robustness={cell_id: found for cell_id, found in robustness.items() if found != Robustness()},
         ensembles=saved_ensembles(workspace),
+        titles=titles,
         sweep_cells={name: frozenset([*sweep["cells"], *sweep.get("earlier", ())]) for name, sweep in sweeps.items()},
     )
 
@@ -118,6 +120,12 @@ def _finished_rows(record: CellRecord, setting: Setting) -> Iterator[dict[str, A
 
 def _run(cell: Cell, metrics: Mapping[str, Any], videos: Mapping[str, Sequence[float]]) -> Run:
     return Run(cell.fold, cell.seed, metrics["ccc"], *moments_of(videos))
+
+
+def _titles(records: Iterable[CellRecord]) -> dict[str, str]:
+    """System of a plug-in, without the gate -> the title that its last cell recorded."""
+    last = sorted(records, key=lambda record: str(record.env.get("finished_at", "")))
+    return {r.cell.system.partition(DCA)[0]: str(r.env["title"]) for r in last if r.env.get("title")}
 
 
 def _rescored(workspace: Workspace) -> dict[str, list[Path]]:
@@ -201,7 +209,7 @@ def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return cells.drop(index=old).reset_index(drop=True), int(cells.loc[old, "cell_id"].nunique())
 
 
-def _variant_names(cells: pd.DataFrame) -> dict[str, str]:
+def _variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
     """Names of variants: the system, and those parameters in which its variants of one setting differ."""
     shown: dict[str, set[str]] = {}
     parsed = {row["variant"]: json.loads(row["params"]) for row in cells[["variant", "params"]].to_dict("records")}
@@ -216,7 +224,7 @@ def _variant_names(cells: pd.DataFrame) -> dict[str, str]:
         # A cell of an older version lacks the parameters that were added since.
         keys = shown[variant] & parsed[variant].keys()
         detail = ", ".join(f"{key} {parsed[variant][key]}" for key in sorted(keys))
-        names[variant] = system_label(system) + (f" ({detail})" if detail else "")
+        names[variant] = system_label(system, titles) + (f" ({detail})" if detail else "")
     return names
 
 

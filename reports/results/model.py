@@ -12,6 +12,7 @@ import pandas as pd
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.results.curves import Curves
+from crossfold.reports.results.systems import system_family, system_label
 from crossfold.reports.stats.runs import Run
 
 EMBEDDED = ("puppets", "synthetic")
@@ -101,11 +102,21 @@ class Results:
     """Name of a launched sweep -> the ids of the cells that it asked for."""
     ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
     """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """System of a plug-in, without `+dca` -> the title that its finished cells recorded."""
 
     def rows(self, setting: Setting, **where: object) -> pd.DataFrame:
         """The rows of a setting with these values, as in `results.rows(setting, status="done", fold=0)`."""
         matches = [self.cells[column] == value for column, value in {"setting": setting.key, **where}.items()]
         return self.cells[np.logical_and.reduce(matches)]
+
+    def name_of(self, system: str) -> str:
+        """What tables and figures call a system."""
+        return system_label(system, self.titles)
+
+    def family_of(self, system: str) -> str:
+        """The name of the systems that one is drawn with."""
+        return system_family(system, self.titles)
 
     @cached_property
     def curves(self) -> Curves:

@@ -5,7 +5,9 @@ dotted. The hues differ under the common kinds of colour blindness and stand out
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 DCA = "+dca"
 UNIMODAL = {"audio": "unimodal_audio", "visual": "unimodal_visual"}
@@ -55,10 +57,13 @@ def corpus_name(corpus: str) -> str:
     return _CORPUS_NAMES.get(corpus, corpus)
 
 
-def system_label(system: str) -> str:
-    """A system's name as papers write it; an unknown system keeps its registered name."""
+def system_label(system: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A system's name as papers write it; one of a plug-in has its title, any other one its registered name.
+
+    titles: of plug-ins, by registered name.
+    """
     base, gate, rest = system.partition(DCA)
-    label, _ = _BASES.get(base, (base, ""))
+    label, _ = _BASES.get(base, (titles.get(base, base), ""))
     return f"{label} + DCA{rest}" if gate else label
 
 
@@ -75,10 +80,10 @@ def system_style(system: str, nth: int = 0) -> Style:
     return Style(colour, (first, "dashdot", "longdash", "longdashdot")[min(nth, 3)])
 
 
-def system_family(system: str) -> str:
+def system_family(system: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
     """The systems that one is drawn with: its base with and without the gate, or the baselines without attention."""
     base, _, _ = system.partition(DCA)
-    return "Baselines" if base in _BASELINES else system_label(base)
+    return "Baselines" if base in _BASELINES else system_label(base, titles)
 
 
 def system_rank(system: str) -> tuple[int, int, str]:

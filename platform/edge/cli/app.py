@@ -19,7 +19,7 @@ from crossfold.platform.edge.cli import (
     cell,
     data,
     export,
-    health,
+    plugins,
     predict,
     report,
     rescore,
@@ -50,17 +50,19 @@ GROUPS = {
         predict.predict,
         export.export,
         data.folds,
-        health.check,
+        plugins.check,
         catalog.cite,
-        health.doctor,
+        status.doctor,
     ),
     "corpus": (data.puppets, data.synthetic),
+    "new": (plugins.system, plugins.corpus),
     "mlflow": (tracking.ui, tracking.sync),
 }
 """The commands of each group, in the order of `--help`; the first ones stand alone."""
 ABOUT = {
     "": "Benchmarks of audio-visual fusion for dimensional emotion recognition: train, compare, report.",
     "corpus": "Make one of the embedded corpora.",
+    "new": "Write the first version of a fusion model or of a corpus reader of your own.",
     "mlflow": "Show the results in MLflow.",
 }
 

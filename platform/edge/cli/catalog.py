@@ -199,7 +199,8 @@ def cite(
             if Path(what).is_file() or what in shipped_sweeps():
                 raise
             hint = did_you_mean(what, [*system_names(), *shipped_sweeps()])
-            raise UserError(f"{what!r} is no system and no sweep{hint}", error.remedy) from None
+            remedy = f"{error.remedy}; a system in a file of yours needs --plugin FILE"
+            raise UserError(f"{what!r} is no system and no sweep{hint}", remedy) from None
         names = [asked.system] if isinstance(asked, Search) else [variant.system for variant in asked.systems]
     for entry in dict.fromkeys(find_system(name).bibtex for name in names):
         typer.echo(entry + "\n")

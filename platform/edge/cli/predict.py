@@ -100,7 +100,7 @@ def _predictors(model: str, corpus: str | None, workspace: str | None) -> tuple[
         near = did_you_mean(model, [*names, *space.finished()])
         raise UserError(
             f"{model!r} is no finished cell of {space}, no system, and no exported folder{near}",
-            "see `crossfold status` and `crossfold list systems`",
+            "see `crossfold status` and `crossfold list systems`; a system in a file of yours needs --plugin FILE",
         )
     predictors = [
         Predictor.of(record, FeatureStore(space.find_store(record.cell.corpus, record.cell.store)))

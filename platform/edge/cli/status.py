@@ -1,15 +1,19 @@
-"""What a workspace holds and lacks: `crossfold plan`, `crossfold status`, and `crossfold merge` of several."""
+"""What a workspace and this machine hold and lack: `crossfold plan`, `status`, `merge` of several, and `doctor`."""
 
 import contextlib
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out, say
+
+if TYPE_CHECKING:
+    from crossfold.platform.workspace.workspace import Workspace
 
 WATCH_SECONDS = 2.0
 """Between two refreshes of `status --watch`."""
@@ -167,3 +171,36 @@ def merge(
             say("next: crossfold mlflow sync, so that MLflow shows them, and crossfold report")
     if merged.conflicts or merged.damaged:
         raise typer.Exit(1)
+
+
+def doctor(workspace: options.Workspace = None, weights: options.Weights = None, as_json: options.Json = False) -> None:
+    """Check what Crossfold needs on this machine and say what to do. It exits with 2 if something needed is missing.
+
+    Only recipes with backbones need pretrained weights. So missing ones are optional, but damaged ones are not.
+    """
+    from crossfold.platform.edge.diagnostics.finding import row
+    from crossfold.platform.edge.diagnostics.machine import machine_rows, weights_rows
+
+    space, error = _reachable(workspace)
+    rows = machine_rows(space.root)
+    if error is not None:
+        rows.append(row("workspace URL", False, error.problem, error.remedy))
+    elif space.mirror is not None:
+        rows.append(row("workspace URL", True, f"{space} can be read and written"))
+    rows += weights_rows(space, weights)
+    emit(rows, as_json, "Doctor")
+    if any(row["state"] in ("missing", "damaged") for row in rows):
+        raise typer.Exit(2)
+
+
+def _reachable(given: str | None) -> "tuple[Workspace, UserError | None]":
+    """A workspace, and what is wrong with its URL; then the workspace is only the folder that would be used here."""
+    from crossfold.platform.workspace.workspace import Workspace
+
+    try:
+        space = Workspace.at(given)
+        if space.mirror is not None:
+            space.mirror.files.check(write=True)
+    except UserError as error:
+        return Workspace(Path(".crossfold")), error
+    return space, None

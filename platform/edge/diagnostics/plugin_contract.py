@@ -141,7 +141,19 @@ def check_system(system: System) -> list[Check]:
         cut = [m for m in module.modalities if (grad := x[m].grad) is None or not grad.any()]
         _require(not cut, f"{', '.join(cut)} never reaches Z", "read it, or leave it out of `modalities`")
 
+    def pairs() -> None:
+        module, given = build(), _features()
+        before, *_, after = module.attend(Features({m: given.x[m] for m in module.modalities}, given.mask_BL), None)
+        kept = {m: given.x[m].shape for m in module.modalities}
+        same = {m: v.shape for m, v in before.items()} == kept == {m: v.shape for m, v in after.items()}
+        _require(
+            same,
+            "+dca has no pairs to choose from",
+            "return the input's modalities and widths, or leave `yields_pairs` out",
+        )
+
     rules = {"documented": documented, "parameters": parameters, "shapes": shapes, "masks": masks}
+    rules |= {"pairs": pairs} if system.yields_pairs else {}
     rules |= {"batch independence": independent, "determinism": deterministic, "every weight learns": learns}
     return [_run(what, rule, test) for rule, test in rules.items()]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.layout import cache_folder
+from crossfold.platform.core.registry import ENTRY_POINTS
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
@@ -24,8 +26,8 @@ def system_list() -> list[dict[str, Any]]:
     To find them, every file of a system is imported, and with it torch, which takes seconds. So the rows are kept in
     the cache folder, and hold until a source file changes.
     """
-    # A plug-in imports the catalogue, and may have added to it.
-    if CATALOGUE in sys.modules:
+    # A plug-in imports the catalogue, and may have added to it; so may an installed package.
+    if CATALOGUE in sys.modules or importlib.metadata.entry_points(group=ENTRY_POINTS):
         return _rows()
     spec = importlib.util.find_spec(CATALOGUE)
     assert spec is not None
