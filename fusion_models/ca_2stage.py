@@ -19,6 +19,7 @@ class StageParams(FrozenModel):
     """Choices of the stages."""
 
     stages: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Cross-attention blocks, one after the other, each with its own weights."""
     dense: bool = False
     """A12: skips from all earlier stages, the form of the cited work."""
 

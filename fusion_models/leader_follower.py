@@ -1,6 +1,6 @@
 """Leader-follower attention: the modalities of one frame attend to each other, and vision leads (Zhang et al.).
 
-This is our reading of arXiv 2107.01175 and of its published successor with text (facts in spec 1.15). Departs from the
+This is our reading of arXiv 2107.01175 and of its published successor with text. Departs from the
 release: weights start as torch's, not as ones; TCN widths and the batch norms behind the TCNs belong to the recipe.
 
 Legend: B batch, L frames, N = B x L frames of a batch, M modalities of a frame, D features of one modality, H heads,
@@ -26,9 +26,13 @@ class LeaderFollowerParams(FrozenModel):
     """Sizes as released, and the modalities; vision is always among them, since it leads."""
 
     modalities: Literal["audio+visual", "visual+text", "audio+visual+text"] = "audio+visual"
+    """Which enter the fusion; the visual one leads."""
     heads: int = Field(2, ge=1, le=MOST_WIDTH)
+    """Attention heads."""
     head_width: int = Field(16, ge=1, le=MOST_WIDTH)
+    """Width of each head."""
     follower_dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout after the linear map of the followers."""
 
 
 class LeaderFollower(nn.Module):
@@ -60,7 +64,7 @@ class LeaderFollower(nn.Module):
         for query, key in product(range(len(x)), repeat=2) if notes is not None else ():
             names = list(x)[query], list(x)[key]
             note_map(notes, "modal_attention", names, weights_NHMM[:, :, query, key].reshape(batch, frames, -1))
-        # F = [softmax(Q K' / sqrt(E)) V + V], follower = LayerNorm(Dropout(W_o F + b))    release, spec 1.15
+        # F = [softmax(Q K' / sqrt(E)) V + V], follower = LayerNorm(Dropout(W_o F + b))    release
         follower_BLF = self.out((read_NHME + v_NHME).transpose(1, 2).reshape(batch, frames, -1))
         return torch.cat([x["visual"], follower_BLF * mask_BL1], dim=-1)
 
@@ -69,7 +73,7 @@ LEADER_FOLLOWER = register(
     System(
         name="leader_follower",
         title="Leader-follower attention",
-        source="our reading of Zhang 2021 (spec 1.15)",
+        source="our reading of Zhang 2021",
         equations="""\
 Q_m, K_m, V_m = Linear_m(X_m)                             release  per frame, 2 heads of 16
 F = [softmax_n(Q K' / sqrt(E)) V + V]                     release  over the modalities of the frame

@@ -19,8 +19,9 @@ class LSTMParams(FrozenModel):
     """Sizes of the LSTM."""
 
     hidden: int = Field(64, ge=1, le=MOST_WIDTH)
-    """512 as released (spec 1.2)."""
+    """512 as released."""
     lstm_layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Layers of the LSTM."""
     lstm_dropout: float = Field(0.5, ge=0, lt=1)
     """Between the layers."""
 

@@ -19,8 +19,11 @@ class TCNParams(FrozenModel):
     """Sizes of the TCNs inside the fusion."""
 
     tcn_levels: int = Field(2, ge=1, le=MOST_LEVELS)
+    """Levels of each TCN before the transformer; level i has dilation 2^i."""
     tcn_kernel: int = Field(5, ge=2, le=MOST_WIDTH)
+    """Taps of each convolution."""
     tcn_dropout: float = Field(0.1, ge=0, lt=1)
+    """After each convolution."""
 
 
 class ModalTCN(nn.Module):

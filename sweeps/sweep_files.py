@@ -49,7 +49,9 @@ class Variant(FrozenModel):
     """One system with its parameters; a list as a value expands to one variant per entry."""
 
     system: str
+    """A name of `crossfold list systems`, or of a plug-in."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the system by name (`crossfold explain SYSTEM`); a list expands to one variant per entry."""
 
     @property
     def count(self) -> int:
@@ -67,16 +69,21 @@ class Variant(FrozenModel):
 
 class _Common(FrozenModel):
     name: str
+    """What `crossfold report NAME` and `status` call it: letters of a to z, digits, and `. _ -`."""
     corpus: str
+    """A name of `crossfold list corpora`, or of a plug-in; its features must be prepared."""
     store: str | None = None
     """Content hash, where a workspace has several stores of the corpus."""
     recipe: str
+    """A name of `crossfold list recipes`, or a YAML file."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe fields that differ from the named recipe, by dotted name."""
     targets: Targets = ("valence", "arousal")
+    """Labels of the corpus to predict."""
     joint_targets: bool | None = None
     """E1: one model with a head per target, instead of one model per target; else as the recipe says."""
     seeds: Seeds = (0, 1, 2)
+    """Each seed is another initialisation and order of batches; all systems see the same."""
 
     # A workspace has a file with the name of each launched sweep.
     @field_validator("name")
@@ -98,7 +105,9 @@ class Sweep(_Common):
     """A grid: systems x folds x targets x seeds."""
 
     systems: tuple[Variant, ...]
+    """Names, or names with parameters: `[concat, rjca: {iterations: [1, 2]}]`."""
     folds: Folds = (0,)
+    """Folds of the store; fold 0 is the official split where the corpus has one."""
     selection: tuple[Literal["reported", "held_out"], ...] | None = None
     """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
 
@@ -123,7 +132,9 @@ class Winner(FrozenModel):
     """The ordinary cells that the best configuration of a search runs as."""
 
     folds: Folds = (0,)
+    """Folds that the winner runs on."""
     seeds: Seeds = (0, 1, 2)
+    """Seeds that the winner runs with."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe fields that differ from those of the search, such as a longer budget."""
 
@@ -136,23 +147,34 @@ class Range(FrozenModel):
     """One dimension of a search space: exactly one of the four."""
 
     int: tuple[_Whole, _Whole] | None = None
+    """Whole numbers from the first to the last, both included."""
     log: tuple[float, float] | None = None
+    """Numbers between the two, uniform in their logarithm."""
     linear: tuple[float, float] | None = None
+    """Numbers between the two, uniform."""
     choice: tuple[Any, ...] | None = None
+    """One of these values."""
 
 
 class Search(_Common):
     """A search space over one system, judged on inner folds of the training clips of `fold`."""
 
     system: str
+    """A name of `crossfold list systems`, or of a plug-in."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the system that are not searched."""
     fold: int = 0
+    """The fold whose training clips are searched on; its reported clips are never opened."""
     inner_folds: int = Field(3, ge=2, le=MOST_COUNT)
+    """Parts that these training clips are split into; a configuration is judged by its mean CCC over them."""
     trials: int = Field(ge=1, le=MOST_COUNT)
+    """Configurations to draw, those of earlier launches included."""
     sampler_seed: int = 0
+    """Seed of Optuna's sampler."""
     space: dict[str, Range] = Field(min_length=1)
     """Parameters of the system by name, recipe fields as `recipe.<dotted name>`."""
     winner: Winner = Winner()
+    """What the best configuration then runs as."""
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:

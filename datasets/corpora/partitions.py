@@ -12,7 +12,7 @@ from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 OUTER_FOLDS = 6
-"""Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (spec 3.3, E13)."""
+"""Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (E13)."""
 
 
 @dataclass(frozen=True)

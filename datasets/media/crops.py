@@ -13,7 +13,7 @@ from crossfold.platform.core.errors import DataError
 MOST_PIXELS = 100_000_000
 """Of a picture; a file of some kilobytes may promise thousands of millions."""
 CROP = 48
-"""Side of a face crop in pixels (spec 3.3)."""
+"""Side of a face crop in pixels."""
 
 Colour = Literal["L", "RGB"]
 

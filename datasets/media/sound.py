@@ -16,7 +16,7 @@ RATE = 16_000
 """Samples a second of all sound (D2)."""
 MELS = 64
 BAND_HZ = (125.0, 7500.0)
-"""VGGish's mel bands, and the ends of the lowest and the highest (spec 3.3)."""
+"""VGGish's mel bands, and the ends of the lowest and the highest."""
 _WINDOW = 400
 _FFT = 512
 _FLOOR = 0.01  # of the magnitude, before the logarithm

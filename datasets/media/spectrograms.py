@@ -2,9 +2,9 @@
 
 Three families, each as its source computes it:
 
-- VGGish log-mel (spec 3.3; torchvggish and AudioSet): columns every 10 ms of the whole sound, an example of 96 of them
+- VGGish log-mel (torchvggish and AudioSet): columns every 10 ms of the whole sound, an example of 96 of them
   begins at the column nearest to its frame. It looks 0.96 s ahead of the frame (D11).
-- Decibel spectrograms (spec 3.1, 3.5): a segment that ends where its frame ends, so it looks at the past alone.
+- Decibel spectrograms: a segment that ends where its frame ends, so it looks at the past alone.
 - MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
 
 Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,

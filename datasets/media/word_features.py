@@ -1,7 +1,7 @@
 """From words with times to one row of features a frame.
 
-A word's features stand on the frames that are shown while it is said, start <= time < end; all other frames are zero
-(spec 3.3). A frame counts as present where a word stands on it: so the statistics of the normalisation are those of
+A word's features stand on the frames that are shown while it is said, start <= time < end; all other frames are zero.
+A frame counts as present where a word stands on it: so the statistics of the normalisation are those of
 words, and frames without a word are zero after it too. Of the releases' habits this drops one: there a sentence mark
 got a second of its own after the last word.
 

@@ -27,8 +27,8 @@ class InputKind:
     dtype: str
     """uint8, float16 or float32."""
     standardised: bool = False
-    """Whether it is standardised, per mel band, with the statistics of the fold's training frames: decibels need it
-    (spec 3.1, 3.5); pictures and VGGish's log-mel go to their backbones as they are (D6)."""
+    """Whether it is standardised, per mel band, with the statistics of the fold's training frames: decibels need it;
+    pictures and VGGish's log-mel go to their backbones as they are (D6)."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ R2PLUS1D_18_SPARSE = register(
         "r2plus1d_18_sparse",
         "R(2+1)D-18, every fourth of 32 frames",
         r2plus1d_18,
-        "000 as released (spec 3.2, G3c)",
+        "000 as released (G3c)",
         8,
         "clips8/4@112",
     )

@@ -33,7 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "dot_attention": Kind("B H L L", True, "softmax_k(Q K' / sqrt(E)), our readings of the rivals"),
     "joint_correlation": Kind("B L L", False, "001 eqs 1-2; 002 eqs 2-4"),
     "channel_correlation": Kind("B J D", False, "003 eqs 2-3"),
-    "modal_attention": Kind("B L H", True, "softmax over the modalities of a frame, spec 1.15"),
+    "modal_attention": Kind("B L H", True, "softmax over the modalities of a frame"),
 }
 
 

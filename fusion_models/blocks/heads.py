@@ -1,4 +1,4 @@
-"""From Z to one value per frame (spec 1.17).
+"""From Z to one value per frame.
 
 Legend: B batch, L frames, N real frames of a batch, Z features of the readout, H hidden features.
 """

@@ -171,7 +171,7 @@ FORMS = {
 
 
 class JointAttention(nn.Module):
-    """JCB: every modality attends to the joint representation J of all of them (spec 1.7)."""
+    """JCB: every modality attends to the joint representation J of all of them."""
 
     def __init__(
         self, params: JointAttentionParams, widths: Widths, frames: int, *, additive: int | None = None

@@ -104,7 +104,7 @@ class CausalLevel(nn.Module):
 
 
 class TCN(nn.Module):
-    """Temporal convolutional network (002 and 001: "TCN" per modality; sizes as released, spec 3.3).
+    """Temporal convolutional network (002 and 001: "TCN" per modality; sizes as released).
 
     Level i has dilation 2^i; with kernel k and n levels of c convolutions a frame sees c (k - 1)(2^n - 1) frames of the
     past. Ends in a linear map, so that X_m is signed like the features the fusion equations assume; released code has

@@ -20,11 +20,15 @@ class TransformerParams(FrozenModel):
     """Sizes of a transformer; no paper prints them for these systems, so the defaults are choices."""
 
     heads: int = Field(4, ge=1, le=MOST_WIDTH)
+    """Attention heads of a layer."""
     head_width: int = Field(16, ge=1, le=MOST_WIDTH)
     """E; the width inside is heads x head_width."""
     feedforward: int = Field(128, ge=1, le=MOST_WIDTH)
+    """Width of the hidden layer of each feed-forward part."""
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Layers of each transformer."""
     transformer_dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout inside the transformer layers."""
     causal: bool = False
     """Frames see the past only, so that predictions can be streamed; in no paper."""
 

@@ -80,7 +80,9 @@ class Limit(FrozenModel):
 
     kind: Literal["clip"] = "clip"
     low: float = -1.0
+    """The smallest value that is left."""
     high: float = 1.0
+    """The largest one."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -98,6 +100,7 @@ class Chain(FrozenModel):
     labels: bool = False
     """F1: in the oracle column, the labels go through the median filter and the moving mean too, as in 004."""
     steps: tuple[Step, ...] = ()
+    """Each with its `kind`: `median`, `centre`, `scale`, `shift`, `smooth` or `clip`."""
 
     @property
     def fitted(self) -> bool:
@@ -120,9 +123,11 @@ class Stress(FrozenModel):
     """One kind of damage at several strengths; the unit of a strength depends on the kind (docs/results.md)."""
 
     kind: Literal["missing", "noisy", "frozen", "shifted"]
+    """What happens to the features of the modality."""
     modality: Literal["audio", "visual", "text", "each"] = "each"
     """`each`: one modality of the store after the other."""
     strengths: tuple[float, ...] = Field(min_length=1)
+    """Share of the time (missing), standard deviations (noisy), or seconds (frozen, shifted)."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

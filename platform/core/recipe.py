@@ -27,9 +27,11 @@ class Temporal(FrozenModel):
     widths: dict[str, int] = Field(default_factory=dict)
     """d_m by modality, where it is not `width`, such as `{visual: 256, audio: 128}` (G4b)."""
     levels: int = Field(4, ge=1, le=MOST_LEVELS)
-    """TCN levels; level i has dilation 2^i (release: 4 levels, spec 3.3). For an LSTM, its layers."""
+    """TCN levels; level i has dilation 2^i (release: 4 levels). For an LSTM, its layers."""
     kernel: int = Field(5, ge=2, le=MOST_WIDTH)
+    """Taps of each convolution of the TCN."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout of the encoder, as a share of values."""
     input_norm: Literal["none", "l2"] = "none"
     """`l2`: the features of a frame are scaled to length one before the encoder, as released with 000 (G2c)."""
     channels: dict[str, tuple[Annotated[int, Field(ge=1)], ...]] = Field(default_factory=dict)
@@ -70,9 +72,10 @@ class Temporal(FrozenModel):
 
 
 class Head(FrozenModel):
-    """From Z to one value per frame and target (spec 1.17)."""
+    """From Z to one value per frame and target."""
 
     hidden: int = Field(64, ge=1, le=MOST_WIDTH)
+    """Width of the first hidden layer."""
     layers: int = Field(1, ge=0, le=MOST_LAYERS)
     """Hidden layers, each of half the width of the one before; 0 is a linear map (E12)."""
     activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
@@ -94,12 +97,14 @@ class Head(FrozenModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout after each hidden layer. Where print says "p = 0.8", D12 reads 0.5."""
     output: Literal["tanh", "linear"] = "tanh"
+    """`tanh` keeps predictions within the range of the labels."""
 
 
 class Loss(FrozenModel):
     """The training loss: `1 - CCC` (004 eq 6, 002 eq 16), the mean square, or both."""
 
     kind: Literal["ccc", "mse", "ccc+mse"] = "ccc"
+    """What is minimised: `1 - CCC`, the mean square, or their sum."""
     scope: Literal["window", "batch"] = "window"
     """E2: CCC of each window averaged, or one CCC over all frames of the batch."""
     mse_weight: float = Field(1.0, gt=0)
@@ -112,19 +117,24 @@ class Forced(FrozenModel):
     after: int = Field(5, ge=0, le=MOST_COUNT)
     """Epochs that keep the ordinary rate, after epoch 0."""
     lr: float = Field(1e-3, gt=0)
+    """The rate that is forced at first."""
     factor: float = Field(0.8, gt=0, le=1)
+    """What each decay multiplies the rate by."""
     every: int = Field(2, ge=1, le=MOST_COUNT)
     """Epochs from one decay to the next."""
 
 
 class Optimizer(FrozenModel):
-    """The optimiser and its schedule (spec 3.3)."""
+    """The optimiser and its schedule."""
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
+    """torch's optimiser of this name."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of `sgd`; Adam does not read it."""
     lr: float = Field(1e-3, gt=0)
+    """Learning rate after the warm-up, before the first plateau."""
     weight_decay: float = Field(1e-3, ge=0)
+    """L2 penalty of the optimiser; decoupled with `adamw`."""
     min_lr: float = Field(1e-8, ge=0)
     """Where backbones are unfrozen, a reduction below it ends the stage (E5); elsewhere the rate stays at it."""
     warmup_epochs: int = Field(0, ge=0, le=MOST_COUNT)
@@ -136,6 +146,7 @@ class Optimizer(FrozenModel):
     plateau_factor: float = Field(0.1, gt=0, le=1)
     """1 keeps the rate constant."""
     forced: Forced | None = None
+    """A rate that replaces all rules above from some epoch on; null: none."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; None: not clipped."""
 
@@ -194,7 +205,7 @@ class Recipe(FrozenModel):
     joint_targets: bool = False
     """E1, for sweeps that do not say: one model with a head per target, or a model per target."""
     window: int = Field(300, ge=2, le=MOST_COUNT)
-    """L, indices of a window (spec 0)."""
+    """L, indices of a window."""
     hop: int = Field(200, ge=1, le=MOST_COUNT)
     """Indices from one window to the next (D10); the tail window is the last L (A3)."""
     clip: Clip = Clip()
@@ -222,6 +233,7 @@ class Recipe(FrozenModel):
     determinism: Literal["strict", "fast"] = "strict"
     """`strict`: the same bytes on the same machine. `fast`: threads, TF32 and the quickest kernels."""
     epochs: int = Field(100, ge=1, le=MOST_COUNT)
+    """The most epochs; early stopping may end training before."""
     patience: int = Field(50, ge=1, le=MOST_COUNT)
     """Early stopping: epochs without a better selection CCC (E9)."""
     reload_best: bool = False

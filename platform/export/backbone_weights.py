@@ -1,4 +1,4 @@
-"""Backbones that a cell has trained, taken out of it, so that another corpus or recipe may use them frozen (spec 3.1).
+"""Backbones that a cell has trained, taken out of it, so that another corpus or recipe may use them frozen.
 
 004 trains its audio and its visual net alone, then fuses the features of both, frozen: cells of `ca2021_audio` and
 `ca2021_visual` first, their backbones next into a folder of weights, and `crossfold prepare --weights` on it last.

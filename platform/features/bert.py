@@ -1,4 +1,4 @@
-"""BERT word features (spec 3.3): of each word the sum of the last four hidden layers, sub-word pieces averaged.
+"""BERT word features: of each word the sum of the last four hidden layers, sub-word pieces averaged.
 
 Models of the kinds that transformers calls encoders are read from a local folder; nothing is ever fetched.
 

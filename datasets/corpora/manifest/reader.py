@@ -13,7 +13,7 @@
 
 `manifest.yaml` may give the corpus a name, and its targets their ranges. Only `clip`, a partition or fold, media or
 features, and labels are needed. With `fold` alone, fold k reports the clips marked k and trains on all others; with
-`partition` too, fold 0 is the partition and fold k >= 1 reports the training clips marked k (spec 3.3, E13).
+`partition` too, fold 0 is the partition and fold k >= 1 reports the training clips marked k (E13).
 """
 
 import functools

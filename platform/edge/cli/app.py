@@ -37,6 +37,7 @@ GROUPS = {
         data.prepare,
         catalog.list_,
         catalog.explain,
+        catalog.schema,
         status.plan,
         run.run,
         search.search,

@@ -109,6 +109,18 @@ def _widths(given: list[str] | None) -> dict[str, int]:
     return widths
 
 
+def schema(
+    kind: Annotated[str, typer.Argument(help="sweep, search or recipe.")],
+) -> None:
+    """Print the JSON schema of a kind of YAML file, with which editors complete and check it."""
+    from crossfold.sweeps import schemas
+
+    if kind not in schemas.KINDS:
+        known = list(schemas.KINDS)
+        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, known)}", f"one of {', '.join(known)}")
+    emit(schemas.schema(kind), True)
+
+
 KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
 
 
