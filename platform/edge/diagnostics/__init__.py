@@ -2,7 +2,7 @@
 
 May import: `platform/core`, `platform/workspace`, `platform/modeling`, `platform/edge/fleet`,
 `platform/edge/terminal`, `fusion_models`, `fusion_models/backbones`, `datasets/corpora`, `datasets/store`.
-Public: `check_plugin`.
+Public: `check_plugin`, `check_system`.
 """
 
 import lazy_loader
@@ -10,6 +10,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "plugin_contract": ["check_plugin"],
+        "plugin_contract": ["check_plugin", "check_system"],
     },
 )
