@@ -1,6 +1,5 @@
 """What an embedded corpus says about itself under `truth/`; real data have no such folder."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,22 +7,24 @@ from pathlib import Path
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.findings import Finding, Report
+from crossfold.datasets.corpora.tables import read_table
 from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file, none where there is no file. Raises `ValueError` where a row lacks one of `columns`."""
+def read_rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
+    """Rows of a table, none where there is no file. Raises `ValueError` where a row lacks one of `columns`."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            rows = list(csv.DictReader(file))
-        except csv.Error as error:
-            raise ValueError(f"it is no table ({error})") from None
-    for number, row in enumerate(rows, start=2):
-        if any(not row.get(column) for column in columns):  # missing, or empty
-            raise ValueError(f"line {number} lacks one of {', '.join(columns)}")
-    return rows
+    found: list[Finding] = []
+    table = read_table(path, path.parent, found, columns, gaps=True)
+    if table is None and found[0].rule == "table-empty":  # nothing happens in the corpus
+        return []
+    if table is None:
+        raise ValueError(f"it {found[0].problem}")
+    for row in table.rows:
+        if any(not row.cells.get(column) for column in columns):  # missing, or empty
+            raise ValueError(f"line {row.line} lacks one of {', '.join(columns)}")
+    return [row.cells for row in table.rows]
 
 
 def embedded_layout(root: Path) -> str | None:
@@ -47,7 +48,7 @@ def read_spans(root: Path, findings: list[Finding]) -> Mapping[str, Sequence[Spa
 
 def read_subjects(root: Path, findings: list[Finding]) -> Mapping[str, str]:
     """Who is seen in each clip, by `truth/clips.csv`; a damaged table becomes a finding."""
-    rows: list[dict[str, str]] = []
+    rows: list[Mapping[str, str]] = []
     with _damage_of("clips.csv", findings):
         rows = read_rows(root / "truth" / "clips.csv", ("clip", "subject"))
     return {row["clip"]: row["subject"] for row in rows}

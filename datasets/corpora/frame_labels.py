@@ -1,15 +1,24 @@
 """Label files of one line per frame: `valence,arousal` after a header line."""
 
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crossfold.datasets.corpora.clips import UNLABELLED
-from crossfold.datasets.corpora.findings import Finding, Report, and_more, relative
+from crossfold.datasets.corpora.findings import Finding, Report, and_more, has_errors
+from crossfold.datasets.corpora.tables import Table, read_table
 
-_HEADER = "valence,arousal"
-_NUMBER = re.compile(r"\s*[-+.\d]")
+_COLUMNS = ("valence", "arousal")
+_RULES = {
+    "table-empty": "label-empty",
+    "table-encoding": "label-readable",
+    "table-readable": "label-readable",
+    "table-header": "label-header",
+    "table-columns": "label-header",
+    "table-row": "label-number",
+}
+"""What rules of tables are named where the table is one of labels."""
 _AGAIN = "fetch the file again, or correct it; every frame has a line of its own"
 
 
@@ -17,55 +26,36 @@ def read_labels(path: Path, root: Path) -> tuple[np.ndarray, list[Finding]]:
     """Labels of a clip: float32 [frames, 2], valence then arousal, `UNLABELLED` kept as written.
 
     Whatever breaks a rule is a finding, its file named relative to `root`. With an error among them the labels are
-    of no use, but they have a row for every line, so that their number can be compared with other files.
+    of no use: there are none where the file is no table, else one for each line, so that their number can be compared.
     """
-    findings: list[Finding] = []
-    return _read(path, Report(relative(path, root), findings)), findings
+    found: list[Finding] = []
+    table = read_table(path, root, found, _COLUMNS, numeric=True, unnamed=_COLUMNS)
+    labels = np.zeros((0, 2), np.float32)
+    if table is not None and table.columns == _COLUMNS:
+        labels = _checked(table, Report(table.file, found))
+    elif table is not None:
+        problem = f"has the header {','.join(table.columns)[:40]!r}"
+        Report(table.file, found).error("label-header", problem, f"it must be `{','.join(_COLUMNS)}`")
+    return labels, [replace(finding, rule=_RULES.get(finding.rule, finding.rule)) for finding in found]
 
 
-def _read(path: Path, report: Report) -> np.ndarray:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        report.error("label-readable", f"cannot be read as text ({error})", _AGAIN)
-        return _rows([])
-    first_line = 1  # as editors count
-    if lines and not _NUMBER.match(lines[0]):
-        header = lines.pop(0)
-        first_line = 2
-        if header.lower().replace(" ", "") != _HEADER:
-            report.error("label-header", f"has the header {header[:40]!r}", f"it must be `{_HEADER}`")
-    elif lines:
-        remedy = f"line 1 is taken as frame 1; put `{_HEADER}` above it"
-        report.warning("label-header", f"has no header, it begins with {lines[0][:40]!r}", remedy)
-    if not lines:
-        report.error("label-empty", "has no labels", _AGAIN)
-        return _rows([])
-    labels = _rows(lines)
-    broken = np.isnan(labels).any(1)
-    for rule, wrong, says in (
-        ("label-number", broken, "is not two numbers"),
-        ("label-range", ~label_in_range(labels) & ~broken, f"is outside [-1, 1] and not {UNLABELLED:g}"),
-    ):
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            problem = f"line {at + first_line} {says}: {lines[at][:40]!r}{and_more(int(wrong.sum()))}"
-            report.error(rule, problem, _AGAIN)
+def _checked(table: Table, report: Report) -> np.ndarray:
+    """float32 [lines, 2], not a number where there is none."""
+    values = [table.numbers(column, report.findings, "label-number") for column in _COLUMNS]
+    labels = np.stack(values, axis=1).astype(np.float32)
+    missing = np.isnan(labels).any(1)
+    wrong = ~label_in_range(labels) & ~missing
+    if missing.any() and not has_errors(report.findings):
+        at = int(np.argmax(missing))
+        problem = f"line {table.lines[at]} is not two numbers{and_more(int(missing.sum()))}"
+        report.error("label-number", problem, _AGAIN)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        shown = f"{labels[at, 0]:g},{labels[at, 1]:g}{and_more(int(wrong.sum()))}"
+        problem = f"line {table.lines[at]} is outside [-1, 1] and not {UNLABELLED:g}: {shown}"
+        report.error("label-range", problem, _AGAIN)
     if (labels == UNLABELLED).any(1).all():
         report.warning("label-none", "has no frame with both labels", "the clip is kept, and unused")
-    return labels
-
-
-def _rows(lines: list[str]) -> np.ndarray:
-    """float32 [lines, 2]; a line that is not two numbers is not a number."""
-    labels = np.full((len(lines), 2), np.nan, np.float32)
-    for row, line in enumerate(lines):
-        values = line.split(",")  # not the csv module: Aff-Wild2 has millions of lines, none of them quoted
-        if len(values) == 2:
-            try:
-                labels[row] = [float(value) for value in values]
-            except ValueError:
-                continue
     return labels
 
 

@@ -1,14 +1,10 @@
 """The cells of csv, parquet and arff files, before it is asked what they mean; limits hold before memory is allocated.
 
-A csv file is parted by commas, semicolons or tabs, whichever gives its first lines equally many cells. Of an arff file
-the numeric columns are read; of a parquet file the index of pandas is read like any other column.
+Of an arff file the numeric columns are read; of a parquet file the index of pandas is read like any other column.
 """
 
-import csv
-import io
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.corpora.findings import Refusal
+from crossfold.datasets.media.delimited_text import Lines, NotCells, TextCells, read_text, split_cells
 
-MOST_BYTES = 256 * 2**20
-"""Of a table that is text."""
 MOST_ROWS = 4_000_000
 MOST_TEXT_ROWS = 200_000
 """Of a table whose cells are kept as text, such as a manifest."""
@@ -26,23 +21,6 @@ MOST_COLUMNS = 2_000
 MOST_FEATURES = 50_000
 """Columns of a table of features."""
 MOST_CELLS = 60_000_000
-_LONGEST_CELL = 2**20  # characters
-_DELIMITERS = ";\t,"  # a comma comes last: next to the others it may be a decimal comma
-_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # a first line that spreadsheets write
-_TRIED = 20  # lines that settle what parts the cells
-
-Lines = Iterator[tuple[int, list[str]]]
-"""Number of the line in the file, and its cells; the first is the header."""
-
-
-@dataclass(frozen=True)
-class TextCells:
-    """A file of text, line by line."""
-
-    lines: Lines
-    delimiter: str
-    named: bool = False
-    """Whether the format itself says which line names the columns."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +36,21 @@ class TypedCells:
 def read_cells(path: Path, most_columns: int = MOST_COLUMNS) -> TextCells | TypedCells:
     """The cells of a file. Raises `Refusal` for one that is too large, or damaged; reading the lines may, too."""
     kind = path.suffix.lower()
+    if kind == ".parquet":
+        return _parquet_cells(path, most_columns)
     try:
-        if kind == ".parquet":
-            return _parquet_cells(path, most_columns)
-        if (size := path.stat().st_size) > MOST_BYTES:
-            problem = f"has {size / 2**20:,.0f} MiB; a table of text may have {MOST_BYTES / 2**20:.0f}"
-            raise Refusal("table-size", problem, "write it as parquet, or in parts")
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first column's name
-        if kind == ".arff":
-            return TextCells(_arff_lines(text), ",", named=True)
-        return _csv_cells(text)
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        raise Refusal("table-encoding", problem, "save it as text with encoding UTF-8") from None
-    except OSError as error:
-        raise Refusal("table-readable", f"cannot be read ({error.strerror})", "fetch or write it again") from None
+        text = read_text(path)
+        cells = TextCells(_arff_lines(text), ",", named=True) if kind == ".arff" else split_cells(text)
+    except NotCells as error:
+        raise Refusal(*error.args) from None
+    return replace(cells, lines=_refusing(cells.lines))
+
+
+def _refusing(lines: Lines) -> Lines:
+    try:
+        yield from lines
+    except NotCells as error:
+        raise Refusal(*error.args) from None
 
 
 def check_size(rows: int, columns: int, most_columns: int = MOST_COLUMNS, most_rows: int = MOST_ROWS) -> None:
@@ -85,57 +63,6 @@ def check_size(rows: int, columns: int, most_columns: int = MOST_COLUMNS, most_r
         if count > most:
             remedy = "look whether rows and columns were exchanged; else write it in parts"
             raise Refusal("table-size", f"has {count:,} {what}; at most {most:,} are read", remedy)
-
-
-def _csv_cells(text: str) -> TextCells:
-    skipped = 0
-    while text.startswith(("\n", "\r")):
-        skipped += text.startswith(("\n", "\r\n"))
-        text = text[1:] if not text.startswith("\r\n") else text[2:]
-    first, end, rest = text.partition("\n")
-    delimiter = None
-    if hint := _HINT.fullmatch(first.strip("\r")):
-        text, delimiter, skipped = rest, hint[1], skipped + 1
-    while text.startswith("#"):
-        first, end, rest = text.partition("\n")
-        head, below = (TextCells(_csv_lines(part, 0, d), d) for part in (first[1:], rest) for d in (_parts(rest),))
-        names, row = next(head.lines, (0, []))[1], next(below.lines, (0, []))[1]
-        if not rest.startswith("#") and len(names) == len(row) and (len(row) > 1 or " " not in names[0].strip()):
-            # numpy.savetxt puts a mark of comments before the names of the columns.
-            text = first[1:].lstrip() + end + rest
-            break
-        text, skipped = rest, skipped + 1
-    delimiter = delimiter or _parts(text)
-    return TextCells(_csv_lines(text, skipped, delimiter), delimiter)
-
-
-def _parts(text: str) -> str:
-    """What parts the cells: that which gives the first lines equally many, and more than one."""
-    sample = "\n".join(text[:65536].splitlines()[:_TRIED])
-    for delimiter in _DELIMITERS:
-        try:
-            widths = {len(cells) for _, cells in _csv_lines(sample, 0, delimiter) if any(cells)}
-        except Refusal:
-            continue
-        if len(widths) == 1 and widths != {1}:
-            return delimiter
-    first = sample.partition("\n")[0]
-    return max(_DELIMITERS, key=first.count)
-
-
-def _csv_lines(text: str, skipped: int, delimiter: str) -> Lines:
-    csv.field_size_limit(_LONGEST_CELL)
-    # The csv module takes either end of line where the text is not translated.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for cells in reader:
-            yield reader.line_num + skipped, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        if "field limit" in str(error):
-            problem = f"line {reader.line_num + skipped}: a cell has more than {_LONGEST_CELL:,} characters"
-        else:
-            problem = f"is not a table ({error})"
-        raise Refusal("table-readable", problem, "look for a quote that is opened and never closed") from None
 
 
 def _arff_lines(text: str) -> Lines:

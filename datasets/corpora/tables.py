@@ -7,8 +7,9 @@ a question of `table_places`.
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,12 @@ from crossfold.datasets.corpora.table_files import (
     MOST_COLUMNS,
     MOST_ROWS,
     MOST_TEXT_ROWS,
-    Lines,
-    TextCells,
     TypedCells,
     check_size,
     in_blocks,
     read_cells,
 )
+from crossfold.datasets.media.delimited_text import Lines, TextCells
 
 MISSING = frozenset({"", "na", "nan", "-nan", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "-", "?"})
 """Cells that say there is no value, in any case."""
@@ -100,19 +100,30 @@ def read_table(
     gaps: bool = False,
     numeric: bool = False,
     most_columns: int = MOST_COLUMNS,
+    unnamed: Sequence[str] = (),
 ) -> Table | None:
     """A table of a csv, parquet or arff file; nothing, and a finding, where it cannot be used.
 
     known: columns that are found in any case; all others are names of the user's own and stay as written.
     gaps: whether empty lines between the rows mean nothing; where rows are counted, they may not.
     numeric: whether columns of numbers are wanted as such, which takes a tenth of the memory.
+    unnamed: names of the columns of a file that begins with values, which is a warning; without, it is refused.
     """
     report = Report(relative(path, root), findings)
     with report:
         cells = read_cells(path, most_columns)
         if isinstance(cells, TypedCells):
             return _of_types(report.file, cells)
-        return _of_text(report.file, cells, known, gaps=gaps, numeric=numeric, most_columns=most_columns)
+        first = next((line for line in cells.lines if any(line[1])), None)
+        if first is None:
+            raise Refusal("table-empty", "is empty", "write a header line and a row per entry")
+        header, lines = first[1], cells.lines
+        if unnamed and all(_is_number(cell) for cell in header):
+            remedy = f"it is taken for the first row; put a line `{','.join(unnamed)}` above it"
+            report.warning("table-header", f"has no header, it begins with {','.join(header)[:40]!r}", remedy)
+            header, lines = list(unnamed), chain([first], lines)
+        reading = _Rows(len(header), gaps=gaps, numeric=numeric, most_columns=most_columns)
+        return _of_text(report.file, header, replace(cells, lines=lines), known, reading)
     return None
 
 
@@ -123,15 +134,8 @@ def _of_types(file: str, cells: TypedCells) -> Table:
     return Table(file, tuple(cells.columns), range(1, count + 1), cells.columns, False, cells.seconds, "parquet")
 
 
-def _of_text(
-    file: str, cells: TextCells, known: Collection[str], *, gaps: bool, numeric: bool, most_columns: int
-) -> Table:
-    """The table that these lines are. Raises `Refusal` where they are none."""
-    header = next((cells_ for _, cells_ in cells.lines if any(cells_)), None)
-    if header is None:
-        raise Refusal("table-empty", "is empty", "write a header line and a row per entry")
-    check_size(0, len(header), most_columns)
-    reading = _Rows(len(header), gaps=gaps, numeric=numeric, most_columns=most_columns)
+def _of_text(file: str, header: list[str], cells: TextCells, known: Collection[str], reading: "_Rows") -> Table:
+    """The table that these lines are below their header. Raises `Refusal` where they are none."""
     reading.take(cells.lines)
     # Exports often end every line with a separator.
     if len(header) > 1 and not header[-1] and reading.last_is_empty:
@@ -147,7 +151,7 @@ def _of_text(
         raise Refusal("table-columns", what, "each column has one name of its own")
     reading.check(len(columns))
     decimal_comma = not cells.named and cells.delimiter != ","
-    parted = {";": "semicolons", "\t": "tabs", ",": "commas"}.get(cells.delimiter, repr(cells.delimiter))
+    parted = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}.get(cells.delimiter, repr(cells.delimiter))
     written = "arff" if cells.named else f"csv with {parted}"
     found = dict(zip(columns, reading.columns(), strict=False))  # the last may be that of a closing separator
     return Table(file, columns, reading.lines, found, decimal_comma, written=written)
@@ -157,6 +161,7 @@ class _Rows:
     """The rows below a header, taken in block by block, and by column."""
 
     def __init__(self, width: int, *, gaps: bool, numeric: bool, most_columns: int) -> None:
+        check_size(0, width, most_columns)
         self.lines: list[int] = []
         self.last_is_empty = True
         """Whether the last cell of every row is empty."""
@@ -168,25 +173,37 @@ class _Rows:
         """Reads all lines. Raises `Refusal` for an empty one between others, and for too many."""
         empty = None
         for block in in_blocks(lines):
-            rows = []
-            for line, cells in block:
-                if not any(cells):
-                    empty = empty or line
-                    continue
-                if empty and not self._gaps:
-                    remedy = "rows are counted: take it out, or write `nan` where there is no value"
-                    raise Refusal("table-row", f"line {empty} is empty", remedy)
-                if len(cells) == self._width + 1 and not cells[-1]:
-                    cells = cells[:-1]  # a separator at the end of the row, none at that of the header
-                self.lines.append(line)
-                if len(cells) != self._width:
-                    self._uneven.append((line, len(cells)))
-                    continue
-                self.last_is_empty &= not cells[-1]
-                rows.append(cells)
+            if empty is None and all(len(cells) == self._width and cells[0] for _, cells in block):  # as nearly always
+                rows: Sequence[list[str]] = [cells for _, cells in block]
+                self.lines += [line for line, _ in block]
+                self.last_is_empty &= not any(cells[-1] for cells in rows)
+            else:
+                empty, rows = self._take_uneven(block, empty)
             check_size(len(self.lines), self._width, self._most_columns, MOST_ROWS if self._numeric else MOST_TEXT_ROWS)
             for into, column in zip(self._blocks, zip(*rows, strict=True), strict=False):
                 into.append(self._numbers(column) if self._numeric else list(column))
+
+    def _take_uneven(
+        self, block: Sequence[tuple[int, list[str]]], empty: int | None
+    ) -> tuple[int | None, Sequence[list[str]]]:
+        """The first empty line so far, and the rows of a block of which some may be empty, or too short or long."""
+        rows = []
+        for line, cells in block:
+            if not any(cells):
+                empty = empty or line
+                continue
+            if empty and not self._gaps:
+                remedy = "rows are counted: take it out, or write `nan` where there is no value"
+                raise Refusal("table-row", f"line {empty} is empty", remedy)
+            if len(cells) == self._width + 1 and not cells[-1]:
+                cells = cells[:-1]  # a separator at the end of the row, none at that of the header
+            self.lines.append(line)
+            if len(cells) != self._width:
+                self._uneven.append((line, len(cells)))
+                continue
+            self.last_is_empty &= not cells[-1]
+            rows.append(cells)
+        return empty, rows
 
     def check(self, columns: int) -> None:
         """Raises `Refusal` where rows have more or fewer cells than there are columns, or where there is no row."""
@@ -216,7 +233,7 @@ class _Rows:
         except ValueError:
             return list(cells)
         # Python reads 1_000 as a number.
-        return list(cells) if any("_" in cell for cell in cells) else values
+        return list(cells) if "_" in "".join(cells) else values
 
 
 def _check_header(header: Sequence[str], delimiter: str) -> None:

@@ -13,8 +13,6 @@ Recognisers leave single words without times, such as numbers that whisperX cann
 Times are seconds from the first picture of the video, which is sample 0 of `sound.read_sound`.
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossfold.datasets.media.delimited_text import NotCells, read_text, split_cells
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import write_bytes
 from crossfold.platform.core.yaml_files import parse_json, read_json_text
@@ -32,7 +31,6 @@ SUFFIXES = (".json", ".csv")
 _SHAPES = "a list of words, each with word, start and end, under `words`, `result`, `segments` or `monologues`"
 _ROUNDED = 0.1  # seconds by which a recogniser may let a word begin before 0, or end before it begins
 _SENTENCES = 0.2  # share of entries with a blank inside from which they are not words; `New York` may be one
-_LONGEST_CELL = 2**20  # characters
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,7 @@ def parse_transcript(path: Path) -> Transcript:
     Raises `DataError` that names the file and the entry, for a file that is no transcript, has times for sentences
     instead of words, or where more than half of the entries make no sense.
     """
-    try:
-        text = read_json_text(path)
-    except UserError as error:
-        raise DataError(error.problem, error.remedy) from None
-    entries = list(_csv_entries(path, text) if path.suffix.lower() == ".csv" else _json_entries(path, text))
+    entries = list(_csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path))
     words, left_out = [], []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -128,27 +122,28 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def _csv_entries(path: Path, text: str) -> Iterator[Mapping[str, str]]:
-    header, _, _ = text.partition("\n")
-    # Tables of other tools come with semicolons or tabs, where commas are part of the words.
-    delimiter = max(",;\t", key=header.count)
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+def _csv_entries(path: Path) -> Iterator[Mapping[str, str]]:
+    """The rows of a table, by the names in its first line."""
     try:
-        missing = {"word", "start", "end"} - {name.strip() for name in reader.fieldnames or ()}
-        if missing:
+        cells = split_cells(read_text(path))
+        header = [name.lower() for name in next(cells.lines, (0, []))[1]]
+        if missing := {"word", "start", "end"} - set(header):
             raise DataError(f"{path}: its first line lacks {', '.join(sorted(missing))}", "begin with `word,start,end`")
-        for row in reader:
-            named = {name.strip(): value for name, value in row.items() if isinstance(name, str) and value is not None}
-            if delimiter != ",":  # where commas part no cells, they may be those of numbers
+        for _, row in cells.lines:
+            named = dict(zip(header, row, strict=False))
+            if cells.delimiter != ",":  # where commas part no cells, they may be those of numbers
                 named |= {name: named[name].replace(",", ".") for name in ("start", "end") if name in named}
-            yield named
-    except csv.Error as error:
-        problem = f"{path}: line {reader.line_num} is not a row of a table ({error})"
-        raise DataError(problem, "look for a quote that is opened and never closed") from None
+            if any(row):
+                yield named
+    except NotCells as error:
+        raise DataError(f"{path}: {error.problem}", error.remedy) from None
 
 
-def _json_entries(path: Path, text: str) -> list[Any]:
+def _json_entries(path: Path) -> list[Any]:
+    try:
+        text = read_json_text(path)
+    except UserError as error:
+        raise DataError(error.problem, error.remedy) from None
     if not text.strip():
         return []
     parsed = _parsed(path, text)

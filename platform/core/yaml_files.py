@@ -4,6 +4,7 @@ Every file and every value of an option that is YAML is read here, because a few
 (aliases of aliases) or overflow the stack (lists in lists).
 """
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -24,6 +25,7 @@ MOST_JSON_BYTES = 64 * 2**20
 """Of a file in JSON; a transcript of ten hours has fewer than ten million."""
 MOST_JSON_DEPTH = 60
 """Lists and objects in each other; what a recogniser writes has six."""
+_WRITTEN = re.compile(r"[\t\n\r -~]")  # tables, YAML and JSON have some of these
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 
@@ -45,6 +47,18 @@ class _Loader(_BASE):  # type: ignore[misc]
         return super().construct_mapping(node, deep)
 
 
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 where a byte order mark says so: spreadsheets and some terminals write that.
+
+    The mark is no part of the text, and every line ends with a line feed. Raises `UnicodeDecodeError`.
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if marked else "utf-8-sig")
+    if marked and not _WRITTEN.search(text):
+        data.decode("utf-8")  # it is no text that begins like that, and this says so
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def parse_yaml(text: str, source: str, remedy: str) -> Any:
     """The value that a text in YAML stands for.
 
@@ -62,14 +76,14 @@ def parse_yaml(text: str, source: str, remedy: str) -> Any:
 
 
 def read_yaml_text(path: Path, what: str) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, of at most `MOST_BYTES`.
+    """The text of a file of at most `MOST_BYTES`, as `decode_text` has it.
 
     what: the kind of file, as `a sweep`. Raises `UserError` that names the file.
     """
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise UserError(f"{path} has {size:,} bytes; {what} has at most {MOST_BYTES:,}", "give another file")
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(path.read_bytes())
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8", f"save it in UTF-8; {what} is a YAML file") from None
     except OSError as error:
@@ -95,11 +109,11 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
 
 
 def read_json_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark. Raises `UserError` that names the file."""
+    """The text of a file, as `decode_text` has it. Raises `UserError` that names the file."""
     try:
         if (size := path.stat().st_size) > MOST_JSON_BYTES:
             raise UserError(f"{path} has {size:,} bytes; at most {MOST_JSON_BYTES:,} are read", "give another file")
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(path.read_bytes())
     except UserError:
         raise
     except (OSError, ValueError) as error:

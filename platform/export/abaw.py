@@ -11,13 +11,13 @@ a recipe that drops such frames) holds the last value before it, and those befor
 in [-1, 1]. The same lines are also written to one file per clip, as the annotations are.
 """
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from crossfold.datasets.media.delimited_text import NotCells, read_text, split_cells
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.export.tracks import Track
@@ -98,17 +98,14 @@ def _read_sample(path: Path) -> Mapping[str, np.ndarray]:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        # Spreadsheets write a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = ",".join(next(reader, [])).replace(" ", "")
-            if header != ABAW_HEADER:
-                raise UserError(f"{path} begins with {header[:60]!r}", f"the first line must be {ABAW_HEADER}")
-            yield from ((reader.line_num, row) for row in reader if row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", "give a file in the format of the ABAW sample file"
-        ) from None
+        lines = split_cells(read_text(path)).lines
+        header = ",".join(next(lines, (0, []))[1]).replace(" ", "")
+        if header != ABAW_HEADER:
+            raise UserError(f"{path} begins with {header[:60]!r}", f"the first line must be {ABAW_HEADER}")
+        yield from ((line, row) for line, row in lines if row)
+    except NotCells as error:
+        remedy = "give a file in the format of the ABAW sample file"
+        raise UserError(f"{path} cannot be read: it {error.problem}", remedy) from None
 
 
 def _location(path: Path, line: int, location: str) -> tuple[str, int]:

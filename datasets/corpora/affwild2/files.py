@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, composed, existing, take_one, walk
 from crossfold.datasets.corpora.findings import Finding, Report, relative
+from crossfold.platform.core.yaml_files import decode_text
 
 _PARTITIONS = {"train_set": "train", "training_set": "train", "validation_set": "validation", "val_set": "validation"}
 TEST = "test"
@@ -59,7 +60,10 @@ def list_files(root: Path) -> Listing:
 
 def _names_in(path: Path) -> list[str]:
     """Clips of a list, one a line, each once."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    try:
+        lines = [line.strip() for line in decode_text(path.read_bytes()).splitlines()]
+    except UnicodeDecodeError:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return list(dict.fromkeys(line.removesuffix(".mp4") for line in lines if line))
 
 

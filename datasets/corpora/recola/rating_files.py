@@ -1,4 +1,4 @@
-"""Files of ratings with a time column, as AVEC 2016 gives them out: arff, or csv parted by `;`, `,` or tabs.
+"""Files of ratings with a time column, as AVEC 2016 gives them out: arff, or csv.
 
 @relation GOLDSTANDARD                          frameTime;GoldStandard        time;FM1;FM2;FM3;FF1;FF2;FF3
 @attribute Instance_name string                 0.00;-0.153                   0.00;-0.14;0.02; ...
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_more, has_errors, relative
+from crossfold.datasets.corpora.table_places import find_places
 from crossfold.datasets.corpora.tables import Table, read_table
 
 RATE = 25
@@ -22,8 +23,7 @@ RATE = 25
 # How far a time may be from a multiple of 40 ms, in parts of 40 ms; times are rounded to milliseconds.
 _OFF_GRID = 0.1
 _LONGEST = 36_000  # seconds; a later time is no time of a recording
-_TIMES = frozenset({"time", "frametime", "timestamp", "t"})
-_NAMES = frozenset({"instance_name", "name", "file"})
+_USUAL = frozenset({"time", "frametime"})  # names that the owners gave the column of times
 _MISSING = ("", "?")  # cells without a rating, in csv and in arff
 _AGAIN = "fetch the file again, or correct it"
 
@@ -53,24 +53,18 @@ def read_ratings(path: Path, root: Path, findings: list[Finding]) -> Ratings | N
 
 def _on_grid(table: Table, report: Report) -> Ratings:
     """The ratings of a table by their times. Raises `Refusal`."""
-    kept = [column for column in table.columns if column.lower() not in _NAMES]
-    times = [column for column in kept if column.lower() in _TIMES]
-    columns = tuple(column for column in kept if column not in times)
-    if len(times) != 1 or not columns:
+    places, columns = find_places(table, report.findings, "label-number")
+    if places.way != "time" or not columns:
         problem = f"has the columns {', '.join(table.columns)[:80]}"
-        remedy = (
-            "it must have one of time (`time` or `frameTime`) and one or more of ratings, parted by `;`, `,` or tabs"
-        )
+        remedy = "it must have one of time (`time` or `frameTime`) and one or more of ratings"
         raise Refusal("label-format", problem, remedy)
-    cells = np.stack(
-        [table.numbers(c, report.findings, "label-number", _MISSING) for c in (times[0], *columns)], axis=1
-    )
-    lines = [row.line for row in table.rows]
-    time, values = cells[:, 0], cells[:, 1:]
+    if places.column.lower() not in _USUAL:
+        report.note("table-meaning", "; ".join((table.written, *places.said)), "nothing to do if that is right")
+    values = np.stack([table.numbers(c, report.findings, "label-number", _MISSING) for c in columns], axis=1)
+    lines = table.lines
+    time: np.ndarray = places.first * (places.unit or 1.0)
     if has_errors(report.findings):
-        return Ratings(values, columns)
-    if np.isnan(time).any():
-        raise Refusal("label-number", f"line {lines[int(np.isnan(time).argmax())]} has no time", _AGAIN)
+        return Ratings(values, tuple(columns))
     outside = np.argwhere(np.abs(values) > 1)
     if len(outside):
         row, column = outside[0]
@@ -79,14 +73,14 @@ def _on_grid(table: Table, report: Report) -> Ratings:
     rated = ~np.isnan(values).all(1)
     if not rated.any():
         raise Refusal("label-empty", "has no rating in any row", _AGAIN)
-    places = _places(time, lines)
-    _note_gaps(places[rated], int(places[-1]), report)
-    grid = np.full((int(places[-1]) + 1, len(columns)), np.nan)
-    grid[places] = values
-    return Ratings(grid, columns)
+    rows = _rows_of_grid(time, lines)
+    _note_gaps(rows[rated], int(rows[-1]), report)
+    grid = np.full((int(rows[-1]) + 1, len(columns)), np.nan)
+    grid[rows] = values
+    return Ratings(grid, tuple(columns))
 
 
-def _places(times: np.ndarray, lines: Sequence[int]) -> np.ndarray:
+def _rows_of_grid(times: np.ndarray, lines: Sequence[int]) -> np.ndarray:
     """Row of the grid of each time, int64 [rows], strictly rising. Raises `Refusal`."""
     grid = np.clip(times * RATE, -1, _LONGEST * RATE + 1)
     places: np.ndarray = np.rint(grid).astype(np.int64)

@@ -60,3 +60,53 @@ def test_what_is_no_table_is_refused_with_its_line(tmp_path, name, text, rule, s
     assert (table, [f.rule for f in findings]) == (None, [rule])
     assert says in findings[0].problem
     assert_readable(findings, tmp_path)
+
+
+ROWS = [["time", "value", "name"], ["0", "-0.153", "Zoë"], ["0.04", "", "a, b"], ["0.08", "1e-3", ""]]
+WAYS = {
+    "as it is": ("utf-8", ",", "."),
+    "a byte order mark": ("utf-8-sig", ",", "."),
+    "bars": ("utf-8", "|", "."),
+    "bars, decimal commas": ("utf-8", "|", ","),
+    "Excel, csv in Europe": ("utf-8-sig", ";", ","),
+    "Excel, Unicode text": ("utf-16", "\t", "."),
+    "Excel, Unicode text in Europe": ("utf-16", "\t", ","),
+    "a spreadsheet on another machine": ("utf-16-be", ";", "."),
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_is_saved_it_is_the_same_table(tmp_path, way, end):
+    encoding, delimiter, point = WAYS[way]
+    rows = [
+        [cell if i == 0 or k == 2 else cell.replace(".", point) for k, cell in enumerate(r)] for i, r in enumerate(ROWS)
+    ]
+    lines = [delimiter.join(f'"{cell}"' if delimiter in cell else cell for cell in row) for row in rows]
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + end.join([*lines, ""])
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    findings: list = []
+    table = read_table(tmp_path / "t.csv", tmp_path, findings)
+    assert findings == []
+    assert table.columns == ("time", "value", "name")
+    np.testing.assert_array_equal(table.numbers("time", findings, "n"), [0, 0.04, 0.08])
+    np.testing.assert_array_equal(table.numbers("value", findings, "n"), [-0.153, np.nan, 1e-3])
+    assert list(table.cells["name"]) == ["Zoë", "a, b", ""]
+    assert list(table.lines) == [2, 3, 4]
+
+
+def test_bytes_that_only_begin_like_utf_16_are_no_table(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81" * 40)
+    findings: list = []
+    assert read_table(tmp_path / "t.csv", tmp_path, findings) is None
+    assert [(f.rule, f.remedy) for f in findings] == [("table-encoding", "save it as text with encoding UTF-8")]
+
+
+def test_a_file_that_begins_with_values_takes_names_where_it_may(tmp_path):
+    table, findings = read(tmp_path, "t.csv", "\n0.1,0.2\n0.3,0.4\n", numeric=True, unnamed=("valence", "arousal"))
+    assert [(f.rule, f.severity) for f in findings] == [("table-header", "warning")]
+    assert table.columns == ("valence", "arousal")
+    np.testing.assert_array_equal(table.cells["arousal"], [0.2, 0.4])
+    assert list(table.lines) == [2, 3]
+    table, findings = read(tmp_path, "t.csv", "0.1,0.2,0.3\n", unnamed=("valence", "arousal"))
+    assert (table, [f.rule for f in findings]) == (None, ["table-header", "table-row"])

@@ -189,6 +189,19 @@ def test_what_would_crash_a_parser_is_refused(tmp_path, name, text):
     assert (finding.severity, finding.rule) == ("error", "transcript-readable")
 
 
+@pytest.mark.parametrize("name", ["whisper.json", "excel.csv", "bars.csv"])
+def test_what_other_programs_save_as_text(tmp_path, name):
+    """A terminal of Windows that redirects JSON, a spreadsheet that saves Unicode text, and cells apart by bars."""
+    if name.endswith(".json"):
+        text = json.dumps({"words": [{"word": w.text, "start": w.start, "end": w.end} for w in WORDS]})
+    else:
+        part = "|" if "bars" in name else "\t"
+        rows = [["Word", "Start", "End"], *([w.text, f"{w.start}", f"{w.end}".replace(".", ",")] for w in WORDS)]
+        text = "\r\n".join(part.join(row) for row in rows)
+    (tmp_path / name).write_text(text, encoding="utf-8" if "bars" in name else "utf-16", newline="")
+    assert read_transcript(tmp_path / name) == WORDS
+
+
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "t.json").write_bytes(b"\xff\xfe\x00\x9f")
     with pytest.raises(DataError, match="cannot be read as text"):

@@ -159,6 +159,9 @@ def test_the_sample_file_decides_lines_and_order(tmp_path):
     back = read_abaw(tmp_path / "out" / JOINT_FILE)
     np.testing.assert_array_equal(back["b"][1], values[[2, 0]] / 2)
     np.testing.assert_array_equal(back["a"][1], values[[1, 3]])
+    sample.write_text(sample.read_text().replace(",", "\t"), encoding="utf-16")  # as a spreadsheet saves it
+    write_abaw(tmp_path / "out2", given_tracks, sample)
+    assert (tmp_path / "out2" / JOINT_FILE).read_text().splitlines() == text
     with pytest.raises(UserError, match="1 of 2 clips have no prediction, such as 'b'"):
         write_abaw(tmp_path / "out", given_tracks[:1], sample)
     sample.write_text(f"{ABAW_HEADER}\na/00099.jpg,-5,-5\n")

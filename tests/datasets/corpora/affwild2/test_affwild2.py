@@ -188,6 +188,18 @@ def test_missing_header_is_taken_as_frame_one_and_said(root):
     np.testing.assert_array_equal(load(root)[0].labels, expected)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "part", "point"),
+    [("utf-16", "\t", ","), ("utf-16", "\t", "."), ("utf-8-sig", ";", ","), ("utf-8", "|", ".")],
+)
+def test_labels_that_went_through_a_spreadsheet_are_the_same(root, encoding, part, point):
+    expected = load(root)[0].labels
+    text = label_file(root).read_text().replace(",", part).replace(".", point)
+    label_file(root).write_text(text, encoding=encoding)
+    assert validate(root) == []
+    np.testing.assert_array_equal(load(root)[0].labels, expected)
+
+
 def test_two_people_of_one_video_share_it_and_its_sound(tmp_path):
     clips = {"duo_left": "Train_Set", "solo": "Train_Set", "other": "Validation_Set"}
     root = write_corpus(tmp_path / "data", clips=clips, frames=20)

@@ -133,7 +133,7 @@ DAMAGE = {
     "empty manifest": (lambda r: (r / M).write_text(""), M, "table-empty"),
     "header only": (lambda r: (r / M).write_text("clip,partition\n"), M, "table-empty"),
     "not text": (lambda r: (r / M).write_bytes(b"clip\xff\xfe,partition\n"), M, "table-encoding"),
-    "UTF-16": (lambda r: (r / M).write_text((r / M).read_text(), encoding="utf-16"), M, "table-encoding"),
+    "Latin-1": (lambda r: (r / M).write_bytes((r / M).read_bytes() + b"\xfc"), M, "table-encoding"),
     "quote never closed": (change(M, "a2,ann", '"a2,ann'), M, "table-readable"),
     "cell missing": (change(M, "a2,ann,", "a2,"), M, "table-row"),
     "cell too many": (change(M, "a2,ann,", "a2,ann,x,"), M, "table-row"),

@@ -322,8 +322,35 @@ def test_participants_need_to_be_told_apart(root):
         "train_3": "train",
         "train_4": "train",
     }
+    (root / "partitions.csv").write_text("Recording\tPartition\nP16\ttrain\nP41\tdev\n", encoding="utf-16")
+    assert inspect(root)["errors"] == []
     (root / "partitions.csv").write_text("recording,partition\nP16,trian\nP41,dev\n")
     assert [f.file for f in inspect(root)["errors"]] == ["partitions.csv"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "part", "header", "unit"),
+    [
+        ("utf-16", "\t", "Instance_name,frameTime,GoldStandard", 1),
+        ("utf-8", "|", "Time (ms),GoldStandard", 1000),
+        ("utf-8-sig", ";", "timestamp,GoldStandard,confidence", 1),
+    ],
+)
+def test_ratings_under_the_names_of_other_tools_are_the_same(root, encoding, part, header, unit):
+    expected = inspect(root)["clips"]["train_1"].labels
+    for path in (root / "ratings_gold_standard").rglob("train_1.arff"):
+        path.unlink()
+    for path in (root / "ratings_gold_standard").rglob("train_1.csv"):
+        rows = [line.split(";") for line in path.read_text().splitlines()[1:]]
+        cells = {"Instance_name": "train_1", "confidence": "1"}
+        lines = [header.split(",")]
+        for time, value in rows:
+            place = f"{float(time) * unit:g}"
+            lines.append([cells.get(name, value if name == "GoldStandard" else place) for name in lines[0]])
+        path.write_text("\n".join(part.join(line) for line in lines), encoding=encoding)
+    seen = inspect(root)
+    assert seen["errors"] == []
+    np.testing.assert_allclose(seen["clips"]["train_1"].labels, expected, atol=1e-3)
 
 
 DAMAGE = {
