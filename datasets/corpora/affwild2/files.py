@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossfold.datasets.corpora.discovery import VIDEOS, MediaListing, composed, existing, take_one, walk
 from crossfold.datasets.corpora.findings import Finding, Report, relative
-from crossfold.platform.core.yaml_files import decode_text
+from crossfold.datasets.media.delimited_text import NotCells, read_text
 
 _PARTITIONS = {"train_set": "train", "training_set": "train", "validation_set": "validation", "val_set": "validation"}
 TEST = "test"
@@ -61,9 +61,10 @@ def list_files(root: Path) -> Listing:
 def _names_in(path: Path) -> list[str]:
     """Clips of a list, one a line, each once."""
     try:
-        lines = [line.strip() for line in decode_text(path.read_bytes()).splitlines()]
-    except UnicodeDecodeError:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        text = read_text(path)
+    except NotCells:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    lines = (line.strip() for line in text.splitlines())
     return list(dict.fromkeys(line.removesuffix(".mp4") for line in lines if line))
 
 
