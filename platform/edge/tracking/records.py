@@ -46,6 +46,8 @@ class Run:
     """Of a finished cell its curve is read instead."""
     record: CellRecord | None = None
     """Of a finished cell, whose files are artifacts."""
+    dataset: tuple[str, str] | None = None
+    """Of a cell: its corpus, and the hash of the feature store that it trains on."""
     parent: "Run | None" = None
     """The launch of a cell."""
     began: int | None = None
@@ -64,6 +66,8 @@ class LiveCell:
     """Of the last attempt; the failure log may lack it, as when the disk is full."""
     changed: bool = True
     """Whether it was not written since."""
+    began: int | None = None
+    """When its first attempt in this process began, in milliseconds since 1970."""
 
 
 class Records:
@@ -112,10 +116,11 @@ class Records:
         launch = self._index.of(cell_id, at)
         tags = cell_tags(cell) | environment_tags(record)
         tags |= failure_tags(self.workspace.failures_of(cell_id), finished=True)
+        ended, seconds = milliseconds(at), float(record.env.get("seconds") or record.env.get("train_seconds") or 0)
         return Run(
             cell_id, launch.sweep if launch else "", cell.label, "FINISHED", tags, cell_params(cell),
-            final_metrics(record), record=record, parent=self._parent(launch), ended=milliseconds(at),
-            fresh=self._is_fresh(cell_id),
+            final_metrics(record), record=record, dataset=(cell.corpus, cell.store), parent=self._parent(launch),
+            began=ended and ended - round(1000 * seconds), ended=ended, fresh=self._is_fresh(cell_id),
         )  # fmt: skip
 
     def _unfinished(self, cell_id: str, live: LiveCell | None) -> Run:
@@ -130,8 +135,8 @@ class Records:
         launch = self._index.of(cell_id, at) if at or not last else last
         return Run(
             cell_id, live.note.sweep, cell.label, status, cell_tags(cell) | tags, cell_params(cell),
-            epochs=live.note.epochs, parent=self._parent(launch), ended=milliseconds(at),
-            fresh=self._is_fresh(cell_id),
+            epochs=live.note.epochs, dataset=(cell.corpus, cell.store), parent=self._parent(launch),
+            began=live.began, ended=milliseconds(at), fresh=self._is_fresh(cell_id),
         )  # fmt: skip
 
     def _is_fresh(self, cell_id: str) -> bool:
@@ -149,12 +154,13 @@ def cell_tags(cell: Cell) -> dict[str, str]:
 
 
 def cell_params(cell: Cell) -> dict[str, str]:
-    """Every parameter of the system by name, every field of the recipe as `recipe.<dotted name>`.
+    """The axes that MLflow's charts compare, each parameter of the system, each field of the recipe as `recipe.<name>`.
 
     Fields outside the cell's identity, such as the stress suite, are left out: MLflow never lets a parameter change,
     and the same cell may be evaluated in another way later.
     """
     flat = dict(_flatten("", cell.params)) | dict(_flatten("recipe.", cell.recipe.identity()))
+    flat |= {name: str(getattr(cell, name)) for name in ("system", "corpus", "fold", "target", "seed")}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import EpochReport, Failure
-from crossfold.platform.edge.tracking.records import LiveCell, Records
+from crossfold.platform.edge.tracking.records import LiveCell, Records, milliseconds
 from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.workspace import launches
 from crossfold.platform.workspace.launches import Launch, Unfinished
@@ -64,7 +64,7 @@ class MlflowTracker:
 
     def started(self, cell: Cell, attempt: int) -> None:
         """The cell runs; its run appears with the next flush."""
-        self._events.put((cell, "running"))
+        self._events.put((cell, "running", None, (), milliseconds(utc_now())))
 
     def epoch(self, cell: Cell, report: EpochReport) -> None:
         """An epoch of the cell has ended."""
@@ -127,7 +127,9 @@ class MlflowTracker:
             if not live.changed and live.state != "running":
                 del self._cells[cell_id]
 
-    def _take(self, cell: Cell, state: Any, failure: Failure | None = None, epochs: Any = ()) -> None:
+    def _take(
+        self, cell: Cell, state: Any, failure: Failure | None = None, epochs: Any = (), began: int | None = None
+    ) -> None:
         """Takes in one event."""
         known = self._cells.get(cell.cell_id)
         before = known.note if known else launches.unfinished_cell(self._workspace, cell.cell_id)
@@ -136,7 +138,8 @@ class MlflowTracker:
             # Of a finished cell the workspace has the curve, so an outage of MLflow does not fill the memory.
             note = replace(note, epochs={**(before.epochs if before else {}), **dict(epochs)})
             self._asked[cell.cell_id] = None
-        self._cells[cell.cell_id] = LiveCell(note, state, failure)
+        began = known.began if known and known.began else began
+        self._cells[cell.cell_id] = LiveCell(note, state, failure, began=began)
 
     def _save_notes(self, changed: Mapping[str, LiveCell]) -> None:
         """Keeps in the workspace what else only MLflow would know: who ran what, and epochs of unfinished cells."""

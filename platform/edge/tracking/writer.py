@@ -6,6 +6,7 @@ neither a restart nor a retry makes a second one. Everything here may raise; `tr
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import sqlite3
@@ -38,6 +39,13 @@ PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 """MLflow takes 100 parameters, 100 tags and 1,000 values of any kind in one call, and so many characters a value."""
 
 PARENT = "mlflow.parentRunId"
+KIND = "mlflow.experimentKind"
+EXPERIMENT_TAGS = {
+    # MLflow's pages for training, with metrics and charts, and not those for traces of language models.
+    KIND: "custom_model_development",
+    "mlflow.note.content": "A sweep of Crossfold. Each parent run is one launch of it, and each child run is one cell: "
+    "one system, fold, target and seed. Tables with intervals and verdicts: `crossfold report`.",
+}
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -198,14 +206,24 @@ class RunWriter:
     def _create(self, run: Run) -> tuple[str, Run]:
         # A rebuilt run lies in the experiment in which the first one lay, whichever store that was in.
         sweep = self._experiment_of.get(run.key) or run.experiment
-        found = _restore(self._client, self._client.get_experiment_by_name(sweep))
-        remote = self.uri.startswith(("http://", "https://", "databricks"))
-        place = None if remote else self._artifacts
-        experiment = found.experiment_id if found else self._client.create_experiment(sweep, place)
         tags = {**run.tags, "sweep": sweep, "workspace": self._identity}
-        run_id: str = self._client.create_run(experiment, run.began, tags, run.name).info.run_id
+        tags |= {"mlflow.source.name": "crossfold", "mlflow.source.type": "LOCAL"}
+        run_id: str = self._client.create_run(self._experiment(sweep), run.began, tags, run.name).info.run_id
+        if run.dataset:
+            self._client.log_inputs(run_id, [_dataset(*run.dataset)])
         self._remember(run, run_id, sweep)
         return run_id, replace(run, tags=tags, params={}, final={}, epochs={})
+
+    def _experiment(self, sweep: str) -> str:
+        """The experiment of a sweep, which is made where there is none; one of an earlier version gets its kind."""
+        found = _restore(self._client, self._client.get_experiment_by_name(sweep))
+        if found is None:
+            remote = self.uri.startswith(("http://", "https://", "databricks"))
+            made: str = self._client.create_experiment(sweep, None if remote else self._artifacts, EXPERIMENT_TAGS)
+            return made
+        for key, value in EXPERIMENT_TAGS.items() if KIND not in found.tags else ():
+            self._client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
 
     def _remember(self, run: Run, run_id: str, sweep: str) -> None:
         if "cell_id" in run.tags and self._ids.get(run.key) != run_id:
@@ -248,6 +266,16 @@ class RunWriter:
             with temporary_folder(self.workspace.root, "deployed-model") as folder:
                 write_model(record, FeatureStore(store), folder)
                 self._client.log_artifacts(run_id, str(folder), MODEL)
+
+
+def _dataset(corpus: str, store: str) -> Any:
+    """The feature store of a cell as an input of its run. MLflow takes up to 36 characters of a hash."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"corpus": corpus, "store": store})
+    return DatasetInput(
+        Dataset(corpus, store[:36], "crossfold feature store", source), [InputTag("mlflow.data.context", "training")]
+    )
 
 
 def _restore(client: Any, experiment: Any) -> Any:

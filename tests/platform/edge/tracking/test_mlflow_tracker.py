@@ -97,6 +97,7 @@ def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
             "parent": names[run.data.tags["mlflow.parentRunId"]],
             "tags": tags,
             "params": run.data.params,
+            "datasets": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs],
             "metrics": run.data.metrics,
             "history": {
                 key: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
@@ -137,7 +138,11 @@ def test_a_launch_is_logged_completely(workspace):
         assert logged["tags"][axis] == value
     assert logged["tags"]["target"] == "valence+arousal"
     assert logged["params"]["iterations"] == "3"
+    # What the chart of parallel coordinates takes.
+    axes = {"system": "rjca", "corpus": "puppets", "fold": "1", "target": "valence+arousal", "seed": "3"}
+    assert axes.items() <= logged["params"].items()
     assert logged["params"]["gate.temperature"] == "0.1"
+    assert logged["datasets"] == [("puppets", "abc")]
     assert logged["params"]["recipe.optimizer.lr"] == "0.001"
     assert len(logged["params"]["note"]) == 6000
     assert logged["metrics"]["ccc_valence"] == 0.5
@@ -146,6 +151,32 @@ def test_a_launch_is_logged_completely(workspace):
     assert set(logged["artifacts"]) == {
         "best.safetensors", "cell.json", "curve.parquet", "env.json", "predictions.npz", "result.json",
     }  # fmt: skip
+
+
+def test_a_run_takes_the_time_of_its_cell_also_when_it_is_written_after_its_end(workspace):
+    """A cell that is shorter than a flush has its run made when it has ended."""
+    from mlflow import MlflowClient
+
+    cells = [rjca_cell(seed) for seed in range(2)]
+    run_live(workspace, MlflowTracker(workspace, flush_seconds=60), cells)
+    uri = workspace.paths.mlflow_uri
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
+    assert [run.info.end_time - run.info.start_time for run in runs] == [1500, 1500]
+
+
+def test_an_experiment_opens_as_training_and_says_what_it_holds(workspace):
+    """Also one that an earlier version made."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=workspace.paths.mlflow_uri)
+    client.create_experiment("old", workspace.paths.mlflow_artifacts.as_uri())
+    for seed, sweep in enumerate(("new", "old")):
+        run_live(workspace, MlflowTracker(workspace), [rjca_cell(seed)], sweep)
+        tags = client.get_experiment_by_name(sweep).tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+        assert "crossfold report" in tags["mlflow.note.content"]
 
 
 def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
