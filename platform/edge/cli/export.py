@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
 
-FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor")
+FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor", "tensorboard")
 
 
 def export(
@@ -32,14 +32,14 @@ def export(
         ),
     ],
     out_: Annotated[
-        Path, typer.Option("--out", help="abaw, backbone, predictor: a folder; csv, parquet: a file or a folder.")
+        Path, typer.Option("--out", help="csv, parquet: a file or a folder; else a folder.")
     ],
     format_: Annotated[
         str,
         typer.Option(
             "--format",
             help="abaw: files of the VA track; csv, parquet: a table of predictions; backbone: trained weights; "
-            "predictor: all that `crossfold predict` needs on another machine.",
+            "predictor: all that `crossfold predict` needs on another machine; tensorboard: learning curves.",
         ),
     ] = "abaw",
     system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
@@ -90,6 +90,15 @@ def export(
         records = [record for record in records if record.cell.fold in kept]
     if format_ == "backbone":
         _export_backbones(records, out_, as_json)
+        return
+    if format_ == "tensorboard":
+        from crossfold.platform.edge.tracking.tensorboard import write_tensorboard
+
+        write_tensorboard(records, out_)
+        if as_json:
+            emit({"folder": str(out_), "cells": len(records)}, True)
+        else:
+            say(f"{out_}: {len(records)} cells", f"next: tensorboard --logdir {out_}")
         return
     members = [_predictions(record, prepared.store, part, post) for record in records]
     if format_ == "abaw":
