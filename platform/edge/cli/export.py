@@ -31,9 +31,7 @@ def export(
             "digits.",
         ),
     ],
-    out_: Annotated[
-        Path, typer.Option("--out", help="csv, parquet: a file or a folder; else a folder.")
-    ],
+    out_: Annotated[Path, typer.Option("--out", help="csv, parquet: a file or a folder; else a folder.")],
     format_: Annotated[
         str,
         typer.Option(
