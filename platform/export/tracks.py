@@ -24,6 +24,20 @@ class Track:
     """Frames that had no prediction and hold another's."""
 
 
+def predictions_of_part(record: CellRecord, store: FeatureStore, part: str, *, post: bool) -> Predictions:
+    """What a cell predicted for the clips it reports, or predicts now for those of the corpus's test part.
+
+    part: `reported` or `test`; post: after the post-processing, of reported clips only. Raises `UserError` else.
+    """
+    if part == "reported":
+        return post_processed(record, store) if post else record.predictions
+    if part != "test" or post:
+        raise UserError(f"--part {part}{' --post' * post}", "give reported or test; --post goes with reported")
+    from crossfold.platform.export.test_set import clips_of_test_part, predict_clips  # imports torch
+
+    return predict_clips(record, store, clips_of_test_part(store))
+
+
 def post_processed(record: CellRecord, store: FeatureStore) -> Predictions:
     """The predictions of a cell after the chain that is stored with it, as fitted on its training clips or fixed.
 

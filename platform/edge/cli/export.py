@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.workspace.cell_record import CellRecord
-    from crossfold.platform.workspace.predictions import Predictions
     from crossfold.platform.workspace.workspace import Workspace
 
 
@@ -69,7 +68,7 @@ def export(
     from crossfold.platform.evaluation.ensembles import scores_of_means
     from crossfold.platform.export.abaw import ABAW_TARGETS, JOINT_FILE, write_abaw
     from crossfold.platform.export.predictions_table import tidy, write_table
-    from crossfold.platform.export.tracks import join
+    from crossfold.platform.export.tracks import join, predictions_of_part
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     if format_ not in FORMATS:
@@ -98,7 +97,7 @@ def export(
         else:
             say(f"{out_}: {len(records)} cells", f"next: tensorboard --logdir {out_}")
         return
-    members = [_predictions(record, prepared.store, part, post) for record in records]
+    members = [predictions_of_part(record, prepared.store, part, post=post) for record in records]
     if format_ == "abaw":
         path = out_ / JOINT_FILE
         written = write_abaw(out_, join(members, ABAW_TARGETS), sample)
@@ -154,18 +153,6 @@ def _export_backbones(records: Sequence["CellRecord"], folder: Path, as_json: bo
     for path in paths:
         say(f"{path}: of {records[0].cell.label}")
     say(f"next: crossfold prepare CORPUS --root DIR --weights {folder}")
-
-
-def _predictions(record: "CellRecord", store: "FeatureStore", part: str, post: bool) -> "Predictions":
-    from crossfold.platform.export.tracks import post_processed
-
-    if part == "reported":
-        return post_processed(record, store) if post else record.predictions
-    if part != "test" or post:
-        raise UserError(f"--part {part}{' --post' * post}", "give reported or test; --post goes with reported")
-    from crossfold.platform.export.test_set import clips_of_test_part, predict_clips
-
-    return predict_clips(record, store, clips_of_test_part(store))
 
 
 def _chosen(
