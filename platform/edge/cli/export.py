@@ -12,7 +12,6 @@ from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, say
 
 if TYPE_CHECKING:
-    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import Cell
     from crossfold.platform.workspace.cell_record import CellRecord
     from crossfold.platform.workspace.workspace import Workspace
