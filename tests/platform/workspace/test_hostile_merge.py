@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 
 from crossfold.platform.core.files import write_json
 from crossfold.platform.core.outcome import Silent
+from crossfold.platform.edge.cli.app import main
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.merge import merge
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.prepared import prepare_cells, read_sweep
 from tests.support.factories import sweep_label
 
 SECRET = "a secret of this user"
@@ -308,6 +311,47 @@ def test_garbage_among_failures_and_scores_is_listed_and_the_report_is_written(t
     assert (merged.failures, merged.rescored) == (0, 0)
     assert [line for line in merged.damaged if place.name in line]
     assert not (ours.root / folder / place.name).exists()
+
+
+@pytest.fixture(scope="module")
+def submitted(tmp_path_factory, synthetic_store):
+    """A workspace with the finished cells of a sweep, as `crossfold run` leaves it, and the file of the sweep."""
+    root = tmp_path_factory.mktemp("submitted")
+    space, sweep = Workspace(root / "theirs"), root / "tiny.yaml"
+    shutil.copytree(synthetic_store.path, space.paths.stores / synthetic_store.path.name)
+    asked = {"name": "tiny", "corpus": "synthetic", "recipe": "demo", "set": {"epochs": 1}, "systems": ["concat"]}
+    sweep.write_text(json.dumps(asked | {"seeds": [0]}))
+    for cell in prepare_cells(read_sweep(str(sweep), None), space).plan.cells:
+        assert attempt_cell(cell, space, reporter=Silent()).status == "done"
+    return space, sweep
+
+
+@pytest.mark.parametrize("clip", ["", "{outside}", "../../outside", ".hidden"])
+def test_merged_cells_are_exported_and_never_outside(submitted, tmp_path, capsys, clip):
+    """The whole way by its commands; clip: what a careful attacker names the first clip of the predictions."""
+    space, sweep = Workspace(shutil.copytree(submitted[0].root, tmp_path / "theirs")), submitted[1]
+    for folder in space.paths.cells.iterdir() if clip else ():
+        with np.load(folder / "predictions.npz") as data:
+            names = [clip.format(outside=tmp_path / "outside"), *data["clips"].tolist()[1:]]
+        packed(folder, clips=np.array(names))
+    mine = Workspace(tmp_path / "mine")
+    out = tmp_path / "out"
+    for command in (
+        ["merge", space.root, "--workspace", mine.root],
+        ["export", sweep, "--format", "abaw", "--out", out, "--workspace", mine.root],
+        ["export", sweep, "--format", "abaw", "--out", tmp_path / "direct", "--workspace", space.root],
+    ):
+        with suppress(SystemExit):  # refused
+            main([str(argument) for argument in command])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    if clip:
+        assert "cannot name a file" in said.err
+        assert {path.name for path in tmp_path.iterdir()} == {"theirs", "mine"}
+    else:
+        assert "2 cells joined" in said.out
+        assert (out / "predictions.txt").read_bytes() == (tmp_path / "direct" / "predictions.txt").read_bytes()
+        assert len(list((out / "clips").iterdir())) == len((out / "predictions.txt").read_text().splitlines()) // 90
 
 
 def test_an_export_never_leaves_its_folder(theirs, tmp_path):
