@@ -177,6 +177,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "reports/results",
     ),
     "platform/edge/cli": (ANYTHING,),
+    "reports/register": ("platform/core",),
     "reports/stats": ("platform/core",),
     "reports/results": ("reports/stats", "platform/core", "platform/workspace"),
     "reports/tables": ("reports/results", "reports/stats", "platform/core", "sweeps"),

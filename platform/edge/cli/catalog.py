@@ -16,7 +16,10 @@ DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 
 def explain(
     system: Annotated[
-        str | None, typer.Argument(help="A system, such as hgrjca or ca+dca.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A system, such as hgrjca or ca+dca; or a code of the register, such as B7.", show_default=False
+        ),
     ] = None,
     width: Annotated[
         list[str] | None, typer.Option(help="modality=width, such as audio=64.", show_default=False)
@@ -46,7 +49,15 @@ def explain(
     as_json: options.Json = False,
     plugin: options.Plugin = None,
 ) -> None:
-    """Show what a system computes; with --recipe, how its training runs and where every value comes from."""
+    """Show what a system computes, or what a code such as B7 stands for; with --recipe, how its training runs and where
+    every value comes from."""
+    from crossfold.reports.register import CODE, find_entry
+
+    if system is not None and CODE.fullmatch(system):
+        entry = find_entry(system)
+        emit(entry.model_dump(), True) if as_json else say(*entry.lines())
+        return
+
     from crossfold.fusion_models.catalogue import find_system
     from crossfold.platform.edge.terminal.recipe_rows import recipe_facts
     from crossfold.platform.edge.terminal.system_rows import system_facts
