@@ -11,6 +11,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album, open_album
 from crossfold.reports.page import describe, draw
+from crossfold.reports.page.first_page import FirstPage, first_page
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.stats.formatting import listing
@@ -41,6 +42,10 @@ class Block:
     """How it was run, as term and description."""
     notices: Sequence[str]
     leaderboard: Table | None
+    first: FirstPage | None = None
+    """What a reader sees first; None without a leaderboard."""
+    note: str = ""
+    """Where the numbers of all figures come from: store, recipe, protocol, selection, folds, seeds and versions."""
     standing: Sequence[Figure] = ()
     """Figures that belong to the leaderboard: ranks, wins, cost."""
     figures: Sequence[Figure] = ()
@@ -103,6 +108,7 @@ def make_page(
             # A report of chosen tables shows the settings of these tables only.
             continue
         store, notices = _open_store(workspace, setting)  # a report without it lacks clips only
+        board = boards.get(setting.key)
         block = Block(
             number=number,
             setting=setting,
@@ -110,7 +116,9 @@ def make_page(
             summary=describe.summary_of(results, setting, store),
             facts=describe.facts_of(results, setting, store),
             notices=[*notices, *describe.weights_notices(results, setting)],
-            leaderboard=boards.get(setting.key),
+            leaderboard=board,
+            first=first_page(results, setting, board, store) if board else None,
+            note=describe.figure_note(results, setting),
         )
         if figures and len(blocks) < MOST_DRAWN:
             album = open_album(workspace, store, media) if store else Album()
@@ -129,7 +137,7 @@ def make_page(
 
 def _draw(block: Block, results: Results, store: FeatureStore | None, printed: Sequence[float]) -> Block:
     """The block with its figures, under ids that are unique on the page."""
-    setting, note = block.setting, describe.figure_note(results, block.setting)
+    setting, note = block.setting, block.note
     clips = draw.draw_clips(results, setting, store, block.album, CLIPS if block.number == 1 else 1) if store else []
 
     def placed(figures: Sequence[Figure]) -> list[Figure]:

@@ -1,6 +1,7 @@
 """The words of the page about a setting: its name, what was measured, and how it was run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
 from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.stats.formatting import facts_text, listing
+from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
+from crossfold.reports.tables.claims_formats import TITLE, labels, origins
 from crossfold.reports.tables.measure import origin, versions_of
 
 _SELECTION = {
@@ -111,6 +114,22 @@ def page_notices(results: Results) -> list[str]:
     if results.superseded:
         notices.append(f"{results.superseded} cells of earlier revisions of a system are left out.")
     return notices
+
+
+def claims_of(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
+    """What the part of the claims shows; None without any."""
+    if not verdicts:
+        return None
+    return {
+        "title": TITLE,
+        "gist": "what they say of their systems, tested on these runs",
+        "labels": labels(verdicts),
+        "count": count_words(verdicts),
+        "grid": claims_grid(verdicts),
+        "comparisons": comparisons_grid(verdicts),
+        "method": METHOD,
+        "origins": origins(verdicts, dated=False),
+    }
 
 
 def _videos(store: FeatureStore) -> int:

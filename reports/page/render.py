@@ -1,47 +1,36 @@
 """The report as one HTML file that needs nothing else: no network and no other file."""
 
-import json
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.figures.attention import DIVERGING_MAP, SEQUENTIAL_MAP
 from crossfold.reports.figures.clip_media import COLUMNS
 from crossfold.reports.page.compose import Block, Page
-from crossfold.reports.page.drilldown import drill_data, group_anchors, group_keys
+from crossfold.reports.page.data import page_data
+from crossfold.reports.page.describe import claims_of
+from crossfold.reports.page.drilldown import group_anchors, group_keys
+from crossfold.reports.page.heads import explained
 from crossfold.reports.results.comparable import comparable_variants
 from crossfold.reports.results.model import Results
 from crossfold.reports.results.systems import system_kind
 from crossfold.reports.stats.formatting import DASH
-from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
-from crossfold.reports.tables.claims_formats import TITLE, labels, origins
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.formats import numeric
 from crossfold.reports.tables.grid import Grid, GridCell, further_grids, label_cell, main_grid
 from crossfold.reports.tables.notes import caption
-from crossfold.reports.tables.published import MEAN
+from crossfold.reports.tables.published import MEAN, table_spec
 
 TEMPLATES = Path(__file__).parent / "templates"
+PLOTLY = TEMPLATES / "plotly-cartesian.min.js.gz"
+"""The published bundle of plotly.js with the charts that figures use: a third of the whole library."""
+SCRIPTS = ("report.js", "tables.js", "cells.js", "charts.js", "end.js")
+"""The parts of the page's script, in order."""
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
-
-
-def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A chart in the form of the page: a row of a map starts with the number of empty cells that are left out."""
-    data = []
-    for trace in spec["data"]:
-        if trace.get("meta") in (DIVERGING_MAP, SEQUENTIAL_MAP):
-            rows = []
-            for row in trace["z"]:
-                full = [at for at, value in enumerate(row) if value is not None] or [0]
-                rows.append([full[0], *row[full[0] : full[-1] + 1]])  # only windows on the diagonal have numbers
-            trace = {**trace, "z": rows}
-        data.append(trace)
-    return {**spec, "data": data}
 
 
 class _Row(NamedTuple):
@@ -81,23 +70,32 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         overview=_overview(page.blocks),
         kinds=KINDS,
         columns=COLUMNS,
-        sections=[(table, main_grid(table), further_grids(table)) for table in page.tables if not _folded(table, page)],
+        papers=_papers([table for table in page.tables if not _folded(table, page)]),
+        papers_settings=[table.setting for table in page.tables if not _folded(table, page)],
         folded=[(table, main_grid(table)) for table in page.tables if _folded(table, page)],
-        claims=_claims(page.verdicts),
+        claims=claims_of(page.verdicts),
         groups={block.number: _groups(results, block, anchors) for block in page.blocks},
-        drill=drill_data(results, list(shown.values()), workspace),
+        data=page_data(page, results, list(shown.values()), workspace),
         failures=results.failures,
         caption=caption,
         anchor_of=lambda table, link: _anchor(anchors, table, *link),
         numeric=numeric,
         sort_key=_sort_key,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        js=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()) if page.figures else "",
-        script_json=script_json,
-        packed=packed,
+        js=Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
+        plotly=base64.b64encode(PLOTLY.read_bytes()).decode() if page.figures else "",
+        explained=explained,
         live=live,
     )
+
+
+def _papers(tables: Sequence[Table]) -> list[tuple[str, list[tuple[str, Table, Grid, list[tuple[str, Grid]]]]]]:
+    """Papers, each with its tables: number, table, its grid and those below it."""
+    found: dict[str, list[tuple[str, Table, Grid, list[tuple[str, Grid]]]]] = {}
+    for table in tables:
+        spec = table_spec(table.id)
+        found.setdefault(spec.paper, []).append((spec.number, table, main_grid(table), further_grids(table)))
+    return list(found.items())
 
 
 def _anchor(anchors: Mapping[tuple[str, str, str], str], table: Table, variant: str, target: str, setting: str) -> str:
@@ -140,28 +138,6 @@ def _overview(blocks: Sequence[Block]) -> Grid | None:
                 cells.append(GridCell(entry.text, sort=entry.mean, kind="measured", strong=entry.mean == most))
         rows.append(tuple(cells))
     return Grid((), ("System", *(block.name for block, _ in boards)), tuple(rows))
-
-
-def _claims(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
-    if not verdicts:
-        return None
-    return {
-        "title": TITLE,
-        "labels": labels(verdicts),
-        "count": count_words(verdicts),
-        "grid": claims_grid(verdicts),
-        "comparisons": comparisons_grid(verdicts),
-        "method": METHOD,
-        "origins": origins(verdicts, dated=False),
-    }
-
-
-def script_json(value: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element or begin a comment."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":  # JSON reads the escapes as the characters; HTML does not
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _groups(results: Results, block: Block, anchors: Mapping[tuple[str, str, str], str]) -> Sequence[_CellGroup]:

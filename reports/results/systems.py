@@ -1,7 +1,8 @@
 """What each system is called and how it is drawn, in one place, for tables and figures alike.
 
-The hue shows the family, the line shows the gate: dashed without, solid with DCA; baselines without attention are
-dotted. The hues differ under the common kinds of colour blindness and stand out on white and on near-black.
+The hue and the shape of the mark show the family, the line shows the gate: dashed without, solid with DCA; baselines
+without attention are dotted. Marks are open without a gate and filled with one. The hues differ under the common kinds
+of colour blindness and stand out on white and on near-black.
 """
 
 import zlib
@@ -35,7 +36,30 @@ _ORDER = list(_BASES)
 _BASELINES = _ORDER[:6]
 _UNATTENDED = _ORDER[:3]
 _SPARE = ("#5b8c5a", "#b0654f", "#5f7fbf", "#a0699c", "#8a8a3c", "#4c9a9a")
+_SYMBOLS = (
+    "circle", "square", "diamond", "cross", "x", "hexagon", "triangle-up", "triangle-right", "triangle-down", "star",
+    "pentagon", "hourglass", "bowtie",
+)  # fmt: skip
+_SPARE_SYMBOL = "triangle-left"
 _STROKES = {"solid": "none", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
+_OUTLINES = {
+    "circle": "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
+    "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
+    "diamond": "M0-6L6 0L0 6L-6 0Z",
+    "cross": "M-2-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2Z",
+    "x": "M-5-2.6L-2.6-5L0-2.4L2.6-5L5-2.6L2.4 0L5 2.6L2.6 5L0 2.4L-2.6 5L-5 2.6L-2.4 0Z",
+    "hexagon": "M0-5.6L4.9-2.8V2.8L0 5.6L-4.9 2.8V-2.8Z",
+    "triangle-up": "M0-5.5L5.5 4H-5.5Z",
+    "triangle-right": "M5.5 0L-4 5.5V-5.5Z",
+    "triangle-down": "M0 5.5L-5.5-4H5.5Z",
+    "triangle-left": "M-5.5 0L4-5.5V5.5Z",
+    "star": "M0-6L1.5-2L5.7-1.9L2.4.8L3.5 4.9L0 2.5L-3.5 4.9L-2.4.8L-5.7-1.9L-1.5-2Z",
+    "pentagon": "M0-5.7L5.4-1.8L3.4 4.6H-3.4L-5.4-1.8Z",
+    "hourglass": "M-4.5-5H4.5L-4.5 5H4.5Z",
+    "bowtie": "M-5-4.5V4.5L5-4.5V4.5Z",
+}
+MARKS = {name + end: outline for name, outline in _OUTLINES.items() for end in ("", "-open")}
+"""The symbols as SVG paths around the origin, as wide as a letter; the page fills those that are not open."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,8 @@ class Style:
     colour: str
     dash: str
     """A plotly dash name."""
+    symbol: str = "circle"
+    """A plotly symbol: its shape shows the family, `-open` that there is no gate."""
 
     @property
     def stroke(self) -> str:
@@ -77,7 +103,9 @@ def system_style(system: str, nth: int = 0) -> Style:
     spare = _SPARE[zlib.crc32(base.encode()) % len(_SPARE)]
     _, colour = _BASES.get(base, ("", spare))
     first = "dot" if base in _UNATTENDED else "solid" if gate else "dash"
-    return Style(colour, (first, "dashdot", "longdash", "longdashdot")[min(nth, 3)])
+    shape = _SYMBOLS[_ORDER.index(base)] if base in _BASES else _SPARE_SYMBOL
+    symbol = shape if system_kind(system) == "gated" else f"{shape}-open"
+    return Style(colour, (first, "dashdot", "longdash", "longdashdot")[min(nth, 3)], symbol)
 
 
 def system_family(system: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:

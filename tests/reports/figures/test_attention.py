@@ -7,7 +7,7 @@ from crossfold.fusion_models.blocks.attention_maps import KINDS
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.attention import WORDS
 from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
-from crossfold.reports.page.render import packed
+from crossfold.reports.page.data import packed
 from crossfold.reports.results.load import load_results
 from tests.support import lab
 

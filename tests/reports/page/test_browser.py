@@ -39,6 +39,12 @@ def url(finished, tmp_path_factory):
     return path.as_uri()
 
 
+def read(page):
+    """Waits until the page has unpacked its data, and opens every part of it."""
+    page.locator("html[data-ready]").wait_for()
+    page.eval_on_selector_all("details.part, details.one", "all => all.forEach(each => { each.open = true; })")
+
+
 @pytest.fixture(scope="module")
 def open_page(browser):
     """Opens a page and, at the end, checks that it asked for nothing and complained about nothing."""
@@ -52,6 +58,7 @@ def open_page(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
         page.goto(url)
+        read(page)
         opened.append((url, page, requests, complaints))
         return page
 
@@ -89,7 +96,7 @@ def draw_all(page):
 def test_figures_are_drawn_when_they_come_near(page):
     drawn = "document.querySelectorAll('.plot .main-svg').length"
     plots = page.locator(".plot").count()
-    assert plots == page.locator("script[data-plot]").count() > 20
+    assert plots > 20
     page.locator("#figures").scroll_into_view_if_needed()
     before = page.evaluate(drawn)
     # Of three clips one is shown.
@@ -232,7 +239,10 @@ def test_settings_and_clips_are_switched(open_page, workspace):
     assert "Gates of CA + DCA" in shown.inner_text()
     page.goto(page.url.split("#")[0] + "#leaderboard-2")
     page.reload()
+    page.locator("html[data-ready]").wait_for()
     assert page.locator("#leaderboard-2").is_visible()
+    assert page.locator("#leaderboard-2 table").first.locator("tbody tr").first.is_visible()
+    assert not page.locator("#clips").is_visible()
 
 
 def pictures_of(page, maps, than=()):
@@ -306,6 +316,7 @@ def test_a_served_page_loads_again_as_the_reader_left_it(browser, workspace):
     try:
         page = browser.new_context(viewport={"width": 1000, "height": 600}).new_page()
         page.goto(server.url)
+        read(page)
         page.locator("[data-tools=leaderboard]").get_by_label("Search").fill("only")
         page.locator("details.cells > summary").first.click()
         page.wait_for_timeout(300)
@@ -335,8 +346,9 @@ def test_a_panel_shows_its_family_before_all_others(page):
     assert strokes.count("rgb(59, 130, 196)") == 3
 
 
-def test_the_first_key_skips_to_the_results(page):
-    page.reload()
+def test_the_first_key_skips_to_the_results(page, url):
+    page.goto(url)
+    page.locator("html[data-ready]").wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
@@ -360,6 +372,40 @@ def test_a_phone_scrolls_tables_and_not_the_page(open_page, url):
         }).length"""
     )
     assert overlaps == 0
+
+
+def test_the_first_page_is_one_sheet_and_two_screens_of_a_phone(browser, finished, url, tmp_path):
+    page = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+    page.goto(url)
+    page.locator("html[data-ready]").wait_for()
+    end = page.evaluate("document.querySelector('#answer').getBoundingClientRect().bottom")
+    assert end <= 2 * 844
+    assert page.locator("details.part[open]").count() == 0
+    assert page.evaluate("typeof window.Plotly") == "undefined"
+    sheets = page.pdf(path=tmp_path / "first.pdf", format="A4", prefer_css_page_size=True).count(b"/Type /Page\n")
+    assert sheets == 1
+    page.eval_on_selector_all("details.part", "all => all.forEach(each => { each.open = true; })")
+    draw_all(page)
+    whole = page.pdf(path=tmp_path / "whole.pdf", format="A4", prefer_css_page_size=True).count(b"/Type /Page\n")
+    assert whole >= 1 + page.locator("details.part").count()
+    page.context.close()
+
+
+def test_the_contents_follow_the_reader_and_heads_explain_themselves(page, url):
+    page.goto(url)
+    page.locator("html[data-ready]").wait_for()
+    here = page.locator("#contents a[aria-current]")
+    assert here.inner_text() == "Answer"
+    page.get_by_role("navigation").get_by_role("link", name="Clips").click()
+    page.wait_for_timeout(100)
+    assert page.locator("#part-clips").get_attribute("open") is not None
+    assert here.inner_text() in ("Clips", "Runs")
+    page.locator(".forest thead [data-help]").nth(4).focus()
+    tip = page.get_by_role("tooltip")
+    assert "corrected for every pair" in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    read(page)
 
 
 def test_hostile_names_do_nothing(open_page, workspace):
