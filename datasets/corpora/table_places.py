@@ -119,6 +119,9 @@ def find_places(
     placing = {role for role in by_role if role != "index"}
     if placing or len(by_role.get("index", ())) > 1:
         left_out += by_role.pop("index", [])
+    elif not placing and any(_holds_times(table, column) for column in by_role.get("index", ())):
+        # pandas writes an index of durations without a name.
+        by_role["time"], placing = by_role.pop("index"), {"time"}
     if placing == {"duration"}:  # of something else
         kept += by_role.pop("duration")
         placing = set()
@@ -136,6 +139,15 @@ def find_places(
         names = [*left_out, *([columns["frame"]] if placing == {"time", "frame"} else [])]
         said.append(f"left out: {', '.join(names)}")
     return replace(places, said=tuple(said), sure=_success(table, by_role)), kept
+
+
+def _holds_times(table: Table, column: str) -> bool:
+    """Whether a column holds durations, clock times or dates, whatever its name is."""
+    cells = table.cells[column]
+    if isinstance(cells, np.ndarray):
+        return column in table.seconds
+    first = next((cell for cell in cells if cell.lower() not in MISSING), "")
+    return bool(_CLOCK.fullmatch(first) or _DATE.match(first))
 
 
 def _success(table: Table, by_role: dict[Role, list[str]]) -> np.ndarray | None:

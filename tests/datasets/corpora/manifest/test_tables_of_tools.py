@@ -79,6 +79,8 @@ LABELS = {
     "clock times": csv(by("t", [f"00:00:{s:06.3f}" for s in SECONDS])),
     "durations in parquet": parquet(by("time", CLOCK)),
     "index of durations": parquet(ALL.set_index(pd.Index(CLOCK, name="time"))),
+    "index of durations without a name": parquet(ALL.set_index(CLOCK)),
+    "index of durations without a name in csv": csv(ALL.set_index(CLOCK), index=True),
     "index of frames, shuffled": parquet(ALL.set_index(pd.Index(FRAME, name="frame")).iloc[SHUFFLED]),
     "index without a name, shuffled": parquet(ALL.iloc[SHUFFLED]),
     "index without a name in csv": csv(ALL.iloc[SHUFFLED], index=True),
