@@ -12,7 +12,7 @@ RUN python -m pip install --no-cache-dir 'uv>=0.9'
 WORKDIR /opt/crossfold
 COPY . .
 RUN sed -n '/^[a-z]/s/ \\$//p' requirements.lock > /tmp/versions.txt \
- && uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" --constraint /tmp/versions.txt '.[media,text,s3,gs]' \
+ && uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" --constraint /tmp/versions.txt '.[train,media,text,s3,gs]' \
  && crossfold --version
 
 # The workspace is ./.crossfold of the folder that is mounted at /work. Any user may run this, also one without an account inside.

@@ -25,7 +25,7 @@ TORCH ?= cpu
 venv-light: .uv/bin/uv  ## a quarter of the size: torch for CPUs, and nothing that only developers need
 	sed -n '/^[a-z]/s/ \\$$//p' requirements.lock > .uv/versions.txt
 	test -x $(BIN)/python || .uv/bin/uv venv --quiet --python $(PYTHON) .venv
-	.uv/bin/uv pip install --python $(BIN)/python --torch-backend $(TORCH) --constraint .uv/versions.txt --compile-bytecode --editable '.[media]'
+	.uv/bin/uv pip install --python $(BIN)/python --torch-backend $(TORCH) --constraint .uv/versions.txt --compile-bytecode --editable '.[train,media]'
 	touch .venv/.installed
 
 docs: venv  ## the documentation as a site in site/; every link and every example's form is checked

@@ -162,6 +162,8 @@ def _ending_of(error: Exception) -> tuple[UserError, int] | None:
     if isinstance(error, RemoteUnavailable):
         remedy = "nothing is lost, and the same command continues"
         return UserError(f"the workspace cannot be reached: {error}", remedy), 1
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_library(error)
     if isinstance(error, OSError):
         from crossfold.platform.core.files import FULL
         from crossfold.platform.workspace.disk_space import disk_full_error
@@ -177,6 +179,21 @@ def _ending_of(error: Exception) -> tuple[UserError, int] | None:
         remedy = "what finished is kept, and the same command continues; `crossfold --debug` shows where Ray failed"
         return UserError(f"Ray failed: {str(error).strip().partition(chr(10))[0] or type(error).__name__}", remedy), 1
     return None
+
+
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchaudio", "torchvision", "sklearn", "threadpoolctl"), "predict"),
+    **dict.fromkeys(("ray", "optuna", "mlflow", "grpc", "tensorboardX"), "train"),
+}
+"""Libraries that reading results does without, and the extra that brings them."""
+
+
+def _missing_library(error: ModuleNotFoundError) -> tuple[UserError, int] | None:
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return None
+    remedy = f"pip install 'crossfold[{EXTRAS[name]}]'" + (", or [train] to train, too" * (EXTRAS[name] == "predict"))
+    return UserError(f"this command needs {name}, which is not installed", remedy), 2
 
 
 def _raised_in_ray(error: Exception) -> bool:
