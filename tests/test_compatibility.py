@@ -95,8 +95,10 @@ def test_the_store_of_then_has_the_hash_that_its_files_have_today(lab):
     verify_store(path)
 
 
-def test_the_same_corpus_becomes_the_same_store(lab, crossfold):
+def test_the_same_corpus_becomes_the_same_store_with_folds_numbered_as_in_the_papers(lab, crossfold):
     """But for statistics of normalisation, of which processors differ in the last bit."""
+    from crossfold.datasets.store.feature_store import FeatureStore
+
     assert crossfold("corpus", "synthetic", lab / "data", "--clips", 6, "--frames", 60)[0] == 0
     code, _, error = crossfold("prepare", "synthetic", "--root", lab / "data", "-w", lab / "new")
     assert code == 0, error
@@ -104,6 +106,14 @@ def test_the_same_corpus_becomes_the_same_store(lab, crossfold):
     manifests = [json.loads((store / "manifest.json").read_text()) for store in (old, new)]
     for manifest in manifests:
         manifest.pop("content_hash")
+    # Fold k reported chunk k then; both say which way they count, and their hashes differ.
+    assert (FeatureStore(old).fold_rule, FeatureStore(new).fold_rule) == ("grouped_upwards", "grouped")
+    assert manifests[1].pop("fold_rule") == "grouped"
+    official, *upwards = manifests[0].pop("folds")
+    assert manifests[1].pop("folds") == [
+        official,
+        *({**f, "index": len(upwards) + 1 - f["index"]} for f in upwards[::-1]),
+    ]
     statistics = [pd.json_normalize(manifest.pop("normalisation")).T for manifest in manifests]
     assert manifests[0] == manifests[1]
     assert statistics[0].index.equals(statistics[1].index)

@@ -1,18 +1,36 @@
-"""Official splits and folds, grouped so that no video and no subject stands on both sides."""
+"""Official splits and folds, by one of two named rules, and the files of folds that others can train on.
+
+`grouped`: no video and no subject stands on both sides of a fold. `as_released`: the cuts of the papers' code, which
+knows neither. Under both, fold k reports the trials at the place where fold k of the papers has them (E13).
+"""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from crossfold.datasets.corpora.clips import ClipInfo
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 OUTER_FOLDS = 6
-"""Fold 0 is the official split; folds 1-5 roll over five chunks of the training videos (E13)."""
+"""Fold 0 is the official split; fold k of 1-5 reports chunk 6-k of the training clips (E13)."""
+
+GROUPED, AS_RELEASED = "grouped", "as_released"
+EARLIER, GIVEN = "grouped_upwards", "given"
+"""Folds of stores made before chunks were numbered as in the papers (fold k reports chunk k), and folds that a corpus
+or a file lists itself."""
+
+FOLD_RULES = {
+    GROUPED: "whole videos and subjects on one side, numbered as in the papers",
+    AS_RELEASED: "the cuts of the papers' released code, which may put a video or a subject on both sides",
+    EARLIER: "whole videos and subjects on one side, numbered the other way round than in the papers: fold k of folds "
+    "1-5 reports what fold 6-k of `grouped` reports",
+    GIVEN: "listed by the corpus or by a file of folds",
+}
+"""The rules by which folds are made, each in words."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +42,25 @@ class Fold:
     validation: tuple[str, ...]
 
 
-def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS) -> tuple[Fold, ...]:
+class FoldTable(NamedTuple):
+    """Folds, and the rule that they follow."""
+
+    folds: tuple[Fold, ...]
+    rule: str
+    """A key of `FOLD_RULES`."""
+
+
+def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS, rule: str = GROUPED) -> tuple[Fold, ...]:
     """Folds 0..count-1 of a corpus with an official train/validation split.
 
-    Fold k >= 1 reports chunk k of the official training clips, in order of name, and trains on the rest
-    together with the official validation clips. With too few groups there are fewer folds.
-    Raises `DataError` where the official split itself puts a video or subject on both sides.
+    The official training clips, in order of name, are cut into count-1 chunks. Fold k >= 1 reports chunk count-k and
+    trains on the rest together with the official validation clips, as the released code does by rolling a list whose
+    last chunk is the official validation part. With too few clips or groups there are fewer folds.
+    rule: `grouped` or `as_released`; 356 names are cut at 71, 142, 213, 284 and 356 by the latter. Raises `UserError`
+    for another rule, and `DataError` where the official split itself puts a video or subject on both sides.
     """
+    if rule not in (GROUPED, AS_RELEASED, EARLIER):
+        raise UserError(f"fold rule {rule!r}", f"choose {GROUPED} or {AS_RELEASED}")
     train = [clip for clip in clips if clip.partition == "train"]
     validation = [clip for clip in clips if clip.partition == "validation"]
     if not train or not validation:
@@ -39,14 +69,36 @@ def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS) -> tuple[Fol
             "a corpus needs both; check the partition folders",
         )
     folds = [Fold(0, _names(train), _names(validation))]
-    chunks = _chunks(train, min(count - 1, len(_groups(train))))
+    chunks = _released_chunks(train, count - 1) if rule == AS_RELEASED else _chunks(train, count - 1)
     if len(chunks) > 1:
-        for index, chunk in enumerate(chunks, start=1):
-            rest = [clip for clip in (*train, *validation) if clip not in chunk]
+        for index, chunk in enumerate(chunks if rule == EARLIER else reversed(chunks), start=1):
+            reported = {clip.name for clip in chunk}
+            rest = [clip for clip in (*train, *validation) if clip.name not in reported]
             folds.append(Fold(index, _names(rest), _names(chunk)))
-    for fold in folds:
+    for fold in folds[:1] if rule == AS_RELEASED else folds:
         check_leakage(clips, fold)
     return tuple(folds)
+
+
+def choose_folds(clips: Sequence[ClipInfo], own: Sequence[Fold] | None, rule: str | None) -> FoldTable:
+    """The folds of a corpus: those that it lists itself, else by the rule that is asked for, else `grouped`.
+
+    Raises `UserError` where a rule is asked for and the corpus lists folds.
+    """
+    if own and rule is not None:
+        raise UserError(f"fold rule {rule} for a corpus that lists its own folds", "leave the rule out")
+    return FoldTable(tuple(own), GIVEN) if own else FoldTable(make_folds(clips, rule=rule or GROUPED), rule or GROUPED)
+
+
+def recognise_folds(clips: Sequence[ClipInfo], folds: Sequence[Fold]) -> str:
+    """The rule of folds that were stored without one: `grouped`, `grouped_upwards`, or `given`."""
+    for rule in (GROUPED, EARLIER):
+        try:
+            if tuple(folds) == make_folds(clips, rule=rule):
+                return rule
+        except DataError:  # the corpus has no official split
+            break
+    return GIVEN
 
 
 def inner_fold(clips: Sequence[ClipInfo], outer: Fold, index: int, of: int) -> Fold:
@@ -93,28 +145,30 @@ def check_leakage(clips: Sequence[ClipInfo], fold: Fold) -> None:
                 )
 
 
-def fold_file(corpus: str, folds: Sequence[Fold], left_out: Sequence[str] = ()) -> str:
+def fold_file(corpus: str, table: FoldTable, left_out: Sequence[str] = ()) -> str:
     """Folds as a file that others can train on exactly the same with: JSON, clip names in order, and their SHA-256.
 
     left_out: clips of the corpus that are in no fold on purpose, such as those of a test part.
     """
-    content = {"folds": [asdict(fold) for fold in folds], "left_out": sorted(left_out)}
+    content = {"rule": table.rule, "folds": [asdict(fold) for fold in table.folds], "left_out": sorted(left_out)}
     return json.dumps({"corpus": corpus, "sha256": _digest(content), **content}, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
-    """The folds of a file for a corpus of these clips, checked for leaks. A file of one's own needs no SHA-256.
+def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> FoldTable:
+    """The folds of a file for a corpus of these clips, checked for leaks. A file of one's own needs no SHA-256 or rule.
 
-    Raises `UserError` where the file was changed after it was written, names a clip that the corpus lacks, or leaves
-    one out without saying so; `DataError` where a video or subject is on both sides.
+    Raises `UserError` where the file was changed after it was written, names a clip that the corpus lacks, leaves one
+    out without saying so, or has other folds than its rule makes; `DataError` where a video or subject is on both
+    sides and the rule is not `as_released`.
     """
     again = f"`crossfold folds CORPUS --out {path.name}` writes one"
     try:
         data: dict[str, Any] = parse_json(read_json_text(path))
-        content = {"folds": data["folds"], "left_out": data["left_out"]}
+        content = {key: data[key] for key in ("rule", "folds", "left_out") if key != "rule" or key in data}
         folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
         left_out = [str(name) for name in data["left_out"]]
         digest = str(data.get("sha256", _digest(content)))  # a file written by hand needs none
+        rule = str(data.get("rule", GIVEN))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         reason = " ".join(repr(error).split())[:120]
         raise UserError(f"{path} is not a file of folds ({reason})", again) from None
@@ -132,14 +186,21 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> tuple[Fold, ...]:
     if missing := sorted(known - named):
         problem = f"{path}: {len(missing)} clips of the corpus are in no fold, such as {missing[0]!r}"
         raise UserError(problem, "add them to a fold, or to `left_out`")
+    if rule not in FOLD_RULES:
+        raise UserError(f"{path}: fold rule {rule!r}", f"write one of {', '.join(FOLD_RULES)}, or leave it out")
+    if rule != GIVEN and folds != make_folds(clips, rule=rule):
+        raise UserError(
+            f"{path}: its folds are not those of its rule {rule!r}", f"write the rule {GIVEN!r}, or: {again}"
+        )
     for fold in folds:
         if not fold.train or not fold.validation or set(fold.train) & set(fold.validation):
             problem = (
                 f"{path}: fold {fold.index} has {len(fold.train)} training and {len(fold.validation)} validation clips"
             )
             raise UserError(problem, "both sides need clips, and none may be on both")
-        check_leakage(clips, fold)
-    return folds
+        if rule != AS_RELEASED:
+            check_leakage(clips, fold)
+    return FoldTable(folds, recognise_folds(clips, folds) if rule == GIVEN else rule)
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -173,3 +234,11 @@ def _chunks(clips: Sequence[ClipInfo], count: int) -> list[list[ClipInfo]]:
         chunks.append([by_name[name] for group in groups[start : start + size] for name in group])
         start += size
     return chunks
+
+
+def _released_chunks(clips: Sequence[ClipInfo], count: int) -> list[list[ClipInfo]]:
+    """`count` chunks of equally many clips in order of name; the last one also takes what is left over."""
+    ordered = sorted(clips, key=lambda clip: clip.name)
+    count = min(count, len(ordered))
+    size = len(ordered) // count
+    return [ordered[size * i : size * (i + 1) if i < count - 1 else None] for i in range(count)]

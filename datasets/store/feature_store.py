@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
-from crossfold.datasets.corpora.partitions import Fold, make_folds
+from crossfold.datasets.corpora.partitions import AS_RELEASED, GROUPED, Fold, make_folds, recognise_folds
 from crossfold.datasets.store.array_file import ArrayFile
 from crossfold.datasets.store.fitted_arrays import FITTED, add_fitted, read_fitted
 from crossfold.datasets.store.input_kinds import standardised
@@ -81,6 +81,11 @@ class FeatureStore:
         return tuple(
             Fold(fold["index"], tuple(fold["train"]), tuple(fold["validation"])) for fold in self.manifest["folds"]
         )
+
+    @cached_property
+    def fold_rule(self) -> str:
+        """The rule of the folds, a key of `FOLD_RULES`. Stores of earlier versions say none, and are recognised."""
+        return str(self.manifest.get("fold_rule") or recognise_folds(self.clips, self.folds))
 
     def fold(self, index: int) -> Fold:
         """One fold; a wrong number answers with those there are."""
@@ -181,6 +186,8 @@ class StoreSpec:
     """How the features were made (encoder, front end, versions); stored, and part of the hash."""
     folds: Sequence[Fold] | None = None
     """Else those of `make_folds`."""
+    fold_rule: str = GROUPED
+    """The rule that the folds follow."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """The modalities that are raw input for a trainable backbone, with their kind (`input_kinds`)."""
     fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -194,7 +201,7 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
     arrays: called once per clip, in order, so that memory does not grow with the corpus.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
-    folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips)
+    folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips, rule=spec.fold_rule)
     scales = [target if isinstance(target, Target) else Target(target) for target in spec.targets]
     # The final name is the content hash, which is known only when all is written.
     with temporary_folder(stores, spec.corpus) as draft:
@@ -212,6 +219,9 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
         # Plain ranges are not stored, so that the hashes of stores made before there were others stay as they are.
         if ranges := {t.name: {"low": t.low, "high": t.high, "unit": t.unit} for t in scales if t != Target(t.name)}:
             manifest["ranges"] = ranges
+        # Neither is the rule of folds that were listed, or that are the official split alone.
+        if len(folds) > 1 and spec.fold_rule in (GROUPED, AS_RELEASED):
+            manifest["fold_rule"] = spec.fold_rule
         manifest["normalisation"] = _normalisation(draft, manifest, spec.clips, folds)
         manifest["content_hash"] = _content_hash(draft, manifest)
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

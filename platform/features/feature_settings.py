@@ -32,6 +32,8 @@ class Preparation:
     """A file of folds to use instead of those that follow from the corpus (`partitions.read_fold_file`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the corpus's reader, such as a shift of the labels (`Corpus.options`)."""
+    fold_rule: str | None = None
+    """`grouped` or `as_released`; None: the folds that the corpus lists, else `grouped`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo, MediaClip
 from crossfold.datasets.corpora.findings import Finding, refuse_errors
-from crossfold.datasets.corpora.partitions import Fold, make_folds, read_fold_file
+from crossfold.datasets.corpora.partitions import AS_RELEASED, EARLIER, Fold, FoldTable, choose_folds, read_fold_file
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
-from crossfold.datasets.store.feature_store import FORMAT, StoreSpec, write_store
+from crossfold.datasets.store.feature_store import FORMAT, FeatureStore, StoreSpec, write_store
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import remove_drafts, remove_folder, write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
@@ -69,7 +69,7 @@ def prepare(
     settings = FeatureSettings.of(asked, workspace)
     key = _key(entry.sources(root), root, settings, asked)
     memo = workspace.paths.stores / ".prepared" / f"{corpus}-{key}.json"
-    if (done := _remembered(memo)) is not None:
+    if (done := _remembered(memo, asked)) is not None:
         # A run that was killed after its last step has left what it read.
         prune(workspace.paths.stores, corpus, settings.digest)
         return done
@@ -84,8 +84,7 @@ def prepare(
     # Before any clip is read, which takes hours.
     settings.check(inspection, root)
     clips = [clip.info for clip in inspection.clips]
-    if asked.folds is not None:
-        inspection = replace(inspection, folds=read_fold_file(asked.folds, clips))
+    folds = _folds(inspection, asked)
     progress("check", 1, 1)
     scratch = workspace.paths.stores / f".preparing-{corpus}-{settings.digest}-{key}"
     if (owner := acquire(scratch)) is not None:
@@ -95,9 +94,11 @@ def prepare(
         workers = open_workers([root, scratch, *settings.files()], settings.device)
     else:
         workers = LocalWorkers(processes or (1 if settings.device == "cuda" else _worthwhile(clips, settings)))
-    job = _Job(workspace.paths.stores, entry, inspection, root, scratch, settings, workers, asked.plugins, progress)
+    job = _Job(
+        workspace.paths.stores, entry, inspection, folds, root, scratch, settings, workers, asked.plugins, progress
+    )
     store = job.build()
-    write_json(memo, {"store": store.name, "root": str(root)})
+    write_json(memo, {"store": store.name, "root": str(root), "fold_rule": folds.rule})
     # After the memo: a run that is killed in between finds its store.
     remove_folder(scratch)
     prune(workspace.paths.stores, corpus, settings.digest)
@@ -111,6 +112,7 @@ class _Job:
     stores: Path
     entry: Corpus
     inspection: Inspection
+    table: FoldTable
     root: Path
     scratch: Path
     settings: FeatureSettings
@@ -121,7 +123,7 @@ class _Job:
     def build(self) -> Path:
         """Reads, fits, encodes, writes."""
         infos = [clip.info for clip in self.inspection.clips]
-        folds = self.inspection.folds or make_folds(infos)
+        folds = self.table.folds
         media = [clip for clip in self.inspection.clips if isinstance(clip, MediaClip)]
         read = {clip.info.name: clip.read for clip in self.inspection.clips if isinstance(clip, FeatureClip)}
         fitted: dict[str, np.ndarray] = {}
@@ -153,6 +155,7 @@ class _Job:
                     origin=(self.settings.origin_of(media) if media else {"features": "as given"})
                     | dict(self.inspection.origin),
                     folds=folds,
+                    fold_rule=self.table.rule,
                     inputs={m: e.reads for m, e in self.settings.extractors.items() if e.raw} if media else {},
                     fitted=fitted,
                 ),
@@ -232,6 +235,8 @@ def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Pr
         digest.update(json.dumps(dict(asked.options), sort_keys=True, default=str).encode())
     if asked.folds is not None and asked.folds.is_file():
         digest.update(asked.folds.read_bytes())
+    if asked.fold_rule == AS_RELEASED:
+        digest.update(AS_RELEASED.encode())
     for path in files:
         # Not the content: videos of a corpus take an hour to read.
         stat = path.stat()
@@ -239,12 +244,28 @@ def _key(files: Sequence[Path], root: Path, settings: FeatureSettings, asked: Pr
     return digest.hexdigest()[:16]
 
 
-def _remembered(memo: Path) -> Path | None:
-    """The store that the last run on the same files wrote, if it is still there and holds its fitted encoders."""
+def _folds(inspection: Inspection, asked: Preparation) -> FoldTable:
+    """The folds to train on: those of a file, those that the corpus lists, or those of a rule."""
+    clips = [clip.info for clip in inspection.clips]
+    if asked.folds is None:
+        return choose_folds(clips, inspection.folds, asked.fold_rule)
+    if asked.fold_rule is not None:
+        raise UserError(f"fold rule {asked.fold_rule} and the folds of {asked.folds}", "give one of them")
+    return read_fold_file(asked.folds, clips)
+
+
+def _remembered(memo: Path, asked: Preparation) -> Path | None:
+    """The store that the last run on the same files wrote, if it is still there and holds its fitted encoders.
+
+    None for the store of an earlier version whose folds are numbered otherwise than today's.
+    """
     try:
-        store = memo.parent.parent / str(json.loads(memo.read_text())["store"])
+        known = json.loads(memo.read_text())
+        store = memo.parent.parent / str(known["store"])
         manifest = json.loads((store / "manifest.json").read_text())
     except (OSError, ValueError, KeyError):
+        return None
+    if not {"fold_rule"} & {*known, *manifest} and asked.folds is None and FeatureStore(store).fold_rule == EARLIER:
         return None
     return None if lacks_fitted(manifest) else store
 

@@ -23,18 +23,20 @@ def prepare(
     visual: str | None = "light",
     text: str | None = None,
     workspace: str | Path | None = None,
+    fold_rule: str | None = None,
     **options: Any,
 ) -> Path:
     """Builds the feature store of a corpus and returns its folder; at once where it is there already.
 
     root: folder of the corpus, in its own layout. Without one, `synthetic` and `puppets` are made in the workspace.
     audio, visual, text: extractors as `crossfold list extractors` shows them, None for no such modality.
+    fold_rule: `grouped` (default) or `as_released`, the cuts of the papers' code.
     options: settings of the corpus's reader, such as `label_shift=2.4` of `recola`.
     Raises `UserError` for what cannot be read, before any work.
     """
     space = Workspace.locate(workspace)
     folder = Path(root) if root is not None else _made(corpus, space)
-    asked = Preparation(FeaturePlan(audio=audio, visual=visual, text=text), options=options)
+    asked = Preparation(FeaturePlan(audio=audio, visual=visual, text=text), options=options, fold_rule=fold_rule)
     with Progress(transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -26,6 +26,14 @@ CorpusSetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="option=value of the corpus, such as label_shift=2.4 of recola.", show_default=False),
 ]
+FoldRule = Annotated[
+    str | None,
+    typer.Option(
+        "--fold-rule",
+        help="grouped: whole videos and subjects on one side. as_released: the cuts of the papers' code.",
+        show_default="the corpus's own, else grouped",
+    ),
+]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it appears complete or not at all.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Another seed makes other clips.")]
 
@@ -144,6 +152,7 @@ def prepare(
         Path | None,
         typer.Option(help="A file of folds to use (`crossfold folds`).", show_default="the corpus's own"),
     ] = None,
+    fold_rule: FoldRule = None,
     set_: CorpusSetOption = None,
     plugin: options.Plugin = None,
 ) -> None:
@@ -158,17 +167,19 @@ def prepare(
     found = "find" if faces else "given"
     plan = FeaturePlan(audio=audio_, visual=visual_, text=text_, faces=found, random_weights=random_weights)
     space = options.open_workspace(workspace)
-    asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, options.key_values(set_, "--set"))
+    asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, options.key_values(set_, "--set"), fold_rule)
     store = build_store(space, corpus, root, asked, address=address, processes=processes)
     say(f"store: {store}", *_notes(store))
 
 
 def _notes(path: Path) -> Iterator[str]:
     """What a reader of results should know of how a store was made."""
+    from crossfold.datasets.corpora.partitions import FOLD_RULES
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.features.prepare import RANDOM
 
     store = FeatureStore(path)
+    yield f"folds: {len(store.folds)}, {store.fold_rule}: {FOLD_RULES[store.fold_rule]}"
     if "faces" in store.manifest["origin"].get("visual", {}):
         share = float(store.present("visual").mean())
         yield f"note: clips without crops had their faces cut out of the video; {share:.0%} of frames show one"
@@ -209,12 +220,20 @@ def folds(
     store: Annotated[str | None, typer.Option(help="Hash of the store, where there are several.")] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,
     check: Annotated[Path | None, typer.Option(help="A file of folds to check against the corpus.")] = None,
+    rule: FoldRule = None,
     workspace: options.Workspace = None,
     plugin: options.Plugin = None,
 ) -> None:
     """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
     from crossfold.datasets.corpora.findings import refuse_errors
-    from crossfold.datasets.corpora.partitions import fold_file, make_folds, read_fold_file
+    from crossfold.datasets.corpora.partitions import (
+        AS_RELEASED,
+        FOLD_RULES,
+        FoldTable,
+        choose_folds,
+        fold_file,
+        read_fold_file,
+    )
     from crossfold.datasets.corpora.registry import find_reader
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.files import write_bytes
@@ -224,20 +243,23 @@ def folds(
         inspection = find_reader(corpus, root).inspect(root.resolve(), deep=False)
         refuse_errors(inspection.findings, root)
         name, clips = inspection.corpus, [clip.info for clip in inspection.clips]
-        found = inspection.folds or make_folds(clips)
+        found = choose_folds(clips, inspection.folds, rule)
     else:
         opened = FeatureStore(options.open_workspace(workspace).find_store(corpus, store))
-        name, clips, found = opened.corpus, list(opened.clips), opened.folds
+        name, clips, found = opened.corpus, list(opened.clips), FoldTable(opened.folds, opened.fold_rule)
+        if rule is not None:
+            found = choose_folds(clips, None, rule)
     if check is not None:
         given = read_fold_file(check, clips)
-        same = "the same as" if given == found else "other than"
-        say(f"{check}: {len(given)} folds of {name}, no leak; {same} its own")
+        same = "the same as" if given.folds == found.folds else "other than"
+        leak = "" if given.rule == AS_RELEASED else ", no leak"
+        say(f"{check}: {len(given.folds)} folds of {name} ({given.rule}){leak}; {same} its own")
         return
-    named = {clip for fold in found for clip in (*fold.train, *fold.validation)}
+    named = {clip for fold in found.folds for clip in (*fold.train, *fold.validation)}
     text = fold_file(name, found, [clip.name for clip in clips if clip.name not in named])
     if out_ is None:
         typer.echo(text, nl=False)
         return
     write_bytes(out_, text.encode())
-    say(f"{out_}: {len(found)} folds of {len(clips)} clips")
+    say(f"{out_}: {len(found.folds)} folds of {len(clips)} clips ({found.rule}: {FOLD_RULES[found.rule]})")
     say(f"next: crossfold prepare {corpus} --root DIR --folds {out_}")

@@ -313,7 +313,7 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
     assert "--folds" in says
     run("prepare", "synthetic", "--root", root, "--workspace", space)
     plain = FeatureStore(next((space / "stores").glob("synthetic-*")))
-    assert read_fold_file(file, plain.clips) == plain.folds == make_folds(plain.clips)
+    assert read_fold_file(file, plain.clips) == (plain.folds, "grouped") == (make_folds(plain.clips), plain.fold_rule)
     assert "the same as its own" in run("folds", "synthetic", "--workspace", space, "--check", file)
     assert run("folds", "synthetic", "--workspace", space) == file.read_text()
     run("prepare", "synthetic", "--root", root, "--workspace", space, "--folds", file)
@@ -325,7 +325,7 @@ def test_folds_go_out_and_come_in(capsys, tmp_path):
     problem = refused(capsys, "prepare", "synthetic", "--root", root, "--workspace", space, "--folds", file)
     assert "not those of its sha256" in " ".join(problem.split())
 
-    del data["sha256"]
+    del data["sha256"], data["rule"]
     file.write_text(json.dumps(data | {"folds": [data["folds"][0] | {"train": data["folds"][0]["train"][1:]}]}))
     problem = refused(capsys, "prepare", "synthetic", "--root", root, "--workspace", space, "--folds", file)
     assert "are in no fold" in problem
