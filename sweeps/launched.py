@@ -126,6 +126,7 @@ def _asked(prepared: Prepared) -> dict[str, Any]:
         "name": prepared.sweep.name,
         "corpus": prepared.store.corpus,
         "store": prepared.store.content_hash,
+        "fold_rule": prepared.store.fold_rule,
         "sweep": prepared.sweep.model_copy(update={"store": prepared.store.content_hash}).model_dump(mode="json"),
         "recipe": load_recipe(prepared.sweep.recipe, prepared.sweep.set).model_dump(mode="json"),
         "protocol": PROTOCOL,

@@ -12,25 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossfold.datasets.corpora.clips import ClipInfo
+from crossfold.platform.core.cell import AS_RELEASED, EARLIER_FOLDS, FOLD_RULES, GIVEN_FOLDS, GROUPED
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 OUTER_FOLDS = 6
 """Fold 0 is the official split; fold k of 1-5 reports chunk 6-k of the training clips (E13)."""
-
-GROUPED, AS_RELEASED = "grouped", "as_released"
-EARLIER, GIVEN = "grouped_upwards", "given"
-"""Folds of stores made before chunks were numbered as in the papers (fold k reports chunk k), and folds that a corpus
-or a file lists itself."""
-
-FOLD_RULES = {
-    GROUPED: "whole videos and subjects on one side, numbered as in the papers",
-    AS_RELEASED: "the cuts of the papers' released code, which may put a video or a subject on both sides",
-    EARLIER: "whole videos and subjects on one side, numbered the other way round than in the papers: fold k of folds "
-    "1-5 reports what fold 6-k of `grouped` reports",
-    GIVEN: "listed by the corpus or by a file of folds",
-}
-"""The rules by which folds are made, each in words."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,7 @@ def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS, rule: str = 
     rule: `grouped` or `as_released`; 356 names are cut at 71, 142, 213, 284 and 356 by the latter. Raises `UserError`
     for another rule, and `DataError` where the official split itself puts a video or subject on both sides.
     """
-    if rule not in (GROUPED, AS_RELEASED, EARLIER):
+    if rule not in (GROUPED, AS_RELEASED, EARLIER_FOLDS):
         raise UserError(f"fold rule {rule!r}", f"choose {GROUPED} or {AS_RELEASED}")
     train = [clip for clip in clips if clip.partition == "train"]
     validation = [clip for clip in clips if clip.partition == "validation"]
@@ -71,7 +58,7 @@ def make_folds(clips: Sequence[ClipInfo], count: int = OUTER_FOLDS, rule: str = 
     folds = [Fold(0, _names(train), _names(validation))]
     chunks = _released_chunks(train, count - 1) if rule == AS_RELEASED else _chunks(train, count - 1)
     if len(chunks) > 1:
-        for index, chunk in enumerate(chunks if rule == EARLIER else reversed(chunks), start=1):
+        for index, chunk in enumerate(chunks if rule == EARLIER_FOLDS else reversed(chunks), start=1):
             reported = {clip.name for clip in chunk}
             rest = [clip for clip in (*train, *validation) if clip.name not in reported]
             folds.append(Fold(index, _names(rest), _names(chunk)))
@@ -87,18 +74,22 @@ def choose_folds(clips: Sequence[ClipInfo], own: Sequence[Fold] | None, rule: st
     """
     if own and rule is not None:
         raise UserError(f"fold rule {rule} for a corpus that lists its own folds", "leave the rule out")
-    return FoldTable(tuple(own), GIVEN) if own else FoldTable(make_folds(clips, rule=rule or GROUPED), rule or GROUPED)
+    return (
+        FoldTable(tuple(own), GIVEN_FOLDS)
+        if own
+        else FoldTable(make_folds(clips, rule=rule or GROUPED), rule or GROUPED)
+    )
 
 
 def recognise_folds(clips: Sequence[ClipInfo], folds: Sequence[Fold]) -> str:
     """The rule of folds that were stored without one: `grouped`, `grouped_upwards`, or `given`."""
-    for rule in (GROUPED, EARLIER):
+    for rule in (GROUPED, EARLIER_FOLDS):
         try:
             if tuple(folds) == make_folds(clips, rule=rule):
                 return rule
         except DataError:  # the corpus has no official split
             break
-    return GIVEN
+    return GIVEN_FOLDS
 
 
 def inner_fold(clips: Sequence[ClipInfo], outer: Fold, index: int, of: int) -> Fold:
@@ -168,7 +159,7 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> FoldTable:
         folds = tuple(Fold(int(f["index"]), tuple(f["train"]), tuple(f["validation"])) for f in data["folds"])
         left_out = [str(name) for name in data["left_out"]]
         digest = str(data.get("sha256", _digest(content)))  # a file written by hand needs none
-        rule = str(data.get("rule", GIVEN))
+        rule = str(data.get("rule", GIVEN_FOLDS))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         reason = " ".join(repr(error).split())[:120]
         raise UserError(f"{path} is not a file of folds ({reason})", again) from None
@@ -188,9 +179,9 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> FoldTable:
         raise UserError(problem, "add them to a fold, or to `left_out`")
     if rule not in FOLD_RULES:
         raise UserError(f"{path}: fold rule {rule!r}", f"write one of {', '.join(FOLD_RULES)}, or leave it out")
-    if rule != GIVEN and folds != make_folds(clips, rule=rule):
+    if rule != GIVEN_FOLDS and folds != make_folds(clips, rule=rule):
         raise UserError(
-            f"{path}: its folds are not those of its rule {rule!r}", f"write the rule {GIVEN!r}, or: {again}"
+            f"{path}: its folds are not those of its rule {rule!r}", f"write the rule {GIVEN_FOLDS!r}, or: {again}"
         )
     for fold in folds:
         if not fold.train or not fold.validation or set(fold.train) & set(fold.validation):
@@ -200,7 +191,7 @@ def read_fold_file(path: Path, clips: Sequence[ClipInfo]) -> FoldTable:
             raise UserError(problem, "both sides need clips, and none may be on both")
         if rule != AS_RELEASED:
             check_leakage(clips, fold)
-    return FoldTable(folds, recognise_folds(clips, folds) if rule == GIVEN else rule)
+    return FoldTable(folds, recognise_folds(clips, folds) if rule == GIVEN_FOLDS else rule)
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
-from crossfold.datasets.corpora.partitions import AS_RELEASED, GROUPED, Fold, make_folds, recognise_folds
+from crossfold.datasets.corpora.partitions import Fold, make_folds, recognise_folds
 from crossfold.datasets.store.array_file import ArrayFile
 from crossfold.datasets.store.fitted_arrays import FITTED, add_fitted, read_fitted
 from crossfold.datasets.store.input_kinds import standardised
 from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
-from crossfold.platform.core.cell import MODALITIES
+from crossfold.platform.core.cell import AS_RELEASED, GROUPED, MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import path_inside, publish_folder, temporary_folder
 

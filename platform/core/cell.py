@@ -35,6 +35,30 @@ MODALITIES = ("audio", "visual", "text")
 
 TARGETS = ("valence", "arousal")
 
+GROUPED, AS_RELEASED = "grouped", "as_released"
+EARLIER_FOLDS, GIVEN_FOLDS = "grouped_upwards", "given"
+"""Folds of stores made before chunks were numbered as in the papers (fold k reports chunk k), and folds that a corpus
+or a file lists itself."""
+
+FOLD_RULES: Mapping[str, str] = {
+    GROUPED: "whole videos and subjects on one side, numbered as in the papers",
+    AS_RELEASED: "the cuts of the papers' released code, which may put a video or a subject on both sides",
+    EARLIER_FOLDS: "whole videos and subjects on one side, numbered the other way round than in the papers: fold 1 "
+    "reports what the last fold of `grouped` reports",
+    GIVEN_FOLDS: "listed by the corpus or by a file of folds",
+}
+"""The rules by which folds are made, each in words."""
+
+
+def folds_advice(corpus: str, store: str) -> str:
+    """What a user should know and may do about a store with `EARLIER_FOLDS`."""
+    return (
+        f"store {corpus}-{store} is of an earlier version and numbers its folds from 1 on the other way round than the "
+        "papers: its fold 1 reports what the last fold reports now. It and its cells stay as they are. To go on with "
+        f"it, run sweeps with --set store={store}; `crossfold prepare {corpus} --root DIR` makes another one, numbered "
+        "as in the papers"
+    )
+
 
 class Inner(FrozenModel):
     """An inner fold, made of the training clips of an outer fold only; what a search may look at."""

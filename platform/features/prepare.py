@@ -20,9 +20,10 @@ from threadpoolctl import threadpool_limits
 
 from crossfold.datasets.corpora.clips import ClipArrays, ClipInfo, MediaClip
 from crossfold.datasets.corpora.findings import Finding, refuse_errors
-from crossfold.datasets.corpora.partitions import AS_RELEASED, EARLIER, Fold, FoldTable, choose_folds, read_fold_file
+from crossfold.datasets.corpora.partitions import Fold, FoldTable, choose_folds, read_fold_file
 from crossfold.datasets.corpora.registry import EMBEDDED, Corpus, FeatureClip, Inspection, find_reader, is_asked
 from crossfold.datasets.store.feature_store import FORMAT, FeatureStore, StoreSpec, write_store
+from crossfold.platform.core.cell import AS_RELEASED, EARLIER_FOLDS
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import remove_drafts, remove_folder, write_json
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
@@ -265,7 +266,11 @@ def _remembered(memo: Path, asked: Preparation) -> Path | None:
         manifest = json.loads((store / "manifest.json").read_text())
     except (OSError, ValueError, KeyError):
         return None
-    if not {"fold_rule"} & {*known, *manifest} and asked.folds is None and FeatureStore(store).fold_rule == EARLIER:
+    if (
+        not {"fold_rule"} & {*known, *manifest}
+        and asked.folds is None
+        and FeatureStore(store).fold_rule == EARLIER_FOLDS
+    ):
         return None
     return None if lacks_fitted(manifest) else store
 

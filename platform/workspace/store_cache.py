@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from crossfold.datasets.store.feature_store import verify_store
+from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.files import whole_folder
 
@@ -39,6 +39,14 @@ def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
         if not (local / "manifest.json").is_file():
             _fetch(f"{(source or str(shared)).rstrip('/')}/{name}", local)
     return local
+
+
+def fold_rule_of(folder: Path) -> str:
+    """The rule of the folds of the store in a folder, a key of `FOLD_RULES`; empty where no readable store is there."""
+    try:
+        return FeatureStore(folder).fold_rule
+    except (DataError, OSError, KeyError):
+        return ""
 
 
 def _fetch(url: str, local: Path) -> None:

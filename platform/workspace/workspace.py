@@ -24,7 +24,7 @@ from crossfold.platform.workspace.predictions import Predictions, write_predicti
 from crossfold.platform.workspace.remote.checkpoint_sync import sync_checkpoint
 from crossfold.platform.workspace.remote.filesystem import is_url
 from crossfold.platform.workspace.remote.store_sync import remote_stores
-from crossfold.platform.workspace.store_cache import node_store
+from crossfold.platform.workspace.store_cache import fold_rule_of, node_store
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.remote.mirror import Mirror
@@ -159,7 +159,7 @@ class Workspace:
                 f"correct its name, or run `crossfold prepare {corpus} --root DIR` first",
             )
         if len(found) > 1:
-            listed = ", ".join("-".join(store) for store in found)
+            listed = ", ".join(f"{'-'.join(s)}{_folds_in_words(self.paths.store(*s))}" for s in found)
             raise UserError(
                 f"corpus {corpus!r} has {len(found)} feature stores in {self}/stores: {listed}",
                 "say which with `store: <hash>` in the sweep, or `--set store=<hash>`",
@@ -292,3 +292,8 @@ class Workspace:
             data = read_document(path, FailureDocument, "delete it; it logs one failed attempt")
             found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
         return sorted(found, key=lambda failure: failure.at)
+
+
+def _folds_in_words(store: Path) -> str:
+    rule = fold_rule_of(store)
+    return f" (folds {rule})" if rule else ""

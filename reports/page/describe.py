@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.cell import PROTOCOL, changes_since
+from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, changes_since, folds_advice
 from crossfold.reports.results.comparable import setting_targets
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
@@ -32,6 +32,7 @@ def setting_names(settings: Sequence[Setting]) -> dict[str, str]:
             ({s.selection for s in alike}, f"selection {setting.selection.replace('_', ' ')}"),
             ({s.joint for s in alike}, "one model for all targets" if setting.joint else "one model per target"),
             ({s.protocol for s in alike} | {PROTOCOL}, f"protocol {setting.protocol}"),
+            ({s.fold_rule for s in alike}, f"folds {setting.fold_rule or 'of an unknown rule'}"),
             ({s.store for s in alike}, f"store {setting.store[:8]}"),
         ):
             if len(values) > 1:
@@ -74,6 +75,7 @@ def facts_of(results: Results, setting: Setting, store: FeatureStore | None) -> 
         ("Selection", _SELECTION.get(setting.selection, setting.selection)),
         ("Post-processing", f"none on leaderboard and figures; tables may show {listing(posts)}" if posts else "none"),
         ("Folds", listing(_numbers(cells, "fold"))),
+        ("Fold rule", setting.folds_words),
         ("Seeds", listing(_numbers(cells, "seed"))),
         ("Cells", ", ".join(states)),
         ("Versions", versions_of(results, done)),
@@ -111,6 +113,7 @@ def page_notices(results: Results) -> list[str]:
         "They are in tables of their own."
         for protocol in sorted({setting.protocol for setting in results.settings.values()} - {PROTOCOL})
     ]
+    notices += fold_notices(results)
     if results.superseded:
         notices.append(f"{results.superseded} cells of earlier revisions of a system are left out.")
     return notices
@@ -130,6 +133,14 @@ def claims_of(verdicts: Sequence[Verdict]) -> Mapping[str, Any] | None:
         "method": METHOD,
         "origins": origins(verdicts, dated=False),
     }
+
+
+def fold_notices(results: Results) -> list[str]:
+    """What a reader should know of stores with folds of an earlier version, where some were used beyond fold 0."""
+    used = results.cells.loc[results.cells["fold"] > 0, "setting"].unique()
+    settings = [setting for key, setting in results.settings.items() if key in used]
+    earlier = {(s.corpus, s.store) for s in settings if s.fold_rule == EARLIER_FOLDS}
+    return [f"Feature {folds_advice(*store)}." for store in sorted(earlier)]
 
 
 def _videos(store: FeatureStore) -> int:

@@ -19,6 +19,7 @@ from crossfold.platform.core.outcome import Failure
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.documents import Rescored, read_document, read_launched
+from crossfold.platform.workspace.store_cache import fold_rule_of
 from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Results, Robustness, Setting, differing_keys, memory_of
 from crossfold.reports.results.systems import DCA, system_label, system_rank
@@ -54,6 +55,8 @@ def load_results(workspace: Workspace) -> Results:
     }
     titles = _titles(records.values())
     robustness = {cell_id: _robustness(found) for cell_id, found in evaluations.items()}
+    rules = _fold_rules(known.values(), workspace, sweeps.values())
+    ruled = {key: replace(each, fold_rule=rules[each.corpus, each.store]) for key, each in known.items()}
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
         runs={
@@ -61,7 +64,7 @@ def load_results(workspace: Workspace) -> Results:
             for cell_id, record in records.items()
             for target in record.cell.targets
         },
-        settings=dict(sorted(known.items(), key=lambda item: (-done[item[0]], -sizes[item[0]], item[0]))),
+        settings=dict(sorted(ruled.items(), key=lambda item: (-done[item[0]], -sizes[item[0]], item[0]))),
         records=records,
         # Failed cells of a search are in no table, and the search reports them itself.
         failures=tuple(each for each in last.values() if each.cell_id in shown or " inner " not in each.label),
@@ -87,6 +90,15 @@ def setting_of(recipe: Recipe, corpus: str, store: str, protocol: int, *, joint:
     """The setting of the cells with this recipe, corpus, store and protocol."""
     recipe_hash = hashlib.sha256(recipe.identity_json.encode()).hexdigest()[:8]
     return Setting(corpus, store, recipe.name, recipe_hash, recipe.selection, protocol, joint)
+
+
+def _fold_rules(
+    settings: Iterable[Setting], workspace: Workspace, sweeps: Iterable[Mapping[str, Any]]
+) -> dict[tuple[str, str], str]:
+    """Corpus and store -> the rule of its folds, by the store itself; where it is elsewhere, by what was launched."""
+    launched = {(sweep["corpus"], sweep["store"]): str(sweep.get("fold_rule", "")) for sweep in sweeps}
+    stores = {(setting.corpus, setting.store) for setting in settings}
+    return {store: fold_rule_of(workspace.paths.store(*store)) or launched.get(store, "") for store in stores}
 
 
 def _rows(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from crossfold.platform.core.cell import FOLD_RULES
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.results.curves import Curves
@@ -45,6 +46,8 @@ class Setting:
     protocol: int
     joint: bool
     """One model with a head per target, instead of one model per target (E1)."""
+    fold_rule: str = field(default="", compare=False)
+    """The rule of the folds of the store, a key of `FOLD_RULES`; empty where it is not known."""
 
     @property
     def key(self) -> str:
@@ -57,6 +60,14 @@ class Setting:
         """Whether the corpus is one that Crossfold makes itself."""
         # Puppets in another layout are `puppets-recola`, `puppets-manifest`.
         return self.corpus.startswith(EMBEDDED)
+
+    @property
+    def folds_words(self) -> str:
+        """The rule of the folds in words, for every place that shows numbers of a setting."""
+        if not self.fold_rule:
+            return "not known: the feature store is not in this workspace"
+        words = FOLD_RULES.get(self.fold_rule)
+        return f"{self.fold_rule} ({words})" if words else self.fold_rule
 
     @property
     def label(self) -> str:

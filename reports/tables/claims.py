@@ -220,7 +220,7 @@ def count_words(verdicts: Sequence[Verdict]) -> str:
     counted = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     elsewhere = [verdict for verdict in verdicts if verdict.done and not verdict.comparable]
     corpora = ", ".join(sorted({verdict.setting.corpus for verdict in elsewhere}))
-    where = f" ({len(elsewhere)} measured on other data or with another recipe than the paper's: {corpora})"
+    where = f" ({len(elsewhere)} measured on other data, folds or recipes than the paper's: {corpora})"
     claims = f"{len(verdicts)} claim{'s' if len(verdicts) > 1 else ''} of the papers"
     return f"{claims}: {counted}{where if elsewhere else ''}."
 

@@ -11,7 +11,7 @@ TITLE = "Claims of the papers"
 _COLUMNS = (
     "claim", "says", "paper", "where", "table", "verdict", "comparison", "target", "printed_gain", "measured_gain",
     "low", "high", "pairs", "p_family", "p_tost", "cohens_d", "state",
-    "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "comparable", "label",
+    "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "fold_rule", "comparable", "label",
     "versions", "made",
 )  # fmt: skip
 
@@ -74,7 +74,16 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
 
 def origins(verdicts: Sequence[Verdict], *, dated: bool = True) -> list[str]:
     """Where the numbers come from, one line per setting; not `dated` on a page that gives its date once."""
-    shown = ("corpus", "store", "recipe", "protocol", "selection", "versions", *(("made",) if dated else ()))
+    shown = (
+        "corpus",
+        "store",
+        "recipe",
+        "protocol",
+        "selection",
+        "fold rule",
+        "versions",
+        *(("made",) if dated else ()),
+    )
     origins = [verdict.provenance for verdict in verdicts if verdict.done and verdict.provenance]
     return list(dict.fromkeys(facts_text(fact for fact in origin if fact[0] in shown) for origin in origins))
 

@@ -1,10 +1,11 @@
 """Printed against measured, in what may be compared: the sign of gains, and the order of rows."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from crossfold.platform.core.cell import AS_RELEASED
 from crossfold.platform.core.errors import UserError
 from crossfold.reports.results.comparable import gain_over
 from crossfold.reports.results.load import setting_of
@@ -47,11 +48,21 @@ def what_compares(spec: TableSpec, setting: Setting) -> str:
         return f"Measured {listing(departed)}{how}."
     if not spec.printed:
         return f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}."
-    return (
-        f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}: the difference "
-        "to the published number is shown. A published number agrees where it lies within the interval of the measured "
-        "one."
-    )
+    where = f"Measured on {corpus_name(setting.corpus)}, the paper's corpus, with recipe {setting.recipe}"
+    verdict = "A published number agrees where it lies within the interval of the measured one."
+    if same_folds(setting, spec.folds):
+        return f"{where}: the difference to the published number is shown. {verdict}"
+    rule = f"the rule {setting.fold_rule}" if setting.fold_rule else "a rule that is not known here"
+    others = f"{where}, on folds by {rule}: folds 1 to 5 need not report the trials that the printed ones report, so "
+    others += "compare order and sign of the gains, not values"
+    if any(row.fold == 0 for row in spec.rows):
+        return f"{others}; of fold 0, the official split, the difference is shown. {verdict}"
+    return f"{others}."
+
+
+def same_folds(setting: Setting, folds: Collection[int]) -> bool:
+    """Whether these folds of a setting report the trials that the papers' folds of these numbers report (E13)."""
+    return set(folds) <= {0} or setting.fold_rule == AS_RELEASED
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,8 @@ CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
     "high", "video_mean", "post", "raw", "difference", "verdict", "done", "planned", "folds", "seeds", "against",
     "gain_pairs", "gain_p_family",
-    "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "label", "versions", "made", "cells",
+    "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "fold_rule", "label", "versions", "made",
+    "cells",
 )  # fmt: skip
 
 

@@ -174,6 +174,7 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
         f"Recipe {setting.recipe} ({setting.recipe_hash}), {protocol_words(setting)}; {selection_words(setting)}; "
         f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}."
     )
+    notes.append(f"Rule of the folds: {setting.folds_words}.")
     if few:
         notes.append(
             f"No interval: at least one fold reports fewer than {MIN_VIDEOS} videos, which say too little about others."
@@ -222,6 +223,7 @@ def origin(
         ("selection", setting.selection),
         ("post-processing", ", ".join(sorted(posts))),
         ("folds", listing(sorted(folds)) if folds else ""),
+        ("fold rule", setting.fold_rule or "not known"),
         ("seeds", listing(sorted(seeds)) if seeds else ""),
         ("versions", versions_of(results, cell_ids)),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from crossfold.platform.core.cell import AS_RELEASED, EARLIER_FOLDS, GIVEN_FOLDS, GROUPED
 from crossfold.reports.results.model import Setting
 from crossfold.reports.results.runs import RAW
 from crossfold.reports.stats.intervals import MIN_SEEDS
@@ -11,14 +12,23 @@ from crossfold.reports.tables.published import Note, TableSpec
 RELEASED = "+released"
 """Ends the name of a recipe that follows released code instead of print."""
 
+
+def _ruled(spec: TableSpec, setting: Setting, entries: Sequence[Entry], rule: str) -> bool:
+    """Whether some entry is of folds 1 to 5 of the paper's corpus, which follow this rule."""
+    others = any(fold != 0 for entry in entries for fold in entry.folds)
+    return setting.corpus == spec.corpus and setting.fold_rule == rule and others
+
+
 _Condition = Callable[[TableSpec, Setting, Sequence[Entry]], bool]
 CONDITIONS: Mapping[str, _Condition] = {
     "measured": lambda _spec, _setting, _entries: True,
     "processed": lambda _spec, _setting, entries: all(entry.post != RAW for entry in entries),
     "own_recipe": lambda spec, setting, _entries: setting.recipe.removesuffix(RELEASED) == spec.recipe,
-    "other_folds": lambda spec, setting, entries: (
-        setting.corpus == spec.corpus and any(fold != 0 for entry in entries for fold in entry.folds)
-    ),
+    "folds_as_released": lambda spec, setting, entries: _ruled(spec, setting, entries, AS_RELEASED),
+    "folds_grouped": lambda spec, setting, entries: _ruled(spec, setting, entries, GROUPED),
+    "folds_upwards": lambda spec, setting, entries: _ruled(spec, setting, entries, EARLIER_FOLDS),
+    "folds_listed": lambda spec, setting, entries: _ruled(spec, setting, entries, GIVEN_FOLDS),
+    "folds_unknown": lambda spec, setting, entries: _ruled(spec, setting, entries, ""),
     "official_76": lambda spec, setting, entries: (
         setting.corpus == spec.corpus and all((entry.folds, entry.videos) == ((0,), (76,)) for entry in entries)
     ),

@@ -71,7 +71,7 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
     return _table(
         spec,
         setting,
-        comparable=comparable,
+        comparable=comparable and _any_same_folds(asked, setting),
         columns=tuple(column.target for column in spec.columns),
         heads=tuple(column.head for column in spec.columns),
         row_head=_ROW_HEADS.get(spec.row_axis, ""),
@@ -91,6 +91,11 @@ def build(spec: TableSpec, results: Results, setting: Setting) -> Table:
         footnotes=tuple(_footnotes(spec, setting, lines, marks)),
         gains=gains,
     )
+
+
+def _any_same_folds(asked: Sequence[Sequence[CellQuery]], setting: Setting) -> bool:
+    """Whether some cell of a table reports the trials that the printed one reports."""
+    return any(comparison.same_folds(setting, each.folds) for row in asked for each in row if not each.why_not)
 
 
 def borrowed_settings(spec: TableSpec, results: Results) -> set[str]:
@@ -140,7 +145,8 @@ def _entries(
                 entry = measure_mean(results, setting, variant, entries, inside, spec.post)
             else:
                 entry = measure(results, setting, variant, column.target, inside, spec.post)
-            entry = with_published(entry, printed, value, comparable=comparable and each.judged)
+            values = comparable and each.judged and comparison.same_folds(setting, inside)
+            entry = with_published(entry, printed, value, comparable=values)
         bold = column.key in row.bold
         entries.append(replace(entry, column=column.key, recomputed=spec.recomputed(row, column), bold=bold))
     return tuple(entries)

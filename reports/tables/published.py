@@ -35,7 +35,10 @@ _ROUNDING = 0.001
 """A mean of two numbers with three decimals, itself printed with three, may be off by this much."""
 
 
-Condition = Literal["measured", "processed", "own_recipe", "other_folds", "official_76", "elsewhere"]
+Condition = Literal[
+    "measured", "processed", "own_recipe", "official_76", "elsewhere",
+    "folds_as_released", "folds_grouped", "folds_upwards", "folds_listed", "folds_unknown",
+]  # fmt: skip
 """What must be true of the measured entries that a sentence is about; `notes.CONDITIONS` computes each."""
 
 

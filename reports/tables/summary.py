@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from crossfold.platform.core.cell import EARLIER_FOLDS, folds_advice
 from crossfold.platform.core.outcome import Failure
 from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables.claims import Verdict, count_words
@@ -18,7 +19,14 @@ def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequ
     idle = [table.id for table in tables if table.idle]
     if idle and len(tables) > 1:
         lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
+    stores = sorted({(table.setting.corpus, table.setting.store) for table in tables if _on_earlier_folds(table)})
+    lines += [f"note: {folds_advice(*store)}" for store in stores]
     return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
+
+
+def _on_earlier_folds(table: Table) -> bool:
+    numbered = any(fold != 0 for entry in table.entries for fold in entry.folds)
+    return numbered and table.setting.fold_rule == EARLIER_FOLDS
 
 
 def _failed(failures: Sequence[Failure]) -> Iterator[str]:

@@ -107,6 +107,7 @@ def make_store(
     targets: tuple[str, ...] = TARGETS,
     inputs: Mapping[str, str] | None = None,
     layout: str = "test",
+    fold_rule: str = "grouped",
 ) -> Any:
     """A feature store of given arrays in the folder of stores `folder`, opened for reading.
 
@@ -145,6 +146,7 @@ def make_store(
         clips=infos,
         origin={"made": "by a test"},
         inputs=inputs or {},
+        fold_rule=fold_rule,
     )
     return FeatureStore(write_store(folder, spec, arrays))
 

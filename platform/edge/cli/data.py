@@ -174,8 +174,8 @@ def prepare(
 
 def _notes(path: Path) -> Iterator[str]:
     """What a reader of results should know of how a store was made."""
-    from crossfold.datasets.corpora.partitions import FOLD_RULES
     from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.core.cell import FOLD_RULES
     from crossfold.platform.features.prepare import RANDOM
 
     store = FeatureStore(path)
@@ -226,16 +226,10 @@ def folds(
 ) -> None:
     """Write the folds of a corpus as a file, or check one. `crossfold prepare --folds FILE` trains on the same."""
     from crossfold.datasets.corpora.findings import refuse_errors
-    from crossfold.datasets.corpora.partitions import (
-        AS_RELEASED,
-        FOLD_RULES,
-        FoldTable,
-        choose_folds,
-        fold_file,
-        read_fold_file,
-    )
+    from crossfold.datasets.corpora.partitions import FoldTable, choose_folds, fold_file, read_fold_file
     from crossfold.datasets.corpora.registry import find_reader
     from crossfold.datasets.store.feature_store import FeatureStore
+    from crossfold.platform.core.cell import AS_RELEASED, FOLD_RULES
     from crossfold.platform.core.files import write_bytes
 
     if root is not None:

@@ -51,9 +51,9 @@ def demo(
     ):
         write_puppets(root, clips=clips, progress=partial(show, "clips"))
     with step("Prepare the feature store: audio and video become features, one row per frame"):
-        build_store(space, "puppets", root)
+        store = build_store(space, "puppets", root)
     with step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker"):
-        summary = _execute(["demo"], space, None, FleetOptions(workers=workers))
+        summary = _execute(["demo"], space, [f"store={store.name.rpartition('-')[2]}"], FleetOptions(workers=workers))
     if summary.interrupted:
         raise typer.Exit(options.INTERRUPTED)
     with step("Write the report"):

@@ -34,8 +34,10 @@ def plan(
 
     Memory was measured on finished cells of the same variant: of a GPU, or what a cell adds to its process on a CPU.
     """
+    from crossfold.platform.core.cell import FOLD_RULES
     from crossfold.platform.edge.fleet.cluster import cores
     from crossfold.platform.edge.launch.preflight import check_before_work
+    from crossfold.platform.edge.launch.printer import LaunchPrinter
     from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks
     from crossfold.platform.execution.duration_forecast import forecast
     from crossfold.sweeps.launched import variant_names
@@ -65,6 +67,7 @@ def plan(
     total = {
         "sweep": prepared.sweep.name,
         "store": prepared.store.path.name,
+        "fold_rule": prepared.store.fold_rule,
         "cells": len(prepared.plan.cells),
         "done": len(prepared.plan.cells) - len(prepared.missing),
         "to_run": len(prepared.missing),
@@ -81,10 +84,13 @@ def plan(
     emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:
         emit(skipped, False, "Skipped")
+    listed = ", ".join(str(fold) for fold in prepared.sweep.folds)
     say(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
-        f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
+        f"about {format_seconds(hours * 3600)} with {format_workers(slots)}",
+        f"folds {listed}: {total['fold_rule']} ({FOLD_RULES[prepared.store.fold_rule]})",
     )
+    LaunchPrinter(space, silent=False).earlier_folds(prepared)
 
 
 def status(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from crossfold.platform.core.cell import PROTOCOL, Cell, changes_since
+from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, Cell, changes_since, folds_advice
 from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, View
@@ -50,6 +50,12 @@ class LaunchPrinter:
             f"{PROTOCOL}; what has finished stays, and reports show it as protocol {protocol}, never mixed with others"
         )
 
+    def earlier_folds(self, prepared: Prepared) -> None:
+        """Says that the store of a sweep numbers its folds as an earlier version did, where that matters."""
+        store = prepared.store
+        if store.fold_rule == EARLIER_FOLDS and any(cell.fold > 0 for cell in prepared.plan.cells):
+            self._print(f"{prepared.sweep.name}: {folds_advice(store.corpus, store.content_hash)}")
+
     def nothing_to_run(self, prepared: Prepared, conditions: Sequence[str]) -> None:
         """Says that the cells of a sweep, or those that satisfy the conditions, are done."""
         which = "the chosen cells" if conditions else f"all {len(prepared.plan.cells)} cells"
@@ -60,7 +66,10 @@ class LaunchPrinter:
         total, left = len(prepared.plan.cells), len(prepared.missing)
         chosen = f", {len(cells)} of them chosen" if conditions else ""
         name = prepared.sweep.name
-        self._print(f"{name}: {total} cells, {total - left} done, {left} to run{chosen} in {self._space}")
+        self._print(
+            f"{name}: {total} cells, {total - left} done, {left} to run{chosen} in {self._space}; "
+            f"folds by the rule {prepared.store.fold_rule}"
+        )
 
     def mlflow(self) -> None:
         """Says where MLflow shows the launch."""

@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from crossfold.platform.core.cell import EARLIER_FOLDS, folds_advice
 from crossfold.platform.core.errors import DataError, UserError, did_you_mean
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.edge.terminal.console import format_seconds
 from crossfold.platform.edge.terminal.progress import headline, reason_of, running_cells
 from crossfold.platform.workspace.documents import LaunchedCells, read_launched
 from crossfold.platform.workspace.driver_lease import alive, driver_of
+from crossfold.platform.workspace.store_cache import fold_rule_of
 from crossfold.platform.workspace.workspace import Workspace
 
 FRESH_SECONDS = 30.0
@@ -45,6 +47,8 @@ class Status:
     """The last failed attempt of each failed cell, oldest first."""
     driver: dict[str, Any]
     """The lease of the driver; empty if no run is active."""
+    advice: tuple[str, ...] = ()
+    """What a user should know of the stores of these sweeps."""
 
     @property
     def sweeps(self) -> list[dict[str, Any]]:
@@ -81,7 +85,22 @@ def read_status(space: Workspace, sweep: str | None = None) -> Status:
     for state, cell_ids in (("failed", failures.keys()), ("done", space.finished()), ("running", running)):
         states |= dict.fromkeys(states.keys() & cell_ids, state)
     failed = [failure for cell_id, failure in failures.items() if states.get(cell_id) == "failed"]
-    return Status(launched, states, launches, failed, driver_of(space))
+    advice = _folds_advice(space, list(launched.values()))
+    return Status(launched, states, launches, failed, driver_of(space), advice)
+
+
+def _folds_advice(space: Workspace, sweeps: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A sentence about each store whose folds are numbered as in earlier versions, where folds beyond 0 are used."""
+    stores = {
+        (str(sweep["corpus"]), str(sweep["store"]), str(sweep.get("fold_rule", "")))
+        for sweep in sweeps
+        if "store" in sweep and any(int(label.get("fold", 0)) > 0 for label in sweep["labels"].values())
+    }
+    return tuple(
+        folds_advice(corpus, store)
+        for corpus, store, rule in sorted(stores)
+        if (rule or fold_rule_of(space.paths.store(corpus, store))) == EARLIER_FOLDS
+    )
 
 
 def cell_rows(space: Workspace, sweep: str | None = None) -> list[dict[str, Any]]:
@@ -139,6 +158,7 @@ def picture(status: Status) -> RenderableType:
             line = f"  {failure.label} ({failure.kind}, attempt {failure.attempt}): {reason_of(failure)}"
             parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
         parts.append(Text("  crossfold why CELL shows the log", style="dim"))
+    parts += [Text(f"note: {sentence}") for sentence in status.advice]
     return Group(*parts, Text(driver_line(status.driver, left=not status.over), style="dim"))
 
 

@@ -117,7 +117,7 @@ def test_verdicts_follow_the_paired_runs(workspace, noises, says):
         assert each.gain.family == Family(2, 2)
         assert each.printed == pytest.approx(0.005 if each.target == "valence" else 0.003)
     assert not verdict.comparable
-    assert "(1 measured on other data or with another recipe than the paper's: puppets)" in count_words([verdict])
+    assert "(1 measured on other data, folds or recipes than the paper's: puppets)" in count_words([verdict])
 
 
 def run_one(workspace, system, params, noise_of_fold, corpus="puppets"):

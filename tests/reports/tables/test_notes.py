@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from crossfold.platform.core.cell import FOLD_RULES
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_tables
 from crossfold.reports.results.load import load_results
@@ -19,6 +20,8 @@ RUNS = {
     "synthetic, processed, one seed": {"corpus": "synthetic", "post": "fixed", "seeds": (0,)},
     "a stand-in of Aff-Wild2": {"corpus": "affwild2", "post": "", "seeds": (0, 1, 2)},
     "a stand-in of Aff-Wild2, processed, two seeds": {"corpus": "affwild2", "post": "fixed", "seeds": (0, 1)},
+    "folds as released": {"corpus": "affwild2", "post": "", "seeds": (0,), "rule": "as_released"},
+    "folds of an earlier version": {"corpus": "affwild2", "post": "", "seeds": (0,), "rule": "grouped_upwards"},
 }
 
 
@@ -26,7 +29,9 @@ RUNS = {
 def ran(request, tmp_path_factory):
     """What was run, and every table of it."""
     workspace = Workspace(tmp_path_factory.mktemp("notes") / "workspace")
-    store = lab.make_store(workspace.root, request.param["corpus"])
+    rule = request.param.get("rule", "grouped")
+    store = lab.make_store(workspace.root, request.param["corpus"], fold_rule=rule)
+    assert store.fold_rule == rule
     variants = tuple(fake for fake in lab.VARIANTS if fake.system != "concat")
     text = (lab.Fake("rjcma", {"iterations": 3}, 0.4), lab.Fake("grjca", {"iterations": 3, "temperature": 0.1}, 0.4))
     recipe = load_recipe("dca2024")
@@ -59,12 +64,16 @@ def test_each_sentence_stands_where_its_condition_holds_and_nowhere_else(ran):
             "were smoothed by the chain": has & {"F2", "F2b"} and measured and run["post"] == "fixed" == spec.post,
             "went through the same chain": False,  # no run here was scored with the oracle
             "76 validation videos of the second": False,  # the stand-in reports eight
-            "folds 1 to 5 are those of the feature store": "E13" in has and home and folds - {0},
+            **{
+                f"(rule {rule})": "E13" in has and home and folds - {0} and rule == run.get("rule", "grouped")
+                for rule in FOLD_RULES
+            },
             "The measured base": "C15" in has
             and any("w/o" in label and done[label] for label in done if "JCA" in label),
             "The row is measured with this table's recipe": spec.recipe == "dca2024" and any(map(done.get, cited)),
             "store of this row is named below": False,
             "not scored with the post-processing": measured and spec.post not in ("raw", run["post"]),
+            f"Rule of the folds: {run.get('rule', 'grouped')} (": measured,
             "Interval: 95%": any(entry.interval for entry in measured),
             "± is the spread over seeds": any("±" in entry.text for entry in measured),
             "No cell of this table is measured yet": can and not measured,
