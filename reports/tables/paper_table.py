@@ -28,12 +28,13 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
     queries = [spec.asked(row, column) for row in spec.rows for column in spec.columns]
     wanted = {(each.system, canonical_json(each.params)): each for each in queries if not each.why_not}
 
-    def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
+    def rank(setting: Setting) -> tuple[bool, bool, bool, bool, bool, bool, int]:
         right = setting.recipe.removesuffix(notes.RELEASED) == spec.recipe
         found = sum(bool(_variant(each, results, setting)[0]) for each in wanted.values())
         departed = bool(comparison.departures(spec, setting))
         other = setting.recipe != spec.recipe
-        return setting.key not in ran, setting.corpus != spec.corpus, not right, departed, other, -found
+        folds = not comparison.same_folds(setting, spec.folds)
+        return setting.key not in ran, setting.corpus != spec.corpus, not right, departed, folds, other, -found
 
     # `min` takes the first of equals: the setting with the most finished cells.
     return min(results.settings.values(), key=rank)
