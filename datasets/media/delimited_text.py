@@ -74,7 +74,7 @@ def split_cells(text: str) -> TextCells:
         first, end, rest = text.partition("\n")
         head, below = (TextCells(_lines(part, 0, d), d) for part in (first[1:], rest) for d in (_parts(rest),))
         names, row = next(head.lines, (0, []))[1], next(below.lines, (0, []))[1]
-        if not rest.startswith("#") and len(names) == len(row) and (len(row) > 1 or " " not in names[0].strip()):
+        if not rest.startswith("#") and len(names) == len(row) > 0 and (len(row) > 1 or " " not in names[0].strip()):
             # numpy.savetxt puts a mark of comments before the names of the columns.
             text = first[1:].lstrip() + end + rest
             break
