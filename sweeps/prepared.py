@@ -8,7 +8,8 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import Plan, expand
-from crossfold.sweeps.sweep_files import Search, Sweep, load
+from crossfold.sweeps.search_sweeps import searches_of
+from crossfold.sweeps.sweep_files import AnySearch, Search, Sweep, load
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,19 @@ class Prepared:
 def read_sweep(source: str, overrides: Sequence[str] | None) -> Sweep:
     """A grid sweep, whose plug-ins are loaded by now. Raises `UserError` with the right command for a search."""
     sweep = load(source, overrides or ())
-    if isinstance(sweep, Search):
+    if isinstance(sweep, AnySearch):
         raise UserError(f"{source} is a search, not a grid", f"run `crossfold search {source}`")
     return sweep
 
 
-def read_search(source: str, overrides: Sequence[str] | None) -> Search:
-    """A search. Raises `UserError` with the right command for a grid sweep."""
+def read_searches(source: str, overrides: Sequence[str] | None) -> tuple[Search, ...]:
+    """The searches of a file, one for each system. Raises `UserError` with the right command for a grid sweep."""
     search = load(source, overrides or ())
     if isinstance(search, Sweep):
-        raise UserError(f"{source} is a grid, not a search (it has no `space`)", f"run `crossfold run {source}`")
-    return search
+        raise UserError(
+            f"{source} is a grid, not a search (it has no `search` and no `space`)", f"run `crossfold run {source}`"
+        )
+    return searches_of(search)
 
 
 def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:

@@ -15,7 +15,7 @@ from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.evaluation_config import CHAINS, SUITES
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.recipe_files import shipped_recipes
-from crossfold.sweeps.sweep_files import Search, Sweep
+from crossfold.sweeps.sweep_files import Search, SearchSweep, Sweep, Winner
 
 Kind = Literal["sweep", "search", "recipe"]
 KINDS: dict[Kind, type[BaseModel]] = {"sweep": Sweep, "search": Search, "recipe": Recipe}
@@ -24,18 +24,25 @@ Schema = dict[str, Any]
 
 def schema(kind: Kind) -> Schema:
     """The schema, in JSON Schema draft 2020-12, of one kind of file; descriptions are those of the fields."""
-    model = KINDS[kind]
-    _, found = models_json_schema([(model, "validation"), (Recipe, "validation")], ref_template="#/$defs/{model}")
+    models = [KINDS[kind], *([SearchSweep, Winner] if kind == "search" else [])]
+    asked = [(model, "validation") for model in (*models, Recipe)]
+    _, found = models_json_schema(asked, ref_template="#/$defs/{model}")
     defs: dict[str, Schema] = found["$defs"]
     recipe = defs["Recipe"]["properties"]
     for field, known in (("post", CHAINS), ("stress", SUITES)):
         recipe[field] = _described(recipe[field], {"anyOf": [{"enum": [*known, None]}, _bare(recipe[field])]})
+    forms = [model for model in models if model is not Winner]
     if kind != "recipe":
-        _complete(defs, defs[model.__name__]["properties"], system_params())
+        params = system_params()
+        for model in forms:
+            _complete(defs, defs[model.__name__]["properties"], params)
+    if kind == "search":
+        _complete_search(defs)
+    refs = [{"$ref": f"#/$defs/{model.__name__}"} for model in forms]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Crossfold {kind}",
-        "$ref": f"#/$defs/{model.__name__}",
+        **({"$ref": refs[0]["$ref"]} if len(refs) == 1 else {"anyOf": refs}),
         "$defs": defs,
     }
 
@@ -80,6 +87,7 @@ def _complete(defs: dict[str, Schema], fields: dict[str, Schema], systems: dict[
         named = {"type": "object", "required": ["system"], "properties": {"system": {}, "params": {}}}
         variant = {"anyOf": [{"enum": list(systems)}, {"type": "string"}, one, named | {"additionalProperties": False}]}
         fields["systems"] = _described(fields["systems"], {"type": "array", "minItems": 1, "items": variant})
+    if "selection" in fields:
         split = {"enum": ["reported", "held_out"]}
         several = {"type": "array", "items": split, "minItems": 1, "uniqueItems": True}
         fields["selection"] = _described(fields["selection"], {"anyOf": [split, several, {"type": "null"}]})
@@ -89,6 +97,23 @@ def _complete(defs: dict[str, Schema], fields: dict[str, Schema], systems: dict[
         space = {"properties": {name: {"$ref": "#/$defs/Range"} for name in names}, "minProperties": 1}
         ranges = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Range"}}
         fields["space"] = _described(fields["space"], ranges | space)
+
+
+def _complete_search(defs: dict[str, Schema]) -> None:
+    """What the reader of a search takes in shorter forms."""
+    known = {key: value for key, value in defs["Search"]["properties"]["space"]["properties"].items()}
+    each = {"anyOf": [{"$ref": "#/$defs/Range"}, {"enum": ["default", None]}]}
+    block = defs["SearchBlock"]["properties"]
+    space = {"type": ["object", "null"], "properties": dict.fromkeys(known, each), "additionalProperties": each}
+    block["space"] = _described(block["space"], space)
+    for owner in (block, defs["Search"]["properties"]):
+        names = {"enum": ["ccc", "parameters", "flops", "seconds"]}
+        several = {"type": "array", "items": names, "minItems": 1, "uniqueItems": True}
+        owner["objective"] = _described(owner["objective"], {"anyOf": [names, several]})
+    conditions = defs["Range"]["properties"]
+    conditions["when"] = _described(conditions["when"], {"type": ["object", "null"]})
+    sweep = defs["SearchSweep"]["properties"]
+    sweep["winner"] = _described(sweep["winner"], {"$ref": "#/$defs/Winner"})
 
 
 def _listable(params: Schema) -> Schema:

@@ -101,10 +101,21 @@ class _Common(FrozenModel):
         return value
 
 
+def _variants(value: Any) -> Any:
+    """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are three forms of one variant."""
+    if not isinstance(value, list | tuple) or not value:
+        named = value if isinstance(value, str) else "concat, rjca"
+        raise ValueError(f"give a list of systems, such as [{named}]")
+    return [_variant(entry) for entry in value]
+
+
+Systems = Annotated[tuple[Variant, ...], BeforeValidator(_variants)]
+
+
 class Sweep(_Common):
     """A grid: systems x folds x targets x seeds."""
 
-    systems: tuple[Variant, ...]
+    systems: Systems
     """Names, or names with parameters: `[concat, rjca: {iterations: [1, 2]}]`."""
     folds: Folds = (0,)
     """Folds of the store; fold 0 is the official split where the corpus has one."""
@@ -117,15 +128,6 @@ class Sweep(_Common):
         if value is None or isinstance(value, str):
             return value if value is None else (value,)
         return _some_and_distinct(tuple(_listed("[reported, held_out]")(value)))
-
-    @field_validator("systems", mode="before")
-    @classmethod
-    def _forms(cls, value: Any) -> Any:
-        """`rjca`, `rjca: {iterations: 2}` and `{system: rjca, params: {...}}` are three forms of one variant."""
-        if not isinstance(value, list | tuple) or not value:
-            named = value if isinstance(value, str) else "concat, rjca"
-            raise ValueError(f"give a list of systems, such as [{named}]")
-        return [_variant(entry) for entry in value]
 
 
 class Winner(FrozenModel):
@@ -144,7 +146,7 @@ _Whole = int
 
 
 class Range(FrozenModel):
-    """One dimension of a search space: exactly one of the four."""
+    """One dimension of a search space: exactly one of int, log, linear and choice."""
 
     int: tuple[_Whole, _Whole] | None = None
     """Whole numbers from the first to the last, both included."""
@@ -154,38 +156,142 @@ class Range(FrozenModel):
     """Numbers between the two, uniform."""
     choice: tuple[Any, ...] | None = None
     """One of these values."""
+    points: _Whole | None = Field(None, ge=2, le=1000)
+    """How many values of a `log` or `linear` range the sampler `grid` takes, both ends included."""
+    when: dict[str, tuple[Any, ...]] | None = None
+    """Parameters and the values of theirs for which this one is drawn; else it keeps its default."""
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: tuple(given) if isinstance(given, list | tuple) else (given,) for key, given in value.items()}
 
 
-class Search(_Common):
+class Budget(FrozenModel):
+    """What a search may cost, each system the same; with several limits the first that is reached ends it."""
+
+    trials: int | None = Field(None, ge=1, le=MOST_COUNT)
+    """Trials that ran to their end or were stopped as hopeless; failed ones do not count."""
+    hours: float | None = Field(None, gt=0)
+    """Hours in which trials ran, of all launches together."""
+    cell_epochs: int | None = Field(None, ge=1)
+    """Epochs of training, of all cells of all trials together."""
+
+
+Objective = Literal["ccc", "parameters", "flops", "seconds"]
+Objectives = Annotated[
+    tuple[Objective, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else _listed("[ccc, parameters]")(value)),
+    AfterValidator(_some_and_distinct),
+]
+
+
+class _SearchFields(FrozenModel):
+    fold: int = 0
+    """The fold whose training clips are searched on; its reported clips are never opened."""
+    inner_folds: int = Field(3, ge=2, le=MOST_COUNT)
+    """Parts that these training clips are split into; a configuration is judged by its mean CCC over them."""
+    budget: Budget = Budget()
+    """What the search of each system may cost."""
+    trials: int | None = Field(None, ge=1, le=MOST_COUNT)
+    """Short for `budget: {trials: ...}`; those of earlier launches are included."""
+    sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
+    """Chooses configurations; they are Optuna's own."""
+    sampler_seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of Optuna's sampler."""
+    scheduler: Literal["asha", "median", "hyperband", "none"] | None = None
+    """Stops weak trials; else `asha`, and `none` with several objectives."""
+    objective: Objectives = ("ccc",)
+    """What is optimised: `ccc`, the mean over targets, inner folds and seeds, first; costs that follow are minimised,
+    and the search then finds a Pareto front."""
+    start: tuple[dict[str, Any], ...] = ()
+    """Configurations that are judged first; the sampler draws parameters that one leaves out."""
+    strict: bool = False
+    """One trial at a time, so that the seed determines the sequence of trials whatever the number of workers."""
+    retrain: int = Field(0, ge=0, le=100)
+    """So many of the best configurations are judged again with fresh seeds, which choose the winner."""
+
+    @field_validator("objective")
+    @classmethod
+    def _ccc_first(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value[0] != "ccc":
+            raise ValueError("begin with ccc, as in [ccc, parameters]")
+        return value
+
+    @property
+    def limits(self) -> Budget:
+        """The budget, `trials` included."""
+        return self.budget if self.trials is None else self.budget.model_copy(update={"trials": self.trials})
+
+    @property
+    def stops_by(self) -> str:
+        """The scheduler, its default filled in."""
+        return self.scheduler or ("asha" if len(self.objective) == 1 else "none")
+
+
+class Search(_Common, _SearchFields):
     """A search space over one system, judged on inner folds of the training clips of `fold`."""
 
     system: str
     """A name of `crossfold list systems`, or of a plug-in."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the system that are not searched."""
-    fold: int = 0
-    """The fold whose training clips are searched on; its reported clips are never opened."""
-    inner_folds: int = Field(3, ge=2, le=MOST_COUNT)
-    """Parts that these training clips are split into; a configuration is judged by its mean CCC over them."""
-    trials: int = Field(ge=1, le=MOST_COUNT)
-    """Configurations to draw, those of earlier launches included."""
-    sampler_seed: int = 0
-    """Seed of Optuna's sampler."""
     space: dict[str, Range] = Field(min_length=1)
     """Parameters of the system by name, recipe fields as `recipe.<dotted name>`."""
     winner: Winner = Winner()
     """What the best configuration then runs as."""
+    group: str | None = None
+    """The name of the file that asks for this search and for those of other systems."""
+    repeat: int = Field(0, ge=0)
+    """Which of several repetitions of the same search, from 0."""
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
+class SearchBlock(_SearchFields):
+    """The block `search:` of a sweep."""
+
+    space: dict[str, Range | None] | None = None
+    """As of a `Search`; `default`, here None, is the range that a system declares. Without `space`: all of them."""
+    seeds: Seeds = (0,)
+    """Of the cells of trials."""
+    repeats: int = Field(1, ge=1, le=1000)
+    """How often the search is done, each time with another seed of the sampler."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _default_is_none(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: None if given == "default" else given for key, given in value.items()}
+
+
+class SearchSweep(_Common):
+    """A sweep whose systems are searched first: each has the same budget, and its winner runs as ordinary cells."""
+
+    systems: Systems
+    """Names, or names with the parameters that are not searched."""
+    folds: Folds = (0,)
+    """Folds that the winners run on."""
+    search: SearchBlock
+    """How each system is searched."""
+    winner: dict[str, Any] = Field(default_factory=dict)
+    """As of a `Search`; folds and seeds are those of the sweep unless it says others."""
+
+
+AnySearch = Search | SearchSweep
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | AnySearch:
     """A sweep or search by file, or by the name of one that ships; `overrides` are `key=value` of `--set`.
 
-    A key of the sweep is set directly (`seeds=[0]`), any other key is taken as a field of the recipe
-    (`epochs=5`, `optimizer.lr=0.01`).
+    A key of the sweep is set directly (`seeds=[0]`), one of its block `search` there (`inner_folds=2`), any other key
+    is taken as a field of the recipe (`epochs=5`, `optimizer.lr=0.01`).
     """
     path = find_sweep(source)
     data = read_yaml(path, "a sweep", EXAMPLE)
-    kind = Search if "space" in data else Sweep  # only a search has a space
+    # A grid has neither of the two.
+    kind = SearchSweep if "search" in data else Search if "space" in data else Sweep
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -193,6 +299,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | Search:
         value = parse_yaml(text, f"--set {key}={text[:40]}", "write it as in a sweep file")
         if key in kind.model_fields:
             data[key] = value
+        elif kind is SearchSweep and key in SearchBlock.model_fields:
+            data["search"] = {**(data["search"] or {}), key: value}
         elif key.partition(".")[0] not in Recipe.model_fields:
             known = [*kind.model_fields, *Recipe.model_fields]
             raise UserError(

@@ -1,17 +1,24 @@
 """The cells of a search: those that judge a configuration on inner folds, and the sweep of the winner."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from crossfold.datasets.corpora.partitions import inner_fold
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.catalogue import find_system
+from crossfold.platform.core.base_model import MOST_COUNT
 from crossfold.platform.core.cell import Cell, Inner
-from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.sweeps.plan import check_targets, make_cell, resolve, target_sets
 from crossfold.sweeps.recipe_files import load_recipe
-from crossfold.sweeps.sweep_files import Range, Search, Sweep, Variant
+from crossfold.sweeps.sweep_files import Budget, Range, Search, Sweep, Variant
+
+GRID_POINTS = 5
+"""Of a continuous range on a grid, unless it says how many."""
 
 
 def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -44,6 +51,16 @@ def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
     )
 
 
+def default_sweep(search: Search) -> Sweep:
+    """What the winner is compared with: the system with the defaults of all parameters, as the papers print them.
+
+    Repeated searches of one system share it.
+    """
+    repeated = search.group not in (None, search.name)
+    name = re.sub(r"-r\d+$", "", search.name) if repeated else search.name
+    return winner_sweep(search, {}).model_copy(update={"name": f"{name}-default"})
+
+
 def check_space(search: Search, store: FeatureStore) -> None:
     """Raises `UserError` for a dimension that names no parameter or recipe field, or holds an illegal value."""
     check_targets(search.targets, store)
@@ -58,13 +75,133 @@ def check_space(search: Search, store: FeatureStore) -> None:
     # An illegal value raises in the cells of a configuration that has it.
     for chosen in corners(search):
         trial_cells(search, store, chosen)
+    check_settings(search)
+
+
+def check_settings(search: Search) -> None:
+    """Raises `UserError` for a budget, a sampler, a scheduler or a start that does not fit the rest of the search."""
+    limits = search.limits
+    if search.trials is not None and search.budget.trials not in (None, search.trials):
+        raise UserError(
+            f"search {search.name}: trials {search.trials}, but budget.trials {search.budget.trials}",
+            "give one of them",
+        )
+    if search.sampler != "grid" and limits == Budget():
+        raise UserError(f"search {search.name} has no budget", "give budget: {trials: 50}, hours or cell_epochs")
+    if len(search.objective) > 1 and search.stops_by != "none":
+        raise UserError(
+            f"search {search.name}: scheduler {search.stops_by} stops trials by CCC alone, and the objective has "
+            f"{' and '.join(search.objective)}",
+            "leave the scheduler out, or search for ccc only",
+        )
+    if len(search.objective) > 1 and search.sampler == "cmaes":
+        raise UserError(f"search {search.name}: cmaes has one objective only", "take tpe or gp, or search for ccc only")
+    if search.sampler == "grid":
+        size = len(grid(search))
+        if limits.trials is not None and limits.trials < size:
+            raise UserError(
+                f"search {search.name}: the grid has {size} configurations, and the budget {limits.trials} trials",
+                f"give budget: {{trials: {size}}} or no number of trials, fewer points, or another sampler",
+            )
+    for number, configuration in enumerate(search.start):
+        for key, value in configuration.items():
+            dimension = search.space.get(key)
+            if dimension is None:
+                raise UserError(
+                    f"start[{number}]: the space has no {key!r}{did_you_mean(key, list(search.space))}",
+                    "give parameters of the space only; `params` and `set` fix others",
+                )
+            if not _contains(dimension, value):
+                raise UserError(f"start[{number}].{key} = {value!r} is outside of the space", "give a value inside")
+
+
+def is_drawn(dimension: Range, chosen: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
+    """Whether a dimension is drawn, given the parameters that were chosen before it and those that are fixed."""
+    known = {**fixed, **chosen}
+    return all(key in known and known[key] in allowed for key, allowed in (dimension.when or {}).items())
+
+
+def fixed_params(search: Search) -> dict[str, Any]:
+    """The parameters of the system that the space does not have, with their defaults."""
+    system = find_system(search.system)
+    params = system.params.parse(search.params, f"parameters of {search.system}").model_dump(mode="json")
+    return {key: value for key, value in params.items() if key not in search.space}
+
+
+def grid_values(dimension: Range) -> tuple[Any, ...]:
+    """The values of a dimension on a grid."""
+    if dimension.choice is not None:
+        return dimension.choice
+    if dimension.int is not None:
+        return tuple(range(dimension.int[0], dimension.int[1] + 1))
+    ends = dimension.log or dimension.linear
+    assert ends is not None
+    spaced = np.geomspace if dimension.log else np.linspace
+    # So many digits that two points never become one, and few enough to be read.
+    return tuple(float(f"{value:.6g}") for value in spaced(*ends, dimension.points or GRID_POINTS))
+
+
+def grid(search: Search) -> list[dict[str, Any]]:
+    """All configurations of a grid; a parameter that is not drawn is left out."""
+    fixed = fixed_params(search)
+    configurations: list[dict[str, Any]] = [{}]
+    for key, dimension in search.space.items():
+        longer = []
+        for one in configurations:
+            drawn = is_drawn(dimension, one, fixed)
+            longer += [{**one, key: value} for value in grid_values(dimension)] if drawn else [one]
+        configurations = longer
+        if len(configurations) > MOST_COUNT:
+            raise UserError(
+                f"search {search.name}: the grid has more than {MOST_COUNT:,} configurations", "give fewer points"
+            )
+    return configurations
 
 
 def corners(search: Search) -> Iterator[dict[str, Any]]:
     """Configurations that contain each end of a range and each choice. Raises `UserError` for a bad range."""
     values = {key: _values(key, dimension) for key, dimension in search.space.items()}
-    first = {key: given[0] for key, given in values.items()}
-    return ({**first, key: value} for key, given in values.items() for value in given)
+    _check_conditions(search)
+    first, fixed = {key: given[0] for key, given in values.items()}, fixed_params(search)
+    for key, given in values.items():
+        for value in given:
+            asked = {**first, key: value, **_meeting(search, key)}
+            chosen: dict[str, Any] = {}
+            for name, dimension in search.space.items():
+                if is_drawn(dimension, chosen, fixed):
+                    chosen[name] = asked[name]
+            yield chosen
+
+
+def _meeting(search: Search, key: str) -> dict[str, Any]:
+    """Values of other parameters with which one is drawn."""
+    found: dict[str, Any] = {}
+    for other, allowed in (search.space[key].when or {}).items():
+        if other in search.space:
+            possible = [value for value in allowed if _contains(search.space[other], value)]
+            found |= {**_meeting(search, other), other: possible[0]} if possible else {}
+    return found
+
+
+def _check_conditions(search: Search) -> None:
+    fixed, above = fixed_params(search), set[str]()
+    for key, dimension in search.space.items():
+        for other in dimension.when or {}:
+            if other not in above and other not in fixed:
+                raise UserError(
+                    f"space.{key}.when: no parameter {other!r} of {search.system} is fixed or stands above {key}"
+                    f"{did_you_mean(other, [*above, *fixed])}",
+                    "name a parameter that the space does not have, or has above this one",
+                )
+        above.add(key)
+
+
+def _contains(dimension: Range, value: Any) -> bool:
+    if dimension.choice is not None:
+        return value in dimension.choice
+    low, high = dimension.int or dimension.log or dimension.linear or (0, -1)
+    whole = isinstance(value, int) or dimension.int is None
+    return isinstance(value, int | float) and not isinstance(value, bool) and whole and low <= value <= high
 
 
 def _values(key: str, dimension: Range) -> tuple[Any, ...]:

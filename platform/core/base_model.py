@@ -1,7 +1,7 @@
 """Frozen, strict values: unknown keys are refused with the nearest known one."""
 
 import reprlib
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -86,10 +86,16 @@ def _rule(problem: Any) -> str:
 
 
 def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    fields = cls.model_fields
+    """The keys of the models that may stand at a path; an index of a list or a key of a mapping leads to its values."""
+    models = [cls]
     for part in path:
-        inner = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        fields = inner.model_fields
-    return list(fields)
+        named = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        models = [inner for annotation in named for inner in _models_in(annotation)] if named else models
+    return [key for model in models for key in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type such as `dict[str, Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -30,7 +30,7 @@ SEARCH = {
 
 @pytest.mark.parametrize("name", shipped_sweeps())
 def test_every_sweep_that_ships_passes(checkers, name):
-    kind = "search" if isinstance(load(name), Search) else "sweep"
+    kind = "search" if not isinstance(load(name), Sweep) else "sweep"
     checkers[kind].validate(yaml.safe_load(find_sweep(name).read_text(encoding="utf-8")))
 
 
@@ -98,6 +98,13 @@ def test_a_wrong_parameter_of_a_known_system_is_no_form_of_it(checkers, systems)
 def test_a_search_passes_and_its_faults_are_marked(checkers):
     Search.parse(SEARCH, "mine.yaml")
     checkers["search"].validate(SEARCH)
+    block = {name: SEARCH[name] for name in ("trials", "space")} | {"sampler": "gp", "objective": ["ccc", "flops"]}
+    block["space"] = {**block["space"], "iterations": "default", "temperature": {"log": [1, 2], "when": {"relu": True}}}
+    sweep = {name: SWEEP[name] for name in SWEEP} | {"systems": ["rjca", "grjca"], "search": block}
+    checkers["search"].validate(sweep | {"winner": {"set": {"epochs": 9}}})
+    for change in ({"sampler": "tep"}, {"budget": {"trails": 3}}, {"space": {"iterations": {"lgo": [1, 2]}}}):
+        assert not checkers["search"].is_valid(sweep | {"search": block | change}), change
+    assert not checkers["search"].is_valid(sweep | {"winner": {"sedes": [1]}})
     for change in ({"trials": 0}, {"space": {}}, {"space": {"iterations": {"float": [1, 2]}}}, {"systems": ["rjca"]}):
         assert not checkers["search"].is_valid(SEARCH | change), change
 

@@ -183,12 +183,12 @@ def _corpora() -> list[dict[str, Any]]:
 
 
 def _sweeps() -> list[dict[str, Any]]:
-    from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
+    from crossfold.sweeps.sweep_files import Sweep, load, shipped_sweeps
 
     return [
         {
             "name": name,
-            "kind": "search" if isinstance(sweep, Search) else "grid",
+            "kind": "grid" if isinstance(sweep, Sweep) else "search",
             "corpus": sweep.corpus,
             "recipe": sweep.recipe,
         }

@@ -95,12 +95,12 @@ def submit(
 
 def _checked(job: Job) -> tuple[str, str]:
     """The name of a job, and the command that runs it."""
-    from crossfold.sweeps.sweep_files import Search, load
+    from crossfold.sweeps.sweep_files import Sweep, load
 
     for plugin in job.plugins:
         load_plugin(plugin)
     sweeps = [load(sweep, job.overrides) for sweep in job.sweeps]
-    search = next((sweep.name for sweep in sweeps if isinstance(sweep, Search)), None)
+    search = next((sweep.name for sweep in sweeps if not isinstance(sweep, Sweep)), None)
     if search is not None and len(sweeps) > 1:
         raise UserError(f"{search} is a search, and a job holds one search or several grids", "submit it by itself")
     if search is not None and job.conditions:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from crossfold.platform.core.cell import Cell
@@ -52,6 +53,11 @@ class Scoreboard:
         behind = [course.epoch for course in self._courses.values() if not course.done]
         return min(behind, default=max(course.epoch for course in self._courses.values()))
 
+    @property
+    def cell_epochs(self) -> int:
+        """Epochs of all cells together."""
+        return sum(course.epoch for course in self._courses.values())
+
     def value(self, epoch: int) -> float:
         """The objective at an epoch that all cells have reached."""
         return sum(course.by(epoch) for course in self._courses.values()) / len(self._courses)
@@ -68,10 +74,19 @@ class Scoreboard:
 
     def finish(self, record: CellRecord) -> None:
         """Takes in the whole curve of a finished cell."""
-        curve = record.curve
-        mean = curve[[name for name in curve.columns if str(name).startswith("ccc_")]].mean(axis=1)
-        best = [float(value) for value in mean.cummax()]
+        best = _best_by_epoch(record)
         self._courses[record.cell_id] = _Course(dict(enumerate(best, start=1)), len(best), True)
+
+
+def best_ccc(record: CellRecord) -> float:
+    """The objective of one finished cell."""
+    return _best_by_epoch(record)[-1]
+
+
+def _best_by_epoch(record: CellRecord) -> list[float]:
+    curve = record.curve
+    mean = curve[[name for name in curve.columns if str(name).startswith("ccc_")]].mean(axis=1)
+    return [float(value) for value in mean.cummax()]
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,10 @@ class Progress:
     ccc: float
     finished: bool
     """Whether all cells have ended. Where they stopped early, the same epoch was reported before."""
+    cell_epochs: int
+    """Epochs that the cells have trained, of all together."""
+    costs: Mapping[str, float]
+    """Mean over the cells of each cost that is known, once they have ended."""
 
 
 def follow(
@@ -102,7 +121,8 @@ def follow(
     most_epochs = max(cell.recipe.epochs for cell in cells)
     stopping = stopping or threading.Event()
     board = Scoreboard(list(texts))
-    _collect(board, workspace)
+    costs: list[dict[str, float]] = []
+    _collect(board, workspace, costs)
     queue.submit([texts[cell_id] for cell_id in board.waiting()])
     reported = 0
     try:
@@ -111,20 +131,34 @@ def follow(
             # What is reported must not depend on when the queue is asked, so that a search can be repeated exactly: all
             # epochs but the last that a cell can have, which comes with the end.
             for epoch in range(reported + 1, min(board.epoch + 1, most_epochs)):
-                yield Progress(epoch, board.value(epoch), False)
+                yield Progress(epoch, board.value(epoch), False, board.cell_epochs, {})
                 reported = epoch
             if not waiting:
                 break
             if stopping.wait(poll_seconds):
                 raise TrialFailed("the search is stopping")
             board.see(queue.watch(waiting))
-            _collect(board, workspace)
-        yield Progress(board.epoch, board.value(board.epoch), True)
+            _collect(board, workspace, costs)
+        yield Progress(board.epoch, board.value(board.epoch), True, board.cell_epochs, _mean(costs))
     finally:
         if waiting := board.waiting():
             queue.cancel(waiting)
 
 
-def _collect(board: Scoreboard, workspace: Workspace) -> None:
+def _collect(board: Scoreboard, workspace: Workspace, costs: list[dict[str, float]]) -> None:
     for cell_id in workspace.finished_among(board.waiting()):
-        board.finish(workspace.read_exactly(cell_id))
+        record = workspace.read_exactly(cell_id)
+        board.finish(record)
+        model = record.result["model"]
+        known = {
+            "parameters": model.get("parameters"),
+            "flops": model.get("flops_per_window"),
+            "seconds": record.env.get("train_seconds"),
+        }
+        costs.append({name: float(value) for name, value in known.items() if value is not None})
+
+
+def _mean(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each cost that every cell has."""
+    shared = set.intersection(*(set(each) for each in costs))
+    return {name: fmean(each[name] for each in costs) for name in sorted(shared)}

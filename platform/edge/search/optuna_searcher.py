@@ -5,55 +5,78 @@ Imports Ray and Optuna, so it is itself imported when the fleet runs.
 
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
 
-from crossfold.platform.edge.search.study import Study
+from crossfold.platform.edge.search.study import DIRECTIONS, Study, column_of
 from crossfold.platform.edge.search.tune_trial import METRIC
+
+if TYPE_CHECKING:
+    from crossfold.sweeps.sweep_files import Budget
 
 
 class StudySearcher(OptunaSearch):
     """Ray's `OptunaSearch` on an existing study, which it loads by name, so a search is topped up.
 
-    It differs in three things: it reports a trial that ASHA stopped to Optuna as pruned (Ray reports it as complete,
-    which could make it the best); an interrupted trial stays open, to be repeated; and Tune keeps no copy of its state,
-    for the study is the state.
+    It differs in four things: the sampler is seeded for each trial by its number; a trial that the scheduler stopped is
+    reported to Optuna as pruned (Ray reports it as complete, which could make it the best); an interrupted trial stays
+    open, to be repeated; and Tune keeps no copy of its state, for the study is the state.
     """
 
-    def __init__(self, study: Study, stopping: threading.Event, ended: Callable[[str, float | None], None]) -> None:
-        """`stopping`: no more trials once it is set. `ended`: called with state and value of each trial that ended."""
+    def __init__(
+        self,
+        study: Study,
+        limits: "Budget",
+        stopping: threading.Event,
+        ended: Callable[[str, float | None], None],
+    ) -> None:
+        """`limits`: no trial begins when one of them is reached, or once `stopping` is set.
+
+        ended: called with state and value of each trial that ended.
+        """
+        objectives = study.search.objective
+        metrics = [METRIC, *map(column_of, objectives[1:])]
+        modes = ["max" if DIRECTIONS[name] == "maximize" else "min" for name in objectives]
         super().__init__(
             space=study.suggest,
-            metric=METRIC,
-            mode="max",
+            # With lists Optuna's study has several objectives.
+            metric=metrics if len(metrics) > 1 else METRIC,
+            mode=modes if len(modes) > 1 else "max",
             sampler=study.sampler,
             storage=study.storage,
             study_name=study.name,
         )
+        self._own, self._limits = study, limits
         self._stopping = stopping
         self._ended = ended
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration, unless the search is being stopped."""
-        return Searcher.FINISHED if self._stopping.is_set() else super().suggest(trial_id)
+        """The next configuration, unless the search is over or is being stopped."""
+        if self._stopping.is_set() or self._own.is_over(self._limits):
+            return Searcher.FINISHED
+        cast(optuna.Study, self._ot_study).sampler = self._own.sampler
+        return super().suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Reports to Optuna how a trial ended."""
         finished = bool(result and result.get("finished"))
         if self._stopping.is_set() and not finished:
             return
-        if finished or error or not result:
-            super().on_trial_complete(trial_id, result, error or not result)
-        else:
-            trial, study = self._ot_trials[trial_id], cast(optuna.Study, self._ot_study)
-            trial.report(result[METRIC], result["epoch"])
+        trial, study = self._ot_trials[trial_id], cast(optuna.Study, self._ot_study)
+        state = "complete" if finished else "pruned" if result and not error else "failed"
+        self._own.note_ended(trial, state, int(result["cell_epochs"]) if result else 0)
+        if state == "pruned":
+            assert result is not None
+            if len(self._own.search.objective) == 1:
+                trial.report(result[METRIC], result["epoch"])
             study.tell(trial, state=TrialState.PRUNED)
             self._completed_trials.add(trial_id)
-        state = "complete" if finished else "pruned" if result and not error else "failed"
+        else:
+            super().on_trial_complete(trial_id, result if finished else None, not finished)
         self._ended(state, result[METRIC] if result else None)
 
     def __getstate__(self) -> dict[str, Any]:

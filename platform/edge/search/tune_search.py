@@ -1,8 +1,8 @@
-"""The trials of a search on Ray: Ray Tune asks Optuna for configurations, and ASHA stops those that fall behind.
+"""The trials of a search on Ray: Ray Tune asks Optuna for configurations, and a scheduler stops weak ones.
 
 Trials are thin (`tune_trial`); their number at a time only has to keep the workers busy. With several at a time Optuna
 sees results in the order in which they end, so two runs of a search may choose differently; its cells, and the
-winner's, are reproducible each by itself.
+winner's, are reproducible each by itself. With one at a time (`strict`) the sequence of trials is reproducible too.
 """
 
 import functools
@@ -12,17 +12,19 @@ import math
 import shutil
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, use_settings
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.search import tune_trial
-from crossfold.platform.edge.search.result import GRACE_EPOCHS, REDUCTION
+from crossfold.platform.edge.search.samplers import tune_scheduler
 from crossfold.platform.edge.search.study import Study
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 
-NEVER = 10**6
-"""An epoch at which ASHA would end a trial; cells end by themselves."""
+if TYPE_CHECKING:
+    from crossfold.sweeps.sweep_files import Budget
+
 MOST_TRIALS_AT_ONCE = 32
 
 TRIAL_RESOURCES: dict[str, int | float] = {"memory": 8 * 2**20}
@@ -54,37 +56,35 @@ def run_trials(
     study: Study,
     workspace: Workspace,
     fleet: Fleet,
-    wanted: int,
+    limits: "Budget",
     stopping: threading.Event,
     ended: Callable[[str, float | None], None],
 ) -> None:
-    """Runs the trials that a study lacks of `wanted`, several at a time. An interrupted one stays open, to be repeated.
+    """Runs trials until one of the limits is reached, several at a time. An interrupted one stays open, to be repeated.
 
     stopping: no trial begins once it is set. ended: called with state and value of each trial that ended.
     """
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
 
     from crossfold.platform.edge.search.optuna_searcher import StudySearcher
 
     # A trial whose cell failed raises, which Tune would print with its stack; the study and the failure log have it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    missing = wanted - study.judged
     judge = functools.partial(
         tune_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
     )
-    name = f"search-{fleet.queue_name}"
+    name = f"search-{fleet.queue_name}-{study.name}"
+    at_once = 1 if study.search.strict else trials_at_once(fleet.workers, study.cells_per_trial)
     tuner = tune.Tuner(
         tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
         tune_config=tune.TuneConfig(
             metric=tune_trial.METRIC,
             mode="max",
-            num_samples=missing,
-            search_alg=StudySearcher(study, stopping, ended),
-            scheduler=ASHAScheduler(
-                time_attr="epoch", max_t=NEVER, grace_period=GRACE_EPOCHS, reduction_factor=REDUCTION
-            ),
-            max_concurrent_trials=trials_at_once(fleet.workers, study.cells_per_trial),
+            # Without a number the searcher ends the search.
+            num_samples=-1 if limits.trials is None else limits.trials - study.judged,
+            search_alg=StudySearcher(study, limits, stopping, ended),
+            scheduler=tune_scheduler(study.search),
+            max_concurrent_trials=at_once,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=name, storage_path=str(workspace.paths.tune), verbose=0),

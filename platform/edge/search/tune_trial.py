@@ -26,4 +26,12 @@ def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str)
     link = cast(CellQueue, RayLink(ray.get_actor(queue, namespace=namespace)))
     with contextlib.closing(follow(config["cells"], link, Workspace.at(workspace))) as course:
         for progress in course:
-            tune.report({METRIC: progress.ccc, "epoch": progress.epoch, "finished": progress.finished})
+            tune.report(
+                {
+                    METRIC: progress.ccc,
+                    "epoch": progress.epoch,
+                    "finished": progress.finished,
+                    "cell_epochs": progress.cell_epochs,
+                    **{f"objective_{name}": value for name, value in progress.costs.items()},
+                }
+            )
