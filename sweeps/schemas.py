@@ -101,7 +101,7 @@ def _complete(defs: dict[str, Schema], fields: dict[str, Schema], systems: dict[
 
 def _complete_search(defs: dict[str, Schema]) -> None:
     """What the reader of a search takes in shorter forms."""
-    known = {key: value for key, value in defs["Search"]["properties"]["space"]["properties"].items()}
+    known = defs["Search"]["properties"]["space"]["properties"]
     each = {"anyOf": [{"$ref": "#/$defs/Range"}, {"enum": ["default", None]}]}
     block = defs["SearchBlock"]["properties"]
     space = {"type": ["object", "null"], "properties": dict.fromkeys(known, each), "additionalProperties": each}

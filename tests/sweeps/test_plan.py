@@ -175,7 +175,7 @@ def test_systems_without_their_modality_are_skipped_with_a_reason(sweep_file, sy
         ({"systems": "ca"}, r"give a list of systems, such as \[ca\]"),
         ({"systems": [3]}, "3 is no system"),
         ({"systems": [{"ca": None, "rjca": None}]}, "is no system: write its name"),
-        ({"systems": [{"system": "rjca", "iterations": 2}]}, r"unknown key 'systems\.0\.iterations'\n"),
+        ({"systems": [{"system": "rjca", "iterations": 2}]}, r"unknown key 'systems\.0\.iterations'; known: params"),
         ({"seeds": "0..3"}, r"seeds = '0\.\.3': give a list, such as \[0, 1, 2\]"),
         ({"seeds": 3}, r"seeds = 3: give a list"),
         ({"seeds": [True]}, r"seeds = \[True\]: give a list"),

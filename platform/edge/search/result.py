@@ -44,7 +44,7 @@ class SearchResult:
         price = first.search_value - first.mean
         return [
             f"the best trial had {first.search_value:.4f} in the search, and with {len(first.values)} fresh seeds "
-            f"it has {first.mean:.4f} [{low:.4f}, {high:.4f}]: it was chosen for being the best, which is worth {price:+.4f}"
+            f"it has {first.mean:.4f} [{low:.4f}, {high:.4f}]: being chosen as the best was worth {price:+.4f}"
         ]
 
 

@@ -274,7 +274,7 @@ def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
     study = open_study(search, store, workspace)
     play(study, [0.1, 0.2], "FAIL")
     with pytest.raises(UserError, match="none of 2 trials"):
-        save_result(search, store, study, workspace)
+        save_result(study, search.limits, store, workspace)
     assert not (workspace.root / "searches").exists()
 
 
