@@ -25,8 +25,9 @@ Schema = dict[str, Any]
 def schema(kind: Kind) -> Schema:
     """The schema, in JSON Schema draft 2020-12, of one kind of file; descriptions are those of the fields."""
     more: list[type[BaseModel]] = [SearchSweep, Winner] if kind == "search" else []
-    models = [KINDS[kind], *more]
-    asked: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in (*models, Recipe)]
+    models: list[type[BaseModel]] = [KINDS[kind], *more]
+    every: list[type[BaseModel]] = [*models, Recipe]
+    asked: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in every]
     _, found = models_json_schema(asked, ref_template="#/$defs/{model}")
     defs: dict[str, Schema] = found["$defs"]
     recipe = defs["Recipe"]["properties"]
