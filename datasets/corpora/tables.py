@@ -28,6 +28,7 @@ from crossfold.datasets.media.delimited_text import Lines, TextCells
 
 MISSING = frozenset({"", "na", "nan", "-nan", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "-", "?"})
 """Cells that say there is no value, in any case."""
+_PARTED = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars", " ": "blanks"}
 INDEX = "index"
 """Name of a first column without one, as pandas writes the index of a data frame."""
 
@@ -151,8 +152,7 @@ def _of_text(file: str, header: list[str], cells: TextCells, known: Collection[s
         raise Refusal("table-columns", what, "each column has one name of its own")
     reading.check(len(columns))
     decimal_comma = not cells.named and cells.delimiter != ","
-    parted = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}.get(cells.delimiter, repr(cells.delimiter))
-    written = "arff" if cells.named else f"csv with {parted}"
+    written = "arff" if cells.named else f"csv with {_PARTED.get(cells.delimiter, repr(cells.delimiter))}"
     found = dict(zip(columns, reading.columns(), strict=False))  # the last may be that of a closing separator
     return Table(file, columns, reading.lines, found, decimal_comma, written=written)
 
@@ -263,6 +263,7 @@ def read_number(text: str, decimal_comma: bool = False, missing: Collection[str]
     """A finite number; not a number for a `missing` cell. Raises `ValueError` for anything else."""
     if text.lower() in missing:
         return math.nan
+    text = text.replace("\u2212", "-")  # the minus of typesetting
     value = float(text.replace(",", ".") if decimal_comma else text)
     if not math.isfinite(value) or "_" in text:
         raise ValueError(text)

@@ -1,7 +1,7 @@
 """The one reader of text in cells: csv files by whatever parts their cells, before it is asked what the cells mean.
 
-Cells are parted by commas, semicolons, tabs or bars, whichever gives the first lines equally many cells. Limits hold
-before memory is allocated.
+Cells are parted by commas, semicolons, tabs or bars, whichever gives the first lines equally many cells, or by blanks
+where there are none of these. Limits hold before memory is allocated.
 """
 
 import csv
@@ -17,6 +17,14 @@ MOST_BYTES = 256 * 2**20
 """Of a table that is text."""
 _LONGEST_CELL = 2**20  # characters
 _DELIMITERS = ";\t|,"  # a comma comes last: next to the others it may be a decimal comma
+_OTHERS = (
+    (b"PK\x03\x04", "is a workbook of a spreadsheet, or a zip file", "save it as csv, in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "is a workbook of a spreadsheet", "save it as csv, in UTF-8"),
+    (b"{", "is JSON, not a table", "write it as csv, with a row per entry"),
+    (b"[{", "is JSON, not a table", "write it as csv, with a row per entry"),
+    (b"<", "is a web page, or other text with marks, not a table", "fetch it again; a page may ask for a login"),
+)
+"""How files begin that people take for tables, what they are, and what to do."""
 _HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # a first line that spreadsheets write
 _TRIED = 20  # lines that settle what parts the cells
 _PADDED = re.compile(r'[^\S\r\n]|"')  # without these no cell has blanks around it
@@ -50,7 +58,15 @@ def read_text(path: Path) -> str:
         if (size := path.stat().st_size) > MOST_BYTES:
             problem = f"has {size / 2**20:,.0f} MiB; a table of text may have {MOST_BYTES / 2**20:.0f}"
             raise NotCells("table-size", problem, "write it as parquet, or in parts")
-        return decode_text(path.read_bytes())
+        data = path.read_bytes()
+        for begin, problem, remedy in _OTHERS:
+            if data.startswith(begin):
+                raise NotCells("table-readable", problem, remedy)
+        text = decode_text(data)
+        if "\0" in text:
+            problem = "holds characters of code 0, as UTF-16 without a byte order mark does"
+            raise NotCells("table-encoding", problem, "save it as text with encoding UTF-8")
+        return text
     except UnicodeDecodeError as error:
         problem = f"is not {error.encoding.upper()} text (byte {error.start})"
         raise NotCells("table-encoding", problem, "save it as text with encoding UTF-8") from None
@@ -93,6 +109,10 @@ def _parts(text: str) -> str:
             continue
         if len(widths) == 1 and widths != {1}:
             return delimiter
+    if not any(delimiter in sample for delimiter in _DELIMITERS):
+        widths = {len(line.split()) for line in sample.splitlines() if line.strip()}
+        if len(widths) == 1 and widths != {1}:
+            return " "
     first = sample.partition("\n")[0]
     return max(_DELIMITERS, key=first.count)
 
@@ -100,7 +120,10 @@ def _parts(text: str) -> str:
 def _lines(text: str, skipped: int, delimiter: str) -> Lines:
     csv.field_size_limit(_LONGEST_CELL)
     padded = _PADDED.search(text) is not None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    if delimiter == " ":  # any number of them, as in columns of equal width
+        text = re.sub(r"[^\S\n]+$", "", text, flags=re.MULTILINE)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " ", strict=True)
     try:
         for cells in reader:
             yield reader.line_num + skipped, [cell.strip() for cell in cells] if padded else cells

@@ -143,7 +143,7 @@ def settle_targets(
             problem = f"has the targets {', '.join(labels.targets)}; all files together have {', '.join(names)}"
             remedy = "name them alike in every file, or declare `targets` in manifest.yaml: then some may be absent"
             report.error("target-known", problem, remedy)
-    if not names:
+    if not names and all(labels.file == MANIFEST for labels in read):  # what is wrong with a file is said there
         remedy = "add a column `labels` that names a file, or `label:<target>` with a value per clip"
         Report(MANIFEST, findings).error("label-none", "no clip has labels", remedy)
     for target in targets:

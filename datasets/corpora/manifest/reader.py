@@ -277,8 +277,10 @@ def _first_frame(entries: Sequence[_Entry], declared: Declaration) -> int | None
 def _place(entry: _Entry, axis: TimeAxis, targets: Sequence[Target], first: int | None) -> np.ndarray:
     found: list[Finding] = []
     labels = place_labels(entry.labels, axis, targets, found, first)
-    # A test part has no labels where its owners keep them.
-    entry.findings += [f for f in found if not (entry.side.part == "test" and f.rule == "label-none")]
+    # A test part has no labels where its owners keep them, and a file that cannot be read has none, of course.
+    broken = any(f.file == entry.labels.file and f.severity == "error" for f in entry.findings)
+    none = broken or entry.side.part == "test"
+    entry.findings += [f for f in found if not (none and f.rule == "label-none")]
     return labels
 
 

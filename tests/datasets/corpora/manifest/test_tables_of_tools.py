@@ -35,8 +35,8 @@ def write_corpus(root: Path, labels=None, features=None) -> Path:
     return root
 
 
-def put(text: str):
-    return lambda path: path.write_text(text, encoding="utf-8")
+def put(text: str, encoding: str = "utf-8"):
+    return lambda path: path.write_text(text, encoding=encoding)
 
 
 def parquet(table: pd.DataFrame):
@@ -103,6 +103,11 @@ LABELS = {
     ),
     "hint of a spreadsheet": (".csv", put("sep=;\n" + by("time", SECONDS).to_csv(index=False, sep=";"))),
     "header of numpy.savetxt": (".csv", put("# " + by("time", SECONDS).to_csv(index=False))),
+    "header of numpy.savetxt, blanks": (".txt", put("# " + by("time", SECONDS).to_csv(index=False, sep=" "))),
+    "columns of equal width": (".txt", put(by("time", SECONDS).to_string(index=False))),
+    "bars": csv(by("time", SECONDS), sep="|"),
+    "Unicode text of Excel": (".txt", put(by("time", SECONDS).to_csv(index=False, sep="\t", decimal=","), "utf-16")),
+    "minus of typesetting": (".csv", put(by("time", SECONDS).to_csv(index=False).replace("-", "\u2212"))),
     "byte order mark, Windows ends": (".csv", put("\ufeff" + ALL.to_csv(index=False, lineterminator="\r\n"))),
     "names of rows that are text": csv(by("file", ["a.wav"] * FRAMES, time=SECONDS)),
     "arff": (".arff", put(ARFF + "".join(f"'unknown',{t},{v}\n" for t, v in zip(SECONDS, LEVEL, strict=True)))),
@@ -149,6 +154,13 @@ REFUSED = {
     "whole corpus in one table": csv(pd.concat([by("time", SECONDS)] * 2)),
     "a cell of two million characters": (".csv", put("v\n" + "1" * 2_000_000 + "\n")),
     "columns without end": (".csv", put(",".join(f"c{i}" for i in range(100_000)) + "\n")),
+    "blanks, no header": (".txt", put("".join(f"{t} {v}\n" for t, v in zip(SECONDS, LEVEL, strict=True)))),
+    "UTF-16 without its mark": (".csv", put(by("time", SECONDS).to_csv(index=False), "utf-16-le")),
+    "UTF-32": (".csv", put(by("time", SECONDS).to_csv(index=False), "utf-32")),
+    "JSON": (".json", put(by("time", SECONDS).to_json(orient="records"))),
+    "a page that asks for a login": (".csv", put("<!DOCTYPE html>\n<html><body>Log in</body></html>\n")),
+    "a workbook": (".xlsx", lambda path: path.write_bytes(b"PK\x03\x04" + bytes(range(200)))),
+    "a workbook of 1997": (".csv", lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0" + bytes(range(200)))),
     "nothing but a clock": csv(pd.DataFrame({"time": SECONDS})),
 }
 
@@ -156,7 +168,9 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_labels_without_a_sure_place_are_refused(tmp_path, kind):
     inspection = inspect_manifest(write_corpus(tmp_path / "data", REFUSED[kind]), deep=True)
-    assert any(f.severity == "error" and f.file.startswith("l/a") for f in inspection.findings)
+    errors = [f for f in inspection.findings if f.severity == "error"]
+    assert any(f.file.startswith("l/a") for f in errors)
+    assert all(f.file.startswith("l/") for f in errors)  # and nothing is said to be missing that is there
     assert_readable(inspection.findings, tmp_path)
 
 
