@@ -15,7 +15,7 @@ from crossfold.reports.results.model import Results
 from crossfold.reports.tables.claims import Verdict, judge
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.tables.entries import Table
-from crossfold.reports.tables.formats import to_csv, to_latex, to_markdown
+from crossfold.reports.tables.formats import FORMS, one_table, to_csv, to_latex, to_markdown
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.measure import provenance
 from crossfold.reports.tables.paper_table import build, choose_setting
@@ -70,12 +70,7 @@ def build_report(
             raise UserError(
                 f"unknown format {name!r}{did_you_mean(name, FORMATS)}", "give some of " + ", ".join(FORMATS)
             )
-    results = load_results(workspace)
-    if results.cells.empty:
-        raise UserError(
-            f"nothing to report: workspace {workspace} has no finished cell",
-            "run `crossfold demo`, or `crossfold run SWEEP` with --workspace, first",
-        )
+    results = _finished(workspace)
     moment = now or datetime.datetime.now(datetime.UTC)
     built = build_tables(results, wanted, moment)
     verdicts = judge(results, built)
@@ -93,6 +88,29 @@ def build_report(
     for name, text in texts.items():
         write_bytes(path_inside(out, name), text.encode())
     return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), page)
+
+
+def take_table(workspace: Workspace, name: str, form: str, columns: Sequence[str] = ()) -> str:
+    """One table as text, for a paper or a terminal: `crossfold report --table`.
+
+    form: one of `FORMS`. columns: the heads to keep, in order; all where none is given. Raises `UserError` for an
+    unknown table, form or column, and where nothing has run yet.
+    """
+    wanted = check_tables([name])
+    if form not in FORMS:
+        raise UserError(f"unknown format {form!r}{did_you_mean(form, FORMS)}", "give one of " + ", ".join(FORMS))
+    built = build_tables(_finished(workspace), wanted)
+    return "\n".join(one_table(table, form, columns) for table in built)
+
+
+def _finished(workspace: Workspace) -> Results:
+    results = load_results(workspace)
+    if results.cells.empty:
+        raise UserError(
+            f"nothing to report: workspace {workspace} has no finished cell",
+            "run `crossfold demo`, or `crossfold run SWEEP` with --workspace, first",
+        )
+    return results
 
 
 def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:

@@ -20,6 +20,8 @@ class Key:
     """Empty for the colour of text."""
     dashes: str = "none"
     """As SVG writes them; `fill` for an area."""
+    symbol: str = ""
+    """The mark of a system instead of a line, one of `systems.MARKS`."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def line_of(x: list[float], y: list[float | None], name: str, style: Style, widt
 
 
 def row_dots(x: Iterable[Any], names: Sequence[str], colours: Sequence[str], hover: str, **more: Any) -> go.Scatter:
-    """One dot per row, from row 0 on. hover: what the pointer shows after the name; more: of `go.Scatter`."""
+    """One mark per row, from row 0 on. hover: what the pointer shows after the name; more: of `go.Scatter`."""
     return go.Scatter(
         x=rounded(x),
         # Rows by index, because two variants may share a name.

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
 from crossfold.reports.figures.charts import NEUTRAL, figure_of, heat_of, label_rows, plain, rounded, row_dots
-from crossfold.reports.results.comparable import Standing, setting_variants
+from crossfold.reports.results.comparable import Standing
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import system_kind, system_style
+from crossfold.reports.results.systems import Style
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 
@@ -34,7 +34,8 @@ def standing_chart(results: Results, setting: Setting, standing: Standing | None
     order = list(standing.means)
     names = [results.variants[variant] for variant in order]
     means = list(standing.means.values())
-    dots = row_dots(means, names, [styles[variant].colour for variant in order], ": mean CCC %{x:.3f}")
+    marker = {"symbol": [styles[variant].symbol for variant in order]}
+    dots = row_dots(means, names, [styles[v].colour for v in order], ": mean CCC %{x:.3f}", marker=marker)
     span = max(max(means) - min(means), 0.01)
     lines = [
         go.Scatter(
@@ -111,7 +112,6 @@ def pareto_chart(results: Results, setting: Setting, scores: pd.DataFrame) -> Fi
         return None
     cells = results.rows(setting)
     cells = cells[cells["variant"].isin(scores.columns)]
-    systems = setting_variants(results, setting)
     panels = []
     for column, title in COSTS:
         costs = pd.to_numeric(cells[column], errors="coerce").groupby(cells["variant"]).median()
@@ -119,26 +119,23 @@ def pareto_chart(results: Results, setting: Setting, scores: pd.DataFrame) -> Fi
         # Costs that are all equal, such as parameters of one size, say nothing.
         if len({round(float(costs[variant]), 6) for variant in known}) > 1:
             points = {variant: (float(costs[variant]), float(scores[variant].mean())) for variant in known}
-            panels.append(_pareto(points, title, results.variants, systems))
+            panels.append(_pareto(points, title, results.variants, variant_styles(results, setting)))
     if not panels:
         return None
-    colours: dict[str, str] = {}
-    for system in systems.values():
-        colours.setdefault(results.family_of(system), system_style(system).colour)
-    families = dict.fromkeys(results.family_of(systems[str(variant)]) for variant in scores)
+    styles = variant_styles(results, setting)
     return Figure(
         id="pareto",
         title="What the score costs",
         caption="Mean CCC over targets, folds and seeds against cost; the line joins the systems that no cheaper one "
         "reaches. Filled: with a gate; open: without. Times depend on the machine and on what else ran there.",
         panels=tuple(panels),
-        key=tuple(Key(family, colours[family], "fill") for family in families),
+        key=tuple(Key(results.variants[v], styles[v].colour, symbol=styles[v].symbol) for v in map(str, scores)),
         wide=len(panels) > 1,
     )
 
 
 def _pareto(
-    points: Mapping[str, tuple[float, float]], title: str, names: Mapping[str, str], systems: Mapping[str, str]
+    points: Mapping[str, tuple[float, float]], title: str, names: Mapping[str, str], styles: Mapping[str, Style]
 ) -> Panel:
     """points: variant -> cost and mean CCC."""
     front: list[str] = []
@@ -150,8 +147,7 @@ def _pareto(
         return {"x": [round(points[v][0], 3) for v in chosen], "y": rounded(points[v][1] for v in chosen)}
 
     known = list(points)
-    colours = [system_style(systems[variant]).colour for variant in known]
-    symbols = ["circle" if system_kind(systems[variant]) == "gated" else "circle-open" for variant in known]
+    colours, symbols = [styles[variant].colour for variant in known], [styles[variant].symbol for variant in known]
     dots = go.Scatter(
         **coordinates(known),
         mode="markers",

@@ -17,7 +17,7 @@ from crossfold.reports.page.drilldown import group_anchors, group_keys
 from crossfold.reports.page.heads import explained
 from crossfold.reports.results.comparable import comparable_variants
 from crossfold.reports.results.model import Results
-from crossfold.reports.results.systems import system_kind
+from crossfold.reports.results.systems import MARKS, system_kind
 from crossfold.reports.stats.formatting import DASH
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.formats import numeric
@@ -28,7 +28,7 @@ from crossfold.reports.tables.published import MEAN, table_spec
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = TEMPLATES / "plotly-cartesian.min.js.gz"
 """The published bundle of plotly.js with the charts that figures use: a third of the whole library."""
-SCRIPTS = ("report.js", "tables.js", "cells.js", "charts.js", "end.js")
+SCRIPTS = ("report.js", "tables.js", "cells.js", "charts.js", "take_out.js", "end.js")
 """The parts of the page's script, in order."""
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
 
@@ -85,6 +85,7 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         js=Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         plotly=base64.b64encode(PLOTLY.read_bytes()).decode() if page.figures else "",
         explained=explained,
+        marks=MARKS,
         live=live,
     )
 

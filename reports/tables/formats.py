@@ -9,8 +9,8 @@ from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.formatting import facts_text
 from crossfold.reports.stats.intervals import Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
-from crossfold.reports.tables.escape import csv_value, latex, markdown
-from crossfold.reports.tables.grid import Grid, GridCell, further_grids, main_grid
+from crossfold.reports.tables.escape import csv_value, latex, markdown, visible
+from crossfold.reports.tables.grid import Grid, GridCell, flat_heads, further_grids, main_grid, narrowed
 from crossfold.reports.tables.notes import caption
 
 # `\\resizebox` alone would also stretch a narrow table to the width of the line.
@@ -72,6 +72,39 @@ def latex_float(words: str, label: str, body: Sequence[str], below: Sequence[str
     ]
 
 
+def one_table(table: Table, form: str, columns: Sequence[str] = ()) -> str:
+    """The table alone, without what stands around it, as text of a form in `FORMS`, with chosen columns (`narrowed`).
+
+    The LaTeX has caption and label, booktabs rules, and is no wider than the line.
+    """
+    grid = narrowed(main_grid(table), columns)
+    if form == "tex":
+        needs = "% needs \\usepackage{booktabs,graphicx}"
+        return "\n".join([needs, *latex_float(caption(table), table.id, [tabular(grid)], []), ""])
+    rows = [flat_heads(grid), *([_marked(cell) for cell in row] for row in grid.rows)]
+    if form == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([[csv_value(text) for text in row] for row in rows])
+        return out.getvalue()
+    words = caption(table)
+    if form == "md":
+        return f"{markdown(words)}\n\n{pipe_table(grid)}\n"
+    wide = [max(len(row[at]) for row in rows) for at in range(len(grid.heads))]
+    right = [numeric(grid, at) for at in range(len(grid.heads))]
+    lines = [
+        "  ".join(t.rjust(w) if end else t.ljust(w) for t, w, end in zip(row, wide, right, strict=True)) for row in rows
+    ]
+    return "\n".join([visible(words), "", *(visible(line.rstrip()) for line in lines), ""])
+
+
+FORMS = ("txt", "csv", "md", "tex")
+"""The formats of a single table."""
+
+
+def _marked(cell: GridCell) -> str:
+    return cell.text + (f"^{','.join(cell.marks)}" if cell.marks else "")
+
+
 def to_csv(table: Table) -> str:
     """One line per row and target, with numbers as numbers; for other programs.
 
@@ -93,7 +126,7 @@ def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, object]]) ->
 def pipe_table(grid: Grid) -> str:
     """A grid as a GitHub-flavoured table."""
     lines = [
-        "| " + " | ".join(markdown(head) for head in _flat_heads(grid)) + " |",
+        "| " + " | ".join(markdown(head) for head in flat_heads(grid)) + " |",
         "|" + "|".join(" --- " if not numeric(grid, i) else " ---: " for i in range(len(grid.heads))) + "|",
     ]
     lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in grid.rows]
@@ -134,12 +167,6 @@ def tabular(grid: Grid, widths: Mapping[int, str] | None = None) -> str:
 def _latex_cell(cell: GridCell) -> str:
     text = latex(cell.text) + (f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else "")
     return f"\\textbf{{{text}}}" if cell.strong else text
-
-
-def _flat_heads(grid: Grid) -> list[str]:
-    """One head per column: formats without spanning heads repeat the group in each."""
-    groups = [text for text, width in grid.groups for _ in range(width)] or [""] * len(grid.heads)
-    return [f"{group}: {head}" if group else head for group, head in zip(groups, grid.heads, strict=True)]
 
 
 def numeric(grid: Grid, column: int) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
 from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
 from crossfold.reports.tables.published import MEAN
@@ -59,6 +60,36 @@ class Grid:
     rows: tuple[tuple[GridCell, ...], ...]
     ranked: int | None = None
     """The column by which the rows are in descending order already."""
+
+
+def flat_heads(grid: Grid) -> list[str]:
+    """One head per column: where there are no spanning heads, each repeats its group."""
+    groups = [text for text, width in grid.groups for _ in range(width)] or [""] * len(grid.heads)
+    return [f"{group}: {head}" if group else head for group, head in zip(groups, grid.heads, strict=True)]
+
+
+def narrowed(grid: Grid, columns: Sequence[str]) -> Grid:
+    """The grid with chosen columns in the order given; all of them where none is.
+
+    columns: heads, in any case: the whole of one, as `Valence: CCC`, or its part after the group, which takes the first
+    column of that name. Raises `UserError` for a head that the table lacks.
+    """
+    if not columns:
+        return grid
+    whole = [head.lower() for head in flat_heads(grid)]
+    parts = [head.lower() for head in grid.heads]
+    chosen = []
+    for column in columns:
+        name = column.strip().lower()
+        found = whole.index(name) if name in whole else parts.index(name) if name in parts else None
+        if found is None:
+            raise UserError(
+                f"the table has no column {column.strip()!r}{did_you_mean(column.strip(), flat_heads(grid))}",
+                "name heads of the table, separated by commas",
+            )
+        chosen.append(found)
+    heads = [flat_heads(grid)[at] if parts.count(parts[at]) > 1 else grid.heads[at] for at in chosen]
+    return Grid((), tuple(heads), tuple(tuple(row[at] for at in chosen) for row in grid.rows))
 
 
 def main_grid(table: Table) -> Grid:

@@ -1,9 +1,11 @@
 """The whole report: files, determinism, refusals, and nothing heavy imported."""
 
 import base64
+import csv
 import datetime
 import gzip
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -16,7 +18,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.logged_runs import public_address
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_report
+from crossfold.reports.build import build_report, take_table
 from crossfold.reports.page.data import unpacked
 from crossfold.reports.page.drilldown import DIGITS
 from crossfold.reports.page.render import PLOTLY
@@ -253,6 +255,29 @@ def test_hostile_names_are_inert(workspace):
     for path in report.paths[1:]:
         if path.suffix in (".md", ".tex"):
             assert "<script" not in path.read_text(encoding="utf-8")
+
+
+def test_one_table_is_taken_out_with_chosen_columns(finished):
+    heads = ("system", "95% interval", "arousal: CCC")
+    text = take_table(finished, "leaderboard", "txt", heads)
+    caption, _, first, *rows = text.splitlines()
+    assert "Embedded corpus: puppets" in caption
+    assert first.split("  ")[0] == "System"
+    assert first.endswith("Arousal: CCC")
+    assert len(rows) == 10
+    assert rows[0].startswith("JCA + DCA")
+    lines = list(csv.reader(io.StringIO(take_table(finished, "leaderboard", "csv", heads))))
+    assert lines[0] == ["System", "95% interval", "Arousal: CCC"]
+    assert lines[1][2] == rows[0].split("  ")[-1].strip()
+    tex = take_table(finished, "leaderboard", "tex", heads)
+    assert "\\begin{tabular}{lrr}" in tex
+    assert "\\label{tab:leaderboard}" in tex
+    assert "\\caption{All systems on puppets. Embedded corpus" in tex
+    assert take_table(finished, "dca-t1", "md").count("| --- |") == 1
+    with pytest.raises(UserError, match="no column 'Arousal: CC', did you mean 'Arousal: CCC'"):
+        take_table(finished, "leaderboard", "md", ["Arousal: CC"])
+    with pytest.raises(UserError, match="unknown format 'html'"):
+        take_table(finished, "leaderboard", "html")
 
 
 def test_nothing_heavy_is_imported():

@@ -1,6 +1,7 @@
 """`crossfold report`."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from crossfold.platform.edge.terminal.console import out, say
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
+_ALL = "html,md,tex,csv"
 MOST_PATHS = 6
 """More tables than these are printed as a number and a folder."""
 
@@ -21,7 +23,7 @@ MOST_PATHS = 6
 def report(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables to build; all of them if left out.")] = None,
     workspace: options.Workspace = None,
-    format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = "html,md,tex,csv",
+    format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = _ALL,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
     charts: Annotated[
         bool, typer.Option("--charts/--no-figures", help="Whether the page has charts; without them it is small.")
@@ -36,13 +38,20 @@ def report(
             help="A corpus's folder: embed faces and sound of the clips shown, people included.", metavar="DIR"
         ),
     ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Print one table alone; with --format txt, csv, md or tex.", metavar="NAME")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="For --table: heads of the columns to keep, comma-separated, in order.", metavar="HEADS"),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any.")] = 8765,
 ) -> None:
     """Build the tables and the leaderboard from finished cells. It never trains and never needs a GPU."""
-    from crossfold.reports.build import build_report
+    from crossfold.reports.build import build_report, take_table
     from crossfold.reports.page.image_export import check_export, export_figures
 
     space = options.open_workspace(workspace)
@@ -51,6 +60,12 @@ def report(
     if serve:
         _serve(space, port, tuple(tables or ()), charts, media)
         return
+    if table is not None:
+        form = "txt" if format_ == _ALL else format_
+        typer.echo(take_table(space, table, form, _listed(columns)), nl=False)
+        return
+    if columns is not None:
+        raise UserError("--columns chooses the columns of one table, and none is named", "add --table NAME")
     formats = tuple(part.strip() for part in format_.split(",") if part.strip())
     if not formats:
         raise UserError(f"--format {format_!r} names no format", "give some of html, md, tex, csv")
@@ -67,6 +82,11 @@ def report(
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date)
         say(f"{len(written)} figures in {figures}")
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The parts between commas; a comma within brackets is part of a head."""
+    return tuple(part.strip() for part in re.split(r",(?![^\[(]*[\])])", text or "") if part.strip())
 
 
 def _print_files(paths: Sequence[Path], space: "Workspace", *, sent: bool) -> None:

@@ -19,9 +19,11 @@
   const chart = (label, low, high, width, height) => {
     const y = (value) => 8 + (height - 34) * (1 - (value - low) / (high - low || 1));
     const svg = draw2("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label });
-    for (const value of [low, (low + high) / 2, high]) {
-      svg.append(draw2("path", { class: "grid", d: `M46 ${y(value)}H${width - 4}` }));
-      svg.append(draw2("text", { x: 42, y: y(value) + 4, "text-anchor": "end" }, three(value)));
+    // Two to five round numbers.
+    const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((each) => (high - low) / each <= 5) || 1;
+    for (let at = Math.ceil(low / step); at * step <= high; at += 1) {
+      svg.append(draw2("path", { class: "grid", d: `M46 ${y(at * step)}H${width - 4}` }));
+      svg.append(draw2("text", { x: 42, y: y(at * step) + 4, "text-anchor": "end" }, (at * step).toFixed(2).replace("-", "−")));
     }
     return { svg, y };
   };
@@ -30,7 +32,8 @@
   const unpacked = (text) => (text.match(/../g) || []).map((pair) => pair === ".." ? null
     : (digits.indexOf(pair[0]) * 62 + digits.indexOf(pair[1]) - 1000) / 1000);
   const bounds = (values) => {
-    const low = Math.min(...values), high = Math.max(...values), margin = (high - low) * 0.08 || 0.01;
+    // At least 0.05 CCC, so that no chart enlarges noise.
+    const low = Math.min(...values), high = Math.max(...values), margin = Math.max((high - low) * 0.08, (0.05 - high + low) / 2);
     return [low - margin, high + margin];
   };
   const build = (block) => {

@@ -16,15 +16,15 @@
     sequential: { light: ["#f1f3f5", "#7fb0dd", "#123f73"], dark: ["#20252a", "#2f6fb3", "#d3e8ff"] },
     diverging: { light: ["#b5651d", "#f1f3f5", "#2f6fb3"], dark: ["#f0a35e", "#20252a", "#79b8ff"] },
   };
-  const traces = (plot) => plot.data.map((trace) => {
-    const scale = heat[trace.meta] && heat[trace.meta][isDark() ? "dark" : "light"];
+  const traces = (plot, dark = isDark(), of = colour) => plot.data.map((trace) => {
+    const scale = heat[trace.meta] && heat[trace.meta][dark ? "dark" : "light"];
     if (scale) {
       // A packed row holds the number of its leading empty cells, then the other cells.
       const z = trace.z.map(([empty, ...row]) => [...Array(empty).fill(null), ...row]);
       return { ...trace, z, colorscale: scale.map((each, at) => [at / 2, each]) };
     }
     const name = named[trace.meta];
-    return name ? { ...trace, line: { ...trace.line, color: colour(name) } } : trace;
+    return name ? { ...trace, line: { ...trace.line, color: of(name) } } : trace;
   });
   const visible = (element) => element.offsetParent && !element.parentElement.closest("details:not([open])");
   // The library is unpacked when the first chart is to be drawn, so that it delays nothing else.

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from crossfold.platform.core.recipe import Recipe
-from crossfold.reports.build import build_report
+from crossfold.reports.build import build_report, take_table
 from crossfold.reports.serve import ReportServer
 from tests.support import lab
 
@@ -389,6 +389,39 @@ def test_the_first_page_is_one_sheet_and_two_screens_of_a_phone(browser, finishe
     whole = page.pdf(path=tmp_path / "whole.pdf", format="A4", prefer_css_page_size=True).count(b"/Type /Page\n")
     assert whole >= 1 + page.locator("details.part").count()
     page.context.close()
+
+
+def test_tables_and_figures_are_taken_out(page, finished):
+    dialog = page.locator("#take-out")
+    page.locator("#leaderboard .take").first.click()
+    dialog.get_by_label("Format").select_option("latex")
+    for box in dialog.locator("fieldset label").all()[1:]:
+        if "95% interval" not in box.inner_text():
+            box.locator("input").uncheck()
+    text = dialog.locator("textarea").input_value()
+    # The page writes what the command writes, but for what scales a wide table down.
+    command = take_table(finished, "leaderboard", "tex", ["System", "95% interval"])
+    rows = [line.replace("95\\% interval", "x") for line in command.splitlines() if line.endswith("\\\\")]
+    assert [line.split(" & ")[-1] for line in text.splitlines() if line.endswith("\\\\")][1:] == [
+        line.split(" & ")[-1] for line in rows
+    ][1:]
+    assert "embedded corpus: puppets" in text.lower()
+    assert "\\label{tab:leaderboard}" in text
+    dialog.get_by_label("Format").select_option("csv")
+    with page.expect_download() as saved:
+        dialog.get_by_role("button", name="Save").click()
+    assert saved.value.suggested_filename == "leaderboard.csv"
+    page.keyboard.press("Escape")
+    page.locator("[data-take-figure=curve-valence]").click()
+    dialog.get_by_label("Width").select_option("two")
+    with page.expect_download() as saved:
+        dialog.get_by_role("button", name="SVG").click()
+    assert saved.value.suggested_filename == "curve-valence-1-two-columns.svg"
+    picture = saved.value.path().read_text()
+    assert 'width="687"' in picture
+    assert "not the papers' data" in picture
+    assert "#cfd3d8" in picture or "rgb(207, 211, 216)" in picture
+    dialog.get_by_role("button", name="Close").click()
 
 
 def test_the_contents_follow_the_reader_and_heads_explain_themselves(page, url):
