@@ -333,6 +333,7 @@ def test_participants_need_to_be_told_apart(root):
     [
         ("utf-16", "\t", "Instance_name,frameTime,GoldStandard", 1),
         ("utf-8", "|", "Time (ms),GoldStandard", 1000),
+        ("utf-8", " ", "frameTime,GoldStandard", 1),
         ("utf-8-sig", ";", "timestamp,GoldStandard,confidence", 1),
     ],
 )
@@ -425,7 +426,7 @@ DAMAGE = {
     "a time of next year": (lambda r: rewrite(gold(r), put(12, "'train_1',4e7,0.1")), "train_1.arff", "label-rate"),
     "a negative time": (lambda r: rewrite(gold(r), put(8, "'train_1',-0.04,0.1")), "train_1.arff", "label-rate"),
     "wrong separator": (
-        lambda r: gold(r, kind="csv").write_text(gold(r, kind="csv").read_text().replace(";", " ")),
+        lambda r: gold(r, kind="csv").write_text(gold(r, kind="csv").read_text().replace(";", ":")),
         "train_1.csv",
         "label-format",
     ),
