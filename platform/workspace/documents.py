@@ -122,3 +122,21 @@ def read_launched(path: Path, kind: type[BaseModel] = LaunchedSweep) -> dict[str
     return read_document(
         path, kind, "delete it; `crossfold run` with its sweep writes it again, and runs no finished cell"
     )
+
+
+class SearchDocument(_Document):
+    """A file of `searches/`: what a search found."""
+
+    name: str
+    group: str | None = None
+    """Absent in records of versions that searched one system only."""
+    search: dict[str, Any]
+    space: dict[str, Any]
+    trials: dict[str, int]
+    best_params: dict[str, Any]
+    best_value: float
+
+
+def read_search(path: Path) -> dict[str, Any]:
+    """A file of `searches/`. Raises `DataError` that names the file."""
+    return read_document(path, SearchDocument, "delete it; `crossfold search` writes it again, and runs no trial twice")

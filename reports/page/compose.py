@@ -12,6 +12,7 @@ from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album, open_album
 from crossfold.reports.page import describe, draw
 from crossfold.reports.page.first_page import FirstPage, first_page
+from crossfold.reports.page.searches import SearchSection, search_sections
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.stats.formatting import listing
@@ -77,11 +78,14 @@ class Page:
     notices: Sequence[str]
     verdicts: Sequence[Verdict] = ()
     """On the papers' claims."""
+    searches: Sequence[SearchSection] = ()
+    """Of parameters, one section for each file of searches."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """Of all settings."""
-        return tuple(figure for block in self.blocks for figure in block.drawn)
+        """Of all settings and searches."""
+        drawn = tuple(figure for block in self.blocks for figure in block.drawn)
+        return (*drawn, *(figure for section in self.searches for figure in section.figures))
 
 
 def make_page(
@@ -132,6 +136,8 @@ def make_page(
         tables=papers,
         notices=describe.page_notices(results),
         verdicts=verdicts,
+        # A report of chosen tables is about these tables only.
+        searches=search_sections(workspace, results, figures=figures) if boards or not tables else (),
     )
 
 

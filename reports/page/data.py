@@ -37,9 +37,12 @@ def _contents(page: Page, drill: Mapping[str, Any]) -> dict[str, Any]:
             for at, panel in enumerate(figure.panels, start=1)
         },
         "figures": {
-            figure.id: {"label": block.setting.label, "note": figure.note}
-            for block in page.blocks
-            for figure in block.drawn
+            figure.id: {"label": label, "note": figure.note}
+            for label, drawn in (
+                *((block.setting.label, block.drawn) for block in page.blocks),
+                *((section.label, section.figures) for section in page.searches),
+            )
+            for figure in drawn
         },
     }
 

@@ -1,0 +1,116 @@
+"""The part of the page on searches: for each file of searches a table and its figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.figures.base import Figure
+from crossfold.reports.figures.searches import search_figures
+from crossfold.reports.results.model import EMBEDDED, Results
+from crossfold.reports.results.searches import FoundSearch, load_searches
+from crossfold.reports.results.systems import system_label
+from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, number
+from crossfold.reports.stats.intervals import mean_interval, paired_gain
+from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
+from crossfold.reports.tables.grid import Grid, GridCell, label_cell, words_cell
+
+HEADS = (
+    "System", "Tuned", "Default", "Tuned minus default", "Inner folds", "Fresh seeds", "Complete", "Pruned", "Failed",
+    "Budget", "Spent", "Chosen parameters",
+)  # fmt: skip
+UNITS = {"trials": "trials", "hours": "hours", "cell_epochs": "cell epochs"}
+
+
+@dataclass(frozen=True)
+class SearchSection:
+    """The searches of one file."""
+
+    name: str
+    label: str
+    """The warning that a corpus is an embedded one; else empty."""
+    sentence: str
+    grid: Grid
+    figures: Sequence[Figure]
+
+
+def search_sections(workspace: Workspace, results: Results, *, figures: bool) -> list[SearchSection]:
+    """One section for each file whose searches have ended."""
+    sections = []
+    for name, searches in load_searches(workspace).items():
+        first = searches[0].record
+        corpus = first["corpus"]
+        sentence = (
+            f"Corpus {corpus}; sampler {first['sampler']['kind']}, scheduler {first['scheduler']['kind']}; trials are "
+            f"judged by the {first['objective']}, on {first['search']['inner_folds']} inner folds of fold "
+            f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, which no trial "
+            "opened; defaults are the values that the papers print."
+        )
+        sections.append(
+            SearchSection(
+                name,
+                f"embedded corpus: {corpus} - not the papers' data" if corpus.startswith(EMBEDDED) else "",
+                sentence,
+                Grid((), HEADS, tuple(_row(search, results) for search in searches)),
+                search_figures(name, searches) if figures else (),
+            )
+        )
+    return sections
+
+
+def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
+    record = search.record
+    tuned, default = _groups(f"{search.name}-winner", results), _groups(_default_name(search, results), results)
+    gain = None
+    if tuned and default and len(tuned) == len(default):
+        common = restrict_to_common_runs([run for pair in zip(tuned, default, strict=True) for run in pair])
+        gain = paired_gain(common[0::2], common[1::2]) if common and common[0] else None
+    chosen = next((each for each in record["retrained"] if each["params"] == record["best_params"]), None)
+    fresh = f"{number(chosen['mean'])} [{number(chosen['low'])}, {number(chosen['high'])}]" if chosen else DASH
+    return (
+        label_cell(search.name if record["repeat"] else system_label(search.system)),
+        _score(tuned),
+        _score(default),
+        GridCell(
+            gain_text(gain) if gain else DASH, sort=gain.mean if gain else None, unclear=bool(gain and not gain.sign)
+        ),
+        GridCell(number(record["best_value"]), sort=record["best_value"]),
+        GridCell(fresh, sort=chosen["mean"] if chosen else None),
+        *(GridCell(str(count), sort=float(count)) for count in record["trials"].values()),
+        words_cell(_amounts(record["budget"])),
+        words_cell(_amounts({key: record["spent"][key] for key in record["budget"]})),
+        words_cell(", ".join(f"{key} {_short(value)}" for key, value in record["best_params"].items())),
+    )
+
+
+def _default_name(search: FoundSearch, results: Results) -> str:
+    """The sweep of the defaults; repeated searches share one."""
+    names = (f"{search.name}-default", f"{search.name.rpartition('-r')[0]}-default")
+    return next((name for name in names if name in results.sweep_cells), names[0])
+
+
+def _groups(sweep: str, results: Results) -> list[list[Run]]:
+    """The runs of a sweep, one group a target; empty while some of its cells have not finished."""
+    wanted = results.sweep_cells.get(sweep, frozenset())
+    rows = results.cells[results.cells["cell_id"].isin(wanted)]
+    if rows.empty or (rows["status"] != "done").any() or rows["cell_id"].nunique() < len(wanted):
+        return []
+    return [
+        [results.runs[str(cell), str(target)] for cell in group["cell_id"]] for target, group in rows.groupby("target")
+    ]
+
+
+def _score(groups: Sequence[Sequence[Run]]) -> GridCell:
+    if not groups:
+        return GridCell(DASH, kind="missing")
+    mean, interval = mean_sd(mean_scores(groups)).mean, mean_interval(groups)
+    text = f"{number(mean)} {interval_text(interval)}" if interval else number(mean)
+    return GridCell(text, sort=mean, kind="measured")
+
+
+def _amounts(amounts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_short(value)} {UNITS[key]}" for key, value in amounts.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
