@@ -61,6 +61,8 @@ def test_systems_recipes_and_options_in_the_register_are_there():
     quoted = {word.partition(":")[0] for word in re.findall(r"`([^`]+)`", text)}
     values = {
         "relative",
+        "grouped",
+        "as_released",
         "drop_both",
         "mask",
         "all",
