@@ -1,5 +1,6 @@
 """Checks of a corpus that open its media files."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files, open_picture
 from crossfold.datasets.media.stamps import check_wav_length
+from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.transcripts import parse_transcript
 from crossfold.datasets.media.video import VideoFacts, probe
 
@@ -16,6 +18,8 @@ _BEYOND_SECONDS = 1.0
 _UNEVEN = 0.25  # share of its mean by which a step between pictures differs before the rate is called variable
 _UNEVEN_STEPS = 0.02  # share of such steps; a first or last picture that stays longer is no variable rate
 _LATE_SECONDS = 0.5
+_CONSTANT = [Fraction(fps) for fps in (5, 10, 12, 15, 20, 24, 25, 30, 50, 60)]
+_CONSTANT += [Fraction(1000 * fps, 1001) for fps in (24, 30, 60)]
 
 
 def check_video(path: Path | None, root: Path, findings: list[Finding]) -> VideoFacts | None:
@@ -28,7 +32,7 @@ def check_video(path: Path | None, root: Path, findings: list[Finding]) -> Video
         return facts
     report = Report(relative(path, root), findings)
     steps = np.diff(facts.times)
-    if len(steps) and (np.abs(steps * facts.fps - 1) > _UNEVEN).sum() > max(1, _UNEVEN_STEPS * len(steps)):
+    if _is_variable(facts.axis):
         apart = f"{1000 * steps.min():.0f} to {1000 * steps.max():.0f} ms"
         problem = f"has a variable rate: pictures are {apart} apart, {facts.fps:.4g} a second on average"
         remedy = "nothing to do: each picture is a frame at its own time, and sound, words and labels are put there"
@@ -43,6 +47,23 @@ def check_video(path: Path | None, root: Path, findings: list[Finding]) -> Video
         problem = f"has sound from {facts.sound[0]:.1f} s on only"
         report.warning("sound-begin", problem, "nothing to do: it is silent until then")
     return facts
+
+
+def _is_variable(axis: TimeAxis) -> bool:
+    steps = np.diff(axis.times)
+    return bool((np.abs(steps * axis.fps - 1) > _UNEVEN).sum() > max(1, _UNEVEN_STEPS * len(steps)))
+
+
+def constant_rate_remedy(rows: int, axis: TimeAxis) -> str:
+    """What to do where labels, a row a frame, fit frames of a constant rate and the pictures come at a variable one.
+
+    Empty where that is not so.
+    """
+    rate = min(_CONSTANT, key=lambda rate: abs(rows - axis.seconds * rate))
+    if not _is_variable(axis) or abs(rows - axis.seconds * rate) > TOLERANCE:
+        return ""
+    command = f"ffmpeg -i FILE -r {rate} NEW.mp4"
+    return f"the rows fit frames of a constant rate, {float(rate):.4g} a second: write the video so, by `{command}`"
 
 
 def check_transcript(path: Path, seconds: float, root: Path) -> list[Finding]:

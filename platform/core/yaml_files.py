@@ -76,14 +76,14 @@ def parse_yaml(text: str, source: str, remedy: str) -> Any:
 
 
 def read_yaml_text(path: Path, what: str) -> str:
-    """The text of a file of at most `MOST_BYTES`, as `decode_text` has it.
+    """The text of a file in UTF-8, with or without a byte order mark, of at most `MOST_BYTES`.
 
     what: the kind of file, as `a sweep`. Raises `UserError` that names the file.
     """
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise UserError(f"{path} has {size:,} bytes; {what} has at most {MOST_BYTES:,}", "give another file")
-        return decode_text(path.read_bytes())
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8", f"save it in UTF-8; {what} is a YAML file") from None
     except OSError as error:

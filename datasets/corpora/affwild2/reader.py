@@ -37,7 +37,7 @@ from crossfold.datasets.corpora.discovery import composed, examine_clips, sound_
 from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
-from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_video, check_wav
+from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_video, check_wav, constant_rate_remedy
 from crossfold.datasets.corpora.registry import CORPORA, Corpus, Inspection
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.video import VideoFacts
@@ -92,7 +92,7 @@ def _examine(folder: _Folder, partition: str, file: Path) -> tuple[MediaClip | N
         return None, findings
     audio = _find_sound(folder, name, video, facts, findings)
     if len(labels):
-        _check_length(len(labels), facts.frames, relative(video, root), report)
+        _check_length(len(labels), facts.axis, relative(video, root), report)
     transcript = take_transcript(of_clip(media.transcripts, name), facts.seconds, root, findings)
     if has_errors(findings):
         return None, findings
@@ -122,12 +122,14 @@ def _find_sound(folder: _Folder, clip: str, video: Path, facts: VideoFacts, find
     return sound_of_video(video, facts, f"{video_name(clip)}.wav", bool(sounds), root, findings)
 
 
-def _check_length(labels: int, pictures: int, video: str, report: Report) -> None:
+def _check_length(labels: int, axis: TimeAxis, video: str, report: Report) -> None:
+    pictures = axis.frames
     if labels == pictures:
         return
     problem = f"has {labels} labels, {video} has {pictures} frames"
     if abs(labels - pictures) > TOLERANCE:
-        report.error("label-length", problem, "they are not of the same cut; fetch both again")
+        remedy = constant_rate_remedy(labels, axis) or "they are not of the same cut; fetch both again"
+        report.error("label-length", problem, remedy)
         return
     what = "the labels after the last frame" if labels > pictures else "the last frames"
     report.warning("label-length", problem, f"nothing to do: {what} are left out")

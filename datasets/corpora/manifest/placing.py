@@ -13,7 +13,7 @@ import numpy as np
 from crossfold.datasets.corpora.clips import UNLABELLED, Target
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report
 from crossfold.datasets.corpora.manifest.labels import Labels
-from crossfold.datasets.corpora.media_checks import TOLERANCE
+from crossfold.datasets.corpora.media_checks import TOLERANCE, constant_rate_remedy
 from crossfold.datasets.corpora.table_places import Places
 from crossfold.datasets.media.time_axis import TimeAxis
 
@@ -60,6 +60,7 @@ def _rows_of_frames(labels: Labels, axis: TimeAxis, report: Report, first_frame:
     problem = f"has {rows} rows, its clip has {axis.frames} frames"
     if abs(rows - axis.frames) > TOLERANCE:
         remedy = "say where each row belongs in a column `time` (seconds), or write a row per frame"
+        remedy = constant_rate_remedy(rows, axis) or remedy
         raise Refusal("label-length", problem, remedy)
     if rows != axis.frames:
         rest = "rows after the last frame are left out" if rows > axis.frames else "the last frames are unlabelled"

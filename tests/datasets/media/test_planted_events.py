@@ -44,6 +44,16 @@ def test_everything_happens_in_the_same_frame(tmp_path, layout, timing):
         assert (without >= there.event).sum() <= 3
 
 
+def test_labels_of_a_constant_rate_do_not_fit_pictures_of_a_variable_one(tmp_path):
+    planted = plant(tmp_path, "affwild2", timing="variable", pictures=2 * PICTURES)[0]
+    path = next(tmp_path.rglob(f"{planted.name}.txt"))
+    seconds = planted.times[-1] + 0.04
+    for rate, remedy in ((30, "-r 30 NEW"), (25, "-r 25 NEW"), (50, "-r 50 NEW"), (37, "not of the same cut")):
+        path.write_text("valence,arousal\n" + "0.1,0.2\n" * round(seconds * rate))
+        errors = [f for f in CORPORA.get("affwild2").inspect(tmp_path, deep=False).findings if f.severity == "error"]
+        assert [f.rule for f in errors if remedy in f.remedy] == ["label-length"]
+
+
 @pytest.mark.parametrize("timing", ["29.97", "variable", "dropped"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_store_has_it_there_too(tmp_path, layout, timing):
