@@ -138,7 +138,7 @@ def imports_of_rooms():
 TITLES = {
     "fusion_models": "Features of the modalities to Z: a file for each system, their blocks, and the backbones.",
     "sweeps": "What to run, as data: YAML files, recipes, and the way from a sweep to its cells.",
-    "reports": "`build.py` and `serve.py`: a workspace becomes tables, figures and a page.",
+    "reports": "`build.py`, `serve.py` and `compare.py`: one or several workspaces become tables, figures and pages.",
 }
 """Of packages without an `__init__.py`; the others say it in their docstring."""
 

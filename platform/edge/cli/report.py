@@ -14,6 +14,7 @@ from crossfold.platform.edge.terminal.console import out, say
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.reports.build import Report
 
 _ALL = "html,md,tex,csv"
 MOST_PATHS = 6
@@ -21,7 +22,9 @@ MOST_PATHS = 6
 
 
 def report(
-    tables: Annotated[list[str] | None, typer.Argument(help="Tables to build; all of them if left out.")] = None,
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables to build, or workspaces to --join; all if left out.")
+    ] = None,
     workspace: options.Workspace = None,
     format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = _ALL,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder; else <workspace>/reports.")] = None,
@@ -45,6 +48,17 @@ def report(
         str | None,
         typer.Option(help="For --table: heads of the columns to keep, comma-separated, in order.", metavar="HEADS"),
     ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(help="Compare with an earlier workspace: what moved, beyond noise or not.", metavar="WORKSPACE"),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="One leaderboard of the workspaces that are named: report --join A B.")
+    ] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Also write a folder for a web server, with an address a number.", metavar="DIR"),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
     ] = False,
@@ -52,9 +66,16 @@ def report(
 ) -> None:
     """Build the tables and the leaderboard from finished cells. It never trains and never needs a GPU."""
     from crossfold.reports.build import build_report, take_table
+    from crossfold.reports.compare import write_site
     from crossfold.reports.page.image_export import check_export, export_figures
 
+    if join:
+        _join(tables or [], out_folder)
+        return
     space = options.open_workspace(workspace)
+    if diff is not None:
+        _diff(diff, space, out_folder or space.paths.reports)
+        return
     if media is not None and not media.is_dir():
         raise UserError(f"--media {media}: no such folder", "give the folder that --root of prepare named")
     if serve:
@@ -78,10 +99,38 @@ def report(
         space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
     )
     out.print(built.summary)
+    if site is not None:
+        written = write_site(built, site)
+        say(f"{len(written)} files in {site}: {site / 'index.html'}")
     _print_files(built.paths, space, sent=out_folder is None)
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date)
         say(f"{len(written)} figures in {figures}")
+
+
+def _diff(before: str, after: "Workspace", folder: Path) -> None:
+    from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.reports.compare import report_difference
+
+    other = Workspace.at(before)
+    other.download_all()
+    _say(report_difference(other, after, folder))
+
+
+def _join(names: Sequence[str], folder: Path | None) -> None:
+    from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.reports.compare import join_reports
+
+    spaces = {name: Workspace.at(name) for name in dict.fromkeys(names)}
+    for space in spaces.values():
+        space.download_all()
+    _say(join_reports(spaces, folder or Path.cwd()))
+
+
+def _say(report: "Report") -> None:
+    typer.echo(report.summary)
+    for path in report.paths:
+        say(str(path))
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

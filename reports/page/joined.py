@@ -1,0 +1,155 @@
+"""One leaderboard of several workspaces: each row with its origin and with what was verified of it."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.metrics import ccc_of, moments
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.reports.page.sheets import Section, Sheet
+from crossfold.reports.results.comparable import setting_targets, setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import runs_of
+from crossfold.reports.results.systems import corpus_name
+from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number
+from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
+from crossfold.reports.stats.intervals import paired_gain
+from crossfold.reports.stats.runs import Run
+from crossfold.reports.tables.entries import Entry
+from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, words_cell
+from crossfold.reports.tables.measure import measure, measure_mean
+
+CLOSE = 1e-5
+"""A stored score agrees with its predictions within this, the rounding of float32."""
+RULE = (
+    "Only rows of one corpus, feature store, recipe, protocol, selection, and of the same videos in each fold share a "
+    "table. Gain: difference in CCC to the first row on the same folds, seeds and videos, with its own 95% interval; p "
+    f"is corrected for every pair of rows, and one row beats another where it is below {ALPHA}. Verified: the score "
+    "was computed again from the predictions of so many cells and agreed; the digits are of the SHA-256 of these "
+    "predictions."
+)
+HEADS = ("System", "Mean CCC", "95% interval", "Gain over the first", "p", "Seeds", "From", "Verified")
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    entry: Entry
+    runs: Sequence[Sequence[Run]]
+    origin: str
+    verified: str
+    digest: str
+
+
+def joined(groups: Mapping[str, Results], date: str) -> Sheet:
+    """The sheet of all complete rows of several workspaces. groups: what to call each workspace -> its results."""
+    tables: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    places: dict[tuple[str, ...], tuple[Setting, tuple[str, ...], Sequence[Run]]] = {}
+    left_out = 0
+    for origin, results in groups.items():
+        for setting in results.settings.values():
+            targets = setting_targets(results, setting)
+            for variant in setting_variants(results, setting):
+                entries = tuple(measure(results, setting, variant, target) for target in targets)
+                entry = entries[0] if len(entries) == 1 else measure_mean(results, setting, variant, entries)
+                if entry.mean is None:
+                    left_out += 1
+                    continue
+                runs = [runs_of(results, setting, variant, target) for target in targets]
+                key = (setting.key, setting.selection, ",".join(targets), _fold_digest(runs))
+                places.setdefault(key, (setting, targets, runs[0]))
+                ids = sorted({cell_id for each in entries for cell_id in each.cell_ids})
+                verified, digest = _verified([results.records[cell_id] for cell_id in ids])
+                tables[key].append(_Row(results.variants[variant], entry, runs, origin, verified, digest))
+    sections = [_section(_without_copies(tables[key]), *places[key], key[-1]) for key in sorted(tables)]
+    sections.sort(key=lambda section: -len(section.grid.rows))
+    words = f" {left_out} unfinished rows are left out." if left_out else ""
+    return Sheet(
+        title="Joint leaderboard",
+        date=date,
+        summary=f"Complete systems of {len(groups)} workspaces: {listing(list(groups))}.{words}",
+        sections=sections,
+    )
+
+
+def _section(
+    rows: Sequence[_Row], setting: Setting, targets: Sequence[str], runs: Sequence[Run], folds: str
+) -> Section:
+    ranked = sorted(rows, key=lambda row: (-(row.entry.mean or 0), row.label, row.origin))
+    family = Family(max(2, len(ranked)))
+    cells = []
+    for row in ranked:
+        gain = paired_gain(row.runs, ranked[0].runs, family) if row is not ranked[0] else None
+        unclear = gain is not None and gain.sign == 0
+        cells.append(
+            (
+                label_cell(row.label),
+                GridCell(number(row.entry.mean or 0), sort=row.entry.mean, kind="measured", strong=row is ranked[0]),
+                GridCell(interval_text(row.entry.interval)),
+                GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear),
+                p_cell(gain.p if gain else None),
+                words_cell(listing(list(row.entry.seeds)) if row.entry.seeds else DASH),
+                words_cell(row.origin),
+                words_cell(row.verified),
+            )
+        )
+    videos = {run.fold: len(run.videos) for run in runs}
+    counted = ", ".join(f"{count} in fold {fold}" for fold, count in sorted(videos.items()))
+    return Section(
+        heading=f"{corpus_name(setting.corpus)}, {listing(list(targets))}, recipe {setting.recipe}",
+        label=setting.label,
+        above=(
+            f"Store {setting.store}, recipe {setting.recipe_hash or 'unknown'}, protocol {setting.protocol}, selection "
+            f"{setting.selection}; videos: {counted} (SHA-256 of the folds {folds}).",
+        ),
+        grid=Grid((), HEADS, tuple(cells)),
+        below=(RULE,),
+    )
+
+
+def _without_copies(rows: Iterable[_Row]) -> list[_Row]:
+    """A row that two workspaces have with the same predictions, as after a merge, once and with both origins."""
+    found: dict[tuple[str, str, float | None], _Row] = {}
+    for row in rows:
+        # A stored score that its predictions do not give makes two rows of one hash.
+        key = (row.label, row.digest or f"{row.origin} {len(found)}", row.entry.mean)
+        if key in found:
+            old = found[key]
+            row = _Row(old.label, old.entry, old.runs, f"{old.origin} and {row.origin}", old.verified, old.digest)
+        found[key] = row
+    return list(found.values())
+
+
+def _fold_digest(groups: Sequence[Sequence[Run]]) -> str:
+    """The first 8 digits of the SHA-256 of the videos that each fold scores."""
+    folds = {run.fold: sorted(run.videos) for group in groups for run in group}
+    return hashlib.sha256(json.dumps(sorted(folds.items())).encode()).hexdigest()[:8]
+
+
+def _verified(records: Sequence[CellRecord]) -> tuple[str, str]:
+    """In words how many scores follow from their predictions, and a hash of these predictions; empty without all."""
+    digest, good, missing = hashlib.sha256(), 0, 0
+    for record in records:
+        try:
+            predictions = record.predictions
+        except (OSError, DataError, ValueError, KeyError):
+            missing += 1
+            continue
+        digest.update(np.ascontiguousarray(predictions.prediction).tobytes())
+        prediction, label, valid = predictions.prediction, predictions.label, predictions.valid
+        scores = [
+            float(ccc_of(moments(prediction[:, at], label[:, at], valid[:, at])))
+            for at in range(len(predictions.targets))
+        ]
+        stored = [record.result["metrics"][target]["ccc"] for target in predictions.targets]
+        good += bool(np.allclose(scores, stored, atol=CLOSE, rtol=0))
+    bad = len(records) - good - missing
+    words = f"{good} of {len(records)} cells"
+    words += f", {bad} do not agree" * bool(bad) + f", {missing} without predictions" * bool(missing)
+    name = "" if missing or not records else digest.hexdigest()[:12]
+    return words + (f", {name}" if name else ""), name
