@@ -103,7 +103,8 @@ def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode
     findings: list[Finding] = []
     report = Report(relative(folder, root), findings)
     if not files:
-        report.error("crops-there", "holds no crop", "unpack the crops of this clip again")
+        problem = "holds no crop: no picture has the number of its frame for a name, as 00001.jpg has"
+        report.error("crops-there", problem, "unpack the crops of this clip again, or rename them")
         return findings
     if 0 in files:
         report.error("crops-from-1", "has a crop number 0", "crops count from 1, as labels do; renumber them")

@@ -1,5 +1,6 @@
 """Face crops as pictures on disk."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from crossfold.platform.core.errors import DataError
 
 MOST_PIXELS = 100_000_000
 """Of a picture; a file of some kilobytes may promise thousands of millions."""
+_PICTURES = (".bmp", ".webp", ".jpg", ".jpeg", ".png")  # of two with one number, the later is taken
+_NUMBERED = re.compile(r"([^.].*\D|[^.\d])(\d+)")
 CROP = 48
 """Side of a face crop in pixels."""
 
@@ -38,12 +41,18 @@ def crop_chunks(
 
 
 def crop_files(folder: Path) -> dict[int, Path]:
-    """Crops of a clip by frame number, 1-based as in their names; other files are not crops."""
-    return {
-        int(path.stem): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.stem.isdecimal()
-    }
+    """Crops of a clip by frame number, 1-based as in their names; other files are not crops.
+
+    Where no picture has a number for its name, one text before all the numbers is none of the name, as tools write it:
+    `frame_det_00_000001.bmp` (OpenFace), `img_00001.png`.
+    """
+    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
+    if numbered := {int(path.stem): path for path in pictures if path.stem.isdecimal()}:
+        return numbered
+    parts = [match for path in pictures if (match := _NUMBERED.fullmatch(path.stem))]
+    if len(parts) < len(pictures) or len({match[1] for match in parts}) != 1:
+        return {}
+    return {int(match[2]): path for match, path in zip(parts, pictures, strict=True)}
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -25,6 +25,10 @@ from crossfold.platform.core.errors import DataError
 _ARRAYS = (".npy", ".npz")
 _TABLES = (".parquet", ".csv", ".arff")
 SUFFIXES = (*_ARRAYS, *_TABLES)
+"""Of files that are found by the names of clips."""
+_TEXTS = (".txt", ".tsv")
+NAMED_SUFFIXES = (*SUFFIXES, *_TEXTS)
+"""Of files that the manifest names."""
 _REMEDY = "write numbers of [frames, width]: numpy.save, numpy.savez, or a table of numeric columns"
 _LARGEST = 8 * 2**30  # bytes of an array
 _OFF_GRID = 0.3  # of a frame by which the time of a row may differ from that of its frame
@@ -45,7 +49,7 @@ def read_rows(path: Path, modality: str) -> Rows:
     """The rows of one modality. Raises `DataError` where the file holds anything else."""
     places = Places()
     try:
-        if path.suffix.lower() in _TABLES:
+        if path.suffix.lower() in (*_TABLES, *_TEXTS):
             array, places = _of_table(path)
         else:
             # Memory is mapped, so a header that promises more than the file has is refused before it is allocated.
@@ -173,6 +177,9 @@ def _frames_at(times: np.ndarray, places: Places, rate: float | None) -> np.ndar
     if times.min() < 0:
         raise DataError(f"has a row at {times.min():g} by {places.column}", "times begin at 0, with the first frame")
     step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 1 / rate
+    if step == 0:
+        problem = f"has several rows at one time by {places.column}"
+        raise DataError(problem, "keep one: a frame has one row; write a file for each face")
     units = (1.0, 1e-3) if places.unit is None else (places.unit,)
     fits = [unit for unit in units if 0.75 < step * unit * rate < 1.25]
     problem = f"has a row every {step:g} by {places.column}, its clip has {rate:g} frames per second"

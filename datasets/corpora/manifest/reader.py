@@ -31,6 +31,7 @@ from crossfold.datasets.corpora.discovery import composed, existing
 from crossfold.datasets.corpora.embedded_truth import read_spans
 from crossfold.datasets.corpora.findings import Finding, Report, has_errors, relative
 from crossfold.datasets.corpora.manifest.features import (
+    NAMED_SUFFIXES,
     SUFFIXES,
     FeatureFiles,
     FeatureRow,
@@ -194,8 +195,8 @@ def _feature_files(
     for column, path in given.items():
         if path is None:
             continue
-        if path.suffix.lower() not in SUFFIXES:
-            problem = f"line {row.line}: {column} {row.cells[column]!r} is no {', '.join(SUFFIXES)} file"
+        if path.suffix.lower() not in NAMED_SUFFIXES:
+            problem = f"line {row.line}: {column} {row.cells[column]!r} is no {', '.join(NAMED_SUFFIXES)} file"
             report.error("features-kind", problem, "write the features as one of these")
         elif column != "features":
             files[_FEATURES[column]] = path

@@ -230,3 +230,18 @@ def test_frames_that_a_table_of_features_lacks_are_absent(tmp_path):
 def test_features_without_a_sure_place_are_refused(tmp_path, table):
     inspection = inspect_manifest(write_corpus(tmp_path / "data", features=parquet(table)), deep=True)
     assert ("f/a.parquet", "features-readable") in [(f.file, f.rule) for f in inspection.findings]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".txt"])
+def test_features_may_be_text_under_other_names(tmp_path, suffix):
+    text = WIDE.to_csv(index=False, sep="\t" if suffix == ".tsv" else " ")
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=(suffix, put(text))), deep=True)
+    assert [f for f in inspection.findings if f.severity == "error"] == []
+    for clip in inspection.clips:
+        np.testing.assert_allclose(clip.read().features["visual"], np.c_[LEVEL, FRAME + 1.0], atol=1e-6)
+
+
+def test_features_of_two_faces_are_refused_for_what_they_are(tmp_path):
+    twice = WIDE.assign(timestamp=FRAME // 2 / RATE)
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=csv(twice)), deep=True)
+    assert any("several rows at one time by timestamp" in f.problem for f in inspection.findings)
