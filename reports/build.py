@@ -10,7 +10,7 @@ from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.page.compose import DATE, Page, make_page
 from crossfold.reports.page.render import render
-from crossfold.reports.results.load import load_results
+from crossfold.reports.results.load import launched_sweeps, load_results
 from crossfold.reports.results.model import Results
 from crossfold.reports.tables.claims import Verdict, judge
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
@@ -19,7 +19,7 @@ from crossfold.reports.tables.formats import FORMS, one_table, to_csv, to_latex,
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.measure import provenance
 from crossfold.reports.tables.paper_table import build, choose_setting
-from crossfold.reports.tables.published import LEADERBOARD, check_tables, table_spec
+from crossfold.reports.tables.published import LEADERBOARD, check_tables, table_ids, table_spec
 from crossfold.reports.tables.summary import summary
 
 FORMATS = ("html", "md", "tex", "csv")
@@ -42,6 +42,8 @@ class Report:
     """The page first, where one was asked for; then each table in each format."""
     summary: str
     """A few lines for a terminal."""
+    leaderboards: tuple[Table, ...] = ()
+    """One for each setting, where they were asked for."""
     page: Page | None = None
     """The content of the HTML page, where one was asked for."""
 
@@ -59,20 +61,22 @@ def build_report(
 ) -> Report:
     """Writes `report.html` and one file per table and format into `out`, by default the workspace's `reports`.
 
-    tables: ids such as `dca-t1`; none means all. The same workspace gives the same bytes, but for the date `now`.
+    tables: ids such as `dca-t1`, and names of launched sweeps, whose cells alone are then reported. Without an id, all
+    tables are written, or the leaderboard alone where every corpus is somebody's own. The same workspace gives the same
+    bytes, but for the date `now`.
     figures: whether the page has charts, with the library that draws them. live: whether it polls its server.
     media: folder of a corpus whose faces and sound the page shall show, people included; those of an embedded corpus
     are shown without it. Raises `UserError` for an unknown table or format, and where nothing has run yet.
     """
-    wanted = check_tables(tables)
+    names, launched = choose(workspace, tables)
     for name in formats:
         if name not in FORMATS:
             raise UserError(
                 f"unknown format {name!r}{did_you_mean(name, FORMATS)}", "give some of " + ", ".join(FORMATS)
             )
-    results = _finished(workspace)
+    results = _finished(workspace, launched)
     moment = now or datetime.datetime.now(datetime.UTC)
-    built = build_tables(results, wanted, moment)
+    built = build_tables(results, check_tables(names) if names else tables_for(results), moment)
     verdicts = judge(results, built)
     # Nothing is written before everything is computed.
     out = out or workspace.paths.reports
@@ -87,7 +91,29 @@ def build_report(
     texts |= {f"{CLAIMS}.{name}": _CLAIM_WRITERS[name](verdicts) for name in written if verdicts}
     for name, text in texts.items():
         write_bytes(path_inside(out, name), text.encode())
-    return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), page)
+    boards = tuple(table for table in built if table.id.startswith(LEADERBOARD))
+    return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), boards, page)
+
+
+def choose(workspace: Workspace, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Which of the names are tables, and which are sweeps that were launched in the workspace.
+
+    A name of both is the table. Raises `UserError` with the nearest right name for one of neither.
+    """
+    known, launched = table_ids(), launched_sweeps(workspace)
+    for name in names:
+        if name not in known and name not in launched:
+            raise UserError(
+                f"{name!r} is no table, and no sweep that was launched in {workspace}"
+                f"{did_you_mean(name, [*known, *launched])}",
+                "`crossfold list tables` and `crossfold status` show all",
+            )
+    return [name for name in names if name in known], [name for name in names if name not in known]
+
+
+def tables_for(results: Results) -> tuple[str, ...]:
+    """All tables; only the leaderboard where every corpus is somebody's own, of which no paper reports a number."""
+    return (LEADERBOARD,) if all(setting.own for setting in results.settings.values()) else table_ids()
 
 
 def take_table(workspace: Workspace, name: str, form: str, columns: Sequence[str] = ()) -> str:
@@ -103,8 +129,11 @@ def take_table(workspace: Workspace, name: str, form: str, columns: Sequence[str
     return "\n".join(one_table(table, form, columns) for table in built)
 
 
-def _finished(workspace: Workspace) -> Results:
+def _finished(workspace: Workspace, launched: Sequence[str] = ()) -> Results:
+    """All results, or those of some launched sweeps."""
     results = load_results(workspace)
+    if launched:
+        results = results.of_sweeps(launched)
     if results.cells.empty:
         raise UserError(
             f"nothing to report: workspace {workspace} has no finished cell",

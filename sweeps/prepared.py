@@ -1,8 +1,11 @@
 """A sweep with its store, its cells and what is finished of them."""
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from crossfold.datasets.corpora.registry import EMBEDDED
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
@@ -47,7 +50,23 @@ def read_searches(source: str, overrides: Sequence[str] | None) -> tuple[Search,
     return searches_of(search)
 
 
+def _has_store(corpus: str, workspace: Workspace) -> bool:
+    return any(workspace.paths.stores.glob(f"{glob.escape(corpus)}-*/manifest.json"))
+
+
+def _find_store(sweep: Sweep, workspace: Workspace) -> Path:
+    """The store of a sweep. Where its corpus is not prepared, the error names the corpus that needs no licence, too."""
+    try:
+        return workspace.find_store(sweep.corpus, sweep.store)
+    except UserError as error:
+        if sweep.corpus.startswith(EMBEDDED) or _has_store(sweep.corpus, workspace):
+            raise
+        made = "" if _has_store(EMBEDDED, workspace) else " (`crossfold demo` prepares it)"
+        without = f"without those data: --set corpus={EMBEDDED} --set recipe=demo{made}"
+        raise UserError(error.problem, f"{error.remedy}; {without}") from None
+
+
 def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:
     """Expands a sweep against its store, and lists the finished cells of the workspace once."""
-    store = FeatureStore(workspace.find_store(sweep.corpus, sweep.store))
+    store = FeatureStore(_find_store(sweep, workspace))
     return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)

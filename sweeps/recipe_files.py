@@ -61,7 +61,13 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """
     data: dict[str, Any] = {}
     for path in _files(name):
-        _overlay(data, read_yaml(path, "a recipe", EXAMPLE))
+        content = read_yaml(path, "a recipe", EXAMPLE)
+        if sweep := sorted(content.keys() & {"corpus", "system", "systems", "space"}):
+            raise UserError(
+                f"{path} is a sweep, not a recipe: it has {', '.join(sweep)}",
+                "run it with `crossfold run`; `recipe:` takes a file of windows, optimiser and loss, or a name",
+            )
+        _overlay(data, content)
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
         inside = data

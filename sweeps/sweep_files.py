@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -290,8 +290,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | AnySearch
     """
     path = find_sweep(source)
     data = read_yaml(path, "a sweep", EXAMPLE)
-    # A grid has neither of the two.
-    kind = SearchSweep if "search" in data else Search if "space" in data else Sweep
+    kind = _kind_of(data)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -308,7 +307,44 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | AnySearch
             )
         else:
             data["set"] = {**(data.get("set") or {}), key: value}  # `set:` without a value is null
-    return kind.parse(data, str(source))
+    _refuse_recipe_fields(data, kind, str(source))
+    try:
+        return kind.parse(data, str(source))
+    except UserError as error:
+        raise UserError(error.problem, f"{error.remedy}; {_NEEDS[kind]}") from None
+
+
+_NEEDS: dict[type[Sweep | AnySearch], str] = {
+    Sweep: "a grid has name, corpus, recipe and systems",
+    Search: "a search has name, corpus, recipe, system, space and a budget, such as trials",
+    SearchSweep: "a search of several systems has name, corpus, recipe, systems and search",
+}
+
+
+def _kind_of(data: Mapping[str, Any]) -> type[Sweep | AnySearch]:
+    """A search has a space, one of several systems a block `search`; without these, it is what has more of the keys."""
+    if "search" in data:
+        return SearchSweep
+    search, grid = (
+        len(data.keys() & (kind.model_fields.keys() - other.model_fields.keys()))
+        for kind, other in ((Search, Sweep), (Sweep, Search))
+    )
+    return Search if "space" in data or search > grid else Sweep
+
+
+def _refuse_recipe_fields(data: Mapping[str, Any], kind: type[Sweep | AnySearch], source: str) -> None:
+    """Raises `UserError` for a recipe in the place of a sweep, and for a field of the recipe among the sweep's keys."""
+    fields = [key for key in data if key not in kind.model_fields and key in Recipe.model_fields]
+    if len(fields) > 1 and not data.keys() & {"corpus", "system", "systems"}:
+        raise UserError(
+            f"{source} is a recipe, not a sweep: it has {', '.join(fields[:3])} and no systems",
+            f"name it in a sweep, as `recipe: {source}`, and run that",
+        )
+    if fields:
+        raise UserError(
+            f"{source}: {fields[0]} is a field of the recipe, not a key of a sweep",
+            f"write it under `set:`, as `set: {{{fields[0]}: ...}}`",
+        )
 
 
 def find_sweep(source: str | Path) -> Path:

@@ -20,7 +20,7 @@ OF_A_USER = re.compile(
     r"(?:cells|failures|stores|reports|launches|unfinished|running|rescored|ensembles|conflicts|damaged|gone|outbox|corpora"
     r"|weights|features|transcripts|ratings_\w+|cropped_aligned|emotional_behaviour|searches|bert-base-uncased"
     r"|vosk-model-en-us-0\.22|fullstop-punctuation-multilang-large|DIR|FILE|OUT)(?:/.*)?"
-    r"|(?:cell|result|env|manifest|memory|gpu-memory|forecast|driver|[A-Z]+\.seen)\.json|(?:sweep|A|B|urgent|other|mine|first|manifest)\.yaml"
+    r"|(?:cell|result|env|manifest|memory|gpu-memory|forecast|startup|driver|[A-Z]+\.seen)\.json|(?:sweep|A|B|urgent|other|mine|first|manifest)\.yaml"
     r"|my_(?:model|fusion|corpus)\.py|claims\.md|train_1\..*|\d+\.jpg"
 )
 

@@ -80,6 +80,7 @@ class WorkspacePaths:
 
         # Costs that were measured, for forecasts.
         self.durations = root / "forecast.json"
+        self.startup = root / "startup.json"
         self.memory = root / "memory.json"
         self.gpu_memory = root / "gpu-memory.json"
 

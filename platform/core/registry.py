@@ -129,6 +129,10 @@ def load_plugin(path: Path) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's file may raise, `SystemExit` and classes of its own too
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == path.resolve()
+        ]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"plugin {path}{where}: {type(error).__name__}: {error}", "fix the file") from error

@@ -100,12 +100,27 @@ DURATIONS = CostFile(
     asdict,
 )
 """How long cells take."""
+STARTUP = CostFile(lambda paths: paths.startup, float, float)
+"""Seconds from the beginning of a launch to its first cell, under `RAY`."""
+RAY = "ray"
+RAY_SECONDS = 15.0
+"""The same for a workspace in which no launch with Ray workers has been timed."""
 PEAKS: CostFile[Mapping[Kind, int]] = CostFile(
     lambda paths: paths.memory, lambda peaks: {where: int(peak) for where, peak in dict(peaks).items()}, dict
 )
 """The highest peaks of finished cells, in bytes, by where: `device`, `process`."""
 GPU_PEAKS = CostFile(lambda paths: paths.gpu_memory, int, int)
 """The most GPU memory that cells held while running, in bytes, as measured so far."""
+
+
+def startup_seconds(workspace: Workspace) -> float:
+    """How long the next launch will take until Ray's workers begin: as long as the last one."""
+    return STARTUP.read(workspace).get(RAY, RAY_SECONDS)
+
+
+def save_startup(workspace: Workspace, seconds: float) -> None:
+    """Saves how long a launch took until its first cell began on Ray's workers."""
+    STARTUP.update(workspace, lambda known: {RAY: seconds})
 
 
 class DurationHistory:

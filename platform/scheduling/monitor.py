@@ -214,6 +214,10 @@ class View(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def name_of(self, cell: Cell) -> str:
+        """What a reader of this launch calls a cell."""
+        ...
+
 
 class SilentView:
     """Shows no progress."""
@@ -229,6 +233,10 @@ class SilentView:
 
     def event(self, event: Event, label: str, progress: Progress) -> None:
         """Does nothing."""
+
+    def name_of(self, cell: Cell) -> str:
+        """The label of the cell."""
+        return cell.label
 
 
 class Monitor:
@@ -266,7 +274,7 @@ class Monitor:
             if event.kind == "queued" and event.cell_id not in self._cells:
                 self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
             cell = self._cells.get(event.cell_id)
-            label = cell.label if cell else "fleet"
+            label = self._view.name_of(cell) if cell else "fleet"
             self.progress.apply(event, label)
             if event.failure is not None:
                 # The queue, which may be in another process, waits for the same.

@@ -78,6 +78,18 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
 
     Raises `UserError` for a folder that is no workspace, before anything is written.
     """
+    check_sources(target, sources)
+    merged = Merged()
+    for source, name in zip(sources, _names(sources), strict=True):
+        _stores(target, source, merged)
+        _cells(target, source, name, merged)
+        _failures_and_scores(target, source, merged)
+        _sweeps(target, source, name, merged)
+    return merged
+
+
+def check_sources(target: Workspace, sources: Sequence[Workspace]) -> None:
+    """Raises `UserError` for a folder that is no workspace, and for the target itself."""
     for source in sources:
         if source.root == target.root:
             raise UserError(f"{source} cannot be joined to itself", "name the other workspaces")
@@ -86,13 +98,6 @@ def merge(target: Workspace, sources: Sequence[Workspace]) -> Merged:
             for folder in (source.paths.cells, source.paths.stores, source.paths.sweeps, source.paths.failures)
         ):
             raise UserError(f"{source} is no workspace", "give the folder that holds cells/ and stores/")
-    merged = Merged()
-    for source, name in zip(sources, _names(sources), strict=True):
-        _stores(target, source, merged)
-        _cells(target, source, name, merged)
-        _failures_and_scores(target, source, merged)
-        _sweeps(target, source, name, merged)
-    return merged
 
 
 def _names(sources: Sequence[Workspace]) -> list[str]:

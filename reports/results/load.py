@@ -22,11 +22,17 @@ from crossfold.platform.workspace.documents import Rescored, read_document, read
 from crossfold.platform.workspace.store_cache import fold_rule_of
 from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace, saved_ensembles
 from crossfold.reports.results.model import COLUMNS, Results, Robustness, Setting, differing_keys, memory_of
-from crossfold.reports.results.systems import DCA, system_label, system_rank
+from crossfold.reports.results.systems import DCA, LOADED_TITLES, system_label, system_rank
 from crossfold.reports.stats.runs import Run, moments_of
 
 MAX_KEYS = 3
 """The most parameters in the name of a variant; with more, the name could not be read."""
+
+
+def launched_sweeps(workspace: Workspace) -> list[str]:
+    """The names of the sweeps that were launched in a workspace."""
+    # A name with a dot at its beginning is still being written.
+    return [path.stem for path in sorted(workspace.paths.sweeps.glob("[!.]*.json"))]
 
 
 def load_results(workspace: Workspace) -> Results:
@@ -53,7 +59,7 @@ def load_results(workspace: Workspace) -> Results:
         cell_id: [*([record.result] if "stress" in record.result else []), *map(_read, rescored.get(cell_id, ()))]
         for cell_id, record in records.items()
     }
-    titles = _titles(records.values())
+    titles = {**LOADED_TITLES, **_titles(records.values())}
     robustness = {cell_id: _robustness(found) for cell_id, found in evaluations.items()}
     rules = _fold_rules(known.values(), workspace, sweeps.values())
     ruled = {key: replace(each, fold_rule=rules[each.corpus, each.store]) for key, each in known.items()}

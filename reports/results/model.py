@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from crossfold.platform.core.cell import FOLD_RULES
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.results.curves import Curves
-from crossfold.reports.results.systems import system_family, system_label
+from crossfold.reports.results.systems import published, system_family, system_label
 from crossfold.reports.stats.runs import Run
 
 EMBEDDED = ("puppets", "synthetic")
@@ -70,6 +70,11 @@ class Setting:
         return f"{self.fold_rule} ({words})" if words else self.fold_rule
 
     @property
+    def own(self) -> bool:
+        """Whether the corpus is somebody's own: no paper reports numbers of it, and Crossfold does not make it."""
+        return not self.embedded and not published(self.corpus.removesuffix(RANDOM_WEIGHTS))
+
+    @property
     def label(self) -> str:
         """The warning on every table and figure that is made from an embedded corpus; empty for others."""
         if self.corpus.endswith(RANDOM_WEIGHTS):
@@ -115,6 +120,20 @@ class Results:
     """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """System of a plug-in, without `+dca` -> the title that its finished cells recorded."""
+
+    def of_sweeps(self, names: Sequence[str]) -> "Results":
+        """Those of the cells that some launched sweeps asked for."""
+        asked = frozenset().union(*(self.sweep_cells[name] for name in names))
+        cells = self.cells[self.cells["cell_id"].isin(asked)].reset_index(drop=True)
+        there = set(cells["setting"])
+        return replace(
+            self,
+            cells=cells,
+            settings={key: setting for key, setting in self.settings.items() if key in there},
+            records={cell_id: record for cell_id, record in self.records.items() if cell_id in asked},
+            failures=tuple(failure for failure in self.failures if failure.cell_id in asked),
+            sweep_cells={name: self.sweep_cells[name] for name in names},
+        )
 
     def rows(self, setting: Setting, **where: object) -> pd.DataFrame:
         """The rows of a setting with these values, as in `results.rows(setting, status="done", fold=0)`."""

@@ -16,6 +16,9 @@ UNIMODAL = {"audio": "unimodal_audio", "visual": "unimodal_visual"}
 GATED = {"grjca": ("rjca",), "hgrjca": ("grjca", "rjca")}
 """Systems with a gate of their own, and the systems that they are without it, the nearest first."""
 
+LOADED_TITLES: dict[str, str] = {}
+"""Titles of the systems of plug-ins that this process has loaded; finished cells record theirs, and go before."""
+
 _CORPUS_NAMES = {"affwild2": "Aff-Wild2", "recola": "RECOLA", "fatigue": "Fatigue"}
 _BASES: dict[str, tuple[str, str]] = {
     "unimodal_audio": ("Audio only", "#8c8c8c"),
@@ -76,6 +79,11 @@ class Style:
     def stroke(self) -> str:
         """The dash as SVG writes it."""
         return _STROKES.get(self.dash, "10 3 2 3")
+
+
+def published(corpus: str) -> bool:
+    """Whether the papers report numbers of a corpus."""
+    return corpus in _CORPUS_NAMES
 
 
 def corpus_name(corpus: str) -> str:

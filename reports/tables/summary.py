@@ -29,6 +29,18 @@ def _on_earlier_folds(table: Table) -> bool:
     return numbered and table.setting.fold_rule == EARLIER_FOLDS
 
 
+def leaderboard_rows(table: Table) -> list[dict[str, str]]:
+    """A leaderboard for a terminal: each system with its mean CCC in each column, and what is finished of n/N."""
+    return [
+        {"system": line.label}
+        | {
+            column: f"{entry.mean:.3f}" if entry.mean is not None else f"{entry.done}/{entry.planned} done"
+            for column, entry in zip(table.columns, line.entries, strict=True)
+        }
+        for line in table.lines
+    ]
+
+
 def _failed(failures: Sequence[Failure]) -> Iterator[str]:
     """The failed cells, each with its reason."""
     if failures:

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.edge.api.trained_cell import TrainedCell
@@ -42,6 +43,9 @@ class _EpochBar:
             scores = ", ".join(f"{target} CCC {value:.3f}" for target, value in event.report.ccc.items())
             done, total = event.report.epoch, event.report.epochs
             self._bars.update(self._task, completed=done, total=total, description=f"{self._label}: {scores}")
+
+    def name_of(self, cell: Cell) -> str:
+        return cell.label
 
     def note(self, text: str) -> None:
         self._bars.console.print(text)

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -202,10 +203,25 @@ def _raised_in_ray(error: Exception) -> bool:
     return f"{type(error).__module__}.".startswith("ray.") or f"{frames[-1] if frames else ''}.".startswith("ray.")
 
 
+def _spread_conditions(words: list[str]) -> list[str]:
+    """`--only a=1 b=2` as `--only a=1 --only b=2`: click gives an option one value each time."""
+    spread: list[str] = []
+    conditions = False
+    for word in words:
+        named = "=" in word.partition(" ")[0] and not word.startswith("-")
+        # The word after the option is its value in any case, which may be wrong.
+        if conditions and named and spread[-1] != "--only" and not Path(word).exists():
+            spread += ["--only", word]
+            continue
+        conditions = word == "--only" or word.startswith("--only=") or (conditions and spread[-1] == "--only")
+        spread.append(word)
+    return spread
+
+
 def _run(arguments: list[str] | None, wishes: Wishes) -> None:
     """Runs the command; whatever its end, what it wrote for a workspace at a URL is sent."""
     try:
-        app(arguments, prog_name="crossfold", obj=wishes)
+        app(_spread_conditions(sys.argv[1:] if arguments is None else arguments), prog_name="crossfold", obj=wishes)
     finally:
         mirrors = sys.modules.get("crossfold.platform.workspace.remote.mirror")
         if mirrors is not None:

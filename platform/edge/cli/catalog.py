@@ -132,11 +132,24 @@ def schema(
     emit(schemas.schema(kind), True)
 
 
-KINDS = ("systems", "corpora", "recipes", "sweeps", "tables", "extractors", "backbones", "weights")
+KINDS = {
+    "systems": "fusion systems, for `systems:` of a sweep",
+    "corpora": "layouts of data that Crossfold reads",
+    "recipes": "ways to train and to evaluate, for `recipe:` of a sweep",
+    "sweeps": "grids and searches that ship, for `crossfold run` and `crossfold search`",
+    "tables": "tables of the papers, for `crossfold report`",
+    "extractors": "features, for --audio, --visual and --text of `crossfold prepare`",
+    "backbones": "networks that a recipe trains, for `backbones:` of a recipe",
+    "weights": "pretrained weights: which file goes where, and whether it is there",
+}
+"""What `crossfold list` lists."""
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(help=f"One of {', '.join(KINDS)}; without it, these are listed.", show_default=False),
+    ] = None,
     as_json: options.Json = False,
     plugin: options.Plugin = None,
     workspace: options.Workspace = None,
@@ -149,6 +162,11 @@ def list_(
     """List what there is to choose from."""
     from crossfold.platform.edge.terminal import encoder_rows, recipe_rows, system_rows
 
+    if kind is None:
+        if diff is not None:
+            raise UserError("--diff compares recipes", "crossfold list recipes --diff A B")
+        emit([{"list": name, "what it shows": about} for name, about in KINDS.items()], as_json, "What can be listed")
+        return
     if kind not in KINDS:
         raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}", f"one of {', '.join(KINDS)}")
     if diff is not None:
@@ -206,14 +224,29 @@ def _tables() -> list[dict[str, Any]]:
 
 
 def cite(
-    what: Annotated[str, typer.Argument(metavar="SWEEP|SYSTEM", help="A sweep by file or name, or a system.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SWEEP|SYSTEM",
+            help="A sweep by file or name, or a system; without it, all that ran in the workspace.",
+            show_default=False,
+        ),
+    ] = None,
+    workspace: options.Workspace = None,
     plugin: options.Plugin = None,
 ) -> None:
-    """Print BibTeX of a system, or of every system that a sweep runs."""
+    """Print BibTeX of a system, of every system that a sweep runs, or of all that have finished cells."""
     from crossfold.fusion_models.catalogue import find_system, system_names
     from crossfold.sweeps.sweep_files import Search, load, shipped_sweeps
 
-    if what in system_names():
+    if what is None:
+        space = options.open_workspace(workspace)
+        names = sorted({record.cell.system for record in space.records()})
+        if not names:
+            raise UserError(f"{space} has no finished cell to cite", "name a sweep or a system, or give --workspace")
+    elif workspace is not None:
+        raise UserError(f"cite takes {what!r} or --workspace", "leave one of them out")
+    elif what in system_names():
         names = [what]
     else:
         try:

@@ -116,10 +116,21 @@ def validate(
         emit({"corpus": name, "clips": len(inspection.clips), "findings": rows}, True)
     else:
         if rows:
-            emit(rows, False, "Findings")
+            emit(_counted(rows), False, "Findings")
         say(f"{name}: {len(inspection.clips)} usable clips, {errors} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(2)
+
+
+def _counted(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Findings with the same words as one row that names the first file and counts the others."""
+    alike: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(value for key, value in row.items() if key != "file"), []).append(row)
+    return [
+        first | {"file": first["file"] + (f" and {len(others)} more" if others else "")}
+        for first, *others in alike.values()
+    ]
 
 
 def prepare(
@@ -169,7 +180,22 @@ def prepare(
     space = options.open_workspace(workspace)
     asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, options.key_values(set_, "--set"), fold_rule)
     store = build_store(space, corpus, root, asked, address=address, processes=processes)
-    say(f"store: {store}", *_notes(store))
+    say(f"store: {store}", *_notes(store), _next_run(store, workspace, plugin))
+
+
+def _next_run(path: Path, workspace: str | None, plugins: Sequence[Path] | None) -> str:
+    """The command that trains on a store."""
+    from crossfold.datasets.store.feature_store import FeatureStore
+
+    store = FeatureStore(path)
+    words = ["crossfold", "run", "demo"]
+    if store.corpus != "puppets":
+        words += ["--set", f"corpus={store.corpus}"]
+    if (names := list(store.targets)) != ["valence", "arousal"]:
+        words += ["--set", f"targets=[{', '.join(names)}]"]
+    for plugin in plugins or ():
+        words += ["--plugin", str(plugin)]
+    return f"next: {shlex.join([*words, *(('-w', workspace) if workspace else ())])}"
 
 
 def _notes(path: Path) -> Iterator[str]:

@@ -23,7 +23,12 @@ MOST_PATHS = 6
 
 def report(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="Tables to build, or workspaces to --join; all if left out.")
+        list[str] | None,
+        typer.Argument(
+            metavar="TABLE|SWEEP...",
+            help="Tables to build, all of them if left out; sweeps that were launched, by name or file, whose cells "
+            "alone are reported; or workspaces to --join.",
+        ),
     ] = None,
     workspace: options.Workspace = None,
     format_: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, tex, csv.")] = _ALL,
@@ -63,6 +68,7 @@ def report(
         bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any.")] = 8765,
+    plugin: options.Plugin = None,
 ) -> None:
     """Build the tables and the leaderboard from finished cells. It never trains and never needs a GPU."""
     from crossfold.reports.build import build_report, take_table
@@ -72,6 +78,9 @@ def report(
     if join:
         _join(tables or [], out_folder)
         return
+    if plugin:
+        _use_titles()
+    wanted = tuple(_sweep_name(name) for name in tables or ())
     space = options.open_workspace(workspace)
     if diff is not None:
         _diff(diff, space, out_folder or space.paths.reports)
@@ -79,7 +88,7 @@ def report(
     if media is not None and not media.is_dir():
         raise UserError(f"--media {media}: no such folder", "give the folder that --root of prepare named")
     if serve:
-        _serve(space, port, tuple(tables or ()), charts, media)
+        _serve(space, port, wanted, charts, media)
         return
     if table is not None:
         form = "txt" if format_ == _ALL else format_
@@ -95,9 +104,7 @@ def report(
         if "html" not in formats or not charts:
             raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
         check_export(kinds)
-    built = build_report(
-        space, tables=tuple(tables or ()), formats=formats, out=out_folder, figures=charts, media=media
-    )
+    built = build_report(space, tables=wanted, formats=formats, out=out_folder, figures=charts, media=media)
     out.print(built.summary)
     if site is not None:
         written = write_site(built, site)
@@ -138,6 +145,21 @@ def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r",(?![^\[(]*[\])])", text or "") if part.strip())
 
 
+def _use_titles() -> None:
+    """Lets the report print the titles of the systems that plug-ins registered."""
+    from crossfold.fusion_models.catalogue import own_title, systems
+    from crossfold.reports.results.systems import LOADED_TITLES
+
+    LOADED_TITLES.update({name: title for name in systems if (title := own_title(name)) is not None})
+
+
+def _sweep_name(given: str) -> str:
+    """A table or sweep by its name; the file of a sweep stands for the name in it."""
+    from crossfold.sweeps.sweep_files import load
+
+    return load(given).name if Path(given).suffix in (".yaml", ".yml") and Path(given).is_file() else given
+
+
 def _print_files(paths: Sequence[Path], space: "Workspace", *, sent: bool) -> None:
     """The page by its path, and tables by theirs unless they are many."""
     tables = [path for path in paths if path.suffix != ".html"]
@@ -153,10 +175,10 @@ def _print_files(paths: Sequence[Path], space: "Workspace", *, sent: bool) -> No
 
 
 def _serve(space: "Workspace", port: int, tables: Sequence[str], charts: bool, media: Path | None) -> None:
+    from crossfold.reports.build import choose
     from crossfold.reports.serve import ReportServer
-    from crossfold.reports.tables.published import check_tables
 
-    check_tables(tables)
+    choose(space, tables)
     server = ReportServer(space, port, tables, figures=charts, media=media)
     say(f"report of {space}: {server.url}", "It looks for finished cells every few seconds. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
 
+NEXT_STEPS = (
+    "next: open the report in a browser; then",
+    "  crossfold new system my_fusion     write a fusion model of your own",
+    "  crossfold validate manifest --root DIR     check data of your own",
+    "  crossfold predict rjca VIDEO     predict a video with what was just trained",
+    "  crossfold mlflow ui     show runs and curves in MLflow",
+)
+"""What a newcomer may do after the demo."""
+
+
 def demo(
     workspace: options.Workspace = None,
     clips: Annotated[int, typer.Option(min=8, max=10_000, help="Clips of the embedded corpus.")] = 24,
@@ -33,6 +43,7 @@ def demo(
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
+    from crossfold.reports.tables.summary import leaderboard_rows
 
     space = options.open_workspace(workspace)
     root = space.root / "corpora" / f"puppets-{clips}"
@@ -61,8 +72,10 @@ def demo(
     for title, seconds in times.items():
         out.print(f"  {format_seconds(seconds):>12}  {title}")
     out.print(report.summary)
+    for table in report.leaderboards:
+        emit(leaderboard_rows(table), False, f"{table.title}, CCC ({table.setting.label})")
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
-    say(f"report: {page}")
+    say(f"report: {page}", *NEXT_STEPS)
     options.exit_with(summary)
 
 
@@ -91,7 +104,7 @@ def run(
 
     use_weights(weights)
     check_form(address or "local")
-    sources, conditions = _sweeps_and_conditions(sweeps, only)
+    sources, conditions = _check_sweeps(sweeps), only or ()
     space = options.open_workspace(workspace)
     stop_after = budget_seconds(until, lasting)
     fleet = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
@@ -101,15 +114,11 @@ def run(
     options.exit_with(summary)
 
 
-def _sweeps_and_conditions(sweeps: Sequence[str], only: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """What is a sweep and what a condition: `--only system=hgrjca fold=0` leaves the second one among the sweeps."""
-    loose = [text for text in sweeps if "=" in text and not Path(text).exists()]
-    if loose and not only:
+def _check_sweeps(sweeps: Sequence[str]) -> list[str]:
+    """The sweeps, each once. Raises `UserError` for a condition or a setting among them."""
+    if loose := [text for text in sweeps if "=" in text and not Path(text).exists()]:
         raise UserError(f"{loose[0]!r} is no sweep", "write conditions after --only, settings after --set")
-    sources = list(dict.fromkeys(text for text in sweeps if text not in loose))
-    if not sources:
-        raise UserError("no sweep is named", "see `crossfold list sweeps`")
-    return sources, [*(only or ()), *loose]
+    return list(dict.fromkeys(sweeps))
 
 
 def _execute(
@@ -155,7 +164,7 @@ def submit(
     from crossfold.platform.workspace.workspace import Workspace
 
     use_weights(weights)
-    sources, conditions = _sweeps_and_conditions(sweeps, only)
+    sources, conditions = _check_sweeps(sweeps), only or ()
     job = job_submission.Job(
         sources,
         Workspace.at(workspace).address,

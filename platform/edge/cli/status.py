@@ -38,7 +38,7 @@ def plan(
     from crossfold.platform.edge.fleet.cluster import cores
     from crossfold.platform.edge.launch.preflight import check_before_work
     from crossfold.platform.edge.launch.printer import LaunchPrinter
-    from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks
+    from crossfold.platform.execution.cost_history import PEAKS, cost_key, format_peaks, startup_seconds
     from crossfold.platform.execution.duration_forecast import forecast
     from crossfold.sweeps.launched import variant_names
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
@@ -50,7 +50,8 @@ def plan(
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
     slots = workers or cores()
     # The longest cell takes its time however many workers there are.
-    hours = max(sum(seconds.values()) / slots, *seconds.values(), 0.0) / 3600
+    begins = startup_seconds(space) if seconds else 0.0
+    hours = (begins + max(sum(seconds.values()) / slots, *seconds.values(), 0.0)) / 3600
     variants: dict[str, dict[str, Any]] = {}
     named, peaks = variant_names(prepared.plan.cells), PEAKS.read(space)
     for cell in prepared.plan.cells:
@@ -73,13 +74,23 @@ def plan(
         "to_run": len(prepared.missing),
         "failed_before": len({cell.cell_id for cell in prepared.missing} & failed),
         "predicted_hours": hours,
+        "startup_seconds": begins,
         "workers": slots,
     }
     if as_json:
         emit({**total, "variants": list(variants.values()), "skipped": skipped}, True)
         return
     shown = [
-        row | {"each": format_seconds(row["each"]), "memory": format_peaks(row["memory"])} for row in variants.values()
+        {
+            "variant": row["variant"],
+            "cells": row["cells"],
+            "done": row["done"],
+            "to run": row["to_run"],
+            "failed before": row["failed"],
+            "time of one": format_seconds(row["each"]),
+            "peak memory": format_peaks(row["memory"]),
+        }
+        for row in variants.values()
     ]
     emit(shown, False, f"Plan of {total['sweep']}")
     if skipped:
@@ -87,7 +98,8 @@ def plan(
     listed = ", ".join(str(fold) for fold in prepared.sweep.folds)
     say(
         f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
-        f"about {format_seconds(hours * 3600)} with {format_workers(slots)}",
+        f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
+        + (f", {format_seconds(begins)} of it to start them" if begins else ""),
         f"folds {listed}: {total['fold_rule']} ({FOLD_RULES[prepared.store.fold_rule]})",
     )
     LaunchPrinter(space, silent=False).earlier_folds(prepared)
@@ -140,6 +152,7 @@ def merge(
     It exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
     from crossfold.platform.edge.launch.preflight import driving
+    from crossfold.platform.workspace.merge import check_sources
     from crossfold.platform.workspace.merge import merge as join
     from crossfold.platform.workspace.workspace import Workspace
 
@@ -149,6 +162,7 @@ def merge(
         source.download_all()
         # What both have is compared byte by byte.
         space.download_cells(space.finished() & source.finished())
+    check_sources(space, sources)
     with driving(space):
         merged = join(space, sources)
     if as_json:

@@ -9,9 +9,11 @@ from crossfold.platform.edge.terminal.console import format_seconds, format_work
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, View
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.sweeps.launched import Earlier
+from crossfold.sweeps.launched import Earlier, variant_names
 from crossfold.sweeps.prepared import Prepared
 
+MOST_NAMED = 6
+"""Skipped variants that are named for each reason; the others are counted."""
 MOST_FAILURES = 5
 """Failures that are named at the end of a launch."""
 
@@ -24,15 +26,22 @@ class LaunchPrinter:
         self._space = space
         self._silent = silent
 
-    @property
-    def view(self) -> View:
-        """Where progress is shown while the cells run."""
-        return choose_view(json=self._silent)
+    def view(self, sweeps: Sequence[Prepared]) -> View:
+        """Where progress is shown while the cells run, each under the name of its variant."""
+        names: dict[str, str] = {}
+        for prepared in sweeps:
+            named = variant_names(prepared.plan.cells)
+            names |= {cell.cell_id: cell.label_of(named[cell.cell_id]) for cell in prepared.plan.cells}
+        return choose_view(json=self._silent, names=names)
 
     def skipped(self, sweeps: Sequence[Prepared]) -> None:
         """Says which variants of the sweeps do not run, and why."""
+        reasons: dict[str, list[str]] = {}
         for skipped in (skipped for prepared in sweeps for skipped in prepared.plan.skipped):
-            self._print(f"skipped {skipped.label}: {skipped.reason}")
+            reasons.setdefault(skipped.reason, []).append(skipped.label)
+        for reason, labels in reasons.items():
+            more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+            self._print(f"skipped {', '.join(labels[:MOST_NAMED])}{more}: {reason}")
 
     def damaged(self, label: str, damage: str, place: Path) -> None:
         """Says that a finished cell was not what had been committed."""

@@ -11,7 +11,7 @@ from crossfold.platform.edge.launch.rescore import rescore_outdated
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.launch.trackers import flush_pending, tracked
 from crossfold.platform.evaluation.ensembles import save_seed_ensembles
-from crossfold.platform.execution.cost_history import DurationHistory, save_peaks
+from crossfold.platform.execution.cost_history import DurationHistory, save_peaks, save_startup
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import FleetSummary
 from crossfold.platform.workspace.workspace import Workspace
@@ -67,13 +67,15 @@ def run_sweeps(
                     options,
                     sweep=name,
                     tracker_of=tracker_of,
-                    view=printer.view,
+                    view=printer.view(sweeps),
                     forecast=forecast_launch(sweeps, todo, space),
                     finished=durations.finished,
                 )
             finally:
                 durations.save()
         save_peaks(space, missing)
+        if options.workers != 0 and summary.cell_seconds:
+            save_startup(space, summary.startup_seconds)
     printer.ended(name, summary, {cell.cell_id for cell in missing})
     if not (summary.interrupted or summary.time_up):
         for prepared in sweeps:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.edge.terminal.console import format_seconds, format_workers
 from crossfold.platform.scheduling.events import Event
@@ -24,9 +26,10 @@ class ConsoleView:
     """On a terminal the state of the launch, redrawn in place, and a line for each failure; elsewhere a line for each
     cell that ended, and the counts at the end."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """`console`: of standard output if not given."""
+    def __init__(self, console: Console | None = None, names: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`console`: of standard output if not given. names: what cells are called, by id; else by their labels."""
         self._console = console or Console()
+        self._names = names
         self._best: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -60,14 +63,18 @@ class ConsoleView:
             ended = progress.done + progress.failed + progress.cancelled
             self.note(f"[{ended:>{len(str(progress.total))}}/{progress.total}] {line}")
 
+    def name_of(self, cell: Cell) -> str:
+        """The name that distinguishes the cell from those of other variants."""
+        return self._names.get(cell.cell_id, cell.label)
+
     def note(self, text: str) -> None:
         """Prints one line, on a terminal above the picture."""
         self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
 
-def choose_view(*, json: bool = False) -> View:
-    """Nothing is shown where the output must be JSON."""
-    return SilentView() if json else ConsoleView()
+def choose_view(*, json: bool = False, names: Mapping[str, str] = MappingProxyType({})) -> View:
+    """Nothing is shown where the output must be JSON. names: of cells, by id."""
+    return SilentView() if json else ConsoleView(names=names)
 
 
 def headline(state: Mapping[str, Any]) -> str:

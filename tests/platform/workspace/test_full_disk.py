@@ -134,7 +134,8 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
         """A person who looks in a while after a try failed."""
 
         def __init__(self) -> None:
-            self.showing, self.note = SilentView().showing, notes.append
+            silent = SilentView()
+            self.showing, self.name_of, self.note = silent.showing, silent.name_of, notes.append
 
         def event(self, event, label, progress) -> None:
             if event.kind == "requeued":
