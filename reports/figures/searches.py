@@ -29,7 +29,8 @@ def search_figures(name: str, searches: Sequence[FoundSearch]) -> list[Figure]:
     systems = {
         system: [s for s in searches if s.system == system] for system in dict.fromkeys(s.system for s in searches)
     }
-    keys = tuple(Key(system_label(system), system_style(system).colour) for system in systems)
+    styles = {system: system_style(system) for system in systems}
+    keys = tuple(Key(system_label(system), style.colour, style.stroke) for system, style in styles.items())
     drawn = [
         _history(systems),
         _importance(searches),
@@ -72,7 +73,7 @@ def _history(systems: _Systems) -> _Drawn:
                 go.Scatter(**band, y=rounded(stacked.max(axis=0)), fill="tonexty", fillcolor=_faint(style.colour))
             )
         hover = "trial %{x}: %{y:.3f}<extra>" + label + "</extra>"
-        line = {"color": style.colour, "shape": "hv", "width": 1.8}
+        line = {"color": style.colour, "dash": style.dash, "shape": "hv", "width": 1.8}
         traces.append(go.Scatter(x=at, y=rounded(mean), mode="lines", line=line, hovertemplate=hover))
         if np.isfinite(mean[-1]):
             words.append(f"{system_label(system)} {number(float(mean[-1]))} after {length}")
@@ -130,13 +131,13 @@ def _slices(systems: _Systems) -> _Drawn:
             if trials.empty:
                 continue
             logarithmic |= any("log" in s.record["space"].get(parameter, {}) for s in searches)
-            x = trials[parameter]
+            x, style = trials[parameter], system_style(system)
             traces.append(
                 go.Scatter(
                     x=_short(x),
                     y=rounded(trials["value"]),
                     mode="markers",
-                    marker={"color": system_style(system).colour, "size": 5, "opacity": 0.6},
+                    marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.7},
                     hovertemplate="%{x}: %{y:.3f}<extra>" + plain(system_label(system)) + "</extra>",
                 )
             )
@@ -211,7 +212,11 @@ def _parallel(systems: _Systems) -> _Drawn:
             traces.append(go.Scatter(x=x, y=y, mode="lines", line=line, opacity=opacity, name=label, hoverinfo="name"))
         spec = figure_of(traces[::-1], x="", y="", height=280)
         ends = [*(f"{name}<br>{_ends(trials[name])}" for name in map(plain, names)), f"CCC<br>{_ends(trials['value'])}"]
-        spec["layout"]["xaxis"] |= {"tickvals": list(range(len(ends))), "ticktext": ends}
+        spec["layout"]["xaxis"] |= {
+            "tickvals": list(range(len(ends))),
+            "ticktext": ends,
+            "range": [-0.3, len(names) + 0.3],
+        }
         spec["layout"]["yaxis"] |= {"tickvals": [0, 1], "ticktext": ["low", "high"]}
         best = trials.sort_values("value").iloc[-1]
         words = ", ".join(f"{name} {best[name]}" for name in names)
@@ -252,6 +257,7 @@ def _fresh(searches: Sequence[FoundSearch]) -> _Drawn:
         if not rows:
             continue
         at, colour = list(range(len(rows))), system_style(search.system).colour
+        texts = [", ".join(f"{key} {_text(value)}" for key, value in row["params"].items()) for row in rows]
         means = [row["mean"] for row in rows]
         error = {
             "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": colour,
@@ -259,12 +265,12 @@ def _fresh(searches: Sequence[FoundSearch]) -> _Drawn:
             "arrayminus": rounded(row["mean"] - row["low"] for row in rows),
         }  # fmt: skip
         fresh = go.Scatter(x=rounded(means), y=at, mode="markers", marker={"color": colour, "size": 9}, error_x=error,
-                           hovertemplate="fresh seeds %{x:.3f}<extra></extra>")  # fmt: skip
+                           text=texts, hovertemplate="fresh seeds %{x:.3f}: %{text}<extra></extra>")  # fmt: skip
         before = go.Scatter(
             x=rounded(row["search_value"] for row in rows), y=at, mode="markers",
             marker={"symbol": "x", "size": 8, "color": NEUTRAL}, hovertemplate="in the search %{x:.3f}<extra></extra>",
         )  # fmt: skip
-        names = [", ".join(f"{key} {_text(value)}" for key, value in row["params"].items()) for row in rows]
+        names = [f"trial {row['number']}" for row in rows]
         spec = figure_of([before, fresh], x="Mean CCC of inner folds", height=90 + 34 * len(rows))
         label_rows(spec, names)
         words = "; ".join(f"{number(row['search_value'])} became {number(row['mean'])}" for row in rows)

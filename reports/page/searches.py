@@ -8,7 +8,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.searches import search_figures
 from crossfold.reports.results.model import EMBEDDED, Results
-from crossfold.reports.results.searches import FoundSearch, load_searches
+from crossfold.reports.results.searches import STATES, FoundSearch, load_searches
 from crossfold.reports.results.systems import system_label
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, number
 from crossfold.reports.stats.intervals import mean_interval, paired_gain
@@ -76,7 +76,7 @@ def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
         ),
         GridCell(number(record["best_value"]), sort=record["best_value"]),
         GridCell(fresh, sort=chosen["mean"] if chosen else None),
-        *(GridCell(str(count), sort=float(count)) for count in record["trials"].values()),
+        *(GridCell(str(count), sort=float(count)) for count in (record["trials"][state] for state in STATES)),
         words_cell(_amounts(record["budget"])),
         words_cell(_amounts({key: record["spent"][key] for key in record["budget"]})),
         words_cell(", ".join(f"{key} {_short(value)}" for key, value in record["best_params"].items())),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from crossfold.platform.workspace.documents import read_search
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.results.systems import system_rank
 
 STATES = ("complete", "pruned", "failed")
 
@@ -60,4 +61,4 @@ def load_searches(workspace: Workspace) -> dict[str, list[FoundSearch]]:
         if "group" in record and path.with_suffix(".parquet").is_file():
             each = FoundSearch(record, pd.read_parquet(path.with_suffix(".parquet")))
             found.setdefault(each.group, []).append(each)
-    return found
+    return {group: sorted(each, key=lambda one: (system_rank(one.system), one.name)) for group, each in found.items()}

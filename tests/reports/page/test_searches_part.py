@@ -44,7 +44,7 @@ def write_search(workspace: Workspace, name: str, *, trials: int = 30, seed: int
         "search": {"system": "grjca", "inner_folds": 2, "fold": 0}, "space": SPACE,
         "sampler": {"kind": "tpe"}, "scheduler": {"kind": "asha"}, "objective": "mean", "objectives": ["ccc"],
         "budget": {"trials": trials}, "spent": {"trials": trials, "hours": 0.5, "cell_epochs": 700},
-        "trials": {each: int((table["state"] == each).sum()) for each in ("complete", "pruned", "failed")},
+        "trials": {each: int((table["state"] == each).sum()) for each in ("complete", "failed", "pruned")},
         "best_params": params, "best_value": float(best["value"]), "front": [],
         "importance": [
             {"parameter": "iterations", "fanova": 0.9, "ped_anova": 0.8, "chance": 0.4, "matters": True},
@@ -75,8 +75,8 @@ def texts(workspace: Workspace) -> list[dict[str, str]]:
 def test_the_table_has_budget_stopped_and_failed_trials_and_what_fresh_seeds_say(workspace):
     write_search(workspace, "mine-grjca")
     write_search(workspace, "mine-rjca", search={"system": "rjca", "inner_folds": 2, "fold": 0}, retrained=[])
-    grjca, rjca = texts(workspace)
-    assert (grjca["System"], rjca["System"]) == ("GRJCA", "RJCA")
+    rjca, grjca = texts(workspace)
+    assert (rjca["System"], grjca["System"]) == ("RJCA", "GRJCA")
     assert (grjca["Complete"], grjca["Pruned"], grjca["Failed"]) == ("22", "6", "2")
     assert grjca["Budget"] == "30 trials" and grjca["Spent"] == "30 trials"
     assert grjca["Fresh seeds"] == "0.520 [0.470, 0.570]" and rjca["Fresh seeds"] == "–"
