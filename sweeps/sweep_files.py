@@ -370,8 +370,8 @@ def shipped_sweeps() -> list[str]:
 
 
 def _shipped() -> list[Path]:
-    """Crossfold's own sweeps, then one a table of a paper."""
-    return [*sorted(HERE.glob("*.yaml")), *sorted((HERE / "paper").glob("*.yaml"))]
+    """Crossfold's own sweeps, then one a table of a paper, then scans of papers as searches."""
+    return [path for folder in (HERE, HERE / "paper", HERE / "searches") for path in sorted(folder.glob("*.yaml"))]
 
 
 def _variant(entry: Any) -> Any:

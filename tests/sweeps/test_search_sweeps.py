@@ -5,7 +5,7 @@ import yaml
 
 from crossfold.platform.core.errors import UserError
 from crossfold.sweeps.prepared import read_searches
-from crossfold.sweeps.sweep_files import Range, Search, Sweep
+from crossfold.sweeps.sweep_files import Range, Search, Sweep, load
 from crossfold.sweeps.trials import check_settings, corners, default_sweep, grid, winner_sweep
 
 FILE = {
@@ -154,3 +154,20 @@ def test_a_search_of_one_system_in_the_short_form_is_read_as_before(tmp_path):
     (search,) = read_searches(str(path), ["trials=6"])
     assert (search.limits.trials, search.seeds, search.stops_by, search.group) == (6, (0, 1, 2), "asha", None)
     assert isinstance(winner_sweep(search, {"iterations": 2}), Sweep)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "configurations"),
+    [("grjca-t2", "iterations", 4), ("rjcma-t3", "iterations", 4), ("dca-s1", "temperature", 5)],
+)
+def test_the_scan_of_a_paper_as_a_search_tries_what_its_sweep_tries(table, key, configurations):
+    sweep, searches = load(table), read_searches(f"search-{table}", ())
+    assert [each.system for each in searches] == [variant.system for variant in sweep.systems]
+    for search, variant in zip(searches, sweep.systems, strict=True):
+        assert sorted(one[key] for one in grid(search)) == variant.params[key]
+        assert search.params == {name: value for name, value in variant.params.items() if name != key}
+        assert search.retrain == configurations == len(grid(search))
+        assert (search.corpus, search.recipe, search.targets) == (sweep.corpus, sweep.recipe, sweep.targets)
+        # Inner folds are made of the training clips of the fold that is reported.
+        assert (search.fold,) == search.winner.folds == sweep.folds
+        check_settings(search)

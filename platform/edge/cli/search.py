@@ -40,6 +40,7 @@ def search(
     from crossfold.platform.edge.launch.preflight import check_cluster, check_search, driving, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
     from crossfold.platform.edge.search.run_search import run_searches
+    from crossfold.platform.edge.tracking.search_runs import log_searches
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.sweeps.prepared import prepare_cells, read_searches
@@ -58,6 +59,8 @@ def search(
     check_cluster(fleet)
     with driving(space):
         results = run_searches(asked, store, space, fleet, trials=trials, show=out.print)
+        if results is not None:
+            log_searches(space, [each.name for each in asked])
     if results is None:
         raise typer.Exit(options.TIME_UP)
     for each, result in zip(asked, results, strict=True):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from crossfold.platform.edge.tracking.records import LiveCell, Records
+from crossfold.platform.edge.tracking.search_runs import search_runs
 from crossfold.platform.edge.tracking.writer import RunWriter
 from crossfold.platform.workspace.disk_space import disk_errors, require_space
 from crossfold.platform.workspace.driver_lease import driver_lock
@@ -49,6 +50,8 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
         for launch_id in records.launches:
             writer.write(records.find(launch_id))
         written = Counter(writer.write(records.find(cell_id)) for cell_id in cells)
+        for run in search_runs(workspace):
+            writer.write(run)
     return SyncSummary(len(finished), written["created"], written["completed"], len(begun))
 
 

@@ -161,7 +161,7 @@ class MlflowTracker:
         self._write_run(self._launch.launch_id)
         # An earlier driver was killed, or did not reach MLflow: the records say how these runs ended.
         for key, found in self._writer.find_runs("attributes.status != 'FINISHED'").items():
-            if found.data.tags.get("sweep") == self._launch.sweep:
+            if found.data.tags.get("sweep") == self._launch.sweep and "trial" not in found.data.tags:
                 self._attempt("an earlier run could not be ended", functools.partial(self._write_run, key))
         watch = functools.partial(self._writer.watch_machine, self._launch.launch_id)
         self._attempt("the machine could not be watched", watch)

@@ -39,6 +39,9 @@ PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 """MLflow takes 100 parameters, 100 tags and 1,000 values of any kind in one call, and so many characters a value."""
 
 PARENT = "mlflow.parentRunId"
+
+KEY_TAGS = ("cell_id", "launch", "trial")
+"""The tag that holds the key of a run, by its kind: a cell, a launch, or a search or trial."""
 KIND = "mlflow.experimentKind"
 EXPERIMENT_TAGS = {
     # MLflow's pages for training, with metrics and charts, and not those for traces of language models.
@@ -115,7 +118,7 @@ class RunWriter:
         while token is not None:
             page = self._client.search_runs(experiments, where, max_results=1000, page_token=token or None)
             for run in page:
-                key = run.data.tags.get("cell_id") or run.data.tags.get("launch") or ""
+                key = next((run.data.tags[tag] for tag in KEY_TAGS if tag in run.data.tags), "")
                 ours = self._own or run.data.tags.get("workspace") == self._identity
                 if key and (ours or self._ids.get(key) == run.info.run_id):
                     found[key] = min(found.get(key, run), run, key=lambda run: run.info.start_time)
@@ -180,7 +183,7 @@ class RunWriter:
         # A search takes longer the more runs there are, so that one for each cell of a large sweep would add up.
         absent = run.key not in self._ids and (run.fresh or self._found_all)
         if run.key not in self._found and not absent:
-            self.find_runs(f"tags.{'launch' if 'launch' in run.tags else 'cell_id'} = '{run.key}'")
+            self.find_runs(f"tags.{next((tag for tag in KEY_TAGS if tag in run.tags), 'cell_id')} = '{run.key}'")
         found = self._found.pop(run.key, None)
         if found is not None:
             self._remember(run, found.info.run_id, found.data.tags.get("sweep", ""))
@@ -189,7 +192,9 @@ class RunWriter:
     def _is_complete(self, found: Any, run: Run) -> bool:
         """Whether a run has ended as it should; its end is written last."""
         ended = found.info.status == run.status != "RUNNING" and run.ended in (None, found.info.end_time)
-        return ended and (run.parent is None or found.data.tags.get(PARENT) == self._id_of(run.parent))
+        # A search that goes on may have another winner.
+        changed = "trial" in run.tags and any(found.data.tags.get(key) != value for key, value in run.tags.items())
+        return ended and not changed and (run.parent is None or found.data.tags.get(PARENT) == self._id_of(run.parent))
 
     def _id_of(self, launch: Run) -> str:
         if launch.key not in self._ids:
