@@ -1,7 +1,7 @@
 """Every system on a GPU that is not there: tensors without content, whose device PyTorch follows all the same.
 
-A tensor that is made on the CPU, a wait for the device (`.item()`, a branch on a value) and a shape that does not fit fail
-here. What only a driver can show, as gradients and bfloat16, is in `test_gpu.py`.
+A tensor that is made on the CPU, a wait for the device (`.item()`, a branch on a value) and a shape that does not fit
+fail here. What only a driver can show, as gradients and bfloat16, is in `test_gpu.py`.
 """
 
 import pytest
