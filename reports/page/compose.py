@@ -1,9 +1,10 @@
 """What the page holds: for each setting its leaderboard, its figures and how it was run; then what all share."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
@@ -11,6 +12,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album, open_album
 from crossfold.reports.page import describe, draw
+from crossfold.reports.page.compared import comparison_data
 from crossfold.reports.page.first_page import FirstPage, first_page
 from crossfold.reports.page.searches import SearchSection, search_sections
 from crossfold.reports.results.model import Results, Setting
@@ -52,6 +54,8 @@ class Block:
     figures: Sequence[Figure] = ()
     clips: Sequence[Figure] = ()
     """One clip each; the reader chooses."""
+    compared: Mapping[str, Any] = field(default_factory=dict)
+    """What the page needs to compare a few systems of the setting; empty without."""
     album: Album = field(default_factory=Album)
     """Where their faces and sound come from, or why there are none."""
 
@@ -153,6 +157,7 @@ def _draw(block: Block, results: Results, store: FeatureStore | None, printed: S
         block,
         standing=placed(draw.draw_standing(results, setting)),
         figures=placed(draw.draw_figures(results, setting, printed)),
+        compared=comparison_data(results, setting, store, [figure.choice for figure in clips]),
         clips=[replace(figure, id=f"{figure.id}-{at}") for at, figure in enumerate(placed(clips), start=1)],
     )
 

@@ -31,6 +31,7 @@ def _contents(page: Page, drill: Mapping[str, Any]) -> dict[str, Any]:
     """What the page's script draws: the cells, the charts, and what an exported figure must say of itself."""
     return {
         "drill": drill,
+        "compare": {str(block.number): block.compared for block in page.blocks if block.compared},
         "plots": {
             f"plot-{figure.id}-{at}": packed(panel.spec)
             for figure in page.figures

@@ -28,7 +28,7 @@ from crossfold.reports.tables.published import MEAN, table_spec
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = TEMPLATES / "plotly-cartesian.min.js.gz"
 """The published bundle of plotly.js with the charts that figures use: a third of the whole library."""
-SCRIPTS = ("report.js", "tables.js", "cells.js", "charts.js", "take_out.js", "end.js")
+SCRIPTS = ("report.js", "tables.js", "cells.js", "charts.js", "take_out.js", "compare.js", "end.js")
 """The parts of the page's script, in order."""
 KINDS = {"unimodal": "one modality", "fusion": "fusion without a gate", "gated": "fusion with a gate"}
 

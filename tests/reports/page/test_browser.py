@@ -424,6 +424,27 @@ def test_tables_and_figures_are_taken_out(page, finished):
     dialog.get_by_role("button", name="Close").click()
 
 
+def test_two_to_five_systems_are_compared(page):
+    box = page.locator("[data-compare]")
+    systems = box.locator("fieldset input")
+    assert box.locator("fieldset input:checked").count() == 2
+    for at in (2, 3, 4):
+        systems.nth(at).check()
+    assert systems.nth(5).is_disabled()
+    words = box.locator(".compared").inner_text()
+    names = [label.strip() for label in box.locator("fieldset label").all_inner_texts()]
+    assert f"{names[0]} minus {names[1]}, all targets:" in words
+    # Two folds and three seeds of four systems, each against the first.
+    assert box.locator(".compared .pair svg").first.locator("circle").count() == 4 * 6
+    assert box.locator("table thead th").all_inner_texts()[1:] == names[:5]
+    box.get_by_label("Target").select_option("arousal")
+    assert f"arousal CCC minus that of {names[0]}" in box.locator(".compared").inner_text()
+    assert box.locator("rect.event").count() == 8
+    for at in (4, 3, 2, 1):
+        systems.nth(at).uncheck()
+    assert "Choose two to five systems." in box.inner_text()
+
+
 def test_the_contents_follow_the_reader_and_heads_explain_themselves(page, url):
     page.goto(url)
     page.locator("html[data-ready]").wait_for()
