@@ -28,6 +28,8 @@ from crossfold.platform.core.yaml_files import parse_json, read_json_text
 
 SUFFIXES = (".json", ".csv")
 """Of transcript files, in the order in which they are preferred."""
+_TABLES = (".csv", ".tsv", ".txt")
+_SUBTITLES = (".srt", ".vtt", ".ass", ".sbv")
 _SHAPES = "a list of words, each with word, start and end, under `words`, `result`, `segments` or `monologues`"
 _ROUNDED = 0.1  # seconds by which a recogniser may let a word begin before 0, or end before it begins
 _SENTENCES = 0.2  # share of entries with a blank inside from which they are not words; `New York` may be one
@@ -69,7 +71,10 @@ def parse_transcript(path: Path) -> Transcript:
     Raises `DataError` that names the file and the entry, for a file that is no transcript, has times for sentences
     instead of words, or where more than half of the entries make no sense.
     """
-    entries = list(_csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path))
+    kind = path.suffix.lower()
+    if kind in _SUBTITLES:
+        raise _without_word_times(f"{path}: has the times of subtitles, not of words")
+    entries = list(_csv_entries(path) if kind in _TABLES else _json_entries(path))
     words, left_out = [], []
     for number, entry in enumerate(entries, start=1):
         try:

@@ -80,6 +80,10 @@ def test_silence_is_a_transcript_without_words(tmp_path, text):
         ("t.json", '{"words": [', "is not JSON"),
         ("t.json", "3", "holds no transcript"),
         ("t.csv", "begin,end,word\n0,1,a\n", "its first line lacks start"),
+        ("t.tsv", "start\tend\ttext\n0\t2400\tGood morning\n", "its first line lacks word"),
+        ("t.txt", "Good morning\n", "its first line lacks end, start, word"),
+        ("t.srt", "1\n00:00:00,100 --> 00:00:02,400\nGood morning\n", "times of subtitles, not of words"),
+        ("t.vtt", "WEBVTT\n\n00:00.100 --> 00:02.400\nGood morning\n", "times of subtitles, not of words"),
         ("t.csv", "word,start,end\na,zero,1\n", "word 1 could not convert"),
         ("t.csv", "word,start,end\na,0\n", "word 1 has no 'end'"),
     ],
@@ -189,7 +193,7 @@ def test_what_would_crash_a_parser_is_refused(tmp_path, name, text):
     assert (finding.severity, finding.rule) == ("error", "transcript-readable")
 
 
-@pytest.mark.parametrize("name", ["whisper.json", "excel.csv", "bars.csv"])
+@pytest.mark.parametrize("name", ["whisper.json", "excel.csv", "excel.txt", "bars.csv", "tabs.tsv"])
 def test_what_other_programs_save_as_text(tmp_path, name):
     """A terminal of Windows that redirects JSON, a spreadsheet that saves Unicode text, and cells apart by bars."""
     if name.endswith(".json"):
@@ -198,7 +202,9 @@ def test_what_other_programs_save_as_text(tmp_path, name):
         part = "|" if "bars" in name else "\t"
         rows = [["Word", "Start", "End"], *([w.text, f"{w.start}", f"{w.end}".replace(".", ",")] for w in WORDS)]
         text = "\r\n".join(part.join(row) for row in rows)
-    (tmp_path / name).write_text(text, encoding="utf-8" if "bars" in name else "utf-16", newline="")
+    (tmp_path / name).write_text(
+        text, encoding="utf-16" if "excel" in name or "whisper" in name else "utf-8", newline=""
+    )
     assert read_transcript(tmp_path / name) == WORDS
 
 
