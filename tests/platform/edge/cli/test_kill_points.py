@@ -1,8 +1,6 @@
-"""Each command is killed before its n-th operation on files, and the same command then completes it.
+"""Each command is killed before its n-th operation on files, and the same command then completes it."""
 
-`crossfold search` is not among them: it needs a cluster, whose processes no audit event of this one reports.
-"""
-
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from tests.support.chaos import runs_in_mlflow
 from tests.support.factories import TINY_SETTINGS, write_sweep
 from tests.support.kill_points import KILLED, KillPoints, kill_points
 
-A_FEW = {"prepare": 6, "run": 6, "report": 3, "sync": 3, "merge": 5, "rescore": 2, "export": 2}
+A_FEW = {"prepare": 6, "run": 6, "report": 3, "sync": 3, "merge": 5, "rescore": 2, "export": 2, "search": 3}
 """Deaths of each command in an ordinary test run; with `--benchmarks`, one before every operation."""
 COMMANDS = {
     "prepare": ("prepare", "synthetic", "--root", "{base}/corpus", "-w", "{work}"),
@@ -25,13 +23,19 @@ COMMANDS = {
     "rescore": ("rescore", "{base}/sweep.yaml", "--stress", "none", "--post", "ca2021", "--processes", "1",
                 "-w", "{work}"),
     "export": ("export", "{base}/sweep.yaml", "--format", "csv", "--out", "{work}/out/table.csv", "-w", "{work}"),
+    "search": ("search", "{base}/search.yaml", "--workers", "0", "-w", "{work}"),
     "merge": ("merge", "{base}/run", "-w", "{work}"),
 }  # fmt: skip
-BEFORE = {"prepare": "", "run": "prepare", "merge": ""} | dict.fromkeys(("report", "sync", "rescore", "export"), "run")
+BEFORE = {"prepare": "", "run": "prepare", "search": "prepare", "merge": ""} | dict.fromkeys(("report", "sync", "rescore", "export"), "run")
 """The command after which the workspace is when this one begins."""
 VARIES = ("env.json", "report.html")
 """Files with a time; below, what holds measurements or drawn identities. All else is compared byte by byte."""
-VARYING = ("status", "launches", "mlflow", "driver", "forecast", "memory")
+VARYING = ("status", "launches", "mlflow", "driver", "forecast", "memory", "optuna", "searches")
+SEARCH = {
+    "name": "search", "corpus": "synthetic", "recipe": "demo", "system": "concat", "targets": ["valence"],
+    "inner_folds": 2, "seeds": [0], "trials": 2, "space": {"recipe.optimizer.lr": {"choice": [0.004]}},
+    "winner": {"folds": [0], "seeds": [0]},
+}  # fmt: skip
 MADE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 """When a table was made."""
 
@@ -65,6 +69,8 @@ def base(tmp_path_factory, killer) -> Path:
     base = tmp_path_factory.mktemp("base")
     write_synthetic(base / "corpus", clips=8, frames=60, seed=3)
     settings = TINY_SETTINGS | {"epochs": 1, "stress": "none"}
+    # Every trial has the same configuration, so that a search draws it again whenever it is killed.
+    (base / "search.yaml").write_text(json.dumps(SEARCH | {"set": settings}))
     write_sweep(base / "sweep.yaml", systems=["concat"], targets=["valence"], seeds=[0, 1], set=settings)
     for name in BEFORE:
         begin(base, name, base / name)
@@ -90,6 +96,17 @@ def begin(base, name, work):
 def ask(killer, base, name, work, at=0):
     arguments = [part.format(base=base, work=work) for part in COMMANDS[name]]
     return killer.run(*arguments, inside=work, at=at)
+
+
+def problems_of_search(undisturbed, work):
+    """What a search that was killed says otherwise than one that was not; an open trial is repeated as another one."""
+    theirs, ours = (json.loads((place / "searches" / "search.json").read_text()) for place in (undisturbed, work))
+    failed = ours["trials"].pop("failed")
+    differing = [key for key in theirs if key != "trials" and ours[key] != theirs[key]]
+    complete = {state: count for state, count in theirs["trials"].items() if state != "failed"}
+    if ours["trials"] != complete or failed > 1:
+        differing.append(f"trials {ours['trials']}, {failed} failed")
+    return [f"in the result of the search: {differing}"] if differing else []
 
 
 def check(killer, base, tmp_path, name, deaths):
@@ -122,6 +139,8 @@ def check(killer, base, tmp_path, name, deaths):
             runs = runs_in_mlflow(work, "sweep")
             if runs != dict.fromkeys(sorted(Workspace(work).finished()), 1):
                 problems.append(f"in MLflow: {runs}")
+        if name == "search" and not problems:
+            problems += problems_of_search(base / name, work)
         wrong += [f"{line}: {problem}" for problem in problems]
     (tmp_path / "record.txt").write_text("\n".join(record) + "\n")
     assert not wrong, "\n".join(wrong)
