@@ -21,11 +21,13 @@ from tests.support.paths import environment
 KILLED = 137
 _HEAVY = (
     "torch",
+    "torch._dynamo",
     "optuna",
     "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
     "pyarrow.parquet",
     "crossfold.reports.build",
+    "crossfold.platform.edge.cli.app",
     "crossfold.platform.edge.launch.run_sweeps",
     "crossfold.platform.edge.search.run_search",
     "crossfold.platform.edge.tracking.sync",

@@ -13,7 +13,7 @@ from tests.support.chaos import runs_in_mlflow
 from tests.support.factories import TINY_SETTINGS, write_sweep
 from tests.support.kill_points import KILLED, KillPoints, kill_points
 
-A_FEW = {"prepare": 6, "run": 6, "report": 3, "sync": 3, "merge": 5, "rescore": 2, "export": 2, "search": 3}
+A_FEW = {"prepare": 4, "run": 4, "search": 3, "report": 2, "sync": 2, "merge": 4, "rescore": 2, "export": 2}
 """Deaths of each command in an ordinary test run; with `--benchmarks`, one before every operation."""
 COMMANDS = {
     "prepare": ("prepare", "synthetic", "--root", "{base}/corpus", "-w", "{work}"),
