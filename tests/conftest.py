@@ -5,7 +5,6 @@ Nothing of crossfold is imported before a fixture asks for it, so that a broken 
 
 import gc
 import os
-import subprocess
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -65,17 +64,10 @@ def tiny_cell(synthetic_store):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 4 MiB of its own, where this machine lets us have one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    try:
-        allowed = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        allowed = False
-    if not allowed:
-        pytest.skip("mounting a file system is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    from tests.support.disks import mounted
+
+    with mounted(tmp_path / "disk", size=4 * 2**20) as place:
+        yield place
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.platform.core.errors import UserError
@@ -25,21 +26,48 @@ PATIENCE_SECONDS = 600.0
 _NAMES_FULL = re.compile("|".join(rf"\[Errno {number}\]" for number in sorted(FULL)))
 
 
+@dataclass(frozen=True)
+class FreeSpace:
+    """What a disk still takes."""
+
+    bytes: int
+    files: int | None
+    """None: the file system has no fixed number of files."""
+
+    @property
+    def out_of_files(self) -> bool:
+        """Whether too few files may be made, whatever space there is."""
+        return self.files is not None and self.files < LEAST_FILES
+
+    def __str__(self) -> str:
+        """For people: what is short."""
+        if self.out_of_files:
+            return f"{self.files} more files can be made there and a start needs {LEAST_FILES}"
+        return f"{self.bytes / MIB:.1f} MiB are free there and a start needs {LEAST / MIB:.0f} MiB"
+
+
+def free_space(place: Path) -> FreeSpace | None:
+    """What may still be written at a place, which need not exist yet; None where the system does not say."""
+    folder = next((folder for folder in (place, *place.parents) if folder.exists()), None)
+    if folder is None:
+        return None
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    # Some file systems have no fixed number of files, and report none.
+    return FreeSpace(disk.f_bavail * disk.f_frsize, disk.f_favail if disk.f_files > 0 else None)
+
+
 def free_bytes(place: Path) -> int | None:
-    """Bytes that may still be written at a place, which need not exist yet; None where the system does not say.
+    """Bytes that may still be written at a place; None where the system does not say.
 
     0 also where fewer than `LEAST_FILES` files may still be made, whatever space there is.
     """
-    for folder in (place, *place.parents):
-        if folder.exists():
-            try:
-                disk = os.statvfs(folder)
-            except OSError:
-                return None
-            # Some file systems have no fixed number of files, and report none.
-            out_of_files = disk.f_files > 0 and disk.f_favail < LEAST_FILES
-            return 0 if out_of_files else disk.f_bavail * disk.f_frsize
-    return None
+    free = free_space(place)
+    if free is None:
+        return None
+    return 0 if free.out_of_files else free.bytes
 
 
 def require_space(place: Path) -> None:
@@ -83,9 +111,9 @@ def _no_space(place: Path) -> bool:
 def disk_full_error(error: OSError) -> UserError:
     """A full disk in words: which, how much is free, what to do."""
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-    free = free_bytes(place) if place else None
+    free = free_space(place) if place else None
     where = f"{place}: " if place else ""
-    left = "" if free is None else f", {free / MIB:.1f} MiB are free there and a start needs {LEAST / MIB:.0f} MiB"
+    left = "" if free is None else f", {free}"
     return UserError(
         f"{where}{error.strerror}{left}",
         "free some space, or give another --workspace; what finished is kept, and the same command continues",
@@ -119,6 +147,8 @@ class DiskGate:
 
     def need(self) -> str:
         """What a closed gate waits for, in words."""
+        if self._place is not None and (space := free_space(self._place)) is not None and space.out_of_files:
+            return str(space)
         free = self._free(self._place) if self._place is not None else None
         return f"{(free or 0) / MIB:.1f} MiB are free there and a cell needs {self._needed() / MIB:.1f} MiB"
 

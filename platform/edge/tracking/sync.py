@@ -52,6 +52,10 @@ def sync(workspace: Workspace, uri: str | None = None) -> SyncSummary:
         written = Counter(writer.write(records.find(cell_id)) for cell_id in cells)
         for run in search_runs(workspace):
             writer.write(run)
+        if uri is None:
+            # Launches leave these behind where MLflow lacks something; now it has everything.
+            for marker in workspace.paths.mlflow_pending.glob("[!.]*"):
+                marker.unlink(missing_ok=True)
     return SyncSummary(len(finished), written["created"], written["completed"], len(begun))
 
 

@@ -1,10 +1,10 @@
 """Disks that are full before a launch, and that fill up while one runs."""
 
-import contextlib
 import errno
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,22 +12,24 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
 from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.scheduling import monitor
 from crossfold.platform.scheduling.cell_queue import Assignment, CellQueue
+from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.workspace import driver_lease
-from crossfold.platform.workspace.disk_space import LEAST, PATIENCE_SECONDS, DiskGate, disk_full_error, require_space
+from crossfold.platform.workspace.disk_space import (
+    LEAST,
+    LEAST_FILES,
+    MIB,
+    PATIENCE_SECONDS,
+    DiskGate,
+    disk_full_error,
+    require_space,
+)
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.factories import fake_cell, synthetic_workspace
-
-
-def fill(place: Path) -> Path:
-    """A file that takes all that is left."""
-    filler = place / "filler"
-    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
-        while file.write(bytes(4096)):
-            pass
-    return filler
+from tests.support.disks import fill, mounted, use_up_files
+from tests.support.factories import fake_cell, synthetic_workspace, write_sweep
 
 
 def failure(message: str) -> Failure:
@@ -152,6 +154,48 @@ def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_
     assert "No space left on device" in told.message
     assert "OSError" in told.log_tail
     assert not list(space.paths.cells.glob(".*")), "nothing half-written"
+
+
+def test_a_file_system_without_free_inodes_is_full_and_the_message_counts_files(tmp_path, capsys):
+    from crossfold.platform.edge.cli import app as cli
+
+    with mounted(tmp_path / "disk", size=4 * MIB, files=300) as disk:
+        synthetic_workspace(disk, frames=60)
+        sweep = write_sweep(tmp_path / "s.yaml", systems=["concat"], targets=["valence"])
+        empty = use_up_files(disk, left=LEAST_FILES - 1)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main(["run", str(sweep), "-w", str(disk / "work"), "--workers", "0"])
+        said = " ".join(capsys.readouterr().err.split())
+        assert end.value.code == 1
+        assert f"{LEAST_FILES - 1} more files can be made there and a start needs {LEAST_FILES}" in said
+        assert "MiB" not in said
+        gate = DiskGate(disk)
+        assert not gate()
+        assert gate.need() == f"{LEAST_FILES - 1} more files can be made there and a start needs {LEAST_FILES}"
+        next(empty.iterdir()).unlink()
+        assert DiskGate(disk)()
+
+
+def test_a_launch_says_once_a_minute_what_it_waits_for_and_stops_saying_so_when_there_is_space(tmp_path, monkeypatch):
+    now, free, notes = [0.0], [0], []
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    gate = DiskGate(tmp_path, clock=lambda: now[0], free=lambda place: free[0])
+    view = SilentView(lambda text: notes.append((now[0], text)))
+    space = Workspace(tmp_path / "work")
+    watched = monitor.Monitor("s", space, view, lambda cell_id: None, cells=[fake_cell(0)], disk=gate)
+    lost = failure("the disk was full")
+    for second in range(600):
+        now[0], free[0] = float(second), 0 if second < 150 or second >= 400 else LEAST
+        # Its failure could not be recorded at once; it is recorded once when there is space, and not again.
+        events = [Event("failed", "a", failure=lost, recorded=False)] if second == 3 else []
+        watched.feed(events)
+    assert [when for when, _ in notes] == [0.0, 60.0, 120.0, 400.0, 460.0, 520.0, 580.0]
+    assert {text for _, text in notes} == {
+        f"the disk of {space.root} is full: no cell starts until there is space; "
+        "0.0 MiB are free there and a cell needs 1.0 MiB"
+    }
+    assert len(space.failures_of()) == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

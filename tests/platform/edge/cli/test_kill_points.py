@@ -26,7 +26,10 @@ COMMANDS = {
     "search": ("search", "{base}/search.yaml", "--workers", "0", "-w", "{work}"),
     "merge": ("merge", "{base}/run", "-w", "{work}"),
 }  # fmt: skip
-BEFORE = {"prepare": "", "run": "prepare", "search": "prepare", "merge": ""} | dict.fromkeys(("report", "sync", "rescore", "export"), "run")
+BEFORE = {
+    "prepare": "", "run": "prepare", "search": "prepare", "merge": "", "report": "run", "sync": "run",
+    "rescore": "run", "export": "run",
+}  # fmt: skip
 """The command after which the workspace is when this one begins."""
 VARIES = ("env.json", "report.html")
 """Files with a time; below, what holds measurements or drawn identities. All else is compared byte by byte."""
