@@ -33,6 +33,8 @@ _NAME_RULES = (
     (re.compile(r"(?:^|/)\."), "a part of it begins with a dot"),
     (re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]"), "it holds a character that cannot be printed"),
 )
+_TIDIED: set[Path] = set()
+"""Folders from which this process has removed the drafts of others."""
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP})
 """What a mount answers that has no way to flush a file; there, the rename alone must do."""
 
@@ -145,8 +147,16 @@ def same_machine(owner: str) -> bool:
 
 def owner_alive(owner: str) -> bool:
     """Whether the process of an owner may still run; one on another machine always may."""
-    process = owner.partition("-")[2]
-    return not same_machine(owner) or not process.isdecimal() or psutil.pid_exists(int(process))
+    number = owner.partition("-")[2]
+    if not same_machine(owner) or not number.isdecimal():
+        return True
+    try:
+        # In a container without an init, a process that ended stays in the list of processes for ever.
+        return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OverflowError):
+        return True
 
 
 def remove_drafts(folder: Path, *, recursive: bool = False) -> int:
@@ -201,7 +211,15 @@ def _machine() -> str:
 
 
 def _draft(parent: Path, name: str, suffix: str = "") -> Path:
-    """A name that says who writes, so that what a killed process leaves is known for what it is."""
+    """A name that says who writes, so that what a killed process leaves is known for what it is.
+
+    The first one in a folder removes what killed processes left there: the folder may be one that a user names, where
+    nothing else would.
+    """
+    place = parent.absolute()
+    if place not in _TIDIED:
+        _TIDIED.add(place)
+        remove_drafts(parent)
     tag = f"-{owner_tag()}-{uuid.uuid4().hex[:8]}{suffix}"
     shown = os.fsencode(name)[: _LONGEST_NAME - 1 - len(os.fsencode(tag))].decode(errors="ignore")
     return parent / f".{shown}{tag}"

@@ -9,7 +9,8 @@ from pathlib import Path
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.diagnostics.finding import GIB, Row, row
 from crossfold.platform.edge.fleet.ray_address import find_cluster
-from crossfold.platform.edge.fleet.ray_connection import OBJECT_STORE_BYTES, session_place
+from crossfold.platform.edge.fleet.ray_connection import OBJECT_STORE_BYTES
+from crossfold.platform.edge.fleet.session_folder import session_place
 
 ANSWER_SECONDS = 5.0
 RAY_FULL = 0.95

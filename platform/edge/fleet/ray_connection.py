@@ -9,17 +9,14 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.fleet.ray_address import CLIENT, RunningCluster, find_cluster
+from crossfold.platform.edge.fleet.session_folder import session_folder
 
 OBJECT_STORE_BYTES = 150 * 2**20
 """For our own cluster. Features are mapped from files, so Ray's store only carries messages."""
@@ -64,11 +61,6 @@ SLOW_NODE = "timed out during startup"
 LOOPBACK = ("127.0.0.1", "::1")
 LEAVE_SECONDS = 60.0
 """How long Ray may take to end its processes."""
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""The longest path of a socket that the system takes."""
-SESSION_BYTES = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-"""What Ray adds to its folder for the longest path of its sockets."""
-SESSION_PREFIX, SESSION_NAME = "ray-", "r"
 WITHOUT_RAY = "`--workers 0` runs without Ray, and `crossfold --debug` shows where Ray failed"
 
 
@@ -207,43 +199,6 @@ def kept_handlers() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def session_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets and logs that only this user may open; it stays after an error, for its logs.
-
-    It lies in RAY_TMPDIR, else with other temporary files if their path is short enough for sockets, else in `/tmp`.
-    Raises `UserError` where it cannot be made.
-    """
-    place = session_place()
-    try:
-        # No other user may replace a socket in it: here the mode 0700 is what is wanted.
-        folder = Path(tempfile.mkdtemp(prefix=SESSION_PREFIX, dir=place))  # noqa: TID251
-    except OSError as error:
-        problem = f"Ray does not start: its folder cannot be made in {place}: {error.strerror}"
-        raise UserError(problem, "set RAY_TMPDIR to a folder that you may write, or give --workers 0") from error
-    try:
-        # Ray opens its own folder to everybody.
-        yield folder / SESSION_NAME
-    except (UserError, KeyboardInterrupt):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def session_place() -> Path:
-    """Where the folder of a cluster of our own is made. Raises `UserError` where RAY_TMPDIR is too long for sockets."""
-    most = SOCKET_BYTES - SESSION_BYTES - len(f"/{SESSION_PREFIX}12345678/{SESSION_NAME}")
-    given = os.environ.get("RAY_TMPDIR")
-    place = Path(given or tempfile.gettempdir()).absolute()
-    length = len(os.fsencode(place))
-    if length <= most:
-        return place
-    if given:
-        problem = f"RAY_TMPDIR={given} is a path of {length} bytes, and Ray's sockets in it would be too long"
-        raise UserError(problem, f"set it to a folder with a path of at most {most} bytes, such as /tmp")
-    return Path("/tmp")
 
 
 @contextlib.contextmanager

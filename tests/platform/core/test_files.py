@@ -196,8 +196,10 @@ def test_what_a_killed_process_leaves_is_removed_and_what_a_living_one_writes_st
     (tmp_path / "a.json").write_text("old")
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
     assert (tmp_path / "a.json").read_text() == "old"
+    assert len(list(tmp_path.glob(".*"))) == 1
+    # The first file that is written next to it removes it: the folder may be one that nothing else would look into.
     with temporary_folder(tmp_path, "mine") as mine, whole_file(tmp_path / "b.db") as draft:
-        assert remove_drafts(tmp_path) == 1
+        assert remove_drafts(tmp_path) == 0
         assert set(tmp_path.iterdir()) == {tmp_path / "a.json", tmp_path / "deep", mine, draft}
         assert remove_drafts(tmp_path, recursive=True) == 1
         assert not list((tmp_path / "deep").iterdir())
