@@ -26,8 +26,8 @@ from crossfold.platform.edge.fleet.ray_connection import environment, first_line
 from crossfold.platform.workspace.remote.filesystem import without_password
 from crossfold.platform.workspace.workspace import Workspace
 
-START = "ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
-"""What starts a head that takes jobs."""
+START = "RAY_AUTH_MODE=token ray start --head --dashboard-host 127.0.0.1 --include-dashboard true --disable-usage-stats"
+"""What starts a head that takes jobs, with the token of `~/.ray/auth_token` (docs/ray-jobs.md)."""
 
 PASSED_ON = ("MLFLOW_TRACKING_URI",)
 """Variables that a job gets from here, in addition to all `CROSSFOLD_*`."""
