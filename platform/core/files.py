@@ -152,7 +152,7 @@ def owner_alive(owner: str) -> bool:
         return True
     try:
         # In a container without an init, a process that ended stays in the list of processes for ever.
-        return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except (psutil.Error, OverflowError):
