@@ -251,8 +251,7 @@ def _again(results: Results, setting: Setting) -> Iterator[tuple[str, str]]:
     yield "Recipe", f"{setting.recipe} ({setting.recipe_hash or 'unknown'}), protocol {setting.protocol}"
     folds, seeds = (listing(sorted({int(value) for value in done[column]})) for column in ("fold", "seed"))
     yield "Folds; seeds", f"{folds}; {seeds}"
-    code = sorted({str(record.env["commit"]) for record in records if record.env.get("commit")})
-    yield "Code", versions_of(results, ids) + (f"; commit {listing(code[:3])}" if code else "")
+    yield "Code", versions_of(results, ids)
     yield "Hardware", _hardware([record.env for record in records])
     systems = list(dict.fromkeys(str(system) for system in done["system"]))
     yield "Citation", f"crossfold cite {sweeps[0] if sweeps else systems[0]}" if systems else ""

@@ -119,7 +119,7 @@ def test_seconds_of_a_report(count, tmp_path, capsys):
             f"{'not measured' if paint is None else f'{paint:.0f} ms'}\n"
         )
     assert len(results.records) == cells
-    assert page < (6 if count == 1_000 else 10)
+    assert page < (1.5 if count == 1_000 else 6)
     assert small < 0.5 or count > 1_000
 
 

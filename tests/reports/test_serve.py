@@ -12,7 +12,7 @@ import pytest
 from crossfold.platform.core.errors import UserError
 from crossfold.reports.build import build_report
 from crossfold.reports.page import image_export as export
-from crossfold.reports.page.image_export import check_export, export_figures, standalone
+from crossfold.reports.page.image_export import COLUMNS, check_export, export_figures, standalone
 from crossfold.reports.serve import ReportServer, fingerprint
 from tests.support import lab
 
@@ -116,6 +116,18 @@ def test_a_single_figure_says_what_the_page_says_around_it(page):
         assert block.setting.label in title
         assert block.setting.store in title
         assert "Made today" in title.replace('</span><br><span style="font-size:10px">', " ")
+
+
+def test_a_figure_for_a_column_of_a_paper_has_its_width_and_its_label(page):
+    block = page.blocks[0]
+    for figure in block.drawn:
+        made = standalone(figure, figure.panels[0], block.setting.label, "today", COLUMNS["one"])
+        assert made.layout.width == 336
+        assert block.setting.label in made.layout.title.text
+        assert "Made today" not in made.layout.title.text
+        assert f"<b>{figure.title}" not in made.layout.title.text
+    with pytest.raises(UserError, match="unknown width 'on'"):
+        check_export(["svg"], "on")
 
 
 @pytest.mark.browser

@@ -40,6 +40,9 @@ def report(
         Path | None, typer.Option(help="Also write each chart as a file into this folder.", metavar="DIR")
     ] = None,
     figure_format: Annotated[str, typer.Option(help="Comma-separated: svg, png, pdf.")] = "svg",
+    figure_width: Annotated[
+        str, typer.Option(help="page: with title and origin; one, two: columns of a paper (3.5, 7.16 inches).")
+    ] = "page",
     media: Annotated[
         Path | None,
         typer.Option(
@@ -103,7 +106,7 @@ def report(
     if figures is not None:
         if "html" not in formats or not charts:
             raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
-        check_export(kinds)
+        check_export(kinds, figure_width)
     built = build_report(space, tables=wanted, formats=formats, out=out_folder, figures=charts, media=media)
     out.print(built.summary)
     if site is not None:
@@ -111,7 +114,7 @@ def report(
         say(f"{len(written)} files in {site}: {site / 'index.html'}")
     _print_files(built.paths, space, sent=out_folder is None)
     if figures is not None and built.page is not None:
-        written = export_figures(built.page, figures, kinds, built.page.date)
+        written = export_figures(built.page, figures, kinds, built.page.date, figure_width)
         say(f"{len(written)} figures in {figures}")
 
 
