@@ -79,10 +79,18 @@ def remember_sweep(prepared: Prepared, workspace: Workspace) -> Earlier:
     if prepared.narrowed and all(before.get(key) == asked[key] for key in ("store", "recipe", "protocol")):
         both = list(dict.fromkeys([*before["cells"], *asked["cells"]]))
         asked |= {"cells": both, "labels": before["labels"] | asked["labels"], "sweep": before["sweep"]}
+    # What was seen once stays seen, however the sweep is launched later.
+    if seen := list(dict.fromkeys([*before.get("seen", ()), *_seen(prepared)])):
+        asked["seen"] = seen
     if found.finished:
         asked["earlier"] = list(found.finished)
     write_json(_file_of(prepared, workspace), asked)
     return found
+
+
+def _seen(prepared: Prepared) -> list[str]:
+    """The cells of folds whose reported clips were seen when the parameters or the recipe were chosen."""
+    return [cell.cell_id for cell in prepared.plan.cells if cell.fold in prepared.seen]
 
 
 def _file_of(prepared: Prepared, workspace: Workspace) -> Path:

@@ -10,7 +10,7 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
-from crossfold.sweeps.recipe_files import load_recipe
+from crossfold.sweeps.recipe_files import CHOSEN_ON, load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, Variant
 
 MOST_CELLS = 2_000_000
@@ -96,6 +96,15 @@ def resolve(
         else:
             resolved.append(Variant(system=variant.system, params=params.model_dump(mode="json")))
     return resolved, skipped
+
+
+def seen_by_choice(recipe: str, store: FeatureStore, folds: Sequence[int]) -> tuple[int, ...]:
+    """Those of some folds whose reported clips were seen when the values of a shipped recipe were chosen."""
+    corpus, fold = CHOSEN_ON.get(recipe, ("", 0))
+    if not corpus or not store.corpus.startswith(corpus):
+        return ()
+    seen = set(store.fold(fold).train)
+    return tuple(each for each in folds if seen & set(store.fold(each).validation))
 
 
 def check_targets(targets: Sequence[str], store: FeatureStore) -> None:

@@ -10,7 +10,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.sweeps.plan import Plan, expand
+from crossfold.sweeps.plan import Plan, expand, seen_by_choice
 from crossfold.sweeps.search_sweeps import searches_of
 from crossfold.sweeps.sweep_files import AnySearch, Search, Sweep, load
 
@@ -25,6 +25,13 @@ class Prepared:
     finished: frozenset[str]
     narrowed: bool = False
     """Whether `--set` changed the sweep for this launch only."""
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Folds whose reported clips were seen when the parameters or the recipe were chosen."""
+        if self.sweep.seen is not None:
+            return self.sweep.seen
+        return seen_by_choice(self.sweep.recipe, self.store, self.sweep.folds)
 
     @property
     def missing(self) -> tuple[Cell, ...]:

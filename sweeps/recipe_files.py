@@ -20,6 +20,9 @@ EXAMPLE = "window: 100  # choice: frames\nhop: 60\nepochs: 30\nbatch: 16"
 SOURCES = ("printed", "release", "choice")
 """Where a value comes from: a paper prints it, only the authors' public code has it, or Crossfold chose it."""
 
+CHOSEN_ON: Mapping[str, tuple[str, int]] = {"demo": ("puppets", 0)}
+"""Recipes whose values Crossfold chose by looking at clips: the corpus, and the fold whose training clips were seen."""
+
 GROUPS = frozenset(
     name
     for name, field in Recipe.model_fields.items()

@@ -121,6 +121,14 @@ class Sweep(_Common):
     """Folds of the store; fold 0 is the official split where the corpus has one."""
     selection: tuple[Literal["reported", "held_out"], ...] | None = None
     """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
+    seen: tuple[int, ...] | None = None
+    """Folds whose reported clips were seen when the parameters or the recipe were chosen, as by a search with
+    `allow_seen`: every number of them is labelled. By default those that the choice of the recipe `demo` saw."""
+
+    @field_validator("seen", mode="before")
+    @classmethod
+    def _a_list_of_folds(cls, value: Any) -> Any:
+        return value if value is None else _listed("[1]")(value)
 
     @field_validator("selection", mode="before")
     @classmethod
@@ -133,8 +141,8 @@ class Sweep(_Common):
 class Winner(FrozenModel):
     """The ordinary cells that the best configuration of a search runs as."""
 
-    folds: Folds = (0,)
-    """Folds that the winner runs on."""
+    folds: Folds | None = None
+    """By default the fold of the search, whose reported clips the search never sees."""
     seeds: Seeds = (0, 1, 2)
     """Seeds that the winner runs with."""
     set: dict[str, Any] = Field(default_factory=dict)
@@ -212,6 +220,8 @@ class _SearchFields(FrozenModel):
     """One trial at a time, so that the seed determines the sequence of trials whatever the number of workers."""
     retrain: int = Field(0, ge=0, le=100)
     """So many of the best configurations are judged again with fresh seeds, which choose the winner."""
+    allow_seen: bool = False
+    """Let the winner report clips that the search saw. Every number of it is labelled then."""
 
     @field_validator("objective")
     @classmethod
@@ -246,6 +256,11 @@ class Search(_Common, _SearchFields):
     """The name of the file that asks for this search and for those of other systems."""
     repeat: int = Field(0, ge=0)
     """Which of several repetitions of the same search, from 0."""
+
+    @property
+    def winner_folds(self) -> tuple[int, ...]:
+        """The folds that the winner reports."""
+        return self.winner.folds or (self.fold,)
 
 
 class SearchBlock(_SearchFields):

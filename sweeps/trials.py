@@ -13,12 +13,15 @@ from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.base_model import MOST_COUNT
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.sweeps.plan import check_targets, make_cell, resolve, target_sets
+from crossfold.sweeps.plan import check_targets, make_cell, resolve, seen_by_choice, target_sets
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Budget, Range, Search, Sweep, Variant
 
 GRID_POINTS = 5
 """Of a continuous range on a grid, unless it says how many."""
+
+MOST_NAMED = 5
+"""Clips that a message names."""
 
 
 def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -34,8 +37,11 @@ def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) 
     )
 
 
-def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
-    """The ordinary sweep of the best configuration: the recipe of the search with `winner.set`, the reported split."""
+def winner_sweep(search: Search, chosen: Mapping[str, Any], seen: tuple[int, ...] | None = None) -> Sweep:
+    """The ordinary sweep of the best configuration: the recipe of the search with `winner.set`, the reported split.
+
+    seen: the folds whose reported clips were seen (`seen_folds`).
+    """
     params = {key: value for key, value in chosen.items() if not key.startswith("recipe.")}
     return Sweep(
         name=f"{search.name}-winner",
@@ -46,8 +52,9 @@ def winner_sweep(search: Search, chosen: Mapping[str, Any]) -> Sweep:
         systems=(Variant(system=search.system, params={**search.params, **params}),),
         targets=search.targets,
         joint_targets=search.joint_targets,
-        folds=search.winner.folds,
+        folds=search.winner_folds,
         seeds=search.winner.seeds,
+        seen=seen,
     )
 
 
@@ -62,10 +69,21 @@ def default_sweep(search: Search) -> Sweep:
 
 
 def check_space(search: Search, store: FeatureStore) -> None:
-    """Raises `UserError` for a dimension that names no parameter or recipe field, or holds an illegal value."""
+    """Raises `UserError` for a dimension that names no parameter or recipe field, or holds an illegal value.
+
+    And where the winner would report clips that the search sees, unless the search says `allow_seen`.
+    """
     check_targets(search.targets, store)
-    for fold in (search.fold, *search.winner.folds):
-        store.fold(fold)
+    seen = seen_clips(search, store)
+    if seen and not search.allow_seen:
+        fold, clips = next(iter(seen.items()))
+        clean = [f.index for f in store.folds if not set(f.validation) & set(store.fold(search.fold).train)]
+        named = ", ".join(clips[:MOST_NAMED]) + (f" and {len(clips) - MOST_NAMED} more" if clips[MOST_NAMED:] else "")
+        raise UserError(
+            f"search {search.name} sees the training clips of fold {search.fold}, and its winner would report "
+            f"{len(clips)} of them in fold {fold}: {named}",
+            f"give winner.folds: {clean}, or allow_seen: true, which labels every number of the winner in such folds",
+        )
     inner_fold(store.clips, store.fold(search.fold), 0, search.inner_folds)
     listed = [key for key, value in search.params.items() if isinstance(value, list)]
     if listed:
@@ -156,6 +174,23 @@ def grid(search: Search) -> list[dict[str, Any]]:
                 f"search {search.name}: the grid has more than {MOST_COUNT:,} configurations", "give fewer points"
             )
     return configurations
+
+
+def seen_clips(search: Search, store: FeatureStore) -> dict[int, list[str]]:
+    """Folds of the winner -> their reported clips that the search sees, in order of name; clean folds are left out.
+
+    A search sees the training clips of its fold and no others: the inner folds are made of them, and their encoders and
+    normalisation are fitted to them.
+    """
+    sees = set(store.fold(search.fold).train)
+    found = {fold: sorted(sees & set(store.fold(fold).validation)) for fold in search.winner_folds}
+    return {fold: clips for fold, clips in found.items() if clips}
+
+
+def seen_folds(search: Search, store: FeatureStore) -> tuple[int, ...]:
+    """Folds of the winner whose reported clips were seen by the search, or when its recipe was chosen."""
+    by_search, by_choice = seen_clips(search, store), seen_by_choice(search.recipe, store, search.winner_folds)
+    return tuple(fold for fold in search.winner_folds if fold in by_search or fold in by_choice)
 
 
 def corners(search: Search) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,9 @@ def changes_since(protocol: int) -> str:
     return "; ".join(words for version, words in PROTOCOL_CHANGES.items() if version > protocol)
 
 
+SEEN = "the parameters or the recipe were chosen after the clips that are reported here had been seen"
+"""What the label `seen` of a number means."""
+
 MODALITIES = ("audio", "visual", "text")
 """Canonical order wherever modalities are concatenated or listed."""
 

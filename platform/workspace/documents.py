@@ -3,6 +3,7 @@
 A file that holds something else is named in a sentence, never a traceback.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossfold.platform.core.errors import DataError
+from crossfold.platform.core.layout import WorkspacePaths
 
 
 class _Document(BaseModel):
@@ -84,6 +86,8 @@ class LaunchedSweep(_Document):
     store: str
     cells: list[str]
     labels: dict[str, _Label]
+    seen: list[str] = []
+    """Cells whose reported clips were seen when their parameters or recipe were chosen."""
 
 
 class FailureDocument(_Document):
@@ -115,6 +119,15 @@ def read_document(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, A
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"{path} is not what Crossfold wrote: {reason}", remedy) from error
     return content
+
+
+def seen_cells(paths: WorkspacePaths) -> frozenset[str]:
+    """The cells of all launched sweeps whose numbers carry the label `seen`; a file that cannot be read names none."""
+    found: set[str] = set()
+    for path in paths.sweeps.glob("[!.]*.json"):
+        with contextlib.suppress(DataError):
+            found.update(read_launched(path).get("seen", ()))
+    return frozenset(found)
 
 
 def read_launched(path: Path, kind: type[BaseModel] = LaunchedSweep) -> dict[str, Any]:

@@ -245,6 +245,8 @@ def _sweep(target: Workspace, path: Path, name: str, merged: Merged) -> None:
         merged.conflicts.append(Conflict("sweep", path.stem, path.stem, name, differs, place))
         return
     both = list(dict.fromkeys([*ours["cells"], *theirs["cells"]]))
-    if len(both) > len(ours["cells"]):
-        write_json(here, ours | {"cells": both, "labels": theirs["labels"] | ours["labels"]})
+    seen = list(dict.fromkeys([*ours.get("seen", ()), *theirs.get("seen", ())]))
+    if len(both) > len(ours["cells"]) or len(seen) > len(ours.get("seen", ())):
+        joined = ours | {"cells": both, "labels": theirs["labels"] | ours["labels"]}
+        write_json(here, joined | ({"seen": seen} if seen else {}))
         merged.sweeps += 1

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, changes_since, folds_advice
+from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, SEEN, changes_since, folds_advice
 from crossfold.reports.results.comparable import setting_targets
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
@@ -114,6 +114,8 @@ def page_notices(results: Results) -> list[str]:
         for protocol in sorted({setting.protocol for setting in results.settings.values()} - {PROTOCOL})
     ]
     notices += fold_notices(results)
+    if shown := results.seen & set(results.cells["cell_id"]):
+        notices.append(f"Numbers with the mark seen ({_count(len(shown), 'cell')}) are no estimate: {SEEN}.")
     if results.superseded:
         notices.append(f"{results.superseded} cells of earlier revisions of a system are left out.")
     return notices

@@ -60,6 +60,7 @@ def load_results(workspace: Workspace) -> Results:
         for cell_id, record in records.items()
     }
     titles = {**LOADED_TITLES, **_titles(records.values())}
+    seen = frozenset(cell_id for sweep in sweeps.values() for cell_id in sweep.get("seen", ()))
     robustness = {cell_id: _robustness(found) for cell_id, found in evaluations.items()}
     rules = _fold_rules(known.values(), workspace, sweeps.values())
     ruled = {key: replace(each, fold_rule=rules[each.corpus, each.store]) for key, each in known.items()}
@@ -76,6 +77,7 @@ def load_results(workspace: Workspace) -> Results:
         failures=tuple(each for each in last.values() if each.cell_id in shown or " inner " not in each.label),
         superseded=superseded,
         variants=_variant_names(cells, titles),
+        seen=seen,
         processed=dict(run for cell_id, found in evaluations.items() for run in _processed(records[cell_id], found)),
         robustness={cell_id: found for cell_id, found in robustness.items() if found != Robustness()},
         ensembles=saved_ensembles(workspace),

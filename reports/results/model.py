@@ -116,6 +116,8 @@ class Results:
     """Finished cell_id -> its scores on damaged inputs; cells without any are left out."""
     sweep_cells: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Name of a launched sweep -> the ids of the cells that it asked for."""
+    seen: frozenset[str] = frozenset()
+    """Ids of cells whose reported clips were seen when their parameters or recipe were chosen."""
     ensembles: Mapping[frozenset[str], Mapping[str, Any]] = field(default_factory=dict)
     """Ids of cells that differ in the seed only -> metrics per target of their mean prediction."""
     titles: Mapping[str, str] = field(default_factory=dict)

@@ -18,12 +18,12 @@ from pydantic import Field
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.stats.formatting import DASH, gain_text, listing, signed
+from crossfold.reports.stats.formatting import DASH, listing, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
 from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, with_verdicts
-from crossfold.reports.tables.entries import NOT_MEASURABLE, GainLine, Table
-from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, printed_cell, words_cell
+from crossfold.reports.tables.entries import NOT_MEASURABLE, SEEN_MARK, Entry, GainLine, Table
+from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, printed_cell, words_cell
 from crossfold.reports.tables.published import MEAN, OTHERS, Column, TableSpec, abstract_scores, declared, table_spec
 from crossfold.reports.tables.unpaired_claims import over_abstract, over_other_folds, window_flops
 
@@ -99,6 +99,11 @@ class Verdict:
     def done(self) -> int:
         """The number of measured comparisons."""
         return sum(each.gain is not None for each in self.comparisons)
+
+    @property
+    def seen(self) -> bool:
+        """Whether a measured comparison has the label `seen`."""
+        return any(each.seen for each in self.comparisons if each.gain)
 
     @property
     def text(self) -> str:
@@ -178,7 +183,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
         row = (
             label_cell(verdict.claim.says),
             GridCell(verdict.text, sort=verdict.text, kind="words" if gains else "missing"),
-            GridCell(_range(gains), sort=min(gains, default=None)),
+            GridCell(_range(gains), sort=min(gains, default=None), marks=(SEEN_MARK,) if verdict.seen else ()),
             GridCell(_range(printed), sort=min(printed, default=None)),
             words_cell(verdict.setting.corpus + ("" if verdict.comparable else ", not comparable") if gains else ""),
             words_cell(f"{declared().short[verdict.claim.paper]}, {verdict.claim.where}"),
@@ -197,7 +202,7 @@ def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
             words_cell(each.label),
             words_cell(each.target),
             printed_cell(each.printed),
-            GridCell(gain_text(each.gain), sort=each.gain.mean, unclear=each.gain.sign == 0),
+            gain_cell(each.gain, unclear=each.gain.sign == 0, seen=each.seen),
             GridCell(str(each.gain.n or DASH), sort=float(each.gain.n)),
             p_cell(each.gain.p),
             p_cell(each.p_same),
@@ -253,20 +258,22 @@ def _compared(claim: Claim, comparison: Comparison, results: Results, table: Tab
     for target, sides in cells.items():
         better, base = ([lines[row][column] for row, column in side] for side in sides)
         why = [entry.text for entry in (*better, *base) if entry.mean is None]
+        others: list[Entry] = []
         if not base:
             gain, printed = over_abstract(results, table, claim.paper, comparison.base, better[0], len(cells))
             why = why or [f"only on {corpus_name(table_spec(claim.table).corpus)}, fold 0"]
         elif isinstance(comparison.better, tuple):
             gain, printed = over_other_folds(results, table.setting, better, base[0], len(cells))
         elif more:
-            pair, other = (better[0], base[0]), [lines[row][column] for row, column in sum(further[target], ())]
-            why += [entry.text for entry in other if entry.mean is None]
-            gain, less = further_gain(results, table.setting, pair, (other[0], other[1])), printed_gain(*other)
+            pair, others = (better[0], base[0]), [lines[row][column] for row, column in sum(further[target], ())]
+            why += [entry.text for entry in others if entry.mean is None]
+            gain, less = further_gain(results, table.setting, pair, (others[0], others[1])), printed_gain(*others)
             printed = printed_gain(*pair)
             printed = None if printed is None or less is None else round(printed - less, 6)
         else:
             gain, printed = entry_gain(results, table.setting, better[0], base[0]), printed_gain(better[0], base[0])
-        yield GainLine(label, better[0].target, printed, gain, (why or ["no fold and seed in common"])[0])
+        seen = any(entry.seen for entry in (*better, *base, *others))
+        yield GainLine(label, better[0].target, printed, gain, (why or ["no fold and seed in common"])[0], seen)
 
 
 def _cheaper(verdict: Verdict, results: Results, table: Table) -> Verdict:

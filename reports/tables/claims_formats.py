@@ -10,7 +10,7 @@ from crossfold.reports.tables.formats import csv_text, gain_columns, latex_float
 TITLE = "Claims of the papers"
 _COLUMNS = (
     "claim", "says", "paper", "where", "table", "verdict", "comparison", "target", "printed_gain", "measured_gain",
-    "low", "high", "pairs", "p_family", "p_tost", "cohens_d", "state",
+    "low", "high", "pairs", "p_family", "p_tost", "cohens_d", "seen", "state",
     "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "fold_rule", "comparable", "label",
     "versions", "made",
 )  # fmt: skip
@@ -65,6 +65,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
                 **gain_columns(each.gain, mean="measured_gain", n="pairs", p="p_family"),
                 "p_tost": each.p_same,
                 "cohens_d": each.effect,
+                "seen": int(each.seen) if each.gain else None,
                 "state": each.verdict,
             }
             for each in verdict.comparisons
@@ -81,6 +82,7 @@ def origins(verdicts: Sequence[Verdict], *, dated: bool = True) -> list[str]:
         "protocol",
         "selection",
         "fold rule",
+        "seen",
         "versions",
         *(("made",) if dated else ()),
     )

@@ -87,8 +87,9 @@ def measured_gains(spec: TableSpec, lines: Sequence[Line], results: Results, set
             if column.stream in UNIMODAL:
                 continue
             gain = entry_gain(results, setting, better, base)
+            seen = bool(better.seen or base.seen)
             label, why = f"{pair.base} → {pair.better}", why_none(base, better)
-            found.append(GainLine(label, column.head.lower(), printed_gain(better, base), gain, why))
+            found.append(GainLine(label, column.head.lower(), printed_gain(better, base), gain, why, seen))
     return with_verdicts(found, _sign_verdict)
 
 

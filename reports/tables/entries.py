@@ -10,6 +10,10 @@ AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
 
 
+SEEN_MARK = "seen"
+"""Stands at each number of cells whose reported clips were seen when their parameters or recipe were chosen."""
+
+
 @dataclass(frozen=True)
 class Against:
     """The gain of an entry over another row."""
@@ -17,6 +21,8 @@ class Against:
     rival: str
     """Label of the other row."""
     gain: Gain | None
+    seen: bool = False
+    """Whether either side has the label `seen`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Entry:
     """Reported videos of each fold."""
     gains: tuple[Against, ...] = ()
     cell_ids: tuple[str, ...] = ()
+    seen: int = 0
+    """Cells whose reported clips were seen when their parameters or recipe were chosen; the number is labelled then."""
     elsewhere: Setting | None = None
     """Where it was measured, for a row that has another store than its table."""
 
@@ -94,6 +102,8 @@ class GainLine:
     gain: Gain | None
     verdict: str
     """What the measured gain shows, or why there is none."""
+    seen: bool = False
+    """Whether one of the sides has the label `seen`."""
 
     @property
     def p_same(self) -> float | None:

@@ -18,8 +18,8 @@ _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\
 
 CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
-    "high", "video_mean", "post", "raw", "difference", "verdict", "done", "planned", "folds", "seeds", "against",
-    "gain_pairs", "gain_p_family",
+    "high", "video_mean", "post", "raw", "difference", "verdict", "seen", "done", "planned", "folds", "seeds",
+    "against", "gain_pairs", "gain_p_family",
     "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "fold_rule", "label", "versions", "made",
     "cells",
 )  # fmt: skip
@@ -187,6 +187,7 @@ def _score_records(table: Table) -> Iterator[dict[str, object]]:
             "low": entry.interval.low if entry.interval else None,
             "high": entry.interval.high if entry.interval else None,
             "post": entry.post if entry.mean is not None else None,  # "raw" of a cell without a number says nothing
+            "seen": entry.seen if entry.mean is not None else None,
             "folds": " ".join(str(fold) for fold in entry.folds),
             "seeds": " ".join(str(seed) for seed in entry.seeds),
             **({"store": entry.elsewhere.store} if entry.elsewhere else {}),
@@ -203,6 +204,7 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
             "target": gain.target,
             "published": gain.printed,
             "verdict": gain.verdict,
+            "seen": int(gain.seen) if gain.gain else None,
             **gain_columns(gain.gain, **columns),
         }
     for line, entry in _entries(table):
@@ -212,6 +214,7 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
                 "variant": entry.variant,
                 "target": entry.target,
                 "against": against.rival,
+                "seen": int(against.seen) if against.gain else None,
                 **gain_columns(against.gain, **columns),
             }
 
@@ -223,6 +226,7 @@ def _further_records(table: Table) -> Iterator[dict[str, object]]:
                 **_common(table, "further", line),
                 "column": head,
                 "variant": next((entry.variant for entry in line.entries if entry.variant), ""),
+                "seen": max((entry.seen for entry in line.entries), default=0),
                 "measured" if isinstance(value, float) else "verdict": value,
             }
 

@@ -1,11 +1,12 @@
 """A `Table` laid out as a grid of plain strings, once, for every format."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
-from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
+from crossfold.reports.stats.intervals import Gain
+from crossfold.reports.tables.entries import NOT_MEASURABLE, SEEN_MARK, Entry, Table
 from crossfold.reports.tables.published import MEAN
 
 WIDE = 4
@@ -43,6 +44,12 @@ def words_cell(text: str) -> GridCell:
 def printed_cell(gain: float | None) -> GridCell:
     """A gain in print."""
     return GridCell(DASH if gain is None else signed(gain), sort=gain)
+
+
+def gain_cell(gain: Gain | None, *, unclear: bool = False, seen: bool = False) -> GridCell:
+    """A measured gain with its interval."""
+    marks = (SEEN_MARK,) if seen and gain else ()
+    return GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear, marks=marks)
 
 
 def p_cell(p: float | None) -> GridCell:
@@ -120,8 +127,11 @@ def main_grid(table: Table) -> Grid:
             cells = _entry_cells(entry, best[index])
             row += [cells[name] for name in shown[index]]
             row += _against_cells(entry, table.rivals if index == 0 else ())
+        marks = (SEEN_MARK,) if any(entry.seen for entry in line.entries) else ()
         row += [
-            GridCell(value, kind="missing") if isinstance(value, str) else GridCell(_whole(value), sort=value)
+            GridCell(value, kind="missing")
+            if isinstance(value, str)
+            else GridCell(_whole(value), sort=value, marks=marks if value is not None else ())
             for value in line.extra
         ]
         rows.append(tuple(row))
@@ -184,7 +194,7 @@ def gains_grid(table: Table) -> Grid | None:
             label_cell(line.label),
             words_cell(line.target),
             printed_cell(line.printed),
-            GridCell(gain_text(line.gain), sort=line.gain.mean if line.gain else None),
+            gain_cell(line.gain, seen=line.seen),
             p_cell(line.gain.p if line.gain else None),
             GridCell(line.verdict, sort=line.verdict, kind="words" if line.gain else "missing"),
         )
@@ -237,12 +247,16 @@ def _entry_cells(entry: Entry, best: float | None) -> dict[str, GridCell]:
     published = entry.printed or DASH
     if entry.recomputed is not None:
         published += f" [{f'{entry.recomputed:.4f}'.rstrip('0')}]"
+    marks = (SEEN_MARK,) if entry.seen and entry.mean is not None else ()
+    raw = DASH if entry.raw is None else number(entry.raw)
+    low = entry.interval.low if entry.interval else None
+    difference = _difference(entry)
     return {
         "published": GridCell(published, sort=entry.value, kind="published", strong=entry.bold),
-        "measured": GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong, link=place),
-        "raw": GridCell(DASH if entry.raw is None else number(entry.raw), sort=entry.raw),
-        "interval": GridCell(interval_text(entry.interval), sort=entry.interval.low if entry.interval else None),
-        "difference": _difference(entry),
+        "measured": GridCell(entry.text, sort=entry.mean, kind=kind, strong=strong, link=place, marks=marks),
+        "raw": GridCell(raw, sort=entry.raw, marks=marks if entry.raw is not None else ()),
+        "interval": GridCell(interval_text(entry.interval), sort=low, marks=marks if entry.interval else ()),
+        "difference": replace(difference, marks=marks if entry.difference is not None else ()),
         "verdict": words_cell(entry.verdict),
         "runs": GridCell(f"{entry.done}/{entry.planned}", sort=float(entry.done)),
     }
@@ -256,7 +270,7 @@ def _against_cells(entry: Entry, rivals: Sequence[str]) -> list[GridCell]:
         gain = found[rival].gain if rival in found else None
         unclear = gain is not None and gain.sign == 0
         cells += [
-            GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear),
+            gain_cell(gain, unclear=unclear, seen=rival in found and found[rival].seen),
             p_cell(gain.p if gain else None),
         ]
     return cells

@@ -180,7 +180,8 @@ def _with_gains(rows: Sequence[_Row], rivals: Sequence[_Row], results: Results, 
             targets = [other.target for other in row.entries if other.target != MEAN] if index == 0 else [entry.target]
             for rival in rivals if index == 0 else rivals[:1]:
                 own, base = ([runs_of(results, setting, v, t) for t in targets] for v in (row.variant, rival.variant))
-                against = Against(rival.name, gain_over(results, setting, own, base))
+                seen = any(each.seen for each in (*row.entries, *rival.entries))
+                against = Against(rival.name, gain_over(results, setting, own, base), seen)
                 gains.setdefault((row.variant, index), []).append(against)
     return [
         replace(

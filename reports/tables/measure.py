@@ -1,13 +1,13 @@
 """From finished cells to the entries of a table, and the words that say how they were made."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crossfold.platform.core.cell import PROTOCOL
+from crossfold.platform.core.cell import PROTOCOL, SEEN
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, cells_of_variant, runs_of
 from crossfold.reports.stats.formatting import listing, with_sd
@@ -40,7 +40,7 @@ def measure(
     cells = cells_of_variant(results, setting, variant, target, folds)
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=target)
-    entry = _counted(cells, variant, target)
+    entry = _counted(cells, variant, target, results.seen)
     if entry.verdict != NOT_COMPARABLE:
         return entry
     raw = runs_of(results, setting, variant, target, folds)
@@ -64,7 +64,8 @@ def measure_mean(
     cells = pd.concat([cells_of_variant(results, setting, variant, entry.target, folds) for entry in entries])
     if len(cells) == 0:
         return Entry(NOT_RUN, NOT_RUN, target=MEAN)
-    entry = _counted(cells.drop_duplicates("cell_id"), variant, MEAN)  # a cell with all targets counts once
+    # A cell with all targets counts once.
+    entry = _counted(cells.drop_duplicates("cell_id"), variant, MEAN, results.seen)
     entry = replace(entry, text=f"{entry.done}/{entry.planned} cells", verdict=NOT_RUN)
     if any(target.mean is None for target in entries):
         failed = sorted({target.verdict for target in entries if target.verdict.startswith("failed")})
@@ -175,6 +176,8 @@ def method_notes(entries: Sequence[Entry], setting: Setting) -> tuple[str, ...]:
         f"post-processing: {listing([POST_WORDS.get(post, post) for post in posts])}."
     )
     notes.append(f"Rule of the folds: {setting.folds_words}.")
+    if any(entry.seen for entry in measured):
+        notes.append(f"Numbers with the mark seen are no estimate of what new clips give: {SEEN}.")
     if few:
         notes.append(
             f"No interval: at least one fold reports fewer than {MIN_VIDEOS} videos, which say too little about others."
@@ -224,9 +227,18 @@ def origin(
         ("post-processing", ", ".join(sorted(posts))),
         ("folds", listing(sorted(folds)) if folds else ""),
         ("fold rule", setting.fold_rule or "not known"),
+        ("seen", seen_words(results, setting, cell_ids)),
         ("seeds", listing(sorted(seeds)) if seeds else ""),
         ("versions", versions_of(results, cell_ids)),
     )
+
+
+def seen_words(results: Results, setting: Setting, cell_ids: Collection[str]) -> str:
+    """Which systems of some cells of a setting have the label `seen`, and what it means; empty for none."""
+    cells = results.rows(setting)
+    labelled = cells[cells["cell_id"].isin(results.seen & {*cell_ids})]
+    names = sorted({results.variants[str(variant)] for variant in labelled["variant"]})
+    return f"{listing(names)} ({labelled['cell_id'].nunique()} of {len({*cell_ids})} cells): {SEEN}" if names else ""
 
 
 def versions_of(results: Results, cell_ids: Collection[str]) -> str:
@@ -243,7 +255,7 @@ def selection_words(setting: Setting) -> str:
     return _SELECTION.get(setting.selection, setting.selection)
 
 
-def _counted(cells: pd.DataFrame, variant: str, target: str) -> Entry:
+def _counted(cells: pd.DataFrame, variant: str, target: str, seen: Set[str]) -> Entry:
     """What is done of some cells; the verdict is `NOT_COMPARABLE` where all are, and else why there is no number."""
     status = cells["status"].to_numpy()
     done, failed = int((status == "done").sum()), cells[status == "failed"]
@@ -255,6 +267,7 @@ def _counted(cells: pd.DataFrame, variant: str, target: str) -> Entry:
         done=done,
         planned=len(cells),
         cell_ids=tuple(str(cell_id) for cell_id in cells["cell_id"]),
+        seen=int(cells["cell_id"].isin(seen).sum()),
     )
     if len(failed):
         why = "failed: " + ", ".join(sorted({str(kind) for kind in failed["failure"]}))

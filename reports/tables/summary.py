@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from crossfold.platform.core.cell import EARLIER_FOLDS, folds_advice
+from crossfold.platform.core.cell import EARLIER_FOLDS, SEEN, folds_advice
 from crossfold.platform.core.outcome import Failure
 from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables.claims import Verdict, count_words
@@ -62,4 +62,6 @@ def _summary(table: Table) -> str:
         return f"{table.id}: nothing in it can be measured here"
     done = sum(entry.mean is not None for entry in entries)
     label = f" ({table.setting.label})" if table.setting.label else ""
-    return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}"
+    seen = sum(bool(entry.seen) for entry in entries if entry.mean is not None)
+    marked = f"; {seen} marked seen: {SEEN}" if seen else ""
+    return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}{marked}"

@@ -44,7 +44,7 @@ def search(
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.time_budget import budget_seconds
     from crossfold.sweeps.prepared import prepare_cells, read_searches
-    from crossfold.sweeps.trials import default_sweep, winner_sweep
+    from crossfold.sweeps.trials import default_sweep, seen_folds, winner_sweep
 
     began, stop_after = time.monotonic(), budget_seconds(until, lasting)
     fleet = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
@@ -72,7 +72,7 @@ def search(
     sweeps = [
         sweep
         for each, result in zip(asked, results, strict=True)
-        for sweep in (winner_sweep(each, result.best_params), default_sweep(each))
+        for sweep in (winner_sweep(each, result.best_params, seen_folds(each, store)), default_sweep(each))
     ]
     prepared = [prepare_cells(sweep, space) for sweep in {sweep.name: sweep for sweep in sweeps}.values()]
     left = None if stop_after is None else stop_after - (time.monotonic() - began)

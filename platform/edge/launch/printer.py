@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, Cell, changes_since, folds_advice
+from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, SEEN, Cell, changes_since, folds_advice
 from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, View
@@ -64,6 +64,12 @@ class LaunchPrinter:
         store = prepared.store
         if store.fold_rule == EARLIER_FOLDS and any(cell.fold > 0 for cell in prepared.plan.cells):
             self._print(f"{prepared.sweep.name}: {folds_advice(store.corpus, store.content_hash)}")
+
+    def seen(self, prepared: Prepared) -> None:
+        """Says which folds of a sweep were seen when its parameters or recipe were chosen."""
+        if folds := prepared.seen:
+            named = ", ".join(map(str, folds))
+            self._print(f"{prepared.sweep.name}: numbers of fold {named} get the mark seen, as {SEEN}")
 
     def nothing_to_run(self, prepared: Prepared, conditions: Sequence[str]) -> None:
         """Says that the cells of a sweep, or those that satisfy the conditions, are done."""

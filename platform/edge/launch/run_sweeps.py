@@ -36,6 +36,7 @@ def run_sweeps(
     printer.skipped(sweeps)
     for prepared in sweeps:
         printer.earlier_folds(prepared)
+        printer.seen(prepared)
     sweeps = _without_damaged(sweeps, space, printer)
     every = {cell.cell_id: cell for prepared in sweeps for cell in prepared.plan.cells}
     chosen = {cell.cell_id for cell in only(list(every.values()), conditions)}

@@ -10,11 +10,13 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
-from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.cell import SEEN, Cell
 from crossfold.platform.core.outcome import Failure
 from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.documents import seen_cells
 from crossfold.platform.workspace.launches import Launch, LaunchIndex, Unfinished, launches, unfinished_cell
 from crossfold.platform.workspace.workspace import Workspace
 
@@ -115,7 +117,7 @@ class Records:
         cell, at = record.cell, str(record.env.get("finished_at", ""))
         launch = self._index.of(cell_id, at)
         tags = cell_tags(cell) | environment_tags(record)
-        tags |= failure_tags(self.workspace.failures_of(cell_id), finished=True)
+        tags |= failure_tags(self.workspace.failures_of(cell_id), finished=True) | self._seen_tags(cell_id)
         ended, seconds = milliseconds(at), float(record.env.get("seconds") or record.env.get("train_seconds") or 0)
         return Run(
             cell_id, launch.sweep if launch else "", cell.label, "FINISHED", tags, cell_params(cell),
@@ -132,12 +134,21 @@ class Records:
         if live is None:
             return Run(cell_id, "", "", status, tags, ended=milliseconds(at))
         cell, last = live.note.cell, self.launches.get(live.note.launch_id)
+        tags |= self._seen_tags(cell_id)
         launch = self._index.of(cell_id, at) if at or not last else last
         return Run(
             cell_id, live.note.sweep, cell.label, status, cell_tags(cell) | tags, cell_params(cell),
             epochs=live.note.epochs, dataset=(cell.corpus, cell.store), parent=self._parent(launch),
             began=live.began, ended=milliseconds(at), fresh=self._is_fresh(cell_id),
         )  # fmt: skip
+
+    def _seen_tags(self, cell_id: str) -> dict[str, str]:
+        """A tag of a cell whose reported clips were seen when its parameters or recipe were chosen."""
+        return {"seen": SEEN} if cell_id in self._seen else {}
+
+    @cached_property
+    def _seen(self) -> frozenset[str]:
+        return seen_cells(self.workspace.paths)
 
     def _is_fresh(self, cell_id: str) -> bool:
         return self.current is not None and self._index.of(cell_id, "") is self.current
