@@ -60,6 +60,7 @@ def drill_data(results: Results, settings: Sequence[Setting], workspace: Workspa
         "labels": {setting.key: setting.label for setting in settings if setting.label},
         "run_pages": {cell_id: pages.index(page) for cell_id, page in linked.items() if page != pages[0]},
         "pages": pages,
+        "seen": sorted(results.seen & shown),
     }
 
 

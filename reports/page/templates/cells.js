@@ -62,7 +62,7 @@
         strip.svg.append(draw2("path", { class: "axis", d: `M${middle - band * 0.35} ${strip.y(mean)}h${band * 0.7}` }));
         inside.forEach((row, index) => {
           const x = middle + band * 0.5 * ((index + 0.5) / inside.length - 0.5);
-          const words = `fold ${row[0]}, seed ${row[1]}: CCC ${three(row[2])}`;
+          const words = `fold ${row[0]}, seed ${row[1]}: CCC ${three(row[2])}${drill.seen.includes(row[6]) ? ", seen" : ""}`;
           const dot = draw2("circle", { class: "dot", cx: x, cy: strip.y(row[2]), r: 5, tabindex: 0, role: "button", "aria-label": words }, draw2("title", {}, words));
           dot.addEventListener("click", () => choose(row));
           dot.addEventListener("keydown", (event) => {
@@ -98,7 +98,8 @@
     group.rows.forEach((row) => {
       const open = make("button", { type: "button" }, make("code", {}, row[6]));
       open.addEventListener("click", () => choose(row));
-      const texts = [row[0], row[1], row[2] === null ? row[7] : three(row[2]), row[3] === null ? "" : three(row[3]), row[4] === null ? "" : `${row[4]} of ${row[5]}`];
+      const seen = drill.seen.includes(row[6]) ? " seen" : "";
+      const texts = [row[0], row[1], row[2] === null ? row[7] : three(row[2]) + seen, row[3] === null ? "" : three(row[3]) + seen, row[4] === null ? "" : `${row[4]} of ${row[5]}`];
       const line = make("tr", {}, ...texts.map((text) => make("td", { class: "num" }, String(text))), make("td", {}, open), make("td", {}, make("code", {}, `crossfold rerun ${row[6]}`)));
       marks.get(row[6]).push(line);
       body.append(line);
@@ -119,7 +120,7 @@
     const tracked = run && (server ? ["run ", make("a", { href: server + encodeURIComponent(run), rel: "noreferrer" }, run)]
       : ["run ", make("code", {}, run), ", in ", make("code", {}, "crossfold mlflow ui"), " at ", make("code", {}, `#/runs/${run}`)]);
     box.append(facts([
-      ["State", row[7] || "done"], ["CCC", row[2] === null ? "" : three(row[2])], ["Finished", row[8] ? `${row[8]} UTC` : ""],
+      ["State", row[7] || "done"], ["CCC", row[2] === null ? "" : three(row[2]) + (drill.seen.includes(row[6]) ? " (seen)" : "")], ["Finished", row[8] ? `${row[8]} UTC` : ""],
       ["Training", row[9] === null ? "" : `${row[9]} s`],
       ["Peak memory", row[12] === null ? "" : `${row[12]} MiB`], ["Run it again", make("code", {}, `crossfold rerun ${row[6]}`)],
       ["What happened", make("code", {}, `crossfold why ${row[6]}`)], ["MLflow", tracked || undefined],
