@@ -94,7 +94,7 @@ def _folds_advice(space: Workspace, sweeps: Sequence[Mapping[str, Any]]) -> tupl
     stores = {
         (str(sweep["corpus"]), str(sweep["store"]), str(sweep.get("fold_rule", "")))
         for sweep in sweeps
-        if "store" in sweep and any(int(label.get("fold", 0)) > 0 for label in sweep["labels"].values())
+        if "store" in sweep and any(label.get("fold") not in (None, 0) for label in sweep["labels"].values())
     }
     return tuple(
         folds_advice(corpus, store)
