@@ -1,18 +1,20 @@
 """What moved between two reports, before and after a change, and whether it is more than noise."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
+from crossfold.reports.page.joined import SEEN_RULE
 from crossfold.reports.page.sheets import Section, Sheet
 from crossfold.reports.results.comparable import setting_targets, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.stats.formatting import DASH, gain_text, number
+from crossfold.reports.stats.formatting import DASH, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
 from crossfold.reports.stats.intervals import ROUNDING, Gain, paired_gain
 from crossfold.reports.stats.runs import Run, mean_scores
-from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, words_cell
+from crossfold.reports.tables.entries import SEEN_MARK
+from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, words_cell
 
 BETTER, WORSE, NOISE, SAME = "better", "worse", "within noise", "the same numbers"
 TOO_FEW, OTHER_VIDEOS = "too few seeds or videos to say", "scored on other videos"
@@ -46,7 +48,7 @@ def difference(before: Results, after: Results, names: tuple[str, str], date: st
                 label=new.label,
                 above=(_what_differs(old, new), _counted(Counter(verdicts))),
                 grid=grid,
-                below=(RULE,),
+                below=(RULE, *((SEEN_RULE,) if any(cell.marks for row in grid.rows for cell in row) else ())),
             )
         )
     alone = [setting for place, setting in {**first, **second}.items() if place not in first or place not in second]
@@ -65,7 +67,12 @@ def _place(setting: Setting) -> tuple[str, str, str, bool]:
 
 
 def _what_differs(old: Setting, new: Setting) -> str:
-    facts = (("store", "features"), ("recipe_hash", "fields of the recipe"), ("protocol", "protocol"))
+    facts = (
+        ("store", "features"),
+        ("fold_rule", "rule of the folds"),
+        ("recipe_hash", "fields of the recipe"),
+        ("protocol", "protocol"),
+    )
     found = [
         f"{words} ({getattr(old, name)} before, {getattr(new, name)} after)"
         for name, words in facts
@@ -96,18 +103,34 @@ def _grid(before: Results, old: Setting, after: Results, new: Setting) -> tuple[
             verdicts.append(verdict)
             common = {(run.fold, run.seed) for run in sides[0][0]} & {(run.fold, run.seed) for run in sides[1][0]}
             means = [_mean(side, common) for side in sides]
+            marked = [_is_seen(before, old, variant, common), _is_seen(after, new, variant, common)]
             rows.append(
                 (
                     label_cell(after.variants.get(variant) or before.variants[variant]),
                     words_cell("mean" if len(group) > 1 else group[0]),
-                    *(GridCell(DASH if m is None else number(m), sort=m, kind="measured") for m in means),
-                    GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=verdict == NOISE),
+                    *(
+                        GridCell(
+                            DASH if m is None else number(m),
+                            sort=m,
+                            kind="measured",
+                            marks=(SEEN_MARK,) if seen and m is not None else (),
+                        )
+                        for m, seen in zip(means, marked, strict=True)
+                    ),
+                    gain_cell(gain, unclear=verdict == NOISE, seen=any(marked)),
                     p_cell(gain.p if gain else None),
                     GridCell(verdict, sort=verdict, kind="words", strong=verdict in (BETTER, WORSE)),
                     GridCell(str(gain.n if gain else 0), sort=float(gain.n if gain else 0)),
                 )
             )
     return Grid((), HEADS, tuple(rows)), verdicts
+
+
+def _is_seen(results: Results, setting: Setting, variant: str, common: Set[tuple[int, int]]) -> bool:
+    """Whether a cell of a variant in these folds and seeds has the label `seen`."""
+    rows = results.rows(setting, variant=variant)
+    labelled = rows[rows["cell_id"].isin(results.seen)]
+    return any(place in common for place in zip(labelled["fold"], labelled["seed"], strict=True))
 
 
 def _mean(groups: Sequence[Sequence[Run]], common: set[tuple[int, int]]) -> float | None:

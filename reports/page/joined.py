@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossfold.platform.core.cell import SEEN
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.metrics import ccc_of, moments
 from crossfold.platform.workspace.cell_record import CellRecord
@@ -16,12 +17,12 @@ from crossfold.reports.results.comparable import setting_targets, setting_varian
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number
+from crossfold.reports.stats.formatting import DASH, interval_text, listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
 from crossfold.reports.stats.intervals import paired_gain
 from crossfold.reports.stats.runs import Run
-from crossfold.reports.tables.entries import Entry
-from crossfold.reports.tables.grid import Grid, GridCell, label_cell, p_cell, words_cell
+from crossfold.reports.tables.entries import SEEN_MARK, Entry
+from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, words_cell
 from crossfold.reports.tables.measure import measure, measure_mean
 
 CLOSE = 1e-5
@@ -33,6 +34,7 @@ RULE = (
     "was computed again from the predictions of so many cells and agreed; the digits are of the SHA-256 of these "
     "predictions."
 )
+SEEN_RULE = f"Numbers with the mark seen are no estimate of what new clips give: {SEEN}."
 HEADS = ("System", "Mean CCC", "95% interval", "Gain over the first", "p", "Seeds", "From", "Verified")
 
 
@@ -86,12 +88,20 @@ def _section(
     for row in ranked:
         gain = paired_gain(row.runs, ranked[0].runs, family) if row is not ranked[0] else None
         unclear = gain is not None and gain.sign == 0
+        marks = (SEEN_MARK,) if row.entry.seen else ()
+        seen = bool(row.entry.seen or ranked[0].entry.seen)
         cells.append(
             (
                 label_cell(row.label),
-                GridCell(number(row.entry.mean or 0), sort=row.entry.mean, kind="measured", strong=row is ranked[0]),
-                GridCell(interval_text(row.entry.interval)),
-                GridCell(gain_text(gain), sort=gain.mean if gain else None, unclear=unclear),
+                GridCell(
+                    number(row.entry.mean or 0),
+                    sort=row.entry.mean,
+                    kind="measured",
+                    strong=row is ranked[0],
+                    marks=marks,
+                ),
+                GridCell(interval_text(row.entry.interval), marks=marks if row.entry.interval else ()),
+                gain_cell(gain, unclear=unclear, seen=seen),
                 p_cell(gain.p if gain else None),
                 words_cell(listing(list(row.entry.seeds)) if row.entry.seeds else DASH),
                 words_cell(row.origin),
@@ -105,10 +115,11 @@ def _section(
         label=setting.label,
         above=(
             f"Store {setting.store}, recipe {setting.recipe_hash or 'unknown'}, protocol {setting.protocol}, selection "
-            f"{setting.selection}; videos: {counted} (SHA-256 of the folds {folds}).",
+            f"{setting.selection}, rule of the folds {setting.fold_rule or 'not known'}; videos: {counted} (SHA-256 of "
+            f"the folds {folds}).",
         ),
         grid=Grid((), HEADS, tuple(cells)),
-        below=(RULE,),
+        below=(RULE, *((SEEN_RULE,) if any(row.entry.seen for row in ranked) else ())),
     )
 
 
@@ -120,7 +131,8 @@ def _without_copies(rows: Iterable[_Row]) -> list[_Row]:
         key = (row.label, row.digest or f"{row.origin} {len(found)}", row.entry.mean)
         if key in found:
             old = found[key]
-            row = _Row(old.label, old.entry, old.runs, f"{old.origin} and {row.origin}", old.verified, old.digest)
+            entry = old.entry if old.entry.seen else row.entry  # what one workspace has seen is seen
+            row = _Row(old.label, entry, old.runs, f"{old.origin} and {row.origin}", old.verified, old.digest)
         found[key] = row
     return list(found.values())
 

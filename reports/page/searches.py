@@ -1,7 +1,7 @@
 """The part of the page on searches: for each file of searches a table and its figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crossfold.platform.workspace.workspace import Workspace
@@ -10,10 +10,11 @@ from crossfold.reports.figures.searches import search_figures
 from crossfold.reports.results.model import EMBEDDED, Results
 from crossfold.reports.results.searches import STATES, FoundSearch, load_searches
 from crossfold.reports.results.systems import system_label
-from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, number
+from crossfold.reports.stats.formatting import DASH, interval_text, number
 from crossfold.reports.stats.intervals import mean_interval, paired_gain
 from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
-from crossfold.reports.tables.grid import Grid, GridCell, label_cell, words_cell
+from crossfold.reports.tables.entries import SEEN_MARK
+from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, words_cell
 
 HEADS = (
     "System", "Tuned", "Default", "Tuned minus default", "Inner folds", "Fresh seeds", "Complete", "Pruned", "Failed",
@@ -40,11 +41,14 @@ def search_sections(workspace: Workspace, results: Results, *, figures: bool) ->
     for name, searches in load_searches(workspace).items():
         first = searches[0].record
         corpus = first["corpus"]
+        sweeps = [sweep for each in searches for sweep in (f"{each.name}-winner", _default_name(each, results))]
+        opened = "numbers of clips that were looked at before have the mark seen" if _marks(results, *sweeps) else ""
+        opened = opened or "which no trial opened"
         sentence = (
             f"Corpus {corpus}; sampler {first['sampler']['kind']}, scheduler {first['scheduler']['kind']}; trials are "
             f"judged by the {first['objective']}, on {first['search']['inner_folds']} inner folds of fold "
-            f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, which no trial "
-            "opened; defaults are the values that the papers print."
+            f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, {opened}; "
+            "defaults are the values that the papers print."
         )
         sections.append(
             SearchSection(
@@ -60,7 +64,8 @@ def search_sections(workspace: Workspace, results: Results, *, figures: bool) ->
 
 def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
     record = search.record
-    tuned, default = _groups(f"{search.name}-winner", results), _groups(_default_name(search, results), results)
+    winner, base = f"{search.name}-winner", _default_name(search, results)
+    tuned, default = _groups(winner, results), _groups(base, results)
     gain = None
     if tuned and default and len(tuned) == len(default):
         common = restrict_to_common_runs([run for pair in zip(tuned, default, strict=True) for run in pair])
@@ -69,11 +74,9 @@ def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
     fresh = f"{number(chosen['mean'])} [{number(chosen['low'])}, {number(chosen['high'])}]" if chosen else DASH
     return (
         label_cell(search.name if record["repeat"] else system_label(search.system)),
-        _score(tuned),
-        _score(default),
-        GridCell(
-            gain_text(gain) if gain else DASH, sort=gain.mean if gain else None, unclear=bool(gain and not gain.sign)
-        ),
+        replace(_score(tuned), marks=_marks(results, winner) if tuned else ()),
+        replace(_score(default), marks=_marks(results, base) if default else ()),
+        gain_cell(gain, unclear=bool(gain and not gain.sign), seen=bool(_marks(results, winner, base))),
         GridCell(number(record["best_value"]), sort=record["best_value"]),
         GridCell(fresh, sort=chosen["mean"] if chosen else None),
         *(GridCell(str(count), sort=float(count)) for count in (record["trials"][state] for state in STATES)),
@@ -87,6 +90,12 @@ def _default_name(search: FoundSearch, results: Results) -> str:
     """The sweep of the defaults; repeated searches share one."""
     names = (f"{search.name}-default", f"{search.name.rpartition('-r')[0]}-default")
     return next((name for name in names if name in results.sweep_cells), names[0])
+
+
+def _marks(results: Results, *sweeps: str) -> tuple[str, ...]:
+    """The mark of numbers of some sweeps of which a cell has the label `seen`."""
+    asked = frozenset[str]().union(*(results.sweep_cells.get(name, frozenset()) for name in sweeps))
+    return (SEEN_MARK,) if asked & results.seen else ()
 
 
 def _groups(sweep: str, results: Results) -> list[list[Run]]:

@@ -7,12 +7,18 @@ import re
 
 import pytest
 
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import SEEN
 from crossfold.platform.core.files import write_json
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, build_tables
+from crossfold.reports.page.difference import difference
 from crossfold.reports.page.drilldown import drill_data
+from crossfold.reports.page.joined import joined
+from crossfold.reports.page.searches import HEADS, search_sections
+from crossfold.reports.page.sheets import sheet_html
 from crossfold.reports.results.load import load_results
+from tests.reports.page.test_searches_part import write_search
 from tests.support import lab
 
 SYSTEMS = ("unimodal_audio", "unimodal_visual", "ca", "ca+dca")
@@ -94,3 +100,45 @@ def test_without_seen_cells_nothing_is_marked(ran, finished):
     assert not any(entry.seen for entry in board.entries)
     assert not any("seen" in note for note in board.notes)
     assert dict(board.provenance)["seen"] == ""
+
+
+def test_the_mark_stands_in_a_joint_leaderboard_and_in_what_moved(ran, finished):
+    seen, other = load_results(ran), load_results(finished)
+    for sheet in (joined({"a": seen, "b": other}, "today"), difference(other, seen, ("b", "a"), "today")):
+        marked = {
+            row[0].text
+            for section in sheet.sections
+            for row in section.grid.rows
+            for cell in row
+            if "seen" in cell.marks
+        }
+        assert any("DCA" in name for name in marked)
+        assert any(SEEN in words for section in sheet.sections for words in section.below)
+        assert "<sup>seen</sup>" in sheet_html(sheet)
+    assert not any(
+        cell.marks for section in joined({"b": other}, "today").sections for row in section.grid.rows for cell in row
+    )
+
+
+def test_a_tuned_score_on_seen_clips_is_marked_in_the_part_on_searches(ran, tmp_path):
+    results = load_results(ran)
+    cells = results.cells[results.cells["system"] == "ca+dca"]
+    for name, chosen in (("mine-winner", cells), ("mine-default", cells[cells["fold"] == 0])):
+        lab.launch(
+            ran,
+            FeatureStore(ran.find_store("puppets")),
+            [results.records[c].cell for c in set(chosen["cell_id"])],
+            name,
+        )
+    write_search(ran, "mine", group="mine", search={"system": "ca+dca", "inner_folds": 2, "fold": 0})
+    results = load_results(ran)
+    (section,) = search_sections(ran, results, figures=False)
+    (row,) = section.grid.rows
+    marks = dict(zip(HEADS, (cell.marks for cell in row), strict=True))
+    assert {head for head, given in marks.items() if given == ("seen",)} == {"Tuned", "Tuned minus default"}
+    assert "have the mark seen" in section.sentence
+    assert "no trial opened" not in section.sentence
+    for name in ("mine-winner", "mine-default"):
+        (ran.paths.sweeps / f"{name}.json").unlink()
+    for path in ran.paths.searches.glob("mine.*"):
+        path.unlink()
