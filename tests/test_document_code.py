@@ -21,7 +21,7 @@ RUN_ELSEWHERE = {
 """Pages with a test of their own that runs all of their blocks."""
 
 SHORTER = {
-    "corpus puppets": ["--clips", "8"],
+    "corpus puppets": ["--clips", "8", "--seconds", "5"],
     "run": shlex.split("--workers 0 --set epochs=1 --only seed=0 fold=0 target=valence system=concat"),
 }
 """Options that are added when a command runs here, so that it ends soon; all else is as printed."""
@@ -142,7 +142,9 @@ def is_of_this_machine(command):
 
 
 REASONS = {
-    "names files or hashes of the reader": r"\b(DIR|FILE|SWEEP|CELL|WEIGHTS|REPOSITORY|(HASH|YOUR)_\w+)\b|/data/|\bvideo\.mp4",
+    "names files or hashes of the reader": (
+        r"\b(DIR|FILE|SWEEP|CELL|WEIGHTS|REPOSITORY|(HASH|YOUR)_\w+)\b|/data/|\bvideo\.mp4"
+    ),
     "needs machines or buckets of the reader": r"--address |ray start|ray job|s3://|/shared/",
     "does not end by itself": r"--watch|--serve",
     "needs a browser": r"--figures",
