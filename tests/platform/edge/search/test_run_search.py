@@ -303,3 +303,16 @@ def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, wo
     space = {"iterations": {"int": [1, 4]}}
     with pytest.raises(UserError, match=r"devices 2, and the cells of a search have one device each"):
         check_search(make_search(set={"devices": 2, "loss.scope": "window"}, space=space), store, workspace)
+
+
+@pytest.mark.slow
+def test_a_strict_search_has_the_same_trials_whatever_the_number_of_workers(store, workspace, own_cluster, tmp_path):
+    search = make_search(trials=4, strict=True, sampler="random")
+    tables = []
+    for workers, place in ((1, workspace), (2, Workspace(tmp_path / "other"))):
+        place.root.mkdir(parents=True, exist_ok=True)
+        options = FleetOptions(workers=workers, runner=JUDGED)
+        found = run_search(search, store, place, options, tracker=RecordingTracker())
+        tables.append(found.trials.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*tables)
+    assert set(tables[0]["state"]) <= {"complete", "pruned"} and len(tables[0]) == 4
