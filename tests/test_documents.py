@@ -21,7 +21,7 @@ OF_A_USER = re.compile(
     r"|weights|features|transcripts|ratings_\w+|cropped_aligned|emotional_behaviour|searches|bert-base-uncased"
     r"|vosk-model-en-us-0\.22|fullstop-punctuation-multilang-large|DIR|FILE|OUT)(?:/.*)?"
     r"|(?:cell|result|env|manifest|memory|gpu-memory|forecast|startup|driver|[A-Z]+\.seen)\.json|(?:sweep|A|B|urgent|other|mine|first|manifest)\.yaml"
-    r"|my_(?:model|fusion|corpus)\.py|claims\.md|train_1\..*|\d+\.jpg"
+    r"|my_(?:model|fusion|corpus)\.py|(?:preprocessor_)?config\.json|claims\.md|train_1\..*|\d+\.jpg"
 )
 
 

@@ -8,6 +8,7 @@ and each word is taken from the stretch in which it stands farthest from a cut. 
 words and have no features of their own.
 """
 
+import contextlib
 import importlib
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from crossfold.datasets.media.word_features import sentences
@@ -138,6 +140,15 @@ def load_local(folder: Path, kind: str, what: str) -> tuple[Any, Any]:
     kind: a class of transformers, such as `AutoModel`; what: the model in words, for the `UserError` raised where
     transformers is not installed, a file is missing, or the files do not fit together.
     """
+    model, _ = load_model(folder, kind, what)
+    with _explained(folder, what):
+        return model, importlib.import_module("transformers").AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True
+        )
+
+
+def load_model(folder: Path, kind: str, what: str) -> tuple[Any, tuple[str, ...]]:
+    """A model of transformers from a local folder, as `load_local`, and the names of weights that the folder lacks."""
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder} holds no {what}: config.json is not there",
@@ -150,18 +161,24 @@ def load_local(folder: Path, kind: str, what: str) -> tuple[Any, Any]:
     # Its progress bars and warnings are about downloads, and would mix with ours.
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()
-    try:
-        tokenizer = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = getattr(library, kind).from_pretrained(
-            str(folder), local_files_only=True, dtype=torch.float32, use_safetensors=True
+    with _explained(folder, what):
+        model, loading = getattr(library, kind).from_pretrained(
+            str(folder), local_files_only=True, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    return model, tuple(loading["missing_keys"])
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, what: str) -> Iterator[None]:
+    """Raises `UserError` for what transformers says of files that do not fit together."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{folder} cannot be read as {what}: {reason}",
             "the folder should hold config.json, tokenizer.json and model.safetensors of one model",
         ) from None
-    return model, tokenizer
 
 
 def _positions(model: Any, tokenizer: Any) -> int:

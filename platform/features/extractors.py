@@ -1,7 +1,8 @@
 """What `prepare` can make of a clip: one extractor per modality, by name, and the plan that picks them.
 
-Three kinds of extractors: features of our own that need no weights (`logmel`, `mfcc`, `light`), backbones with frozen
-weights (every entry of `BACKBONES`, and `bert`), and `raw:KIND`, which stores the input of a backbone that is trained.
+Four kinds of extractors: features of our own that need no weights (`logmel`, `mfcc`, `light`), backbones with frozen
+weights (every entry of `BACKBONES`, and `bert`), `hf:NAME`, a network of the transformers library with frozen weights,
+and `raw:KIND`, which stores the input of a backbone that is trained.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,16 @@ from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.features.pca_faces import VISUAL_FRONT_END, WIDTH
 
+HUB = "hf:"
+"""Begins the name of a network of transformers: `hf:NAME`, a folder among the weights or an id of the hub."""
+HUB_FRONT_END: Mapping[str, Any] = {
+    "kind": "transformers",
+    "version": 1,
+    "stretch_seconds": 16,
+    "context_seconds": 2,
+    "layer": "last",
+}
+"""Everything its features depend on besides the network and its files, for the store's manifest."""
 CROPS = {"version": 1, "resize": "bilinear", "absent": "black"}
 """What crops of any side depend on besides their files."""
 
@@ -56,6 +67,8 @@ class Extractor:
     raw: bool = False
     """Whether it stores the input of a backbone instead of features."""
     backbone: str | None = None
+    hub: str | None = None
+    """What follows `hf:`: where the network of transformers is."""
 
     @property
     def per_fold(self) -> bool:
@@ -65,7 +78,7 @@ class Extractor:
     @property
     def needs_weights(self) -> bool:
         """Whether it is a network whose weights come from elsewhere."""
-        return self.backbone is not None or self.modality == "text"
+        return self.backbone is not None or self.hub is not None or self.modality == "text"
 
 
 _WORDS = {
@@ -88,6 +101,8 @@ class Origin:
 
 def find_extractor(modality: str, name: str) -> Extractor:
     """The extractor of a modality under a name. Raises `UserError` that suggests the nearest one."""
+    if name.startswith(HUB) and modality in ("audio", "visual"):
+        return _hub(modality, name)
     # First those that need no torch, which takes seconds to import.
     for row in (*_own(), *_raw()):
         if (row.modality, row.name) == (modality, name):
@@ -98,6 +113,18 @@ def find_extractor(modality: str, name: str) -> Extractor:
     elsewhere = [e.modality for e in extractors().values() if e.name == name]
     hint = f", which is for {elsewhere[0]}" if elsewhere else did_you_mean(name, known)
     raise UserError(f"no {modality} extractor {name!r}{hint}", "`crossfold list extractors` shows all")
+
+
+def _hub(modality: str, name: str) -> Extractor:
+    return Extractor(
+        name=name,
+        modality=modality,
+        title="a network of transformers, frozen",
+        reads="sound" if modality == "audio" else "crops",
+        shape=None,
+        front_end=HUB_FRONT_END,
+        hub=name.removeprefix(HUB),
+    )
 
 
 def extractors(modality: str | None = None) -> dict[str, Extractor]:

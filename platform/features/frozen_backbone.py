@@ -19,6 +19,7 @@ from torch import nn
 from crossfold.fusion_models.backbones.catalogue import BACKBONES, Backbone
 from crossfold.platform.features.bert import FRONT_END, BertWords
 from crossfold.platform.features.extractors import Extractor, Origin
+from crossfold.platform.features.hub_network import hub_facts
 from crossfold.platform.features.transcribe import words_facts
 from crossfold.platform.modeling.determinism import one_thread
 from crossfold.platform.modeling.pretrained import load_backbone, load_into
@@ -95,6 +96,9 @@ def extractor_facts(extractor: Extractor, origin: Origin, device: str) -> dict[s
     if not extractor.needs_weights:
         return dict(extractor.front_end)
     facts: dict[str, Any] = {"extractor": extractor.name, "front_end": dict(extractor.front_end)}
+    if extractor.hub is not None:
+        facts["device"] = device
+        return facts | hub_facts(extractor.hub, extractor.modality, origin, device)
     facts["weights"] = _weights_of(extractor, origin)
     facts["device"] = device
     if extractor.backbone is None:

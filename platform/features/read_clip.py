@@ -92,6 +92,8 @@ def _made(task: ClipTask, extractor: Extractor) -> Chunks:
     """What the scratch folder keeps: features, or what the fitting of each fold still needs."""
     if extractor.modality == "text":
         return _text(task, extractor)
+    if extractor.hub is not None:
+        return _hub(task, extractor, extractor.hub)
     if extractor.backbone is None:
         return _visual(task, extractor, CHUNK) if extractor.modality == "visual" else _audio(task, extractor, CHUNK)
     if extractor.per_fold:
@@ -110,6 +112,27 @@ def network_of(task: ClipTask, extractor: Extractor) -> "FrozenBackbone":
     for plugin in task.plugins:
         _load_once(plugin)
     return frozen(extractor.backbone, task.weights, task.device)
+
+
+def _hub(task: ClipTask, extractor: Extractor, source: str) -> Chunks:
+    """Features of a network of transformers, on the frames of the clip."""
+    from crossfold.platform.features.hub_network import hub_network
+
+    assert task.weights is not None
+    network = hub_network(source, extractor.modality, task.weights, task.device)
+    if extractor.modality == "audio":
+        clip, times = task.clip, _times(task.clip)
+        sound = read_sound(clip.audio, network.rate) if clip.audio is not None else None
+        sound = sound if sound is not None else np.zeros(0, np.float32)
+        lengths = frame_seconds(times, clip.info.fps)
+        present = covered_frames(len(sound), times, clip.info.fps, network.rate)
+        yield network.encode_sound(sound, times, lengths), present
+        return
+    crops = _crops(task, "RGB", network.side, network.batch)
+    if network.pictures > 1:
+        crops = _clips(ClipKind("", network.pictures, 1, network.side), crops)
+    for raw, present in crops:
+        yield network.encode_pictures(raw), present
 
 
 def _times(clip: MediaClip) -> np.ndarray:

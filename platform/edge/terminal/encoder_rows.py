@@ -48,6 +48,19 @@ def extractor_rows() -> list[dict[str, Any]]:
             "weights": needed(row.backbone, row.name),
         }
         for row in extractors().values()
+    ] + [
+        {
+            "modality": modality,
+            "name": "hf:NAME",
+            "title": f"a network of transformers, frozen: {kinds}",
+            "a frame": "as the model",
+            "reads": reads,
+            "weights": "a folder NAME among the weights, or an id in the cache of the hub",
+        }
+        for modality, reads, kinds in (
+            ("audio", "sound", "wav2vec 2.0, HuBERT, WavLM"),
+            ("visual", "crops", "CLIP, DINOv2, ViT, VideoMAE"),
+        )
     ]
 
 
