@@ -48,7 +48,7 @@ def search_sections(workspace: Workspace, results: Results, *, figures: bool) ->
             f"Corpus {corpus}; sampler {first['sampler']['kind']}, scheduler {first['scheduler']['kind']}; trials are "
             f"judged by the {first['objective']}, on {first['search']['inner_folds']} inner folds of fold "
             f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, {opened}; "
-            "defaults are the values that the papers print."
+            "defaults are those of the system, which the papers print, and of the recipe."
         )
         sections.append(
             SearchSection(
