@@ -11,7 +11,7 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.reports.figures.base import variant_styles
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import MARKS, Style
-from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
+from crossfold.reports.stats.formatting import DASH, MINUS, gain_text, interval_text, listing, number, p_text
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
@@ -108,7 +108,7 @@ def first_page(results: Results, setting: Setting, board: Table, store: FeatureS
         rows=tuple(rows),
         left_out=len(board.lines) - len(lines),
         zero=place(0.0) if rival else None,
-        ticks=tuple((place(value), signed(value) if rival else number(value)) for value in ticks),
+        ticks=tuple((place(value), _tick(value, signs=bool(rival))) for value in ticks),
         limits=tuple(_limits(results, setting, board, store)),
         again=tuple(_again(results, setting)),
     )
@@ -156,6 +156,13 @@ def _axis(values: Sequence[float], *, zero: bool) -> tuple[float, float, list[fl
     )
     first = int(np.ceil(low / step))
     return low, high, [index * step for index in range(first, int(np.floor(high / step)) + 1)]
+
+
+def _tick(value: float, *, signs: bool) -> str:
+    """A round number below the picture, as short as it can be."""
+    if abs(value) < 1e-9:
+        return "0"
+    return f"{value:{'+' if signs else ''}.3f}".rstrip("0").rstrip(".").replace("-", MINUS)
 
 
 def _verdict(line: Line, entry: Entry, gain: Gain | None, rival: str) -> tuple[str, bool]:
