@@ -49,7 +49,17 @@ class Features:
     @classmethod
     def masked(cls, x: Modal, mask_BL: Tensor) -> "Features":
         """Features whose padded rows are set to zero."""
-        return cls({m: x_BLD * mask_BL.unsqueeze(-1) for m, x_BLD in x.items()}, mask_BL)
+        return cls({m: zeroed(x_BLD, mask_BL) for m, x_BLD in x.items()}, mask_BL)
+
+
+def is_whole(mask_BL: Tensor) -> bool:
+    """Whether no frame is padding, as far as the host knows: it does not wait for a GPU to say so."""
+    return mask_BL.device.type == "cpu" and bool(mask_BL.all())
+
+
+def zeroed(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """x with padded rows set to zero; x itself, not a copy, where no window is known to be padded."""
+    return x_BLD if is_whole(mask_BL) else x_BLD * mask_BL.unsqueeze(-1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import note_map
 from crossfold.fusion_models.blocks.dropout import Dropout
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, is_whole, zeroed
 from crossfold.platform.core.base_model import FrozenModel
 
 
@@ -24,7 +24,9 @@ def attention_weights(corr_BLL: Tensor, mask_BL: Tensor, temperature: float) -> 
     [A8] Normalised over i for both modalities, as the text says; the printed denominators run over K.
     Padded frames i get no weight.
     """
-    logits_BLL = (corr_BLL / temperature).masked_fill(~mask_BL.unsqueeze(-1), -torch.inf)
+    logits_BLL = corr_BLL / temperature
+    if not is_whole(mask_BL):
+        logits_BLL = logits_BLL.masked_fill(~mask_BL.unsqueeze(-1), -torch.inf)
     return torch.softmax(logits_BLL, dim=1)  # 004 eq 2
 
 
@@ -72,5 +74,5 @@ class CrossAttention(nn.Module):
             for skip in skips:
                 summed_BLD = summed_BLD + skip[m]
             attended_BLD = torch.tanh(summed_BLD) if self.tanh else summed_BLD  # 004 eqs 4-5
-            attended[m] = self.dropout(attended_BLD) * mask_BL.unsqueeze(-1)
+            attended[m] = zeroed(self.dropout(attended_BLD), mask_BL)
         return attended

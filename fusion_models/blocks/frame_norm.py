@@ -6,6 +6,8 @@ Legend: B batch, L frames, H features.
 import torch
 from torch import Tensor, nn
 
+from crossfold.fusion_models.system import is_whole
+
 
 class FrameNorm(nn.Module):
     """Batch normalisation over the real frames of a batch; padding has no part in it (release of 002).
@@ -20,6 +22,9 @@ class FrameNorm(nn.Module):
 
     def forward(self, h_BLH: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x H, zero where a frame is padding."""
+        if is_whole(mask_BL) and (mask_BL.numel() > 1 or not self.training):
+            normed_BLH: Tensor = self.norm(h_BLH.flatten(0, 1)).view(h_BLH.shape)
+            return normed_BLH
         norm, real_BL1 = self.norm, mask_BL.unsqueeze(-1)
         x_BLH = h_BLH.float() if h_BLH.dtype in (torch.bfloat16, torch.float16) else h_BLH
         if not self.training:

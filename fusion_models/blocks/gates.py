@@ -21,8 +21,9 @@ def gate(logits_BLK: Tensor, temperature: float) -> Tensor:
 
 def mix(gate_BLK: Tensor, candidates: Sequence[Tensor], *, relu: bool) -> Tensor:
     """X_g = ReLU(sum_k G_k * X_k) : B x L x D."""
-    stacked_BLDK = torch.stack(list(candidates), dim=-1)
-    mixed_BLD = torch.einsum("blk,bldk->bld", gate_BLK, stacked_BLDK)
+    mixed_BLD = gate_BLK[..., :1] * candidates[0]
+    for k in range(1, len(candidates)):
+        mixed_BLD = torch.addcmul(mixed_BLD, gate_BLK[..., k : k + 1], candidates[k])
     return torch.relu(mixed_BLD) if relu else mixed_BLD  # 000 eqs 4-5; 001 eqs 12-13, 17-20; 003 eqs 12-15
 
 
@@ -64,7 +65,7 @@ class ModalGate(nn.Module):
             if len(read) == 1:
                 logits_BLK = read[0][m] @ w_DK  # 000 eq 2; 001 eqs 9-10, 14-15; 003 eq 10
             else:
-                logits_BLK = torch.einsum("bldk,dk->blk", torch.stack([x[m] for x in read], dim=-1), w_DK)
+                logits_BLK = torch.stack([x[m] @ w_D for x, w_D in zip(read, w_DK.unbind(dim=1), strict=True)], dim=-1)
             if m in self.bias:
                 logits_BLK = logits_BLK + self.bias[m]
             gate_BLK = gate(logits_BLK, self.params.temperature)

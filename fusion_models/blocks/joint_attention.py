@@ -1,7 +1,9 @@
 """One iteration of joint cross-attention, the building block of jca, rjca, grjca, hgrjca and rjcma.
 
 Legend: B batch, L (also i, k, l) frames of a window, D (also e) features of one modality, J joint features,
-K hidden units of the additive form.
+K hidden units of the additive form, or mapped frames.
+
+Inside a step frames come first, so that a map of all frames is one product with contiguous factors.
 
 Released code uses the feature axis for systems printed with the time axis, see [A1]. Both are here; they are
 different models: on the time axis C compares frames with frames, on the feature axis channels with channels.
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated, zeroed
 from crossfold.platform.core.base_model import MOST_COUNT, MOST_WIDTH, FrozenModel
 
 
@@ -58,9 +60,13 @@ class Released(nn.Module):
     def __init__(self, params: JointAttentionParams) -> None:
         super().__init__()
         self.score = Dropout(params.score_dropout)
-        self.squash = nn.Tanh() if params.squash else nn.Identity()
+        self.squash = params.squash
         relu = nn.ReLU() if params.attended_relu else nn.Identity()
         self.attended = nn.Sequential(relu, Dropout(params.attended_dropout))
+
+    def hidden(self, summed: Tensor) -> Tensor:
+        """H = ReLU(S), or ReLU(tanh(S)). S is the result of a product or of a sum, and is not needed again."""
+        return torch.relu(summed.tanh_() if self.squash else summed)
 
 
 class Linear(NamedTuple):
@@ -75,9 +81,9 @@ class Linear(NamedTuple):
 class Shared:
     """What the modalities of a window share in one step."""
 
-    joint_BLJ: Tensor
-    mask_BL1: Tensor
-    scale: Tensor | float
+    joint_LBJ: Tensor
+    mask_BL: Tensor
+    scale_B11: Tensor | None
     """Of a sum over all frames, where weights fit any number of them."""
     released: Released
 
@@ -86,71 +92,80 @@ Step = Callable[[Tensor, Shared, list[Linear]], tuple[Tensor, Tensor]]
 """(X_m, what is shared, linear maps of the modality) -> (X_att,m, C_m)."""
 
 
-def time_axis_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
-    """Attended features B x L x D and correlation B x L x L of one modality.
+def time_axis_step(x_LBD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
+    """Attended features L x B x D and correlation B x L x L of one modality.
 
-    w_j : D x J, w_c : L x L, w_h : L x L. The papers write frames as columns, this code as rows: their X' is x_BLD.
+    w_j : D x J, w_c : L x L, w_h : L x L. The papers write frames as columns, this code as rows: their X' is x_LBD.
     """
     w_j, w_c, w_h = maps
-    root = math.sqrt(shared.joint_BLJ.shape[-1])
-    # C = tanh(X' W_j J / sqrt(d))
-    key_BLJ = _plus(torch.einsum("bid,dj->bij", x_BLD, w_j.w), w_j.b)
-    corr_BLL = torch.tanh(torch.einsum("bij,bkj->bik", key_BLJ, shared.joint_BLJ) / root)  # 001 eqs 1-2; 002 eqs 2-4
+    root, joint_LBJ, x_BLD = math.sqrt(shared.joint_LBJ.shape[-1]), shared.joint_LBJ, x_LBD.transpose(0, 1)
+    # C = tanh(X' W_j J / sqrt(d)), as X' (W_j J): J is at least as wide as X, so this order has fewer products
+    query_BDL = nn.functional.linear(joint_LBJ, w_j.w / root).permute(1, 2, 0)
+    if w_j.b is None:
+        summed_BLL = torch.bmm(x_BLD, query_BDL)
+    else:
+        summed_BLL = torch.baddbmm((joint_LBJ @ (w_j.b / root)).t().unsqueeze(1), x_BLD, query_BDL)
+    corr_BLL = summed_BLL.tanh_()  # 001 eqs 1-2; 002 eqs 2-4
     if w_j.b is not None:
-        corr_BLL = corr_BLL * shared.mask_BL1  # a bias gives padded frames i a correlation, too
+        corr_BLL = zeroed(corr_BLL, shared.mask_BL)  # a bias gives padded frames i a correlation, too
     # H = ReLU(X W_c C)
-    value_BDL = _plus(torch.einsum("li,bld->bdi", w_c.w, x_BLD), w_c.b)
-    summed_BLD = torch.einsum("bdi,bik->bkd", value_BDL, shared.released.score(corr_BLL)) * shared.scale
-    h_BLD = torch.relu(shared.released.squash(summed_BLD))  # 001 eqs 3-4; 002 eqs 5-7
+    value_BLD = _over_time(x_LBD, w_c).transpose(0, 1)
+    summed_BLD = torch.bmm(shared.released.score(corr_BLL).transpose(1, 2), value_BLD)
+    h_LBD = shared.released.hidden(_times(summed_BLD, shared.scale_B11)).transpose(0, 1)  # 001 eqs 3-4; 002 eqs 5-7
     # X_att = H W_h + X
-    change_BDL = _plus(torch.einsum("kl,bkd->bdl", w_h.w, h_BLD), w_h.b)
-    attended_BLD = shared.released.attended(change_BDL.transpose(1, 2)) + x_BLD  # 001 eqs 5-8; 002 eqs 8-13
-    return attended_BLD, corr_BLL
+    change_LBD = _over_time(h_LBD.contiguous(), w_h)
+    return x_LBD + shared.released.attended(change_LBD), corr_BLL  # 001 eqs 5-8; 002 eqs 8-13
 
 
-def feature_axis_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
-    """Attended features B x L x D and correlation B x D x J of one modality.
+def feature_axis_step(x_LBD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
+    """Attended features L x B x D and correlation B x D x J of one modality.
 
     w_j : L x L, w_c : D x D, w_h : J x D (A2: read as rows, all of 003 fits but J's printed shape).
     """
     w_j, w_c, w_h = maps
-    corr_BDJ = _channel_correlation(x_BLD, shared, w_j)
+    corr_BDJ = _channel_correlation(x_LBD, shared, w_j)
     # H = ReLU(X W_c C)
-    value_BLD = _plus(torch.einsum("ble,ed->bld", x_BLD, w_c.w), w_c.b)
-    summed_BLJ = torch.einsum("bld,bdj->blj", value_BLD, shared.released.score(corr_BDJ))
-    h_BLJ = torch.relu(shared.released.squash(summed_BLJ))  # 003 eqs 4-5
+    value_BLD = nn.functional.linear(x_LBD, w_c.w.t(), w_c.b).transpose(0, 1)
+    h_BLJ = shared.released.hidden(torch.bmm(value_BLD, shared.released.score(corr_BDJ)))  # 003 eqs 4-5
     # X_att = H W_h + X
-    change_BLD = _plus(torch.einsum("blj,jd->bld", h_BLJ, w_h.w), w_h.b)
-    return shared.released.attended(change_BLD) + x_BLD, corr_BDJ  # 003 eqs 6-9
+    change_BLD = nn.functional.linear(h_BLJ, w_h.w.t(), w_h.b)
+    # The frames come first in the sum, too, as they do in its first summand.
+    return x_LBD + shared.released.attended(change_BLD).transpose(0, 1), corr_BDJ  # 003 eqs 6-9
 
 
-def additive_step(x_BLD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
-    """Attended features B x L x D and correlation B x D x J of one modality, with an additive map [A7].
+def additive_step(x_LBD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[Tensor, Tensor]:
+    """Attended features L x B x D and correlation B x D x J of one modality, with an additive map [A7].
 
     w_j : L x L, w_x : L x K, w_c : J x K, w_h : K x L.
     """
     w_j, w_x, w_c, w_h = maps
     released = shared.released
-    corr_BDJ = _channel_correlation(x_BLD, shared, w_j)
+    corr_BDJ = _channel_correlation(x_LBD, shared, w_j)
     # H = ReLU(W_a X + W_c C)
-    of_x_BDK = _plus(torch.einsum("bld,lk->bdk", x_BLD, w_x.w), w_x.b)
-    of_corr_BDK = _plus(torch.einsum("bdj,jk->bdk", released.score(corr_BDJ), w_c.w), w_c.b)
-    h_BDK = torch.relu(released.squash(of_x_BDK + of_corr_BDK))  # first released JCA (A7)
+    of_x_BDK = _over_time(x_LBD, w_x).permute(1, 2, 0)
+    of_corr_BDK = nn.functional.linear(released.score(corr_BDJ), w_c.w.t(), w_c.b)
+    h_BDK = released.hidden(of_corr_BDK + of_x_BDK)  # first released JCA (A7)
     # X_att = W_h H + X
-    change_BDL = _plus(torch.einsum("bdk,kl->bdl", h_BDK, w_h.w), w_h.b)
-    attended_BLD = released.attended(change_BDL.transpose(1, 2)) + x_BLD  # first released JCA (A7)
-    return attended_BLD, corr_BDJ
+    change_BDL = nn.functional.linear(h_BDK, w_h.w.t(), w_h.b)
+    return x_LBD + released.attended(change_BDL).permute(2, 0, 1), corr_BDJ  # first released JCA (A7)
 
 
-def _channel_correlation(x_BLD: Tensor, shared: Shared, w_j: Linear) -> Tensor:
+def _channel_correlation(x_LBD: Tensor, shared: Shared, w_j: Linear) -> Tensor:
     # C = tanh(X' W_j J / sqrt(d))
-    key_BDL = _plus(torch.einsum("bld,lk->bdk", x_BLD, w_j.w), w_j.b)
-    summed_BDJ = torch.einsum("bdk,bkj->bdj", key_BDL, shared.joint_BLJ) * shared.scale
-    return torch.tanh(summed_BDJ / math.sqrt(shared.joint_BLJ.shape[-1]))  # 003 eqs 2-3
+    root = math.sqrt(shared.joint_LBJ.shape[-1])
+    key_LBD = _over_time(x_LBD, Linear(w_j.w / root, None if w_j.b is None else w_j.b / root))
+    summed_BDJ = torch.bmm(key_LBD.permute(1, 2, 0), shared.joint_LBJ.transpose(0, 1))
+    return _times(summed_BDJ, shared.scale_B11).tanh_()  # 003 eqs 2-3
 
 
-def _plus(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias
+def _over_time(x_LBD: Tensor, over: Linear) -> Tensor:
+    """A map of frames, K x B x D: one product for all windows and features, as the frames come first."""
+    mapped_KBD = torch.mm(over.w.t(), x_LBD.flatten(1)).unflatten(1, x_LBD.shape[1:])
+    return mapped_KBD if over.b is None else mapped_KBD + over.b[:, None, None]
+
+
+def _times(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale
 
 
 @dataclass(frozen=True)
@@ -215,24 +230,25 @@ class JointAttention(nn.Module):
 
     def forward(self, features: Features, notes: Notes | None = None) -> Modal:
         """Attended features, one B x L x d_m a modality. Full weights need the L the block was built for (A3)."""
-        mask_BL1 = features.mask_BL.unsqueeze(-1)
-        frames = mask_BL1.shape[1]
-        scale: Tensor | float = 1.0
+        mask_BL = features.mask_BL
+        frames = mask_BL.shape[1]
+        scale_B11: Tensor | None = None
         if self.length_free:
             # A sum over all frames grows with their number, so it is scaled to that of the trained length.
-            scale = self.frames / mask_BL1.sum(dim=1, keepdim=True).clamp(min=1)
+            scale_B11 = self.frames / mask_BL.sum(dim=1).clamp(min=1)[:, None, None]
         elif frames != self.frames:
             raise ValueError(
                 f"window of {frames} frames, but the L x L weights were built for L = {self.frames} (A3); "
                 "weights=relative and weights=lowrank run on any length"
             )
+        x = {m: x_BLD.transpose(0, 1).contiguous() for m, x_BLD in features.x.items()}
         # J = FC([X_a ; X_v ; X_t]); 003 has no FC
-        joint_BLJ = self.fc(concatenated(features.x)) * mask_BL1  # 001 sec 3.2; 002 eq 1; 003 eq 1
-        shared = Shared(joint_BLJ, mask_BL1, scale, self.released)
+        joint_LBJ = zeroed(self.fc(concatenated(x)), mask_BL.t())  # 001 sec 3.2; 002 eq 1; 003 eq 1
+        shared = Shared(joint_LBJ, mask_BL, scale_B11, self.released)
         attended: Modal = {}
-        for m, x_BLD in features.x.items():
-            stepped_BLD, corr = self.form.step(x_BLD, shared, self.maps_of(m, frames))
-            attended[m] = stepped_BLD * mask_BL1
+        for m, x_LBD in x.items():
+            stepped_LBD, corr = self.form.step(x_LBD, shared, self.maps_of(m, frames))
+            attended[m] = zeroed(stepped_LBD.transpose(0, 1), mask_BL)
             # H[k] sums over the frames (or channels) i of the modality with C[i, k]: rows i are the keys.
             note_map(notes, self.form.correlation, (JOINT, m), corr.transpose(1, 2))
         return attended

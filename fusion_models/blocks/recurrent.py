@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from crossfold.fusion_models.blocks.dropout import Dropout
+from crossfold.fusion_models.system import zeroed
 
 
 class Recurrent(nn.Module):
@@ -38,11 +39,11 @@ class Recurrent(nn.Module):
         # Padding comes last, so a forward LSTM reads it after every real frame and needs no packing.
         if not self.lstm.bidirectional:
             h_BLH: Tensor = self.lstm(x_BLI, state)[0]
-            return h_BLH * mask_BL.unsqueeze(-1)
+            return zeroed(h_BLH, mask_BL)
         lengths_B = mask_BL.sum(dim=1).clamp(min=1).cpu()  # torch packs no sequence of length zero
         packed = pack_padded_sequence(x_BLI, lengths_B, batch_first=True, enforce_sorted=False)
         both_BLH, _ = pad_packed_sequence(self.lstm(packed, state)[0], batch_first=True, total_length=x_BLI.shape[1])
-        return both_BLH * mask_BL.unsqueeze(-1)
+        return zeroed(both_BLH, mask_BL)
 
 
 class InitialState(nn.Module):

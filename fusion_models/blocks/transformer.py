@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.dropout import Dropout
-from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated
+from crossfold.fusion_models.system import WHOLE_PAST, Notes, Trajectory, Widths, concatenated, zeroed
 from crossfold.platform.core.base_model import MOST_LAYERS, MOST_WIDTH, FrozenModel
 
 
@@ -120,8 +120,7 @@ class Encoder(nn.Module):
         h_BLD = self.input(x_BLD) + positions(x_BLD.shape[1], self.width, x_BLD)
         for layer, block in enumerate(self.blocks, start=1):
             h_BLD = block(h_BLD, h_BLD, mask_BL, notes, (of, of, str(layer)))
-        encoded_BLD: Tensor = h_BLD * mask_BL.unsqueeze(-1)
-        return encoded_BLD
+        return zeroed(h_BLD, mask_BL)
 
 
 class EncoderReadout(nn.Module):

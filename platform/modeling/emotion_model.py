@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crossfold.fusion_models.blocks.heads import MLPHead, recurrent_mix
 from crossfold.fusion_models.blocks.temporal import encoded_width, temporal_context, temporal_encoder
 from crossfold.fusion_models.catalogue import find_system, own_title
-from crossfold.fusion_models.system import Features, Fusion, Notes
+from crossfold.fusion_models.system import Features, Fusion, Notes, zeroed
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
@@ -54,11 +54,10 @@ class EmotionModel(nn.Module):
 
         seeds: one per window, of the random crops in training; None: none.
         """
-        # Padding must not reach real frames through a convolution.
-        mask_BL1 = mask_BL.unsqueeze(-1)
         with torch.autocast(mask_BL.device.type, torch.bfloat16) if self._narrow else contextlib.nullcontext():
             features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in self.encoders}
-            encoded = {m: encoder(features[m] * mask_BL1, mask_BL) for m, encoder in self.encoders.items()}
+            # Padding must not reach real frames through a convolution.
+            encoded = {m: encoder(zeroed(features[m], mask_BL), mask_BL) for m, encoder in self.encoders.items()}
             z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
             if self.mix is not None:
                 z_BLZ = self.mix(z_BLZ, mask_BL)

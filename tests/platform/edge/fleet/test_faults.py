@@ -51,7 +51,8 @@ def run_limited(cells, workspace, kind, limit) -> tuple[int, int]:
     import pickle
 
     ended = subprocess.run(
-        [sys.executable, "-c", RUN],
+        # -B: bytecode that does not fit would be left behind, and break every later import of its module.
+        [sys.executable, "-B", "-c", RUN],
         input=pickle.dumps((cells, workspace.root, kind, limit)),
         capture_output=True,
         timeout=120,
