@@ -12,11 +12,12 @@ different models: on the time axis C compares frames with frames, on the feature
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.dropout import Dropout
@@ -66,7 +67,7 @@ class Released(nn.Module):
 
     def hidden(self, summed: Tensor) -> Tensor:
         """H = ReLU(S), or ReLU(tanh(S)). S is the result of a product or of a sum, and is not needed again."""
-        return torch.relu(summed.tanh_() if self.squash else summed)
+        return torch.relu(tanh_of(summed) if self.squash else summed)
 
 
 class Linear(NamedTuple):
@@ -105,7 +106,7 @@ def time_axis_step(x_LBD: Tensor, shared: Shared, maps: list[Linear]) -> tuple[T
         summed_BLL = torch.bmm(x_BLD, query_BDL)
     else:
         summed_BLL = torch.baddbmm((joint_LBJ @ (w_j.b / root)).t().unsqueeze(1), x_BLD, query_BDL)
-    corr_BLL = summed_BLL.tanh_()  # 001 eqs 1-2; 002 eqs 2-4
+    corr_BLL = tanh_of(summed_BLL)  # 001 eqs 1-2; 002 eqs 2-4
     if w_j.b is not None:
         corr_BLL = zeroed(corr_BLL, shared.mask_BL)  # a bias gives padded frames i a correlation, too
     # H = ReLU(X W_c C)
@@ -155,17 +156,46 @@ def _channel_correlation(x_LBD: Tensor, shared: Shared, w_j: Linear) -> Tensor:
     root = math.sqrt(shared.joint_LBJ.shape[-1])
     key_LBD = _over_time(x_LBD, Linear(w_j.w / root, None if w_j.b is None else w_j.b / root))
     summed_BDJ = torch.bmm(key_LBD.permute(1, 2, 0), shared.joint_LBJ.transpose(0, 1))
-    return _times(summed_BDJ, shared.scale_B11).tanh_()  # 003 eqs 2-3
+    return tanh_of(_times(summed_BDJ, shared.scale_B11))  # 003 eqs 2-3
 
 
 def _over_time(x_LBD: Tensor, over: Linear) -> Tensor:
     """A map of frames, K x B x D: one product for all windows and features, as the frames come first."""
-    mapped_KBD = torch.mm(over.w.t(), x_LBD.flatten(1)).unflatten(1, x_LBD.shape[1:])
+    mapped_KBD = torch.mm(over.w.t(), x_LBD.flatten(1)).view(-1, *x_LBD.shape[1:])
     return mapped_KBD if over.b is None else mapped_KBD + over.b[:, None, None]
 
 
 def _times(x: Tensor, scale: Tensor | None) -> Tensor:
     return x if scale is None else x * scale
+
+
+def tanh_of(product: Tensor) -> Tensor:
+    """tanh, written over `product`, whose own values nothing may need again.
+
+    On the CPU it is 2 sigmoid(2 x) - 1, which torch computes five times quicker than tanh; the result is off by less
+    than two units in the last place of 1. Narrow types lose more than that, and have tanh itself.
+    """
+    if product.device.type != "cpu" or product.dtype not in (torch.float32, torch.float64):
+        return product.tanh_()
+    result: Tensor = _Tanh.apply(product)
+    return result
+
+
+class _Tanh(torch.autograd.Function):
+    """In place, with the gradient (1 - y^2) g."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        gradient: Tensor = torch.ops.aten.tanh_backward(grad, *ctx.saved_tensors)
+        return gradient
 
 
 @dataclass(frozen=True)

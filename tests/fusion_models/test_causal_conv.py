@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from crossfold.fusion_models.blocks import causal_conv
 from crossfold.fusion_models.blocks.causal_conv import causal_layer
 from crossfold.fusion_models.blocks.dropout import Dropout, keep_mask, kept_share
 from crossfold.fusion_models.blocks.temporal import TCN
@@ -54,6 +55,34 @@ def test_a_layer_and_its_gradients_equal_the_plain_equation(taps, dilation, slop
     found, expected = layer_and_plain(taps, dilation, slope, p)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (3, 2), (2, FRAMES), (3, 4)])
+def test_the_convolution_of_the_library_equals_the_plain_equation_too(taps, dilation, slope, monkeypatch):
+    """It is chosen for many features in float32; here it is asked for few in float64."""
+    monkeypatch.setattr(causal_conv, "_suits_library", lambda x: True)
+    found, expected = layer_and_plain(taps, dilation, slope, 0.3)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_both_ways_to_convolve_agree_in_float32(monkeypatch):
+    """At a width at which the library is chosen, and without a kink that rounding may cross."""
+    width = causal_conv.LIBRARY_FROM
+
+    def results():
+        torch.manual_seed(0)
+        x, w = torch.randn(30, 2, width).requires_grad_(), torch.randn(5, width, width) / 25
+        y = causal_layer(x, w, torch.zeros(width), dilation=2, slope=1.0, p=0.0)
+        return y, torch.autograd.grad(y.sum(), x)[0]
+
+    chosen = results()
+    monkeypatch.setattr(causal_conv, "LIBRARY_FROM", width + 1)
+    for found, expected in zip(chosen, results(), strict=True):
+        assert found.is_contiguous()
+        assert not torch.equal(found, expected), "the library was not chosen"
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_frames_of_the_batch_first_are_taken_too():

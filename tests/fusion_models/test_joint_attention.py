@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams, tanh_of
 from crossfold.fusion_models.system import Features
 
 WINDOWS, FRAMES = 3, 7
@@ -77,3 +77,13 @@ def test_the_block_and_its_gradients_equal_the_plain_equations(form, weights, sw
     for ours, theirs in zip(found, expected, strict=True):
         for name in theirs:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2.0**-22), (torch.float64, 2.0**-51)])
+def test_tanh_of_a_product_is_tanh_to_two_units_in_the_last_place_of_one(dtype, tolerance):
+    x = torch.cat([torch.linspace(-30, 30, 20_001), torch.logspace(-12, 0, 2_000)]).to(dtype).requires_grad_()
+    found, expected = tanh_of(x * 1), torch.tanh(x)
+    assert float((found - expected).abs().max()) <= tolerance
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=4 * tolerance)
+    assert float(gradients[0].min()) >= 0
