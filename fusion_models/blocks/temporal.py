@@ -121,8 +121,8 @@ class TCN(nn.Module):
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
-        x_LBD: Tensor = self.out(self.levels(x_BLI.transpose(0, 1)))
-        return x_LBD.transpose(0, 1)
+        x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(0, 1)).transpose(0, 1))
+        return x_BLD
 
 
 class RecurrentEncoder(nn.Module):
