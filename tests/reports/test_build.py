@@ -265,7 +265,7 @@ def test_one_table_is_taken_out_with_chosen_columns(finished):
     assert first.split("  ")[0] == "System"
     assert first.endswith("Arousal: CCC")
     assert len(rows) == 10
-    assert rows[0].startswith("JCA + DCA")
+    assert rows[0].split("  ")[0] in {"CA + DCA", "JCA + DCA"}
     lines = list(csv.reader(io.StringIO(take_table(finished, "leaderboard", "csv", heads))))
     assert lines[0] == ["System", "95% interval", "Arousal: CCC"]
     assert lines[1][2] == rows[0].split("  ")[-1].strip()

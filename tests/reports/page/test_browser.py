@@ -392,6 +392,7 @@ def test_the_first_page_is_one_sheet_and_two_screens_of_a_phone(browser, finishe
 
 
 def test_tables_and_figures_are_taken_out(page, finished):
+    read(page)
     dialog = page.locator("#take-out")
     page.locator("#leaderboard .take").first.click()
     dialog.get_by_label("Format").select_option("latex")
@@ -425,7 +426,9 @@ def test_tables_and_figures_are_taken_out(page, finished):
 
 
 def test_two_to_five_systems_are_compared(page):
+    read(page)
     box = page.locator("[data-compare]")
+    box.locator(".compared svg").first.wait_for()
     systems = box.locator("fieldset input")
     assert box.locator("fieldset input:checked").count() == 2
     for at in (2, 3, 4):
