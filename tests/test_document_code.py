@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -193,8 +194,12 @@ def small_workspace(tmp_path, crossfold):
     sweep = write_sweep(tmp_path / "small.yaml")
     code, out, err = crossfold("run", sweep, "--workers", "0", "--workspace", tmp_path / ".crossfold")
     assert code == 0, out + err
+    for name in OTHER_WORKSPACES:
+        shutil.copytree(tmp_path / ".crossfold", tmp_path / name)
 
 
+OTHER_WORKSPACES = ("after", "before", "mine", "theirs")
+"""Names that pages have for further workspaces."""
 MAKES_ITS_OWN = ("README.md", "docs/first-report.md")
 """Pages that begin with a corpus; the others speak of a workspace that is there."""
 
