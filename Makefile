@@ -29,7 +29,7 @@ venv-light: .uv/bin/uv  ## a quarter of the size: torch for CPUs, and nothing th
 	touch .venv/.installed
 
 docs: venv  ## the documentation as a site in site/; every link and every example's form is checked
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo
