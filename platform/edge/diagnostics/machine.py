@@ -42,8 +42,11 @@ def version_rows() -> list[Row]:
     """Versions of what is installed, against what this release of Crossfold declares."""
     wrong: list[str] = []
     for needed in map(Requirement, importlib.metadata.requires("crossfold") or ()):
-        # What belongs to an extra is listed below.
-        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        # What belongs to another extra than training is listed below.
+        extras = ("", "predict", "train")
+        if needed.name == "crossfold" or (
+            needed.marker is not None and not any(needed.marker.evaluate({"extra": extra}) for extra in extras)
+        ):
             continue
         version = _version(needed.name)
         if version == MISSING:

@@ -200,7 +200,7 @@ def test_a_mistake_is_refused_before_work_with_what_why_and_how(crossfold, place
     monkeypatch.setenv("CROSSFOLD_HOME", str(space))
     if content is not None:
         (folder / "sweep.yaml").write_text(content)
-    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*") if "__pycache__" not in path.parts)
     code, out, err = crossfold(*command.split())
     said = " ".join(err.split())
     assert code == 2, out + err

@@ -169,6 +169,7 @@ def test_a_job_has_the_priorities_the_conditions_and_the_time_of_a_run(client, t
         "/lab",
         "--only",
         "system=jca",
+        "--only",
         "fold=0",
     ]
     try:

@@ -108,6 +108,8 @@ def test_two_machines_share_a_sweep_and_report_what_one_alone_reports(
     assert not [name for name in names if name.startswith("driver.") or "/." in name]
 
     shutil.rmtree(third.paths.sweeps)
+    # Without the record of a launch, the store says by which rule its folds are made.
+    assert third.find_store("synthetic").parent == third.paths.stores
     for record in third.records():
         # Times and memory of another run are the only difference.
         shutil.copyfile(workspace.paths.cell(record.cell_id) / "env.json", record.path / "env.json")
