@@ -1,4 +1,4 @@
-"""A plain torch module becomes a system: what it may return, and what it is told when it returns something else."""
+"""A plain torch module becomes a system: what it may return, and the error for anything else."""
 
 import pytest
 import torch

@@ -115,7 +115,7 @@ def test_a_start_on_a_full_disk_says_which_how_much_and_what_to_do(small_disk, t
 def test_a_disk_that_fills_fails_one_try_as_infra_and_all_goes_on_when_there_is_room(
     small_disk, synthetic_store, tiny_cell
 ):
-    """The system itself refuses the commit of the second cell; who watches makes room when told."""
+    """The system itself refuses the commit of the second cell; the watcher frees space once it is asked to."""
     space = Workspace(small_disk / "work")
     space.paths.stores.mkdir(parents=True)
     (space.paths.stores / synthetic_store.path.name).symlink_to(synthetic_store.path)

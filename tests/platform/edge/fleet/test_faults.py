@@ -1,4 +1,4 @@
-"""Every fault really injected: classed, tried again only where that makes sense, told, no trouble to other cells."""
+"""Every fault is really injected: it is classed, repeated only where that helps, and reported, and no other cell suffers."""
 
 import json
 import os

@@ -40,7 +40,7 @@ seeds: [0]
 
 
 class FakeClient:
-    """Keeps what was submitted; the job says two lines and ends as told."""
+    """Keeps what was submitted; the job prints two lines and ends as the test says."""
 
     def __init__(self, status: str = "SUCCEEDED", code: int | None = 0) -> None:
         self.submitted: dict = {}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,20 +19,9 @@ from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import trial_cells
-from tests.support.factories import make_store, synthetic_workspace
+from tests.support.factories import synthetic_workspace
 from tests.support.paths import environment
 from tests.support.trials import RecordingTracker, judged
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> FeatureStore:
-    """Six clips that no trial here opens."""
-    nothing = np.zeros((4, 2))
-    clips = [
-        {"name": f"c{i}", "partition": part, "labels": nothing, "features": {"audio": nothing, "visual": nothing}}
-        for i, part in enumerate(["train"] * 4 + ["validation"] * 2)
-    ]
-    return make_store(tmp_path_factory.mktemp("stores"), clips, corpus="none")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -28,26 +27,7 @@ from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
-from tests.support.factories import make_store
 from tests.support.trials import JUDGED, RecordingTracker
-
-
-@pytest.fixture(scope="session")
-def store_folder(tmp_path_factory) -> Path:
-    """A store of six clips that no trial here opens."""
-    import numpy as np
-
-    nothing = np.zeros((4, 2))
-    clips = [
-        {"name": f"c{i}", "partition": part, "labels": nothing, "features": {"audio": nothing, "visual": nothing}}
-        for i, part in enumerate(["train"] * 4 + ["validation"] * 2)
-    ]
-    return make_store(tmp_path_factory.mktemp("stores"), clips, corpus="none").path
-
-
-@pytest.fixture
-def store(store_folder) -> FeatureStore:
-    return FeatureStore(store_folder)
 
 
 @pytest.fixture

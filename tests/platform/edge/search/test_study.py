@@ -11,25 +11,12 @@ from crossfold.platform.edge.search.study import Study
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Budget, Search
 from crossfold.sweeps.trials import check_space, trial_cells
-from tests.support.factories import make_store
 
 SPACE = {
     "gate_bias": {"choice": [True, False]},
     "temperature": {"log": [0.03, 3.0], "points": 3, "when": {"gate_bias": True}},
     "iterations": {"int": [1, 4]},
 }
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    import numpy as np
-
-    nothing = np.zeros((4, 2))
-    clips = [
-        {"name": f"c{i}", "partition": part, "labels": nothing, "features": {"audio": nothing, "visual": nothing}}
-        for i, part in enumerate(["train"] * 4 + ["validation"] * 2)
-    ]
-    return make_store(tmp_path_factory.mktemp("stores"), clips, corpus="none")
 
 
 @pytest.fixture
