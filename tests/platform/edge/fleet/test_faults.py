@@ -1,4 +1,4 @@
-"""Every fault is really injected: it is classed, repeated only where that helps, and reported, and no other cell suffers."""
+"""Every fault is really injected: it is classed, repeated where that helps, and reported, and no other cell suffers."""
 
 import json
 import os
