@@ -1,4 +1,4 @@
-"""Reports of several workspaces, and a report as a folder: what moved, a joint leaderboard, one page a table."""
+"""Reports of several workspaces, and a report as a folder: what moved, a joint leaderboard, one page per table."""
 
 import datetime
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def join_reports(workspaces: Mapping[str, Workspace], out: Path, now: datetime.d
 
 
 def write_site(report: Report, out: Path) -> list[Path]:
-    """Writes a folder for a web server: `index.html` is the page of the report, `NAME.html` one page a table.
+    """Writes a folder for a web server: `index.html` is the page of the report, `NAME.html` one page per table.
 
     Every number has an address that stays the same, such as `leaderboard.html#rjca--valence-ccc`. Raises `UserError`
     for a report without a page.

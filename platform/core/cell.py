@@ -30,7 +30,7 @@ def changes_since(protocol: int) -> str:
     return "; ".join(words for version, words in PROTOCOL_CHANGES.items() if version > protocol)
 
 
-SEEN = "the parameters or the recipe were chosen after the clips that are reported here had been seen"
+SEEN = "the parameters or the recipe were tuned on clips that are reported here"
 """What the label `seen` of a number means."""
 
 MODALITIES = ("audio", "visual", "text")

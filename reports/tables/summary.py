@@ -20,6 +20,8 @@ def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequ
     if idle and len(tables) > 1:
         lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
     stores = sorted({(table.setting.corpus, table.setting.store) for table in tables if _on_earlier_folds(table)})
+    if any(entry.seen and entry.mean is not None for table in tables for entry in table.entries):
+        lines.append(f"marked seen: {SEEN}")
     lines += [f"note: {folds_advice(*store)}" for store in stores]
     return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
 
@@ -63,5 +65,5 @@ def _summary(table: Table) -> str:
     done = sum(entry.mean is not None for entry in entries)
     label = f" ({table.setting.label})" if table.setting.label else ""
     seen = sum(bool(entry.seen) for entry in entries if entry.mean is not None)
-    marked = f"; {seen} marked seen: {SEEN}" if seen else ""
+    marked = f"; {seen} marked seen" if seen else ""
     return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}{marked}"

@@ -65,7 +65,7 @@ def report(
     ] = False,
     site: Annotated[
         Path | None,
-        typer.Option(help="Also write a folder for a web server, with an address a number.", metavar="DIR"),
+        typer.Option(help="Also write a folder for a web server, with an address for each number.", metavar="DIR"),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page here and refresh it while cells finish.")

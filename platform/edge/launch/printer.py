@@ -69,7 +69,7 @@ class LaunchPrinter:
         """Says which folds of a sweep were seen when its parameters or recipe were chosen."""
         if folds := prepared.seen:
             named = ", ".join(map(str, folds))
-            self._print(f"{prepared.sweep.name}: numbers of fold {named} get the mark seen, as {SEEN}")
+            self._print(f"{prepared.sweep.name}: numbers of fold {named} are marked seen: {SEEN}")
 
     def nothing_to_run(self, prepared: Prepared, conditions: Sequence[str]) -> None:
         """Says that the cells of a sweep, or those that satisfy the conditions, are done."""

@@ -12,7 +12,7 @@ from crossfold.platform.workspace.cell_record import CellRecord
 
 
 def write_tensorboard(records: Sequence[CellRecord], folder: Path) -> Path:
-    """Writes one run a cell into a new folder: its curve by epoch, and its settings and scores as hyper-parameters.
+    """Writes one run per cell into a new folder: its curve by epoch, and its settings and scores as hyper-parameters.
 
     Raises `UserError` if the folder is there and not empty: event files of two exports in one folder are drawn as one.
     """

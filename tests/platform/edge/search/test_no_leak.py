@@ -89,7 +89,7 @@ def test_a_winner_on_seen_clips_is_refused_with_their_names_or_labelled_everywhe
     assert not (space / "cells").exists()
     code, said, error = crossfold("search", search, "-w", space, "--workers", 0, "--set", "allow_seen=true")
     assert code == 0, error
-    assert "numbers of fold 1 get the mark seen" in " ".join(said.split())
+    assert "numbers of fold 1 are marked seen" in " ".join(said.split())
     records = Records(Workspace(space))
     tags = {r.cell.fold: records.find(r.cell_id).tags for r in Workspace(space).records() if r.cell.inner is None}
     assert {fold: "seen" in found for fold, found in tags.items()} == {0: False, 1: True}
