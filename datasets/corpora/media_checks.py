@@ -55,7 +55,7 @@ def _is_variable(axis: TimeAxis) -> bool:
 
 
 def constant_rate_remedy(rows: int, axis: TimeAxis) -> str:
-    """What to do where labels, one row per frame, fit frames of a constant rate and the pictures come at a variable one.
+    """What to do where labels, one per frame, fit a constant rate and the pictures come at a variable one.
 
     Empty where that is not so.
     """
