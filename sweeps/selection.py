@@ -28,8 +28,8 @@ def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
         for value in text.split(","):
             if not any(_same(value, there) for there in axes[axis]):
                 known = sorted(map(str, axes[axis]), key=lambda text: (len(text), text))
-                hint = did_you_mean(value, known)
-                raise UserError(f"--only {axis}={value}: no cell has it{hint}", f"there is {', '.join(known)}")
+                near = did_you_mean(value, known).partition("; known")[0]  # the remedy lists them all
+                raise UserError(f"--only {axis}={value}: no cell has it{near}", f"there is {', '.join(known)}")
             wanted.setdefault(axis, []).append(value)
     chosen = [
         cell

@@ -164,8 +164,10 @@ def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> 
         says = f"{some} fusion systems beat" + ("s" if len(winners) == 1 else "")
     named = f": {listing(winners)}" if winners and len(judged) > 1 else ""
     left_out = len(fusion) - len(judged)
-    marked = [row.name for row in (*unimodal, *judged) if row.first.seen]
-    seen = f" Some numbers of {listing(marked)} have the mark seen." if marked else ""
+    compared = [*unimodal, *judged]
+    marked = [row.name for row in compared if row.first.seen]
+    whose = "every system" if len(marked) == len(compared) > 1 else listing(marked)
+    seen = f" Some numbers of {whose} have the mark seen." if marked else ""
     return (
         f"On {corpus}, {says} {rivals.removesuffix(',')} on {score} (p below {ALPHA}, corrected for all "
         f"pairs of systems){named}" + (f" ({left_out} more cannot be compared yet)." if left_out else ".") + seen
