@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,8 @@ from crossfold.platform.edge.terminal.console import say
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
+MOST_PAGES = 5
+"""Experiments whose address `mlflow ui` prints."""
 # Two processes instead of ten: no workers for jobs, which no run here submits.
 SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -25,6 +28,17 @@ def server_command(workspace: "Workspace", port: int) -> list[str]:
     """The command of a local MLflow server of the workspace's own database; run it with `SERVER_SETTINGS`."""
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.paths.mlflow_uri, *where]
+
+
+def training_pages(experiments: Mapping[str, str], port: int) -> list[str]:
+    """The addresses of the latest experiments in MLflow's view for training.
+
+    MLflow 3.17 begins with its pages for language models, whatever kind an experiment has, unless the address says so.
+    """
+    shown = list(experiments.items())[:MOST_PAGES]
+    return [
+        f"  {name}: http://127.0.0.1:{port}/#/experiments/{each}?workflowType=machine_learning" for name, each in shown
+    ]
 
 
 def ui(
@@ -41,9 +55,10 @@ def ui(
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"port {port} is in use", "give another --port")
     # In a workspace that was moved the server must find the artifacts.
-    RunWriter(space, space.paths.mlflow_uri).prepare()
+    writer = RunWriter(space, space.paths.mlflow_uri)
+    writer.prepare()
     server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
-    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)", *training_pages(writer.experiments(), port))
 
     def stop(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):

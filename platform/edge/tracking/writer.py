@@ -44,7 +44,7 @@ KEY_TAGS = ("cell_id", "launch", "trial")
 """The tag that holds the key of a run, by its kind: a cell, a launch, or a search or trial."""
 KIND = "mlflow.experimentKind"
 EXPERIMENT_TAGS = {
-    # MLflow's pages for training, with metrics and charts, and not those for traces of language models.
+    # Training, with metrics and charts, and not traces of language models.
     KIND: "custom_model_development",
     "mlflow.note.content": "A sweep of Crossfold. Each parent run is one launch of it, and each child run is one cell: "
     "one system, fold, target and seed. Tables with intervals and verdicts: `crossfold report`.",
@@ -102,6 +102,10 @@ class RunWriter:
             _restore(client, client.get_experiment_by_name(sweep) if sweep else None)
         self._client = client
         self._remove_stray()
+
+    def experiments(self) -> dict[str, str]:
+        """Names and ids of the experiments that Crossfold made in the store, the latest first."""
+        return {e.name: e.experiment_id for e in self._client.search_experiments() if KIND in e.tags}
 
     def knows(self, cell_id: str) -> bool:
         """Whether the workspace lists a run of the cell; the store is not asked."""

@@ -16,7 +16,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
+from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command, training_pages
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
 from crossfold.platform.edge.tracking.writer import RunWriter
@@ -166,7 +166,7 @@ def test_a_run_takes_the_time_of_its_cell_also_when_it_is_written_after_its_end(
     assert [run.info.end_time - run.info.start_time for run in runs] == [1500, 1500]
 
 
-def test_an_experiment_opens_as_training_and_says_what_it_holds(workspace):
+def test_an_experiment_is_of_training_says_what_it_holds_and_has_its_address_printed(workspace):
     """Also one that an earlier version made."""
     from mlflow import MlflowClient
 
@@ -177,6 +177,12 @@ def test_an_experiment_opens_as_training_and_says_what_it_holds(workspace):
         tags = client.get_experiment_by_name(sweep).tags
         assert tags["mlflow.experimentKind"] == "custom_model_development"
         assert "crossfold report" in tags["mlflow.note.content"]
+    writer = RunWriter(workspace)
+    writer.prepare()
+    assert writer.experiments().keys() == {"new", "old"}
+    old = client.get_experiment_by_name("old").experiment_id
+    page = f"  old: http://127.0.0.1:5001/#/experiments/{old}?workflowType=machine_learning"
+    assert page in training_pages(writer.experiments(), 5001)
 
 
 def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
