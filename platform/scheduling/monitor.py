@@ -190,7 +190,8 @@ class Progress:
             failed=self.failed,
             cancelled=self.cancelled,
             interrupted=interrupted,
-            time_up=time_up and not interrupted,
+            # A time that is up after the last cell has ended cost nothing.
+            time_up=time_up and not interrupted and self.cancelled > 0,
             workers=workers,
             wall_seconds=now - self._began,
             startup_seconds=(self.first_start or now) - self._began,

@@ -66,6 +66,14 @@ def test_when_the_time_is_up_it_cancels_once_and_goes_on_listening(launch):
     assert (pool.cancelled, stop.time_up, stop.interrupted.is_set()) == (1, True, False)
     (note,) = notes
     assert note.startswith("the time is up")
+    assert monitor.progress.summary(3, interrupted=False, time_up=True).time_up
+
+
+def test_a_time_that_is_up_after_the_last_cell_is_not_reported(launch):
+    monitor, _, _, (first, second) = launch
+    monitor.feed(Event(kind, cell) for cell in (first, second) for kind in ("queued", "started", "finished"))
+    summary = monitor.progress.summary(3, interrupted=False, time_up=True)
+    assert (summary.done, summary.time_up) == (2, False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -55,8 +55,9 @@ def test_a_launch_listens_on_loopback_only_and_asks_for_its_token(tmp_path, devi
             for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     words.add(" ".join(process.cmdline()))
-                    if process.name() == "gcs_server":
-                        tokens.add(process.environ()["RAY_AUTH_TOKEN"])
+                    # Between its fork and its own program a process has the name already, and no environment yet.
+                    if process.name() == "gcs_server" and (its := process.environ()) and process.cmdline():
+                        tokens.add(its["RAY_AUTH_TOKEN"])
                         place = next(word for word in process.cmdline() if word.startswith("--log_dir="))
                         modes.add(Path(place.partition("=")[2]).parents[2].stat().st_mode & 0o777)
             heads = [(address, port) for name, address, port in ports if name == "gcs_server"]
