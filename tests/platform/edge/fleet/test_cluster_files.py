@@ -61,6 +61,11 @@ def test_the_rayjob_is_one_whose_pods_share_the_workspace():
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
+def test_the_rayjob_asks_for_a_token():
+    cluster = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+
+
 def test_the_rayjob_names_the_ray_that_is_locked():
     locked = re.search(r"^ray(?:\[[^\]]*\])?==(\S+)", (CLUSTER.parents[1] / "requirements.lock").read_text(), re.M)
     job = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())
