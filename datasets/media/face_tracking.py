@@ -4,13 +4,18 @@ The detector is dlib's (histograms of oriented gradients; N. Dalal and B. Triggs
 library: nothing is fetched at run time. It is the optional extra `faces`. A picture in which it finds no face of the
 track has none: its crop is black and marked absent, never taken from a neighbour.
 
+It is asked about eight pictures a second, as it takes longer than all the rest. Between two of them that show the same
+faces, a face moves on a straight line; where they differ, it is asked about each picture between them as well, so that
+a face comes and goes at its own picture.
+
 T pictures, S side of a crop.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -31,10 +36,13 @@ GAP_S = 0.5
 _OVERLAP = 0.3  # least intersection over union of a face in two pictures
 _FAINT = -0.25  # least score of a detection; one below 0 counts only in a track that also has one above
 _SHORTEST_S = 0.2  # least length of a track; what flickers up is no face
+LOOKS_A_SECOND = 8
+"""Pictures a second in which the detector looks for a face in any case."""
 
 FACE_FRONT_END = {
     "detector": "dlib frontal, HOG",
-    "version": 2,
+    "version": 3,
+    "looks_a_second": LOOKS_A_SECOND,
     "look": DETECTION_SIDE,
     "enlarged": _ENLARGED,
     "margin": MARGIN,
@@ -45,6 +53,12 @@ FACE_FRONT_END = {
     "shortest_s": _SHORTEST_S,
 }
 """Everything the crops depend on besides the video and the release of dlib, for the store's manifest."""
+EARLIER_FACE_FRONT_END = {key: value for key, value in FACE_FRONT_END.items() if key != "looks_a_second"} | {
+    "version": 2
+}
+"""That of stores whose faces were looked for in every picture; cells that were trained on them still predict so."""
+WHOLE_FRAME = {"detector": "none, the whole picture is the crop", "version": 1, "margin": 1.0}
+"""The front end of videos whose pictures are crops of a face."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,22 @@ class Box:
         common = max(0.0, across) * max(0.0, down)
         return common / max(self.area + other.area - common, 1e-9)
 
+    def towards(self, other: "Box", part: float) -> "Box":
+        """The box on a straight line to another, of which it has gone this part; as sure as the less sure one."""
+        mixed = (
+            (1 - part) * start + part * stop
+            for start, stop in (
+                (self.left, other.left),
+                (self.top, other.top),
+                (self.right, other.right),
+                (self.bottom, other.bottom),
+            )
+        )
+        left, top, right, bottom = mixed
+        return Box(left, top, right, bottom, min(self.score, other.score))
 
+
+Picture = TypeVar("Picture")
 Side = Literal["", "left", "right"]
 Detector = Callable[[np.ndarray], Sequence[Box]]
 """Finds the faces of a picture, uint8 [height, width, 3]."""
@@ -107,20 +136,85 @@ def dlib_detector() -> Detector:
     return detect
 
 
-def find_track(video: Path, frames: int, fps: float, detect: Detector, side: Side = "") -> np.ndarray:
+def find_track(
+    video: Path, frames: int, fps: float, detect: Detector, side: Side = "", *, every: int | None = None
+) -> np.ndarray:
     """The face to crop in every picture: float64 [T, 3] of centre x, centre y and side; not a number where lost.
 
-    side: the half of the picture in which the subject sits, where a video shows two.
+    side: the half of the picture in which the subject sits, where a video shows two. every: the detector is asked about
+    every how many-th picture; None: `looks_every` of the rate.
     """
     found: list[Sequence[Box]] = [()] * frames
-    for index, picture in read_pictures(video):
-        if index < frames:
-            middle = picture.shape[1] / 2
-            boxes = detect(picture)
-            found[index] = [
-                box for box in boxes if not side or ((box.left + box.right) / 2 < middle) == (side == "left")
-            ]
+    pictures = ((index, picture) for index, picture in read_pictures(video) if index < frames)
+    for index, boxes in detections(pictures, in_half(detect, side), every or looks_every(fps)):
+        found[index] = boxes
     return smooth(follow(found, fps), fps)
+
+
+def looks_every(fps: float) -> int:
+    """The detector is asked about every how many-th picture, at this rate."""
+    return max(1, int(fps / LOOKS_A_SECOND))
+
+
+def in_half(detect: Detector, side: Side) -> Detector:
+    """A detector that finds only faces in one half of a picture; all of them for the side ""."""
+
+    def found(picture: np.ndarray) -> Sequence[Box]:
+        middle = picture.shape[1] / 2
+        return [box for box in detect(picture) if not side or ((box.left + box.right) / 2 < middle) == (side == "left")]
+
+    return found
+
+
+def detections(
+    pictures: Iterable[tuple[int, Picture]], detect: Callable[[Picture], Sequence[Box]], every: int
+) -> Iterator[tuple[int, Sequence[Box]]]:
+    """The faces of each picture with its number, in order; holds back at most `every` pictures."""
+    before: tuple[int, Sequence[Box]] | None = None
+    held: list[tuple[int, Picture]] = []
+    for picture in pictures:
+        held.append(picture)
+        if before is None or len(held) == every:
+            before = yield from _filled(before, held, detect)
+            held = []
+    if held:
+        yield from _filled(before, held, detect)
+
+
+def _filled(
+    before: tuple[int, Sequence[Box]] | None,
+    held: Sequence[tuple[int, Picture]],
+    detect: Callable[[Picture], Sequence[Box]],
+) -> Generator[tuple[int, Sequence[Box]], None, tuple[int, Sequence[Box]]]:
+    """Detections of the pictures after `before`, of which only the last is looked at where both show the same faces.
+
+    Returns the last detection.
+    """
+    *between, (end, picture) = held
+    last = (end, detect(picture))
+    pairs = _same_faces(before[1], last[1]) if before is not None else None
+    for index, skipped in between:
+        if before is None or pairs is None:
+            yield index, detect(skipped)
+        else:
+            part = (index - before[0]) / (end - before[0])
+            yield index, [start.towards(stop, part) for start, stop in pairs]
+    yield last
+    return last
+
+
+def _same_faces(before: Sequence[Box], after: Sequence[Box]) -> list[tuple[Box, Box]] | None:
+    """Each face with itself a moment later; None where one came or went."""
+    if len(before) != len(after):
+        return None
+    free, pairs = list(after), []
+    for box in before:
+        nearest = max(free, key=box.overlap)
+        if box.overlap(nearest) < _OVERLAP:
+            return None
+        free.remove(nearest)
+        pairs.append((box, nearest))
+    return pairs
 
 
 def whole_frames(video: Path, frames: int) -> np.ndarray:
@@ -138,36 +232,82 @@ def side_of_clip(name: str, video: str) -> Side:
     return ""
 
 
-def follow(found: Sequence[Sequence[Box]], fps: float) -> np.ndarray:
-    """One face a picture, float64 [T, 3], of all that were found in each.
+@dataclass
+class _Track:
+    """One face from picture to picture."""
+
+    boxes: dict[int, Box] = field(default_factory=dict)
+    area: float = 0.0
+    """The sum over its boxes."""
+    surest: float = -math.inf
+    begin: int = 0
+    end: int = 0
+
+    def add(self, index: int, box: Box) -> None:
+        if not self.boxes:
+            self.begin = index
+        self.boxes[index], self.end = box, index
+        self.area += box.area
+        self.surest = max(self.surest, box.score)
+
+    def reaches_into(self, other: "_Track") -> bool:
+        """Whether one of its boxes is in a picture between the begin and the end of the other."""
+        if self.end < other.begin or other.end < self.begin:
+            return False
+        return any(other.begin <= index <= other.end for index in self.boxes)
+
+
+class FaceTracks:
+    """Faces that are followed from picture to picture, in order, and the one among them to crop.
 
     Boxes that overlap from picture to picture, with gaps of at most half a second, are one track; tracks of a few
     pictures, or without one sure detection, are none. The track with the largest total area is the subject's; where it
     does not reach, the next largest that is not there at the same time.
     """
-    tracks: list[dict[int, Box]] = []
-    for index, boxes in enumerate(found):
+
+    def __init__(self, fps: float) -> None:
+        """`fps`: pictures a second."""
+        self._tracks: list[_Track] = []
+        self._gap = max(1, GAP_S * fps)
+        self._shortest = _SHORTEST_S * fps
+
+    def add(self, index: int, boxes: Sequence[Box]) -> None:
+        """The detections of the picture with this number, which is above all earlier ones."""
         free = list(boxes)  # detections that no track has taken yet
-        live = [track for track in tracks if index - max(track) <= max(1, GAP_S * fps)]
-        pairs = [(box.overlap(track[max(track)]), t, box) for t, track in enumerate(live) for box in boxes]
+        live = [track for track in self._tracks if index - track.end <= self._gap]
+        pairs = [(box.overlap(track.boxes[track.end]), t, box) for t, track in enumerate(live) for box in boxes]
         taken: set[int] = set()
         for overlap, t, box in sorted(pairs, key=lambda pair: -pair[0]):  # greedy: the closest pair first
             if overlap >= _OVERLAP and t not in taken and box in free:
-                live[t][index] = box
+                live[t].add(index, box)
                 taken.add(t)
                 free.remove(box)
-        tracks += [{index: box} for box in free]
-    tracks = [t for t in tracks if len(t) >= _SHORTEST_S * fps and max(box.score for box in t.values()) >= 0]
-    chosen: dict[int, Box] = {}
-    for track in sorted(tracks, key=lambda track: -sum(box.area for box in track.values())):
-        begin, end = min(track), max(track)
-        if not any(begin <= index <= end for index in chosen):
-            chosen |= track
-    boxes_T3 = np.full((len(found), 3), np.nan)
-    for index, box in chosen.items():
-        side = max(box.right - box.left, box.bottom - box.top)
-        boxes_T3[index] = (box.left + box.right) / 2, (box.top + box.bottom) / 2, side
-    return boxes_T3
+        for box in free:
+            self._tracks.append(_Track())
+            self._tracks[-1].add(index, box)
+
+    def subject(self, begin: int, end: int) -> np.ndarray:
+        """The face to crop in the pictures from `begin` up to `end`, float64 [T, 3], by all that were added."""
+        tracks = [track for track in self._tracks if len(track.boxes) >= self._shortest and track.surest >= 0]
+        chosen: list[_Track] = []
+        for track in sorted(tracks, key=lambda track: -track.area):
+            if not any(other.reaches_into(track) for other in chosen):
+                chosen.append(track)
+        boxes_T3 = np.full((end - begin, 3), np.nan)
+        for track in chosen:
+            for index in range(max(begin, track.begin), min(end, track.end + 1)):
+                if (box := track.boxes.get(index)) is not None:
+                    side = max(box.right - box.left, box.bottom - box.top)
+                    boxes_T3[index - begin] = (box.left + box.right) / 2, (box.top + box.bottom) / 2, side
+        return boxes_T3
+
+
+def follow(found: Sequence[Sequence[Box]], fps: float) -> np.ndarray:
+    """One face a picture, float64 [T, 3], of all that were found in each."""
+    tracks = FaceTracks(fps)
+    for index, boxes in enumerate(found):
+        tracks.add(index, boxes)
+    return tracks.subject(0, len(found))
 
 
 def smooth(boxes: np.ndarray, fps: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from crossfold.datasets.media.face_tracking import FACE_FRONT_END
+from crossfold.datasets.media.face_tracking import FACE_FRONT_END, WHOLE_FRAME
 from crossfold.datasets.media.sound import AUDIO_FRONT_END, MELS
 from crossfold.datasets.media.spectrograms import DECIBELS, MFCC, MFCC_WIDTH, VGGISH
 from crossfold.datasets.media.word_features import TEXT_FRONT_END
@@ -40,8 +40,8 @@ class FeaturePlan(FrozenModel):
     audio: str | None = "logmel"
     visual: str | None = "light"
     text: str | None = None
-    faces: Literal["find", "given"] = "find"
-    """Clips without crops: whether their faces are found in the video, or marked absent."""
+    faces: Literal["find", "whole", "given"] = "find"
+    """Clips without crops: whether their faces are found in the video, are its whole pictures, or are marked absent."""
     random_weights: int | None = Field(None, ge=0)
     """Seed of random weights in place of pretrained ones, for tests; the name of the store says so."""
 
@@ -200,6 +200,6 @@ def side_of(kind: str) -> int:
     return clips.side if clips is not None else int(kind.removeprefix("crops"))
 
 
-def face_constants(release: str) -> dict[str, Any]:
-    """What crops that were found by us depend on."""
-    return {**FACE_FRONT_END, "dlib": release}
+def face_constants(release: str, faces: str = "find") -> dict[str, Any]:
+    """What crops that were cut out of videos depend on; faces: as in the plan."""
+    return dict(WHOLE_FRAME) if faces == "whole" else {**FACE_FRONT_END, "dlib": release}

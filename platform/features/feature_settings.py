@@ -93,7 +93,7 @@ class FeatureSettings:
         """`origin` of the store's manifest, for these clips."""
         origin = {modality: dict(facts) for modality, facts in self.origin.items()}
         if self._faceless(media):
-            origin["visual"]["faces"] = face_constants(available() or "")
+            origin["visual"]["faces"] = face_constants(available() or "", self.plan.faces)
         return origin
 
     def check(self, inspection: Inspection, root: Path) -> None:
@@ -112,12 +112,12 @@ class FeatureSettings:
                 f"{root} has no transcript",
                 "leave out --text, put transcripts next to the sound, or take --text vosk+bert",
             )
-        if faceless := self._faceless(media):
+        if (faceless := self._faceless(media)) and self.plan.faces == "find":
             _check_faces(faceless, len(media))
 
     def _faceless(self, clips: Sequence[MediaClip]) -> list[MediaClip]:
-        """Clips whose faces are to be found in the video."""
-        if "visual" not in self.extractors or self.plan.faces != "find":
+        """Clips whose faces are to be cut out of the video."""
+        if "visual" not in self.extractors or self.plan.faces == "given":
             return []
         return [clip for clip in clips if clip.crops is None and clip.video is not None]
 
@@ -126,7 +126,8 @@ def _check_faces(faceless: Sequence[MediaClip], clips: int) -> None:
     if available() is None:
         raise UserError(
             f"{len(faceless)} of {clips} clips have no face crops, such as {faceless[0].info.name}",
-            "pip install 'crossfold[faces]' to cut faces out of their videos, or pass --no-faces to do without",
+            "pip install 'crossfold[faces]' to cut faces out of their videos; or pass --whole-frame where their pictures "
+            "are crops of a face, or --no-faces to do without",
         )
     places = {clip.info.name: (clip.video, side_of_clip(clip.info.name, clip.info.video)) for clip in faceless}
     # Of two faces in one video only the half of the picture says which is whose.

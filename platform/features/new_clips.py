@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from crossfold.datasets.corpora.clips import ClipInfo, MediaClip
 from crossfold.datasets.corpora.manifest.features import SUFFIXES, read_clip
 from crossfold.datasets.media.crops import crop_files
-from crossfold.datasets.media.face_tracking import available
+from crossfold.datasets.media.face_tracking import EARLIER_FACE_FRONT_END, WHOLE_FRAME, available
 from crossfold.datasets.media.sound import sound_seconds
 from crossfold.datasets.media.stamps import read_stamps
 from crossfold.datasets.media.time_axis import TimeAxis
@@ -94,8 +94,9 @@ class NewClip:
         extractors = {modality: _extractor(modality, facts, weights) for modality, facts in origin.items()}
         clip = _media_clip(path, rate)
         made_clip = cls(path, _axis(clip), extractors, Features({}, {}))
-        made_clip._make(clip, options, weights)
-        made_clip._check(clip, origin, options)
+        faces = faces_asked(origin, options)
+        made_clip._make(clip, faces, weights)
+        made_clip._check(clip, origin, faces)
         return made_clip
 
     def features(self, fitted: Mapping[str, LightEncoder | Normalisation | None]) -> Features:
@@ -128,33 +129,43 @@ class NewClip:
         encode_folds(work)
         return np.array(np.load(file))
 
-    def _make(self, clip: MediaClip, options: ReadingOptions, weights: Origin | None) -> None:
+    def _make(self, clip: MediaClip, faces: str, weights: Origin | None) -> None:
         """Reads the media into a scratch folder that lives as long as this object."""
         self._scratch = tempfile.TemporaryDirectory(prefix="crossfold-predict-")
-        faces = "whole" if options.whole_frame else "find"
         wants_face = any(extractor.modality == "visual" for extractor in self._extractors.values())
-        if wants_face and clip.video is not None and clip.crops is None and faces == "find" and available() is None:
+        if wants_face and clip.video is not None and clip.crops is None and faces != "whole" and available() is None:
             remedy = "pip install 'crossfold[faces]', or give --whole-frame where its pictures are crops of a face"
             raise UserError(f"finding the face in {self.path.name} needs dlib", remedy)
         self._task = ClipTask(clip, tuple(self._extractors.values()), Path(self._scratch.name), faces, weights)
         if (error := read_media(self._task)) is not None:
             raise error
 
-    def _check(self, clip: MediaClip, origin: Mapping[str, Any], options: ReadingOptions) -> None:
+    def _check(self, clip: MediaClip, origin: Mapping[str, Any], faces: str) -> None:
         assert self._task is not None
         there = {m: bool(stored(self._task.scratch, clip, m)[1].any()) for m in self._extractors}
-        found = clip.crops is None and clip.video is not None and not options.whole_frame
-        if "visual" in there and found:
-            if not there["visual"]:
-                remedy = "give --whole-frame where its pictures are crops of a face, or a folder of crops"
-                raise UserError(f"no face was found in {self.path}", remedy)
-            wanted = origin["visual"].get("faces")
-            if wanted is not None and wanted != (now := face_constants(available() or "")):
-                self.notes += (f"faces of the corpus were found with {wanted}, here with {now}",)
+        if "visual" in there and clip.crops is None and clip.video is not None:
+            self.notes += face_notes(origin, faces)
         if not any(there.values()):
             raise UserError(f"{self.path} holds none of {', '.join(there)}", "give a clip that holds one of them")
         for modality in (m for m, is_there in there.items() if not is_there):
             self.notes += (f"{self.path.name} holds no {modality}: it is absent in every frame",)
+
+
+def faces_asked(origin: Mapping[str, Any], options: ReadingOptions) -> str:
+    """How faces get out of a video (`ClipTask.faces`): as asked, else as those of the corpus did."""
+    wanted = origin.get("visual", {}).get("faces") or {}
+    if options.whole_frame or wanted == WHOLE_FRAME:
+        return "whole"
+    return "find_in_each" if wanted.get("version") == EARLIER_FACE_FRONT_END["version"] else "find"
+
+
+def face_notes(origin: Mapping[str, Any], faces: str) -> tuple[str, ...]:
+    """What is said where faces of the corpus were found by another detector, or another release of it."""
+    wanted, release = origin["visual"].get("faces"), available() or ""
+    now = {**EARLIER_FACE_FRONT_END, "dlib": release} if faces == "find_in_each" else face_constants(release, faces)
+    if faces == "whole" or wanted in (None, now):
+        return ()
+    return (f"faces of the corpus were found with {wanted}, here with {now}",)
 
 
 def _feature_files(path: Path) -> dict[str, Path] | None:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 CHUNK = 128
 """Frames of raw input that are in memory at a time."""
 
+NO_FACE = "give --whole-frame where the pictures are crops of a face; else leave the video out, or give its crops"
+"""What to do about a video in which no face is found."""
+
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
 """Consecutive frames [n, ...] with bool [n], which are there; n at most a chunk."""
 
@@ -48,7 +51,8 @@ class ClipTask:
     extractors: tuple[Extractor, ...]
     scratch: Path
     faces: str = "given"
-    """Where there are no crops: `find` cuts faces out of the video, `whole` takes its pictures for crops."""
+    """Where there are no crops: `find` cuts faces out of the video, `find_in_each` does so as earlier versions did, by
+    looking at every picture, and `whole` takes its pictures for crops."""
     weights: Origin | None = None
     """Of the networks among the extractors; None where there is none."""
     device: str = "cpu"
@@ -204,9 +208,12 @@ def _crops(task: ClipTask, colour: Colour, side: int, chunk: int) -> Chunks:
     if clip.video is not None and task.faces == "whole":
         yield from face_chunks(clip.video, whole_frames(clip.video, frames), colour, side, chunk)
         return
-    if clip.video is not None and task.faces == "find":
+    if clip.video is not None and task.faces.startswith("find"):
         half = side_of_clip(clip.info.name, clip.info.video)
-        track = find_track(clip.video, frames, clip.info.fps, _detector(), half)
+        every = 1 if task.faces == "find_in_each" else None
+        track = find_track(clip.video, frames, clip.info.fps, detector(), half, every=every)
+        if np.isnan(track).all():
+            raise UserError(f"no face was found in {clip.video}{f', {half} half' if half else ''}", NO_FACE)
         yield from face_chunks(clip.video, track, colour, side, chunk)
         return
     shape = (side, side, 3) if colour == "RGB" else (side, side)
@@ -215,7 +222,8 @@ def _crops(task: ClipTask, colour: Colour, side: int, chunk: int) -> Chunks:
         yield np.zeros((count, *shape), np.uint8), np.zeros(count, np.bool_)
 
 
-_detector = functools.cache(dlib_detector)
+detector = functools.cache(dlib_detector)
+"""That of this process."""
 _load_once = functools.cache(load_plugin)
 
 

@@ -5,10 +5,11 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, err, say
 
@@ -154,6 +155,12 @@ def prepare(
         bool,
         typer.Option("--faces/--no-faces", help="For clips without crops: cut faces out of their videos, or do not."),
     ] = True,
+    whole_frame: Annotated[
+        bool,
+        typer.Option(
+            "--whole-frame", help="For clips without crops: the pictures of their videos are crops of a face."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     processes: Annotated[
         int | None, typer.Option(min=1, help="How many clips are read at a time; the store does not depend on it.")
@@ -175,7 +182,9 @@ def prepare(
     from crossfold.platform.features.feature_settings import Preparation
 
     audio_, visual_, text_ = (None if name == "none" else name for name in (audio, visual, text))
-    found = "find" if faces else "given"
+    if whole_frame and not faces:
+        raise UserError("--whole-frame takes pictures for faces, --no-faces takes none", "give one of the two")
+    found: Literal["find", "whole", "given"] = "whole" if whole_frame else "find" if faces else "given"
     plan = FeaturePlan(audio=audio_, visual=visual_, text=text_, faces=found, random_weights=random_weights)
     space = options.open_workspace(workspace)
     asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, options.key_values(set_, "--set"), fold_rule)
@@ -200,13 +209,17 @@ def _next_run(path: Path, workspace: str | None, plugins: Sequence[Path] | None)
 
 def _notes(path: Path) -> Iterator[str]:
     """What a reader of results should know of how a store was made."""
+    from crossfold.datasets.media.face_tracking import WHOLE_FRAME
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import FOLD_RULES
     from crossfold.platform.features.prepare import RANDOM
 
     store = FeatureStore(path)
     yield f"folds: {len(store.folds)}, {store.fold_rule}: {FOLD_RULES[store.fold_rule]}"
-    if "faces" in store.manifest["origin"].get("visual", {}):
+    how = store.manifest["origin"].get("visual", {}).get("faces")
+    if how == WHOLE_FRAME:
+        yield "note: for clips without crops, the whole pictures of their videos are the crops"
+    elif how is not None:
         share = float(store.present("visual").mean())
         yield f"note: clips without crops had their faces cut out of the video; {share:.0%} of frames show one"
     if store.corpus.endswith(RANDOM):

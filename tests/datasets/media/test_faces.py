@@ -10,6 +10,7 @@ from crossfold.datasets.media import face_tracking as faces
 from crossfold.datasets.media.face_tracking import (
     Box,
     crop_face,
+    detections,
     dlib_detector,
     face_chunks,
     find_track,
@@ -119,6 +120,33 @@ def test_dlib_finds_the_rendered_faces_where_they_are(puppets):
     np.testing.assert_array_equal(present, there)
     assert crops[present].std((1, 2, 3)).min() > 20
     assert not crops[~present].any()
+
+
+def test_between_two_looks_a_face_moves_straight_and_comes_and_goes_at_its_own_picture():
+    looked: list[int] = []
+
+    def there(index: int) -> list[Box]:
+        looked.append(index)
+        return [box(100.0 + index)] if index < 11 else []
+
+    found = dict(detections(((index, index) for index in range(30)), there, 3))
+    assert list(found) == list(range(30))
+    for index, boxes in found.items():
+        expected = [box(100.0 + index)] if index < 11 else []
+        assert [(b.left, b.top, b.right, b.bottom) for b in boxes] == pytest.approx(
+            [(b.left, b.top, b.right, b.bottom) for b in expected]
+        )
+    # The face goes between pictures 9 and 12, so both of those between are looked at; at the end, the last is.
+    assert looked == [0, 3, 6, 9, 12, 10, 11, 15, 18, 21, 24, 27, 29]
+
+
+def test_looking_at_a_third_of_the_pictures_finds_the_face_where_looking_at_each_does(puppets):
+    video = puppets / "videos" / "puppet-02.mp4"
+    each, some = (find_track(video, 48, FPS, dlib_detector(), every=every) for every in (1, None))
+    there = ~np.isnan(each[:, 0])
+    assert (there == ~np.isnan(some[:, 0])).mean() > 0.95
+    both = there & ~np.isnan(some[:, 0])
+    assert (np.abs(each - some)[both] < 0.15 * each[both][:, 2:]).all()
 
 
 def test_chunks_do_not_change_a_crop(puppets):

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfold.datasets.media.face_tracking import EARLIER_FACE_FRONT_END, WHOLE_FRAME, available
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli.app import main
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.export.predictor import Predictor, write_deployment
 from crossfold.platform.export.test_set import predict_clips
-from crossfold.platform.features.new_clips import ReadingOptions
+from crossfold.platform.features.extractors import face_constants
+from crossfold.platform.features.new_clips import ReadingOptions, face_notes, faces_asked
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.factories import tiny_cell
@@ -98,6 +100,20 @@ def test_a_video_without_a_face_names_the_way_out(lab, tmp_path):
     with pytest.raises(UserError, match="no face was found") as caught:
         Predictor.of(workspace.read(cells[0]), store).read(tmp_path / "v.mp4")
     assert "--whole-frame" in caught.value.remedy
+
+
+def test_faces_are_found_as_those_of_the_corpus_were():
+    def of(**facts):
+        return {"visual": {"kind": "edges-grey-pca", "faces": facts}}
+
+    now = face_constants(available() or "")
+    assert faces_asked(of(**now), ReadingOptions()) == "find"
+    earlier = {**EARLIER_FACE_FRONT_END, "dlib": available() or ""}
+    assert faces_asked(of(**earlier), ReadingOptions()) == "find_in_each"
+    assert faces_asked(of(**earlier), ReadingOptions(whole_frame=True)) == "whole"
+    assert faces_asked(of(**WHOLE_FRAME), ReadingOptions()) == "whole"
+    assert face_notes(of(**now), "find") == face_notes(of(**earlier), "find_in_each") == ()
+    assert "here with" in face_notes(of(**now | {"dlib": "0"}), "find")[0]
 
 
 def test_sound_alone_is_predicted_with_the_face_absent(lab):

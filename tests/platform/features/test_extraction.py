@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from crossfold.datasets.batches.source import BatchSpec, WindowSource
 from crossfold.datasets.batches.windows import Windows
+from crossfold.datasets.media.face_tracking import WHOLE_FRAME
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.fusion_models.backbones.catalogue import BACKBONES
 from crossfold.platform.core.errors import UserError
@@ -25,7 +26,7 @@ from crossfold.platform.features.feature_settings import Preparation
 from crossfold.platform.features.frozen_backbone import batch_of, built
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
-from tests.support.media import write_corpus
+from tests.support.media import write_corpus, write_video
 
 CLIPS = {"t0": "Train_Set", "t1_left": "Train_Set", "v0": "Validation_Set"}
 
@@ -339,6 +340,20 @@ def test_faces_are_cut_out_of_videos_without_crops(tmp_path, crop_free):
     )
     assert not without.present("visual").any()
     assert "faces" not in without.manifest["origin"]["visual"]
+
+
+def test_a_video_without_a_face_is_an_error_and_its_whole_pictures_are_the_way_out(tmp_path, crop_free):
+    pytest.importorskip("dlib")
+    root = Path(shutil.copytree(crop_free, tmp_path / "data"))
+    video = root / "videos" / "puppet-01.mp4"
+    write_video(video, [40] * 50, sound=np.zeros(2 * 48_000))
+    asked = Preparation(FeaturePlan(audio=None))
+    with pytest.raises(UserError, match=r"no face was found in .*puppet-01.mp4(?s:.*)--whole-frame"):
+        prepare(Workspace(tmp_path / "ws"), "puppets", root, asked, processes=1)
+    whole = Preparation(FeaturePlan(audio=None, faces="whole"))
+    store = FeatureStore(prepare(Workspace(tmp_path / "ws"), "puppets", root, whole, processes=1))
+    assert store.present("visual").all()
+    assert store.manifest["origin"]["visual"]["faces"] == WHOLE_FRAME
 
 
 def test_faces_that_cannot_be_told_apart_or_found_stop_it_before_any_work(tmp_path, crop_free, monkeypatch):
