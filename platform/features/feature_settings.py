@@ -126,8 +126,8 @@ def _check_faces(faceless: Sequence[MediaClip], clips: int) -> None:
     if available() is None:
         raise UserError(
             f"{len(faceless)} of {clips} clips have no face crops, such as {faceless[0].info.name}",
-            "pip install 'crossfold[faces]' to cut faces out of their videos; or pass --whole-frame where their pictures "
-            "are crops of a face, or --no-faces to do without",
+            "pip install 'crossfold[faces]' to cut faces out of their videos; or pass --whole-frame where their "
+            "pictures are crops of a face, or --no-faces to do without",
         )
     places = {clip.info.name: (clip.video, side_of_clip(clip.info.name, clip.info.video)) for clip in faceless}
     # Of two faces in one video only the half of the picture says which is whose.
