@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, err, say
 
@@ -182,10 +181,8 @@ def prepare(
     from crossfold.platform.features.feature_settings import Preparation
 
     audio_, visual_, text_ = (None if name == "none" else name for name in (audio, visual, text))
-    if whole_frame and not faces:
-        raise UserError("--whole-frame takes pictures for faces, --no-faces takes none", "give one of the two")
-    found: Literal["find", "whole", "given"] = "whole" if whole_frame else "find" if faces else "given"
-    plan = FeaturePlan(audio=audio_, visual=visual_, text=text_, faces=found, random_weights=random_weights)
+    how = options.how_faces_are_cut(faces=faces, whole_frame=whole_frame)
+    plan = FeaturePlan(audio=audio_, visual=visual_, text=text_, faces=how, random_weights=random_weights)
     space = options.open_workspace(workspace)
     asked = Preparation(plan, weights, device, tuple(plugin or ()), folds, options.key_values(set_, "--set"), fold_rule)
     store = build_store(space, corpus, root, asked, address=address, processes=processes)
@@ -209,7 +206,6 @@ def _next_run(path: Path, workspace: str | None, plugins: Sequence[Path] | None)
 
 def _notes(path: Path) -> Iterator[str]:
     """What a reader of results should know of how a store was made."""
-    from crossfold.datasets.media.face_tracking import WHOLE_FRAME
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.core.cell import FOLD_RULES
     from crossfold.platform.features.prepare import RANDOM
@@ -217,7 +213,7 @@ def _notes(path: Path) -> Iterator[str]:
     store = FeatureStore(path)
     yield f"folds: {len(store.folds)}, {store.fold_rule}: {FOLD_RULES[store.fold_rule]}"
     how = store.manifest["origin"].get("visual", {}).get("faces")
-    if how == WHOLE_FRAME:
+    if how is not None and "dlib" not in how:
         yield "note: for clips without crops, the whole pictures of their videos are the crops"
     elif how is not None:
         share = float(store.present("visual").mean())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,13 @@ def exit_with(summary: "FleetSummary") -> None:
     for code, reason in ((INTERRUPTED, summary.interrupted), (TIME_UP, summary.time_up), (1, summary.failed)):
         if reason:
             raise typer.Exit(code)
+
+
+def how_faces_are_cut(*, faces: bool, whole_frame: bool) -> Literal["find", "whole", "given"]:
+    """`FeaturePlan.faces` of the options --faces and --whole-frame. Raises `UserError` where they contradict."""
+    if whole_frame and not faces:
+        raise UserError("--whole-frame takes pictures for faces, and --no-faces takes none", "give one of the two")
+    return "whole" if whole_frame else "find" if faces else "given"
 
 
 def open_workspace(given: str | None) -> "workspace.Workspace":
