@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from crossfold.platform.core.cell import Cell
@@ -30,6 +31,15 @@ class WorkerPool(Protocol):
 
     def drain(self) -> list[Event]:
         """What happened since the last call. Raises `FleetError` if no worker will ever work."""
+
+
+@dataclass(frozen=True)
+class OpenPool:
+    """Workers that have been entered by someone else, who also closes them."""
+
+    pool: WorkerPool
+    stop_after: float | None = None
+    """See `FleetOptions`."""
 
 
 def drive(pool: WorkerPool, monitor: Monitor, stop: StopRequest, over: Callable[[], bool]) -> None:

@@ -275,6 +275,9 @@ class Monitor:
             if event.kind == "queued" and event.cell_id not in self._cells:
                 self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
             cell = self._cells.get(event.cell_id)
+            if cell is None and event.kind != "fatal":
+                # The end of a cell of an earlier monitor, where the workers are kept.
+                continue
             label = self._view.name_of(cell) if cell else "fleet"
             self.progress.apply(event, label)
             if event.failure is not None:

@@ -39,6 +39,7 @@ def search(
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.edge.launch.preflight import check_cluster, check_search, driving, use_weights
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
+    from crossfold.platform.edge.search.fleet_access import KeptFleet
     from crossfold.platform.edge.search.run_search import run_searches
     from crossfold.platform.edge.tracking.search_runs import log_searches
     from crossfold.platform.scheduling.fleet_options import FleetOptions
@@ -57,23 +58,29 @@ def search(
     for each in asked:
         check_search(each, store, space)
     check_cluster(fleet)
-    with driving(space):
-        results = run_searches(asked, store, space, fleet, trials=trials, show=out.print)
+    with driving(space), KeptFleet(space, fleet) as kept:
+        results = run_searches(asked, store, space, fleet, trials=trials, show=out.print, kept=kept)
         if results is not None:
             log_searches(space, [each.name for each in asked])
+            for each, result in zip(asked, results, strict=True):
+                say(f"{each.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
+                for line in result.optimism():
+                    say(f"{each.name}: {line}")
+        if results is None or only_search:
+            summary = None
+        else:
+            sweeps = [
+                sweep
+                for each, result in zip(asked, results, strict=True)
+                for sweep in (winner_sweep(each, result.best_params, seen_folds(each, store)), default_sweep(each))
+            ]
+            prepared = [prepare_cells(sweep, space) for sweep in {sweep.name: sweep for sweep in sweeps}.values()]
+            if any(cell.recipe.devices > 1 for each in prepared for cell in each.missing):
+                # Its groups of workers need the devices that these hold.
+                kept.close()
+            left = None if stop_after is None else stop_after - (time.monotonic() - began)
+            summary = run_sweeps(prepared, space, replace(fleet, stop_after=left), pool=kept.pool)
     if results is None:
         raise typer.Exit(options.TIME_UP)
-    for each, result in zip(asked, results, strict=True):
-        say(f"{each.name}: best mean CCC of the inner folds {result.best_value:.4f} with {result.best_params}")
-        for line in result.optimism():
-            say(f"{each.name}: {line}")
-    if only_search:
-        return
-    sweeps = [
-        sweep
-        for each, result in zip(asked, results, strict=True)
-        for sweep in (winner_sweep(each, result.best_params, seen_folds(each, store)), default_sweep(each))
-    ]
-    prepared = [prepare_cells(sweep, space) for sweep in {sweep.name: sweep for sweep in sweeps}.values()]
-    left = None if stop_after is None else stop_after - (time.monotonic() - began)
-    options.exit_with(run_sweeps(prepared, space, replace(fleet, stop_after=left)))
+    if summary is not None:
+        options.exit_with(summary)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.edge.fleet.multi_device import MultiDeviceRunner, reserve_cluster
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
-from crossfold.platform.scheduling.drive import WorkerPool, drive
+from crossfold.platform.scheduling.drive import OpenPool, WorkerPool, drive
 from crossfold.platform.scheduling.events import Event
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.local_fleet import LocalFleet
@@ -21,7 +21,7 @@ from crossfold.platform.workspace.workspace import Workspace
 def run_cells(
     cells: Sequence[Cell],
     workspace: Workspace,
-    options: FleetOptions | None = None,
+    options: FleetOptions | OpenPool | None = None,
     *,
     sweep: str = "cells",
     tracker_of: TrackerOf = lambda cell_id: None,
@@ -34,6 +34,7 @@ def run_cells(
     One Ctrl-C (or SIGTERM) lets each running cell end its epoch, a second one stops at once; either way the same call
     continues later. Raises `FleetError` if the workers cannot go on.
 
+    options: of the workers to start; or workers that are there already, for cells with one device each.
     forecast: decides the order of the cells once the number of workers is known; by default they go as given.
     finished: see `Monitor`.
     """
@@ -49,8 +50,9 @@ def run_cells(
                 if stop.active.is_set() or stop.interrupted.is_set():
                     monitor.feed(Event(kind, cell.cell_id) for cell in mine for kind in ("queued", "cancelled"))
                     continue
-                with pool:
-                    if isinstance(pool, Fleet) and len(pools) == 1:
+                there = isinstance(options, OpenPool)
+                with contextlib.nullcontext() if there else pool:
+                    if isinstance(pool, Fleet) and len(pools) == 1 and not there:
                         _note_cluster(view, pool.note)
                     monitor.progress.workers = pool.workers
                     pool.submit(forecast.in_turn(mine, pool.workers), forecast.epoch_seconds(mine))
@@ -64,12 +66,14 @@ def run_cells(
 def _pools(
     cells: Sequence[Cell],
     workspace: Workspace,
-    options: FleetOptions,
+    options: FleetOptions | OpenPool,
     forecast: Forecast,
     view: View,
     opened: contextlib.ExitStack,
 ) -> list[tuple[WorkerPool, Sequence[Cell]]]:
     """Workers and their cells, in the order in which they run. What they share stays until `opened` closes."""
+    if isinstance(options, OpenPool):
+        return [(options.pool, cells)]
     if options.workers == 0:
         return [(LocalFleet(workspace, options), cells)]
     single = [cell for cell in cells if cell.recipe.devices == 1]

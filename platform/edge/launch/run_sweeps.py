@@ -12,6 +12,7 @@ from crossfold.platform.edge.launch.run_cells import run_cells
 from crossfold.platform.edge.launch.trackers import flush_pending, tracked
 from crossfold.platform.evaluation.ensembles import save_seed_ensembles
 from crossfold.platform.execution.cost_history import DurationHistory, save_peaks, save_startup
+from crossfold.platform.scheduling.drive import OpenPool, WorkerPool
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.monitor import FleetSummary
 from crossfold.platform.workspace.workspace import Workspace
@@ -27,10 +28,12 @@ def run_sweeps(
     *,
     conditions: Sequence[str] = (),
     silent: bool = False,
+    pool: WorkerPool | None = None,
 ) -> FleetSummary:
     """Runs the missing cells of some sweeps on one fleet, those of earlier sweeps first; returns how it went.
 
     conditions: `axis=value`, only cells that satisfy them (`selection.only`).
+    pool: workers that are there already, for cells with one device each; else a fleet starts.
     """
     options, printer = options or FleetOptions(), LaunchPrinter(space, silent=silent)
     printer.skipped(sweeps)
@@ -65,7 +68,7 @@ def run_sweeps(
                 summary = run_cells(
                     missing,
                     space,
-                    options,
+                    options if pool is None else OpenPool(pool, options.stop_after),
                     sweep=name,
                     tracker_of=tracker_of,
                     view=printer.view(sweeps),
@@ -75,7 +78,7 @@ def run_sweeps(
             finally:
                 durations.save()
         save_peaks(space, missing)
-        if options.workers != 0 and summary.cell_seconds:
+        if options.workers != 0 and pool is None and summary.cell_seconds:
             save_startup(space, summary.startup_seconds)
     printer.ended(name, summary, {cell.cell_id for cell in missing})
     if not (summary.interrupted or summary.time_up):

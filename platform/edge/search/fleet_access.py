@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 from crossfold.platform.edge.fleet.queue_client import RayLink
 from crossfold.platform.edge.fleet.ray_connection import NAMESPACE
@@ -26,16 +26,42 @@ SETTLE_SECONDS = 10.0
 """How long cells of stopped trials, which end with their epoch, are waited for."""
 
 
-@contextlib.contextmanager
-def opened_fleet(workspace: Workspace, options: FleetOptions) -> Iterator[SearchFleet]:
-    """The workers of a launch: those of a Ray cluster, or one of this process."""
-    if options.workers == 0:
-        with LocalFleet(workspace, options) as local:
-            yield local
-        return
-    load_tune(options)
-    with Fleet(workspace, options) as fleet:
-        yield fleet
+class KeptFleet:
+    """The workers of a command, which start when they are first asked for, and stay until the end of the block.
+
+    They are those of a Ray cluster, or one of this process. Use as a context manager.
+    """
+
+    def __init__(self, workspace: Workspace, options: FleetOptions) -> None:
+        """No worker starts."""
+        self._workspace, self._options = workspace, options
+        self._closing = contextlib.ExitStack()
+        self.pool: SearchFleet | None = None
+        """The workers, if they have started."""
+
+    def __enter__(self) -> "KeptFleet":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.pool = None
+        self._closing.__exit__(*error)
+
+    def opened(self, show: Callable[[str], None]) -> SearchFleet:
+        """The workers. show: receives a line on the cluster when they start."""
+        if self.pool is None:
+            if self._options.workers == 0:
+                self.pool = self._closing.enter_context(LocalFleet(self._workspace, self._options))
+            else:
+                load_tune(self._options)
+                fleet = self.pool = self._closing.enter_context(Fleet(self._workspace, self._options))
+                if fleet.note:
+                    show(fleet.note)
+        return self.pool
+
+    def close(self) -> None:
+        """Dismisses the workers, as others need their devices."""
+        self.pool = None
+        self._closing.close()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossfold.platform.edge.fleet.ray_fleet import Fleet
 from crossfold.platform.edge.search import local_search, tune_search
-from crossfold.platform.edge.search.fleet_access import SearchFleet, driven, opened_fleet, queue_of
+from crossfold.platform.edge.search.fleet_access import KeptFleet, SearchFleet, driven, queue_of
 from crossfold.platform.edge.search.objective import TrialFailed, follow
 from crossfold.platform.edge.search.result import SearchResult, save_result
 from crossfold.platform.edge.search.retrain import fresh_cells
@@ -39,15 +39,16 @@ def run_searches(
     trials: int | None = None,
     tracker: Tracker | None = None,
     show: Callable[[str], None] = lambda line: None,
+    kept: KeptFleet | None = None,
 ) -> list[SearchResult] | None:
     """Brings each study to its budget, one after the other on one fleet, and returns what each search found.
 
     A killed search continues by the same call: trials with a verdict are kept, finished cells are read again. When the
     time of `options.stop_after` is up no trial starts and cells end their epoch; if trials are missing then, None is
     returned and the same call continues.
-    trials: instead of the number in the budget. tracker: by default MLflow. show: receives lines of progress. Raises
-    `KeyboardInterrupt` when a signal stopped the search, `FleetError` when the fleet cannot go on, `UserError` when no
-    trial ran to its end.
+    trials: instead of the number in the budget. tracker: by default MLflow. show: receives lines of progress. kept: the
+    workers, where they stay for more than these searches. Raises `KeyboardInterrupt` when a signal stopped the search,
+    `FleetError` when the fleet cannot go on, `UserError` when no trial ran to its end.
     """
     jobs = []
     for search in searches:
@@ -57,7 +58,8 @@ def run_searches(
         jobs.append(_Job(study, limits, store))
     missing = [job for job in jobs if not job.is_complete(workspace)]
     if missing:
-        with stop_request(options.stop_after) as stop, opened_fleet(workspace, options) as fleet:
+        with stop_request(options.stop_after) as stop, contextlib.ExitStack() as closing:
+            fleet = (kept or closing.enter_context(KeptFleet(workspace, options))).opened(show)
             tracker = tracker or MlflowTracker(workspace)
             for job in missing:
                 name = job.study.search.name

@@ -13,12 +13,16 @@ import pytest
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import EpochReport
+from crossfold.platform.edge.launch.run_cells import run_cells
+from crossfold.platform.edge.search.fleet_access import KeptFleet
 from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.edge.search.study import Study
+from crossfold.platform.scheduling.drive import OpenPool
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.sweeps.plan import expand
 from crossfold.sweeps.sweep_files import Search
-from crossfold.sweeps.trials import trial_cells
+from crossfold.sweeps.trials import trial_cells, winner_sweep
 from tests.support.factories import synthetic_workspace
 from tests.support.paths import environment
 from tests.support.trials import RecordingTracker, judged
@@ -115,6 +119,25 @@ def test_a_search_whose_time_is_up_says_so_and_continues(store, workspace):
     assert said[-1].endswith("of 3 trials; the same command continues")
     found, _ = run(make_search(trials=3), store, workspace)
     assert found.best_params["iterations"] in (1, 2, 3, 4)
+
+
+def test_workers_that_are_kept_run_the_winners_cells_and_end_with_the_block(store, workspace):
+    search, options = make_search(trials=2), FleetOptions(workers=0, runner=judged)
+    with KeptFleet(workspace, options) as kept:
+        assert kept.pool is None, "no worker starts before one is needed"
+        found = run_search(search, store, workspace, options, tracker=RecordingTracker(), kept=kept)
+        pool = kept.pool
+        # The ends of cells that a search of before left are no business of the launch that follows.
+        pool.submit(left := trial_cells(search, store, {"iterations": 4, "temperature": 0.5}))
+        assert {event.cell_id for event in pool.drain()} == {cell.cell_id for cell in left}
+        pool.cancel([cell.cell_id for cell in left])
+        cells = expand(winner_sweep(search, found.best_params), store).cells
+        summary = run_cells(cells, workspace, OpenPool(pool))
+        assert kept.pool is pool and pool.drain() == []
+    assert (summary.done, summary.cancelled) == (len(cells), 0)
+    assert {cell.cell_id for cell in cells} <= workspace.finished()
+    with pytest.raises(FleetError, match="the worker thread ended"):
+        pool.drain()
 
 
 def test_a_worker_that_ends_without_a_reason_ends_the_search(store, workspace):
