@@ -146,7 +146,7 @@ REASONS = {
     "names files or hashes of the reader": (
         r"\b(DIR|FILE|SWEEP|CELL|WEIGHTS|REPOSITORY|(HASH|YOUR)_\w+)\b|/data/|\bvideo\.mp4"
     ),
-    "changes the shell or the home folder of the reader": r"^\(umask |^export |~/",
+    "changes the shell or the home folder of the reader": r"^\(umask |^export |^source |~/",
     "needs machines or buckets of the reader": r"--address |ray start|ray job|s3://|/shared/",
     "does not end by itself": r"--watch|--serve",
     "needs a browser": r"--figures",

@@ -6,7 +6,7 @@ from crossfold.platform.core.cell import EARLIER_FOLDS, SEEN, folds_advice
 from crossfold.platform.core.outcome import Failure
 from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables.claims import Verdict, count_words
-from crossfold.reports.tables.entries import NOT_MEASURABLE, Table
+from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
 from crossfold.reports.tables.published import MEAN
 
 FAILED_SHOWN = 10
@@ -15,13 +15,13 @@ FAILED_SHOWN = 10
 
 def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
     """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed."""
-    lines = [_summary(table) for table in tables if not table.idle or len(tables) == 1]
+    lines = list(_measured([table for table in tables if not table.idle or len(tables) == 1]))
     idle = [table.id for table in tables if table.idle]
     if idle and len(tables) > 1:
         lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
     stores = sorted({(table.setting.corpus, table.setting.store) for table in tables if _on_earlier_folds(table)})
-    if any(entry.seen and entry.mean is not None for table in tables for entry in table.entries):
-        lines.append(f"marked seen: {SEEN}")
+    if seen := _seen(tables):
+        lines.append(f"marked seen ({seen}): {SEEN}")
     lines += [f"note: {folds_advice(*store)}" for store in stores]
     return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
 
@@ -56,14 +56,31 @@ def _failed(failures: Sequence[Failure]) -> Iterator[str]:
         yield f"  and {len(failures) - FAILED_SHOWN} more, all in report.html"
 
 
-def _summary(table: Table) -> str:
-    if table.architecture:
-        return f"{table.id}: {table.sentences[0]}"
-    entries = [entry for entry in table.entries if entry.target != MEAN and entry.verdict != NOT_MEASURABLE]
-    if not entries:
-        return f"{table.id}: nothing in it can be measured here"
-    done = sum(entry.mean is not None for entry in entries)
-    label = f" ({table.setting.label})" if table.setting.label else ""
-    seen = sum(bool(entry.seen) for entry in entries if entry.mean is not None)
-    marked = f"; {seen} marked seen" if seen else ""
-    return f"{table.id}: {done} of {len(entries)} entries measured on {table.setting.corpus}{label}{marked}"
+def _measured(tables: Sequence[Table]) -> Iterator[str]:
+    """How much of each table is measured: a line for each corpus, and one for each table that measures nothing."""
+    corpora: dict[str, list[str]] = {}
+    for table in tables:
+        if table.architecture:
+            yield f"{table.id}: {table.sentences[0]}"
+        elif entries := _measurable(table):
+            label = f" ({table.setting.label})" if table.setting.label else ""
+            done = sum(entry.mean is not None for entry in entries)
+            counted = corpora.setdefault(f"{table.setting.corpus}{label}", [])
+            counted.append(f"{table.id} {done} of {len(entries)}")
+        else:
+            yield f"{table.id}: nothing in it can be measured here"
+    for corpus, counted in corpora.items():
+        yield f"entries measured on {corpus}: {', '.join(counted)}"
+
+
+def _measurable(table: Table) -> list[Entry]:
+    return [entry for entry in table.entries if entry.target != MEAN and entry.verdict != NOT_MEASURABLE]
+
+
+def _seen(tables: Sequence[Table]) -> str:
+    """The tables with numbers that are marked seen: "all", or their names with the number of such entries."""
+    measured = {table.id: [e for e in _measurable(table) if e.mean is not None] for table in tables}
+    seen = {name: sum(bool(entry.seen) for entry in entries) for name, entries in measured.items()}
+    if all(seen[name] == len(entries) for name, entries in measured.items()):
+        return "all" if any(seen.values()) else ""
+    return ", ".join(f"{name} {count}" for name, count in seen.items() if count)

@@ -1,5 +1,9 @@
 """Commands that run sweeps: here, on a cluster, as a job of a cluster, and the demo."""
 
+import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +26,12 @@ if TYPE_CHECKING:
 
 
 NEXT_STEPS = (
-    "next: open the report in a browser; then",
-    "  crossfold new system my_fusion     write a fusion model of your own",
-    "  crossfold validate manifest --root DIR     check data of your own",
-    "  crossfold predict rjca VIDEO     predict a video with what was just trained",
-    "  crossfold mlflow ui     show runs and curves in MLflow",
+    ("crossfold new system my_fusion", "write a fusion model of your own"),
+    ("crossfold validate manifest --root DIR", "check data of your own"),
+    ("crossfold predict rjca VIDEO", "predict a video with what was just trained"),
+    ("crossfold mlflow ui", "show runs and curves in MLflow"),
 )
-"""What a newcomer may do after the demo."""
+"""What a newcomer may do after the demo: commands, and what each does."""
 
 
 def demo(
@@ -75,8 +78,21 @@ def demo(
     for table in report.leaderboards:
         emit(leaderboard_rows(table), False, f"{table.title}, CCC ({table.setting.label})")
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
-    say(f"report: {page}", *NEXT_STEPS)
+    say(f"report: {page}", "next: open the report in a browser; then", *_aligned([*_activation(), *NEXT_STEPS]))
     options.exit_with(summary)
+
+
+def _activation() -> list[tuple[str, str]]:
+    """The command after which a shell finds `crossfold`, where it does not yet: after `make demo`."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("crossfold") is not None or not script.exists():
+        return []
+    return [(f"source {shlex.quote(os.path.relpath(script))}", "let this shell find the command `crossfold`")]
+
+
+def _aligned(steps: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(command) for command, _ in steps)
+    return [f"  {command:<{width}}   {purpose}" for command, purpose in steps]
 
 
 def run(

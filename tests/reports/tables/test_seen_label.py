@@ -84,7 +84,8 @@ def test_notes_provenance_page_figures_and_terminal_say_what_the_mark_means(ran,
         assert f"Numbers with the mark seen are no estimate of what new clips give: {SEEN}." in text.replace("\\", "")
         assert re.search(rf"seen: CA \(?.*DCA.* \(6 of \d+ cells\): {SEEN}", text.replace("\\", ""))
     assert f"Numbers with the mark seen (6 cells) are no estimate: {SEEN}." in page
-    assert f"marked seen: {SEEN}" in built.summary
+    assert f": {SEEN}" in built.summary
+    assert "marked seen (leaderboard 2, " in built.summary
     assert "Some numbers of CA + DCA have the mark seen." in page
     data = drill_data(load_results(ran), list(load_results(ran).settings.values()), None)
     assert set(data["seen"]) == load_results(ran).seen

@@ -228,8 +228,24 @@ def test_after_the_demo_the_leaderboard_and_the_next_steps_are_shown(crossfold, 
     assert {row["system"] for row in rows} == {"Concatenation", "RJCA"}
     assert all(re.fullmatch(r"-?\d\.\d{3}", row["valence"]) for row in rows)
     group = typer.main.get_command(app)
-    named = [step.split()[1] for step in NEXT_STEPS if step.strip().startswith("crossfold")]
+    named = [command.split()[1] for command, _ in NEXT_STEPS]
     assert {"new", "predict"} <= set(named) <= set(group.commands)
+
+
+def test_a_shell_that_does_not_find_the_command_is_shown_how(tmp_path, monkeypatch):
+    from crossfold.platform.edge.cli import run
+
+    script, command = tmp_path / "my venv" / "bin" / "activate", tmp_path / "path" / "crossfold"
+    for file in (script, command):
+        file.parent.mkdir(parents=True)
+        file.touch(mode=0o755)
+    monkeypatch.setattr(run.sys, "prefix", str(tmp_path / "my venv"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (step,) = run._activation()
+    assert step[0] == "source 'my venv/bin/activate'"
+    monkeypatch.setenv("PATH", str(command.parent))
+    assert run._activation() == []
 
 
 def test_a_sweep_of_data_that_are_not_there_offers_the_corpus_without_a_licence(crossfold, space, tmp_path):
