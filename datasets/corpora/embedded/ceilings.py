@@ -1,0 +1,156 @@
+"""The best possible estimates of the labels of a synthetic corpus with a dose (`episodes`), computed exactly.
+
+Given its regime r, the emotion of an episode is Gaussian together with what the modalities show, and its posterior
+mean at a frame is a weighted sum of what they show at that frame. The regimes are a hidden Markov chain, so their
+posterior follows from the forward-backward algorithm (Rabiner 1989, eq 19-27), whose evidence is the likelihood of
+an episode under each regime: of what is missing, of what the modalities show, and of their tells.
+
+    oracle     regimes known: E[s | z, r]
+    ideal      regimes unknown, inferred from all of the clip: sum over r of P(r | clip) E[s | z, r]
+    fixed      one weight for each modality, the same at every frame, by least squares on training clips
+    audio, visual   as `ideal`, from one modality alone
+
+The posterior mean has the largest correlation with s of all functions of the input; the largest CCC is that of the
+posterior mean once it is scaled to the variance of s, so each estimate is scaled by its training clips.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.special import logsumexp
+
+from crossfold.datasets.corpora.clips import Span
+from crossfold.datasets.corpora.embedded.dose import EPISODE, SyntheticDose
+from crossfold.datasets.corpora.embedded.episodes import (
+    REGIMES,
+    SENSES,
+    Episodes,
+    Floats,
+    Regime,
+    bump,
+    covariances,
+    shares,
+    tell_rises,
+    transitions,
+    unmix,
+    whiten,
+)
+
+Observer = Literal["oracle", "ideal", "fixed", "audio", "visual"]
+OBSERVERS: tuple[Observer, ...] = ("oracle", "ideal", "fixed", "audio", "visual")
+_BOTH = (True, True)
+
+
+def regimes_of(spans: Iterable[Span], frames: int) -> np.ndarray:
+    """The regime of each episode, int64 [R], by the planted spans of a clip of so many frames."""
+    found = np.zeros(frames // EPISODE, np.int64)
+    for span in spans:
+        found[span.start // EPISODE : span.end // EPISODE] = REGIMES.index(Regime(span.kind, span.modality))
+    return found
+
+
+def shown_of(features: Mapping[str, np.ndarray], regimes: np.ndarray) -> Episodes:
+    """The observed part of the episodes of a clip from its features, [frames, width] by modality; no emotion."""
+    latent = np.stack([unmix(features[sense], sense) for sense in SENSES], axis=-1)
+    episodes = latent.reshape(-1, EPISODE, *latent.shape[1:])
+    emotion = np.full((*episodes.shape[:2], 2), np.nan)
+    return Episodes(regimes, emotion, episodes[:, :, :2], episodes[:, :, 2])
+
+
+def regime_posterior(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] = _BOTH) -> Floats:
+    """Probability of each regime in each episode given all of a clip, float64 [R, 7].
+
+    heard: whether the observer has the audio, and the visual modality.
+    """
+    with np.errstate(divide="ignore"):  # a regime that never occurs has the logarithm -inf
+        start, chain = np.log(shares(dose)), np.log(transitions(dose))
+    evidence = log_evidence(dose, made, heard)
+    forward, backward = np.empty_like(evidence), np.zeros_like(evidence)
+    for at, of_episode in enumerate(evidence):
+        before = start if at == 0 else logsumexp(forward[at - 1][:, None] + chain, axis=0)
+        forward[at] = before + of_episode
+    for at in range(len(evidence) - 2, -1, -1):
+        backward[at] = logsumexp(chain + (evidence[at + 1] + backward[at + 1]), axis=1)
+    joint = forward + backward
+    posterior: Floats = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    return posterior
+
+
+def log_evidence(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] = _BOTH) -> Floats:
+    """Log density [R, 7] of what an observer has of each episode under each regime, up to a term of the episode."""
+    count, frames = made.tells.shape[:2]
+    white = whiten(made.shown / bump(frames)[None, :, None, None])
+    tells = whiten(made.tells)
+    step = whiten(np.ones((1, frames, 1)))[0, :, 0]
+    there = _there(made, heard)
+    found = np.zeros((count, len(REGIMES)))
+    for at, regime in enumerate(REGIMES):
+        has = np.array(heard) & [regime != ("missing", sense) for sense in SENSES]
+        for target in range(white.shape[2]):
+            covariance = covariances(dose, target)[at, 1:, 1:][np.ix_(has, has)]
+            found[:, at] += _log_normal(white[:, :, target][..., has], covariance)
+        for sense, name in enumerate(SENSES):
+            if has[sense]:
+                rise = dose.tell * tell_rises(name)[at] * step
+                found[:, at] -= ((tells[:, :, sense] - rise) ** 2).sum(axis=1) / 2
+        # A missing modality is seen to be missing.
+        found[(there != has).any(axis=1), at] = -np.inf
+    return found
+
+
+def estimate(dose: SyntheticDose, made: Episodes, observer: Observer) -> Floats:
+    """What an observer says of valence and arousal at each frame of a clip, float64 [frames, 2]; not of `fixed`."""
+    heard = (observer != "visual", observer != "audio")
+    belief = np.eye(len(REGIMES))[made.regimes] if observer == "oracle" else regime_posterior(dose, made, heard)
+    weights = np.stack([_weights(dose, target, heard) for target in range(2)], axis=1)  # [7, 2 targets, 2 senses]
+    gates = np.einsum("rk,kts->rts", belief, weights)
+    shown = np.where(_there(made, heard)[:, None, None, :], made.shown, 0.0)
+    said: Floats = np.einsum("rts,rets->ret", gates, shown).reshape(-1, 2)
+    return said
+
+
+def fixed_weights(clips: Sequence[tuple[Episodes, np.ndarray]]) -> Floats:
+    """The best weight of each modality, [2 targets, 2 senses]: least squares on training clips, with labels [frames, 2]."""
+    found = np.empty((2, len(SENSES)))
+    for target in range(2):
+        rows = np.concatenate([fixed_rows(made)[:, target] for made, _ in clips])
+        labels = np.concatenate([labels[:, target] for _, labels in clips])
+        found[target] = np.linalg.lstsq(rows, labels, rcond=None)[0]
+    return found
+
+
+def fixed_rows(made: Episodes) -> Floats:
+    """What the modalities show at each frame, [frames, 2 targets, 2 senses]; 0 where one is missing."""
+    rows: Floats = np.where(_there(made, _BOTH)[:, None, None, :], made.shown, 0.0).reshape(-1, 2, len(SENSES))
+    return rows
+
+
+def _weights(dose: SyntheticDose, target: int, heard: tuple[bool, bool]) -> Floats:
+    """Weight of each modality in E[s | z, r], [7, 2]; 0 of what is missing or not heard."""
+    found = np.zeros((len(REGIMES), len(SENSES)))
+    for at, (kind, modality) in enumerate(REGIMES):
+        has = [i for i, s in enumerate(SENSES) if heard[i] and (kind, modality) != ("missing", s)]
+        if has:
+            of = covariances(dose, target)[at]
+            seen = [1 + i for i in has]
+            found[at, has] = np.linalg.solve(of[np.ix_(seen, seen)], of[seen, 0])
+    return found
+
+
+def _there(made: Episodes, heard: tuple[bool, bool]) -> np.ndarray:
+    """bool [R, 2]: whether an observer has each modality in each episode."""
+    missing = np.array([[REGIMES[r] == ("missing", s) for s in SENSES] for r in made.regimes])
+    there: np.ndarray = ~missing & np.array(heard)
+    return there
+
+
+def _log_normal(white: Floats, covariance: Floats) -> Floats:
+    """Log density [R] of episodes [R, E, k] of independent rows with a covariance [k, k]."""
+    if not covariance.size:
+        return np.zeros(len(white))
+    _, log_det = np.linalg.slogdet(covariance)
+    squares = np.einsum("rei,ij,rej->r", white, np.linalg.inv(covariance), white)
+    frames = white.shape[1]
+    density: Floats = -(squares + frames * (log_det + len(covariance) * np.log(2 * np.pi))) / 2
+    return density
