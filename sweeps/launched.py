@@ -130,12 +130,15 @@ def variant_names(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _asked(prepared: Prepared) -> dict[str, Any]:
     named = variant_names(prepared.plan.cells)
+    # The stores of doses are made again where they are gone, so that the sweep need not name them.
+    doses = not isinstance(prepared.sweep.corpus, str)
+    store = None if doses else prepared.store.content_hash
     return {
         "name": prepared.sweep.name,
         "corpus": prepared.store.corpus,
         "store": prepared.store.content_hash,
         "fold_rule": prepared.store.fold_rule,
-        "sweep": prepared.sweep.model_copy(update={"store": prepared.store.content_hash}).model_dump(mode="json"),
+        "sweep": prepared.sweep.model_copy(update={"store": store}).model_dump(mode="json"),
         "recipe": load_recipe(prepared.sweep.recipe, prepared.sweep.set).model_dump(mode="json"),
         "protocol": PROTOCOL,
         "cells": [cell.cell_id for cell in prepared.plan.cells],
@@ -144,6 +147,7 @@ def _asked(prepared: Prepared) -> dict[str, Any]:
                 **{name: getattr(cell, name) for name in ("system", "params", "fold", "target", "seed")},
                 "selection": cell.recipe.selection,
                 "label": cell.label_of(named[cell.cell_id]),
+                **({"corpus": cell.corpus, "store": cell.store} if doses else {}),
             }
             for cell in prepared.plan.cells
         },

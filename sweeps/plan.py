@@ -61,6 +61,7 @@ def _check_size(sweep: Sweep) -> None:
         "targets": len(sweep.targets),
         "seeds": len(sweep.seeds),
         "selections": len(sweep.selection or (0,)),
+        "doses": len(sweep.corpora),
     }
     if (cells := math.prod(axes.values())) > MOST_CELLS:
         product = " x ".join(f"{count:,} {name}" for name, count in axes.items() if count > 1)

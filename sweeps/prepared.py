@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossfold.datasets.corpora.embedded.dose import dose_of
+from crossfold.datasets.corpora.embedded.dosed_store import dosed_store
 from crossfold.datasets.corpora.registry import EMBEDDED
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
@@ -20,11 +22,24 @@ class Prepared:
     """A sweep that was read, checked and expanded against its store."""
 
     sweep: Sweep
-    store: FeatureStore
+    stores: tuple[FeatureStore, ...]
+    """One, or one for each dose of the corpus."""
     plan: Plan
     finished: frozenset[str]
     narrowed: bool = False
     """Whether `--set` changed the sweep for this launch only."""
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store; of several doses the first, which has the same modalities, targets and folds as the others."""
+        return self.stores[0]
+
+    @property
+    def missing_by_store(self) -> tuple[tuple[FeatureStore, tuple[Cell, ...]], ...]:
+        """Each store with its cells that have no result."""
+        return tuple(
+            (store, tuple(cell for cell in self.missing if cell.store == store.content_hash)) for store in self.stores
+        )
 
     @property
     def seen(self) -> tuple[int, ...]:
@@ -61,12 +76,18 @@ def _has_store(corpus: str, workspace: Workspace) -> bool:
     return any(workspace.paths.stores.glob(f"{glob.escape(corpus)}-*/manifest.json"))
 
 
-def _find_store(sweep: Sweep, workspace: Workspace) -> Path:
-    """The store of a sweep. Where its corpus is not prepared, the error names the corpus that needs no licence, too."""
+def _find_store(corpus: str, store: str | None, workspace: Workspace) -> Path:
+    """The store of a corpus; that of a dose is made where it is not there.
+
+    Where the corpus is not prepared, the error names the corpus that needs no licence, too.
+    """
+    dose = dose_of(corpus)
+    if dose is not None and store is None:
+        return dosed_store(workspace.paths.stores, dose)
     try:
-        return workspace.find_store(sweep.corpus, sweep.store)
+        return workspace.find_store(corpus, store)
     except UserError as error:
-        if sweep.corpus.startswith(EMBEDDED) or _has_store(sweep.corpus, workspace):
+        if corpus.startswith(EMBEDDED) or _has_store(corpus, workspace):
             raise
         made = "" if _has_store(EMBEDDED, workspace) else " (`crossfold demo` prepares it)"
         without = f"without those data: --set corpus={EMBEDDED} --set recipe=demo{made}"
@@ -75,5 +96,7 @@ def _find_store(sweep: Sweep, workspace: Workspace) -> Path:
 
 def prepare_cells(sweep: Sweep, workspace: Workspace, *, narrowed: bool = False) -> Prepared:
     """Expands a sweep against its store, and lists the finished cells of the workspace once."""
-    store = FeatureStore(_find_store(sweep, workspace))
-    return Prepared(sweep, store, expand(sweep, store), frozenset(workspace.finished()), narrowed)
+    stores = tuple(FeatureStore(_find_store(corpus, sweep.store, workspace)) for corpus in sweep.corpora)
+    plans = [expand(sweep, store) for store in stores]
+    cells = tuple(cell for plan in plans for cell in plan.cells)
+    return Prepared(sweep, stores, Plan(cells, plans[0].skipped), frozenset(workspace.finished()), narrowed)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from crossfold.datasets.corpora.embedded.dose import expand_doses
 from crossfold.platform.core.base_model import MOST_COUNT, FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
@@ -70,8 +71,6 @@ class Variant(FrozenModel):
 class _Common(FrozenModel):
     name: str
     """What `crossfold report NAME` and `status` call it: letters of a to z, digits, and `. _ -`."""
-    corpus: str
-    """A name of `crossfold list corpora`, or of a plug-in; its features must be prepared."""
     store: str | None = None
     """Content hash, where a workspace has several stores of the corpus."""
     recipe: str
@@ -109,12 +108,20 @@ def _variants(value: Any) -> Any:
     return [_variant(entry) for entry in value]
 
 
+Doses = Annotated[
+    tuple[dict[str, Any], ...], BeforeValidator(lambda given: [given] if isinstance(given, dict) else given)
+]
+"""One mapping, such as `{name: synthetic, conflict: [0, 0.2]}`, or several."""
 Systems = Annotated[tuple[Variant, ...], BeforeValidator(_variants)]
 
 
 class Sweep(_Common):
-    """A grid: systems x folds x targets x seeds."""
+    """A grid: systems x folds x targets x seeds, and doses of a corpus where it has some."""
 
+    corpus: str | Doses
+    """A name of `crossfold list corpora`, or of a plug-in, whose features must be prepared. Or synthetic with a dose,
+    which is made on the spot: `{name: synthetic, conflict: [0, 0.2]}`, or a list of such; a listed value expands to one
+    corpus per entry."""
     systems: Systems
     """Names, or names with parameters: `[concat, rjca: {iterations: [1, 2]}]`."""
     folds: Folds = (0,)
@@ -124,6 +131,19 @@ class Sweep(_Common):
     seen: tuple[int, ...] | None = None
     """Folds whose reported clips were seen when the parameters or the recipe were chosen, as by a search with
     `allow_seen`: every number of them is labelled. By default those that the choice of the recipe `demo` saw."""
+
+    @model_validator(mode="after")
+    def _dose_is_known(self) -> "Sweep":
+        if self.store is not None and len(self.corpora) > 1:
+            raise ValueError("store names one store, and corpus lists several doses: leave out store")
+        return self
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The name of the corpus, or of the corpus with each of its doses. Raises `UserError` for a wrong dose."""
+        if isinstance(self.corpus, str):
+            return (self.corpus,)
+        return tuple(dict.fromkeys(dose.corpus for given in self.corpus for dose in expand_doses(given)))
 
     @field_validator("seen", mode="before")
     @classmethod
@@ -244,6 +264,8 @@ class _SearchFields(FrozenModel):
 class Search(_Common, _SearchFields):
     """A search space over one system, judged on inner folds of the training clips of `fold`."""
 
+    corpus: str
+    """A name of `crossfold list corpora`, or of a plug-in; its features must be prepared."""
     system: str
     """A name of `crossfold list systems`, or of a plug-in."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -284,6 +306,8 @@ class SearchBlock(_SearchFields):
 class SearchSweep(_Common):
     """A sweep whose systems are searched first: each has the same budget, and its winner runs as ordinary cells."""
 
+    corpus: str
+    """A name of `crossfold list corpora`, or of a plug-in; its features must be prepared."""
     systems: Systems
     """Names, or names with the parameters that are not searched."""
     folds: Folds = (0,)

@@ -186,7 +186,10 @@ def _owed(
             if label.get("inner") is not None:
                 continue
             targets = label["target"].split("+")
-            setting = _setting_of_sweep(sweep, settings, joint=len(targets) > 1, selection=label.get("selection"))
+            stored = {key: label.get(key, sweep[key]) for key in ("corpus", "store")}
+            setting = _setting_of_sweep(
+                {**sweep, **stored}, settings, joint=len(targets) > 1, selection=label.get("selection")
+            )
             failure = failed.get(cell_id)
             facts = {
                 "cell_id": cell_id,
@@ -207,7 +210,7 @@ def _setting_of_sweep(
     not turn the rows of another into unfinished ones.
     """
     own = {settings[cell_id] for cell_id in sweep["cells"] if cell_id in settings}
-    own = {setting for setting in own if selection in (None, setting.selection)}
+    own = {setting for setting in own if selection in (None, setting.selection) and setting.store == sweep["store"]}
     if own:
         return replace(min(own, key=lambda setting: setting.key), joint=joint)
     protocol = int(sweep.get("protocol", PROTOCOL))

@@ -111,7 +111,7 @@ def estimate(dose: SyntheticDose, made: Episodes, observer: Observer) -> Floats:
 
 
 def fixed_weights(clips: Sequence[tuple[Episodes, np.ndarray]]) -> Floats:
-    """The best weight of each modality, [2 targets, 2 senses]: least squares on training clips, with labels [frames, 2]."""
+    """The best weight of each modality, [2 targets, 2 senses], of clips with labels [frames, 2]: least squares."""
     found = np.empty((2, len(SENSES)))
     for target in range(2):
         rows = np.concatenate([fixed_rows(made)[:, target] for made, _ in clips])

@@ -207,7 +207,7 @@ def _sweeps() -> list[dict[str, Any]]:
         {
             "name": name,
             "kind": "grid" if isinstance(sweep, Sweep) else "search",
-            "corpus": sweep.corpus,
+            "corpus": sweep.corpus if isinstance(sweep.corpus, str) else "synthetic with doses",
             "recipe": sweep.recipe,
         }
         for name in shipped_sweeps()

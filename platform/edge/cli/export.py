@@ -96,7 +96,8 @@ def export(
         else:
             say(f"{out_}: {len(records)} cells", f"next: tensorboard --logdir {out_}")
         return
-    members = [predictions_of_part(record, prepared.store, part, post=post) for record in records]
+    stores = {store.content_hash: store for store in prepared.stores}
+    members = [predictions_of_part(record, stores[record.cell.store], part, post=post) for record in records]
     if format_ == "abaw":
         path = out_ / JOINT_FILE
         written = write_abaw(out_, join(members, ABAW_TARGETS), sample)

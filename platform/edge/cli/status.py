@@ -13,6 +13,9 @@ from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.workspace.workspace import Workspace
 
 WATCH_SECONDS = 2.0
@@ -46,7 +49,9 @@ def plan(
     space = options.open_workspace(workspace)
     prepared = prepare_cells(read_sweep(sweep, set_), space)
     check_before_work(prepared, space, weights)
-    seconds = forecast(prepared.missing, space, prepared.store)
+    seconds: dict[str, float] = {}
+    for store, cells in prepared.missing_by_store:
+        seconds |= forecast(cells, space, store)
     failed = {failure.cell_id for failure in space.failures_of()} - prepared.finished
     slots = workers or cores()
     # The longest cell takes its time however many workers there are.
@@ -68,6 +73,7 @@ def plan(
     total = {
         "sweep": prepared.sweep.name,
         "store": prepared.store.path.name,
+        "stores": [store.path.name for store in prepared.stores],
         "fold_rule": prepared.store.fold_rule,
         "cells": len(prepared.plan.cells),
         "done": len(prepared.plan.cells) - len(prepared.missing),
@@ -97,12 +103,16 @@ def plan(
         emit(skipped, False, "Skipped")
     listed = ", ".join(str(fold) for fold in prepared.sweep.folds)
     say(
-        f"{total['cells']} cells on {total['store']}: {total['done']} done, {total['to_run']} to run, "
+        f"{total['cells']} cells on {_stores(prepared.stores)}: {total['done']} done, {total['to_run']} to run, "
         f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
         + (f", {format_seconds(begins)} of it to start them" if begins else ""),
         f"folds {listed}: {total['fold_rule']} ({FOLD_RULES[prepared.store.fold_rule]})",
     )
     LaunchPrinter(space, silent=False).earlier_folds(prepared)
+
+
+def _stores(stores: "Sequence[FeatureStore]") -> str:
+    return stores[0].path.name if len(stores) == 1 else f"{len(stores)} doses, such as {stores[-1].path.name}"
 
 
 def status(
@@ -151,10 +161,10 @@ def merge(
 
     It exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
+
     from crossfold.platform.edge.launch.preflight import driving
     from crossfold.platform.workspace.merge import check_sources
     from crossfold.platform.workspace.merge import merge as join
-    from crossfold.platform.workspace.workspace import Workspace
 
     space = options.open_workspace(workspace)
     sources = [Workspace.at(other) for other in others]
@@ -215,7 +225,6 @@ def doctor(workspace: options.Workspace = None, weights: options.Weights = None,
 
 def _reachable(given: str | None) -> "tuple[Workspace, UserError | None]":
     """A workspace, and what is wrong with its URL; then the workspace is only the folder that would be used here."""
-    from crossfold.platform.workspace.workspace import Workspace
 
     try:
         space = Workspace.at(given)

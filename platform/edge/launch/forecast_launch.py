@@ -17,7 +17,9 @@ def forecast_launch(sweeps: Sequence[Prepared], todo: Sequence[Sequence[Cell]], 
     seconds: dict[str, float] = {}
     by_store: dict[Path, tuple[FeatureStore, list[Cell]]] = {}
     for prepared, cells in zip(sweeps, todo, strict=True):
-        by_store.setdefault(prepared.store.path, (prepared.store, []))[1].extend(cells)
+        for store in prepared.stores:
+            of_store = [cell for cell in cells if cell.store == store.content_hash]
+            by_store.setdefault(store.path, (store, []))[1].extend(of_store)
     alike = len({key for cells in todo for key in cost_keys(cells).values()}) == 1
     for store, cells in by_store.values():
         # An epoch of a backbone may take longer than the limit for one that hangs, so it is timed in any case.

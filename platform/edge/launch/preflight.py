@@ -34,7 +34,8 @@ def check_cluster(options: FleetOptions) -> None:
 
 def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:
     """Raises `UserError` where the store lacks an input of the cells, or weights they start from are missing."""
-    check_cells(prepared.missing, prepared.store, workspace, weights)
+    for store, cells in prepared.missing_by_store:
+        check_cells(cells, store, workspace, weights)
 
 
 def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> None:
