@@ -134,7 +134,7 @@ class Sweep(_Common):
 
     @model_validator(mode="after")
     def _dose_is_known(self) -> "Sweep":
-        if self.store is not None and len(self.corpora) > 1:
+        if len(self.corpora) > 1 and self.store is not None:
             raise ValueError("store names one store, and corpus lists several doses: leave out store")
         return self
 

@@ -3,7 +3,7 @@
 Given its regime r, the emotion of an episode is Gaussian together with what the modalities show, and its posterior
 mean at a frame is a weighted sum of what they show at that frame. The regimes are a hidden Markov chain, so their
 posterior follows from the forward-backward algorithm (Rabiner 1989, eq 19-27), whose evidence is the likelihood of
-an episode under each regime: of what is missing, of what the modalities show, and of their tells.
+an episode under each regime: of what is missing, of what the modalities show, and of their cues.
 
     oracle     regimes known: E[s | z, r]
     ideal      regimes unknown, inferred from all of the clip: sum over r of P(r | clip) E[s | z, r]
@@ -31,7 +31,7 @@ from crossfold.datasets.corpora.embedded.episodes import (
     bump,
     covariances,
     shares,
-    tell_rises,
+    cue_rises,
     transitions,
     unmix,
     whiten,
@@ -79,9 +79,9 @@ def regime_posterior(dose: SyntheticDose, made: Episodes, heard: tuple[bool, boo
 
 def log_evidence(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] = _BOTH) -> Floats:
     """Log density [R, 7] of what an observer has of each episode under each regime, up to a term of the episode."""
-    count, frames = made.tells.shape[:2]
+    count, frames = made.cues.shape[:2]
     white = whiten(made.shown / bump(frames)[None, :, None, None])
-    tells = whiten(made.tells)
+    cues = whiten(made.cues)
     step = whiten(np.ones((1, frames, 1)))[0, :, 0]
     there = _there(made, heard)
     found = np.zeros((count, len(REGIMES)))
@@ -92,8 +92,8 @@ def log_evidence(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] =
             found[:, at] += _log_normal(white[:, :, target][..., has], covariance)
         for sense, name in enumerate(SENSES):
             if has[sense]:
-                rise = dose.tell * tell_rises(name)[at] * step
-                found[:, at] -= ((tells[:, :, sense] - rise) ** 2).sum(axis=1) / 2
+                rise = dose.cue * cue_rises(name)[at] * step
+                found[:, at] -= ((cues[:, :, sense] - rise) ** 2).sum(axis=1) / 2
         # A missing modality is seen to be missing.
         found[(there != has).any(axis=1), at] = -np.inf
     return found

@@ -38,8 +38,8 @@ class SyntheticDose(FrozenModel):
     """Share of the variance of the emotion of which each modality shows one half, and the other does not."""
     shared: float = Field(0.0, ge=0, lt=1)
     """Share of the variance of its error that a modality has in common with the other."""
-    tell: float = Field(2.0, ge=0, le=100)
-    """By how many standard deviations the tell of a modality rises while it is corrupted or in conflict."""
+    cue: float = Field(2.0, ge=0, le=100)
+    """By how many standard deviations the cue of a modality rises while it is corrupted or in conflict."""
     clips: int = Field(48, ge=2, le=100_000)
     """Training clips; fewer are the first of more."""
     validation: int = Field(40, ge=3, le=100_000)

@@ -11,8 +11,8 @@ and fall back. With s the emotion of one target, u parts of it, e errors, and m 
 
 All of them have one covariance over the frames of an episode, that of a first-order autoregression times a bump, so
 that within a regime no frame says more of another frame than that frame does itself. The regime of an episode (which
-modality is damaged, and how) is a Markov chain. A tell rises by `tell` while its modality is corrupted or in conflict.
-The features are z of both targets, the tell and five columns that say nothing, mixed by an orthogonal matrix.
+modality is damaged, and how) is a Markov chain. A cue rises by `cue` while its modality is corrupted or in conflict.
+The features are z of both targets, the cue and five columns that say nothing, mixed by an orthogonal matrix.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Episodes:
     """s, [R, E, 2]: valence, arousal."""
     shown: Floats
     """z, [R, E, 2, 2]: valence and arousal of audio and visual (last axis); a missing modality is what it hides."""
-    tells: Floats
+    cues: Floats
     """[R, E, 2]: of audio and visual."""
 
 
@@ -122,7 +122,7 @@ def bump(frames: int) -> Floats:
 
 
 def time_covariance(frames: int) -> Floats:
-    """Covariance [frames, frames] of an error, a tell or an emotion over an episode, without the bump."""
+    """Covariance [frames, frames] of an error, a cue or an emotion over an episode, without the bump."""
     steps = np.arange(frames)
     of: Floats = _MEMORY ** np.abs(steps[:, None] - steps)
     return of
@@ -165,17 +165,17 @@ def draw_episodes(rng: np.random.Generator, dose: SyntheticDose, count: int, fra
                 mixed = (1 - dose.severity) * shown[:, :, target, sense] + dose.severity * new
                 shown[hit, :, target, sense] = mixed[hit]
     lying = np.array([[REGIMES[r] in _lies(sense) for sense in SENSES] for r in regimes])
-    tells = dose.tell * lying[:, None, :] + _waves(rng, count, frames, 2)
-    return Episodes(np.array(regimes), emotion, shown, tells)
+    cues = dose.cue * lying[:, None, :] + _waves(rng, count, frames, 2)
+    return Episodes(np.array(regimes), emotion, shown, cues)
 
 
 def _lies(sense: str) -> tuple[Regime, Regime]:
-    """The regimes in which the tell of a modality rises."""
+    """The regimes in which the cue of a modality rises."""
     return Regime("corrupted", sense), Regime("conflict", sense)
 
 
-def tell_rises(sense: str) -> npt.NDArray[np.bool_]:
-    """bool [7]: the regimes in which the tell of a modality rises."""
+def cue_rises(sense: str) -> npt.NDArray[np.bool_]:
+    """bool [7]: the regimes in which the cue of a modality rises."""
     return np.array([regime in _lies(sense) for regime in REGIMES])
 
 
@@ -196,7 +196,7 @@ def mix(latent: Floats, sense: str) -> Floats:
 
 
 def unmix(features: npt.ArrayLike, sense: str) -> Floats:
-    """What `mix` was given: columns z of valence, z of arousal, tell, and five that say nothing."""
+    """What `mix` was given: columns z of valence, z of arousal, cue, and five that say nothing."""
     latent = np.asarray(features, np.float64)
     for mirror in reversed(_mirrors(sense)):
         latent = _reflect(latent, mirror)
@@ -236,16 +236,16 @@ def make_clip(dose: SyntheticDose, info: ClipInfo) -> ClipArrays:
     features, present = {}, {}
     for at, sense in enumerate(SENSES):
         nuisance = _waves(rest, count, EPISODE, _NUISANCE)
-        latent = np.concatenate([made.shown[..., at], made.tells[..., at, None], nuisance], axis=-1)
+        latent = np.concatenate([made.shown[..., at], made.cues[..., at, None], nuisance], axis=-1)
         there = made.regimes != REGIMES.index(Regime("missing", sense))
         present[sense] = np.repeat(there, EPISODE)
         mixed = mix(latent.reshape(-1, WIDTH), sense)
         features[sense] = np.where(present[sense][:, None], mixed, 0.0).astype(np.float32)
     if dose.truth != "none":
-        told = made.regimes
+        said = made.regimes
         if dose.truth == "shuffled":
-            told = draw_episodes(rest, dose, count).regimes
-        features["text"] = np.repeat(np.eye(len(REGIMES), dtype=np.float32)[told], EPISODE, axis=0)
+            said = draw_episodes(rest, dose, count).regimes
+        features["text"] = np.repeat(np.eye(len(REGIMES), dtype=np.float32)[said], EPISODE, axis=0)
         present["text"] = np.ones(info.frames, bool)
     labels = np.clip(LABEL_SCALE * made.emotion.reshape(-1, 2), -1.0, 1.0).astype(np.float32)
     return ClipArrays(features, present, labels, _spans(made.regimes))

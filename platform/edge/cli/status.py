@@ -161,7 +161,6 @@ def merge(
 
     It exits with 1 if the same cell or sweep differs; then the one that is here stays, and the other is kept aside.
     """
-
     from crossfold.platform.edge.launch.preflight import driving
     from crossfold.platform.workspace.merge import check_sources
     from crossfold.platform.workspace.merge import merge as join

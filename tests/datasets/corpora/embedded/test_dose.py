@@ -19,7 +19,7 @@ from crossfold.datasets.corpora.embedded.episodes import (
     make_clip,
     mix,
     shares,
-    tell_rises,
+    cue_rises,
     time_covariance,
     transitions,
     unmix,
@@ -27,7 +27,7 @@ from crossfold.datasets.corpora.embedded.episodes import (
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.metrics import ccc
 
-RICH = SyntheticDose(missing=0.2, corrupted=0.2, conflict=0.3, severity=0.7, complementary=0.4, shared=0.3, tell=0.8)
+RICH = SyntheticDose(missing=0.2, corrupted=0.2, conflict=0.3, severity=0.7, complementary=0.4, shared=0.3, cue=0.8)
 
 
 def brute_force(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def brute_force(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool]) -
 
     For each sequence, one dense Gaussian over all frames of the clip is conditioned on what is observed.
     """
-    count, frames = made.tells.shape[:2]
+    count, frames = made.cues.shape[:2]
     over_time = time_covariance(frames)
     height = np.outer(bump(frames), bump(frames)) * over_time
     sequences, logs, means = [], [], []
@@ -66,8 +66,8 @@ def brute_force(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool]) -
         for at, r in enumerate(sequence):
             for i, sense in enumerate(SENSES):
                 if there[at, i]:
-                    rise = np.full(frames, dose.tell * tell_rises(sense)[r])
-                    log += multivariate_normal(rise, over_time).logpdf(made.tells[at, :, i])
+                    rise = np.full(frames, dose.cue * cue_rises(sense)[r])
+                    log += multivariate_normal(rise, over_time).logpdf(made.cues[at, :, i])
         sequences.append(sequence)
         logs.append(log)
         means.append(mean.reshape(-1, 2))
@@ -154,8 +154,8 @@ def test_truth_as_a_modality():
     info = clip_infos(RICH)[0]
     truth = {kind: make_clip(RICH.model_copy(update={"truth": kind}), info) for kind in ("oracle", "shuffled")}
     regimes = ceilings.regimes_of(truth["oracle"].spans, info.frames)
-    told = truth["oracle"].features["text"].argmax(axis=1).reshape(-1, 40)
-    assert (told == regimes[:, None]).all()
+    said = truth["oracle"].features["text"].argmax(axis=1).reshape(-1, 40)
+    assert (said == regimes[:, None]).all()
     assert not np.array_equal(truth["shuffled"].features["text"], truth["oracle"].features["text"])
     assert np.array_equal(truth["shuffled"].features["audio"], truth["oracle"].features["audio"])
 
@@ -170,7 +170,7 @@ def test_the_name_of_a_corpus_says_its_dose():
 
 
 def test_a_list_of_doses_is_every_combination():
-    found = list(expand_doses({"name": "synthetic", "conflict": [0, 0.2], "clips": [10, 20], "tell": 1}))
+    found = list(expand_doses({"name": "synthetic", "conflict": [0, 0.2], "clips": [10, 20], "cue": 1}))
     assert [(dose.conflict, dose.clips) for dose in found] == [(0, 10), (0, 20), (0.2, 10), (0.2, 20)]
     for wrong, words in (
         ({"name": "affwild2", "conflict": 0.1}, "takes no dose"),
