@@ -197,13 +197,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "platform/edge/cli": (ANYTHING,),
     "reports/register": ("platform/core",),
     "reports/stats": ("platform/core",),
-    "reports/results": (
-        "reports/stats",
-        "platform/core",
-        "platform/workspace",
-        "datasets/corpora/embedded",
-        "datasets/store",
-    ),
+    "reports/results": ("reports/stats", "platform/core", "platform/workspace"),
     "reports/tables": ("reports/results", "reports/stats", "platform/core", "sweeps"),
     "reports/figures": (
         "reports/results",

@@ -13,10 +13,8 @@ from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.sweeps.prepared import Prepared
 
 WATCH_SECONDS = 2.0
 """Between two refreshes of `status --watch`."""
@@ -103,7 +101,7 @@ def plan(
         emit(skipped, False, "Skipped")
     listed = ", ".join(str(fold) for fold in prepared.sweep.folds)
     say(
-        f"{total['cells']} cells on {_stores(prepared.stores)}: {total['done']} done, {total['to_run']} to run, "
+        f"{total['cells']} cells on {_stores(prepared)}: {total['done']} done, {total['to_run']} to run, "
         f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
         + (f", {format_seconds(begins)} of it to start them" if begins else ""),
         f"folds {listed}: {total['fold_rule']} ({FOLD_RULES[prepared.store.fold_rule]})",
@@ -111,7 +109,8 @@ def plan(
     LaunchPrinter(space, silent=False).earlier_folds(prepared)
 
 
-def _stores(stores: "Sequence[FeatureStore]") -> str:
+def _stores(prepared: "Prepared") -> str:
+    stores = prepared.stores
     return stores[0].path.name if len(stores) == 1 else f"{len(stores)} doses, such as {stores[-1].path.name}"
 
 
