@@ -1,6 +1,6 @@
 """The folder that holds the truth: stores, cells, failures, launches; each cell whole or not at all.
 
-May import: `platform/core`, `platform/workspace/remote`, `datasets/store`.
+May import: `platform/core`, `platform/workspace/remote`, `datasets/corpora/embedded`, `datasets/store`.
 Public: `CellRecord`, `Predictions`, `Workspace`.
 """
 
