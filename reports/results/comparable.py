@@ -17,7 +17,7 @@ from crossfold.reports.stats.runs import Run, mean_scores, mean_sd
 
 def setting_targets(results: Results, setting: Setting) -> tuple[str, ...]:
     """The targets that ran, valence first."""
-    found = {str(target) for target in results.rows(setting)["target"]}
+    found = {target for key, _, target in results.groups if key == setting.key}
     return tuple(sorted(found, key=lambda target: (target != "valence", target)))
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -37,11 +37,16 @@ def launched_sweeps(workspace: Workspace) -> list[str]:
 
 def load_results(workspace: Workspace) -> Results:
     """Reads every finished cell but those of searches, the failure log, and what launched sweeps still owe."""
-    finished = {record.cell_id: record for record in workspace.records() if record.cell.inner is None}
-    settings = {cell_id: _setting(record.cell) for cell_id, record in finished.items()}
-    rows = [row for cell_id, record in finished.items() for row in _finished_rows(record, settings[cell_id])]
+    rescored = _rescored(workspace)
+    read = {
+        record.cell_id: _read(record, rescored.get(record.cell_id, ()))
+        for record in workspace.records()
+        if record.cell.inner is None
+    }
+    settings = {cell_id: each.setting for cell_id, each in read.items()}
+    rows = [row for each in read.values() for row in _finished_rows(each.record, each.setting)]
     sweeps = {path.stem: read_launched(path) for path in sorted(workspace.paths.sweeps.glob("[!.]*.json"))}
-    last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in finished}
+    last = {failure.cell_id: failure for failure in workspace.failures_of() if failure.cell_id not in read}
     known = {setting.key: setting for setting in settings.values()}
     for owed, setting in _owed(list(sweeps.values()), settings, last):
         known.setdefault(setting.key, setting)
@@ -52,25 +57,15 @@ def load_results(workspace: Workspace) -> Results:
     sizes = Counter(cells["setting"])
     done = Counter(cells.loc[cells["status"] == "done", "setting"])
     shown = set(cells["cell_id"])
-    records = {cell_id: record for cell_id, record in finished.items() if cell_id in shown}
-    rescored = _rescored(workspace)
-    evaluations = {
-        # Cells of versions without a stress suite have only their score in `result.json`.
-        cell_id: [*([record.result] if "stress" in record.result else []), *map(_read, rescored.get(cell_id, ()))]
-        for cell_id, record in records.items()
-    }
+    kept = {cell_id: each for cell_id, each in read.items() if cell_id in shown}
+    records = {cell_id: each.record for cell_id, each in kept.items()}
     titles = {**LOADED_TITLES, **_titles(records.values())}
     seen = frozenset(cell_id for sweep in sweeps.values() for cell_id in sweep.get("seen", ()))
-    robustness = {cell_id: _robustness(found) for cell_id, found in evaluations.items()}
     rules = _fold_rules(known.values(), workspace, sweeps.values())
     ruled = {key: replace(each, fold_rule=rules[each.corpus, each.store]) for key, each in known.items()}
     return Results(
         cells=cells.sort_values(["setting", "variant", "target", "fold", "seed"], ignore_index=True),
-        runs={
-            (cell_id, target): _run(record.cell, record.result["metrics"][target], record.result["videos"][target])
-            for cell_id, record in records.items()
-            for target in record.cell.targets
-        },
+        runs={(cell_id, target): run for cell_id, each in kept.items() for target, run in each.runs.items()},
         settings=dict(sorted(ruled.items(), key=lambda item: (-done[item[0]], -sizes[item[0]], item[0]))),
         records=records,
         # Failed cells of a search are in no table, and the search reports them itself.
@@ -78,16 +73,40 @@ def load_results(workspace: Workspace) -> Results:
         superseded=superseded,
         variants=_variant_names(cells, titles),
         seen=seen,
-        processed=dict(run for cell_id, found in evaluations.items() for run in _processed(records[cell_id], found)),
-        robustness={cell_id: found for cell_id, found in robustness.items() if found != Robustness()},
+        processed={(cell_id, *key): run for cell_id, each in kept.items() for key, run in each.processed.items()},
+        robustness={cell_id: each.robustness for cell_id, each in kept.items() if each.robustness != Robustness()},
         ensembles=saved_ensembles(workspace),
         titles=titles,
         sweep_cells={name: frozenset([*sweep["cells"], *sweep.get("earlier", ())]) for name, sweep in sweeps.items()},
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_document(path, Rescored, RESCORE_AGAIN)
+class _Read(NamedTuple):
+    """What is kept of a finished cell: the moments of its videos as arrays, its record without them."""
+
+    record: CellRecord
+    setting: Setting
+    runs: Mapping[str, Run]
+    processed: Mapping[tuple[str, str], Run]
+    robustness: Robustness
+
+
+def _read(record: CellRecord, rescored: Sequence[Path]) -> _Read:
+    # Cells of versions without a stress suite have only their score in `result.json`.
+    committed = [record.result] if "stress" in record.result else []
+    evaluations = [*committed, *(read_document(path, Rescored, RESCORE_AGAIN) for path in rescored)]
+    result = record.result
+    return _Read(
+        # As Python objects, the moments of 100,000 cells would take 10 GB.
+        record=replace(record, result={key: value for key, value in result.items() if key not in ("videos", "post")}),
+        setting=_setting(record.cell),
+        runs={
+            target: _run(record.cell, result["metrics"][target], result["videos"][target])
+            for target in record.cell.targets
+        },
+        processed=dict(_processed(record.cell, evaluations)),
+        robustness=_robustness(evaluations),
+    )
 
 
 def _setting(cell: Cell) -> Setting:
@@ -164,16 +183,14 @@ def _robustness(evaluations: Sequence[Mapping[str, Any]]) -> Robustness:
     return Robustness(most.get("stress") or (), gates or ())
 
 
-def _processed(
-    record: CellRecord, evaluations: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[tuple[str, str, str], Run]]:
-    """The runs after each post-processing of the cell; the committed scoring goes before later ones."""
+def _processed(cell: Cell, evaluations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Run]]:
+    """Target and post-processing -> the run after it; the committed scoring goes before later ones."""
     columns: dict[str, Mapping[str, Any]] = {}
     for evaluation in evaluations:
         columns = {**((evaluation.get("post") or {}).get("columns") or {}), **columns}  # the earlier scoring wins
     for name, column in columns.items():
         for target, metrics in column["metrics"].items():
-            yield (record.cell_id, target, name), _run(record.cell, metrics, column["videos"][target])
+            yield (target, name), _run(cell, metrics, column["videos"][target])
 
 
 def _owed(

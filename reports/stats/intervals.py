@@ -14,7 +14,7 @@ from scipy import stats
 
 from crossfold.platform.core.metrics import Moments, ccc_of
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
-from crossfold.reports.stats.runs import Floats, Run, restrict_to_common_runs
+from crossfold.reports.stats.runs import FIELDS, Floats, Run, restrict_to_common_runs
 
 LEVEL = 0.95
 MIN_VIDEOS = 3
@@ -100,22 +100,24 @@ class Gain:
         return self.mean / max(self.spread.error, ROUNDING), self.spread.df
 
 
-@lru_cache(maxsize=16384)
-def left_out(run: Run) -> Floats:
-    """CCC of the run without each of its videos, minus its CCC: float64 [videos]."""
-    moments = run.moments
+def left_out(runs: Sequence[Run]) -> Floats:
+    """CCC of each run without each of its videos, minus its CCC: float64 [videos, runs].
+
+    All runs have the same videos.
+    """
+    n, mean_x, mean_y, sxx, syy, sxy = (
+        np.stack([getattr(run.moments, name) for run in runs], axis=1).astype(np.float64) for name in FIELDS
+    )
     # Means are shifted first, so that nothing cancels.
-    shift_x, shift_y = (float(np.average(mean, weights=moments.n)) for mean in (moments.mean_x, moments.mean_y))
-    n, x, y = moments.n, moments.mean_x - shift_x, moments.mean_y - shift_y
-    squares = (moments.sxx + n * x * x, moments.syy + n * y * y, moments.sxy + n * x * y)
-    sums = np.stack([n, n * x, n * y, *squares])
+    shift_x, shift_y = np.average(mean_x, axis=0, weights=n), np.average(mean_y, axis=0, weights=n)
+    x, y = mean_x - shift_x, mean_y - shift_y
+    sums = np.stack([n, n * x, n * y, sxx + n * x * x, syy + n * y * y, sxy + n * x * y])
     total = sums.sum(axis=1, keepdims=True)
     changes: Floats = _pooled(total - sums, shift_x, shift_y) - _pooled(total, shift_x, shift_y)
-    changes.setflags(write=False)  # every later call returns the same array
     return changes
 
 
-def _pooled(sums: Floats, shift_x: float, shift_y: float) -> Floats:
+def _pooled(sums: Floats, shift_x: Floats, shift_y: Floats) -> Floats:
     n, of_x, of_y, of_xx, of_yy, of_xy = sums
     safe = np.where(n > 0, n, 1)  # without its only video a run has no frame
     x, y = of_x / safe, of_y / safe
@@ -223,16 +225,26 @@ def _folds(plus: Sequence[Sequence[Run]], minus: Sequence[Sequence[Run]]) -> lis
 
     The groups must have the same runs, in order of fold, and the same videos.
     """
-    changes: dict[int, list[Floats]] = {}
-    scores: dict[int, list[float]] = {}
-    for at, first in enumerate(plus[0] if plus else ()):
-        signed = [*((1, group[at]) for group in plus), *((-1, group[at]) for group in minus)]
-        # One weight for all: both sides have as many targets.
-        changes.setdefault(first.fold, []).append(
-            np.asarray(sum(sign * left_out(run) for sign, run in signed)) / len(plus)
+    if not plus:
+        return []
+    signs = np.array([1.0] * len(plus) + [-1.0] * len(minus)) / len(plus)  # both sides have as many targets
+    folds = zip(*(_by_fold(tuple(group)) for group in (*plus, *minus)), strict=True)
+    return [
+        (
+            sum((sign * changes for sign, (changes, _) in zip(signs, groups, strict=True)), np.zeros(())),
+            sum((sign * scores for sign, (_, scores) in zip(signs, groups, strict=True)), np.zeros(())),
         )
-        scores.setdefault(first.fold, []).append(sum(sign * run.ccc for sign, run in signed) / len(plus))
-    return [(np.stack(changes[fold], axis=1), np.array(scores[fold])) for fold in sorted(changes)]
+        for groups in folds
+    ]
+
+
+@lru_cache(maxsize=128)  # every system is compared with all others; of 100,000 cells an entry holds 2 MB
+def _by_fold(runs: tuple[Run, ...]) -> tuple[tuple[Floats, Floats], ...]:
+    """For each fold of some runs, in order of fold, their changes [videos, seeds] and scores [seeds]."""
+    found: dict[int, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.fold, []).append(run)
+    return tuple((left_out(found[fold]), np.array([run.ccc for run in found[fold]])) for fold in sorted(found))
 
 
 def _mean(folds: Sequence[tuple[Floats, Floats]]) -> float:

@@ -6,6 +6,7 @@ Everything here is computed from the numbers in `result.json`; no prediction is 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +45,15 @@ class MeanSd(NamedTuple):
 
 def moments_of(videos: Mapping[str, Sequence[float]]) -> tuple[tuple[str, ...], Moments]:
     """Names and moments of the videos in `result.json`, in order of name."""
-    names = tuple(sorted(videos))
+    names = _one_copy(tuple(sorted(videos)))
     table = np.array([videos[name] for name in names], np.float64).reshape(len(names), 6)
     return names, Moments(*table.T)
+
+
+@lru_cache(maxsize=1024)
+def _one_copy(names: tuple[str, ...]) -> tuple[str, ...]:
+    # All runs of a fold have the same names; a copy for each of 100,000 cells would take 1 GB.
+    return names
 
 
 def mean_sd(cells: pd.DataFrame) -> MeanSd:
@@ -70,10 +77,13 @@ def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
     """
     by_key = [{(run.fold, run.seed): run for run in group} for group in groups]
     keys = sorted(set(by_key[0]).intersection(*by_key[1:])) if by_key else []
-    videos: dict[int, set[str]] = defaultdict(set)
-    for fold, seed in keys:
-        videos[fold].update(*(runs[fold, seed].videos for runs in by_key))
-    return [[_on_videos(runs[key], tuple(sorted(videos[key[0]]))) for key in keys] for runs in by_key]
+    # Almost always one tuple of names a fold: a union over thousands of runs would take longer than all statistics.
+    distinct: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+    for runs in by_key:
+        for fold, seed in keys:
+            distinct[fold].add(runs[fold, seed].videos)
+    videos = {fold: tuple(sorted(set().union(*names))) for fold, names in distinct.items()}
+    return [[_on_videos(runs[key], videos[key[0]]) for key in keys] for runs in by_key]
 
 
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:
