@@ -1,10 +1,12 @@
 """How one attempt at a cell goes: its epochs, and whether it ended with a result or a failure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from crossfold.platform.core.files import utc_now
 
 
 class FailureClass(StrEnum):
@@ -58,7 +60,7 @@ class Failure:
     attempt: int
     message: str
     log_tail: str
-    at: str
+    at: str = field(default_factory=utc_now)
     """UTC time, ISO 8601."""
 
 

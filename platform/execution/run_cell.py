@@ -1,13 +1,9 @@
 """One cell from beginning to end: data, model, training, scores, and a folder in the workspace."""
 
-import importlib.metadata
 import logging
-import os
-import platform as host
 import traceback
-from functools import lru_cache, partial
+from functools import partial
 from time import monotonic
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,11 +11,11 @@ from safetensors.torch import save as to_safetensors
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, DataError, Diverged, UserError
-from crossfold.platform.core.files import utc_now
 from crossfold.platform.core.outcome import Failure, FailureClass, Outcome, Reporter, Silent
 from crossfold.platform.evaluation.evaluate import evaluate, evaluation_of
 from crossfold.platform.evaluation.predict import validate
 from crossfold.platform.evaluation.scoring import score
+from crossfold.platform.execution.environment import code_version, environment
 from crossfold.platform.execution.flops import flops_of_window
 from crossfold.platform.execution.peak_memory import peak_memory, release_cached_memory
 from crossfold.platform.modeling.determinism import arithmetic
@@ -61,7 +57,6 @@ def attempt_cell(
             attempt=attempt,
             message=f"{type(error).__name__}: {error}{_hint(error)}",
             log_tail=traceback.format_exc()[-LOG_TAIL:],
-            at=utc_now(),
         )
     else:
         return Outcome("done", monotonic() - started)
@@ -107,6 +102,7 @@ def run_cell(
     group: this process among those that share the cell's batches; the first one scores and commits.
     """
     started = monotonic()
+    code_version()  # asked before the first cell, as somebody may edit the code while it trains
     if group.world != cell.recipe.devices:
         raise UserError(
             f"the recipe shares each batch over {cell.recipe.devices} devices, and {group.world} run it",
@@ -145,15 +141,13 @@ def run_cell(
         curve=pd.DataFrame(progress.curve),
         predictions=result.predictions,
         env={
-            "finished_at": utc_now(),
             "attempt": attempt,
             "device": device,
             "determinism": cell.recipe.determinism,
             "precision": cell.recipe.precision,
             "train_seconds": progress.seconds,
             "seconds": monotonic() - started,
-            "machine": describe_machine(),
-            "versions": versions(),
+            **environment(),
             **({"peak_memory": peak} if peak is not None else {}),
             **({"title": data.system_title} if data.system_title is not None else {}),
         },
@@ -161,15 +155,3 @@ def run_cell(
     )
     if not committed:
         logger.info("cell %s was finished by another attempt first", cell.cell_id)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Host facts for `env.json`; no secrets, no environment variables."""
-    return {"host": host.node(), "system": host.platform(), "python": host.python_version(), "cores": os.cpu_count()}
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Versions of what can change a number."""
-    names = ("crossfold", "torch", "numpy", "ray")
-    return {name: importlib.metadata.version(name) for name in names}

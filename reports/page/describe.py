@@ -14,7 +14,7 @@ from crossfold.reports.results.systems import corpus_name
 from crossfold.reports.stats.formatting import facts_text, listing
 from crossfold.reports.tables.claims import METHOD, Verdict, claims_grid, comparisons_grid, count_words
 from crossfold.reports.tables.claims_formats import TITLE, labels, origins
-from crossfold.reports.tables.measure import origin, versions_of
+from crossfold.reports.tables.measure import commits_of, origin, versions_of
 
 _SELECTION = {
     "reported": "best epoch picked on the reported split",
@@ -79,6 +79,7 @@ def facts_of(results: Results, setting: Setting, store: FeatureStore | None) -> 
         ("Seeds", listing(_numbers(cells, "seed"))),
         ("Cells", ", ".join(states)),
         ("Versions", versions_of(results, done)),
+        ("Commits", ", ".join(f"{commit} ({cells})" for commit, cells in commits_of(results, done).items())),
     ]
 
 

@@ -18,6 +18,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.results.comparable import setting_targets, setting_variants
 from crossfold.reports.results.curves import Floats
 from crossfold.reports.results.model import Results, Setting, memory_of
+from crossfold.reports.tables.measure import commit_words
 
 POINTS = 16
 """The most epochs of a curve on the page, the first and the last among them."""
@@ -89,6 +90,7 @@ def _row(
         **env.get("machine", {}),
         **{key: env[key] for key in ("device", "determinism", "precision") if key in env},
         **env.get("versions", {}),
+        **({"commit": commit_words(env["code"])} if "code" in env else {}),
     }
     text = json.dumps(facts, sort_keys=True)
     return [

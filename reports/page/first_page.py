@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from crossfold.reports.stats.formatting import DASH, MINUS, gain_text, interval_
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
-from crossfold.reports.tables.measure import versions_of
+from crossfold.reports.tables.measure import CHANGED, NO_COMMIT, commits_of, versions_of
 from crossfold.reports.tables.published import MEAN
 
 MOST_ROWS = 28
@@ -223,6 +223,12 @@ def _limits(results: Results, setting: Setting, board: Table, store: FeatureStor
     if open_cells:
         words = f"{counts['failed']} failed, " if counts["failed"] else ""
         yield f"Of {len(cells)} training runs, {open_cells} have no result ({words}{counts['planned']} not run yet)."
+    commits = [commit for commit in commits_of(results, set(cells["cell_id"])) if commit != NO_COMMIT]
+    if len(commits) > 1:
+        named = listing(commits) if len(commits) < 4 else f"{', '.join(commits[:3])}, ..."
+        yield f"The runs come from {len(commits)} states of the code: {named}."
+    elif any(commit.endswith(CHANGED) for commit in commits):
+        yield "The code had local changes that its commit does not hold."
     if setting.selection == "reported":
         yield (
             "The best epoch is picked on the videos that are scored, as in the papers; scores are optimistic, for "
@@ -259,9 +265,19 @@ def _again(results: Results, setting: Setting) -> Iterator[tuple[str, str]]:
     folds, seeds = (listing(sorted({int(value) for value in done[column]})) for column in ("fold", "seed"))
     yield "Folds; seeds", f"{folds}; {seeds}"
     yield "Code", versions_of(results, ids)
+    yield "Commit", _commits(commits_of(results, ids))
     yield "Hardware", _hardware([record.env for record in records])
     systems = list(dict.fromkeys(str(system) for system in done["system"]))
     yield "Citation", f"crossfold cite {sweeps[0] if sweeps else systems[0]}" if systems else ""
+
+
+def _commits(commits: Mapping[str, int]) -> str:
+    """The commits of the cells; with several, of how many cells each is."""
+    if len(commits) == 1:
+        return next(iter(commits))
+    return "; ".join(f"{commit}: {cells} cells" for commit, cells in list(commits.items())[:3]) + (
+        f"; and {len(commits) - 3} more" if len(commits) > 3 else ""
+    )
 
 
 def _hardware(envs: Sequence[dict[str, object]]) -> str:

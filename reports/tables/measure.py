@@ -1,5 +1,6 @@
 """From finished cells to the entries of a table, and the words that say how they were made."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ POST_WORDS = {
     "oracle": "the recipe's chain fitted on the labels of the reported split itself, as in the 2021 paper (an oracle)",
 }
 """What the names of `post` in `result.json` mean."""
+
+NO_COMMIT, CHANGED = "not recorded", " with local changes"
 
 _SELECTION = {
     "reported": "best epoch picked on the reported split itself, as in the papers, which flatters every row",
@@ -248,6 +251,21 @@ def versions_of(results: Results, cell_ids: Collection[str]) -> str:
         for name, version in results.records[cell_id].env.get("versions", {}).items():
             versions.setdefault(name, set()).add(str(version))
     return ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))
+
+
+def commits_of(results: Results, cell_ids: Collection[str]) -> dict[str, int]:
+    """The commits of the code that finished cells ran with, in words -> how many cells, the most frequent first."""
+    found = Counter(
+        commit_words(results.records[cell_id].env.get("code")) for cell_id in results.records.keys() & cell_ids
+    )
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def commit_words(code: Mapping[str, Any] | None) -> str:
+    """The commit in `env.json`, and whether the code differed from it."""
+    if not code:
+        return NO_COMMIT
+    return str(code["commit"])[:12] + ("" if code["clean"] else CHANGED)
 
 
 def selection_words(setting: Setting) -> str:

@@ -23,6 +23,8 @@ from crossfold.platform.workspace.workspace import Workspace
 _REFUSED = re.compile(r"[^\w.\- :/]")
 _LONGEST_NAME = 200  # characters; MLflow takes 250
 FINAL_METRICS = ("ccc", "ccc_video_mean", "pcc", "rmse")
+GIT_COMMIT = "mlflow.source.git.commit"
+"""The tag that MLflow's own pages show as the version of the code."""
 Epochs = Mapping[int, Mapping[str, float]]
 """Metrics by step; step n is the n-th finished epoch."""
 
@@ -212,6 +214,7 @@ def environment_tags(record: CellRecord) -> dict[str, str]:
     found = {f"version.{name}": version for name, version in record.env.get("versions", {}).items()}
     found |= {"host": record.env.get("machine", {}).get("host")}
     found |= {name: record.env.get(name) for name in ("device", "attempt")}
+    found |= {GIT_COMMIT: record.env.get("code", {}).get("commit")}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

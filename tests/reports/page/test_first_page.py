@@ -1,6 +1,8 @@
 """The first page: rows, picture, verdicts, limits, and how to measure it again."""
 
 import datetime
+import itertools
+import json
 
 from crossfold.reports.build import build_tables
 from crossfold.reports.page.first_page import first_page
@@ -59,6 +61,32 @@ def test_limits_and_commands_are_those_of_the_runs(workspace):
     assert again["Citation"] == "crossfold cite demo"
     assert again["Folds; seeds"] == "0; 0 and 1"
     assert again["Code"] == "crossfold 0.1.0, torch 2.13.0"
+
+
+def test_commits_of_the_code_are_named_once_and_several_are_a_limit(workspace):
+    store = lab.make_store(workspace.root)
+    cells = lab.cells_of(store, lab.VARIANTS[:2], folds=(0,), seeds=(0, 1))
+    states = [{"commit": "a" * 40, "clean": True}, {"commit": "b" * 40, "clean": False}, None]
+
+    def shown(chosen):
+        for (cell, _), code in zip(cells, itertools.cycle(chosen), strict=False):
+            path = workspace.paths.cells / cell.cell_id / "env.json"
+            env = {key: value for key, value in json.loads(path.read_text()).items() if key != "code"}
+            path.write_text(json.dumps(env | ({"code": code} if code else {})))
+        results = load_results(workspace)
+        (board,) = build_tables(results, ["leaderboard"], NOW)
+        first = first_page(results, board.setting, board, store)
+        return dict(first.again)["Commit"], [limit for limit in first.limits if "code" in limit]
+
+    for cell, noise in cells:
+        lab.finish(workspace, store, cell, noise)
+    assert shown(states[2:]) == ("not recorded", [])
+    assert shown(states[:1]) == ("aaaaaaaaaaaa", [])
+    changed = "bbbbbbbbbbbb with local changes"
+    assert shown(states[1:2]) == (changed, ["The code had local changes that its commit does not hold."])
+    words, limits = shown(states)
+    assert words == f"aaaaaaaaaaaa: 3 cells; {changed}: 3 cells; not recorded: 2 cells"
+    assert limits == [f"The runs come from 2 states of the code: aaaaaaaaaaaa and {changed}."]
 
 
 def test_without_one_modality_the_picture_shows_scores(workspace):
