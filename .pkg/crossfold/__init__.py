@@ -7,6 +7,7 @@
     cf.sweep("demo")                                               a grid of runs on Ray workers
     cf.Workspace().results()                                       everything that finished, as one table
     cf.report()                                                    the HTML page
+    cf.power("demo", gain=0.01)                                    the chance that such a gain is seen
     cf.load_plugin("my_fusion.py")                                 a system of yours, by the name it registers
 
 Names are imported when they are first used: `import crossfold` alone loads neither torch nor Ray nor pandas.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from crossfold.platform.edge.api.training import sweep as sweep
     from crossfold.platform.edge.api.training import train as train
     from crossfold.platform.edge.api.workspace import Workspace as Workspace
+    from crossfold.platform.edge.api.workspace import power as power
     from crossfold.platform.edge.api.workspace import report as report
 
 __version__ = "0.2.0"
@@ -37,7 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "platform.edge.api.corpora": ["prepare"],
         "platform.edge.api.trained_cell": ["TrainedCell", "load"],
         "platform.edge.api.training": ["sweep", "train"],
-        "platform.edge.api.workspace": ["Workspace", "report"],
+        "platform.edge.api.workspace": ["Workspace", "power", "report"],
     },
 )
 __all__ += ["__version__"]

@@ -72,10 +72,14 @@ def gain_over(
     Comparisons in the mean over all targets are one family; those by target are another, over all of its targets.
     asked: how many of the targets the question is about, where groups are more than targets.
     """
+    return paired_gain(better, base, family_of(results, setting, len(better) if asked is None else asked))
+
+
+def family_of(results: Results, setting: Setting, asked: int) -> Family:
+    """All comparisons of the setting with which one about `asked` of its targets is judged."""
     systems = max(2, len(setting_variants(results, setting)))
     targets = len({target for key, _, target in results.groups if key == setting.key})
-    whole = (len(better) if asked is None else asked) == targets
-    return paired_gain(better, base, Family(systems, 1 if whole else targets))
+    return Family(systems, 1 if asked == targets else targets)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from crossfold.reports.stats.intervals import Gain, Interval
+from crossfold.reports.stats.power import Power
 
 MINUS = "−"  # as wide as a plus sign, unlike a hyphen
 DASH = "–"
@@ -49,6 +50,20 @@ def p_text(p: float | None) -> str:
     if p < 0.001:
         return "< 0.001"
     return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}" if p < 0.995 else "1"
+
+
+def percent(share: float) -> str:
+    """A share of one without decimals; never 0 % or 100 % for one that is neither."""
+    if 0 < share < 0.005:
+        return "< 1 %"
+    return "> 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
+def power_text(power: Power | None) -> str:
+    """A chance with its interval."""
+    if power is None:
+        return DASH
+    return f"{percent(power.chance)} [{100 * power.low:.0f}, {100 * power.high:.0f}]"
 
 
 def facts_text(facts: Iterable[tuple[str, str]]) -> str:

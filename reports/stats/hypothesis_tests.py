@@ -28,8 +28,12 @@ class Family:
         Tukey's range would assume one error for all pairs: with a jackknife error for each it rejects equal systems too
         often (docs/statistics.md).
         """
-        pairs = self.systems * (self.systems - 1) / 2
-        return min(1.0, pairs * self.targets * 2 * float(stats.t.sf(abs(t), df)))
+        return min(1.0, self.comparisons * 2 * float(stats.t.sf(abs(t), df)))
+
+    @property
+    def comparisons(self) -> int:
+        """All pairs on all targets."""
+        return self.systems * (self.systems - 1) // 2 * self.targets
 
 
 @dataclass(frozen=True)

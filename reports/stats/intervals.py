@@ -174,11 +174,11 @@ def mean_interval(groups: Sequence[Sequence[Run]]) -> Interval | None:
     return Interval(float(np.tanh(centre - half)), float(np.tanh(centre + half)))
 
 
-def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: Family = PAIR) -> Gain | None:
-    """How much better system `a` is than `b` in the mean CCC over targets; one group per target, in the same order.
+def paired_folds(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]]) -> list[tuple[Floats, Floats]]:
+    """For each fold how the gain of `a` over `b` changes without each video [videos, seeds], and the gains [seeds].
 
-    Over the folds and seeds that both have; None where there is none. Raises `ValueError` where a pair was not scored
-    on the same videos. family: the comparisons of which this is one.
+    Over the folds and seeds that both have; empty where there is none. The groups, one per target, are as of
+    `paired_gain`. Raises `ValueError` where a pair was not scored on the same videos.
     """
     # With other videos on one side, the difference would be between videos and not between systems.
     for first, second in zip(a, b, strict=True):
@@ -187,9 +187,18 @@ def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: 
             if known.get((run.fold, run.seed), run.videos) != run.videos:
                 raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
     common = restrict_to_common_runs([*a, *b])
-    if not common or not common[0]:
+    return _folds(common[: len(a)], common[len(a) :])
+
+
+def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: Family = PAIR) -> Gain | None:
+    """How much better system `a` is than `b` in the mean CCC over targets; one group per target, in the same order.
+
+    Over the folds and seeds that both have; None where there is none. Raises `ValueError` where a pair was not scored
+    on the same videos. family: the comparisons of which this is one.
+    """
+    folds = paired_folds(a, b)
+    if not folds:
         return None
-    folds = _folds(common[: len(a)], common[len(a) :])
     return Gain(
         mean=_mean(folds),
         spread=spread_of(folds),

@@ -18,10 +18,11 @@ from pydantic import Field
 from crossfold.platform.core.base_model import FrozenModel
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.stats.formatting import DASH, listing, signed
+from crossfold.reports.stats.formatting import DASH, listing, percent, power_text, signed
 from crossfold.reports.stats.hypothesis_tests import ALPHA, MARGIN
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS, Gain
-from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, with_verdicts
+from crossfold.reports.stats.power import Design
+from crossfold.reports.tables.comparison import entry_gain, further_gain, printed_gain, printed_power, with_verdicts
 from crossfold.reports.tables.entries import NOT_MEASURABLE, SEEN_MARK, Entry, GainLine, Table
 from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, printed_cell, words_cell
 from crossfold.reports.tables.published import MEAN, OTHERS, Column, TableSpec, abstract_scores, declared, table_spec
@@ -32,6 +33,8 @@ DECLARED = Path(__file__).parent / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, CONTRADICTED = "supported", "not supported", "contradicted"
 NOT_YET, UNTESTABLE = "not testable yet", "not testable"
 
+SEEN_BY = "Seen by the paper"
+"""Head of the chance that a gain as large as the printed one has a verdict with what the paper ran."""
 METHOD = (
     "A claim is supported where every comparison gains: its paired jackknife over videos and seeds gives p below "
     f"{ALPHA}, corrected for every pair of systems of the setting on each target; contradicted where at least one "
@@ -40,7 +43,9 @@ METHOD = (
     f"Indistinguishable: two one-sided t tests (TOST) put the gain within ±{MARGIN}, the noise that the papers' own "
     "tables show (B13). d: Cohen's, of the paired differences. Other folds and the baseline of an abstract share no "
     "pairs: their difference has the error of both sides (Welch), and is corrected for the targets of the claim. "
-    "Operations are counted without error."
+    "Operations are counted without error. Seen by the paper: the chance that a true gain as large as the printed "
+    f"one has p below {ALPHA}, by the same measure, on the folds and videos of the paper with its seeds ({MIN_SEEDS} "
+    "where it prints no number of them), if gains vary between videos and seeds as here; 90% interval in brackets."
 )
 
 
@@ -175,7 +180,7 @@ def judge(results: Results, tables: Sequence[Table]) -> tuple[Verdict, ...]:
 
 def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
     """One row per claim."""
-    heads = ("Claim", "Verdict", "Measured gains", "Printed gains", "Measured on", "Paper, place")
+    heads = ("Claim", "Verdict", "Measured gains", "Printed gains", SEEN_BY, "Measured on", "Paper, place")
     rows = []
     for verdict in verdicts:
         gains = [each.gain.mean for each in verdict.comparisons if each.gain]
@@ -185,6 +190,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
             GridCell(verdict.text, sort=verdict.text, kind="words" if gains else "missing"),
             GridCell(_range(gains), sort=min(gains, default=None), marks=(SEEN_MARK,) if verdict.seen else ()),
             GridCell(_range(printed), sort=min(printed, default=None)),
+            _chances([each.power.chance for each in verdict.comparisons if each.power]),
             words_cell(verdict.setting.corpus + ("" if verdict.comparable else ", not comparable") if gains else ""),
             words_cell(f"{declared().short[verdict.claim.paper]}, {verdict.claim.where}"),
         )
@@ -194,7 +200,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
 
 def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
     """One row per measured comparison; None where there is none."""
-    scores = ("Printed gain", "Measured gain, 95% interval", "Pairs", "p (family)", "p (TOST)", "d")
+    scores = ("Printed gain", SEEN_BY, "Measured gain, 95% interval", "Pairs", "p (family)", "p (TOST)", "d")
     heads = ("Claim", "Comparison", "Target", *scores, "Result")
     rows = tuple(
         (
@@ -202,6 +208,7 @@ def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
             words_cell(each.label),
             words_cell(each.target),
             printed_cell(each.printed),
+            GridCell(power_text(each.power), sort=each.power.chance if each.power else None),
             gain_cell(each.gain, unclear=each.gain.sign == 0, seen=each.seen),
             GridCell(str(each.gain.n or DASH), sort=float(each.gain.n)),
             p_cell(each.gain.p),
@@ -265,15 +272,29 @@ def _compared(claim: Claim, comparison: Comparison, results: Results, table: Tab
         elif isinstance(comparison.better, tuple):
             gain, printed = over_other_folds(results, table.setting, better, base[0], len(cells))
         elif more:
-            pair, others = (better[0], base[0]), [lines[row][column] for row, column in sum(further[target], ())]
+            both, others = (better[0], base[0]), [lines[row][column] for row, column in sum(further[target], ())]
             why += [entry.text for entry in others if entry.mean is None]
-            gain, less = further_gain(results, table.setting, pair, (others[0], others[1])), printed_gain(*others)
-            printed = printed_gain(*pair)
+            gain, less = further_gain(results, table.setting, both, (others[0], others[1])), printed_gain(*others)
+            printed = printed_gain(*both)
             printed = None if printed is None or less is None else round(printed - less, 6)
         else:
             gain, printed = entry_gain(results, table.setting, better[0], base[0]), printed_gain(better[0], base[0])
         seen = any(entry.seen for entry in (*better, *base, *others))
-        yield GainLine(label, better[0].target, printed, gain, (why or ["no fold and seed in common"])[0], seen)
+        power = None
+        if gain and gain.n and base:
+            pair = (better[0], base[0], *others)
+            power = printed_power(results, table.setting, printed, pair, _ran(claim, sides))
+        yield GainLine(label, better[0].target, printed, gain, (why or ["no fold and seed in common"])[0], seen, power)
+
+
+def _ran(claim: Claim, sides: Sides) -> Design | None:
+    """What the paper ran for a comparison; None where the videos are not known."""
+    spec, ran = table_spec(claim.table), declared().ran[claim.paper]
+    row = next(row for row in spec.rows if row.label == sides.better[0][0])
+    videos, folds = ran.videos.get(spec.corpus, ()), spec.folds if row.fold is None else (row.fold,)
+    if max(folds) >= len(videos):
+        return None
+    return Design(tuple(videos[fold] for fold in folds), max(ran.seeds or 0, MIN_SEEDS))
 
 
 def _cheaper(verdict: Verdict, results: Results, table: Table) -> Verdict:
@@ -335,6 +356,12 @@ def _named(column: Column, name: str) -> bool:
     own = column.system or column.stream
     # A claim that names no stream is about the column of the fusion.
     return own == name if name else own in ("", "fusion")
+
+
+def _chances(chances: Sequence[float]) -> GridCell:
+    """The smallest and the largest chance."""
+    ends = list(dict.fromkeys(percent(chance) for chance in (min(chances), max(chances)))) if chances else [DASH]
+    return GridCell(" to ".join(ends), sort=min(chances, default=None))
 
 
 def _range(values: Sequence[float]) -> str:

@@ -9,8 +9,9 @@ from crossfold.reports.tables.formats import csv_text, gain_columns, latex_float
 
 TITLE = "Claims of the papers"
 _COLUMNS = (
-    "claim", "says", "paper", "where", "table", "verdict", "comparison", "target", "printed_gain", "measured_gain",
-    "low", "high", "pairs", "p_family", "p_tost", "cohens_d", "seen", "state",
+    "claim", "says", "paper", "where", "table", "verdict", "comparison", "target", "printed_gain", "seen_by_paper",
+    "seen_by_paper_low", "seen_by_paper_high", "measured_gain", "low", "high", "pairs", "p_family", "p_tost",
+    "cohens_d", "seen", "state",
     "corpus", "store", "recipe", "recipe_hash", "protocol", "selection", "fold_rule", "comparable", "label",
     "versions", "made",
 )  # fmt: skip
@@ -35,7 +36,7 @@ def claims_latex(verdicts: Sequence[Verdict]) -> str:
     for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.claim.paper == paper]
         caption = [f"{TITLE}: {own[0].paper}.", *(f"{label.capitalize()}." for label in labels(own))]
-        body = tabular(claims_grid(own), {0: "6cm", 1: "4.5cm", 5: "4.5cm"})
+        body = tabular(claims_grid(own), {0: "6cm", 1: "4.5cm", 6: "4.5cm"})
         lines += latex_float(" ".join(caption), f"claims-{paper}", [body], [count_words(own), METHOD, *origins(own)])
     return "\n".join([*lines, ""])
 
@@ -62,6 +63,9 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
                 "comparison": each.label,
                 "target": each.target,
                 "printed_gain": each.printed,
+                "seen_by_paper": each.power and each.power.chance,
+                "seen_by_paper_low": each.power and each.power.low,
+                "seen_by_paper_high": each.power and each.power.high,
                 **gain_columns(each.gain, mean="measured_gain", n="pairs", p="p_family"),
                 "p_tost": each.p_same,
                 "cohens_d": each.effect,

@@ -7,14 +7,15 @@ from functools import lru_cache
 
 from crossfold.platform.core.cell import AS_RELEASED
 from crossfold.platform.core.errors import UserError
-from crossfold.reports.results.comparable import gain_over
+from crossfold.reports.results.comparable import family_of, gain_over
 from crossfold.reports.results.load import setting_of
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW, runs_of
 from crossfold.reports.results.systems import UNIMODAL, corpus_name
 from crossfold.reports.stats.formatting import MINUS, listing
 from crossfold.reports.stats.hypothesis_tests import ALPHA, rank_agreement
-from crossfold.reports.stats.intervals import Gain
+from crossfold.reports.stats.intervals import Gain, paired_folds
+from crossfold.reports.stats.power import Design, Power, mean_squares, power_of
 from crossfold.reports.stats.runs import Run
 from crossfold.reports.tables.entries import NOT_COMPARABLE, Entry, GainLine, Line
 from crossfold.reports.tables.notes import RELEASED
@@ -130,6 +131,24 @@ def further_gain(
         spread=half.spread and half.spread._replace(error=2 * half.spread.error),
         differences=tuple(2 * difference for difference in half.differences),
     )
+
+
+def printed_power(
+    results: Results, setting: Setting, printed: float | None, entries: Sequence[Entry], ran: Design | None
+) -> Power | None:
+    """The chance that a true gain as large as the printed one would be seen with what the paper ran.
+
+    entries: better and base, or two such pairs whose gains are compared. The variances are those measured here. None
+    where no gain is printed or it is none, and where fewer than two seeds or videos of a fold say nothing about them.
+    """
+    groups = _groups(results, setting, entries) if ran else None
+    if printed is None or printed <= 0 or ran is None or groups is None:
+        return None
+    plus, minus = (groups[0], groups[1]) if len(groups) == 2 else ([*groups[0], *groups[3]], [*groups[1], *groups[2]])
+    squares = mean_squares(paired_folds(plus, minus))
+    # The gain of a gain is twice that of the means, as in `further_gain`.
+    size = printed / (len(groups) / 2)
+    return None if squares is None else power_of(squares, size, ran, family_of(results, setting, len(groups[0])))
 
 
 def _groups(results: Results, setting: Setting, entries: Sequence[Entry]) -> list[list[list[Run]]] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.hypothesis_tests import equivalence, paired_effect
 from crossfold.reports.stats.intervals import Gain, Interval
+from crossfold.reports.stats.power import Power
 
 AGREES, BELOW, ABOVE = "agrees", "below", "above"
 NOT_COMPARABLE, NOT_MEASURABLE, NOT_RUN = "not comparable", "not measurable", "not run"
@@ -104,6 +105,8 @@ class GainLine:
     """What the measured gain shows, or why there is none."""
     seen: bool = False
     """Whether one of the sides has the label `seen`."""
+    power: Power | None = None
+    """The chance that a true gain as large as the printed one would be seen with what the paper ran."""
 
     @property
     def p_same(self) -> float | None:

@@ -134,10 +134,20 @@ class _TableMapping(FrozenModel):
     """Below the table; a key such as `F1` is replaced by that footnote."""
 
 
+class Ran(FrozenModel):
+    """What a paper ran."""
+
+    seeds: int | None = None
+    """Runs whose mean is printed; None where the paper prints no number of them."""
+    videos: dict[str, tuple[int, ...]]
+    """Corpus -> the reported videos of each fold."""
+
+
 class _Declared(FrozenModel):
     short: dict[str, str]
     """Papers as a table of claims names them."""
     papers: dict[str, str]
+    ran: dict[str, Ran]
     footnotes: dict[str, Note]
     tables: dict[str, _TableMapping]
 

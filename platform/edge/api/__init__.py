@@ -3,7 +3,7 @@
 May import: `platform/core`, `platform/workspace`, `platform/modeling`, `platform/features`, `platform/export`,
 `platform/scheduling`, `platform/edge/launch`, `platform/edge/tracking`, `datasets/corpora/embedded`, `datasets/store`,
 `sweeps`, `reports`, `reports/results`.
-Public: `Workspace`, `TrainedCell`, `load`, `prepare`, `report`, `sweep`, `train`.
+Public: `Workspace`, `TrainedCell`, `load`, `power`, `prepare`, `report`, `sweep`, `train`.
 """
 
 import lazy_loader
@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "corpora": ["prepare"],
         "training": ["sweep", "train"],
         "trained_cell": ["TrainedCell", "load"],
-        "workspace": ["Workspace", "report"],
+        "workspace": ["Workspace", "power", "report"],
     },
 )

@@ -10,6 +10,7 @@ from crossfold.platform.workspace.workspace import Workspace as Files
 
 if TYPE_CHECKING:
     from crossfold.platform.edge.api.trained_cell import TrainedCell
+    from crossfold.reports.power import SweepPower
 
 Place = str | Path | None
 """A workspace: a folder or a URL, else `CROSSFOLD_HOME`, else `./.crossfold`."""
@@ -77,3 +78,15 @@ def report(workspace: Place = None, *, out: str | Path | None = None, tables: Se
 
     written = build_report(Files.locate(workspace), tables=tables, out=Path(out) if out is not None else None)
     return written.paths[0]
+
+
+def power(sweep: str, gain: float = 0.01, *, pair: Sequence[str] = (), workspace: Place = None) -> "SweepPower":
+    """How likely a true gain in CCC is to be seen, and which seeds, folds and videos that takes, from finished runs.
+
+    sweep: the name of one that has run to its end in the workspace. pair: two systems, better and base, whose gain
+    alone is looked at; without, the typical pair of all. `targets` has one forecast for each setting and target,
+    `printed` one for each printed gain (docs/statistics.md). Raises `UserError` as `crossfold power`.
+    """
+    from crossfold.reports.power import forecast_power
+
+    return forecast_power(Files.locate(workspace), sweep, gain, pair)

@@ -45,6 +45,7 @@ GROUPS = {
         run.submit,
         status.status,
         report.report,
+        report.power,
         cell.why,
         cell.rerun,
         rescore.rescore,

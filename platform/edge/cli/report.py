@@ -1,4 +1,4 @@
-"""`crossfold report`."""
+"""`crossfold report`, and `crossfold power`, which forecasts from the same numbers."""
 
 import contextlib
 import re
@@ -10,7 +10,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import out, say
+from crossfold.platform.edge.terminal.console import emit, out, say
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
@@ -116,6 +116,74 @@ def report(
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date, figure_width)
         say(f"{len(written)} figures in {figures}")
+
+
+def power(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that has run to its end, by name or file.")],
+    gain: Annotated[float, typer.Option(help="The true gain in CCC that is to be seen.")] = 0.01,
+    over: Annotated[
+        str | None, typer.Option("--pair", help="Two systems, as rjca+dca,rjca; else the typical pair.", metavar="A,B")
+    ] = None,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Forecast how likely a gain is to be seen, and which seeds, folds and videos that takes, from finished runs."""
+    from crossfold.reports.power import forecast_power
+    from crossfold.reports.stats.formatting import percent, power_text
+
+    pair = _listed(over)
+    if over is not None and len(pair) != 2:
+        raise UserError(f"--pair {over!r} does not name two systems", "write --pair rjca+dca,rjca")
+    found = forecast_power(options.open_workspace(workspace), _sweep_name(sweep), gain, pair)
+    if as_json:
+        emit(found.as_dict(), True)
+        return
+    for each in found.targets:
+        ran = each.design
+        videos = "+".join(map(str, ran.videos))
+        say(
+            f"{each.setting}, {each.target}: {_count(ran.folds, 'fold')} of {videos} videos, {ran.seeds} seeds; "
+            + (f"mean over {each.pairs} pairs" if each.pairs > 1 else "one pair")
+            + f", each gain one of {each.comparisons} comparisons",
+            "  a gain varies by "
+            + ", ".join(f"{sd:.4f} ({name})" for name, sd in each.sd.items())
+            + "; standard deviations of CCC",
+            f"  a true gain of {gain:g} is seen with a chance of {power_text(each.power)}; "
+            + (
+                f"one of {each.smallest_gain:.3f} is, with a chance of 80 %"
+                if each.smallest_gain
+                else "no gain is: verdicts take three seeds and three videos of each fold"
+            ),
+        )
+    needs = [
+        {
+            "target": each.target,
+            **{f"{name} alone": _needed(number) for name, number in each.needed.items()},
+            **{f"videos with {plan['seeds']} seeds": _needed(plan["videos"]) for plan in each.plans},
+        }
+        for each in found.targets
+    ]
+    emit(needs, False, f"What shows a gain of {gain:g} with a chance of 80 % (videos: of each fold)")
+    rows = [
+        {
+            "claim": each["claim"],
+            "comparison": each["comparison"],
+            "target": each["target"],
+            "printed": f"{each['printed_gain']:+.3f}",
+            "seen by the paper": f"{percent(each['chance'])} [{100 * each['low']:.0f}, {100 * each['high']:.0f}]",
+        }
+        for each in found.printed
+    ]
+    if rows:
+        emit(rows, False, "How likely each printed gain was to be seen with what the paper ran (docs/statistics.md)")
+
+
+def _needed(number: int | None) -> str:
+    return "more than 10,000" if number is None else f"{number:,}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _diff(before: str, after: "Workspace", folder: Path) -> None:
