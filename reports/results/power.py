@@ -76,8 +76,8 @@ def sweep_power(results: Results, gain: float, pair: Sequence[str] = ()) -> tupl
         )
     found = []
     for setting in results.settings.values():
-        for target in setting_targets(results, setting):
-            found.append(_of_target(results, setting, target, gain, *_squares(results, setting, target, pair)))
+        targets = setting_targets(results, setting)
+        found += [_of_target(results, setting, each, gain, *_squares(results, setting, each, pair)) for each in targets]
     return tuple(found)
 
 

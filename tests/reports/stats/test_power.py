@@ -1,4 +1,4 @@
-"""The forecast of power: its variances against those of known populations, its chance against how often verdicts come."""
+"""The forecast of power: its variances against known ones, its chance against how often verdicts come."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def data_sets(rng, times, design, slopes, spread):
     ("ran", "planned"), [(Design((12,), 3), Design((24,), 3)), (Design((9, 9), 5), Design((24,), 3))]
 )
 def test_a_forecast_from_few_runs_covers_what_comes(ran, planned):
-    """Stated in docs/statistics.md: the mean within 0.15 of the truth; 90% intervals hold it in at least 75 % of sweeps."""
+    """As docs/statistics.md says: the mean is within 0.15 of the truth, and most of the 90% intervals hold it."""
     rng, slopes, spread = np.random.default_rng(4), (1.2, 0.8), (0.1, 0.15)
     gain = true_ccc(slopes[0], *spread) - true_ccc(slopes[1], *spread)
     truth = np.mean([paired_gain([a], [b]).sign > 0 for a, b in data_sets(rng, 400, planned, slopes, spread)])
