@@ -175,8 +175,8 @@ def _drawn_errors(squares: MeanSquares, design: Design, family: Family) -> tuple
     mean_videos = float(stats.hmean(design.videos))
     z = np.random.default_rng(0).standard_normal((3, DRAWS))  # the same for all designs, so that more is never worse
     of_videos = (squares.video + squares.interaction / seeds) * per_video * _chi_squared(z[0], free)
-    of_seeds = (squares.seed + squares.interaction / mean_videos) / seeds / count
-    of_seeds = of_seeds * _chi_squared(z[1], count * (seeds - 1))
+    own = (squares.seed + squares.interaction / mean_videos) / seeds / count
+    of_seeds = own * _chi_squared(z[1], count * (seeds - 1))
     both = squares.interaction * per_video / seeds * _chi_squared(z[2], (videos - count) * (seeds - 1))
     more = np.maximum(of_seeds - both, 0.0)
     squared: Floats = np.maximum(of_videos + more, ROUNDING**2)
