@@ -5,9 +5,11 @@ one. It says which frame is shown in place of each, which frames are gone, and h
 hold is read elsewhere. Strengths of one kind are nested: what a weaker one destroys, a stronger one destroys too.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +25,10 @@ GREY = 127.5
 
 NOISE_BLOCK = 32
 """Frames whose noise is drawn together, so that a window needs not that of its whole clip."""
+
+KEPT_BLOCKS, KEPT_VALUES = 512, 256
+"""Blocks of noise that a process keeps, and of how many values a frame at most: 16 MiB. Drawing them is slow, and each
+strength, overlapping window and cell needs the same ones."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,19 @@ def noise_of(modality: str, clip: str, frames: np.ndarray, shape: tuple[int, ...
     noise = np.empty((len(frames), *shape), np.float32)
     block = frames // NOISE_BLOCK
     for number in np.unique(block):
-        drawn = _generator("noise", modality, clip, str(number)).standard_normal((NOISE_BLOCK, *shape), np.float32)
+        draw = _kept_block if math.prod(shape) <= KEPT_VALUES else _block
+        drawn = draw(modality, clip, int(number), shape)
         noise[block == number] = drawn[frames[block == number] - number * NOISE_BLOCK]
     return noise
+
+
+def _block(modality: str, clip: str, number: int, shape: tuple[int, ...]) -> np.ndarray:
+    noise = _generator("noise", modality, clip, str(number)).standard_normal((NOISE_BLOCK, *shape), np.float32)
+    noise.flags.writeable = False
+    return noise
+
+
+_kept_block = lru_cache(maxsize=KEPT_BLOCKS)(_block)
 
 
 def _generator(*facts: str) -> np.random.Generator:

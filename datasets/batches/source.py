@@ -135,15 +135,17 @@ class WindowSource:
         rows = rows_BM.flatten()
         valid = _shaped(self.arrays.valid.index_select(0, rows), rows_BM.shape) & real_BM.unsqueeze(-1)
         y = _shaped(self.arrays.labels.index_select(0, rows), rows_BM.shape).masked_fill_(~valid, 0.0)
-        used_BL = _input_frames(rows_BM, real_BM, clip)
-        x = {m: self._gather(m, chosen, *used_BL) for m in self._spec.modalities}
+        x = {m: self._input(m, chosen, rows_BM, real_BM) for m in self._spec.modalities}
         if clip.frames == 1:
             return Batch(x=x, y=y, valid=valid, real=real_BM)
         real_BLF, valid_BLFT = _folded(real_BM, clip.frames), _folded(valid, clip.frames)
-        if clip.feature == "mean":
-            x = {m: _mean(_folded(values, clip.frames), real_BLF) for m, values in x.items()}
         y = _label_of_clips(_folded(y, clip.frames), valid_BLFT, clip)
         return Batch(x=x, y=y, valid=valid_BLFT.any(dim=2), real=real_BLF.any(dim=2))
+
+    def input(self, modality: str, chosen: np.ndarray) -> Tensor:
+        """x of one modality, as `batch` gives it for the windows of these indices, int [B]."""
+        index_B = self._sent(chosen.astype(np.int64))
+        return self._input(modality, chosen, self._rows[index_B], self._real[index_B])
 
     def with_frames(self, modality: str, frames: Frames, present: np.ndarray) -> "WindowSource":
         """The same windows with other content of one modality: frames [N, *shape] and presence, bool [N]."""
@@ -154,6 +156,13 @@ class WindowSource:
             present={**self.arrays.present, modality: _tensor(present, self._spec.device)},
         )
         return other
+
+    def _input(self, modality: str, chosen: np.ndarray, rows_BM: Tensor, real_BM: Tensor) -> Tensor:
+        clip = self._spec.clip
+        x = self._gather(modality, chosen, *_input_frames(rows_BM, real_BM, clip))
+        if clip.frames == 1 or clip.feature != "mean":
+            return x
+        return _mean(_folded(x, clip.frames), _folded(real_BM, clip.frames))
 
     def _gather(self, modality: str, chosen: np.ndarray, rows_BL: Tensor, real_BL: Tensor) -> Tensor:
         """x of one modality, B x L x the shape of a frame: rows on the device, and the same windows for the host."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load as from_safetensors
 
 from crossfold.datasets.store.feature_store import FeatureStore
@@ -37,6 +38,8 @@ def evaluation_of(cell: Cell) -> Evaluation:
     return cell.recipe.evaluation if cell.inner is None else Evaluation()
 
 
+# The weights are trained no more, so nothing needs to follow how the predictions came about.
+@torch.inference_mode()
 def evaluate(data: CellData, evaluation: Evaluation, model: EmotionModel) -> tuple[ForwardResult, dict[str, Any]]:
     """The pass over the reported split, and the four parts of `result.json` that depend on the evaluation.
 

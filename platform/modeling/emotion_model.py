@@ -54,16 +54,32 @@ class EmotionModel(nn.Module):
 
         seeds: one per window, of the random crops in training; None: none.
         """
-        with torch.autocast(mask_BL.device.type, torch.bfloat16) if self._narrow else contextlib.nullcontext():
-            features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in self.encoders}
+        return self.fuse(self.encode(x, mask_BL, seeds), mask_BL, notes)
+
+    def encode(self, x: Mapping[str, Tensor], mask_BL: Tensor, seeds: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """The encodings of those modalities that `x` holds: B x L x their width each.
+
+        No encoding depends on another modality, so what shows a window several times may keep those that stay equal.
+        """
+        with self._arithmetic(mask_BL):
+            read = [m for m in self.encoders if m in x]
+            features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in read}
             # Padding must not reach real frames through a convolution.
-            encoded = {m: encoder(zeroed(features[m], mask_BL), mask_BL) for m, encoder in self.encoders.items()}
+            return {m: self.encoders[m](zeroed(features[m], mask_BL), mask_BL) for m in read}
+
+    def fuse(self, encoded: dict[str, Tensor], mask_BL: Tensor, notes: Notes | None = None) -> Tensor:
+        """y : B x L x T from the encodings of every modality."""
+        with self._arithmetic(mask_BL):
             z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
             if self.mix is not None:
                 z_BLZ = self.mix(z_BLZ, mask_BL)
             y_BLT = torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
         # Losses and scores are computed in float32.
         return y_BLT.float() if self._narrow else y_BLT
+
+    def _arithmetic(self, mask_BL: Tensor) -> contextlib.AbstractContextManager[object]:
+        """Of the products: narrow where the recipe asks for it."""
+        return torch.autocast(mask_BL.device.type, torch.bfloat16) if self._narrow else contextlib.nullcontext()
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:

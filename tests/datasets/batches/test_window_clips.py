@@ -83,8 +83,13 @@ def test_a_batch_equals_a_plain_reading(tiny_cell, store, frames, window, hop, l
 class Echo(torch.nn.Module):
     """Predicts its input: the number of the frame that stands for a clip."""
 
-    def forward(self, x, mask, notes=None, seeds=None):
-        return x["audio"].repeat(1, 1, 2)
+    encoders = ("audio",)
+
+    def encode(self, x, mask, seeds=None):
+        return x
+
+    def fuse(self, encoded, mask, notes=None):
+        return encoded["audio"].repeat(1, 1, 2)
 
 
 def test_a_prediction_holds_for_all_frames_of_its_clip(tiny_cell, store):
