@@ -10,6 +10,8 @@ from crossfold.platform.core.files import path_inside
 CELL_FILES = ("cell.json", "result.json", "curve.parquet", "predictions.npz", "env.json", "best.safetensors")
 """What the folder of a finished cell holds."""
 CELL_ID = re.compile(r"[0-9a-f]{16}")
+PREDICTIONS_SHA256 = "predictions_sha256"
+"""The key of `env.json` in exported results, whose cells lack their predictions."""
 RECORD = "files"
 """Key of `env.json` under which a commit writes the size of each file of its cell, and the hash of the numbers."""
 HASHED = "result.json"

@@ -1,5 +1,6 @@
 """Frame-level predictions of a cell, and how they lie in `predictions.npz`."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,11 @@ class Predictions:
     targets: tuple[str, ...]
     gates: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
     maps: Mapping[str, ClipMaps] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the predicted values, in hexadecimal."""
+        return hashlib.sha256(np.ascontiguousarray(self.prediction).tobytes()).hexdigest()
 
     def clip(self, name: str) -> slice:
         """The rows of one clip."""

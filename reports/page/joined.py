@@ -4,16 +4,15 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
+import pandas as pd
 
 from crossfold.platform.core.cell import SEEN
-from crossfold.platform.core.errors import DataError
-from crossfold.platform.core.metrics import ccc_of, moments
-from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.reports.page.sheets import Section, Sheet
+from crossfold.reports.page.verified import Verified, verified_of
 from crossfold.reports.results.comparable import setting_targets, setting_variants
+from crossfold.reports.results.load import variant_names
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name
@@ -25,14 +24,13 @@ from crossfold.reports.tables.entries import SEEN_MARK, Entry
 from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, words_cell
 from crossfold.reports.tables.measure import measure, measure_mean
 
-CLOSE = 1e-5
-"""A stored score agrees with its predictions within this, the rounding of float32."""
 RULE = (
     "Only rows of one corpus, feature store, recipe, protocol, selection, and of the same videos in each fold share a "
     "table. Gain: difference in CCC to the first row on the same folds, seeds and videos, with its own 95% interval; p "
-    f"is corrected for every pair of rows, and one row beats another where it is below {ALPHA}. Verified: the score "
-    "was computed again from the predictions of so many cells and agreed; the digits are of the SHA-256 of these "
-    "predictions."
+    f"is corrected for every pair of rows, and one row beats another where it is below {ALPHA}. Verified: the score of "
+    "so many cells was computed again and agreed, from their predictions, or, in exported results, from the moments of "
+    "each video. The digits are of the SHA-256 of the predictions; exported results state it, and nothing here can "
+    "check it."
 )
 SEEN_RULE = f"Numbers with the mark seen are no estimate of what new clips give: {SEEN}."
 HEADS = ("System", "Mean CCC", "95% interval", "Gain over the first", "p", "Seeds", "From", "Verified")
@@ -44,8 +42,9 @@ class _Row:
     entry: Entry
     runs: Sequence[Sequence[Run]]
     origin: str
-    verified: str
-    digest: str
+    check: Verified
+    revision: int
+    """Of the system."""
 
 
 def joined(groups: Mapping[str, Results], date: str) -> Sheet:
@@ -53,6 +52,9 @@ def joined(groups: Mapping[str, Results], date: str) -> Sheet:
     tables: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
     places: dict[tuple[str, ...], tuple[Setting, tuple[str, ...], Sequence[Run]]] = {}
     left_out = 0
+    # Together, as parameters that are alike within each workspace may differ between them.
+    titles = {name: title for results in groups.values() for name, title in results.titles.items()}
+    names = variant_names(pd.concat([results.cells for results in groups.values()], ignore_index=True), titles)
     for origin, results in groups.items():
         for setting in results.settings.values():
             targets = setting_targets(results, setting)
@@ -66,8 +68,10 @@ def joined(groups: Mapping[str, Results], date: str) -> Sheet:
                 key = (setting.key, setting.selection, ",".join(targets), _fold_digest(runs))
                 places.setdefault(key, (setting, targets, runs[0]))
                 ids = sorted({cell_id for each in entries for cell_id in each.cell_ids})
-                verified, digest = _verified([results.records[cell_id] for cell_id in ids])
-                tables[key].append(_Row(results.variants[variant], entry, runs, origin, verified, digest))
+                check = verified_of(results, ids)
+                revision = max(results.records[cell_id].cell.revision for cell_id in ids)
+                row = _Row(names[variant], entry, runs, origin, check, revision)
+                tables[key].append(row)
     sections = [_section(_without_copies(tables[key]), *places[key], key[-1]) for key in sorted(tables)]
     sections.sort(key=lambda section: -len(section.grid.rows))
     words = f" {left_out} unfinished rows are left out." if left_out else ""
@@ -82,6 +86,7 @@ def joined(groups: Mapping[str, Results], date: str) -> Sheet:
 def _section(
     rows: Sequence[_Row], setting: Setting, targets: Sequence[str], runs: Sequence[Run], folds: str
 ) -> Section:
+    rows = _with_revisions(rows)
     ranked = sorted(rows, key=lambda row: (-(row.entry.mean or 0), row.label, row.origin))
     family = Family(max(2, len(ranked)))
     cells = []
@@ -105,7 +110,7 @@ def _section(
                 p_cell(gain.p if gain else None),
                 words_cell(listing(list(row.entry.seeds)) if row.entry.seeds else DASH),
                 words_cell(row.origin),
-                words_cell(row.verified),
+                words_cell(row.check.words),
             )
         )
     videos = {run.fold: len(run.videos) for run in runs}
@@ -123,16 +128,28 @@ def _section(
     )
 
 
+def _with_revisions(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows, with the revision of a system in its name where several ran: their mathematics differs."""
+    revisions: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        revisions[row.label].add(row.revision)
+    return [
+        replace(row, label=f"{row.label}, revision {row.revision}") if len(revisions[row.label]) > 1 else row
+        for row in rows
+    ]
+
+
 def _without_copies(rows: Iterable[_Row]) -> list[_Row]:
     """A row that two workspaces have with the same predictions, as after a merge, once and with both origins."""
     found: dict[tuple[str, str, float | None], _Row] = {}
     for row in rows:
         # A stored score that its predictions do not give makes two rows of one hash.
-        key = (row.label, row.digest or f"{row.origin} {len(found)}", row.entry.mean)
+        key = (f"{row.label} {row.revision}", row.check.digest or f"{row.origin} {len(found)}", row.entry.mean)
         if key in found:
             old = found[key]
             entry = old.entry if old.entry.seen else row.entry  # what one workspace has seen is seen
-            row = _Row(old.label, entry, old.runs, f"{old.origin} and {row.origin}", old.verified, old.digest)
+            better = row if old.check.stated else old  # predictions that are here say more than a statement
+            row = replace(better, entry=entry, origin=f"{old.origin} and {row.origin}")
         found[key] = row
     return list(found.values())
 
@@ -141,27 +158,3 @@ def _fold_digest(groups: Sequence[Sequence[Run]]) -> str:
     """The first 8 digits of the SHA-256 of the videos that each fold scores."""
     folds = {run.fold: sorted(run.videos) for group in groups for run in group}
     return hashlib.sha256(json.dumps(sorted(folds.items())).encode()).hexdigest()[:8]
-
-
-def _verified(records: Sequence[CellRecord]) -> tuple[str, str]:
-    """In words how many scores follow from their predictions, and a hash of these predictions; empty without all."""
-    digest, good, missing = hashlib.sha256(), 0, 0
-    for record in records:
-        try:
-            predictions = record.predictions
-        except (OSError, DataError, ValueError, KeyError):
-            missing += 1
-            continue
-        digest.update(np.ascontiguousarray(predictions.prediction).tobytes())
-        prediction, label, valid = predictions.prediction, predictions.label, predictions.valid
-        scores = [
-            float(ccc_of(moments(prediction[:, at], label[:, at], valid[:, at])))
-            for at in range(len(predictions.targets))
-        ]
-        stored = [record.result["metrics"][target]["ccc"] for target in predictions.targets]
-        good += bool(np.allclose(scores, stored, atol=CLOSE, rtol=0))
-    bad = len(records) - good - missing
-    words = f"{good} of {len(records)} cells"
-    words += f", {bad} do not agree" * bool(bad) + f", {missing} without predictions" * bool(missing)
-    name = "" if missing or not records else digest.hexdigest()[:12]
-    return words + (f", {name}" if name else ""), name

@@ -71,7 +71,7 @@ def load_results(workspace: Workspace) -> Results:
         # Failed cells of a search are in no table, and the search reports them itself.
         failures=tuple(each for each in last.values() if each.cell_id in shown or " inner " not in each.label),
         superseded=superseded,
-        variants=_variant_names(cells, titles),
+        variants=variant_names(cells, titles),
         seen=seen,
         processed={(cell_id, *key): run for cell_id, each in kept.items() for key, run in each.processed.items()},
         robustness={cell_id: each.robustness for cell_id, each in kept.items() if each.robustness != Robustness()},
@@ -249,7 +249,7 @@ def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return cells.drop(index=old).reset_index(drop=True), int(cells.loc[old, "cell_id"].nunique())
 
 
-def _variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
+def variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
     """Names of variants: the system, and those parameters in which its variants of one setting differ."""
     shown: dict[str, set[str]] = {}
     parsed = {row["variant"]: json.loads(row["params"]) for row in cells[["variant", "params"]].to_dict("records")}

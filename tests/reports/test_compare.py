@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.export.results_folder import write_results
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report
 from crossfold.reports.compare import join_reports, report_difference, write_site
@@ -87,6 +89,60 @@ def test_a_joint_leaderboard_mixes_only_what_may_be(before, tmp_path):
         join_reports({"A": before}, tmp_path / "out", NOW)
     with pytest.raises(UserError, match="has no finished cell"):
         join_reports({"A": before, "B": Workspace(tmp_path / "empty")}, tmp_path / "out", NOW)
+
+
+def test_exported_results_join_without_frames_weights_and_features(before, tmp_path):
+    other = filled(tmp_path / "other", (CHOSEN[0], lab.VARIANTS[5]))
+    marked = sorted(other.finished())[0]
+    cells = [record.cell for record in other.records()]
+    lab.launch(other, FeatureStore(next(other.paths.stores.iterdir())), cells)
+    launched = next(other.paths.sweeps.glob("*.json"))
+    launched.write_text(json.dumps(json.loads(launched.read_text()) | {"seen": [marked]}))
+    folder = tmp_path / "theirs"
+    write_results(other, list(other.records()), folder)
+    names = {path.name for path in folder.rglob("*") if path.is_file()} - {launched.name}
+    assert names == {"cell.json", "result.json", "curve.parquet", "env.json"}
+    with pytest.raises(UserError, match="exists"):
+        write_results(other, [], folder)
+    theirs = Workspace(folder)
+    rows = rows_of(join_reports({"A": before, "theirs": theirs}, tmp_path / "out", NOW))
+    whole = rows_of(join_reports({"A": before, "theirs": other}, tmp_path / "whole", NOW))
+    # All numbers are those of the whole workspace, and so are the marks.
+    assert [row[:7] for row in rows] == [row[:7] for row in whole]
+    assert any("seen" in row[1] for row in rows)
+    verified = {row[0].split()[0] + " of " + row[6]: row[7] for row in rows}
+    assert re.fullmatch(r"12 of 12 cells, by their videos, [0-9a-f]{12} \(stated\)", verified["CA of theirs"])
+    # The row that both have is one row, verified by the predictions that are here.
+    assert re.fullmatch(r"12 of 12 cells, [0-9a-f]{12}", verified["Audio of A and theirs"])
+    alone = build_report(theirs, formats=["html"], out=tmp_path / "alone", now=NOW)
+    assert "CA + DCA" in alone.paths[0].read_text()
+    path = sorted(folder.glob("cells/*/result.json"))[0]
+    result = json.loads(path.read_text())
+    for scores in result["metrics"].values():
+        scores["ccc"] += 0.01
+    path.write_text(json.dumps(result))
+    rows = rows_of(join_reports({"A": before, "theirs": Workspace(folder)}, tmp_path / "out", NOW))
+    assert any("1 do not agree" in row[7] for row in rows if row[6] == "theirs")
+
+
+def test_what_differs_between_workspaces_is_in_the_name_of_a_row(tmp_path):
+    rjca = lab.Fake("rjca", {"axis": "time", "iterations": 3}, 0.36)
+    here, there = filled(tmp_path / "a", (rjca,)), Workspace(tmp_path / "b")
+    store = lab.make_store(there.root)
+    deeper = replace(rjca, params=rjca.params | {"iterations": 4}, noise=0.5)
+    for cell, noise in [*lab.cells_of(store, (deeper,)), *lab.cells_of(store, (CHOSEN[2],))]:
+        lab.finish(there, store, cell.model_copy(update={"revision": 2 if cell.system == "rjca" else 1}), noise)
+    revised = Workspace(tmp_path / "c")
+    store = lab.make_store(revised.root)
+    for cell, _ in lab.cells_of(store, (rjca,)):
+        lab.finish(revised, store, cell.model_copy(update={"revision": 2}), 0.45)
+    report = join_reports({"A": here, "B": there, "C": revised}, tmp_path / "out", NOW)
+    assert {(row[0], row[6]) for row in rows_of(report)} == {
+        ("RJCA (iterations 3), revision 1", "A"),
+        ("RJCA (iterations 3), revision 2", "C"),
+        ("RJCA (iterations 4)", "B"),
+        ("RJCA + DCA", "B"),
+    }
 
 
 def test_a_score_that_its_predictions_do_not_give_is_not_verified(before, tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
 
 
-FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor", "tensorboard")
+FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor", "results", "tensorboard")
 
 
 def export(
@@ -35,7 +35,8 @@ def export(
         typer.Option(
             "--format",
             help="abaw: files of the VA track; csv, parquet: a table of predictions; backbone: trained weights; "
-            "predictor: all that `crossfold predict` needs on another machine; tensorboard: learning curves.",
+            "predictor: all that `crossfold predict` needs on another machine; results: scores alone, for "
+            "`crossfold report --join` of another group; tensorboard: learning curves.",
         ),
     ] = "abaw",
     system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
@@ -62,7 +63,7 @@ def export(
     plugin: options.Plugin = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write what finished cells give: an ABAW submission of one system, a table of all predictions, trained weights."""
+    """Write what finished cells give: an ABAW submission, a table of predictions, trained weights, or scores alone."""
     from crossfold.platform.evaluation.ensembles import best_folds as choose_folds
     from crossfold.platform.evaluation.ensembles import scores_of_means
     from crossfold.platform.export.abaw import ABAW_TARGETS, JOINT_FILE, write_abaw
@@ -86,6 +87,15 @@ def export(
         records = [record for record in records if record.cell.fold in kept]
     if format_ == "backbone":
         _export_backbones(records, out_, as_json)
+        return
+    if format_ == "results":
+        from crossfold.platform.export.results_folder import write_results
+
+        write_results(space, records, out_)
+        if as_json:
+            emit({"folder": str(out_), "cells": len(records)}, True)
+        else:
+            say(f"{out_}: {len(records)} cells", f"next: crossfold report --join WORKSPACE {out_}")
         return
     if format_ == "tensorboard":
         from crossfold.platform.edge.tracking.tensorboard import write_tensorboard

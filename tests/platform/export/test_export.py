@@ -269,6 +269,20 @@ def test_post_processing_is_that_of_the_training_clips(capsys, workspace, synthe
     assert "no chain of post-processing" in refused(capsys, "export", sweep, *out, "--post")
 
 
+def test_results_leave_the_name_of_the_machine_at_home(workspace, finished, tmp_path):
+    sweep, cells = finished(folds=[0], seeds=[0], result={"status": "done", "metrics": {}, "videos": {}})
+    for cell in cells:
+        env = {"machine": {"host": "secret-name", "cores": 4}}
+        (workspace.paths.cell(cell.cell_id) / "env.json").write_text(json.dumps(env))
+    run("export", sweep, "--format", "results", "--out", tmp_path / "theirs", "--workspace", workspace.root)
+    for cell in cells:
+        record = Workspace(tmp_path / "theirs").read_exactly(cell.cell_id)
+        assert record.cell == cell
+        assert record.env["machine"] == {"cores": 4}
+        assert record.env["predictions_sha256"] == workspace.read_exactly(cell.cell_id).predictions.sha256
+        assert not (record.path / "best.safetensors").exists()
+
+
 def test_unclear_or_unfinished_exports_are_refused(capsys, workspace, finished, tmp_path):
     out = ("--out", tmp_path / "abaw", "--workspace", workspace.root)
     sweep, _ = finished(leave_out=(1,))
