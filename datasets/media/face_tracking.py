@@ -220,8 +220,13 @@ def _same_faces(before: Sequence[Box], after: Sequence[Box]) -> list[tuple[Box, 
 def whole_frames(video: Path, frames: int) -> np.ndarray:
     """The track of a video whose pictures are crops of a face: [T, 3], a square around all of each picture."""
     _, picture = next(read_pictures(video), (0, np.zeros((1, 1, 3), np.uint8)))
+    return np.tile(whole_picture(picture), (frames, 1))
+
+
+def whole_picture(picture: np.ndarray) -> np.ndarray:
+    """The box [3] whose crop is a square around all of a picture."""
     height, width = picture.shape[:2]
-    return np.tile([width / 2, height / 2, max(width, height) / MARGIN], (frames, 1))
+    return np.array([width / 2, height / 2, max(width, height) / MARGIN])
 
 
 def side_of_clip(name: str, video: str) -> Side:
@@ -322,6 +327,68 @@ def smooth(boxes: np.ndarray, fps: float) -> np.ndarray:
                 near = run[np.abs(run - index) <= REACH]
                 smoothed[index] = average(before[near], axis=0)
     return smoothed
+
+
+def looks_ahead(fps: float, every: int) -> int:
+    """Pictures after one by which its face is settled, as long as one face is seen; every: as of `find_track`."""
+    return _settles(fps) + every - 1
+
+
+def _settles(fps: float) -> int:
+    """Pictures after one whose detections decide about its face: until a track counts, and smoothing sees it."""
+    return 2 * REACH + math.ceil(_SHORTEST_S * fps)
+
+
+def growing_face_chunks(
+    pictures: Iterable[tuple[int, np.ndarray]],
+    fps: float,
+    detect: Detector | None,
+    every: int,
+    colour: Colour,
+    size: int,
+) -> Generator[tuple[np.ndarray, np.ndarray], None, int]:
+    """As `face_chunks`, of pictures with their numbers that come one by one; returns how many it would crop otherwise
+    now that it has seen them all.
+
+    detect: None where the pictures are crops of a face. every: as of `find_track`.
+    """
+    held: dict[int, np.ndarray] = {}
+    if detect is None:
+        box: np.ndarray | None = None
+        for _, picture in pictures:
+            box = whole_picture(picture) if box is None else box
+            yield crop_face(picture, box, colour, size)[None], np.ones(1, np.bool_)
+        return 0
+
+    def kept() -> Iterator[tuple[int, np.ndarray]]:
+        for index, picture in pictures:
+            held[index] = picture
+            yield index, picture
+
+    tracks, used, seen = FaceTracks(fps), np.zeros((0, 3)), 0
+
+    def cropped(begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal used
+        first = max(0, begin - 2 * REACH)
+        boxes_T3 = smooth(tracks.subject(first, min(seen, end + 2 * REACH)), fps)[begin - first : end - first]
+        used = np.concatenate([used, boxes_T3])
+        crops = np.zeros((end - begin, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
+        present = ~np.isnan(boxes_T3[:, 0])
+        for row, box_3 in enumerate(boxes_T3):
+            picture = held.pop(begin + row)
+            if present[row]:
+                crops[row] = crop_face(picture, box_3, colour, size)
+        return crops, present
+
+    for index, boxes in detections(kept(), detect, every):
+        tracks.add(index, boxes)
+        seen = index + 1
+        if (settled := seen - _settles(fps)) > len(used):
+            yield cropped(len(used), settled)
+    if seen > len(used):
+        yield cropped(len(used), seen)
+    known = smooth(tracks.subject(0, seen), fps)
+    return int((~np.isclose(known, used, equal_nan=True).all(axis=1)).sum())
 
 
 def face_chunks(

@@ -49,11 +49,17 @@ def read_sound(path: Path, rate: int = RATE) -> np.ndarray | None:
         return None
     with open_container(path, "its sound cannot be decoded", _SOUND_REMEDY) as container:
         sound, own = _decode_sound(decoded(container, sound_of(container)), stamps.origin)
-    if own != rate:
-        from scipy.signal import resample_poly
+    return np.ascontiguousarray(resampled(sound, own, rate), np.float32)
 
-        sound = resample_poly(sound, rate, own)
-    return np.ascontiguousarray(sound, np.float32)
+
+def resampled(sound: np.ndarray, own: int, rate: int) -> np.ndarray:
+    """Sound [samples] of `own` Hz at `rate` Hz."""
+    if own == rate:
+        return sound
+    from scipy.signal import resample_poly
+
+    converted: np.ndarray = resample_poly(sound, rate, own)
+    return converted
 
 
 def sound_seconds(path: Path) -> float | None:
@@ -65,29 +71,46 @@ def sound_seconds(path: Path) -> float | None:
     return stamps.sound[1] if stamps.sound is not None else None
 
 
-def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int]:
-    """Mono samples from `origin` on, each where its time stamp says, and their rate; gaps are silent."""
-    parts: list[np.ndarray] = []
-    resamplers: dict[tuple[str, str, int], Any] = {}  # a stream may change on its way
-    written, place, own = 0, 0, RATE
-    for frame in frames:
-        own = own if resamplers else frame.sample_rate
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if kind not in resamplers:
-            resamplers[kind] = import_av().AudioResampler(format="fltp", rate=own)
-        for piece in resamplers[kind].resample(frame):
+class SoundPlacement:
+    """Decoded frames of sound as mono samples, each where its time stamp says; gaps are silent."""
+
+    def __init__(self, origin: float) -> None:
+        """`origin`: when sample 0 is heard, in seconds of the container's clock."""
+        self.rate = RATE
+        """Samples a second, of the first frame; a stream may change on its way."""
+        self._origin = origin
+        self._resamplers: dict[tuple[str, str, int], Any] = {}
+        self._written, self._place, self._begun = 0, 0, False
+
+    def add(self, frame: Any) -> list[np.ndarray]:
+        """The samples, float32, that follow the earlier ones with this frame of PyAV."""
+        parts: list[np.ndarray] = []
+        if not self._resamplers:
+            self.rate = frame.sample_rate
+        own, kind = self.rate, (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in self._resamplers:
+            self._resamplers[kind] = import_av().AudioResampler(format="fltp", rate=own)
+        for piece in self._resamplers[kind].resample(frame):
             samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
-            stamp = place if piece.time is None else round((piece.time - origin) * own)
+            stamp = self._place if piece.time is None else round((piece.time - self._origin) * own)
             # Time stamps are rounded to the container's ticks, so only a real gap or overlap moves what follows.
-            if not parts or abs(stamp - place) > _TICKS_S * own:
-                place = stamp
-            if place > written:
-                parts.append(np.zeros(place - written, np.float32))
-                written = place
-            parts.append(samples[written - place :])
-            written += len(parts[-1])
-            place += len(samples)
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32), own
+            if not self._begun or abs(stamp - self._place) > _TICKS_S * own:
+                self._place = stamp
+            if self._place > self._written:
+                parts.append(np.zeros(self._place - self._written, np.float32))
+                self._written = self._place
+            parts.append(samples[self._written - self._place :])
+            self._written += len(parts[-1])
+            self._place += len(samples)
+            self._begun = True
+        return parts
+
+
+def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int]:
+    """Mono samples from `origin` on, and their rate."""
+    placement = SoundPlacement(origin)
+    parts = [part for frame in frames for part in placement.add(frame)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32), placement.rate
 
 
 def frame_seconds(times: np.ndarray, fps: float) -> np.ndarray:

@@ -75,7 +75,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
             return
         # Clips are read by several processes at a time, so threads would only compete.
         stream.thread_type = "NONE"
-        tick, tag = float(stream.time_base), stream.metadata.get("rotate", stream.metadata.get("ROTATE", "0"))
+        tick, tag = float(stream.time_base), rotation_of(stream)
         number, lag = stamps.keyless - 1, None
         for frame in decoded(container, stream, keyless=stamps.keyless > 0):
             own = frame.dts if stamps.counted else frame.pts  # the one of decoding is that of the packet read last
@@ -92,7 +92,17 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
                     number = before
                     continue
             if number < len(stamps.clock):
-                yield number, upright(frame.to_ndarray(format="rgb24"), _orientation(frame, tag))
+                yield number, shown(frame, tag)
+
+
+def shown(frame: Any, tag: str) -> np.ndarray:
+    """A decoded frame of PyAV as it is to be shown: uint8 [height, width, 3]; tag: `rotation_of` its stream."""
+    return upright(frame.to_ndarray(format="rgb24"), _orientation(frame, tag))
+
+
+def rotation_of(stream: Any) -> str:
+    """The tag `rotate` of a stream of PyAV, in degrees clockwise."""
+    return str(stream.metadata.get("rotate", stream.metadata.get("ROTATE", "0")))
 
 
 def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:

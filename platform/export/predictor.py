@@ -30,7 +30,7 @@ from crossfold.platform.evaluation.attention_collector import MapCollector
 from crossfold.platform.evaluation.predict import first_columns
 from crossfold.platform.features.fitted_encoders import fitted_of
 from crossfold.platform.features.new_clips import NewClip, ReadingOptions
-from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
+from crossfold.platform.modeling.emotion_model import EmotionModel, Stream, build_model, modalities_of
 from crossfold.platform.training.cell_data import splits
 from crossfold.platform.workspace.attention_maps import ClipMaps
 from crossfold.platform.workspace.cell_record import CellRecord
@@ -171,13 +171,7 @@ class Predictor:
     def trace(self, features: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray] | None = None) -> Trace:
         """`predict`, with gates and attention."""
         frames = self._checked(features)
-        every, batch = np.ones(frames, np.bool_), self.cell.recipe.batch
-        x = {
-            modality: entry.normalised(
-                np.asarray(features[modality], np.float32), np.asarray((present or {}).get(modality, every), np.bool_)
-            )
-            for modality, entry in self.inputs.items()
-        }
+        x, batch = self.normalised(features, present), self.cell.recipe.batch
         windows = windows_over(np.arange(frames), self.cell.recipe.window, self.cell.recipe.hop)
         stitcher = Stitcher(frames, len(self.cell.targets))
         gates: dict[tuple[str, str], Stitcher] = {}
@@ -191,11 +185,31 @@ class Predictor:
                 gates.setdefault(key, Stitcher(frames, 1)).add(rows, real, weight_BL1.float().numpy())
             collector.add(rows, real, notes)
         mean, _ = stitcher.frames()
-        values = np.stack(
-            [self.targets[target].from_unit(mean[:, t]) for t, target in enumerate(self.cell.targets)], axis=1
-        )
+        values = self.in_units(mean)
         weights = {key: stitched.frames()[0][:, 0] for key, stitched in sorted(gates.items())}
         return Trace(values, weights, collector.maps()[_CLIP])
+
+    def stream(self) -> Stream:
+        """Predicts a window frame by frame. Raises `UserError` where predictions depend on future frames."""
+        return Stream(self.cell, self._model)
+
+    def normalised(
+        self, features: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """float32 [N, I] of each modality as the model reads it; arguments as of `predict`."""
+        return {
+            modality: entry.normalised(
+                np.asarray(features[modality], np.float32),
+                np.asarray((present or {}).get(modality, np.ones(len(features[modality]))), np.bool_),
+            )
+            for modality, entry in self.inputs.items()
+        }
+
+    def in_units(self, mean: np.ndarray) -> np.ndarray:
+        """float32 [N, T] of the model in the units of the labels."""
+        return np.stack(
+            [self.targets[target].from_unit(mean[:, t]) for t, target in enumerate(self.cell.targets)], axis=1
+        )
 
     def _checked(self, features: Mapping[str, np.ndarray]) -> int:
         for modality in features:

@@ -95,14 +95,20 @@ def encode_folds(work: FoldTask) -> UserError | None:
         with threadpool_limits(1):
             for begin in range(0, len(array), network.batch):
                 rows = slice(begin, begin + network.batch)
-                scaled = (array[rows] - standard.mean) / standard.std
-                scaled[~present[rows]] = 0
-                # As `WindowSource` gives it to a backbone that is trained: standardised, in the stored type.
-                features[rows] = network.encode(scaled.astype(array.dtype))
+                features[rows] = network.encode(standardised_input(array[rows], present[rows], standard))
         features[~present] = 0
         with whole_file(path) as draft:
             write_array(draft, features)
     return None
+
+
+def standardised_input(rows: np.ndarray, present: np.ndarray, standard: Normalisation) -> np.ndarray:
+    """What a frozen backbone gets: standardised, zero where bool [n] `present` is false, in the stored type."""
+    scaled = (rows - standard.mean) / standard.std
+    scaled[~present] = 0
+    # As `WindowSource` gives it to a backbone that is trained.
+    typed: np.ndarray = scaled.astype(rows.dtype)
+    return typed
 
 
 def stored(scratch: Path, clip: MediaClip, modality: str) -> tuple[np.ndarray, np.ndarray]:

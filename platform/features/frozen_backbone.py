@@ -49,10 +49,12 @@ class FrozenBackbone:
         """N at most, of one call."""
         return batch_of(self.backbone)
 
-    def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Stored input [N, *shape], N at most `batch` -> float32 [N, D]."""
-        # Kernels, and so the last bits, depend on the shape of a batch.
-        filled = np.zeros((self.batch, *raw.shape[1:]), raw.dtype)
+    def encode(self, raw: np.ndarray, *, whole_batch: bool = True) -> np.ndarray:
+        """Stored input [N, *shape], N at most `batch` -> float32 [N, D].
+
+        whole_batch: it is filled with zeros to a whole batch, as kernels, and so the last bits, depend on its shape.
+        """
+        filled = np.zeros((self.batch if whole_batch else len(raw), *raw.shape[1:]), raw.dtype)
         filled[: len(raw)] = raw
         with one_thread(), torch.inference_mode():
             x_1N = torch.from_numpy(filled).unsqueeze(0).to(self.device)

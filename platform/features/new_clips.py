@@ -47,6 +47,13 @@ class ReadingOptions:
     rate: float | None = None
     """Frames per second of a clip without video; None: the rate that the cell was trained at."""
 
+    def rate_or(self, fps: float) -> float:
+        """The rate, by default that of the cell's corpus. Raises `UserError` where it is none."""
+        rate = self.rate if self.rate is not None else fps
+        if rate <= 0:
+            raise UserError(f"--rate {rate:g} is no rate", "give the frames per second, such as 25")
+        return rate
+
 
 @dataclass(frozen=True)
 class Features:
@@ -80,18 +87,12 @@ class NewClip:
         """
         options = options or ReadingOptions()
         path = path.absolute()
-        rate = options.rate if options.rate is not None else fps
-        if rate <= 0:
-            raise UserError(f"--rate {rate:g} is no rate", "give the frames per second, such as 25")
+        rate = options.rate_or(fps)
         if (features := _feature_files(path)) is not None:
             given = _read_features(features, rate)
             frames = len(next(iter(given.values.values())))
             return cls(path, TimeAxis(np.arange(frames) / rate, rate), {}, given)
-        if origin.get("features") == "as given":
-            made = f"the cell was trained on features that were given, and {path.name} holds none"
-            raise UserError(made, f"give a folder or an .npz of features: {', '.join(SUFFIXES)}")
-        weights = _weights(origin, options.weights)
-        extractors = {modality: _extractor(modality, facts, weights) for modality, facts in origin.items()}
+        extractors, weights = front_ends(origin, options.weights, path.name)
         clip = _media_clip(path, rate)
         made_clip = cls(path, _axis(clip), extractors, Features({}, {}))
         faces = faces_asked(origin, options)
@@ -149,6 +150,19 @@ class NewClip:
             raise UserError(f"{self.path} holds none of {', '.join(there)}", "give a clip that holds one of them")
         for modality in (m for m, is_there in there.items() if not is_there):
             self.notes += (f"{self.path.name} holds no {modality}: it is absent in every frame",)
+
+
+def front_ends(origin: Mapping[str, Any], folder: Path | None, name: str) -> tuple[dict[str, Extractor], Origin | None]:
+    """The front ends that `origin` names for each modality, and where the weights of networks among them are.
+
+    folder: of pretrained weights; name: of the clip of media that they are for. Raises `UserError` where there are
+    none, or where they are of another version.
+    """
+    if origin.get("features") == "as given":
+        made = f"the cell was trained on features that were given, and {name} holds none"
+        raise UserError(made, f"give a folder or an .npz of features: {', '.join(SUFFIXES)}")
+    weights = _weights(origin, folder)
+    return {modality: _extractor(modality, facts, weights) for modality, facts in origin.items()}, weights
 
 
 def faces_asked(origin: Mapping[str, Any], options: ReadingOptions) -> str:

@@ -134,7 +134,7 @@ def _hub(task: ClipTask, extractor: Extractor, source: str) -> Chunks:
         return
     crops = _crops(task, "RGB", network.side, network.batch)
     if network.pictures > 1:
-        crops = _clips(ClipKind("", network.pictures, 1, network.side), crops)
+        crops = gathered(ClipKind("", network.pictures, 1, network.side), crops)
     for raw, present in crops:
         yield network.encode_pictures(raw), present
 
@@ -144,18 +144,29 @@ def _times(clip: MediaClip) -> np.ndarray:
 
 
 def _audio(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
-    """Front ends of sound. Sound that is not there is absent, and zero."""
-    clip, times, fps = task.clip, _times(task.clip), task.clip.info.fps
+    """Front ends of sound."""
+    clip = task.clip
+    sound = read_sound(clip.audio, rate_of(extractor)) if clip.audio is not None else None
+    return sound_chunks(extractor, sound, _times(clip), clip.info.fps, chunk)
+
+
+def rate_of(extractor: Extractor) -> int:
+    """Samples a second of the sound that an extractor of our own, or the input of a backbone, is made of."""
     kind = DECIBELS.get(extractor.reads)
     # Spectrograms of a backbone have the rate that it was trained at.
-    rate = kind.rate if kind is not None else RATE
-    sound = read_sound(clip.audio, rate) if clip.audio is not None else None
+    return kind.rate if kind is not None else RATE
+
+
+def sound_chunks(extractor: Extractor, sound: np.ndarray | None, times: np.ndarray, fps: float, chunk: int) -> Chunks:
+    """The front end of an extractor for frames at `times`; sound float32 [samples] that is not there is absent, and
+    zero.
+    """
     if extractor.name == "logmel":
         yield log_mel(sound, times, fps)
         return
     if sound is None:
         sound = np.zeros(0, np.float32)
-    present = covered_frames(len(sound), times, fps, rate)
+    present = covered_frames(len(sound), times, fps, rate_of(extractor))
     if extractor.name == "mfcc":
         yield mfcc(sound, times, fps), present
         return
@@ -183,10 +194,10 @@ def _visual(task: ClipTask, extractor: Extractor, chunk: int) -> Chunks:
         return
     crops = _crops(task, "RGB", side_of(extractor.reads), chunk)
     clips = clip_kind(extractor.reads)
-    yield from crops if clips is None else _clips(clips, crops)
+    yield from crops if clips is None else gathered(clips, crops)
 
 
-def _clips(kind: ClipKind, crops: Chunks) -> Chunks:
+def gathered(kind: ClipKind, crops: Chunks) -> Chunks:
     """Crops -> clips [n, K, S, S, 3] that end at each of them, as `WindowSource` gathers them from a store."""
     reach = (kind.length - 1) * kind.step
     behind: np.ndarray | None = None

@@ -130,12 +130,15 @@ class Stream:
         self._past: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def push(self, x: Mapping[str, Tensor]) -> Tensor:
-        """y : B x N x T of the N new frames x[m] : B x N x I_m."""
+    def push(self, x: Mapping[str, Tensor], notes: Notes | None = None) -> Tensor:
+        """y : B x N x T of the N new frames x[m] : B x N x I_m.
+
+        notes: filled as by the model, for the frames that it keeps and then the new ones.
+        """
         known = {m: torch.cat([self._past[m], new], dim=1) if self._past else new for m, new in x.items()}
         first = next(iter(known.values()))
         frames, fresh = first.shape[1], next(iter(x.values())).shape[1]
-        y_BLT: Tensor = self._model(known, torch.ones_like(first[..., 0], dtype=torch.bool))
+        y_BLT: Tensor = self._model(known, torch.ones_like(first[..., 0], dtype=torch.bool), notes)
         # `context` is infinite for an LSTM.
         kept = int(min(frames, self.context))
         self._past = {m: values[:, frames - kept :] for m, values in known.items()}

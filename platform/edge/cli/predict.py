@@ -1,7 +1,10 @@
 """`crossfold predict`: from a video to a trace of each target, with a finished cell, a system or an exported model."""
 
 import json
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +12,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import emit, say
+from crossfold.platform.edge.terminal.console import emit, err, say
 
 if TYPE_CHECKING:
     from crossfold.platform.export.predictor import Predictor
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from crossfold.platform.features.new_clips import NewClip, ReadingOptions
 
 FORMATS = ("csv", "parquet")
+STANDARD_INPUT = Path("-")
+POLL_SECONDS = 0.05
 
 
 def predict(
@@ -40,6 +45,16 @@ def predict(
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="The pictures are crops of a face already: look for none.")
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Print each frame while CLIP grows: a file that is being written, a pipe, or - for standard input.",
+        ),
+    ] = False,
+    idle: Annotated[
+        float, typer.Option(min=0.0, help="Seconds without growth after which a file that is followed is complete.")
+    ] = 10.0,
     rate: Annotated[
         float | None,
         typer.Option(help="Frames per second of clips without video.", show_default="the corpus's"),
@@ -50,14 +65,22 @@ def predict(
     plugin: options.Plugin = None,
     as_json: options.Json = False,
 ) -> None:
-    """Predict valence, arousal or other targets frame by frame for clips that no corpus holds."""
+    """Predict valence, arousal or other targets frame by frame for clips that no corpus holds.
+
+    With --follow, systems that see no future frame predict a camera or a microphone while it is recorded.
+    """
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
-    _check(clips)
+    _check(clips, follow=follow)
     from crossfold.platform.features.new_clips import ReadingOptions
 
     predictors, by = _predictors(model, corpus, workspace)
     options_ = ReadingOptions(weights, whole_frame, rate)
+    if follow:
+        _follow(
+            predictors, clips[0], options_, idle=idle, as_json=as_json, end=_End(out, format_, by if page else None)
+        )
+        return
     written = []
     for clip in clips:
         # One after the other, and written at once: what a later clip raises loses no earlier one.
@@ -71,14 +94,74 @@ def predict(
     say(f"predicted by {by}")
 
 
-def _check(clips: Sequence[Path]) -> None:
+def _check(clips: Sequence[Path], *, follow: bool) -> None:
     """Every clip is there and has a name of its own, before any of them is read."""
     names: dict[str, Path] = {}
+    if follow and len(clips) > 1:
+        raise UserError(f"--follow with {len(clips)} clips", "follow one in each terminal")
     for clip in clips:
+        if clip == STANDARD_INPUT and follow:
+            continue
         if not clip.exists():
             raise UserError(f"there is no {clip}", "give a video, a wav file, a folder of crops, or features")
         if (other := names.setdefault(clip.absolute().stem, clip)) != clip:
             raise UserError(f"{other} and {clip} would write the same files", "predict them into folders of their own")
+
+
+@dataclass(frozen=True)
+class _End:
+    """What is written of a recording that was followed, when it ends."""
+
+    out: Path
+    format_: str
+    by: str | None
+    """What predicted, for the page; None where none is written."""
+
+
+def _follow(
+    predictors: Sequence["Predictor"], clip: Path, asked: "ReadingOptions", *, idle: float, as_json: bool, end: _End
+) -> None:
+    """Prints frames of a growing recording as csv or JSON lines, and writes table and page at its end."""
+    from crossfold.datasets.media.growing import GrowingFile, GrowingRecording
+    from crossfold.platform.export.growing_prediction import GrowingTrace
+
+    for predictor in predictors:
+        predictor.stream()  # says why not, before anything is waited for
+    name = "standard input" if clip == STANDARD_INPUT else str(clip)
+    ends_by_itself = clip == STANDARD_INPUT or clip.is_fifo()
+    with open(0 if clip == STANDARD_INPUT else clip, "rb", buffering=0, closefd=clip != STANDARD_INPUT) as file:
+        growing = GrowingFile(file, lambda: not ends_by_itself and grows(clip, file.tell(), idle))
+        trace = GrowingTrace(predictors, GrowingRecording(growing, name), asked)
+        err.print(f"delay: a frame is printed {trace.delay:.2f} s after its begin, and what computing takes")
+        stopped = False
+        try:
+            for begin, joined in trace.blocks():
+                table = joined.table()
+                table["frame"] += begin
+                lines = {"orient": "records", "lines": True} if as_json else {"index": False, "header": begin == 0}
+                typer.echo((table.to_json if as_json else table.to_csv)(**lines), nl=False)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            stopped = True  # what was predicted is kept
+    joined_all = trace.finish()
+    if joined_all is None:
+        raise UserError(f"{name} ended before its first frame", "see that something writes it; --idle waits for longer")
+    shown = Path("stdin") if clip == STANDARD_INPUT else clip
+    written = _write(joined_all, shown, end.out, end.format_, end.by)
+    for line in (*trace.notes, ", ".join(written["files"])):
+        err.print(line, soft_wrap=True)
+    if stopped:
+        raise typer.Exit(options.INTERRUPTED)
+
+
+def grows(path: Path, read: int, idle: float) -> bool:
+    """Waits until a file is longer than `read` bytes; false where it did not grow for `idle` seconds."""
+    last = time.monotonic() + idle
+    while path.stat().st_size <= read:
+        if time.monotonic() >= last:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def _predictors(model: str, corpus: str | None, workspace: str | None) -> tuple[list["Predictor"], str]:
