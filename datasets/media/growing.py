@@ -1,7 +1,8 @@
 """Pictures and sound of a recording that still grows: a file that a program writes, a pipe, or standard input.
 
-Nothing is read twice and nothing is sought, so what was read is known before the end of the file is. Its rate is what
-its header says: the mean over all stamps, which `stamps.py` compares it with, is not known yet.
+Nothing is read twice and nothing is sought, so what was read is known before the end of the file is. Its rate is that
+of its header which the first pictures confirm, else theirs: `stamps.py` has the stamps of all, which may have another
+mean.
 
 S samples.
 """
@@ -21,7 +22,12 @@ _FORMATS = (
     "record in a format that is written from its begin to its end: MPEG-TS, Matroska, wav, or fragmented mp4 "
     "(`ffmpeg ... -movflags frag_keyframe+empty_moov`)"
 )
+_FIRST = 10  # pictures by which the rate is known
+_SAME_RATE = 0.02  # a rate of the header is believed where it is that close to theirs
 _FILTER = 10  # zero crossings on each side of the filter that resamples; scipy's default
+
+
+_Step = list[tuple[float, np.ndarray]]
 
 
 class GrowingFile:
@@ -30,10 +36,23 @@ class GrowingFile:
     def __init__(self, file: BinaryIO, wait: Callable[[], bool]) -> None:
         """file: unbuffered. wait: called where nothing is left to read; false where nothing more will come."""
         self._file = file
+        self._ahead = b""
         self._wait = wait
+
+    def begins_with(self, mark: bytes) -> bool:
+        """Whether these are the next bytes; they are still there to be read."""
+        while len(self._ahead) < len(mark) and (more := self._read(len(mark) - len(self._ahead))):
+            self._ahead += more
+        return self._ahead == mark
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, none at the end."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         while not (data := self._file.read(size)) and self._wait():
             pass
         return data
@@ -87,31 +106,54 @@ class GrowingRecording:
         av = import_av()
         self.name = name
         try:
-            self._container = av.open(file, mode="r")
+            # Sound without pictures would be read for seconds before FFmpeg believes what its header says.
+            options = {"probesize": "32768"} if file.begins_with(b"RIFF") else {}
+            self._container = av.open(file, mode="r", options=options)
         except av.error.FFmpegError as error:
             raise DataError(f"{name} cannot be followed ({reason_of(error)})", _FORMATS) from None
         self._pictures, self._track = pictures_of(self._container), sound_of(self._container)
         if self._pictures is None and self._track is None:
             raise DataError(f"{name} holds neither pictures nor sound", _FORMATS)
-        self.fps = 0.0
-        """Pictures a second; 0 where there are none."""
-        if self._pictures is not None:
-            self._pictures.thread_type = "NONE"  # threads would hold pictures back
-            self.fps = float(self._pictures.average_rate or self._pictures.guessed_rate or 0)
-            if self.fps <= 0:
-                raise DataError(f"the header of {name} does not say how many pictures a second it has", _FORMATS)
         self.sound: GrowingSound | None = None
         """None where there is no sound track, and before time 0 is known."""
+        self.fps = 0.0
+        """Pictures a second; 0 where there are none."""
+        self._steps, self._first = self._decoded(), list[_Step]()
+        if self._pictures is not None:
+            self._pictures.thread_type = "NONE"  # threads would hold pictures back
+            self.fps = self._rate()
 
     @property
     def has_sound(self) -> bool:
         """Whether it has a sound track."""
         return self._track is not None
 
-    def steps(self) -> Iterator[list[tuple[float, np.ndarray]]]:
+    def steps(self) -> Iterator[_Step]:
         """Decodes packet after packet, to the end; each gives the new pictures, uint8 [height, width, 3], with the
-        seconds after the first at which they are shown. New sound goes to `sound`.
+        seconds after the first at which they are shown. New sound goes to `sound`. Raises `DataError`.
         """
+        while self._first:
+            yield self._first.pop(0)
+        yield from self._steps
+
+    def _rate(self) -> float:
+        """Pictures a second, of the first ones."""
+        pictures: Any = self._pictures
+        for step in self._steps:
+            self._first.append(step)
+            times = [time for each in self._first for time, _ in each]
+            if len(times) > _FIRST:
+                break
+        stated = [pictures.average_rate, pictures.guessed_rate, pictures.base_rate]
+        rates = [float(rate) for rate in stated if rate]
+        if len(times) > 1:
+            seen = 1 / float(np.median(np.diff(times)))
+            return next((rate for rate in rates if abs(rate - seen) <= _SAME_RATE * seen), seen)
+        if not rates:
+            raise DataError(f"nothing says how many pictures a second {self.name} has", _FORMATS)
+        return rates[0]
+
+    def _decoded(self) -> Iterator[_Step]:
         av = import_av()
         streams = [stream for stream in (self._pictures, self._track) if stream is not None]
         early: list[Any] = []  # sound that comes before the first picture, which is time 0
@@ -143,5 +185,7 @@ class GrowingRecording:
                 yield pictures
         except av.error.FFmpegError as error:
             raise DataError(f"{self.name} cannot be followed further ({reason_of(error)})", _FORMATS) from None
+        if origin is None:
+            raise DataError(f"{self.name} ended before a picture or a sound of it could be decoded", _FORMATS)
         if self.sound is not None:
             self.sound.ended = True

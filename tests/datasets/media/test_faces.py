@@ -15,6 +15,8 @@ from crossfold.datasets.media.face_tracking import (
     face_chunks,
     find_track,
     follow,
+    growing_face_chunks,
+    looks_ahead,
     side_of_clip,
     smooth,
 )
@@ -157,6 +159,37 @@ def test_chunks_do_not_change_a_crop(puppets):
     parts = list(face_chunks(video, track, "L", 112, 5))
     np.testing.assert_array_equal(whole[0], np.concatenate([crops for crops, _ in parts]))
     assert whole[1].tolist() == [index not in (4, 5) for index in range(12)]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_faces_are_followed_with_a_delay_as_they_are_in_a_finished_video(every):
+    rng = np.random.default_rng(every)
+    pictures = [(index, rng.integers(0, 255, (120, 160, 3), np.uint8)) for index in range(90)]
+    places = {id(picture): box(60 + 0.3 * index, 60, 40 + index % 7) for index, picture in pictures}
+    gone = {id(picture) for index, picture in pictures if 30 <= index < 34 or 50 <= index < 70}
+
+    def detect(picture: np.ndarray) -> list[Box]:
+        return [] if id(picture) in gone else [places[id(picture)]]
+
+    seen = 0
+
+    def coming():
+        nonlocal seen
+        for index, picture in pictures:
+            seen = index
+            yield index, picture
+
+    found = dict(detections(pictures, detect, every))
+    track = smooth(follow([found[index] for index, _ in pictures], FPS), FPS)
+    made = 0
+    for crops, present in growing_face_chunks(coming(), FPS, detect, every, "L", 32):
+        for crop, there in zip(crops, present, strict=True):
+            assert there == (not np.isnan(track[made, 0]))
+            if there:
+                np.testing.assert_array_equal(crop, crop_face(pictures[made][1], track[made], "L", 32))
+            made += 1
+        assert made > seen - looks_ahead(FPS, every) - 1 or seen == 89
+    assert made == 90
 
 
 def test_two_subjects_of_a_video_are_told_apart_by_their_half(puppets):
