@@ -36,8 +36,7 @@ class Plan:
 def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     """The cells of a grid, systems innermost, so that early partial tables cover all systems."""
     recipe = load_recipe(sweep.recipe, sweep.set)
-    # One object for all cells of a selection, so that it is checked and serialised once.
-    recipes = [recipe.model_copy(update={"selection": chosen}) for chosen in sweep.selection or (recipe.selection,)]
+    recipes = recipes_of(sweep, recipe)
     check_targets(sweep.targets, store)
     for fold in sweep.folds:
         store.fold(fold)
@@ -53,6 +52,24 @@ def expand(sweep: Sweep, store: FeatureStore) -> Plan:
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
 
 
+def recipes_of(sweep: Sweep, recipe: Recipe) -> list[Recipe]:
+    """The recipe with each selection and each modality dropout of a sweep.
+
+    One object for all cells of a combination, so that it is checked and serialised once.
+    """
+    chosen = [recipe.model_copy(update={"selection": split}) for split in sweep.selection or (recipe.selection,)]
+    if sweep.modality_dropout is None:
+        return chosen
+    # A name of its own, because reports never mix numbers of two recipes.
+    return [
+        each.model_copy(
+            update={"modality_dropout": dropout, "name": each.name + ("+modality_dropout" if dropout else "")}
+        )
+        for each in chosen
+        for dropout in sweep.modality_dropout
+    ]
+
+
 def _check_size(sweep: Sweep) -> None:
     """Raises `UserError` for more cells than memory holds, which a slip in a list can ask for."""
     axes = {
@@ -61,6 +78,7 @@ def _check_size(sweep: Sweep) -> None:
         "targets": len(sweep.targets),
         "seeds": len(sweep.seeds),
         "selections": len(sweep.selection or (0,)),
+        "modality dropouts": len(sweep.modality_dropout or (0,)),
         "doses": len(sweep.corpora),
     }
     if (cells := math.prod(axes.values())) > MOST_CELLS:

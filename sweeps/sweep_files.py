@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from crossfold.datasets.corpora.embedded.dose import expand_doses
 from crossfold.platform.core.base_model import MOST_COUNT, FrozenModel
 from crossfold.platform.core.errors import UserError, did_you_mean
-from crossfold.platform.core.recipe import Recipe
+from crossfold.platform.core.recipe import Dropout, Recipe
 from crossfold.platform.core.yaml_files import parse_yaml, read_yaml
 
 HERE = Path(__file__).parent
@@ -128,6 +128,8 @@ class Sweep(_Common):
     """Folds of the store; fold 0 is the official split where the corpus has one."""
     selection: tuple[Literal["reported", "held_out"], ...] | None = None
     """Which split picks the best epoch, one or both (`[reported, held_out]`); else as the recipe says."""
+    modality_dropout: tuple[Dropout, ...] | None = Field(None, min_length=1)
+    """Modality dropout of the recipe, one or several (`[{}, {audio: 0.3, visual: 0.3}]`); else as it says."""
     seen: tuple[int, ...] | None = None
     """Folds whose reported clips were seen when the parameters or the recipe were chosen, as by a search with
     `allow_seen`: every number of them is labelled. By default those that the choice of the recipe `demo` saw."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from crossfold.platform.core.base_model import MOST_COUNT, MOST_LAYERS, MOST_LEVELS, MOST_WIDTH, FrozenModel
 from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation, PostChain, StressSuite
@@ -197,6 +197,17 @@ class Clip(FrozenModel):
         return self
 
 
+def _without_zeros(given: Mapping[Any, float]) -> dict[Any, float]:
+    """A modality that is never dropped is one that is not named, so that both are the same recipe."""
+    return {modality: share for modality, share in sorted(given.items()) if share != 0}
+
+
+Dropout = Annotated[
+    dict[Literal["audio", "visual", "text"], Annotated[float, Field(ge=0, lt=1)]], AfterValidator(_without_zeros)
+]
+"""Probability by modality."""
+
+
 class Recipe(FrozenModel):
     """Everything about training and evaluation that a paper prescribes, as one value."""
 
@@ -209,6 +220,9 @@ class Recipe(FrozenModel):
     hop: int = Field(200, ge=1, le=MOST_COUNT)
     """Indices from one window to the next (D10); the tail window is the last L (A3)."""
     clip: Clip = Clip()
+    modality_dropout: Dropout = Field(default_factory=dict)
+    """Training only: the probability with which a modality is missing throughout a window, such as `{audio: 0.3}`, as
+    ModDrop (Neverova et al. 2016). A window that would lose all of its modalities keeps them."""
     invalid: Literal["drop", "drop_both", "mask"] = "drop"
     """D5: frames that lack any label, or all labels, are removed before windows are cut; or all are kept and masked."""
     backbones: dict[str, str] = Field(default_factory=dict)
@@ -271,6 +285,8 @@ class Recipe(FrozenModel):
         identity = self.model_dump(mode="json", exclude=set(OUTSIDE_IDENTITY))
         for group, defaults in LATER.items():
             identity[group] = {k: v for k, v in identity[group].items() if k not in defaults or v != defaults[k]}
+        if not self.modality_dropout:  # later than commit ed74c6d, as those of `LATER`
+            del identity["modality_dropout"]
         return identity
 
     @property

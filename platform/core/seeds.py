@@ -36,6 +36,12 @@ def crop_seed(cell: Cell, epoch: int, window: int) -> int:
     return seed_for("crop", store=cell.store, fold=cell.fold, seed=cell.seed, epoch=epoch, window=window)
 
 
+def modality_dropout_seed(cell: Cell, epoch: int) -> int:
+    """Modalities that windows lose in an epoch: shared by all systems and targets of a fold and seed."""
+    facts = {"store": cell.store, "fold": cell.fold, "seed": cell.seed}
+    return seed_for("modality dropout", **facts, epoch=epoch)
+
+
 def dropout_seed(cell: Cell, epoch: int = 0, rank: int = 0) -> int:
     """Dropout, from the first epoch on: shared by all systems of a fold, target and seed.
 

@@ -115,6 +115,12 @@ def wanted_inputs(recipe: Recipe, modalities: Sequence[str]) -> dict[str, str]:
 def check_inputs(recipe: Recipe, store: FeatureStore, modalities: Sequence[str]) -> None:
     """Raises `UserError` where the store does not hold the inputs that the recipe needs. No array is read."""
     wanted = wanted_inputs(recipe, modalities)
+    for dropped in recipe.modality_dropout:
+        if dropped not in store.modalities:
+            raise UserError(
+                f"modality_dropout names {dropped}, and store {store.path.name} has {', '.join(store.modalities)}",
+                "name modalities of the store",
+            )
     for m in modalities:
         held = store.input_kind(m)
         if m not in wanted:

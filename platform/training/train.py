@@ -20,12 +20,13 @@ from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.outcome import EpochReport, Reporter
 from crossfold.platform.core.recipe import Optimizer
 from crossfold.platform.core.seeds import batch_seed, crop_seed, dropout_seed
-from crossfold.platform.modeling.emotion_model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_of
 from crossfold.platform.modeling.frame_encoder import release
 from crossfold.platform.training import checkpoint
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
 from crossfold.platform.training.losses import BatchStatistics, loss_of
 from crossfold.platform.training.lr_schedule import Schedule
+from crossfold.platform.training.modality_dropout import dropped_windows, without
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class _Run:
         self.optimizer = make_optimizer(self.parameters, cell.recipe.optimizer)
         self.progress = Progress()
         release(model.frames, cell.recipe, self.schedule.groups)
+        self.lost: dict[str, np.ndarray] = {}
         # Until an epoch has a score, these are the best weights.
         self.best_state = _copy(model)
 
@@ -146,6 +148,7 @@ class _Run:
         batch = self.cell.recipe.batch
         # From its own seed, so that a resumed run has the order of one that was never stopped.
         order = np.random.default_rng(batch_seed(self.cell, self.progress.epoch)).permutation(len(self.source))
+        self.lost = dropped_windows(self.cell, modalities_of(self.cell), len(self.source), self.progress.epoch)
         starts = range(0, len(order), batch)
         self.model.train()
         for encoder in self.model.frames.values():
@@ -167,7 +170,8 @@ class _Run:
         """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
         recipe, epoch, group = self.cell.recipe, self.progress.epoch, self.group
         parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
-        batches = [self.source.batch(part) for part in parts]
+        lost = self.lost
+        batches = [without(self.source.batch(part), {m: of_all[part] for m, of_all in lost.items()}) for part in parts]
         whole = None
         if recipe.accumulate > 1 or group.world > 1:
             own = BatchStatistics.of(batches, len(self.cell.targets), self.device)
