@@ -7,11 +7,11 @@ an episode under each regime: of what is missing, of what the modalities show, a
 
     oracle     regimes known: E[s | z, r]
     ideal      regimes unknown, inferred from all of the clip: sum over r of P(r | clip) E[s | z, r]
-    fixed      one weight for each modality, the same at every frame, by least squares on training clips
+    fixed      one weight for each modality, the same at every frame: the best linear function of both
     audio, visual   as `ideal`, from one modality alone
 
 The posterior mean has the largest correlation with s of all functions of the input; the largest CCC is that of the
-posterior mean once it is scaled to the variance of s, so each estimate is scaled by its training clips.
+posterior mean once it is scaled to the variance of s, so `best_predictions` scales each estimate.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +23,7 @@ from scipy.special import logsumexp
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.embedded.dose import EPISODE, SyntheticDose
 from crossfold.datasets.corpora.embedded.episodes import (
+    LABEL_SCALE,
     REGIMES,
     SENSES,
     Episodes,
@@ -31,6 +32,7 @@ from crossfold.datasets.corpora.embedded.episodes import (
     bump,
     covariances,
     cue_rises,
+    draw_episodes,
     shares,
     transitions,
     unmix,
@@ -40,6 +42,8 @@ from crossfold.datasets.corpora.embedded.episodes import (
 Observer = Literal["oracle", "ideal", "fixed", "audio", "visual"]
 OBSERVERS: tuple[Observer, ...] = ("oracle", "ideal", "fixed", "audio", "visual")
 _BOTH = (True, True)
+_DRAWN_CLIPS, _DRAWN_EPISODES = 100, 10
+"""From which the scale of an estimate is taken."""
 
 
 def regimes_of(spans: Iterable[Span], frames: int) -> np.ndarray:
@@ -100,30 +104,44 @@ def log_evidence(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] =
 
 
 def estimate(dose: SyntheticDose, made: Episodes, observer: Observer) -> Floats:
-    """What an observer says of valence and arousal at each frame of a clip, float64 [frames, 2]; not of `fixed`."""
+    """What an observer says of s, valence and arousal, at each frame of a clip, float64 [frames, 2]."""
     heard = (observer != "visual", observer != "audio")
-    belief = np.eye(len(REGIMES))[made.regimes] if observer == "oracle" else regime_posterior(dose, made, heard)
-    weights = np.stack([_weights(dose, target, heard) for target in range(2)], axis=1)  # [7, 2 targets, 2 senses]
+    if observer == "fixed":
+        belief, weights = np.ones((len(made.regimes), 1)), fixed_weights(dose)[None]
+    else:
+        known = observer == "oracle"
+        belief = np.eye(len(REGIMES))[made.regimes] if known else regime_posterior(dose, made, heard)
+        weights = np.stack([_weights(dose, target, heard) for target in range(2)], axis=1)  # [7, 2 targets, 2 senses]
     gates = np.einsum("rk,kts->rts", belief, weights)
     shown = np.where(_there(made, heard)[:, None, None, :], made.shown, 0.0)
     said: Floats = np.einsum("rts,rets->ret", gates, shown).reshape(-1, 2)
     return said
 
 
-def fixed_weights(clips: Sequence[tuple[Episodes, np.ndarray]]) -> Floats:
-    """The best weight of each modality, [2 targets, 2 senses], of clips with labels [frames, 2]: least squares."""
+def fixed_weights(dose: SyntheticDose) -> Floats:
+    """The best weight of each modality for all frames of clips with a dose, [2 targets, 2 senses]."""
     found = np.empty((2, len(SENSES)))
     for target in range(2):
-        rows = np.concatenate([fixed_rows(made)[:, target] for made, _ in clips])
-        labels = np.concatenate([labels[:, target] for _, labels in clips])
-        found[target] = np.linalg.lstsq(rows, labels, rcond=None)[0]
+        product, with_emotion = np.zeros((2, 2)), np.zeros(2)
+        for share, regime, of in zip(shares(dose), REGIMES, covariances(dose, target), strict=True):
+            has = np.array([regime != ("missing", sense) for sense in SENSES])  # a missing one counts as zero
+            product += share * of[1:, 1:] * np.outer(has, has)
+            with_emotion += share * of[1:, 0] * has
+        found[target] = np.linalg.solve(product, with_emotion)
     return found
 
 
-def fixed_rows(made: Episodes) -> Floats:
-    """What the modalities show at each frame, [frames, 2 targets, 2 senses]; 0 where one is missing."""
-    rows: Floats = np.where(_there(made, _BOTH)[:, None, None, :], made.shown, 0.0).reshape(-1, 2, len(SENSES))
-    return rows
+def best_predictions(dose: SyntheticDose, clips: Sequence[Episodes], observer: Observer) -> list[Floats]:
+    """What an observer predicts of each of some clips, float64 [frames, 2], scaled to the variance of the labels.
+
+    The scale is that of clips of the same dose which are drawn for it, so that no label of `clips` is looked at.
+    """
+    rng = np.random.default_rng(dose.seed)
+    drawn = [draw_episodes(rng, dose, _DRAWN_EPISODES) for _ in range(_DRAWN_CLIPS)]
+    spread = np.stack([(estimate(dose, made, observer) ** 2).mean(axis=0) for made in drawn]).mean(axis=0)
+    emotion = np.stack([(made.emotion**2).mean(axis=(0, 1)) for made in drawn]).mean(axis=0)
+    scale = LABEL_SCALE * np.sqrt(emotion / np.maximum(spread, 1e-12))
+    return [scale * estimate(dose, made, observer) for made in clips]
 
 
 def _weights(dose: SyntheticDose, target: int, heard: tuple[bool, bool]) -> Floats:
