@@ -2,13 +2,15 @@
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.page.compose import DATE, Page, make_page
+from crossfold.reports.all_tables import build_tables, tables_for
+from crossfold.reports.doses.section import dose_section, dose_texts, dosed_sweeps
+from crossfold.reports.page.compose import Page, make_page
 from crossfold.reports.page.render import render
 from crossfold.reports.results.load import launched_sweeps, load_results
 from crossfold.reports.results.model import Results
@@ -16,14 +18,13 @@ from crossfold.reports.tables.claims import Verdict, judge
 from crossfold.reports.tables.claims_formats import claims_csv, claims_latex, claims_markdown
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.formats import FORMS, one_table, to_csv, to_latex, to_markdown
-from crossfold.reports.tables.leaderboard import build_leaderboard
-from crossfold.reports.tables.measure import provenance
-from crossfold.reports.tables.paper_table import build, choose_setting
-from crossfold.reports.tables.published import LEADERBOARD, check_tables, table_ids, table_spec
+from crossfold.reports.tables.published import LEADERBOARD, check_tables, table_ids
 from crossfold.reports.tables.summary import summary
 
 FORMATS = ("html", "md", "tex", "csv")
 
+DOSE = "dose"
+"""Name of the files with gains against a dose; as a name of `crossfold report`, all launched sweeps with doses."""
 CLAIMS = "claims"
 """Name of the files with the verdicts on the papers' claims."""
 _CLAIM_WRITERS: Mapping[str, Callable[[Sequence[Verdict]], str]] = {
@@ -79,16 +80,19 @@ def build_report(
     built = build_tables(results, check_tables(names) if names else tables_for(results), moment)
     verdicts = judge(results, built)
     # Nothing is written before everything is computed.
+    doses = dose_section(workspace, results, figures=figures and "html" in formats)
     out = out or workspace.paths.reports
     out.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
     page = None
     if "html" in formats:
-        page = make_page(workspace, results, built, verdicts, moment, figures=figures, media=media)
+        page = make_page(workspace, results, built, verdicts, moment, figures=figures, media=media, doses=doses)
         texts["report.html"] = render(page, results, workspace, live=live)
     written = [name for name in FORMATS if name in formats and name in _WRITERS]
     texts |= {f"{table.id}.{name}": _WRITERS[name](table) for table in built for name in written}
     texts |= {f"{CLAIMS}.{name}": _CLAIM_WRITERS[name](verdicts) for name in written if verdicts}
+    if doses is not None:
+        texts |= dose_texts(doses, written)
     for name, text in texts.items():
         write_bytes(path_inside(out, name), text.encode())
     boards = tuple(table for table in built if table.id.startswith(LEADERBOARD))
@@ -101,6 +105,9 @@ def choose(workspace: Workspace, names: Sequence[str]) -> tuple[list[str], list[
     A name of both is the table. Raises `UserError` with the nearest right name for one of neither.
     """
     known, launched = table_ids(), launched_sweeps(workspace)
+    if DOSE in names and DOSE not in launched:
+        # The papers' tables have nothing to say of a dose.
+        return choose(workspace, [LEADERBOARD, *(n for n in names if n != DOSE), *dosed_sweeps(workspace)])
     for name in names:
         if name not in known and name not in launched:
             raise UserError(
@@ -109,11 +116,6 @@ def choose(workspace: Workspace, names: Sequence[str]) -> tuple[list[str], list[
                 "`crossfold list tables` and `crossfold status` show all",
             )
     return [name for name in names if name in known], [name for name in names if name not in known]
-
-
-def tables_for(results: Results) -> tuple[str, ...]:
-    """All tables; only the leaderboard where every corpus is somebody's own, of which no paper reports a number."""
-    return (LEADERBOARD,) if all(setting.own for setting in results.settings.values()) else table_ids()
 
 
 def take_table(workspace: Workspace, name: str, form: str, columns: Sequence[str] = ()) -> str:
@@ -140,20 +142,3 @@ def _finished(workspace: Workspace, launched: Sequence[str] = ()) -> Results:
             "run `crossfold demo`, or `crossfold run SWEEP` with --workspace, first",
         )
     return results
-
-
-def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
-    """The tables asked for; the leaderboard once a setting, papers' tables where they belong best.
-
-    made: the date that each table carries.
-    """
-    built: list[Table] = []
-    for name in wanted:
-        if name == LEADERBOARD:
-            for index, setting in enumerate(results.settings.values(), start=1):
-                built.append(build_leaderboard(results, setting, f"-{index}" if index > 1 else ""))
-        else:
-            spec = table_spec(name)
-            built.append(build(spec, results, choose_setting(spec, results)))
-    date = made.strftime(DATE).strip() if made else ""  # a time without a zone leaves a space at the end
-    return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)

@@ -208,7 +208,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "datasets/media",
         "datasets/store",
     ),
+    "reports/doses": (
+        "reports/figures",
+        "reports/results",
+        "reports/stats",
+        "reports/tables",
+        "platform/core",
+        "platform/workspace",
+        "datasets/corpora",
+        "datasets/corpora/embedded",
+        "datasets/store",
+    ),
     "reports/page": (
+        "reports/doses",
         "reports/figures",
         "reports/tables",
         "reports/results",
@@ -218,6 +230,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "datasets/store",
     ),
     "reports": (
+        "reports/doses",
         "reports/page",
         "reports/tables",
         "reports/results",

@@ -9,6 +9,7 @@ from typing import Any
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.doses.section import DoseSection
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album, open_album
 from crossfold.reports.page import describe, draw
@@ -84,12 +85,15 @@ class Page:
     """On the papers' claims."""
     searches: Sequence[SearchSection] = ()
     """Of parameters, one section for each file of searches."""
+    doses: DoseSection | None = None
+    """Gains against the dose of synthetic corpora, where such cells have finished."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """Of all settings and searches."""
+        """Of all settings, searches and doses."""
         drawn = tuple(figure for block in self.blocks for figure in block.drawn)
-        return (*drawn, *(figure for section in self.searches for figure in section.figures))
+        doses = self.doses.figures if self.doses else ()
+        return (*drawn, *(figure for section in self.searches for figure in section.figures), *doses)
 
 
 def make_page(
@@ -101,6 +105,7 @@ def make_page(
     *,
     figures: bool = True,
     media: Path | None = None,
+    doses: DoseSection | None = None,
 ) -> Page:
     """The page of the tables that were built. Without `figures` nothing is drawn and no prediction is read.
 
@@ -142,6 +147,7 @@ def make_page(
         verdicts=verdicts,
         # A report of chosen tables is about these tables only.
         searches=search_sections(workspace, results, figures=figures) if boards or not tables else (),
+        doses=doses,
     )
 
 

@@ -42,6 +42,7 @@ def _contents(page: Page, drill: Mapping[str, Any]) -> dict[str, Any]:
             for label, drawn in (
                 *((block.setting.label, block.drawn) for block in page.blocks),
                 *((section.label, section.figures) for section in page.searches),
+                *([(page.doses.label, page.doses.figures)] if page.doses else []),
             )
             for figure in drawn
         },

@@ -35,6 +35,14 @@ def launched_sweeps(workspace: Workspace) -> list[str]:
     return [path.stem for path in sorted(workspace.paths.sweeps.glob("[!.]*.json"))]
 
 
+def launched_corpora(workspace: Workspace) -> dict[str, str]:
+    """The name of each launched sweep -> its corpus, with the dose that it lists first where it has some."""
+    return {
+        name: str(read_launched(workspace.paths.sweeps / f"{name}.json")["corpus"])
+        for name in launched_sweeps(workspace)
+    }
+
+
 def load_results(workspace: Workspace) -> Results:
     """Reads every finished cell but those of searches, the failure log, and what launched sweeps still owe."""
     rescored = _rescored(workspace)

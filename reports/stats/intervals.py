@@ -75,7 +75,7 @@ class Gain:
 
     @property
     def _half(self) -> float:
-        return _quantile(self.spread.df) * self.spread.error if self.spread else 0.0
+        return t_quantile(self.spread.df) * self.spread.error if self.spread else 0.0
 
     @cached_property
     def p(self) -> float | None:
@@ -164,13 +164,13 @@ def spread_of(folds: Sequence[tuple[Floats, Floats]]) -> Spread | None:
 
 def mean_interval(groups: Sequence[Sequence[Run]]) -> Interval | None:
     """95% interval of the mean CCC over targets, one group per target; symmetric on Fisher's z scale."""
-    folds = _folds(restrict_to_common_runs(groups), [])
+    folds = changes_of(restrict_to_common_runs(groups), [])
     spread = spread_of(folds)
     if spread is None:
         return None
-    mean = _mean(folds)
+    mean = mean_of(folds)
     slope = max(1 - mean**2, ROUNDING)
-    half, centre = _quantile(spread.df) * spread.error / slope, np.arctanh(np.clip(mean, -1 + ROUNDING, 1 - ROUNDING))
+    half, centre = t_quantile(spread.df) * spread.error / slope, np.arctanh(np.clip(mean, -1 + ROUNDING, 1 - ROUNDING))
     return Interval(float(np.tanh(centre - half)), float(np.tanh(centre + half)))
 
 
@@ -187,7 +187,7 @@ def paired_folds(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]]) -> list
             if known.get((run.fold, run.seed), run.videos) != run.videos:
                 raise ValueError(f"fold {run.fold} seed {run.seed}: the two runs were not scored on the same videos")
     common = restrict_to_common_runs([*a, *b])
-    return _folds(common[: len(a)], common[len(a) :])
+    return changes_of(common[: len(a)], common[len(a) :])
 
 
 def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: Family = PAIR) -> Gain | None:
@@ -200,7 +200,7 @@ def paired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]], family: 
     if not folds:
         return None
     return Gain(
-        mean=_mean(folds),
+        mean=mean_of(folds),
         spread=spread_of(folds),
         n=sum(len(scores) for _, scores in folds),
         family=family,
@@ -214,22 +214,22 @@ def unpaired_gain(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]] | float
     b: one group per target, as `a`; or a score without error, such as a printed one. None where a side has no run. The
     degrees of freedom are those of Welch (1947).
     """
-    sides = [_folds(restrict_to_common_runs(side), []) for side in ([a] if isinstance(b, float) else [a, b])]
+    sides = [changes_of(restrict_to_common_runs(side), []) for side in ([a] if isinstance(b, float) else [a, b])]
     if not all(sides):
         return None
     spreads = [spread_of(side) for side in sides]
     known = [spread for spread in spreads if spread]
     variance = sum(spread.error**2 for spread in known)
-    against = b if isinstance(b, float) else _mean(sides[1])
+    against = b if isinstance(b, float) else mean_of(sides[1])
     spread = None
     if len(known) == len(sides):
         terms = sum(spread.error**4 / spread.df for spread in known)
         df = variance**2 / terms if terms > 0 else known[0].df
         spread = Spread(float(np.sqrt(variance)), df, all(each.seeds for each in known))
-    return Gain(mean=_mean(sides[0]) - against, spread=spread, n=0, family=family)
+    return Gain(mean=mean_of(sides[0]) - against, spread=spread, n=0, family=family)
 
 
-def _folds(plus: Sequence[Sequence[Run]], minus: Sequence[Sequence[Run]]) -> list[tuple[Floats, Floats]]:
+def changes_of(plus: Sequence[Sequence[Run]], minus: Sequence[Sequence[Run]]) -> list[tuple[Floats, Floats]]:
     """For each fold the changes [videos, seeds] and scores [seeds] of the mean over `plus` less that over `minus`.
 
     The groups must have the same runs, in order of fold, and the same videos.
@@ -256,10 +256,12 @@ def _by_fold(runs: tuple[Run, ...]) -> tuple[tuple[Floats, Floats], ...]:
     return tuple((left_out(found[fold]), np.array([run.ccc for run in found[fold]])) for fold in sorted(found))
 
 
-def _mean(folds: Sequence[tuple[Floats, Floats]]) -> float:
+def mean_of(folds: Sequence[tuple[Floats, Floats]]) -> float:
+    """The mean over folds of the mean over seeds, of what `changes_of` found."""
     return float(np.mean([scores.mean() for _, scores in folds]))
 
 
 @lru_cache(maxsize=65536)
-def _quantile(df: float) -> float:
+def t_quantile(df: float) -> float:
+    """Half the width of a two-sided 95% interval, in standard errors."""
     return float(stats.t.ppf((1 + LEVEL) / 2, df))

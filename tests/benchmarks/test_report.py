@@ -15,7 +15,8 @@ import pytest
 
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_report, build_tables
+from crossfold.reports.all_tables import build_tables
+from crossfold.reports.build import build_report
 from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.intervals import left_out
 from crossfold.reports.stats.runs import Run

@@ -4,7 +4,7 @@ import datetime
 import itertools
 import json
 
-from crossfold.reports.build import build_tables
+from crossfold.reports.all_tables import build_tables
 from crossfold.reports.page.first_page import first_page
 from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.formatting import number

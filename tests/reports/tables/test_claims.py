@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from crossfold.reports.build import build_tables
+from crossfold.reports.all_tables import build_tables
 from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.hypothesis_tests import Family
 from crossfold.reports.tables.claims import (

@@ -7,7 +7,8 @@ import pytest
 
 from crossfold.platform.core.cell import FOLD_RULES
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_report, build_tables
+from crossfold.reports.all_tables import build_tables
+from crossfold.reports.build import build_report
 from crossfold.reports.results.load import load_results
 from crossfold.sweeps.recipe_files import load_recipe
 from tests.support import lab

@@ -6,7 +6,7 @@ import pytest
 
 from crossfold.platform.core.cell import FOLD_RULES
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_tables
+from crossfold.reports.all_tables import build_tables
 from crossfold.reports.results.load import load_results
 from crossfold.reports.tables.entries import Entry
 from crossfold.reports.tables.formats import to_latex, to_markdown

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from crossfold.reports.build import build_tables
+from crossfold.reports.all_tables import build_tables
 from crossfold.reports.results.load import load_results
 from crossfold.reports.tables import claims, comparison
 from crossfold.reports.tables.published import table_ids

@@ -11,7 +11,8 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import SEEN
 from crossfold.platform.core.files import write_json
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_report, build_tables
+from crossfold.reports.all_tables import build_tables
+from crossfold.reports.build import build_report
 from crossfold.reports.page.difference import difference
 from crossfold.reports.page.drilldown import drill_data
 from crossfold.reports.page.joined import joined

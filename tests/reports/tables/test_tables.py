@@ -12,7 +12,7 @@ import pytest
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.outcome import Failure, FailureClass
-from crossfold.reports.build import build_tables
+from crossfold.reports.all_tables import build_tables
 from crossfold.reports.page.draw import gate_gains
 from crossfold.reports.results.load import load_results
 from crossfold.reports.stats.hypothesis_tests import Family

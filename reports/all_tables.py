@@ -1,0 +1,35 @@
+"""Which tables a report has, and all of them built."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crossfold.reports.page.compose import DATE
+from crossfold.reports.results.model import Results
+from crossfold.reports.tables.entries import Table
+from crossfold.reports.tables.leaderboard import build_leaderboard
+from crossfold.reports.tables.measure import provenance
+from crossfold.reports.tables.paper_table import build, choose_setting
+from crossfold.reports.tables.published import LEADERBOARD, table_ids, table_spec
+
+
+def tables_for(results: Results) -> tuple[str, ...]:
+    """All tables; only the leaderboard where every corpus is somebody's own, of which no paper reports a number."""
+    return (LEADERBOARD,) if all(setting.own for setting in results.settings.values()) else table_ids()
+
+
+def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
+    """The tables asked for; the leaderboard once a setting, papers' tables where they belong best.
+
+    made: the date that each table carries.
+    """
+    built: list[Table] = []
+    for name in wanted:
+        if name == LEADERBOARD:
+            for index, setting in enumerate(results.settings.values(), start=1):
+                built.append(build_leaderboard(results, setting, f"-{index}" if index > 1 else ""))
+        else:
+            spec = table_spec(name)
+            built.append(build(spec, results, choose_setting(spec, results)))
+    date = made.strftime(DATE).strip() if made else ""  # a time without a zone leaves a space at the end
+    return tuple(replace(table, provenance=provenance(results, table.setting, table.entries, date)) for table in built)

@@ -1,0 +1,274 @@
+"""Scores of systems on synthetic corpora with a dose, next to the best that is possible on the same clips."""
+
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property, reduce
+
+import numpy as np
+import pandas as pd
+
+from crossfold.datasets.corpora.clips import Span
+from crossfold.datasets.corpora.embedded.ceilings import OBSERVERS, Observer, best_predictions, regimes_of, shown_of
+from crossfold.datasets.corpora.embedded.dose import EPISODE, SyntheticDose, dose_of
+from crossfold.datasets.corpora.embedded.episodes import REGIMES, SENSES
+from crossfold.datasets.store.feature_store import FeatureStore
+from crossfold.platform.core.metrics import Moments, ccc_of, moments
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.results.comparable import setting_variants
+from crossfold.reports.results.gate_scores import gate_table
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.runs import runs_of
+from crossfold.reports.results.systems import DCA, GATED
+from crossfold.reports.stats.intervals import Gain, paired_gain
+from crossfold.reports.stats.runs import Run, moments_of
+from crossfold.reports.stats.shares import Share, share_of_way, slope_of_gains
+
+AXES = ("conflict", "corrupted", "missing", "complementary", "shared", "severity", "cue", "clips", "frames")
+"""The parameters of a dose against which gains are shown."""
+Groups = list[list[Run]]
+
+
+@dataclass(frozen=True)
+class GateScore:
+    """How well a gate detects damaged frames: means over its modalities, folds, seeds and targets."""
+
+    auroc: float
+    ece: float
+    """Expected calibration error (`evaluation/gate_calibration.py`)."""
+
+
+@dataclass(frozen=True)
+class SystemScore:
+    """One system at one dose."""
+
+    variant: str
+    system: str
+    name: str
+    runs: Groups
+    """One group for each target."""
+    ccc: float
+    share: Share | None
+    """Of the way from the best fixed weights to the ideal observer; None where there is no way to go."""
+    base: str
+    """The system without the gate; empty where it did not run, or there is none."""
+    gain: Gain | None
+    """Over `base`."""
+    gate: GateScore | None
+    errors: Mapping[str, float]
+    """Kind of episode -> mean squared error in units of the mean squared label."""
+
+
+@dataclass(frozen=True)
+class DosePoint:
+    """All that finished at one dose, in one setting."""
+
+    setting: Setting
+    dose: SyntheticDose
+    ceilings: Mapping[Observer, float]
+    """Mean CCC over targets."""
+    ceiling_errors: Mapping[Observer, Mapping[str, float]]
+    systems: tuple[SystemScore, ...]
+
+    @cached_property
+    def by_system(self) -> Mapping[str, SystemScore]:
+        """The first variant of each system."""
+        return {score.system: score for score in reversed(self.systems)}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Points that differ in one parameter of the dose only, in its order."""
+
+    parameter: str
+    points: tuple[DosePoint, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The parameter at each point."""
+        return [float(getattr(point.dose, self.parameter)) for point in self.points]
+
+    @property
+    def scale(self) -> list[float]:
+        """What the slope is taken against: the parameter, or how often the number of clips doubles."""
+        return [math.log2(value) for value in self.values] if self.parameter in ("clips", "frames") else self.values
+
+    @property
+    def fixed(self) -> str:
+        """What the doses of all points have in common, as `conflict 0.4, clips 64`."""
+        given = self.points[0].dose.model_dump(exclude_defaults=True, exclude={self.parameter, "seed"})
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in given.items()
+        )
+
+    def slopes(self) -> Iterator[tuple[SystemScore, Gain]]:
+        """Each gated system of the last point with the slope of its gain over its base."""
+        for score in self.points[-1].systems:
+            pairs = [
+                (point.by_system[score.system].runs, point.by_system[score.base].runs)
+                for point in self.points
+                if score.base and score.system in point.by_system and score.base in point.by_system
+            ]
+            if len(pairs) == len(self.points) and (slope := slope_of_gains(self.scale, pairs)) is not None:
+                yield score, slope
+
+
+def dose_points(results: Results, workspace: Workspace) -> list[DosePoint]:
+    """Every setting of a synthetic corpus with a dose in which a cell has finished; its store is made if need be."""
+    found = []
+    for setting in results.settings.values():
+        dose = dose_of(setting.corpus)
+        if dose is not None and not results.rows(setting, status="done").empty:
+            store = FeatureStore(workspace.local_store(setting.corpus, setting.store))
+            found.append(_point(results, setting, dose, store))
+    return found
+
+
+def dose_axes(points: Sequence[DosePoint]) -> list[Axis]:
+    """The parameters that vary alone among the points, each with its points."""
+    found = []
+    for parameter in AXES:
+        alike: dict[tuple[str, str], list[DosePoint]] = defaultdict(list)
+        for point in points:
+            setting = f"{point.setting.recipe_hash} {point.setting.selection} {point.setting.protocol}"
+            alike[point.dose.model_copy(update={parameter: 0}).model_dump_json(), setting].append(point)
+        for group in alike.values():
+            ordered = sorted(group, key=lambda point: float(getattr(point.dose, parameter)))
+            if len({getattr(point.dose, parameter) for point in ordered}) == len(ordered) > 1:
+                found.append(Axis(parameter, tuple(ordered)))
+    return found
+
+
+def _point(results: Results, setting: Setting, dose: SyntheticDose, store: FeatureStore) -> DosePoint:
+    clips = store.fold(0).validation
+    labels = {clip: np.asarray(store.labels[store.rows(clip)], np.float64) for clip in clips}
+    regimes = {clip: _regimes(store, clip) for clip in clips}
+    said = _observers(dose, store, regimes)
+    targets = sorted(map(str, results.rows(setting)["target"].unique()), key=store.targets.index)
+    columns = [store.targets.index(target) for target in targets]
+    videos = {
+        observer: [_videos({clip: (p[:, c], labels[clip][:, c]) for clip, p in each.items()}) for c in columns]
+        for observer, each in said.items()
+    }
+    means = {observer: float(np.mean([_pooled(v) for v in each])) for observer, each in videos.items()}
+    errors = {observer: _errors(each, labels, regimes, columns) for observer, each in said.items()}
+    scores = []
+    gates, done = gate_table(results, setting), results.rows(setting, status="done")
+    variants = setting_variants(results, setting)
+    runs = {variant: [runs_of(results, setting, variant, target) for target in targets] for variant in variants}
+    first: dict[str, str] = {}
+    for variant, system in variants.items():
+        first.setdefault(system, variant)
+    for variant, system in variants.items():
+        groups = runs[variant]
+        if not all(groups):
+            continue
+        ends = [
+            [
+                [Run(run.fold, run.seed, _pooled(of), *moments_of(of)) for run in group]
+                for group, of in zip(groups, videos[end], strict=True)
+            ]
+            for end in ("fixed", "ideal")
+        ]
+        base = next((name for name in _bases(system) if name in first and all(runs[first[name]])), "")
+        scores.append(
+            SystemScore(
+                variant=variant,
+                system=system,
+                name=results.variants[variant],
+                runs=groups,
+                ccc=float(np.mean([[run.ccc for run in group] for group in groups])),
+                share=share_of_way(groups, *ends) if means["ideal"] - means["fixed"] > LEAST_WAY else None,
+                base=base,
+                gain=paired_gain(groups, runs[first[base]]) if base else None,
+                gate=_gate(gates, variant),
+                errors=_system_errors(results, done[done["variant"] == variant], labels, regimes, store.targets),
+            )
+        )
+    return DosePoint(setting, dose, means, errors, tuple(scores))
+
+
+LEAST_WAY = 0.02
+"""The shortest way from the best fixed weights to the ideal observer, in CCC, of which a share is shown."""
+
+
+def _bases(system: str) -> tuple[str, ...]:
+    """The systems that one is without its gate, the nearest last: a gain of HGRJCA is over RJCA, as one of GRJCA is."""
+    return (system.removesuffix(DCA),) if system.endswith(DCA) else tuple(reversed(GATED.get(system, ())))
+
+
+def _regimes(store: FeatureStore, clip: str) -> np.ndarray:
+    spans = store.spans[store.spans["clip"] == clip]
+    rows = spans[["start", "end", "kind", "modality"]].itertuples(index=False, name=None)
+    return regimes_of([Span(*row) for row in rows], store.clip(clip).frames)
+
+
+def _observers(
+    dose: SyntheticDose, store: FeatureStore, regimes: Mapping[str, np.ndarray]
+) -> dict[Observer, dict[str, np.ndarray]]:
+    """Observer -> clip -> its prediction [frames, 2]."""
+    made = [shown_of({m: store.features(m, 0)[store.rows(clip)] for m in SENSES}, of) for clip, of in regimes.items()]
+    return {observer: dict(zip(regimes, best_predictions(dose, made, observer), strict=True)) for observer in OBSERVERS}
+
+
+def _videos(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
+    """Clip -> the six moments of (prediction, label) in the form of `result.json`."""
+    return {clip: [float(x) for x in astuple(moments(p, y, np.ones(len(y), bool)))] for clip, (p, y) in pairs.items()}
+
+
+def _pooled(videos: Mapping[str, Sequence[float]]) -> float:
+    """CCC over all frames of all clips."""
+    return float(ccc_of(reduce(operator.add, (Moments(*of) for of in videos.values()))))
+
+
+def _gate(gates: pd.DataFrame, variant: str) -> GateScore | None:
+    """The mean over gates and modalities of how well a variant detects what the corpus planted."""
+    rows = gates.reset_index()
+    rows = rows[(rows["variant"] == variant) & (rows["truth"] == "spans") & (rows["damage"] == "any")]
+    rows = rows.dropna(subset=["auroc"])
+    return GateScore(float(rows["auroc"].mean()), float(rows["ece"].mean())) if len(rows) else None
+
+
+def _system_errors(
+    results: Results,
+    rows: pd.DataFrame,
+    labels: Mapping[str, np.ndarray],
+    regimes: Mapping[str, np.ndarray],
+    targets: Sequence[str],
+) -> dict[str, float]:
+    """`_errors`, mean over the finished cells of a variant."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for cell_id in dict.fromkeys(rows["cell_id"]):
+        predictions = results.records[str(cell_id)].predictions
+        columns = [targets.index(target) for target in predictions.targets]
+        said = {}
+        for clip in regimes:
+            at = predictions.clip(clip)
+            whole = np.zeros(labels[clip].shape)
+            for place, column in enumerate(columns):
+                whole[predictions.frame[at], column] = predictions.prediction[at, place]
+            said[clip] = whole
+        for kind, error in _errors(said, labels, regimes, columns).items():
+            found[kind].append(error)
+    return {kind: float(np.mean(values)) for kind, values in found.items()}
+
+
+def _errors(
+    said: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    regimes: Mapping[str, np.ndarray],
+    columns: Sequence[int],
+) -> dict[str, float]:
+    """Kind of episode -> mean squared error over its frames and targets, in units of the mean squared label."""
+    squares: dict[str, float] = defaultdict(float)
+    power: dict[str, float] = defaultdict(float)
+    for clip, predicted in said.items():
+        kinds = np.repeat([REGIMES[r].kind for r in regimes[clip]], EPISODE)
+        truth = labels[clip][:, columns]
+        for kind in np.unique(kinds):
+            at = kinds == kind
+            squares[str(kind)] += float(((predicted[at][:, columns] - truth[at]) ** 2).sum())
+            power[str(kind)] += float((truth[at] ** 2).sum())
+    return {kind: squares[kind] / power[kind] for kind in squares}

@@ -1,0 +1,49 @@
+"""What a report says of synthetic corpora with a dose: a part of the page, and files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crossfold.datasets.corpora.embedded.dose import dose_of
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.doses.charts import dose_figures
+from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
+from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables
+from crossfold.reports.figures.base import Figure
+from crossfold.reports.results.load import launched_corpora
+from crossfold.reports.results.model import Results
+
+LABEL = "embedded corpus: synthetic with a dose - not the papers' data"
+
+
+@dataclass(frozen=True)
+class DoseSection:
+    """What is known of gains against a dose."""
+
+    points: Sequence[DosePoint]
+    tables: Sequence[DoseTable]
+    figures: Sequence[Figure]
+    label: str = LABEL
+
+
+def dose_section(workspace: Workspace, results: Results, *, figures: bool) -> DoseSection | None:
+    """The section; None where no cell of a corpus with a dose has finished."""
+    points = dose_points(results, workspace)
+    if not points:
+        return None
+    axes = dose_axes(points)
+    return DoseSection(points, dose_tables(points, axes), dose_figures(axes, LABEL) if figures else ())
+
+
+def dose_texts(section: DoseSection, formats: Sequence[str]) -> dict[str, str]:
+    """The section as files `dose.md` and `dose.csv`, by name: those of the formats asked for."""
+    made = {"dose.md": dose_markdown(section.tables, section.label), "dose.csv": dose_csv(section.points)}
+    return {name: text for name, text in made.items() if name.rpartition(".")[2] in formats}
+
+
+def dosed_sweeps(workspace: Workspace) -> list[str]:
+    """The launched sweeps of synthetic corpora with a dose. Raises `UserError` where there is none."""
+    found = [name for name, corpus in launched_corpora(workspace).items() if dose_of(corpus) is not None]
+    if not found:
+        raise UserError(f"no sweep with doses was launched in {workspace}", "run `crossfold run dose-synthetic` first")
+    return found

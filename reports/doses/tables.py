@@ -1,0 +1,169 @@
+"""Tables of synthetic corpora with a dose: how much of the possible each system takes, slopes, and where errors are."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossfold.reports.doses.scores import Axis, DosePoint, SystemScore
+from crossfold.reports.results.systems import system_label
+from crossfold.reports.stats.formatting import DASH, number, p_text
+from crossfold.reports.stats.shares import Share
+from crossfold.reports.tables.formats import csv_text, pipe_table
+from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, words_cell
+
+SHARE_NOTE = (
+    "Share: how far a system is on the way from the best fixed weights (0 %) to the ideal observer (100 %), which "
+    "infers what is damaged from all of the clip, in mean CCC over targets; with its 95 % interval over videos and "
+    "seeds; a dash where that way is short. Oracle: the same with the damage known. Gain: over the system without the "
+    "gate. AUROC and ECE: of the gate, as a detector of planted damage."
+)
+SLOPE_NOTE = (
+    "Slope of the gain in CCC against the dose, by least squares, with its 95 % interval over videos and seeds, and p "
+    "that it is zero, not corrected for the number of rows. Against `clips` and `frames`: for each doubling."
+)
+ERROR_NOTE = (
+    "Mean squared error over the frames of each kind of episode, in units of the mean squared label. A gain of a gate "
+    "should arise in the damaged ones."
+)
+_KINDS = ("good", "missing", "corrupted", "conflict")
+
+
+@dataclass(frozen=True)
+class DoseTable:
+    """One table with its words."""
+
+    title: str
+    note: str
+    grid: Grid
+
+
+def dose_tables(points: Sequence[DosePoint], axes: Sequence[Axis]) -> list[DoseTable]:
+    """The tables that have rows."""
+    made = (
+        DoseTable("Share of the way to the ideal observer", SHARE_NOTE, _shares(points)),
+        DoseTable("Gain against the dose", SLOPE_NOTE, _slopes(axes)),
+        DoseTable("Where the errors are", ERROR_NOTE, _errors(points)),
+    )
+    return [table for table in made if table.grid.rows]
+
+
+def dose_words(dose: Any) -> str:
+    """A dose as `conflict 0.4, clips 64`; the seed of the corpus is left out."""
+    given = dose.model_dump(exclude_defaults=True, exclude={"seed"})
+    return ", ".join(f"{name} {_short(value)}" for name, value in given.items()) or "none"
+
+
+def share_text(share: Share | None) -> str:
+    """`31 % [24, 38]`; a dash for none."""
+    if share is None:
+        return DASH
+    ends = share.interval
+    return f"{_percent(share.mean)} %" + (f" [{_percent(ends.low)}, {_percent(ends.high)}]" if ends else "")
+
+
+def dose_markdown(tables: Iterable[DoseTable], label: str) -> str:
+    """The tables as Markdown."""
+    parts = ["# Gains against a dose", label]
+    for table in tables:
+        parts += [f"## {table.title}", pipe_table(table.grid), table.note]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def dose_csv(points: Sequence[DosePoint]) -> str:
+    """One line for each system and observer at each dose, with all digits."""
+    records = [record for point in points for record in _records(point)]
+    return csv_text(list(records[0]) if records else ["corpus"], records)
+
+
+def _records(point: DosePoint) -> Iterator[dict[str, object]]:
+    dose = {f"dose_{name}": value for name, value in point.dose.model_dump().items()}
+    common = {"corpus": point.setting.corpus, "store": point.setting.store, "recipe": point.setting.recipe, **dose}
+    for observer, ccc in point.ceilings.items():
+        yield common | _record(f"observer {observer}", ccc, None, point.ceiling_errors[observer])
+    for score in point.systems:
+        yield common | _record(score.variant, score.ccc, score, score.errors)
+
+
+def _record(name: str, ccc: float, score: SystemScore | None, errors: Any) -> dict[str, object]:
+    share = score.share if score else None
+    ends = share.interval if share else None
+    gain = score.gain if score else None
+    gate = score.gate if score else None
+    return {
+        "variant": name,
+        "ccc": ccc,
+        "share": share.mean if share else "",
+        "share_low": ends.low if ends else "",
+        "share_high": ends.high if ends else "",
+        "base": score.base if score else "",
+        "gain": gain.mean if gain else "",
+        "gain_low": gain.low if gain and gain.low is not None else "",
+        "gain_high": gain.high if gain and gain.high is not None else "",
+        "gain_p": gain.p if gain and gain.p is not None else "",
+        "gate_auroc": gate.auroc if gate else "",
+        "gate_ece": gate.ece if gate else "",
+        **{f"error_{kind}": errors.get(kind, "") for kind in _KINDS},
+    }
+
+
+def _shares(points: Sequence[DosePoint]) -> Grid:
+    heads = ("Dose", "System", "CCC", "Fixed", "Ideal", "Oracle", "Share", "Gain", "AUROC", "ECE")
+    rows = []
+    for point in points:
+        ends = [GridCell(number(point.ceilings[end]), sort=point.ceilings[end]) for end in ("fixed", "ideal", "oracle")]
+        for score in point.systems:
+            gate = (GridCell(number(score.gate.auroc)), GridCell(number(score.gate.ece))) if score.gate else ()
+            rows.append(
+                (
+                    label_cell(dose_words(point.dose)),
+                    label_cell(score.name),
+                    GridCell(number(score.ccc), sort=score.ccc),
+                    *ends,
+                    GridCell(share_text(score.share), sort=score.share.mean if score.share else None),
+                    gain_cell(score.gain, unclear=bool(score.gain and not score.gain.sign)),
+                    *(gate or (words_cell(""), words_cell(""))),
+                )
+            )
+    return Grid((), heads, tuple(rows))
+
+
+def _slopes(axes: Sequence[Axis]) -> Grid:
+    rows = [
+        (
+            label_cell(axis.parameter),
+            words_cell(", ".join(_short(value) for value in axis.values)),
+            words_cell(axis.fixed),
+            words_cell(f"{score.name} over {system_label(score.base)}"),
+            gain_cell(slope, unclear=not slope.sign),
+            p_cell(slope.p),
+        )
+        for axis in axes
+        for score, slope in axis.slopes()
+    ]
+    return Grid((), ("Dose", "Values", "With", "Gain of", "Slope", "p"), tuple(rows))
+
+
+def _errors(points: Sequence[DosePoint]) -> Grid:
+    rows = []
+    for point in points:
+        lines = [
+            ("best fixed weights", point.ceiling_errors["fixed"]),
+            ("ideal observer", point.ceiling_errors["ideal"]),
+        ]
+        for name, errors in [*lines, *((score.name, score.errors) for score in point.systems)]:
+            cells = [GridCell(number(errors[kind])) if kind in errors else words_cell("") for kind in _KINDS]
+            rows.append((label_cell(dose_words(point.dose)), label_cell(name), *cells))
+    return Grid((), ("Dose", "System", *_KINDS), tuple(rows))
+
+
+def slope_words(score: SystemScore, slope: Any) -> str:
+    """A slope in a sentence."""
+    return f"{score.name}: slope {number(slope.mean)}, p {p_text(slope.p)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}".replace("-0", "0") if abs(value) < 0.005 else f"{100 * value:.0f}".replace("-", "−")
