@@ -9,7 +9,7 @@ from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import path_inside, write_bytes
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.all_tables import build_tables, tables_for
-from crossfold.reports.doses.section import dose_section, dose_texts, dosed_sweeps
+from crossfold.reports.doses.section import dose_section, dose_summary, dose_texts, dosed_sweeps
 from crossfold.reports.page.compose import Page, make_page
 from crossfold.reports.page.render import render
 from crossfold.reports.results.load import launched_sweeps, load_results
@@ -95,8 +95,12 @@ def build_report(
         texts |= dose_texts(doses, written)
     for name, text in texts.items():
         write_bytes(path_inside(out, name), text.encode())
+    # Of doses only their own lines, where the report is about them.
+    lines = [dose_summary(doses)] if doses is not None else []
+    if doses is None or DOSE not in tables:
+        lines.append(summary(built, verdicts, results.failures))
     boards = tuple(table for table in built if table.id.startswith(LEADERBOARD))
-    return Report(tuple(out / name for name in texts), summary(built, verdicts, results.failures), boards, page)
+    return Report(tuple(out / name for name in texts), "\n".join(part for part in lines if part), boards, page)
 
 
 def choose(workspace: Workspace, names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
 from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
-from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables
+from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables, dose_words, share_text
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.results.load import launched_corpora
 from crossfold.reports.results.model import Results
@@ -39,6 +39,17 @@ def dose_texts(section: DoseSection, formats: Sequence[str]) -> dict[str, str]:
     """The section as files `dose.md` and `dose.csv`, by name: those of the formats asked for."""
     made = {"dose.md": dose_markdown(section.tables, section.label), "dose.csv": dose_csv(section.points)}
     return {name: text for name, text in made.items() if name.rpartition(".")[2] in formats}
+
+
+def dose_summary(section: DoseSection) -> str:
+    """One line for each dose at which there is something to gain: what each system takes of it."""
+    return "\n".join(
+        f"dose {dose_words(point.dose)}: "
+        + "; ".join(f"{score.name} takes {share_text(score.share)}" for score in point.systems)
+        + f" of the {point.ceilings['ideal'] - point.ceilings['fixed']:.3f} CCC that an ideal observer gains"
+        for point in section.points
+        if any(score.share for score in point.systems)
+    )
 
 
 def dosed_sweeps(workspace: Workspace) -> list[str]:

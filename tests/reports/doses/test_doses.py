@@ -1,0 +1,97 @@
+"""Recovery of what is known: a system that is the oracle gate, one with a random gate, and a report on both."""
+
+import csv
+import io
+
+import pytest
+
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.build import build_report, choose
+from crossfold.reports.doses.scores import dose_axes, dose_points
+from crossfold.reports.results.load import load_results
+from crossfold.sweeps.launched import remember_sweep
+from crossfold.sweeps.prepared import prepare_cells
+from crossfold.sweeps.sweep_files import Sweep
+from tests.support import oracle_gate as oracle_gate
+
+LINEAR = {
+    "temporal.kind": "identity",
+    "head.layers": 0,
+    "head.output": "linear",
+    "optimizer.lr": 0.02,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.plateau_patience": 1,
+    "optimizer.clip_norm": None,
+    "batch": 100,
+    "epochs": 16,
+    "selection": "reported",
+}
+
+
+def run(space, **asked):
+    data = {"recipe": "dose", "targets": ["valence"], "seeds": [0, 1, 2], "set": LINEAR} | asked
+    prepared = prepare_cells(Sweep.parse(data, "test"), space)
+    remember_sweep(prepared, space)
+    for cell in prepared.missing:
+        outcome = attempt_cell(cell, space)
+        assert outcome.status == "done", outcome.failure
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """The oracle gate and the random gate on 400 clips, and two systems at two doses of a few."""
+    space = Workspace(tmp_path_factory.mktemp("doses"))
+    large = {"name": "synthetic", "conflict": 0.4, "clips": 400, "truth": ["oracle", "shuffled"]}
+    run(space, name="recovery", corpus=large, systems=["oracle_gate"])
+    few = {"name": "synthetic", "conflict": [0.1, 0.3], "clips": 8, "validation": 6, "frames": 80}
+    run(space, name="few", corpus=few, systems=["rjca", "rjca+dca"], set={"epochs": 2}, joint_targets=True)
+    return space
+
+
+@pytest.fixture(scope="module")
+def points(space):
+    return dose_points(load_results(space), space)
+
+
+def test_the_oracle_gate_reaches_the_ceiling_and_a_random_gate_gains_nothing(points):
+    oracle, shuffled = (next(p for p in points if p.dose.truth == truth) for truth in ("oracle", "shuffled"))
+    for point, expected, margin in ((oracle, 1.0, 0.05), (shuffled, 0.0, 0.03)):
+        (score,) = point.systems
+        ceiling, fixed = point.ceilings["oracle"], point.ceilings["fixed"]
+        assert (score.ccc - fixed) / (ceiling - fixed) == pytest.approx(expected, abs=margin)
+        assert score.share.interval.low < score.share.mean < score.share.interval.high
+    assert oracle.ceilings["oracle"] > oracle.ceilings["ideal"] > oracle.ceilings["fixed"] + 0.05
+    assert oracle.systems[0].errors["conflict"] < shuffled.systems[0].errors["conflict"] - 0.1
+
+
+def test_what_varies_alone_is_an_axis(points):
+    axes = {axis.parameter: axis for axis in dose_axes([p for p in points if p.dose.clips == 8])}
+    assert set(axes) == {"conflict"}
+    assert axes["conflict"].values == [0.1, 0.3]
+    ((score, slope),) = axes["conflict"].slopes()
+    gains = [point.by_system["rjca+dca"].gain.mean for point in axes["conflict"].points]
+    assert score.base == "rjca"
+    assert slope.mean == pytest.approx((gains[1] - gains[0]) / 0.2)
+    assert 0 <= slope.p <= 1
+    assert all(0 <= point.by_system["rjca+dca"].gate.auroc <= 1 for point in axes["conflict"].points)
+
+
+def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
+    built = build_report(space, tables=["dose"], out=tmp_path, formats=("html", "md", "csv"))
+    assert "Share of the way to the ideal observer" in (tmp_path / "dose.md").read_text()
+    assert "oracle_gate" in built.summary or "Oracle gate" in built.summary
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "dose.csv").read_text())))
+    fixed = [row for row in rows if row["variant"] == "observer fixed"]
+    assert {row["dose_truth"] for row in fixed} == {"oracle", "shuffled", "none"}
+    assert {figure.id for figure in built.page.figures} >= {"dose-gain", "dose-auroc"}
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
+    assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
+
+
+def test_dose_without_a_launched_sweep_says_what_to_run(workspace):
+    with pytest.raises(UserError, match="no sweep with doses") as caught:
+        choose(workspace, ["dose"])
+    assert "crossfold run dose-synthetic" in caught.value.remedy
