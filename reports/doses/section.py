@@ -52,9 +52,14 @@ def dose_summary(section: DoseSection) -> str:
     )
 
 
+def is_dosed(corpus: str) -> bool:
+    """Whether a corpus of this name is a synthetic one with a dose."""
+    return dose_of(corpus) is not None
+
+
 def dosed_sweeps(workspace: Workspace) -> list[str]:
     """The launched sweeps of synthetic corpora with a dose. Raises `UserError` where there is none."""
-    found = [name for name, corpus in launched_corpora(workspace).items() if dose_of(corpus) is not None]
+    found = [name for name, corpus in launched_corpora(workspace).items() if is_dosed(corpus)]
     if not found:
         raise UserError(f"no sweep with doses was launched in {workspace}", "run `crossfold run dose-synthetic` first")
     return found

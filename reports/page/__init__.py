@@ -1,7 +1,7 @@
 """One HTML file that opens offline.
 
-May import: `reports/figures`, `reports/tables`, `reports/results`, `reports/stats`, `platform/core`,
-`platform/workspace`, `datasets/store`.
+May import: `reports/doses`, `reports/figures`, `reports/tables`, `reports/results`, `reports/stats`,
+`platform/core`, `platform/workspace`, `datasets/store`.
 Public: `Page`, `make_page`.
 """
 

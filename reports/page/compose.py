@@ -17,13 +17,10 @@ from crossfold.reports.page.compared import comparison_data
 from crossfold.reports.page.first_page import FirstPage, first_page
 from crossfold.reports.page.searches import SearchSection, search_sections
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import corpus_name
-from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables.claims import Verdict
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.published import LEADERBOARD
 
-TITLE = "Crossfold report"
 DATE = "%Y-%m-%d %H:%M %Z"
 MOST_DRAWN = 6
 """Settings with figures, those with the most finished cells; the others have their tables."""
@@ -139,7 +136,7 @@ def make_page(
         blocks.append(block)
     corpora = sorted({block.setting.corpus for block in blocks})
     return Page(
-        title=f"{TITLE}: {listing([corpus_name(corpus) for corpus in corpora])}",
+        title=describe.page_title(corpora),
         date=moment.strftime(DATE).strip(),
         blocks=blocks,
         tables=papers,

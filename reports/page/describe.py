@@ -7,6 +7,7 @@ import pandas as pd
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, SEEN, changes_since, folds_advice
+from crossfold.reports.doses.section import is_dosed
 from crossfold.reports.results.comparable import setting_targets
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import RAW
@@ -20,6 +21,12 @@ _SELECTION = {
     "reported": "best epoch picked on the reported split",
     "held_out": "best epoch picked on held-out training videos",
 }
+
+
+def page_title(corpora: Sequence[str]) -> str:
+    """The title of the page; corpora with a dose are one."""
+    names = dict.fromkeys("synthetic with doses" if is_dosed(name) else corpus_name(name) for name in corpora)
+    return f"Crossfold report: {listing(list(names))}"
 
 
 def setting_names(settings: Sequence[Setting]) -> dict[str, str]:
