@@ -6,7 +6,7 @@ from typing import Any
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.build import build_tables, tables_for
+from crossfold.reports.all_tables import build_tables, tables_for
 from crossfold.reports.results.load import launched_sweeps, load_results
 from crossfold.reports.results.model import Results
 from crossfold.reports.results.power import TargetPower, sweep_power
