@@ -8,6 +8,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal import completion
 from crossfold.platform.edge.terminal.console import emit, out, say
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
@@ -18,7 +19,9 @@ def explain(
     system: Annotated[
         str | None,
         typer.Argument(
-            help="A system, such as hgrjca or ca+dca; or a code of the register, such as B7.", show_default=False
+            help="A system, such as hgrjca or ca+dca; or a code of the register, such as B7.",
+            show_default=False,
+            autocompletion=completion.systems,
         ),
     ] = None,
     width: Annotated[
@@ -32,7 +35,12 @@ def explain(
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="L, the number of frames of a window.")] = 300,
     recipe: Annotated[
-        str | None, typer.Option(help="Explain a recipe instead, such as rjcma2024+released.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Explain a recipe instead, such as rjcma2024+released.",
+            show_default=False,
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     windows: Annotated[
         int | None, typer.Option(min=1, help="Recipe: training windows of the corpus.", show_default=False)
@@ -121,7 +129,12 @@ def _widths(given: list[str] | None) -> dict[str, int]:
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="sweep, search or recipe.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="sweep, search or recipe.", autocompletion=completion.one_of(("sweep", "search", "recipe"))
+        ),
+    ],
 ) -> None:
     """Print the JSON schema of a kind of YAML file, with which editors complete and check it."""
     from crossfold.sweeps import schemas
@@ -148,7 +161,11 @@ KINDS = {
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help=f"One of {', '.join(KINDS)}; without it, these are listed.", show_default=False),
+        typer.Argument(
+            help=f"One of {', '.join(KINDS)}; without it, these are listed.",
+            show_default=False,
+            autocompletion=completion.one_of(KINDS),
+        ),
     ] = None,
     as_json: options.Json = False,
     plugin: options.Plugin = None,
@@ -229,6 +246,7 @@ def cite(
         typer.Argument(
             metavar="SWEEP|SYSTEM",
             help="A sweep by file or name, or a system; without it, all that ran in the workspace.",
+            autocompletion=completion.sweeps_or_systems,
             show_default=False,
         ),
     ] = None,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 GPU_SHARE = 0.5
 """Of a GPU, for each Ray task: while one decodes, the other computes."""
 
-LayoutArgument = Annotated[str, typer.Argument(help="Layout of the folder; `crossfold list corpora` shows them.")]
 RootOption = Annotated[Path, typer.Option(help="Folder of the corpus, in its own layout.")]
 CorpusSetOption = Annotated[
     list[str] | None,
@@ -91,7 +90,7 @@ def _next(corpus: str, folder: Path) -> str:
 
 
 def validate(
-    corpus: LayoutArgument,
+    corpus: options.Layout,
     root: RootOption,
     set_: CorpusSetOption = None,
     plugin: options.Plugin = None,
@@ -134,7 +133,7 @@ def _counted(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def prepare(
-    corpus: LayoutArgument,
+    corpus: options.Layout,
     root: RootOption,
     workspace: options.Workspace = None,
     audio: Annotated[str, typer.Option(help="Extractor of the sound, or none.")] = "logmel",
@@ -250,7 +249,7 @@ def build_store(
 
 
 def folds(
-    corpus: Annotated[str, typer.Argument(help="A corpus; `crossfold list corpora` shows them.")],
+    corpus: options.CorpusName,
     root: Annotated[Path | None, typer.Option(help="Its folder; else its store in the workspace.")] = None,
     store: Annotated[str | None, typer.Option(help="Hash of the store, where there are several.")] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,

@@ -21,14 +21,7 @@ FORMATS = ("abaw", "csv", "parquet", "backbone", "predictor", "results", "tensor
 
 
 def export(
-    sweep: Annotated[
-        str,
-        typer.Argument(
-            metavar="SWEEP|CELL",
-            help="A YAML file, or the name of a sweep that ships with Crossfold; predictor: a cell id, or its first "
-            "digits.",
-        ),
-    ],
+    sweep: options.SweepOrCell,
     out_: Annotated[Path, typer.Option("--out", help="csv, parquet: a file or a folder; else a folder.")],
     format_: Annotated[
         str,
@@ -39,7 +32,7 @@ def export(
             "`crossfold report --join` of another group; tensorboard: learning curves.",
         ),
     ] = "abaw",
-    system: Annotated[str | None, typer.Option(help="One system of the sweep.")] = None,
+    system: options.SystemOfSweep = None,
     params: Annotated[list[str] | None, typer.Option(help="key=value of the system, where variants differ.")] = None,
     fold: Annotated[list[int] | None, typer.Option(help="Folds, each by its own --fold.", show_default="all")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; several are averaged.", show_default="all")] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.edge.terminal import completion
 
 if TYPE_CHECKING:
     from crossfold.platform.scheduling.monitor import FleetSummary
@@ -68,14 +69,44 @@ def load_plugins(paths: list[Path] | None) -> list[Path] | None:
     return paths
 
 
-Sweep = Annotated[str, typer.Argument(help="A YAML file, or the name of a sweep that ships with Crossfold.")]
+Sweep = Annotated[
+    str,
+    typer.Argument(
+        help="A YAML file, or the name of a sweep that ships with Crossfold.", autocompletion=completion.sweeps
+    ),
+]
 Sweeps = Annotated[
     list[str],
     typer.Argument(
-        metavar="SWEEP...", help="YAML files, or names of sweeps that ship with Crossfold; earlier ones run first."
+        metavar="SWEEP...",
+        help="YAML files, or names of sweeps that ship with Crossfold; earlier ones run first.",
+        autocompletion=completion.sweeps,
     ),
 ]
-CellId = Annotated[str, typer.Argument(help="A cell id, or its first digits.")]
+SweepOrCell = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP|CELL",
+        help="A YAML file, or the name of a sweep that ships with Crossfold; predictor: a cell id, or its first "
+        "digits.",
+        autocompletion=completion.sweeps_or_cells,
+    ),
+]
+LaunchedSweep = Annotated[
+    str | None,
+    typer.Argument(help="A sweep that was launched; all of them if left out.", autocompletion=completion.sweeps),
+]
+SystemOfSweep = Annotated[str | None, typer.Option(help="One system of the sweep.", autocompletion=completion.systems)]
+Layout = Annotated[
+    str,
+    typer.Argument(
+        help="Layout of the folder; `crossfold list corpora` shows them.", autocompletion=completion.layouts
+    ),
+]
+CorpusName = Annotated[
+    str, typer.Argument(help="A corpus; `crossfold list corpora` shows them.", autocompletion=completion.layouts)
+]
+CellId = Annotated[str, typer.Argument(help="A cell id, or its first digits.", autocompletion=completion.cells)]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -92,7 +123,9 @@ Helpers = Annotated[
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        help="axis=value: run only such cells, for example --only system=hgrjca,rjca fold=0.", show_default=False
+        help="axis=value: run only such cells, for example --only system=hgrjca,rjca fold=0.",
+        show_default=False,
+        autocompletion=completion.conditions,
     ),
 ]
 Until = Annotated[str | None, typer.Option(help="Start no cell after this time, such as 08:00.", show_default=False)]

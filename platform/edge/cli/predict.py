@@ -12,6 +12,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal import completion
 from crossfold.platform.edge.terminal.console import emit, err, say
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def predict(
             metavar="CELL|SYSTEM|FOLDER",
             help="A cell id, or its first digits; a system, whose cells of all folds and seeds are averaged; or a "
             "folder written by `export --format predictor`.",
+            autocompletion=completion.predictors,
         ),
     ],
     clips: Annotated[
@@ -59,7 +61,9 @@ def predict(
         float | None,
         typer.Option(help="Frames per second of clips without video.", show_default="the corpus's"),
     ] = None,
-    corpus: Annotated[str | None, typer.Option(help="Take the cells of SYSTEM on this corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Take the cells of SYSTEM on this corpus.", autocompletion=completion.corpora)
+    ] = None,
     weights: options.Weights = None,
     workspace: options.Workspace = None,
     plugin: options.Plugin = None,

@@ -10,6 +10,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal import completion
 from crossfold.platform.edge.terminal.console import emit, out, say
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ MOST_PATHS = 6
 """More tables than these are printed as a number and a folder."""
 
 
+def _tables(incomplete: str) -> list[str]:
+    """Names of tables, for a shell to complete."""
+    from crossfold.reports.tables.published import table_ids
+
+    return completion.beginning(incomplete, table_ids())
+
+
+def _tables_or_sweeps(context: typer.Context, incomplete: str) -> list[str]:
+    return completion.united(_tables(incomplete), completion.sweeps(context, incomplete))
+
+
 def report(
     tables: Annotated[
         list[str] | None,
@@ -28,6 +40,7 @@ def report(
             metavar="TABLE|SWEEP...",
             help="Tables to build, all of them if left out; sweeps that were launched, by name or file, whose cells "
             "alone are reported; or workspaces to --join.",
+            autocompletion=_tables_or_sweeps,
         ),
     ] = None,
     workspace: options.Workspace = None,
@@ -50,7 +63,10 @@ def report(
         ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(help="Print one table alone; with --format txt, csv, md or tex.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="Print one table alone; with --format txt, csv, md or tex.", metavar="NAME", autocompletion=_tables
+        ),
     ] = None,
     columns: Annotated[
         str | None,
@@ -119,7 +135,12 @@ def report(
 
 
 def power(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that has run to its end, by name or file.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP", help="A sweep that has run to its end, by name or file.", autocompletion=completion.sweeps
+        ),
+    ],
     gain: Annotated[float, typer.Option(help="The true gain in CCC that is to be seen.")] = 0.01,
     over: Annotated[
         str | None, typer.Option("--pair", help="Two systems, as rjca+dca,rjca; else the typical pair.", metavar="A,B")

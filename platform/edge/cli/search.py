@@ -7,11 +7,17 @@ from typing import Annotated
 import typer
 
 from crossfold.platform.edge.cli import options
+from crossfold.platform.edge.terminal import completion
 from crossfold.platform.edge.terminal.console import out, say
 
 
 def search(
-    sweep: Annotated[str, typer.Argument(help="A YAML file with a block `search`, or the name of one that ships.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file with a block `search`, or the name of one that ships.", autocompletion=completion.sweeps
+        ),
+    ],
     workspace: options.Workspace = None,
     set_: options.Set = None,
     trials: Annotated[

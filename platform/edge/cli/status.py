@@ -115,7 +115,7 @@ def _stores(prepared: "Prepared") -> str:
 
 
 def status(
-    sweep: Annotated[str | None, typer.Argument(help="A sweep that was launched; all of them if left out.")] = None,
+    sweep: options.LaunchedSweep = None,
     workspace: options.Workspace = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until all is done.")] = False,
     cells: Annotated[bool, typer.Option("--cells", help="List every cell with its id, state and CCC.")] = False,
