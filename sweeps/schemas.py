@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from crossfold.datasets.corpora.embedded.dose import SyntheticDose
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.fusion_models.catalogue import find_system, system_names
-from crossfold.platform.core.evaluation_config import CHAINS, SUITES
+from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Doses
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.recipe_files import shipped_recipes
 from crossfold.sweeps.sweep_files import Search, SearchSweep, Sweep, Winner
@@ -33,7 +33,8 @@ def schema(kind: Kind) -> Schema:
     defs: dict[str, Schema] = found["$defs"]
     recipe = defs["Recipe"]["properties"]
     for field, known in (("post", CHAINS), ("stress", SUITES)):
-        recipe[field] = _described(recipe[field], {"anyOf": [{"enum": [*known, None]}, _bare(recipe[field])]})
+        doses = [Doses.model_json_schema()] if field == "stress" else []
+        recipe[field] = _described(recipe[field], {"anyOf": [{"enum": [*known, None]}, *doses, _bare(recipe[field])]})
     forms = [model for model in models if model is not Winner]
     if kind != "recipe":
         params = system_params()

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from crossfold.platform.core.base_model import FrozenModel
-from crossfold.platform.core.errors import did_you_mean
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.hashing import canonical_json
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -157,6 +157,34 @@ SUITES: Mapping[str, tuple[Stress, ...]] = {
 """The suites that have a name. One entry costs one prediction of the reported split."""
 
 
+class Doses(FrozenModel):
+    """A curve for each kind of damage: `stress: {doses: [0.25, 0.5, 0.75, 1]}`; becomes a list of `Stress`."""
+
+    doses: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    """Shares of the strongest damage that a suite has of each kind."""
+    suite: Literal["quick", "default", "full"] = "default"
+    """Whose kinds."""
+
+    def suite_of(self) -> tuple[Stress, ...]:
+        """Each kind at these doses. Raises `UserError` for a dose that its kind cannot have."""
+        strongest = ((stress, max(stress.strengths)) for stress in SUITES[self.suite])
+        doses = sorted(set(self.doses))
+        return tuple(
+            Stress.parse(
+                {"kind": stress.kind, "modality": stress.modality, "strengths": [round(d * most, 6) for d in doses]},
+                f"doses {', '.join(f'{dose:g}' for dose in doses)} of suite {self.suite}",
+            )
+            for stress, most in strongest
+        )
+
+
+def _with_doses(value: Any) -> Any:
+    try:
+        return Doses.parse(value, "doses").suite_of() if isinstance(value, Mapping) else value
+    except UserError as error:  # without its remedy, as whoever reads the whole value adds one
+        raise ValueError(error.problem) from None
+
+
 def _named(what: str, known: Mapping[str, Any]) -> BeforeValidator:
     def look_up(value: Any) -> Any:
         if not isinstance(value, str):
@@ -169,7 +197,8 @@ def _named(what: str, known: Mapping[str, Any]) -> BeforeValidator:
 
 
 PostChain = Annotated[Chain, _named("chain", CHAINS)]
-StressSuite = Annotated[tuple[Stress, ...], _named("stress suite", SUITES)]
+StressSuite = Annotated[tuple[Stress, ...], _named("stress suite", SUITES), BeforeValidator(_with_doses)]
+"""A name, `Doses`, or a list."""
 
 
 class Evaluation(FrozenModel):

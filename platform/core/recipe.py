@@ -260,7 +260,8 @@ class Recipe(FrozenModel):
     post: PostChain = Chain()
     """Post-processing shown next to the raw score: `none`, `ca2021`, `dca2024`, or steps. Outside the identity."""
     stress: StressSuite = SUITES["default"]
-    """Damage each cell is scored under too: `none`, `quick`, `default`, `full`, or a list. Outside the identity."""
+    """Damage each cell is scored under too: `none`, `quick`, `default`, `full`, `{doses: [...]}`, or a
+    list. Outside the identity."""
 
     @field_validator("hop")
     @classmethod

@@ -3,10 +3,19 @@
 import pandas as pd
 
 from crossfold.reports.figures.base import Figure, Key, Panel, variant_styles
-from crossfold.reports.figures.charts import figure_of, line_of, muted_line, plain, rounded
+from crossfold.reports.figures.charts import (
+    NEUTRAL,
+    figure_of,
+    label_rows,
+    line_of,
+    muted_line,
+    plain,
+    rounded,
+    row_dots,
+)
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.robustness_scores import stress_table
+from crossfold.reports.results.robustness_scores import stress_areas, stress_table
 from crossfold.reports.stats.formatting import number
 
 KINDS = {
@@ -54,6 +63,8 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
             panels.append(Panel(spec, f"{title}, CCC without and with damage: {'; '.join(alt)}.", plain(title)))
     if not panels:
         return None
+    area = _area_panel(results, setting, named)
+    panels += [area] if area else []
     return Figure(
         id="stress",
         title="When a modality is damaged",
@@ -65,6 +76,33 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
         key=tuple(Key(results.variants[v], styles[v].colour, styles[v].stroke) for v in named),
         wide=True,
     )
+
+
+def _area_panel(results: Results, setting: Setting, named: list[str]) -> Panel | None:
+    """The area below the curves of each named variant, next to its raw score; None where no damage has a curve."""
+    areas = stress_areas(results, setting)
+    areas = areas[areas["used"] & areas["variant"].isin(named)]
+    if areas.empty:
+        return None
+    area = areas.groupby("variant")["ccc"].mean().sort_values(ascending=False)
+    done = results.rows(setting, status="done")
+    raw = done.groupby("variant")["ccc"].mean()[area.index]
+    names, styles = [results.variants[str(variant)] for variant in area.index], variant_styles(results, setting)
+    colours = [styles[str(variant)].colour for variant in area.index]
+    undamaged = row_dots(
+        raw, names, [NEUTRAL] * len(names), ": %{x:.3f} without damage", marker={"symbol": "line-ns-open", "size": 12}
+    )
+    spec = figure_of(
+        [undamaged, row_dots(area, names, colours, ": %{x:.3f}")],
+        x="Mean CCC as damage grows",
+        height=90 + 26 * len(names),
+    )
+    label_rows(spec, names)
+    words = "; ".join(
+        f"{name} {number(float(under))}, {number(float(clean))} without damage"
+        for name, under, clean in zip(names, area, raw, strict=True)
+    )
+    return Panel(spec, f"Area below the curves, mean over damages: {words}.", "Area below the curves", breaks=True)
 
 
 def _named(table: pd.DataFrame, results: Results, setting: Setting) -> list[str]:

@@ -1,10 +1,13 @@
 """Scores under the stress suite, as a table."""
 
+import numpy as np
 import pandas as pd
 
 from crossfold.reports.results.model import Results, Robustness, Setting
 
 COLUMNS = ("variant", "fold", "seed", "target", "kind", "modality", "strength", "ccc", "used")
+FEWEST = 2
+"""Strengths of a curve besides 0."""
 
 
 def stress_table(results: Results, setting: Setting) -> pd.DataFrame:
@@ -34,11 +37,36 @@ def stress_scores(results: Results, setting: Setting) -> dict[str, float]:
     damage cannot be compared.
     """
     table = stress_table(results, setting)
-    table = table[table["strength"] != 0]
+    return _complete(results, setting, table[table["strength"] != 0], ["kind", "modality", "strength"])
+
+
+def stress_areas(results: Results, setting: Setting) -> pd.DataFrame:
+    """The area below each curve of CCC against dose, over the range of doses: the mean CCC as damage grows.
+
+    One row per finished cell, target, kind and modality that has at least two strengths besides 0: columns variant,
+    fold, seed, target, kind, modality, used and ccc. Trapezoids between the strengths, from the raw score at 0 on.
+    """
+    table = stress_table(results, setting)
+    groups = ["variant", "fold", "seed", "target", "kind", "modality", "used"]
+    rows = []
+    for key, curve in table.sort_values("strength").groupby(groups, sort=False):
+        strength, ccc = curve["strength"].to_numpy(), curve["ccc"].to_numpy()
+        # With one strength there is no curve, only a score.
+        if len(strength) > FEWEST:
+            rows.append((*key, float(np.trapezoid(ccc, strength) / np.ptp(strength))))
+    return pd.DataFrame(rows, columns=[*groups, "ccc"])
+
+
+def area_scores(results: Results, setting: Setting) -> dict[str, float]:
+    """Variant -> mean of `stress_areas` over damages, targets, folds and seeds; for the variants of `stress_scores`."""
+    return _complete(results, setting, stress_areas(results, setting), ["kind", "modality"])
+
+
+def _complete(results: Results, setting: Setting, table: pd.DataFrame, damages: list[str]) -> dict[str, float]:
+    """Variant -> mean CCC, of the variants of which every finished run has all damages of the table."""
     if table.empty:
         return {}
-    suite = table[["kind", "modality", "strength"]].drop_duplicates()
-    wanted = results.rows(setting, status="done").groupby("variant").size() * len(suite)
+    wanted = results.rows(setting, status="done").groupby("variant").size() * len(table[damages].drop_duplicates())
     found = table.groupby("variant")["ccc"].agg(["size", "mean"])
     complete = found[found["size"] == wanted.reindex(found.index)]
     return {str(variant): float(mean) for variant, mean in complete["mean"].items()}

@@ -12,7 +12,7 @@ from crossfold.reports.results.comparable import (
     standing_of,
 )
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.robustness_scores import stress_scores
+from crossfold.reports.results.robustness_scores import area_scores, stress_scores
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import corpus_name, system_kind, system_rank
 from crossfold.reports.stats.formatting import listing, number
@@ -31,6 +31,7 @@ GAIN_NOTE = (
 ORDER_NOTE = "Complete rows are sorted by the first column, highest first; rows with unfinished cells come last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
+AREA = "Stress area"
 MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
 """One kind per column: memory of a GPU and memory of a process cannot be compared."""
 NOT_MEASURED = "not measured"
@@ -51,6 +52,8 @@ FURTHER_NOTES = {
     "counter does not see.",
     STRESS: "Stress CCC: mean over the entries of the stress suite, targets, folds and seeds; damage to a modality "
     "that a system does not read leaves its score as it is.",
+    AREA: "Stress area: area below the curve of CCC against the strength of damage, over the range of strengths: the "
+    "mean CCC as damage grows from none to the strongest. Mean over the damages with two strengths or more.",
 }
 
 
@@ -216,6 +219,7 @@ def _further(results: Results, setting: Setting, ranks: Mapping[str, float]) -> 
         RANK: ranks,
         ENSEMBLE: ensemble_scores(results, setting),
         STRESS: stress_scores(results, setting),
+        AREA: area_scores(results, setting),
         PARAMETERS: by_variant("parameters", "median"),
         FLOPS: {variant: flops / 1e6 for variant, flops in by_variant("flops", "median").items()},
         SECONDS: by_variant("train_seconds", "median"),

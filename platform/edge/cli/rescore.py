@@ -26,7 +26,8 @@ def rescore(
     stress: Annotated[
         str | None,
         typer.Option(
-            help="A stress suite: none, quick, default, full, or a YAML file.", show_default="as in the recipe"
+            help="A stress suite: none, quick, default, full, a YAML file, or '{doses: [0.25, 0.5, 1]}'.",
+            show_default="as in the recipe",
         ),
     ] = None,
     workspace: options.Workspace = None,
@@ -93,8 +94,15 @@ def _asked(own: "Evaluation", post: str | None, stress: str | None) -> "Evaluati
     given: dict[str, Any] = {"post": own.post, "stress": own.stress}
     for key, value in (("post", post), ("stress", stress)):
         if value is not None:
-            given[key] = _from_file(value, key) if value.endswith((".yaml", ".yml")) else value
+            given[key] = _from_file(value, key) if value.endswith((".yaml", ".yml")) else _from_text(value, key)
     return Evaluation.parse(given, "--post, --stress")
+
+
+def _from_text(text: str, key: str) -> Any:
+    """A name, or a mapping as YAML writes it on one line."""
+    from crossfold.platform.core.yaml_files import parse_yaml
+
+    return parse_yaml(text, f"--{key}", "give a name, a YAML file, or {doses: [...]}") if "{" in text else text
 
 
 def _from_file(name: str, key: str) -> Any:

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from crossfold.datasets.batches.corruptions import damaged_frames
 from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.corpora.clips import Span
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
 from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.gate_calibration import gate_entries
@@ -264,3 +265,31 @@ def test_under_stress_needs_no_gates_of_its_own(evaluated, spanned_store):
     assert len(entries) == 4
     assert gates == []
     assert parts["gates"]
+
+
+def test_doses_are_shares_of_the_strongest_damage_of_each_kind():
+    dosed = Evaluation.parse({"stress": {"doses": [1, 0.25]}}, "evaluation").stress
+    assert [(each.kind, each.strengths) for each in dosed] == [
+        ("missing", (0.25, 1.0)),
+        ("noisy", (0.75, 3.0)),
+        ("frozen", (0.5, 2.0)),
+        ("shifted", (0.25, 1.0)),
+    ]
+    quick = Evaluation.parse({"stress": {"doses": [1], "suite": "quick"}}, "evaluation")
+    # What doses stand for is written as a list: the same damage has the same key, however it was asked for.
+    assert quick.key == Evaluation.parse({"stress": "quick"}, "evaluation").key
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"doses": [1.5]}, "strength 1.5 of missing: a share of the time"),
+        ({"doses": [0]}, "greater than 0"),
+        ({"dose": [1]}, "did you mean 'doses'"),
+        ({"doses": [1], "suite": "none"}, "'quick', 'default' or 'full'"),
+    ],
+)
+def test_impossible_doses_are_refused(given, words):
+    with pytest.raises(UserError, match=words) as refused:
+        Evaluation.parse({"stress": given}, "evaluation")
+    assert str(refused.value).count("->") == 1

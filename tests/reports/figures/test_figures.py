@@ -1,6 +1,7 @@
 """Figures that say what a choice does: each from planted numbers, and none where there is nothing to show."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import comparable_variants, mean_ranks, standing_of
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
-from crossfold.reports.results.robustness_scores import stress_scores, stress_table
+from crossfold.reports.results.robustness_scores import area_scores, stress_areas, stress_scores, stress_table
 from crossfold.reports.tables.formats import to_csv
 from crossfold.reports.tables.grid import main_grid
 from crossfold.reports.tables.leaderboard import build_leaderboard
@@ -143,11 +144,43 @@ def test_the_stress_score_is_the_mean_over_the_suite(workspace):
     table = stress_table(results, setting)
     assert (table.loc[table["strength"] == 0, "ccc"] >= 0).all()
     figure = degradation_chart(results, setting)
-    assert [panel.title for panel in figure.panels] == ["Audio gone", "Visual gone", "Audio noisy", "Visual noisy"]
+    lines = ["Audio gone", "Visual gone", "Audio noisy", "Visual noisy"]
+    assert [panel.title for panel in figure.panels] == [*lines, "Area below the curves"]
     # Only systems that read the modality are in its panel.
     names = [[trace.get("name") for trace in panel.spec["data"]] for panel in figure.panels]
     assert "Visual only" not in names[0]
     assert "Visual only" in names[1]
+
+
+def test_the_area_is_the_mean_as_damage_grows(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:3], stressed=True, folds=(0,), seeds=(0, 1))
+    raw = results.cells.groupby("variant")["ccc"].mean()
+    # Only the missing modality has two strengths, 0.5 and 1, which take 5 and 10 %: a line from 1 to 0.9.
+    areas = area_scores(results, setting)
+    used = stress_areas(results, setting)
+    assert set(used["kind"]) == {"missing"}
+    for variant, area in areas.items():
+        reads = used.loc[used["variant"] == variant, "used"].mean()
+        assert area == pytest.approx(raw[variant] * (1 - 0.05 * reads))
+    panel = degradation_chart(results, setting).panels[-1]
+    clean, dots = panel.spec["data"]
+    names = [results.variants[variant] for variant in areas]
+    assert sorted(dots["text"]) == sorted(names)
+    assert all(under < whole for under, whole in zip(dots["x"], clean["x"], strict=True))
+    assert max(dots["x"]) == dots["x"][0]
+
+
+def test_one_strength_is_a_score_and_no_curve(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:2], stressed=True, folds=(0,), seeds=(0,))
+    single = {
+        cell: replace(found, stress=[entry for entry in found.stress if entry["strength"] != 0.5])
+        for cell, found in results.robustness.items()
+    }
+    results = replace(results, robustness=single)
+    assert area_scores(results, setting) == {}
+    assert stress_scores(results, setting)
+    titles = [panel.title for panel in degradation_chart(results, setting).panels]
+    assert titles == ["Audio gone", "Visual gone", "Audio noisy", "Visual noisy"]
 
 
 def test_a_partly_scored_system_has_no_stress_score(workspace):

@@ -60,12 +60,21 @@ def test_a_chain_may_be_a_file(crossfold, workspace, sweep, tmp_path):
     assert json.loads(path.read_text())["post"]["columns"].keys() == {"fixed"}
 
 
+def test_doses_may_be_written_on_the_command_line(crossfold, workspace, sweep):
+    assert crossfold("rescore", sweep, "-w", workspace.root, "--stress", "{doses: [0.5, 1], suite: quick}")[0] == 0
+    (path, _) = workspace.paths.rescored.glob("*/*.json")
+    found = [(each["kind"], each["modality"], each["strength"]) for each in json.loads(path.read_text())["stress"]]
+    both = ("audio", "visual")
+    assert found == [(kind, m, strength) for kind in ("missing", "noisy") for m in both for strength in (0.5, 1.0)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--post", "ca2020"), "did you mean 'ca2021'?"),
         (("--stress", "defualt"), "did you mean 'default'?"),
         (("--post", "nowhere.yaml"), "cannot be read"),
+        (("--stress", "{doses: [2]}"), "a share of the time, 0-1"),
     ],
 )
 def test_wrong_words_are_answered(crossfold, workspace, sweep, arguments, words):
