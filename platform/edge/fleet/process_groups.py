@@ -25,16 +25,6 @@ _held: list[Any] = []
 
 
 @dataclass
-class UngroupedTorchConfig(TorchConfig):
-    """As `TorchConfig`, for workers that need no process group."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Sets up nothing."""
-        return Backend
-
-
-@dataclass
 class NodeTorchConfig(TorchConfig):
     """As `TorchConfig`, with the process group that `NodeBackend` sets up."""
 

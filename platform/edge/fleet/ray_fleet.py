@@ -5,9 +5,11 @@ fleet starts, so that planning and listing stay fast.
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -26,7 +28,7 @@ from crossfold.platform.edge.fleet.cluster import (
     train_storage,
 )
 from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
-from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect, summary
+from crossfold.platform.edge.fleet.ray_connection import NAMESPACE, connect, summary, use_settings
 from crossfold.platform.edge.fleet.worker_group import WorkerGroup
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.events import Event, raise_fatal
@@ -125,6 +127,9 @@ class Fleet:
     def _start_ray(self, opened: contextlib.ExitStack) -> None:
         # One core beyond the workers' is only a number to Ray; the thin trials of a search live on it.
         gpus = 0 if self._options.use_gpu is False else None
+        use_settings(own_cluster=not self._elastic)
+        # While Ray starts its processes, this one has nothing else to do.
+        threading.Thread(target=_import_trainer, name="fleet-imports", daemon=True).start()
         self.note = connect(self._options.cluster, opened, cpus=self._own_cores + 1, gpus=gpus)
         if self._options.use_gpu is None:
             self._options = replace(self._options, use_gpu=cluster_resources().get("GPU", 0.0) >= 1.0)
@@ -179,22 +184,20 @@ class Fleet:
     def _trainer(self, number: int) -> Any:
         import ray.train
         from ray.train import FailureConfig
-        from ray.train.torch import TorchTrainer
 
-        from crossfold.platform.edge.fleet.process_groups import UngroupedTorchConfig
+        from crossfold.platform.edge.fleet.group_trainer import GroupTrainer
         from crossfold.platform.edge.fleet.worker_failures import WorkerFailureCallback
 
         # Their types are those of an earlier Ray Train.
         library: Any = ray.train
-        return TorchTrainer(
+        return GroupTrainer(
             train_worker,
+            own_cluster=not self._elastic,
             train_loop_config={
                 "queue": self.queue_name,
                 "workspace": self._workspace.address,
                 "options": self._options,
             },
-            # The workers never speak to each other.
-            torch_config=UngroupedTorchConfig(backend="gloo"),
             scaling_config=library.ScalingConfig(
                 # On a cluster of others nodes come and go; on our own there is one.
                 num_workers=(1, self._most) if self._elastic else self.workers,
@@ -220,25 +223,42 @@ class Fleet:
         clear_train_storage(self._workspace, self.queue_name, cluster=self._elastic)
 
 
+def _import_trainer() -> None:
+    """What `Fleet._trainer` needs; an error shows itself there."""
+    with contextlib.suppress(Exception):
+        importlib.import_module("crossfold.platform.edge.fleet.group_trainer")
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """The loop of one Ray Train worker. Never calls `ray.train.report`, which would hold up all ranks."""
     import ray
     import ray.train
-    import ray.train.torch
 
     options: FleetOptions = config["options"]
     context = ray.train.get_context()
     workspace = Workspace.at(config["workspace"])
+    device = options.device or (_own_gpu() if options.use_gpu else "cpu")
     work(
         cast(CellQueue, RayLink(ray.get_actor(config["queue"], namespace=NAMESPACE))),
         workspace,
         options,
         rank=context.get_world_rank(),
         world=context.get_world_size(),
-        device=options.device or (str(ray.train.torch.get_device()) if options.use_gpu else "cpu"),
+        device=device,
         end_process=_kill_this_worker,
     )
     workspace.flush_uploads()
+
+
+def _own_gpu() -> str:
+    """The GPU of this worker, which torch then takes for "cuda"."""
+    import ray.train.torch
+    import torch
+
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return str(device)
 
 
 def _kill_this_worker(why: str) -> None:

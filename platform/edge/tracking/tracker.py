@@ -57,7 +57,7 @@ class MlflowTracker:
         with contextlib.suppress(OSError):
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
-        self._attempt("the tracking store could not be opened", self._writer.prepare)
+        self._attempt("the runs of the workspace could not be read", self._writer.recall)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -99,6 +99,8 @@ class MlflowTracker:
             self._trouble("MLflow does not answer; `crossfold mlflow sync` writes the rest later")
 
     def _write(self) -> None:
+        # Here, as MLflow takes seconds to import, in which the workers start.
+        self._attempt("the tracking store could not be opened", self._writer.prepare)
         while not self._closing.wait(self._flush_seconds):
             self._flush()
         self._paused_until = 0.0

@@ -81,6 +81,14 @@ class RunWriter:
         self._monitor: Any = None
         self._stray: Path | None = None
 
+    def recall(self) -> None:
+        """Reads which runs the workspace lists; MLflow is neither asked nor imported."""
+        store = store_digest(self.uri)
+        for entry in logged_runs(self.workspace):
+            self._experiment_of.setdefault(entry["cell"], entry.get("sweep", ""))
+            if entry.get("store") == store:
+                self._ids[entry["cell"]] = entry["run"]
+
     def prepare(self) -> None:
         """Opens the store; a local database is created, migrated, and switched to write-ahead logging."""
         if self._client is not None:
@@ -93,10 +101,7 @@ class RunWriter:
             _make_database(sqlite_path(self.uri))
         if self._own:
             _move_artifacts(self.workspace.paths.mlflow, self._artifacts)
-        for entry in logged_runs(self.workspace):
-            self._experiment_of.setdefault(entry["cell"], entry.get("sweep", ""))
-            if entry.get("store") == store_digest(self.uri):
-                self._ids[entry["cell"]] = entry["run"]
+        self.recall()
         client = _quiet_client(self.uri)
         for sweep in sorted(set(self._experiment_of.values())):
             _restore(client, client.get_experiment_by_name(sweep) if sweep else None)

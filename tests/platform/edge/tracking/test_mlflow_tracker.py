@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -470,3 +471,23 @@ def test_the_local_server_has_few_processes_and_the_database_of_the_workspace(wo
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
     assert command[command.index("--backend-store-uri") + 1] == workspace.paths.mlflow_uri
     assert command[command.index("--workers") + 1] == "1"
+
+
+def test_a_launch_does_not_wait_until_mlflow_is_open(workspace, monkeypatch):
+    """Importing MLflow and making its database take seconds, in which the workers can start."""
+    opened, entered = threading.Event(), threading.Event()
+    prepare = RunWriter.prepare
+
+    def slow(self):
+        entered.set()
+        assert opened.wait(60)
+        prepare(self)
+
+    monkeypatch.setattr(RunWriter, "prepare", slow)
+    tracker = MlflowTracker(workspace, flush_seconds=0.05)
+    tracker.launch("sweep", ())
+    assert entered.wait(60), "it is being opened, and the launch goes on"
+    opened.set()
+    tracker.close()
+    assert tracker.troubles == 0
+    assert not pending_marker(workspace, "sweep").exists(), "MLflow has everything"

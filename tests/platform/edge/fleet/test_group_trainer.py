@@ -1,0 +1,31 @@
+"""Which helpers the worker group of a fleet has. No cluster is started."""
+
+import subprocess
+import sys
+
+import pytest
+
+from crossfold.platform.edge.fleet.ray_connection import use_settings
+
+
+@pytest.mark.parametrize("own_cluster", [True, False])
+def test_the_group_has_no_process_that_it_does_not_use(own_cluster):
+    use_settings(own_cluster=own_cluster)
+    from crossfold.platform.edge.fleet.group_trainer import GroupTrainer, NoDatasets
+
+    trainer = GroupTrainer(print, own_cluster=own_cluster)
+    callbacks = trainer._create_default_callbacks()
+    names = [type(callback).__name__ for callback in callbacks]
+    assert "DatasetsCallback" not in names
+    # On a cluster of others a controller that dies leaves its reservation behind.
+    assert ("PlacementGroupCleanerCallback" in names) == (not own_cluster)
+    assert "BackendSetupCallback" in names, "the others stay"
+    provided = [each for each in callbacks if isinstance(each, NoDatasets)]
+    assert provided[0].before_init_train_context(["a", "b"]) == {"dataset_shard_provider": [None, None]}
+
+
+def test_what_the_controller_imports_is_without_torch():
+    """It would cost each launch a second of processor time, and memory."""
+    code = "import sys, crossfold.platform.edge.fleet.group_trainer, crossfold.platform.edge.fleet.worker_failures"
+    code += ", crossfold.platform.scheduling.fleet_options; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
