@@ -10,6 +10,7 @@ from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
 from crossfold.reports.figures.gains import gain_bars, gain_name, gate_pairs
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import learning_curve
+from crossfold.reports.figures.rank_ranges import rank_chart
 from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import (
@@ -30,7 +31,14 @@ def draw_standing(results: Results, setting: Setting) -> Figures:
     """The figures that belong to the leaderboard: ranks, wins, cost."""
     scores = comparable_variants(results, setting)
     ranks = standing_chart(results, setting, standing_of(results, setting))
-    return _drawn([ranks, win_matrix(results, scores), pareto_chart(results, setting, scores)])
+    return _drawn(
+        [
+            ranks,
+            rank_chart(results, setting, scores),
+            win_matrix(results, scores),
+            pareto_chart(results, setting, scores),
+        ]
+    )
 
 
 def draw_figures(results: Results, setting: Setting, printed: Sequence[float]) -> Figures:

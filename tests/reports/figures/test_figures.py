@@ -20,6 +20,7 @@ from crossfold.reports.figures.clip_media import open_album
 from crossfold.reports.figures.gains import gain_name, gate_pairs
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import by_epoch
+from crossfold.reports.figures.rank_ranges import rank_chart
 from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import comparable_variants, mean_ranks, standing_of
@@ -81,6 +82,23 @@ def test_letters_are_shared_where_no_system_beats_the_other(planted):
     assert len(chart.panels[0].spec["data"]) == 1 + len(standing.groups)
     assert table.extra == ("Mean rank", "Parameters", "Training, s")
     assert standing_chart(results, setting, None) is None
+
+
+def test_ranges_of_ranks_hold_the_rank_and_stay_on_their_axis(planted):
+    results, setting = planted
+    scores = comparable_variants(results, setting)
+    figure = rank_chart(results, setting, scores)
+    spec = figure.panels[0].spec
+    lines, marks = spec["data"][0::2], spec["data"][1::2]
+    assert [mark["x"][0] for mark in marks] == list(range(1, scores.shape[1] + 1))
+    low, high = spec["layout"]["xaxis"]["range"]
+    for line, mark in zip(lines, marks, strict=True):
+        assert low < line["x"][0] <= mark["x"][0] <= line["x"][1] < high
+        assert line["y"] == [mark["y"][0]] * 2
+    best = results.variants[str(scores.mean().idxmax())]
+    assert figure.panels[0].alt.startswith(f"Rank, and range of ranks: {best} 1 (")
+    assert all(low < tick < high and tick == int(tick) for tick in spec["layout"]["xaxis"]["tickvals"])
+    assert rank_chart(results, setting, scores.iloc[:, :2]) is None
 
 
 def test_mean_ranks_average_seeds_first(planted):
