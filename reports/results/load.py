@@ -45,9 +45,9 @@ def launched_corpora(workspace: Workspace) -> dict[str, str]:
 
 def load_results(workspace: Workspace) -> Results:
     """Reads every finished cell but those of searches, the failure log, and what launched sweeps still owe."""
-    rescored = _rescored(workspace)
+    rescored, recipes = _rescored(workspace), list[Recipe]()
     read = {
-        record.cell_id: _read(record, rescored.get(record.cell_id, ()))
+        record.cell_id: _read(record, rescored.get(record.cell_id, ()), recipes)
         for record in workspace.records()
         if record.cell.inner is None
     }
@@ -99,20 +99,22 @@ class _Read(NamedTuple):
     robustness: Robustness
 
 
-def _read(record: CellRecord, rescored: Sequence[Path]) -> _Read:
+def _read(record: CellRecord, rescored: Sequence[Path], recipes: list[Recipe]) -> _Read:
+    """recipes: the distinct ones so far, to which this adds its own."""
     # Cells of versions without a stress suite have only their score in `result.json`.
     committed = [record.result] if "stress" in record.result else []
     evaluations = [*committed, *(read_document(path, Rescored, RESCORE_AGAIN) for path in rescored)]
-    result = record.result
+    cell, result = record.cell, record.result
+    recipe = next((known for known in recipes if known == cell.recipe), None)
+    if recipe is None:
+        recipes.append(recipe := cell.recipe)
+    # Each with its own recipe, and with the moments of videos as Python objects, 100,000 cells would take 10 GB.
+    small = {key: value for key, value in result.items() if key in ("metrics", "selection", "model")}
     return _Read(
-        # As Python objects, the moments of 100,000 cells would take 10 GB.
-        record=replace(record, result={key: value for key, value in result.items() if key not in ("videos", "post")}),
-        setting=_setting(record.cell),
-        runs={
-            target: _run(record.cell, result["metrics"][target], result["videos"][target])
-            for target in record.cell.targets
-        },
-        processed=dict(_processed(record.cell, evaluations)),
+        record=replace(record, cell=cell.model_copy(update={"recipe": recipe}), result=small),
+        setting=_setting(cell),
+        runs={target: _run(cell, result["metrics"][target], result["videos"][target]) for target in cell.targets},
+        processed=dict(_processed(cell, evaluations)),
         robustness=_robustness(evaluations),
     )
 
