@@ -15,6 +15,7 @@ from crossfold.reports.page.drilldown import DIGITS, group_anchors
 from crossfold.reports.results.comparable import comparable_variants, gain_over, setting_targets
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
+from crossfold.reports.results.systems import MARKS, Style
 from crossfold.reports.stats.formatting import gain_text, p_text
 
 Floats = npt.NDArray[np.float64]
@@ -49,7 +50,11 @@ def comparison_data(
     }
     videos, by_video = _video_scores(runs, targets)
     return {
-        "systems": [[results.variants[variant], styles[variant].colour] for variant in variants],
+        # With line and mark: a system and its gated version have one colour.
+        "systems": [
+            [results.variants[v], styles[v].colour, styles[v].stroke, MARKS[styles[v].symbol], is_open(styles[v])]
+            for v in variants
+        ],
         "targets": targets,
         "groups": {target: [anchors[setting.key, variant, target] for variant in variants] for target in targets},
         "pairs": {
@@ -175,6 +180,11 @@ def _events(store: FeatureStore, name: str, label: Floats, valid: npt.NDArray[An
             if known.any():
                 found[key] = known & (values >= np.quantile(values[known], 0.75))
     return found
+
+
+def is_open(style: Style) -> bool:
+    """Whether a mark is drawn as an outline."""
+    return style.symbol.endswith("-open")
 
 
 def packed(values: Floats) -> str:

@@ -5,8 +5,10 @@
   const compareSystems = (box, of) => {
     const chosen = [0, 1];
     const names = of.systems.map(([name]) => name), colours = of.systems.map(([, paint]) => paint);
+    const strokes = of.systems.map(([, , dashes]) => dashes);
+    const mark = (at, x, y, ...inner) => draw2("path", { class: "mark", d: of.systems[at][3], transform: `translate(${x} ${y}) scale(0.8)`, fill: of.systems[at][4] ? "none" : colours[at], "fill-opacity": 0.75, stroke: colours[at], "stroke-width": 1.6, "pointer-events": "all" }, ...inner);
     const scores = (target, at) => new Map(drill.groups[of.groups[target][at]].rows.filter((row) => row[2] !== null).map((row) => [`${row[0]},${row[1]}`, row[2]]));
-    const key = (at) => make("span", {}, draw2("svg", { width: 26, height: 8, "aria-hidden": "true" }, draw2("line", { x1: 1, x2: 25, y1: 4, y2: 4, stroke: colours[at], "stroke-width": 2.5 })), names[at]);
+    const key = (at) => make("span", {}, draw2("svg", { width: 44, height: 12, "aria-hidden": "true" }, draw2("line", { x1: 1, x2: 28, y1: 6, y2: 6, stroke: colours[at], "stroke-width": 2.5, "stroke-dasharray": strokes[at] }), mark(at, 37, 6)), names[at]);
     const boxes = names.map((name, at) => {
       const input = make("input", { type: "checkbox" });
       input.checked = chosen.includes(at);
@@ -31,12 +33,12 @@
         svg.append(draw2("path", { class: at ? "grid" : "axis", d: `M${x(at * step)} 0V${rows.length * 26 + 6}` }));
         svg.append(draw2("text", { x: x(at * step), y: rows.length * 26 + 20, "text-anchor": "middle" }, at ? `${at > 0 ? "+" : "−"}${Math.abs(at * step).toFixed(2)}` : "0"));
       }
-      rows.forEach(([at, each], row) => each.forEach(([value, words]) => svg.append(draw2("circle", { cx: x(value), cy: row * 26 + 14, r: 4, fill: colours[at], "fill-opacity": 0.75 }, draw2("title", {}, `${names[at]}, ${words}: ${signedThree(value)}`)))));
+      rows.forEach(([at, each], row) => each.forEach(([value, words]) => svg.append(mark(at, x(value), row * 26 + 14, draw2("title", {}, `${names[at]}, ${words}: ${signedThree(value)}`)))));
       return svg;
     };
     const trace = (clipOf, name, at) => at < 0 ? unpacked(clipOf.truth[name]) : unpacked(clipOf.traces[name][at]);
     const path = (values, x, y) => values.map((value, at) => value === null ? "" : `${at && values[at - 1] !== null ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    const line = (d, paint, wide = 1.6) => draw2("path", { d, stroke: paint, "stroke-width": wide, fill: "none" });
+    const line = (d, paint, wide = 1.6, dashes = "none") => draw2("path", { d, stroke: paint, "stroke-width": wide, "stroke-dasharray": dashes, fill: "none" });
     const overTime = (clipOf, name) => {
       const known = chosen.filter((at) => clipOf.traces[name][at]);
       const truth = trace(clipOf, name, -1), lines = known.map((at) => trace(clipOf, name, at));
@@ -45,7 +47,7 @@
       const x = (at) => 50 + 700 * at / Math.max(1, truth.length - 1), seconds = (time) => 50 + 700 * time / clipOf.seconds;
       clipOf.spans.forEach(([kind, start, end]) => svg.append(draw2("rect", { x: seconds(start), width: seconds(end) - seconds(start), y: 8, height: 186, class: "event" }, draw2("title", {}, kind)), draw2("text", { x: (seconds(start) + seconds(end)) / 2, y: 18, "text-anchor": "middle" }, kind)));
       svg.append(line(path(truth, x, y), "currentColor", 2.2));
-      known.forEach((at, index) => svg.append(line(path(lines[index], x, y), colours[at])));
+      known.forEach((at, index) => svg.append(line(path(lines[index], x, y), colours[at], 1.6, strokes[at])));
       svg.append(draw2("text", { x: 50, y: 214 }, "0 s"), draw2("text", { x: 750, y: 214, "text-anchor": "end" }, `${clipOf.seconds} s`));
       // Where in time one wins: squared error of the reference minus that of each other, over a twentieth of the clip.
       const width = Math.max(1, Math.round(truth.length / 20));
@@ -63,7 +65,7 @@
         const yOf = (value) => 62 - 54 * value / most;
         clipOf.spans.forEach(([, start, end]) => below.append(draw2("rect", { x: seconds(start), width: seconds(end) - seconds(start), y: 8, height: 108, class: "event" })));
         below.append(draw2("path", { class: "axis", d: "M50 62H750" }));
-        wins.forEach(([at, values]) => below.append(line(path(values, x, yOf), colours[at])));
+        wins.forEach(([at, values]) => below.append(line(path(values, x, yOf), colours[at], 1.6, strokes[at])));
         below.append(draw2("text", { x: 50, y: 128 }, `above the line: nearer to the annotation than ${names[known[0]]}`));
         parts.push(below);
       }

@@ -1,72 +1,26 @@
 """The page in a real browser, from a file, without a network."""
 
 import datetime
-import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from crossfold.platform.core.recipe import Recipe
 from crossfold.reports.build import build_report, take_table
 from crossfold.reports.serve import ReportServer
 from tests.support import lab
+from tests.support.report_page import draw_all, read, serious_faults
 
 pytestmark = pytest.mark.browser
 
 NOW = datetime.datetime(2025, 1, 2, 3, 4, tzinfo=datetime.UTC)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        # A check that never runs in CI is no check.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"none of {', '.join(BROWSERS)} is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def url(finished, tmp_path_factory):
     path: Path = build_report(finished, formats=["html"], out=tmp_path_factory.mktemp("page"), now=NOW).paths[0]
     return path.as_uri()
-
-
-def read(page):
-    """Waits until the page has unpacked its data, and opens every part of it."""
-    page.locator("html[data-ready]").wait_for()
-    page.eval_on_selector_all("details.part, details.one", "all => all.forEach(each => { each.open = true; })")
-
-
-@pytest.fixture(scope="module")
-def open_page(browser):
-    """Opens a page and, at the end, checks that it asked for nothing and complained about nothing."""
-    opened = []
-
-    def open_page(url, **context):
-        page = browser.new_context(**context).new_page()
-        requests, complaints = [], []
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.goto(url)
-        read(page)
-        opened.append((url, page, requests, complaints))
-        return page
-
-    yield open_page
-    for url, page, requests, complaints in opened:
-        page.context.close()
-        assert [request for request in requests if request.split("#")[0] != url] == []
-        assert complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +33,6 @@ def column(page, table, index):
     return page.eval_on_selector_all(
         f"#{table} table:first-of-type tbody tr", f"rows => rows.map(row => row.cells[{index}].innerText)"
     )[:10]
-
-
-def draw_all(page):
-    """Charts are drawn when they come near; those of other clips and settings are not shown. Returns how many are."""
-    page.evaluate("window.dispatchEvent(new Event('draw-all'))")
-    shown = "[...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent)"
-    for _ in range(100):
-        if page.evaluate(f"{shown}.every(plot => plot.querySelector('.main-svg'))"):
-            break
-        # The page forbids the polling of `wait_for_function`, which needs `eval`.
-        page.wait_for_timeout(100)
-    return page.evaluate(f"{shown}.filter(plot => plot.querySelector('.main-svg')).length")
 
 
 def test_figures_are_drawn_when_they_come_near(page):
@@ -296,13 +238,7 @@ def test_axe_finds_no_serious_fault(open_page, url, scheme):
     )
     assert page.locator("details.cells .cell").count() == page.locator("details.cells").count() > 10
     draw_all(page)
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    serious = [
-        (each["id"], each["nodes"][0]["target"], each["nodes"][0].get("failureSummary", "")[:200])
-        for each in found
-        if each["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_faults(page) == []
 
 
 def test_a_served_page_loads_again_as_the_reader_left_it(browser, workspace):
@@ -438,7 +374,10 @@ def test_two_to_five_systems_are_compared(page):
     names = [label.strip() for label in box.locator("fieldset label").all_inner_texts()]
     assert f"{names[0]} minus {names[1]}, all targets:" in words
     # Two folds and three seeds of four systems, each against the first.
-    assert box.locator(".compared .pair svg").first.locator("circle").count() == 4 * 6
+    assert box.locator(".compared .pair svg").first.locator("path.mark").count() == 4 * 6
+    # Each system has a line or a mark of its own, also next to its gated version of the same colour.
+    drawn = box.locator(".compared .key svg").evaluate_all("all => all.map(each => each.innerHTML)")
+    assert len(set(drawn)) == len(drawn) == 5
     assert box.locator("table thead th").all_inner_texts()[1:] == names[:5]
     box.get_by_label("Target").select_option("arousal")
     assert f"arousal CCC minus that of {names[0]}" in box.locator(".compared").inner_text()

@@ -28,7 +28,7 @@ def test_systems_are_compared_by_video_over_time_and_by_event(workspace):
     setting = next(iter(results.settings.values()))
     clip = store.fold(0).validation[0]
     data = comparison_data(results, setting, store, [clip])
-    assert [name for name, _ in data["systems"]] == ["CA + DCA", "Concatenation", "Audio only"]
+    assert [name for name, *_ in data["systems"]] == ["CA + DCA", "Concatenation", "Audio only"]
     assert sorted(data["pairs"]) == ["0,1", "0,2", "1,2"]
     gain, p, sign = data["pairs"]["0,2"]
     assert gain.startswith("+0.")
