@@ -10,11 +10,18 @@ from crossfold.reports.stats.formatting import facts_text
 from crossfold.reports.stats.intervals import Gain
 from crossfold.reports.tables.entries import Entry, Line, Table
 from crossfold.reports.tables.escape import csv_value, latex, markdown, visible
-from crossfold.reports.tables.grid import Grid, GridCell, flat_heads, further_grids, main_grid, narrowed
+from crossfold.reports.tables.grid import Grid, GridCell, flat_heads, further_grids, main_grid, narrowed, part_of
 from crossfold.reports.tables.notes import caption
 
 # `\\resizebox` alone would also stretch a narrow table to the width of the line.
 _NO_WIDER_THAN_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
+WIDEST = 640.0
+"""Points of a table that is scaled to the 516 points of a two-column paper: 9 pt letters become 7.3 pt ones."""
+MOST_LINES = 50
+"""Lines of 9 pt that fit a page, caption and small print included."""
+_LETTER, _BETWEEN = 4.5, 12.0
+"""Points of a digit of Times at 9 pt, of most letters at most, and of the space between two columns."""
 
 CSV_COLUMNS = (
     "table", "kind", "row", "column", "system", "variant", "target", "published", "recomputed", "measured", "sd", "low",
@@ -50,9 +57,9 @@ def to_latex(table: Table) -> str:
     """
     below = [*filter(None, [table.headline]), *table.findings, *(f"{mark}: {text}" for mark, text in table.footnotes)]
     below += [facts_text(table.provenance)] if table.provenance else []
-    grids = [tabular(main_grid(table))]
+    grids = tabulars(main_grid(table))
     for heading, grid in further_grids(table):
-        grids += [f"\\par\\medskip {latex(heading)}\\par\\smallskip", tabular(grid)]
+        grids += [f"\\par\\medskip {latex(heading)}\\par\\smallskip", *tabulars(grid)]
     notes = [f"% {latex(note)}" for note in table.notes]
     words = f"{table.heading}. {caption(table)}"
     lines = ["% needs \\usepackage{booktabs,graphicx}", *notes, *latex_float(words, table.id, grids, below), ""]
@@ -80,7 +87,7 @@ def one_table(table: Table, form: str, columns: Sequence[str] = ()) -> str:
     grid = narrowed(main_grid(table), columns)
     if form == "tex":
         needs = "% needs \\usepackage{booktabs,graphicx}"
-        return "\n".join([needs, *latex_float(caption(table), table.id, [tabular(grid)], []), ""])
+        return "\n".join([needs, *latex_float(caption(table), table.id, tabulars(grid), []), ""])
     rows = [flat_heads(grid), *([_marked(cell) for cell in row] for row in grid.rows)]
     if form == "csv":
         out = io.StringIO()
@@ -136,6 +143,25 @@ def pipe_table(grid: Grid) -> str:
 def _markdown_cell(cell: GridCell) -> str:
     text = markdown(cell.text) + (f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else "")
     return f"**{text}**" if cell.strong else text
+
+
+def tabulars(grid: Grid) -> list[str]:
+    """A grid as LaTeX, in several parts below each other where one would be scaled down too far to be read.
+
+    Each part begins with the heads of the rows, and is by estimate no wider than `WIDEST`. A table whose parts would be
+    longer than a page stays whole: choose fewer columns of it.
+    """
+    texts = [[head, *(cell.text for cell in column)] for head, *column in zip(grid.heads, *grid.rows, strict=True)]
+    breadths = [_LETTER * max(map(len, column)) + _BETWEEN for column in texts]
+    parts: list[list[int]] = [[0]]
+    for at in range(1, len(breadths)):
+        if len(parts[-1]) > 1 and sum(breadths[each] for each in [*parts[-1], at]) > WIDEST:
+            parts.append([0])
+        parts[-1].append(at)
+    if len(parts) * (len(grid.rows) + 2) > MOST_LINES:
+        return [tabular(grid)]
+    found = [tabular(part_of(grid, part)) for part in parts]
+    return [text if at == 0 else f"\\par\\smallskip {text}" for at, text in enumerate(found)]
 
 
 def tabular(grid: Grid, widths: Mapping[int, str] | None = None) -> str:

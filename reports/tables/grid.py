@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
@@ -97,6 +98,14 @@ def narrowed(grid: Grid, columns: Sequence[str]) -> Grid:
         chosen.append(found)
     heads = [flat_heads(grid)[at] if parts.count(parts[at]) > 1 else grid.heads[at] for at in chosen]
     return Grid((), tuple(heads), tuple(tuple(row[at] for at in chosen) for row in grid.rows))
+
+
+def part_of(grid: Grid, columns: Sequence[int]) -> Grid:
+    """Some columns of a grid, in order, below the groups that they belong to."""
+    groups = [text for text, width in grid.groups for _ in range(width)]
+    kept = [(text, len(list(inside))) for text, inside in groupby(groups[at] for at in columns)] if groups else []
+    rows = tuple(tuple(row[at] for at in columns) for row in grid.rows)
+    return Grid(tuple(kept), tuple(grid.heads[at] for at in columns), rows)
 
 
 def main_grid(table: Table) -> Grid:

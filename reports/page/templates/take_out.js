@@ -45,12 +45,12 @@
       ...grid.rows.map((row, at) => `| ${row.map((text, column) => grid.bold[at][column] ? `**${markdown(text)}**` : markdown(text)).join(" | ")} |`),
     ].join("\n"),
     latex: (grid, words, name) => [
-      "% needs \\usepackage{booktabs}",
+      "% needs \\usepackage{booktabs,graphicx}",
       "\\begin{table}[t]", "\\centering\\small", `\\caption{${latex(words)}}`, `\\label{tab:${name}}`,
-      `\\begin{tabular}{${grid.right.map((right) => right ? "r" : "l").join("")}}`, "\\toprule",
+      "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%", `\\begin{tabular}{${grid.right.map((right) => right ? "r" : "l").join("")}}`, "\\toprule",
       `${grid.heads.map(latex).join(" & ")} \\\\`, "\\midrule",
       ...grid.rows.map((row, at) => `${row.map((text, column) => grid.bold[at][column] ? `\\textbf{${latex(text)}}` : latex(text)).join(" & ")} \\\\`),
-      "\\bottomrule", "\\end{tabular}", "\\end{table}",
+      "\\bottomrule", "\\end{tabular}}", "\\end{table}",
     ].join("\n"),
   };
   const ENDS = { text: "txt", csv: "csv", markdown: "md", latex: "tex" };
