@@ -1,11 +1,12 @@
 """Which tables a report has, and all of them built."""
 
 import datetime
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from crossfold.reports.page.compose import DATE
-from crossfold.reports.results.model import Results
+from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.tables.entries import Table
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from crossfold.reports.tables.measure import provenance
@@ -18,6 +19,18 @@ def tables_for(results: Results) -> tuple[str, ...]:
     return (LEADERBOARD,) if all(setting.own for setting in results.settings.values()) else table_ids()
 
 
+def _suffixes(settings: Sequence[Setting]) -> list[str]:
+    """What the leaderboard of each setting is called after: its corpus where there are several, else its number."""
+    several = len({setting.corpus for setting in settings}) > 1
+    counts: Counter[str] = Counter()
+    suffixes = []
+    for setting in settings:
+        counts[setting.corpus] += 1
+        number = f"-{counts[setting.corpus]}" if counts[setting.corpus] > 1 else ""
+        suffixes.append(f"-{setting.corpus}{number}" if several else number)
+    return suffixes
+
+
 def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetime | None = None) -> tuple[Table, ...]:
     """The tables asked for; the leaderboard once a setting, papers' tables where they belong best.
 
@@ -26,8 +39,9 @@ def build_tables(results: Results, wanted: Sequence[str], made: datetime.datetim
     built: list[Table] = []
     for name in wanted:
         if name == LEADERBOARD:
-            for index, setting in enumerate(results.settings.values(), start=1):
-                built.append(build_leaderboard(results, setting, f"-{index}" if index > 1 else ""))
+            settings = tuple(results.settings.values())
+            for setting, suffix in zip(settings, _suffixes(settings), strict=True):
+                built.append(build_leaderboard(results, setting, suffix))
         else:
             spec = table_spec(name)
             built.append(build(spec, results, choose_setting(spec, results)))

@@ -168,6 +168,10 @@ class Workspace:
 
     # Cells
 
+    def corpora(self) -> set[str]:
+        """The corpora that have a store here."""
+        return {path.parent.name.rpartition("-")[0] for path in self.paths.stores.glob("*/manifest.json")}
+
     def finished(self) -> set[str]:
         """Identities of all finished cells, by one listing."""
         if not self.paths.cells.is_dir():

@@ -1,6 +1,7 @@
 """What is handed to others: an ABAW submission that reads back equal, tables of predictions, and folds."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -288,6 +289,13 @@ def test_unclear_or_unfinished_exports_are_refused(capsys, workspace, finished, 
     sweep, _ = finished(leave_out=(1,))
     assert "4 of 8 cells have no result" in refused(capsys, "export", sweep, *out)
     run("export", sweep, *out, "--seed", 0)
+    other = workspace.paths.stores / "other-0123abcd"
+    other.mkdir()
+    (other / "manifest.json").touch()
+    assert workspace.corpora() == {"other", "synthetic"}
+    run("export", sweep, "--format", "csv", "--out", tmp_path / "several", "-w", workspace.root, "--seed", 0)
+    assert [path.name for path in (tmp_path / "several").iterdir()] == ["predictions-synthetic.csv"]
+    shutil.rmtree(other)
     assert "--fold 3 is not in the sweep" in refused(capsys, "export", sweep, *out, "--fold", 3)
     assert "did you mean 'concat'" in refused(capsys, "export", sweep, *out, "--system", "concta")
     assert "did you mean 'abaw'" in refused(capsys, "export", sweep, *out, "--format", "abav")

@@ -219,7 +219,8 @@ def test_the_papers_corpus_wins_over_a_larger_one(workspace):
     results = load_results(workspace)
     tables = build_tables(results, table_ids())
     corpora = {table.id: table.setting.corpus for table in tables}
-    assert (corpora["leaderboard"], corpora["leaderboard-2"]) == ("puppets", "affwild2")
+    assert (corpora["leaderboard-puppets"], corpora["leaderboard-affwild2"]) == ("puppets", "affwild2")
+    assert "leaderboard" not in corpora
     assert (corpora["dca-t1"], corpora["grjca-t1"], corpora["ca-t2"]) == ("affwild2", "affwild2", "puppets")
 
 
