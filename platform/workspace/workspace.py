@@ -168,10 +168,6 @@ class Workspace:
 
     # Cells
 
-    def corpora(self) -> set[str]:
-        """The corpora that have a store here."""
-        return {path.parent.name.rpartition("-")[0] for path in self.paths.stores.glob("*/manifest.json")}
-
     def finished(self) -> set[str]:
         """Identities of all finished cells, by one listing."""
         if not self.paths.cells.is_dir():
@@ -301,3 +297,8 @@ class Workspace:
 def _folds_in_words(store: Path) -> str:
     rule = fold_rule_of(store)
     return f" (folds {rule})" if rule else ""
+
+
+def corpora_of(workspace: Workspace) -> set[str]:
+    """The corpora that have a store in a workspace."""
+    return {path.parent.name.rpartition("-")[0] for path in workspace.paths.stores.glob("*/manifest.json")}

@@ -107,8 +107,10 @@ def export(
         facts: dict[str, Any] = {"file": str(path), "cells": len(records), **vars(written)}
         facts |= {"averaged": _labels(records), "scores": scores_of_means(members)}
     else:
+        from crossfold.platform.workspace.workspace import corpora_of
+
         # Two corpora of one workspace would else overwrite each other's file.
-        of = f"-{records[0].cell.corpus}" if records and len(space.corpora()) > 1 else ""
+        of = f"-{records[0].cell.corpus}" if records and len(corpora_of(space)) > 1 else ""
         path = out_ if out_.suffix == f".{format_}" else out_ / f"predictions{of}.{format_}"
         table = tidy([(record.cell, predictions) for record, predictions in zip(records, members, strict=True)])
         write_table(path, table)

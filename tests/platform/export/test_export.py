@@ -21,7 +21,7 @@ from crossfold.platform.export.abaw import ABAW_HEADER, ABAW_TARGETS, JOINT_FILE
 from crossfold.platform.export.predictions_table import tidy, write_table
 from crossfold.platform.export.tracks import Track, join
 from crossfold.platform.workspace.predictions import Predictions
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.workspace.workspace import Workspace, corpora_of
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.sweep_files import Sweep
 from tests.support.media import write_corpus
@@ -292,7 +292,7 @@ def test_unclear_or_unfinished_exports_are_refused(capsys, workspace, finished, 
     other = workspace.paths.stores / "other-0123abcd"
     other.mkdir()
     (other / "manifest.json").touch()
-    assert workspace.corpora() == {"other", "synthetic"}
+    assert corpora_of(workspace) == {"other", "synthetic"}
     run("export", sweep, "--format", "csv", "--out", tmp_path / "several", "-w", workspace.root, "--seed", 0)
     assert [path.name for path in (tmp_path / "several").iterdir()] == ["predictions-synthetic.csv"]
     shutil.rmtree(other)
