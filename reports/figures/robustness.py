@@ -71,7 +71,8 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
         caption="Mean CCC over targets, folds and seeds of the trained systems while one modality is damaged and the "
         "others are left alone; the damage is the same for all systems. Strength 0 is the raw score. A panel shows the "
         "systems that read its modality"
-        + ("; grey: further ones." if len(named) < means.index.get_level_values("variant").nunique() else "."),
+        + ("; grey: further ones." if len(named) < means.index.get_level_values("variant").nunique() else ".")
+        + (" Area: dots are the mean CCC as damage grows, short lines the score without damage." if area else ""),
         panels=tuple(panels),
         key=tuple(Key(results.variants[v], styles[v].colour, styles[v].stroke) for v in named),
         wide=True,

@@ -33,6 +33,9 @@ class TargetPower:
     """The power for one target of one setting."""
 
     setting: str
+    """Its key."""
+    corpus: str
+    recipe: str
     target: str
     pairs: int
     """Pairs of systems whose variances are averaged."""
@@ -46,7 +49,7 @@ class TargetPower:
     power: Power
     """The chance that a gain of this size is seen with what ran."""
     smallest_gain: float | None
-    """Seen with a power of 80 % with what ran; None where no gain is ever judged."""
+    """Seen with a power of 80 % with what ran; None where not even one of 1 is, or where no gain is ever judged."""
     needed: dict[str, int | None]
     """For a power of 80 %: the seeds, the videos of each fold, or the folds, with everything else as it ran; None where
     not even 10,000 are enough."""
@@ -132,6 +135,8 @@ def _of_target(
     }
     return TargetPower(
         setting=setting.key,
+        corpus=setting.corpus,
+        recipe=setting.recipe,
         target=target,
         pairs=pairs,
         comparisons=family.comparisons,

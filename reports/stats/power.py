@@ -204,6 +204,6 @@ def fewest(chance: Callable[[int], float], start: int) -> int | None:
 
 
 def smallest_gain(squares: MeanSquares, design: Design, family: Family = PAIR) -> float | None:
-    """The gain that a design sees with a power of `TARGET`, to 1e-4; None where it is never judged."""
+    """The gain that a design sees with a power of `TARGET`, to 1e-4; None where not even one of 1 is seen."""
     steps = fewest(lambda step: power_of(squares, step * 1e-4, design, family).chance, 1) if design.judged else None
     return None if steps is None else steps * 1e-4

@@ -163,7 +163,8 @@ def power(
         ran = each.design
         videos = "+".join(map(str, ran.videos))
         say(
-            f"{each.setting}, {each.target}: {_count(ran.folds, 'fold')} of {videos} videos, {ran.seeds} seeds; "
+            f"{each.corpus}, recipe {each.recipe}, {each.target}: {_count(ran.folds, 'fold')} of {videos} videos, "
+            f"{ran.seeds} seeds; "
             + (f"mean over {each.pairs} pairs" if each.pairs > 1 else "one pair")
             + f", each gain one of {each.comparisons} comparisons",
             "  a gain varies by "
@@ -173,11 +174,14 @@ def power(
             + (
                 f"one of {each.smallest_gain:.3f} is, with a chance of 80 %"
                 if each.smallest_gain
-                else "no gain is: verdicts take three seeds and three videos of each fold"
+                else "not even one of 1 is, with a chance of 80 %"
+                if ran.judged
+                else "none is, because verdicts take three seeds and three videos of each fold"
             ),
         )
     needs = [
         {
+            "recipe": each.recipe,
             "target": each.target,
             **{f"{name} alone": _needed(number) for name, number in each.needed.items()},
             **{f"videos with {plan['seeds']} seeds": _needed(plan["videos"]) for plan in each.plans},
