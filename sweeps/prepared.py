@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossfold.datasets.corpora.embedded.dose import dose_of
+from crossfold.datasets.corpora.embedded.dose import PuppetDose, SyntheticDose, dose_of
 from crossfold.datasets.corpora.embedded.dosed_store import dosed_store
 from crossfold.datasets.corpora.registry import EMBEDDED
 from crossfold.datasets.store.feature_store import FeatureStore
@@ -82,11 +82,15 @@ def _find_store(corpus: str, store: str | None, workspace: Workspace) -> Path:
     Where the corpus is not prepared, the error names the corpus that needs no licence, too.
     """
     dose = dose_of(corpus)
-    if dose is not None and store is None:
+    if isinstance(dose, SyntheticDose) and store is None:
         return dosed_store(workspace.paths.stores, dose)
     try:
         return workspace.find_store(corpus, store)
     except UserError as error:
+        if isinstance(dose, PuppetDose) and not _has_store(corpus, workspace):
+            given = "".join(f" --dose {key}={value}" for key, value in dose.model_dump(exclude_defaults=True).items())
+            made = f"`crossfold corpus puppets OUT{given or ' --dose conflict=0'}`"
+            raise UserError(error.problem, f"{made}, then `crossfold prepare puppets --root OUT`") from None
         if corpus.startswith(EMBEDDED) or _has_store(corpus, workspace):
             raise
         made = "" if _has_store(EMBEDDED, workspace) else " (`crossfold demo` prepares it)"

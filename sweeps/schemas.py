@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from crossfold.datasets.corpora.embedded.dose import SyntheticDose
+from crossfold.datasets.corpora.embedded.dose import DOSES
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.fusion_models.catalogue import find_system, system_names
 from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Doses
@@ -83,9 +83,12 @@ def _complete(defs: dict[str, Schema], fields: dict[str, Schema], systems: dict[
     for name in known.keys() & fields.keys():
         fields[name] = _described(fields[name], {"anyOf": [{"enum": known[name]}, {"type": "string"}]})
     if dosed:
-        dose = _listable(SyntheticDose.model_json_schema()) | {"type": "object", "required": ["name"]}
-        dose["properties"] = {"name": {"const": "synthetic"}, **dose["properties"]}
-        fields["corpus"]["anyOf"] += [dose, {"type": "array", "items": dose, "minItems": 1}]
+        doses = []
+        for name, kind in DOSES.items():
+            dose = _listable(kind.model_json_schema()) | {"type": "object", "required": ["name"]}
+            doses.append(dose | {"properties": {"name": {"const": name}, **dose["properties"]}})
+        several = {"type": "array", "items": {"anyOf": doses}, "minItems": 1}
+        fields["corpus"]["anyOf"] += [*doses, several]
     for owner in (fields, defs["Winner"]["properties"] if "Winner" in defs else {}):
         if "set" in owner:
             owner["set"] = _described(owner["set"], {"anyOf": [{"$ref": "#/$defs/RecipeChanges"}, {"type": "null"}]})

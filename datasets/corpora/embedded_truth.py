@@ -1,9 +1,11 @@
 """What an embedded corpus says about itself under `truth/`; real data have no such folder."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.findings import Finding, Report
@@ -29,11 +31,24 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
 
 def embedded_layout(root: Path) -> str | None:
     """The layout in which an embedded corpus was written into `root`; nothing where there is none."""
+    note = _read_note(root)
+    return None if note is None else str(note.get("layout", "affwild2"))
+
+
+def embedded_name(root: Path) -> str:
+    """The name of the puppets in `root`: `puppets`, or with the dose with which they were written."""
+    note = _read_note(root) or {}
+    name = str(note.get("corpus", ""))
+    # The name becomes that of a folder, and anybody can write the note.
+    return name if re.fullmatch(r"puppets-dose(-[a-z]+=[0-9.e+-]+)*", name) else "puppets"
+
+
+def _read_note(root: Path) -> dict[str, Any] | None:
     try:
         note = parse_json(read_json_text(root / "puppets.json"))
     except ValueError:
         return None
-    return str(note.get("layout", "affwild2")) if isinstance(note, dict) else None
+    return note if isinstance(note, dict) else None
 
 
 def read_spans(root: Path, findings: list[Finding]) -> Mapping[str, Sequence[Span]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from crossfold.datasets.corpora.embedded.dose import dose_of
+from crossfold.datasets.corpora.embedded.dose import SyntheticDose, dose_of
 from crossfold.datasets.corpora.embedded.dosed_store import dosed_store
 from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
@@ -31,7 +31,8 @@ def node_store(shared: Path, name: str, remote: str | None = None) -> Path:
     if remote is not None:
         # The copy of such a workspace is in the cache already.
         cache, source = None, source or remote
-    dose = dose_of(name.rpartition("-")[0])
+    found = dose_of(name.rpartition("-")[0])
+    dose = found if isinstance(found, SyntheticDose) else None  # puppets are films, which take minutes
     if cache is None and ((source is None and dose is None) or (shared / name / "manifest.json").is_file()):
         return shared / name
     stores = Path(cache) if cache is not None else shared

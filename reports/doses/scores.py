@@ -12,7 +12,7 @@ import pandas as pd
 
 from crossfold.datasets.corpora.clips import Span
 from crossfold.datasets.corpora.embedded.ceilings import OBSERVERS, Observer, best_predictions, regimes_of, shown_of
-from crossfold.datasets.corpora.embedded.dose import EPISODE, SyntheticDose, dose_of
+from crossfold.datasets.corpora.embedded.dose import EPISODE, Dose, SyntheticDose, dose_of
 from crossfold.datasets.corpora.embedded.episodes import REGIMES, SENSES
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
@@ -66,9 +66,9 @@ class DosePoint:
     """All that finished at one dose, in one setting."""
 
     setting: Setting
-    dose: SyntheticDose
+    dose: Dose
     ceilings: Mapping[Observer, float]
-    """Mean CCC over targets."""
+    """Mean CCC over targets; empty for puppets, whose best possible estimate is not known."""
     ceiling_errors: Mapping[Observer, Mapping[str, float]]
     systems: tuple[SystemScore, ...]
 
@@ -121,7 +121,9 @@ def dose_points(results: Results, workspace: Workspace) -> list[DosePoint]:
     for setting in results.settings.values():
         dose = dose_of(setting.corpus)
         if dose is not None and not results.rows(setting, status="done").empty:
-            store = FeatureStore(workspace.local_store(setting.corpus, setting.store))
+            store = None
+            if isinstance(dose, SyntheticDose):
+                store = FeatureStore(workspace.local_store(setting.corpus, setting.store))
             found.append(_point(results, setting, dose, store))
     return found
 
@@ -131,9 +133,10 @@ def dose_axes(points: Sequence[DosePoint]) -> list[Axis]:
     found = []
     for parameter in AXES:
         alike: dict[tuple[str, str], list[DosePoint]] = defaultdict(list)
-        for point in points:
+        for point in (point for point in points if parameter in type(point.dose).model_fields):
             setting = f"{point.setting.recipe_hash} {point.setting.selection} {point.setting.protocol}"
-            alike[point.dose.model_copy(update={parameter: 0}).model_dump_json(), setting].append(point)
+            others = point.dose.model_dump_json(exclude={parameter})
+            alike[f"{type(point.dose).__name__} {others}", setting].append(point)
         for group in alike.values():
             ordered = sorted(group, key=lambda point: float(getattr(point.dose, parameter)))
             if len({getattr(point.dose, parameter) for point in ordered}) == len(ordered) > 1:
@@ -141,38 +144,52 @@ def dose_axes(points: Sequence[DosePoint]) -> list[Axis]:
     return found
 
 
-def _point(results: Results, setting: Setting, dose: SyntheticDose, store: FeatureStore) -> DosePoint:
-    clips = store.fold(0).validation
-    labels = {clip: np.asarray(store.labels[store.rows(clip)], np.float64) for clip in clips}
-    regimes = {clip: _regimes(store, clip) for clip in clips}
-    said = _observers(dose, store, regimes)
-    targets = sorted(map(str, results.rows(setting)["target"].unique()), key=store.targets.index)
-    columns = [store.targets.index(target) for target in targets]
-    videos = {
-        observer: [_videos({clip: (p[:, c], labels[clip][:, c]) for clip, p in each.items()}) for c in columns]
-        for observer, each in said.items()
-    }
-    means = {observer: float(np.mean([_pooled(v) for v in each])) for observer, each in videos.items()}
-    errors = {observer: _errors(each, labels, regimes, columns) for observer, each in said.items()}
-    scores = []
+@dataclass(frozen=True)
+class _Truth:
+    """What is known of the validation clips of a synthetic corpus."""
+
+    labels: Mapping[str, np.ndarray]
+    """By clip, [frames, 2]."""
+    regimes: Mapping[str, np.ndarray]
+    said: Mapping[Observer, Mapping[str, np.ndarray]]
+    """Observer -> clip -> its prediction [frames, 2]."""
+    targets: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dose: SyntheticDose, store: FeatureStore) -> "_Truth":
+        """The observers are asked for every clip."""
+        clips = store.fold(0).validation
+        regimes = {clip: _regimes(store, clip) for clip in clips}
+        labels = {clip: np.asarray(store.labels[store.rows(clip)], np.float64) for clip in clips}
+        return cls(labels, regimes, _observers(dose, store, regimes), store.targets)
+
+    def videos(self, observer: Observer, target: str) -> dict[str, list[float]]:
+        """Clip -> the six moments of (prediction, label) in the form of `result.json`."""
+        at = self.targets.index(target)
+        said = self.said[observer]
+        every = {clip: np.ones(len(of), bool) for clip, of in self.labels.items()}
+        of_clips = {clip: moments(said[clip][:, at], of[:, at], every[clip]) for clip, of in self.labels.items()}
+        return {clip: [float(x) for x in astuple(of)] for clip, of in of_clips.items()}
+
+
+def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore | None) -> DosePoint:
+    truth = _Truth.of(dose, store) if isinstance(dose, SyntheticDose) and store is not None else None
+    targets = sorted(map(str, results.rows(setting)["target"].unique()), reverse=True)  # valence, arousal
+    videos = {observer: [truth.videos(observer, t) for t in targets] for observer in OBSERVERS} if truth else {}
+    means = {observer: float(np.mean([_pooled(of) for of in each])) for observer, each in videos.items()}
     gates, done = gate_table(results, setting), results.rows(setting, status="done")
     variants = setting_variants(results, setting)
     runs = {variant: [runs_of(results, setting, variant, target) for target in targets] for variant in variants}
     first: dict[str, str] = {}
     for variant, system in variants.items():
         first.setdefault(system, variant)
+    scores = []
     for variant, system in variants.items():
         groups = runs[variant]
         if not all(groups):
             continue
-        ends = [
-            [
-                [Run(run.fold, run.seed, _pooled(of), *moments_of(of)) for run in group]
-                for group, of in zip(groups, videos[end], strict=True)
-            ]
-            for end in ("fixed", "ideal")
-        ]
         base = next((name for name in _bases(system) if name in first and all(runs[first[name]])), "")
+        known = means and means["ideal"] - means["fixed"] > LEAST_WAY
         scores.append(
             SystemScore(
                 variant=variant,
@@ -180,16 +197,27 @@ def _point(results: Results, setting: Setting, dose: SyntheticDose, store: Featu
                 name=results.variants[variant],
                 runs=groups,
                 ccc=float(np.mean([[run.ccc for run in group] for group in groups])),
-                share=share_of_way(groups, *ends) if means["ideal"] - means["fixed"] > LEAST_WAY else None,
+                share=share_of_way(groups, *(_alike(groups, videos[end]) for end in _ENDS)) if known else None,
                 base=base,
                 gain=paired_gain(groups, runs[first[base]]) if base else None,
                 gate=_gate(gates, variant),
-                errors=_system_errors(results, done[done["variant"] == variant], labels, regimes, store.targets),
+                errors=_system_errors(results, done[done["variant"] == variant], truth) if truth else {},
             )
         )
+    columns = [truth.targets.index(target) for target in targets] if truth else []
+    errors = {observer: _errors(of, truth, columns) for observer, of in truth.said.items()} if truth else {}
     return DosePoint(setting, dose, means, errors, tuple(scores))
 
 
+def _alike(groups: Groups, videos: Sequence[Mapping[str, Sequence[float]]]) -> Groups:
+    """The runs of an observer that pair with those of a system: it says the same whatever the seed."""
+    return [
+        [Run(run.fold, run.seed, _pooled(of), *moments_of(of)) for run in group]
+        for group, of in zip(groups, videos, strict=True)
+    ]
+
+
+_ENDS: tuple[Observer, Observer] = ("fixed", "ideal")
 LEAST_WAY = 0.02
 """The shortest way from the best fixed weights to the ideal observer, in CCC, of which a share is shown."""
 
@@ -213,11 +241,6 @@ def _observers(
     return {observer: dict(zip(regimes, best_predictions(dose, made, observer), strict=True)) for observer in OBSERVERS}
 
 
-def _videos(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
-    """Clip -> the six moments of (prediction, label) in the form of `result.json`."""
-    return {clip: [float(x) for x in astuple(moments(p, y, np.ones(len(y), bool)))] for clip, (p, y) in pairs.items()}
-
-
 def _pooled(videos: Mapping[str, Sequence[float]]) -> float:
     """CCC over all frames of all clips."""
     return float(ccc_of(reduce(operator.add, (Moments(*of) for of in videos.values()))))
@@ -231,44 +254,32 @@ def _gate(gates: pd.DataFrame, variant: str) -> GateScore | None:
     return GateScore(float(rows["auroc"].mean()), float(rows["ece"].mean())) if len(rows) else None
 
 
-def _system_errors(
-    results: Results,
-    rows: pd.DataFrame,
-    labels: Mapping[str, np.ndarray],
-    regimes: Mapping[str, np.ndarray],
-    targets: Sequence[str],
-) -> dict[str, float]:
+def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[str, float]:
     """`_errors`, mean over the finished cells of a variant."""
     found: dict[str, list[float]] = defaultdict(list)
     for cell_id in dict.fromkeys(rows["cell_id"]):
         predictions = results.records[str(cell_id)].predictions
-        columns = [targets.index(target) for target in predictions.targets]
+        columns = [truth.targets.index(target) for target in predictions.targets]
         said = {}
-        for clip in regimes:
+        for clip, labels in truth.labels.items():
             at = predictions.clip(clip)
-            whole = np.zeros(labels[clip].shape)
+            said[clip] = np.zeros(labels.shape)
             for place, column in enumerate(columns):
-                whole[predictions.frame[at], column] = predictions.prediction[at, place]
-            said[clip] = whole
-        for kind, error in _errors(said, labels, regimes, columns).items():
+                said[clip][predictions.frame[at], column] = predictions.prediction[at, place]
+        for kind, error in _errors(said, truth, columns).items():
             found[kind].append(error)
     return {kind: float(np.mean(values)) for kind, values in found.items()}
 
 
-def _errors(
-    said: Mapping[str, np.ndarray],
-    labels: Mapping[str, np.ndarray],
-    regimes: Mapping[str, np.ndarray],
-    columns: Sequence[int],
-) -> dict[str, float]:
+def _errors(said: Mapping[str, np.ndarray], truth: _Truth, columns: Sequence[int]) -> dict[str, float]:
     """Kind of episode -> mean squared error over its frames and targets, in units of the mean squared label."""
     squares: dict[str, float] = defaultdict(float)
     power: dict[str, float] = defaultdict(float)
     for clip, predicted in said.items():
-        kinds = np.repeat([REGIMES[r].kind for r in regimes[clip]], EPISODE)
-        truth = labels[clip][:, columns]
+        kinds = np.repeat([REGIMES[r].kind for r in truth.regimes[clip]], EPISODE)
+        labels = truth.labels[clip][:, columns]
         for kind in np.unique(kinds):
             at = kinds == kind
-            squares[str(kind)] += float(((predicted[at][:, columns] - truth[at]) ** 2).sum())
-            power[str(kind)] += float((truth[at] ** 2).sum())
+            squares[str(kind)] += float(((predicted[at][:, columns] - labels[at]) ** 2).sum())
+            power[str(kind)] += float((labels[at] ** 2).sum())
     return {kind: squares[kind] / power[kind] for kind in squares}

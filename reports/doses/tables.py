@@ -72,7 +72,9 @@ def dose_markdown(tables: Iterable[DoseTable], label: str) -> str:
 def dose_csv(points: Sequence[DosePoint]) -> str:
     """One line for each system and observer at each dose, with all digits."""
     records = [record for point in points for record in _records(point)]
-    return csv_text(list(records[0]) if records else ["corpus"], records)
+    # Puppets and synthetic clips have other parameters of the dose.
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    return csv_text(columns, records)
 
 
 def _records(point: DosePoint) -> Iterator[dict[str, object]]:
@@ -110,7 +112,10 @@ def _shares(points: Sequence[DosePoint]) -> Grid:
     heads = ("Dose", "System", "CCC", "Fixed", "Ideal", "Oracle", "Share", "Gain", "AUROC", "ECE")
     rows = []
     for point in points:
-        ends = [GridCell(number(point.ceilings[end]), sort=point.ceilings[end]) for end in ("fixed", "ideal", "oracle")]
+        ends = [
+            GridCell(number(ccc), sort=ccc) if (ccc := point.ceilings.get(end)) is not None else words_cell("")
+            for end in ("fixed", "ideal", "oracle")
+        ]
         for score in point.systems:
             gate = (GridCell(number(score.gate.auroc)), GridCell(number(score.gate.ece))) if score.gate else ()
             rows.append(
@@ -145,7 +150,7 @@ def _slopes(axes: Sequence[Axis]) -> Grid:
 
 def _errors(points: Sequence[DosePoint]) -> Grid:
     rows = []
-    for point in points:
+    for point in (point for point in points if point.ceiling_errors):
         lines = [
             ("best fixed weights", point.ceiling_errors["fixed"]),
             ("ideal observer", point.ceiling_errors["ideal"]),

@@ -91,7 +91,7 @@ def test_a_launched_sweep_with_doses_is_read_again(space):
 
 def test_what_makes_no_sense_is_refused_before_work(tmp_path):
     for corpus, words in (
-        ({"name": "puppets", "conflict": 0.1}, "takes no dose"),
+        ({"name": "recola", "conflict": 0.1}, "takes no dose"),
         ({"name": "synthetic", "conflikt": 0.1}, "did you mean"),
         ({"name": "synthetic", "conflict": 2}, "less than or equal to 0.9"),
     ):
@@ -106,6 +106,6 @@ def test_what_makes_no_sense_is_refused_before_work(tmp_path):
 def test_editors_complete_a_dose():
     found = schema("sweep")
     jsonschema.validate(ASKED, found)
-    for wrong in ({"name": "synthetic", "conflikt": 0.1}, {"name": "puppets", "conflict": 0.1}):
+    for wrong in ({"name": "synthetic", "conflikt": 0.1}, {"name": "recola", "conflict": 0.1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(ASKED | {"corpus": wrong}, found)

@@ -34,7 +34,7 @@ from crossfold.datasets.corpora.affwild2.files import (
 )
 from crossfold.datasets.corpora.clips import UNLABELLED, VALENCE_AROUSAL, ClipInfo, MediaClip, Span
 from crossfold.datasets.corpora.discovery import composed, examine_clips, sound_of_video, take_crops, take_transcript
-from crossfold.datasets.corpora.embedded_truth import read_spans, read_subjects
+from crossfold.datasets.corpora.embedded_truth import embedded_name, read_spans, read_subjects
 from crossfold.datasets.corpora.findings import Finding, Report, check_targets, has_errors, relative
 from crossfold.datasets.corpora.frame_labels import read_labels
 from crossfold.datasets.corpora.media_checks import TOLERANCE, check_crops, check_video, check_wav, constant_rate_remedy
@@ -58,7 +58,7 @@ class _Folder:
 def inspect_affwild2(root: Path, *, deep: bool) -> Inspection:
     """Clips of a data folder, training part first, each in order of name; `deep` also reads every crop."""
     root = root.resolve()
-    corpus = "puppets" if (root / "puppets.json").is_file() else "affwild2"
+    corpus = embedded_name(root) if (root / "puppets.json").is_file() else "affwild2"
     listing = list_files(root)
     findings = check_folders(root, listing)
     if not listing.labels or not listing.media.videos:

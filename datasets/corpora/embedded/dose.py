@@ -18,7 +18,8 @@ EPISODE = 40
 """Frames of one episode: an emotion that rises from neutral and falls back (1.6 s)."""
 MOST_DAMAGED = 0.9
 """The largest share of time in which a modality may be damaged."""
-_PREFIX = "synthetic-dose"
+MOST_PLANTED = 0.7
+"""The largest share of time with spans in a clip of puppets, so that there is room between them."""
 _MOST_FRAMES = 20_000_000
 """Of a whole corpus: about 2 GiB."""
 
@@ -66,36 +67,72 @@ class SyntheticDose(FrozenModel):
     def corpus(self) -> str:
         """The name of the corpus with this dose: it lists what differs from the defaults."""
         given = self.model_dump(exclude_defaults=True)
-        return "".join([_PREFIX, *(f"-{name}={value}" for name, value in given.items())])
+        return "".join(["synthetic-dose", *(f"-{name}={value}" for name, value in given.items())])
 
 
-def dose_of(corpus: str) -> SyntheticDose | None:
+class PuppetDose(FrozenModel):
+    """What is planted in the clips of a corpus of puppets, on average; `crossfold corpus puppets --dose`."""
+
+    missing: float = Field(0.0, ge=0, le=MOST_PLANTED)
+    """Share of time in which there is no face in the picture, or silence in the sound."""
+    corrupted: float = Field(0.0, ge=0, le=MOST_PLANTED)
+    """Share of time in which the picture or the sound is damaged."""
+    conflict: float = Field(0.0, ge=0, le=MOST_PLANTED)
+    """Share of time in which face or voice shows another emotion."""
+    complementary: float = Field(0.0, ge=0, le=MOST_PLANTED)
+    """Share of time in which the emotion is the sum of what face and voice show."""
+    severity: float = Field(1.0, ge=0, le=1)
+    """Of conflict: 0 shows the true emotion, 1 another one."""
+    cue: float = Field(1.0, ge=0, le=1)
+    """How visible and audible it is that a modality is in conflict (gaze, mouth, a trembling voice); 0: not at all."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (planted := self.missing + self.corrupted + self.conflict + self.complementary) > MOST_PLANTED:
+            raise ValueError(f"missing + corrupted + conflict + complementary is {planted:g}: at most {MOST_PLANTED}")
+        return self
+
+    @property
+    def corpus(self) -> str:
+        """The name of the corpus with this dose: it lists what differs from the defaults."""
+        given = self.model_dump(exclude_defaults=True)
+        return "".join(["puppets-dose", *(f"-{name}={value}" for name, value in given.items())])
+
+
+Dose = SyntheticDose | PuppetDose
+DOSES: Mapping[str, type[SyntheticDose] | type[PuppetDose]] = {"synthetic": SyntheticDose, "puppets": PuppetDose}
+"""The corpora that take a dose."""
+
+
+def dose_of(corpus: str) -> Dose | None:
     """The dose of the corpus of this name; None for a corpus without one."""
-    if corpus != _PREFIX and not corpus.startswith(f"{_PREFIX}-"):
+    name, dash, rest = corpus.partition("-dose")
+    if name not in DOSES or not dash or rest[:1] not in ("", "-"):
         return None
     # A minus sign may stand in an exponent, as in 1e-05, but no name has a digit behind its minus.
-    parts = corpus[len(_PREFIX) :].replace("e-0", "e~0").split("-")[1:]
+    parts = rest.replace("e-0", "e~0").split("-")[1:]
     pairs = [part.replace("~", "-").partition("=")[::2] for part in parts]
     try:
-        dose = SyntheticDose.model_validate_strings(dict(pairs))
+        dose = DOSES[name].model_validate_strings(dict(pairs))
     except ValidationError:
         return None
     return dose if dose.corpus == corpus else None
 
 
-def expand_doses(given: Mapping[str, Any]) -> Iterator[SyntheticDose]:
+def expand_doses(given: Mapping[str, Any]) -> Iterator[Dose]:
     """Every combination of the listed values of a mapping such as `{name: synthetic, conflict: [0, 0.2]}`.
 
     Raises `UserError` for another corpus, for an unknown parameter, an empty list and a value outside its range.
     """
     values = {key: value for key, value in given.items() if key != "name"}
-    if given.get("name") != "synthetic":
+    if given.get("name") not in DOSES:
         raise UserError(
             f"corpus: {{name: {given.get('name')!r}}} takes no dose",
-            "only synthetic does: write corpus: {name: synthetic, conflict: [0, 0.2]}, or the name alone",
+            f"{' and '.join(DOSES)} do: write corpus: {{name: synthetic, conflict: [0, 0.2]}}, or the name alone",
         )
+    kind = DOSES[given["name"]]
     lists = {key: value if isinstance(value, list | tuple) else [value] for key, value in values.items()}
     if empty := [key for key, value in lists.items() if not value]:
         raise UserError(f"corpus: {empty[0]} = [] names no value", "give at least one, or leave it out")
     for combination in itertools.product(*lists.values()):
-        yield SyntheticDose.parse(dict(zip(lists, combination, strict=True)), "corpus")
+        yield kind.parse(dict(zip(lists, combination, strict=True)), "corpus")

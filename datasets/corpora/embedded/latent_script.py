@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfold.datasets.corpora.clips import UNLABELLED, Span
+from crossfold.datasets.corpora.embedded.dose import PuppetDose
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -107,19 +108,30 @@ class LatentScript:
 
 
 def write_script(
-    rng: np.random.Generator, frames: int, fps: float, *, deal: int | None = None, silent: tuple[int, int] | None = None
+    rng: np.random.Generator,
+    frames: int,
+    fps: float,
+    *,
+    deal: int | None = None,
+    silent: tuple[int, int] | None = None,
+    dose: PuppetDose | None = None,
 ) -> LatentScript:
     """Write the script of one clip of `frames` video frames at `fps` frames per second.
 
     `deal` is the clip's number within its partition and decides which kinds of span it gets; None draws it.
     Successive numbers go round all kinds. In frames `silent` another person talks: one long missing-voice span.
+    `dose` says instead how much of each kind there is, and how strong conflicts are.
     """
     if frames < 1 or not fps > 0:
         raise ValueError(f"frames={frames}, fps={fps}: need frames >= 1 and fps > 0")
     delay = round(RATING_DELAY_S * fps)
     felt = _felt(rng, frames + delay, fps)
     total = felt[delay:]
-    spans = _spans(rng, frames, fps, int(rng.integers(len(_DECK))) if deal is None else deal, silent)
+    if dose is None:
+        spans = _spans(rng, frames, fps, int(rng.integers(len(_DECK))) if deal is None else deal, silent)
+    else:
+        spans = _dosed_spans(rng, frames, fps, dose)
+    severity, cue = (1.0, 1.0) if dose is None else (dose.severity, dose.cue)
     face = total + _error(rng, frames, fps, _FACE_ERROR)
     voice = total + _error(rng, frames, fps, _VOICE_ERROR)
     lying = {"visual": np.zeros(frames), "audio": np.zeros(frames)}
@@ -134,8 +146,8 @@ def write_script(
         elif span.kind == "conflict":
             lie = _lie(rng, total[at], span.detail)
             liar = face if span.modality == "visual" else voice
-            liar[at] += ramp * (lie - liar[at])
-            lying[span.modality][at] = ramp[:, 0]
+            liar[at] += severity * ramp * (lie - liar[at])
+            lying[span.modality][at] = cue * ramp[:, 0]
     labels = _rate(rng, felt, delay, fps, spans)
     columns = [np.clip(x, -1.0, 1.0).astype(np.float32) for x in (*total.T, *face.T, *voice.T)]
     valence, arousal, face_v, face_a, voice_v, voice_a = columns
@@ -222,6 +234,41 @@ def _spans(
         raise ValueError(f"silent={silent}: need 0 <= start < end <= {frames}")
     pause = Span(begin, end, "missing", "audio", OTHER_SPEAKER)
     return (*_place(rng, 0, begin, fps, deal), pause, *_place(rng, end, frames, fps, deal + 1))
+
+
+def _dosed_spans(rng: np.random.Generator, frames: int, fps: float, dose: PuppetDose) -> tuple[Span, ...]:
+    """Disjoint spans of the kinds of a dose, each over its share of the frames on average."""
+    kinds: list[Kind] = ["missing", "corrupted", "conflict", "complementary"]
+    shares = np.array([getattr(dose, kind) for kind in kinds])
+    if shares.sum() == 0 or frames < 8:
+        return ()
+    placed = _intervals(rng, frames, fps, float(shares.sum()) * frames)
+    spans = []
+    for start, end in placed:
+        kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+        sides: tuple[Modality, ...] = ("both",) if kind == "complementary" else ("audio", "visual")
+        modality = sides[int(rng.integers(len(sides)))]
+        details = _DETAILS[kind, modality]
+        spans.append(Span(start, end, kind, modality, details[int(rng.integers(len(details)))]))
+    return tuple(spans)
+
+
+def _intervals(rng: np.random.Generator, frames: int, fps: float, covered: float) -> list[tuple[int, int]]:
+    """Disjoint intervals of frames, of `_MIN_SPAN_S` to `_MAX_SPAN_S`, that cover so many frames together.
+
+    A clip that is shorter than its share of one span has the span with the probability that keeps the share.
+    """
+    least = _MIN_SPAN_S * fps
+    count = int(covered // (2 * least)) or int(rng.random() < covered / least)
+    if not count:
+        return []
+    size = max(2, round(max(covered / count, least)))
+    spare = frames - count * size
+    if spare < count + 1:
+        return []
+    gaps = np.floor((spare - count - 1) * rng.dirichlet(np.full(count + 1, 2.0))).astype(int) + 1
+    starts = np.cumsum(gaps[:count]) + size * np.arange(count)
+    return [(int(start), int(start) + size) for start in starts]
 
 
 def _place(rng: np.random.Generator, begin: int, end: int, fps: float, deal: int) -> list[Span]:

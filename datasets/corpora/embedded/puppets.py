@@ -21,7 +21,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from crossfold.datasets.corpora.embedded.dose import PuppetDose
 from crossfold.datasets.corpora.embedded.face import SCENE, Pixels, Shot, cast_looks, film
 from crossfold.datasets.corpora.embedded.latent_script import Array, LatentScript, partition_plan, write_script
 from crossfold.datasets.corpora.embedded.layouts import Role, find_layout
@@ -79,6 +80,7 @@ class _Job:
     fps: float
     seed: int
     layout: str
+    dose: PuppetDose | None = None
 
 
 def write_puppets(
@@ -89,12 +91,14 @@ def write_puppets(
     seed: int = 0,
     fps: float = 25.0,
     layout: str = DEFAULT_LAYOUT,
+    dose: PuppetDose | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PuppetSummary:
     """Make the corpus in folder `out`: `clips` annotated clips of `seconds` seconds, a quarter of them for validation.
 
     The same arguments give the same bytes, whatever `processes` (None: one for each usable processor; 1: this one).
+    dose: what is planted instead of a little of everything, in the default layout; each clip is a video of its own.
     `progress(done, total)` counts clips. `out` appears whole or not at all; a finished one is left as it is.
     """
     frames = round(seconds * fps)
@@ -107,15 +111,21 @@ def write_puppets(
         raise ValueError(
             f"fps={fps}: layout {layout} has {plan.fps:g} labels per second, so videos need fps={plan.fps:g}"
         )
+    if dose is not None and layout != DEFAULT_LAYOUT:
+        raise ValueError(f"layout={layout} with a dose: puppets with a dose have the layout {DEFAULT_LAYOUT}")
     out = Path(out)
     settings: dict[str, Any] = {"version": VERSION, "seed": seed, "fps": float(fps)}
     settings |= {"clips": clips, "seconds": float(seconds)}
     if layout != DEFAULT_LAYOUT:
         settings["layout"] = layout
+    if dose is not None:
+        settings["corpus"] = dose.corpus  # from which the dose can be read again
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _reuse(out, settings)
     with whole_folder(out) as root:
         jobs = _plan(root, clips, frames, fps, seed, layout)
+        if dose is not None:
+            jobs = [replace(job, dose=dose) for job in _plan(root, clips, frames, fps, seed, layout, pairs=False)]
         done: dict[str, list[LatentScript]] = {}
         count = 0
         for job, scripts in _make_all(jobs, processes):
@@ -129,20 +139,20 @@ def write_puppets(
     return _summarise(out, settings, reused=False)
 
 
-def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: str) -> list[_Job]:
+def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: str, *, pairs: bool = True) -> list[_Job]:
     """Videos in order; from three clips on, the last two share one, where the layout has such videos."""
     plan = find_layout(layout)
-    pairs = 1 if plan.pairs and clips >= 3 and frames >= 2 else 0
-    singles = clips - 2 * pairs
+    shared = 1 if pairs and plan.pairs and clips >= 3 and frames >= 2 else 0
+    singles = clips - 2 * shared
     digits = max(2, len(str(clips)))
     jobs = []
     dealt: Counter[str] = Counter()
-    for i, partition in enumerate(partition_plan(singles, pairs), start=1):
+    for i, partition in enumerate(partition_plan(singles, shared), start=1):
         clip = plan.name_clip(f"puppet-{i:0{digits}}", partition, dealt[partition] + 1)
         role = Role(clip, clip, f"subject-{i:0{digits}}", partition, dealt[partition])
         dealt[partition] += 1
         jobs.append(_Job(root, clip, (role,), frames, fps, seed, layout))
-    if pairs:
+    if shared:
         video, half = f"puppet-{singles + 1:0{digits}}", frames // 2
         silences = {"left": (half, frames), "right": (0, half)}
         roles = tuple(
@@ -172,7 +182,7 @@ def _make_video(job: _Job) -> list[LatentScript]:
         # One stream for each part, so that a change to the face leaves the script and the voice as they are.
         entropy = np.random.SeedSequence([job.seed, zlib.crc32(role.clip.encode())])
         plot, looks, voice, camera, ratings = (np.random.default_rng(child) for child in entropy.spawn(5))
-        script = write_script(plot, job.frames, job.fps, deal=role.deal, silent=role.silent)
+        script = write_script(plot, job.frames, job.fps, deal=role.deal, silent=role.silent, dose=job.dose)
         speech = speak(script, voice)
         scripts.append(script)
         speeches.append(speech)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, err, say
 
@@ -63,12 +64,21 @@ def puppets(
     seconds: Annotated[float, typer.Option(min=2.0, max=36_000.0, help="Length of each clip.")] = 20.0,
     seed: SeedOption = 0,
     layout: Annotated[str, typer.Option(help="The layout of the files: affwild2, recola or manifest.")] = "affwild2",
+    dose: Annotated[
+        list[str] | None,
+        typer.Option("--dose", help="name=value of what is planted, such as conflict=0.2.", show_default=False),
+    ] = None,
 ) -> None:
     """Render faces and synthesise speech with known valence and arousal, in the layout of a real corpus."""
+    from crossfold.datasets.corpora.embedded.dose import PuppetDose
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
 
+    planted = PuppetDose.parse(options.key_values(dose, "--dose"), "--dose") if dose else None
+    if planted is not None and layout != "affwild2":
+        raise UserError(f"--layout {layout} with --dose", "leave one of them out: puppets with a dose have one layout")
     with progress_bars() as show:
-        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, progress=partial(show, "clips"))
+        counted = partial(show, "clips")
+        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, dose=planted, progress=counted)
     say(f"puppets: {clips} clips of {seconds:g} s in {folder}", _next("puppets", folder))
 
 
