@@ -90,17 +90,18 @@ def write_puppets(
     seconds: float = 20.0,
     seed: int = 0,
     fps: float = 25.0,
-    layout: str = DEFAULT_LAYOUT,
-    dose: PuppetDose | None = None,
+    layout: str | PuppetDose = DEFAULT_LAYOUT,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PuppetSummary:
     """Make the corpus in folder `out`: `clips` annotated clips of `seconds` seconds, a quarter of them for validation.
 
     The same arguments give the same bytes, whatever `processes` (None: one for each usable processor; 1: this one).
-    dose: what is planted instead of a little of everything, in the default layout; each clip is a video of its own.
+    layout: of the files; or a dose, of what is planted instead of a little of everything. With a dose the layout is
+    the default one, and each clip is a video of its own.
     `progress(done, total)` counts clips. `out` appears whole or not at all; a finished one is left as it is.
     """
+    dose, layout = (None, layout) if isinstance(layout, str) else (layout, DEFAULT_LAYOUT)
     frames = round(seconds * fps)
     if clips < 1 or not math.isfinite(fps) or fps <= 0 or frames < 1:
         raise ValueError(f"clips={clips}, seconds={seconds}, fps={fps}: need clips >= 1, fps > 0 and a frame or more")
@@ -111,8 +112,6 @@ def write_puppets(
         raise ValueError(
             f"fps={fps}: layout {layout} has {plan.fps:g} labels per second, so videos need fps={plan.fps:g}"
         )
-    if dose is not None and layout != DEFAULT_LAYOUT:
-        raise ValueError(f"layout={layout} with a dose: puppets with a dose have the layout {DEFAULT_LAYOUT}")
     out = Path(out)
     settings: dict[str, Any] = {"version": VERSION, "seed": seed, "fps": float(fps)}
     settings |= {"clips": clips, "seconds": float(seconds)}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, err, say
 
@@ -70,15 +69,12 @@ def puppets(
     ] = None,
 ) -> None:
     """Render faces and synthesise speech with known valence and arousal, in the layout of a real corpus."""
-    from crossfold.datasets.corpora.embedded.dose import PuppetDose
-    from crossfold.datasets.corpora.embedded.puppets import write_puppets
+    from crossfold.datasets.corpora.embedded.puppets import layout_or_dose, write_puppets
 
-    planted = PuppetDose.parse(options.key_values(dose, "--dose"), "--dose") if dose else None
-    if planted is not None and layout != "affwild2":
-        raise UserError(f"--layout {layout} with --dose", "leave one of them out: puppets with a dose have one layout")
+    chosen = layout_or_dose(layout, options.key_values(dose, "--dose"))
     with progress_bars() as show:
         counted = partial(show, "clips")
-        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=layout, dose=planted, progress=counted)
+        write_puppets(folder, clips=clips, seconds=seconds, seed=seed, layout=chosen, progress=counted)
     say(f"puppets: {clips} clips of {seconds:g} s in {folder}", _next("puppets", folder))
 
 

@@ -51,7 +51,7 @@ def test_severity_and_cue_scale_a_conflict():
 
 def test_the_corpus_has_the_name_of_its_dose(tmp_path):
     dose = PuppetDose(conflict=0.5)
-    write_puppets(tmp_path / "dosed", clips=4, seconds=2.0, dose=dose, processes=1)
+    write_puppets(tmp_path / "dosed", clips=4, seconds=2.0, layout=dose, processes=1)
     found = inspect_affwild2(tmp_path / "dosed", deep=False)
     assert (found.corpus, len(found.clips)) == ("puppets-dose-conflict=0.5", 4)
     assert dose_of(found.corpus) == dose
