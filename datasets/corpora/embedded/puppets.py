@@ -138,6 +138,15 @@ def write_puppets(
     return _summarise(out, settings, reused=False)
 
 
+def layout_or_dose(layout: str, dose: Mapping[str, Any]) -> str | PuppetDose:
+    """What `--layout` and `--dose` of a command ask for. Raises `UserError` for both, and for a wrong dose."""
+    if not dose:
+        return layout
+    if layout != DEFAULT_LAYOUT:
+        raise UserError(f"--layout {layout} with --dose", "leave one of them out: puppets with a dose have one layout")
+    return PuppetDose.parse(dict(dose), "--dose")
+
+
 def _plan(root: Path, clips: int, frames: int, fps: float, seed: int, layout: str, *, pairs: bool = True) -> list[_Job]:
     """Videos in order; from three clips on, the last two share one, where the layout has such videos."""
     plan = find_layout(layout)
