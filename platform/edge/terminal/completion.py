@@ -16,7 +16,7 @@ SYSTEMS = (
     "unimodal_text", "unimodal_visual",
 )  # fmt: skip
 """Those of Crossfold (`fusion_models.catalogue.system_names`)."""
-LAYOUTS = ("affwild2", "manifest", "puppets", "recola", "synthetic")
+LAYOUTS = ("affwild2", "huggingface", "manifest", "puppets", "recola", "synthetic")
 """Those of Crossfold (`corpora.registry.CORPORA`)."""
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "system": SYSTEMS,
