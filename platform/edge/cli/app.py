@@ -38,6 +38,7 @@ GROUPS = {
         data.prepare,
         catalog.list_,
         catalog.explain,
+        catalog.profile,
         catalog.schema,
         status.plan,
         run.run,

@@ -1,4 +1,4 @@
-"""What Crossfold has to offer: `crossfold list`, `explain`, `cite`."""
+"""What Crossfold has to offer: `crossfold list`, `explain`, `profile`, `cite`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +126,86 @@ def _widths(given: list[str] | None) -> dict[str, int]:
             raise UserError(f"--width {text!r} is not modality=width", f"modalities: {', '.join(DEFAULT_WIDTHS)}")
         widths[modality] = int(number)
     return widths
+
+
+def profile(
+    system: Annotated[str, typer.Argument(help="A system, such as hgrjca or ca+dca.")],
+    recipe: Annotated[
+        str, typer.Option(help="The recipe whose batch, windows, encoders and optimiser are used.")
+    ] = "rjcma2024+features",
+    width: Annotated[
+        list[str] | None, typer.Option(help="modality=width of the features, such as audio=64.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="key=value: a parameter of the system, or a field of the recipe such as precision=bf16.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    plugin: options.Plugin = None,
+) -> None:
+    """Show where the time, FLOPs and memory of a training step go on this CPU, next to the limit of the machine.
+
+    It trains on random features, and its times are those of this machine in its present load.
+    """
+    from crossfold.fusion_models.catalogue import find_system
+    from crossfold.platform.core.cell import Cell
+    from crossfold.platform.execution.step_parts import profile_step
+    from crossfold.sweeps.recipe_files import load_recipe
+
+    found, values = find_system(system), options.key_values(set_, "--set")
+    ours = {key: value for key, value in values.items() if key in found.params.model_fields}
+    params = found.params.parse(ours, f"--set of {system}")
+    chosen = load_recipe(recipe, {key: value for key, value in values.items() if key not in ours})
+    if chosen.backbones:
+        raise UserError(
+            f"recipe {recipe} trains backbones, and a profile is of a step on features",
+            f"crossfold profile {system} --recipe {recipe}+features",
+        )
+    parsed = params.model_dump(mode="json")
+    cell = Cell(
+        system=system, params=parsed, corpus="none", store="0", fold=0, targets=("valence",), seed=0, recipe=chosen
+    )
+    widths = DEFAULT_WIDTHS | _widths(width)
+    profiled = profile_step(cell, {m: widths[m] for m in found.modalities_for(params)})
+    facts = {
+        "system": system,
+        "recipe": recipe,
+        "precision": chosen.precision,
+        "batch": chosen.batch,
+        "window": chosen.window,
+        "threads": profiled.threads,
+        "parameters": profiled.parameters,
+        "product_flops_per_second": profiled.rates.products,
+        "copied_bytes_per_second": profiled.rates.copies,
+        "seconds": profiled.seconds,
+        "parts": [vars(part) for part in profiled.parts],
+    }
+    if as_json:
+        emit(facts, True)
+        return
+    say(
+        f"{system}, recipe {recipe}: {chosen.batch} windows of {chosen.window}, {chosen.precision}, "
+        f"{profiled.parameters:,} parameters, threads: {profiled.threads}",
+        f"A step takes {profiled.seconds * 1e3:.4g} ms. Measured limits: {profiled.rates.products / 1e9:.4g} GFLOP/s "
+        f"(products), {profiled.rates.copies / 1e9:.4g} GB/s (copies).",
+    )
+    rows = [
+        {
+            "part": part.part,
+            "share": f"{(part.forward + part.backward) / profiled.seconds:.0%}",
+            "forward, ms": f"{part.forward * 1e3:.4g}",
+            "backward, ms": f"{part.backward * 1e3:.4g}",
+            "limit, ms": "" if part.limit is None else f"{part.limit * 1e3:.4g}",
+            "GFLOP": "not counted" if part.flops is None else f"{part.flops / 1e9:.4g}",
+            "kept, MB": f"{part.kept / 1e6:.4g}",
+        }
+        for part in profiled.parts
+    ]
+    emit(rows, False, "Parts of a training step")
 
 
 def schema(
