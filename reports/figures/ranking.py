@@ -17,6 +17,10 @@ from crossfold.reports.stats.hypothesis_tests import ALPHA
 
 MOST_NUMBERS = 14
 """A matrix of more systems has no space for a number in each square."""
+LEAST_SPAN = 0.05
+"""The least CCC that an axis of scores spans."""
+LEAST_FACTOR = 2.0
+"""The least factor that an axis of costs spans, for the same reason."""
 COSTS = (
     ("parameters", "Parameters"),
     ("flops", "Operations of one window"),
@@ -36,10 +40,12 @@ def standing_chart(results: Results, setting: Setting, standing: Standing | None
     means = list(standing.means.values())
     marker = {"symbol": [styles[variant].symbol for variant in order]}
     dots = row_dots(means, names, [styles[v].colour for v in order], ": mean CCC %{x:.3f}", marker=marker)
-    span = max(max(means) - min(means), 0.01)
+    # Scores that hardly differ stay close together: a picture must not enlarge noise.
+    span = max(max(means) - min(means), LEAST_SPAN)
+    left = (max(means) + min(means) - span) / 2
     lines = [
         go.Scatter(
-            x=rounded([max(means) + span * (0.12 + 0.06 * index)] * len(group)),  # groups overlap, so one a column
+            x=rounded([left + span + span * (0.12 + 0.06 * index)] * len(group)),  # groups overlap, so one a column
             y=[order.index(variant) for variant in group],
             mode="lines+markers",
             line={"color": NEUTRAL, "width": 2},
@@ -50,8 +56,8 @@ def standing_chart(results: Results, setting: Setting, standing: Standing | None
     ]
     spec = figure_of([*lines, dots], x="Mean CCC", height=90 + 24 * len(order))
     label_rows(spec, names)
-    right = max(means) + span * (0.18 + 0.06 * len(standing.groups))
-    spec["layout"]["xaxis"] |= {"range": rounded([min(means) - 0.05 * span, right])}
+    right = left + span + span * (0.18 + 0.06 * len(standing.groups))
+    spec["layout"]["xaxis"] |= {"range": rounded([left - 0.05 * span, right])}
     words = "; ".join(f"{name} {number(mean)}" for name, mean in zip(names, means, strict=True))
     groups = "; ".join(listing([results.variants[v] for v in group]) for group in standing.groups) or "none"
     return Figure(
@@ -159,19 +165,28 @@ def _pareto(
     line = go.Scatter(**coordinates(front), mode="lines", line=stairs, hoverinfo="skip")
     spec = figure_of([line, dots], x=title, y="Mean CCC", height=330)
     low, high = min(cost for cost, _ in points.values()), max(cost for cost, _ in points.values())
-    ticks = [digit * 10.0**power for power in range(-2, 11) for digit in (1, 2, 5)]
+    more = max(1.0, LEAST_FACTOR / (high / low)) ** 0.5
+    low, high = low / more, high * more
+    digits = (1, 2, 5) if high / low > 5 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)  # two at least on any axis
+    ticks = [digit * 10.0**power for power in range(-2, 11) for digit in digits]
     ticks = [value for value in ticks if low / 1.5 <= value <= high * 1.5]
     spec["layout"]["xaxis"] |= {
         "type": "log", "tickvals": ticks, "ticktext": [_short(value) for value in ticks],
         "range": rounded([np.log10(low) - 0.08, np.log10(high) + 0.08]),
     }  # fmt: skip
-    # Names at the ends of the front only: those of the points between would overlap.
+    worst, best = min(score for _, score in points.values()), max(score for _, score in points.values())
+    margin = max(0.08 * (best - worst), (LEAST_SPAN - (best - worst)) / 2)
+    spec["layout"]["yaxis"] |= {"range": rounded([worst - margin, best + margin])}
+    # Names at the ends of the front only, where they are apart: those of the points between would overlap.
+    far = points[front[-1]][1] - points[front[0]][1] > 0.1 * (best - worst + 2 * margin)
+    middle = (low * high) ** 0.5
     spec["layout"]["annotations"] = [
         {
             "x": float(np.log10(points[variant][0])), "y": round(points[variant][1], 4), "text": plain(names[variant]),
-            "showarrow": False, "xanchor": side, "yanchor": "bottom", "yshift": 6,
+            "showarrow": False, "xanchor": "left" if points[variant][0] < middle else "right", "yanchor": "bottom",
+            "yshift": 6,
         }
-        for variant, side in {front[0]: "left", front[-1]: "right"}.items()
+        for variant in dict.fromkeys([front[0], front[-1]] if far else [front[-1]])
     ]  # fmt: skip
     words = "; ".join(f"{names[v]} {number(points[v][1])} at {points[v][0]:,.0f}" for v in front)
     return Panel(spec, f"Mean CCC against {title.lower()}. Best at each cost: {words}.", title)

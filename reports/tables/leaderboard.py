@@ -172,7 +172,7 @@ def headline(rows: Sequence[_Row], setting: Setting, targets: Sequence[str]) -> 
     whose = "every system" if len(marked) == len(compared) > 1 else listing(marked)
     seen = f" Some numbers of {whose} have the mark seen." if marked else ""
     return (
-        f"On {corpus}, {says} {rivals.removesuffix(',')} on {score} (p below {ALPHA}, corrected for all "
+        f"On {corpus}, {says} {rivals} on {score} (p below {ALPHA}, corrected for all "
         f"pairs of systems){named}" + (f" ({left_out} more cannot be compared yet)." if left_out else ".") + seen
     )
 

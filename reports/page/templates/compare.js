@@ -24,7 +24,7 @@
     const [clip, clipLabel] = choice("Clip", of.clips.map((each, at) => [at, each.name]));
     const result = make("div", { class: "compared" });
     // One row of dots for each system, with the reference at zero.
-    const dots = (label, rows, width = 460) => {
+    const dots = (label, rows, width = Math.max(300, Math.min(460, box.clientWidth || 460))) => {
       const values = rows.flatMap(([, each]) => each.map(([value]) => value)), most = Math.max(0.025, ...values.map(Math.abs)) * 1.1;
       const x = (value) => width / 2 * (1 + value / most);
       const svg = draw2("svg", { viewBox: `0 0 ${width} ${rows.length * 26 + 26}`, role: "img", "aria-label": label });
@@ -40,15 +40,16 @@
     const path = (values, x, y) => values.map((value, at) => value === null ? "" : `${at && values[at - 1] !== null ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const line = (d, paint, wide = 1.6, dashes = "none") => draw2("path", { d, stroke: paint, "stroke-width": wide, "stroke-dasharray": dashes, fill: "none" });
     const overTime = (clipOf, name) => {
+      const wide = Math.max(300, Math.min(760, box.clientWidth || 760)), inner = wide - 60; // letters keep their size on a phone
       const known = chosen.filter((at) => clipOf.traces[name][at]);
       const truth = trace(clipOf, name, -1), lines = known.map((at) => trace(clipOf, name, at));
       const [low, high] = bounds([truth, ...lines].flat().filter((value) => value !== null));
-      const { svg, y } = chart(`${name} of ${clipOf.name} over time: annotation and ${known.map((at) => names[at]).join(", ")}`, low, high, 760, 220);
-      const x = (at) => 50 + 700 * at / Math.max(1, truth.length - 1), seconds = (time) => 50 + 700 * time / clipOf.seconds;
-      clipOf.spans.forEach(([kind, start, end]) => svg.append(draw2("rect", { x: seconds(start), width: seconds(end) - seconds(start), y: 8, height: 186, class: "event" }, draw2("title", {}, kind)), draw2("text", { x: (seconds(start) + seconds(end)) / 2, y: 18, "text-anchor": "middle" }, kind)));
+      const { svg, y } = chart(`${name} of ${clipOf.name} over time: annotation and ${known.map((at) => names[at]).join(", ")}`, low, high, wide, 220);
+      const x = (at) => 50 + inner * at / Math.max(1, truth.length - 1), seconds = (time) => 50 + inner * time / clipOf.seconds;
+      clipOf.spans.forEach(([kind, start, end]) => svg.append(draw2("rect", { x: seconds(start), width: seconds(end) - seconds(start), y: 8, height: 186, class: "event" }, draw2("title", {}, kind)), ...(seconds(end) - seconds(start) > 6.5 * kind.length ? [draw2("text", { x: (seconds(start) + seconds(end)) / 2, y: 18, "text-anchor": "middle" }, kind)] : [])));
       svg.append(line(path(truth, x, y), "currentColor", 2.2));
       known.forEach((at, index) => svg.append(line(path(lines[index], x, y), colours[at], 1.6, strokes[at])));
-      svg.append(draw2("text", { x: 50, y: 214 }, "0 s"), draw2("text", { x: 750, y: 214, "text-anchor": "end" }, `${clipOf.seconds} s`));
+      svg.append(draw2("text", { x: 50, y: 214 }, "0 s"), draw2("text", { x: wide - 10, y: 214, "text-anchor": "end" }, `${clipOf.seconds} s`));
       // Where in time one wins: squared error of the reference minus that of each other, over a twentieth of the clip.
       const width = Math.max(1, Math.round(truth.length / 20));
       const smooth = (values) => values.map((_, at) => {
@@ -61,13 +62,12 @@
       const parts = [svg];
       if (wins.length) {
         const most = Math.max(0.005, ...wins.flatMap(([, values]) => values.map((value) => Math.abs(value || 0)))) * 1.05;
-        const below = draw2("svg", { viewBox: "0 0 760 130", role: "img", "aria-label": `Above the line the other system is nearer to the annotation, below it ${names[known[0]]}` });
+        const below = draw2("svg", { viewBox: `0 0 ${wide} 118`, role: "img", "aria-label": `Above the line the other system is nearer to the annotation, below it ${names[known[0]]}` });
         const yOf = (value) => 62 - 54 * value / most;
         clipOf.spans.forEach(([, start, end]) => below.append(draw2("rect", { x: seconds(start), width: seconds(end) - seconds(start), y: 8, height: 108, class: "event" })));
-        below.append(draw2("path", { class: "axis", d: "M50 62H750" }));
+        below.append(draw2("path", { class: "axis", d: `M50 62H${wide - 10}` }));
         wins.forEach(([at, values]) => below.append(line(path(values, x, yOf), colours[at], 1.6, strokes[at])));
-        below.append(draw2("text", { x: 50, y: 128 }, `above the line: nearer to the annotation than ${names[known[0]]}`));
-        parts.push(below);
+        parts.push(below, make("p", { class: "legend" }, `Above the line: nearer to the annotation than ${names[known[0]]}.`));
       }
       return parts;
     };

@@ -23,7 +23,7 @@ from crossfold.reports.figures.learning_curves import by_epoch
 from crossfold.reports.figures.rank_ranges import rank_chart
 from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import comparable_variants, mean_ranks, standing_of
+from crossfold.reports.results.comparable import Standing, comparable_variants, mean_ranks, standing_of
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
 from crossfold.reports.results.robustness_scores import area_scores, stress_areas, stress_scores, stress_table
@@ -131,6 +131,23 @@ def test_no_cheaper_system_reaches_the_front(planted):
     for x, y in zip(line["x"], line["y"], strict=True):
         assert not any(cost <= x and score > y for cost, score in points)
     assert list(line["y"]) == sorted(line["y"])
+
+
+def test_axes_of_nearly_equal_systems_enlarge_no_noise(planted):
+    results, setting = planted
+    scores = comparable_variants(results, setting)
+    flat = scores * 0 + 0.8 + 0.001 * np.arange(scores.shape[1])
+    cells = results.cells.assign(parameters=[70_000 + len(variant) for variant in results.cells["variant"]])
+    layout = pareto_chart(replace(results, cells=cells), setting, flat).panels[0].spec["layout"]
+    low, high = layout["yaxis"]["range"]
+    assert high - low >= 0.05
+    left, right = (10**end for end in layout["xaxis"]["range"])
+    assert right / left >= 2
+    assert sum(left <= tick <= right for tick in layout["xaxis"]["tickvals"]) >= 2
+    standing = standing_of(results, setting)
+    close = Standing({variant: 0.8 + 0.001 * at for at, variant in enumerate(standing.means)}, standing.groups)
+    low, high = standing_chart(results, setting, close).panels[0].spec["layout"]["xaxis"]["range"]
+    assert high - low >= 0.05
 
 
 def test_recursions_have_a_curve_of_their_own(workspace):
