@@ -102,6 +102,6 @@ def test_without_one_modality_the_picture_shows_scores(workspace):
 def test_one_fusion_system_against_one_modality_is_a_sentence(workspace):
     first, _ = page_of(workspace, (lab.VARIANTS[1], lab.VARIANTS[5]))
     assert first.answer == (
-        "On puppets, the one complete fusion system, CA + DCA, beats the only unimodal system that ran, Visual only, on "
-        "the mean of valence and arousal CCC (p below 0.05, corrected for all pairs of systems)."
+        "On puppets, the one complete fusion system, CA + DCA, beats the only unimodal system that ran, Visual only, "
+        "on the mean of valence and arousal CCC (p below 0.05, corrected for all pairs of systems)."
     )
