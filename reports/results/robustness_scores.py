@@ -1,6 +1,5 @@
 """Scores under the stress suite, as a table."""
 
-import numpy as np
 import pandas as pd
 
 from crossfold.reports.results.model import Results, Robustness, Setting
@@ -46,15 +45,17 @@ def stress_areas(results: Results, setting: Setting) -> pd.DataFrame:
     One row per finished cell, target, kind and modality that has at least two strengths besides 0: columns variant,
     fold, seed, target, kind, modality, used and ccc. Trapezoids between the strengths, from the raw score at 0 on.
     """
-    table = stress_table(results, setting)
     groups = ["variant", "fold", "seed", "target", "kind", "modality", "used"]
-    rows = []
-    for key, curve in table.sort_values("strength").groupby(groups, sort=False):
-        strength, ccc = curve["strength"].to_numpy(), curve["ccc"].to_numpy()
-        # With one strength there is no curve, only a score.
-        if len(strength) > FEWEST:
-            rows.append((*key, float(np.trapezoid(ccc, strength) / np.ptp(strength))))
-    return pd.DataFrame(rows, columns=[*groups, "ccc"])
+    # A suite may list strength 0 itself.
+    table = stress_table(results, setting).drop_duplicates([*groups, "strength"]).sort_values([*groups, "strength"])
+    # All curves at once, because a report may have 100,000 of them: the step to the first strength of a curve is none.
+    curve = table.groupby(groups, sort=False)
+    step, before = curve["strength"].diff().fillna(0.0), curve["ccc"].shift().fillna(0.0)
+    table = table.assign(piece=step * (table["ccc"] + before) / 2, step=step)
+    found = table.groupby(groups, sort=False).agg(n=("step", "size"), wide=("step", "sum"), below=("piece", "sum"))
+    # With one strength there is no curve, only a score.
+    found = found[found["n"] > FEWEST]
+    return (found["below"] / found["wide"]).rename("ccc").reset_index()
 
 
 def area_scores(results: Results, setting: Setting) -> dict[str, float]:
