@@ -1,10 +1,14 @@
 """Studies under every sampler, with conditions, starts, several objectives and budgets; importance; fresh seeds."""
 
 import functools
+import json
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+from optuna_dashboard import wsgi
 
+from crossfold.platform.core.layout import sqlite_uri
 from crossfold.platform.edge.search.importance import importance_of
 from crossfold.platform.edge.search.retrain import Retrained, fresh_cells, fresh_seeds
 from crossfold.platform.edge.search.study import Study
@@ -142,3 +146,36 @@ def test_the_interval_over_fresh_seeds_is_students():
     assert judged.mean == pytest.approx(0.5)
     assert (high - low) / 2 == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-5)
     assert Retrained(0, {}, 0.6, (0.4, 0.4)).interval == (0.4, 0.4)
+
+
+def test_optuna_dashboard_opens_the_studies_of_a_workspace_and_sees_every_trial(opened, tmp_path):
+    study = opened(sampler="random")
+    asked = play(study, 4)
+    loaded = optuna.load_study(study_name=study.name, storage=study.storage)
+    stopped = loaded.ask()
+    study.suggest(stopped)
+    stopped.report(0.1, 3)
+    loaded.tell(stopped, state=optuna.trial.TrialState.PRUNED)
+    opened(sampler="random", name="other")
+
+    dashboard = wsgi(sqlite_uri(Workspace(tmp_path).paths.optuna))
+    summaries = get(dashboard, "/api/studies")["study_summaries"]
+    assert {each["study_name"].rpartition("-")[0] for each in summaries} == {"s", "other"}
+    number = next(each["study_id"] for each in summaries if each["study_name"] == study.name)
+    seen = get(dashboard, f"/api/studies/{number}")
+    assert seen["directions"] == ["maximize"]
+    assert [each["state"] for each in seen["trials"]] == ["Complete"] * 4 + ["Pruned"]
+    assert [each["values"] for each in seen["trials"][:4]] == [[one["iterations"] / 10] for one in asked]
+    assert seen["trials"][4]["intermediate_values"] == [{"step": 3, "value": 0.1}]
+    shown = [{each["name"]: each["param_external_value"] for each in trial["params"]} for trial in seen["trials"][:4]]
+    assert [one["iterations"] for one in shown] == [str(one["iterations"]) for one in asked]
+
+
+def get(application, path: str):
+    """What a WSGI application answers to a GET, which has to be JSON."""
+    environ, status = {}, []
+    setup_testing_defaults(environ)
+    environ |= {"PATH_INFO": path, "QUERY_STRING": ""}
+    body = b"".join(application(environ, lambda line, headers, error=None: status.append(line)))
+    assert status == ["200 OK"], body
+    return json.loads(body)
