@@ -7,6 +7,7 @@ from typing import Any
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.searches import search_figures
+from crossfold.reports.page.printed_scores import printed_scores
 from crossfold.reports.results.model import EMBEDDED, Results
 from crossfold.reports.results.searches import STATES, FoundSearch, load_searches
 from crossfold.reports.results.systems import system_label
@@ -17,9 +18,10 @@ from crossfold.reports.tables.entries import SEEN_MARK
 from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, words_cell
 
 HEADS = (
-    "System", "Tuned", "Default", "Tuned minus default", "Inner folds", "Fresh seeds", "Complete", "Pruned", "Failed",
-    "Budget", "Spent", "Chosen parameters",
+    "System", "Tuned", "Default", "Tuned minus default", "Printed", "Inner folds", "Fresh seeds", "Complete", "Pruned",
+    "Failed", "Budget", "Spent", "Chosen parameters",
 )  # fmt: skip
+NONE_PRINTED = "none printed"
 UNITS = {"trials": "trials", "hours": "hours", "cell_epochs": "cell epochs"}
 
 
@@ -48,7 +50,9 @@ def search_sections(workspace: Workspace, results: Results, *, figures: bool) ->
             f"Corpus {corpus}; sampler {first['sampler']['kind']}, scheduler {first['scheduler']['kind']}; trials are "
             f"judged by the {first['objective']}, on {first['search']['inner_folds']} inner folds of fold "
             f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, {opened}; "
-            "defaults are those of the system, which the papers print, and of the recipe."
+            "defaults are those of the system, which the papers print, and of the recipe. Printed is the best row of each "
+            "table of the papers that has this system on this corpus and these folds, mean over targets, with the papers' "
+            "own features."
         )
         sections.append(
             SearchSection(
@@ -77,6 +81,7 @@ def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
         replace(_score(tuned), marks=_marks(results, winner) if tuned else ()),
         replace(_score(default), marks=_marks(results, base) if default else ()),
         gain_cell(gain, unclear=bool(gain and not gain.sign), seen=bool(_marks(results, winner, base))),
+        _printed(search),
         GridCell(number(record["best_value"]), sort=record["best_value"]),
         GridCell(fresh, sort=chosen["mean"] if chosen else None),
         *(GridCell(str(count), sort=float(count)) for count in (record["trials"][state] for state in STATES)),
@@ -84,6 +89,15 @@ def _row(search: FoundSearch, results: Results) -> tuple[GridCell, ...]:
         words_cell(_amounts({key: record["spent"][key] for key in record["budget"]})),
         words_cell(", ".join(f"{key} {_short(value)}" for key, value in record["best_params"].items())),
     )
+
+
+def _printed(search: FoundSearch) -> GridCell:
+    asked = search.record["search"]
+    # The corpora of the papers have one name; folds of the winner are those of the search unless it says otherwise.
+    folds = asked.get("winner", {}).get("folds") or [asked["fold"]]
+    scores = printed_scores(search.record["corpus"], search.system, folds, asked.get("params"))
+    text = "; ".join(f"{number(score.mean)} ({score.place})" for score in scores)
+    return GridCell(text or NONE_PRINTED, sort=max((score.mean for score in scores), default=None), kind="words")
 
 
 def _default_name(search: FoundSearch, results: Results) -> str:

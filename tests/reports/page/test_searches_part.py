@@ -36,6 +36,25 @@ def test_the_table_has_budget_stopped_and_failed_trials_and_what_fresh_seeds_say
     assert "iterations 3" in grjca["Chosen parameters"]
 
 
+def test_the_papers_numbers_stand_next_to_the_measured_ones_where_corpus_and_folds_are_theirs(workspace):
+    def asked(system, fold, **params):
+        return {"system": system, "inner_folds": 2, "fold": fold, "winner": {"folds": [fold]}, "params": params}
+
+    write_search(workspace, "mine-puppets", search=asked("grjca", 1))
+    assert [row["Printed"] for row in texts(workspace)] == ["none printed"]
+    write_search(workspace, "mine-puppets", corpus="affwild2", search=asked("hgrjca", 1))
+    write_search(workspace, "mine-dca", corpus="affwild2", search=asked("rjca+dca", 0))
+    write_search(workspace, "mine-other", corpus="affwild2", search=asked("hgrjca", 1, iterations=1))
+    write_search(workspace, "mine-fold", corpus="affwild2", search=asked("hgrjca", 4))
+    names = [search.name for searches in load_searches(workspace).values() for search in searches]
+    printed = dict(zip(names, (row["Printed"] for row in texts(workspace)), strict=True))
+    # The means of 0.623 and 0.671, and of 0.742 and 0.718.
+    assert printed["mine-puppets"] == "0.647 (GRJCA (2025), Table 2, l = 3)"
+    assert "0.730 (DCA (2024), Table 1)" in printed["mine-dca"]
+    assert printed["mine-other"].endswith("l = 1)")
+    assert printed["mine-fold"] == "none printed"
+
+
 def test_the_figures_say_what_they_show_in_words(workspace):
     write_search(workspace, "mine-grjca", objectives=["ccc", "parameters"])
     ((name, searches),) = load_searches(workspace).items()
