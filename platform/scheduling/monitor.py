@@ -77,6 +77,9 @@ class Running:
         }
 
 
+ENDS = ("finished", "failed", "cancelled")
+"""The last event of a cell."""
+
 _STATE_AFTER: dict[str, State] = {
     "queued": "queued",
     "requeued": "queued",
@@ -276,7 +279,7 @@ class Monitor:
                 self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
             cell = self._cells.get(event.cell_id)
             if cell is None and event.kind != "fatal":
-                # The end of a cell of an earlier monitor, where the workers are kept.
+                # Of a cell that a monitor before this one submitted, where the workers are kept.
                 continue
             label = self._view.name_of(cell) if cell else "fleet"
             self.progress.apply(event, label)
@@ -291,6 +294,9 @@ class Monitor:
             if cell is not None:
                 self._track(event, cell)
             self._view.event(event, label, self.progress)
+            if event.kind in ENDS:
+                # One that is submitted again comes with its event; a search of thousands of trials must not keep them.
+                self._cells.pop(event.cell_id, None)
         if time.monotonic() - self._written >= STATUS_SECONDS:
             self.write_status()
 

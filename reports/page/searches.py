@@ -50,9 +50,8 @@ def search_sections(workspace: Workspace, results: Results, *, figures: bool) ->
             f"Corpus {corpus}; sampler {first['sampler']['kind']}, scheduler {first['scheduler']['kind']}; trials are "
             f"judged by the {first['objective']}, on {first['search']['inner_folds']} inner folds of fold "
             f"{first['search']['fold']}. Tuned and default are ordinary cells on the reported split, {opened}; "
-            "defaults are those of the system, which the papers print, and of the recipe. Printed is the best row of each "
-            "table of the papers that has this system on this corpus and these folds, mean over targets, with the papers' "
-            "own features."
+            "defaults are those of the system, which the papers print, and of the recipe. Printed is the best row of "
+            "each table of the papers with this system, corpus and folds, mean over targets; their features are others."
         )
         sections.append(
             SearchSection(

@@ -57,7 +57,8 @@ class Study:
         self.cells_per_trial = len(cells)
         self.name = f"{search.name}-{_fingerprint(search, cells)}"
         workspace.root.mkdir(parents=True, exist_ok=True)
-        self.storage = optuna.storages.RDBStorage(sqlite_uri(workspace.paths.optuna))
+        # With Optuna's memory of ended trials, which is kept once for all who read the study.
+        self.storage = optuna.storages.get_storage(sqlite_uri(workspace.paths.optuna))
         self._study = optuna.create_study(
             storage=self.storage,
             study_name=self.name,
