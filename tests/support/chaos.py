@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,7 +136,7 @@ class Chaos:
             self._cluster.remove_node(self._node, allow_graceful=False)
             self._node = self._cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, wait=False)
         else:
-            found = _processes(PROCESSES[kind], {driver.pid} if self._cluster is None else self._raylets())
+            found = processes_named(PROCESSES[kind], {driver.pid} if self._cluster is None else self._raylets())
             if not found:
                 return False
             with contextlib.suppress(ProcessLookupError):
@@ -169,7 +169,7 @@ class Chaos:
             self._cluster.shutdown()
 
 
-def _processes(name: str, ancestors: set[int]) -> list[int]:
+def processes_named(name: str, ancestors: Collection[int]) -> list[int]:
     """Processes of Ray of this name below the given ones, in a drawn order."""
     import psutil
 

@@ -61,7 +61,10 @@ def lasting(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: in
 
 
 def judged(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int = 1, device: str = "cpu") -> Outcome:
-    """A few epochs, better the nearer `iterations` is to 3; `CROSSFOLD_TEST_FAIL` names those whose cells fail."""
+    """A few epochs, better the nearer `iterations` is to 3; `CROSSFOLD_TEST_FAIL` names those whose cells fail.
+
+    `CROSSFOLD_TEST_EPOCH_SECONDS` is how long an epoch lasts, by default 0.1.
+    """
     import pandas as pd
 
     from tests.support.factories import commit_untrained
@@ -72,14 +75,14 @@ def judged(cell: Cell, workspace: Workspace, *, reporter: Reporter, attempt: int
     if os.environ.get("CROSSFOLD_TEST_FAIL") == str(cell.params["iterations"]):
         return Outcome("failed", 0.1, _failure(cell, FailureClass.DIVERGED, attempt, "diverged"))
     for epoch in range(1, epochs + 1):
-        time.sleep(0.1)
+        time.sleep(float(os.environ.get("CROSSFOLD_TEST_EPOCH_SECONDS", "0.1")))
         curve.append(epoch / 20 - abs(cell.params["iterations"] - 3) / 10)
         try:
             reporter.epoch(cell.cell_id, _report(cell, epoch, epochs, curve[-1]))
         except Cancelled:
             return Outcome("cancelled", time.monotonic() - began)
     columns = {"epoch": range(epochs), "train_loss": 1.0} | {f"ccc_{target}": curve for target in cell.targets}
-    commit_untrained(workspace, cell, pd.DataFrame(columns), finished_at=utc_now(), train_seconds=0.1)
+    commit_untrained(workspace, cell, pd.DataFrame(columns), finished_at=utc_now(), train_seconds=0.1, seconds=0.1)
     return Outcome("done", time.monotonic() - began)
 
 

@@ -99,6 +99,10 @@ class Fleet:
         """See `WorkerPool`."""
         self._queue.cancel(cell_ids)
 
+    def abandon(self) -> None:
+        """Ends the queue, after an error: other processes that wait for its cells learn that none will end."""
+        self._queue.kill()
+
     def drain(self) -> list[Event]:
         """See `WorkerPool`."""
         if self._lease is not None:

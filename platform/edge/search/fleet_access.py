@@ -94,7 +94,7 @@ def driven(
             errors.append(error)
             stop.active.set()
             with contextlib.suppress(Exception):
-                fleet.cancel()
+                fleet.abandon() if isinstance(fleet, Fleet) else fleet.cancel()
 
     thread = threading.Thread(target=run, name="search-events", daemon=True)
     thread.start()

@@ -137,8 +137,12 @@ def follow(
                 break
             if stopping.wait(poll_seconds):
                 raise TrialFailed("the search is stopping")
-            board.see(queue.watch(waiting))
+            known = queue.watch(waiting)
+            board.see(known)
             _collect(board, workspace, costs)
+            # A queue that was killed starts again empty, and its driver need not have heard of these cells before.
+            if lost := [cell_id for cell_id in board.waiting() if cell_id not in known]:
+                queue.submit([texts[cell_id] for cell_id in lost])
         yield Progress(board.epoch, board.value(board.epoch), True, board.cell_epochs, _mean(costs))
     finally:
         if waiting := board.waiting():

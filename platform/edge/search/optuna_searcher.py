@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
 
+from crossfold.platform.edge.search.samplers import METRIC
 from crossfold.platform.edge.search.study import DIRECTIONS, Study, column_of
-from crossfold.platform.edge.search.tune_trial import METRIC
 
 if TYPE_CHECKING:
     from crossfold.sweeps.sweep_files import Budget

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossfold.sweeps.sweep_files import Search
 
+METRIC = "ccc"
+"""What a trial reports to Tune with each epoch."""
 GRACE_EPOCHS, REDUCTION = 3, 3
 """No trial is stopped before the third epoch; at each rung of successive halving the best third goes on."""
 BRACKETS = 3
@@ -80,20 +82,18 @@ def tune_scheduler(search: "Search") -> Any:
     """
     from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
+    judged_by: dict[str, Any] = {"time_attr": "epoch", "metric": METRIC, "mode": "max", "grace_period": GRACE_EPOCHS}
     match search.stops_by:
         case "none":
             return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "median":
-            return MedianStoppingRule(
-                time_attr="epoch", grace_period=GRACE_EPOCHS, min_samples_required=MEDIAN_TRIALS, hard_stop=True
-            )
+            return MedianStoppingRule(min_samples_required=MEDIAN_TRIALS, hard_stop=True, **judged_by)
         case kind:
             return AsyncHyperBandScheduler(
-                time_attr="epoch",
                 max_t=NEVER,
-                grace_period=GRACE_EPOCHS,
                 reduction_factor=REDUCTION,
                 brackets=BRACKETS if kind == "hyperband" else 1,
+                **judged_by,
             )
 
 

@@ -7,6 +7,7 @@ winner's, are reproducible each by itself. With one at a time (`strict`) the seq
 
 import functools
 import importlib
+import itertools
 import logging
 import math
 import shutil
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from crossfold.sweeps.sweep_files import Budget
 
 MOST_TRIALS_AT_ONCE = 32
+
+TRIALS_OF_A_RUN = 100
+"""Tune keeps some 60 KB of each trial until its run ends, so a search of thousands has several runs, with one study."""
 
 TRIAL_RESOURCES: dict[str, int | float] = {"memory": 8 * 2**20}
 """A trial sleeps; it must fit in where the workers hold every core, so it asks for a little memory only."""
@@ -73,23 +77,27 @@ def run_trials(
     judge = functools.partial(
         tune_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
     )
-    name = f"search-{fleet.queue_name}-{study.name}"
     at_once = 1 if study.search.strict else trials_at_once(fleet.workers, study.cells_per_trial)
-    tuner = tune.Tuner(
-        tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
-        tune_config=tune.TuneConfig(
-            metric=tune_trial.METRIC,
-            mode="max",
-            # Without a number the searcher ends the search.
-            num_samples=-1 if limits.trials is None else limits.trials - study.judged,
-            search_alg=StudySearcher(study, limits, stopping, ended),
-            scheduler=tune_scheduler(study.search),
-            max_concurrent_trials=at_once,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(name=name, storage_path=str(workspace.paths.tune), verbose=0),
-    )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)
+    scheduler = tune_scheduler(study.search)
+    missing = math.inf if limits.trials is None else limits.trials - study.judged
+    for number in itertools.count(1):
+        if missing <= 0 or stopping.is_set() or study.is_over(limits):
+            return
+        name, samples = f"search-{fleet.queue_name}-{study.name}-{number}", min(missing, TRIALS_OF_A_RUN)
+        missing -= samples
+        tuner = tune.Tuner(
+            tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
+            # Searcher and scheduler know the metric; what the scheduler has seen of earlier runs it compares with.
+            tune_config=tune.TuneConfig(
+                num_samples=int(samples),
+                search_alg=StudySearcher(study, limits, stopping, ended),
+                scheduler=scheduler,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(name=name, storage_path=str(workspace.paths.tune), verbose=0),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)

@@ -8,10 +8,9 @@ from typing import Any, cast
 
 from crossfold.platform.edge.fleet.queue_client import RayLink
 from crossfold.platform.edge.search.objective import follow
+from crossfold.platform.edge.search.samplers import METRIC
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.workspace.workspace import Workspace
-
-METRIC = "ccc"
 
 
 def judge(config: dict[str, Any], *, queue: str, namespace: str, workspace: str) -> None:

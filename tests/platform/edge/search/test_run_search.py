@@ -12,22 +12,27 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pandas as pd
+import psutil
 import pytest
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.outcome import Silent
 from crossfold.platform.edge.launch.preflight import check_search
-from crossfold.platform.edge.search.objective import Scoreboard, TrialFailed
+from crossfold.platform.edge.search import tune_search
+from crossfold.platform.edge.search.objective import Scoreboard, TrialFailed, follow
 from crossfold.platform.edge.search.result import save_result
 from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.edge.search.study import Study
 from crossfold.platform.edge.search.tune_search import trials_at_once
 from crossfold.platform.scheduling import stop_signals
+from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
-from tests.support.trials import JUDGED, RecordingTracker
+from tests.support.chaos import PROCESSES, processes_named
+from tests.support.trials import JUDGED, RecordingTracker, judged
 
 
 @pytest.fixture
@@ -194,6 +199,7 @@ from pathlib import Path
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.edge.search.run_search import run_search
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from tests.support.trials import RecordingTracker
 from crossfold.sweeps.sweep_files import Search
@@ -217,36 +223,65 @@ def start_driver(search: Search, store: FeatureStore, workspace: Workspace, **en
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_is_topped_up(store, workspace, own_cluster):
-    search = make_search(trials=6)
-    driver = start_driver(search, store, workspace)
+def test_a_search_whose_worker_queue_and_driver_are_killed_loses_and_repeats_nothing(store, workspace, own_cluster):
+    search, due = make_search(trials=8), {"trial 1/8": "worker", "trial 3/8": "queue", "trial 5/8": "driver"}
+    driver, settled = start_driver(search, store, workspace), []
     for line in driver.stdout:
-        if "trial 2/6" in line:
-            break
-    else:
-        raise AssertionError("the driver ended before its second trial did")
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    before = {path.name for path in workspace.paths.cells.iterdir()}
-    time.sleep(2)  # the cluster of a killed driver is gone 0.7 s later
-    out, _ = start_driver(search, store, workspace, CROSSFOLD_TEST_FAIL="4").communicate(timeout=240)
-    best_params, best_value = json.loads(out.splitlines()[-1])
-    assert best_params["iterations"] == 3 or best_value < 6 / 20
-    assert best_value == pytest.approx(6 / 20 - abs(best_params["iterations"] - 3) / 10)
+        if kind := due.pop(" ".join(line.split()[:2]), None):
+            finished = workspace.finished()
+            settled.append({cell_id: attempts(workspace)[cell_id] for cell_id in finished})
+            # Looked up before the kill: nothing is below a driver that has died.
+            below = [psutil.Process(each) for each in processes_named(PROCESSES["worker"], {driver.pid})]
+            victims = [driver.pid] if kind == "driver" else processes_named(PROCESSES[kind], {driver.pid})
+            os.kill(victims[0], signal.SIGKILL)
+    assert not due, "each of the three was killed"
+    assert driver.wait() == -signal.SIGKILL
+    assert psutil.wait_procs(below, timeout=120)[1] == [], "workers leave when their driver has died"
 
+    again = start_driver(search, store, workspace)
+    out, _ = again.communicate(timeout=240)
+    assert again.returncode == 0
+    best_params, best_value = json.loads(out.splitlines()[-1])
+    assert best_value == pytest.approx(6 / 20 - abs(best_params["iterations"] - 3) / 10)
     kept = json.loads((workspace.root / "searches" / "s.json").read_text())
     table = pd.read_parquet(workspace.root / "searches" / "s.parquet")
     assert kept["best_params"] == best_params
-    # Two were judged before the kill; the rest ran now, one more for each that failed.
-    assert kept["trials"]["complete"] + kept["trials"]["pruned"] + (table["iterations"] == 4).sum() >= 6
-    assert not table[(table["state"] != "failed") & (table["number"] > 3)]["iterations"].eq(4).any()
-    ran = Counter((workspace.root / "ran.log").read_text().split())
-    assert all(ran[cell_id] == 1 for cell_id in before)
-    assert {cell.name for cell in workspace.paths.cells.iterdir()} <= set(kept["cells"])
+    assert kept["trials"]["complete"] + kept["trials"]["pruned"] == 8
+    # Those that were open when the driver died were repeated; the worker and the queue cost no trial.
+    assert kept["trials"]["failed"] <= 2
+    judged = table[table["state"] != "failed"][list(search.space)].to_dict("records")
+    assert all(params in judged for params in table[table["state"] == "failed"][list(search.space)].to_dict("records"))
+    for finished in settled:
+        assert {cell_id: attempts(workspace)[cell_id] for cell_id in finished} == finished
+    assert not workspace.finished() - set(kept["cells"])
 
-    finished = start_driver(search, store, workspace, CROSSFOLD_TEST_FAIL="4")
+    finished = start_driver(search, store, workspace)
     finished.communicate(timeout=240)
     assert finished.returncode == 0
+
+
+def attempts(workspace: Workspace) -> Counter:
+    """How often each cell was begun."""
+    return Counter((workspace.root / "ran.log").read_text().split())
+
+
+def test_cells_that_a_new_queue_does_not_know_are_submitted_again(store, workspace):
+    """A queue that was killed starts again empty, perhaps before the driver heard of the cells of a new trial."""
+    cells = trial_cells(make_search(), store, {"iterations": 3})
+    texts, submitted = [cell.model_dump_json() for cell in cells], []
+    workspace.root.mkdir()
+
+    class Restarted(CellQueue):
+        def submit(self, cells_json, epoch_seconds=None):
+            submitted.append(len(cells_json))
+            if len(submitted) > 1:
+                super().submit(cells_json, epoch_seconds)
+                for cell in cells[: len(cells_json)]:
+                    judged(cell, workspace, reporter=Silent())
+
+    (*_, last) = follow(texts, Restarted(), workspace, poll_seconds=0)
+    assert submitted == [len(cells)] * 2
+    assert last.finished and last.ccc == pytest.approx(6 / 20)
 
 
 def test_a_search_of_which_every_trial_fails_says_so(store, workspace):
@@ -286,10 +321,14 @@ def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, wo
 
 
 @pytest.mark.slow
-def test_a_strict_search_has_the_same_trials_whatever_the_number_of_workers(store, workspace, own_cluster, tmp_path):
+def test_a_strict_search_has_the_same_trials_whatever_the_number_of_workers(
+    store, workspace, own_cluster, tmp_path, monkeypatch
+):
+    """Nor does it matter that a long search is several runs of Tune: the scheduler goes on with what it has seen."""
     search = make_search(trials=4, strict=True, sampler="random")
     tables = []
-    for workers, place in ((1, workspace), (2, Workspace(tmp_path / "other"))):
+    for workers, run, place in ((1, 100, workspace), (2, 3, Workspace(tmp_path / "other"))):
+        monkeypatch.setattr(tune_search, "TRIALS_OF_A_RUN", run)
         place.root.mkdir(parents=True, exist_ok=True)
         options = FleetOptions(workers=workers, runner=JUDGED)
         found = run_search(search, store, place, options, tracker=RecordingTracker())
