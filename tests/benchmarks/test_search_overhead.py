@@ -63,7 +63,7 @@ def test_a_trial_costs_less_than_a_second_and_leaves_no_memory_behind(tmp_path, 
         env=os.environ | {"CROSSFOLD_TEST_EPOCH_SECONDS": str(EPOCH_SECONDS)},
     )  # fmt: skip
     measured = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    (first, began, before), (last, ended, after) = measured[0], measured[-1]
+    (first, began, before), (last, ended, _) = measured[0], measured[-1]
     # Each trial has two cells, which run side by side, so half as many trials run at once as there are workers.
     overhead = (ended - began) / (last - first) * WORKERS / 2 - EPOCHS * EPOCH_SECONDS
     growth = (max(each[2] for each in measured) - before) / 2**20

@@ -6,7 +6,6 @@ of them goes on. As one trial ends before the next begins, two runs of a search 
 """
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -38,10 +37,7 @@ def run_trials(
 
     pruner, costs = pruner_of(study.search), study.search.objective[1:]
     opened = optuna.load_study(study_name=study.name, storage=study.storage, pruner=pruner)
-    attempts = None if limits.trials is None else limits.trials - study.judged
-    for _ in itertools.count() if attempts is None else range(attempts):
-        if stopping.is_set() or study.is_over(limits):
-            return
+    while not (stopping.is_set() or study.is_over(limits)):
         opened.sampler = study.sampler
         trial = opened.ask()
         cells = study.suggest(trial)["cells"]

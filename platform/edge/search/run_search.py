@@ -117,12 +117,13 @@ def _run(
     show: Callable[[str], None],
 ) -> None:
     """The trials that a study lacks, then its best configurations with fresh seeds."""
-    numbers = itertools.count(job.study.judged + 1)
     wanted = f"/{job.limits.trials}" if job.limits.trials else ""
 
     def note(state: str, value: float | None) -> None:
         score = f", mean CCC {value:.4f}" if value is not None else ""
-        show(f"trial {next(numbers)}{wanted} {state}{score}")
+        # A failed one does not count, and another trial follows.
+        which = "a trial" if state == "failed" else f"trial {job.study.judged}{wanted}"
+        show(f"{which} {state}{score}")
 
     if not job.study.is_over(job.limits):
         if isinstance(fleet, Fleet):

@@ -94,7 +94,7 @@ class Study:
     def is_over(self, limits: "Budget") -> bool:
         """Whether one of the limits is reached, or so many trials have failed that all will."""
         spent = self.spent
-        if self._failed_in_a_row >= MOST_FAILURES:
+        if self._failed_in_a_row >= MOST_FAILURES or self._grid_is_done():
             return True
         return any(limit is not None and spent[name] >= limit for name, limit in limits.model_dump().items())
 
@@ -166,6 +166,14 @@ class Study:
                 }
             )
         return pd.DataFrame(rows, columns=["number", "state", "value", *costs, "epochs", "seconds", *self.space])
+
+    def _grid_is_done(self) -> bool:
+        """Whether each configuration of a grid has run; one whose cells failed would fail again."""
+        if not self.grid_size:
+            return False
+        known = self._study.get_trials(deepcopy=False)
+        ended = {canonical_json(trial.params) for trial in known if trial.state.is_finished() and trial.params}
+        return len(ended) >= self.grid_size and all(trial.state.is_finished() for trial in known)
 
     def _judged(self) -> list[Any]:
         known = self._study.get_trials(deepcopy=False)

@@ -79,17 +79,16 @@ def run_trials(
     )
     at_once = 1 if study.search.strict else trials_at_once(fleet.workers, study.cells_per_trial)
     scheduler = tune_scheduler(study.search)
-    missing = math.inf if limits.trials is None else limits.trials - study.judged
     for number in itertools.count(1):
-        if missing <= 0 or stopping.is_set() or study.is_over(limits):
+        if stopping.is_set() or study.is_over(limits):
             return
-        name, samples = f"search-{fleet.queue_name}-{study.name}-{number}", min(missing, TRIALS_OF_A_RUN)
-        missing -= samples
+        name = f"search-{fleet.queue_name}-{study.name}-{number}"
+        missing = TRIALS_OF_A_RUN if limits.trials is None else limits.trials - study.judged
         tuner = tune.Tuner(
             tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
             # Searcher and scheduler know the metric; what the scheduler has seen of earlier runs it compares with.
             tune_config=tune.TuneConfig(
-                num_samples=int(samples),
+                num_samples=min(missing, TRIALS_OF_A_RUN),
                 search_alg=StudySearcher(study, limits, stopping, ended),
                 scheduler=scheduler,
                 max_concurrent_trials=at_once,

@@ -83,11 +83,20 @@ def test_the_same_seed_gives_the_same_trials(store, workspace, tmp_path):
 
 def test_a_trial_whose_cell_fails_has_no_value_and_the_search_goes_on(store, workspace, monkeypatch):
     monkeypatch.setenv("CROSSFOLD_TEST_FAIL", "3")
-    found, _ = run(make_search(trials=8), store, workspace)
+    found, said = run(make_search(trials=8), store, workspace)
     assert found.best_params["iterations"] != 3
+    assert [line.split(" ")[1] for line in said if "failed" not in line] == [f"{number}/8" for number in range(1, 9)]
+    assert len(found.trials) == 8 + sum("a trial failed" in line for line in said), "failed ones do not count"
     states = found.trials.groupby("iterations")["state"].agg(set)
     assert states[3] == {"failed"}
     assert all("failed" not in states[other] for other in states.index if other != 3)
+
+
+def test_a_grid_ends_when_each_configuration_has_run_once_though_some_failed(store, workspace, monkeypatch):
+    monkeypatch.setenv("CROSSFOLD_TEST_FAIL", "3")
+    found, _ = run(make_search(trials=None, sampler="grid", scheduler="none"), store, workspace)
+    states = found.trials.set_index("iterations")["state"].to_dict()
+    assert len(found.trials) == 4 and states == {1: "complete", 2: "complete", 3: "failed", 4: "complete"}
 
 
 def test_a_search_that_is_interrupted_keeps_its_trials_and_repeats_the_open_one(store, workspace):
