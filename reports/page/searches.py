@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.searches import search_figures
-from crossfold.reports.page.printed_scores import printed_scores
 from crossfold.reports.results.model import EMBEDDED, Results
 from crossfold.reports.results.searches import STATES, FoundSearch, load_searches
 from crossfold.reports.results.systems import system_label
@@ -16,12 +16,15 @@ from crossfold.reports.stats.intervals import mean_interval, paired_gain
 from crossfold.reports.stats.runs import Run, mean_scores, mean_sd, restrict_to_common_runs
 from crossfold.reports.tables.entries import SEEN_MARK
 from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, words_cell
+from crossfold.reports.tables.published import MEAN, Row, TableSpec, declared, table_spec
 
 HEADS = (
     "System", "Tuned", "Default", "Tuned minus default", "Printed", "Inner folds", "Fresh seeds", "Complete", "Pruned",
     "Failed", "Budget", "Spent", "Chosen parameters",
 )  # fmt: skip
 NONE_PRINTED = "none printed"
+FUSION = ("", "fusion")
+"""Streams of the columns of printed tables whose numbers are of the whole system."""
 UNITS = {"trials": "trials", "hours": "hours", "cell_epochs": "cell epochs"}
 
 
@@ -136,3 +139,49 @@ def _amounts(amounts: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class PrintedScore:
+    """The mean over targets that one row of a paper's table prints."""
+
+    place: str
+    """Paper and number of the table, and the row where rows are not systems."""
+    mean: float
+
+
+def printed_scores(
+    corpus: str, system: str, folds: Sequence[int], fixed: Mapping[str, Any] | None = None
+) -> list[PrintedScore]:
+    """The best row of each table that prints the system on exactly these folds of this corpus, table by table.
+
+    fixed: parameters that a search fixes; a row with other values of them is another system. Numbers of test
+    partitions, of one modality alone, and those that a paper quotes from another pipeline are left out.
+    """
+    found = []
+    for name, mapping in declared().tables.items():
+        spec = table_spec(name)
+        if mapping.unprinted or spec.corpus != corpus:
+            continue
+        rows = [(mean, row) for row in spec.rows if (mean := _mean(spec, row, system, folds, fixed or {})) is not None]
+        if rows:
+            mean, row = max(rows, key=lambda pair: pair[0])
+            paper = next(key for key, title in declared().papers.items() if title == spec.paper)
+            which = f", {row.label}" if spec.row_axis else ""
+            found.append(PrintedScore(f"{declared().short[paper]}, {spec.number}{which}", mean))
+    return found
+
+
+def _mean(spec: TableSpec, row: Row, system: str, folds: Sequence[int], fixed: Mapping[str, Any]) -> float | None:
+    """Over the targets of a row; None where it is of something else, or lacks one of them."""
+    values = []
+    for column in spec.columns:
+        asked = spec.asked(row, column)
+        if column.target == MEAN or column.stream not in FUSION or not column.measurable or asked.system != system:
+            continue
+        differs = any(fixed.get(key, value) != value for key, value in asked.params.items())
+        if differs or not asked.judged or set(asked.folds) != set(folds):
+            return None
+        values.append(row.values.get(column.key))
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
