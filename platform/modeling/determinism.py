@@ -20,8 +20,9 @@ _SWITCHES: tuple[tuple[Any, str, bool], ...] = (
     # Sums of bfloat16 products split over blocks are then rounded once, at the end.
     (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
 )
-_MEMORY: Any = torch.utils.deterministic
 """(owner, name, value of a `strict` cell); a `fast` cell has the opposite."""
+
+_MEMORY: Any = torch.utils.deterministic
 
 
 @contextmanager
@@ -34,12 +35,13 @@ def arithmetic(cell: Cell, device: str = "cpu") -> Iterator[None]:
     # torch and cuBLAS read it once per process, at the first product on a GPU, and a strict cell may follow a fast one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     strict = cell.recipe.determinism == "strict"
-    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     fills = _MEMORY.fill_uninitialized_memory
     before = [getattr(owner, name) for owner, name, _ in _SWITCHES]
     if strict:
         torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(strict)
+    # As `use_deterministic_algorithms`, which also imports torch's compiler for a second; nothing is compiled here.
+    torch.set_deterministic_debug_mode("error" if strict else "default")
     _MEMORY.fill_uninitialized_memory = _may_read_fresh_memory(cell, device)
     for owner, name, value in _SWITCHES:
         setattr(owner, name, value == strict)
@@ -49,7 +51,7 @@ def arithmetic(cell: Cell, device: str = "cpu") -> Iterator[None]:
             torch.manual_seed(dropout_seed(cell))
             yield
     finally:
-        torch.use_deterministic_algorithms(algorithms)
+        torch.set_deterministic_debug_mode(algorithms)
         _MEMORY.fill_uninitialized_memory = fills
         torch.set_num_threads(threads)
         for (owner, name, _), value in zip(_SWITCHES, before, strict=True):

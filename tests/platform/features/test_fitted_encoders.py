@@ -8,7 +8,7 @@ import pytest
 from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.features.fitted_encoders import fitted_of
-from crossfold.platform.features.pca_faces import LightEncoder
+from crossfold.platform.features.pca_faces import LightEncoder, _blocks, measure
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.media import write_corpus
@@ -60,3 +60,15 @@ def test_damaged_encoders_are_refused(prepared):
     path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         FeatureStore(prepared[1]).fitted()
+
+
+@pytest.mark.parametrize("parts", [8, 16])
+@pytest.mark.parametrize("frames", [1, 2, 65, 300])
+def test_block_means_are_those_of_numpy_to_the_last_bit(parts, frames):
+    """The hash of a store depends on them."""
+    image = np.random.default_rng(frames).random((frames, 48, 48), np.float32)
+    expected = image.reshape(frames, parts, 48 // parts, parts, 48 // parts).mean((2, 4))
+    np.testing.assert_array_equal(_blocks(image, parts), expected)
+    faces = (image * 255).astype(np.uint8)
+    one_by_one = np.concatenate([measure(faces[at : at + 1]) for at in range(frames)])
+    np.testing.assert_array_equal(measure(faces), one_by_one)
