@@ -1,9 +1,9 @@
 """Which tables a report has, and all of them built."""
 
 import datetime
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, count
 
 from crossfold.reports.page.compose import DATE
 from crossfold.reports.results.model import Results, Setting
@@ -22,12 +22,12 @@ def tables_for(results: Results) -> tuple[str, ...]:
 def _suffixes(settings: Sequence[Setting]) -> list[str]:
     """What the leaderboard of each setting is called after: its corpus where there are several, else its number."""
     several = len({setting.corpus for setting in settings}) > 1
-    counts: Counter[str] = Counter()
-    suffixes = []
+    suffixes: list[str] = []
     for setting in settings:
-        counts[setting.corpus] += 1
-        number = f"-{counts[setting.corpus]}" if counts[setting.corpus] > 1 else ""
-        suffixes.append(f"-{setting.corpus}{number}" if several else number)
+        name = f"-{setting.corpus}" if several else ""
+        numbered = (f"{name}-{number}" for number in count(2))
+        # A corpus may have the name of another with a number.
+        suffixes.append(next(suffix for suffix in chain([name], numbered) if suffix not in suffixes))
     return suffixes
 
 
