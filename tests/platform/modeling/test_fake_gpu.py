@@ -1,13 +1,14 @@
 """Every system on a GPU that is not there: tensors without content, whose device PyTorch follows all the same.
 
 A tensor that is made on the CPU, a wait for the device (`.item()`, a branch on a value) and a shape that does not fit
-fail here. What only a driver can show, as gradients and bfloat16, is in `test_gpu.py`.
+fail here. What only a driver can show, as gradients and the numbers of bfloat16, is in `test_gpu.py`.
 """
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfold.datasets.batches.source import Batch
 from crossfold.fusion_models.catalogue import system_names
@@ -61,6 +62,39 @@ def loss_there(cell, gpu, targets=1):
 @pytest.mark.parametrize("system", system_names())
 def test_a_step_of_every_system_stays_there_and_waits_for_nothing(system, gpu):
     assert loss_there(make_cell(system, recipe=tiny_recipe()), gpu).device.type == DEVICE
+
+
+@pytest.fixture
+def narrow_gpu(gpu, monkeypatch):
+    """The same, on a machine that PyTorch takes for one with bfloat16; otherwise autocast turns itself off."""
+    monkeypatch.setattr(torch.amp.autocast_mode.torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    return gpu
+
+
+class NarrowResults(TorchDispatchMode):
+    """Counts the results in bfloat16."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.count += isinstance(result, torch.Tensor) and result.dtype == torch.bfloat16
+        return result
+
+
+@pytest.mark.parametrize("system", system_names())
+def test_a_step_in_bf16_stays_there_and_its_loss_is_wide(system, narrow_gpu):
+    with NarrowResults() as narrow:
+        loss = loss_there(make_cell(system, recipe=tiny_recipe(precision="bf16")), narrow_gpu)
+    assert (loss.device.type, loss.dtype) == (DEVICE, torch.float64)
+    assert narrow.count > 0, "autocast was off"
+
+
+def test_a_step_in_float32_has_nothing_narrow(narrow_gpu):
+    with NarrowResults() as narrow:
+        loss_there(make_cell("rjcma", recipe=tiny_recipe()), narrow_gpu)
+    assert narrow.count == 0
 
 
 @pytest.mark.parametrize("scope", ["window", "batch"])
