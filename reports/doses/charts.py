@@ -37,8 +37,8 @@ def dose_figures(axes: Sequence[Axis], label: str) -> list[Figure]:
         (
             "auroc",
             "How well gates detect planted damage, against the dose",
-            "AUROC of the weight of unattended features as a detector of damaged frames, mean over gates and "
-            "modalities; 0.5 is chance.",
+            "AUROC of the weight of unattended features of a modality as a detector of its damaged frames, mean "
+            "over gates and modalities; 0.5 is chance.",
             "AUROC",
             _auroc,
         ),

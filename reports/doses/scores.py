@@ -33,7 +33,7 @@ Groups = list[list[Run]]
 
 @dataclass(frozen=True)
 class GateScore:
-    """How well a gate detects damaged frames: means over its modalities, folds, seeds and targets."""
+    """How well gates detect damaged frames of their own modality: means over its modalities, folds, seeds and targets."""
 
     auroc: float
     ece: float
@@ -247,10 +247,12 @@ def _pooled(videos: Mapping[str, Sequence[float]]) -> float:
 
 
 def _gate(gates: pd.DataFrame, variant: str) -> GateScore | None:
-    """The mean over gates and modalities of how well a variant detects what the corpus planted."""
+    """The mean over gates and modalities of how well a gate detects what the corpus planted in its own modality."""
     rows = gates.reset_index()
-    rows = rows[(rows["variant"] == variant) & (rows["truth"] == "spans") & (rows["damage"] == "any")]
-    rows = rows.dropna(subset=["auroc"])
+    # A gate of one modality may well do the opposite while the other one is damaged.
+    own = rows["damage"].str.endswith(":audio") & (rows["modality"] == "audio")
+    own |= rows["damage"].str.endswith(":visual") & (rows["modality"] == "visual")
+    rows = rows[(rows["variant"] == variant) & (rows["truth"] == "spans") & own].dropna(subset=["auroc"])
     return GateScore(float(rows["auroc"].mean()), float(rows["ece"].mean())) if len(rows) else None
 
 

@@ -15,7 +15,7 @@ SHARE_NOTE = (
     "Share: how far a system is on the way from the best fixed weights (0 %) to the ideal observer (100 %), which "
     "infers what is damaged from all of the clip, in mean CCC over targets; with its 95 % interval over videos and "
     "seeds; a dash where that way is short. Oracle: the same with the damage known. Gain: over the system without the "
-    "gate. AUROC and ECE: of the gate, as a detector of planted damage."
+    "gate. AUROC and ECE: of the gate, as a detector of damage of its own modality."
 )
 SLOPE_NOTE = (
     "Slope of the gain in CCC against the dose, by least squares, with its 95 % interval over videos and seeds, and p "
