@@ -33,7 +33,7 @@ Groups = list[list[Run]]
 
 @dataclass(frozen=True)
 class GateScore:
-    """How well gates detect damaged frames of their own modality: means over its modalities, folds, seeds and targets."""
+    """How well gates detect damaged frames of their own modality: means over modalities, folds, seeds, targets."""
 
     auroc: float
     ece: float
