@@ -11,10 +11,11 @@ from crossfold.datasets.corpora.registry import EMBEDDED
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.workspace.documents import read_launched
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import Plan, expand, seen_by_choice
 from crossfold.sweeps.search_sweeps import searches_of
-from crossfold.sweeps.sweep_files import AnySearch, Search, Sweep, load
+from crossfold.sweeps.sweep_files import AnySearch, Search, Sweep, load, parse_sweep, shipped_sweeps
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,16 @@ class Prepared:
         return tuple(cell for cell in self.plan.cells if cell.cell_id not in self.finished)
 
 
-def read_sweep(source: str, overrides: Sequence[str] | None) -> Sweep:
-    """A grid sweep, whose plug-ins are loaded by now. Raises `UserError` with the right command for a search."""
-    sweep = load(source, overrides or ())
+def read_sweep(source: str, overrides: Sequence[str] | None, workspace: Workspace | None = None) -> Sweep:
+    """A grid sweep, whose plug-ins are loaded by now: a file, one that ships, or one launched in the workspace.
+
+    Raises `UserError` with the right command for a search.
+    """
+    launched = None if workspace is None else workspace.paths.sweeps / f"{source}.json"
+    if launched is not None and launched.is_file() and not Path(source).exists() and source not in shipped_sweeps():
+        sweep = parse_sweep(read_launched(launched)["sweep"], source, overrides or ())
+    else:
+        sweep = load(source, overrides or ())
     if isinstance(sweep, AnySearch):
         raise UserError(f"{source} is a search, not a grid", f"run `crossfold search {source}`")
     return sweep

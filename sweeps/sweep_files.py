@@ -329,8 +329,12 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | AnySearch
     A key of the sweep is set directly (`seeds=[0]`), one of its block `search` there (`inner_folds=2`), any other key
     is taken as a field of the recipe (`epochs=5`, `optimizer.lr=0.01`).
     """
-    path = find_sweep(source)
-    data = read_yaml(path, "a sweep", EXAMPLE)
+    return parse_sweep(read_yaml(find_sweep(source), "a sweep", EXAMPLE), str(source), overrides)
+
+
+def parse_sweep(given: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Sweep | AnySearch:
+    """The sweep or search that a mapping of a file describes; see `load`."""
+    data = dict(given)
     kind = _kind_of(data)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -348,9 +352,9 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Sweep | AnySearch
             )
         else:
             data["set"] = {**(data.get("set") or {}), key: value}  # `set:` without a value is null
-    _refuse_recipe_fields(data, kind, str(source))
+    _refuse_recipe_fields(data, kind, source)
     try:
-        return kind.parse(data, str(source))
+        return kind.parse(data, source)
     except UserError as error:
         raise UserError(error.problem, f"{error.remedy}; {_NEEDS[kind]}") from None
 

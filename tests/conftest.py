@@ -74,6 +74,7 @@ def small_disk(tmp_path):
 def own_registries(monkeypatch):
     """Undoes after the test what it registers: systems, backbones, corpora and weights."""
     from crossfold.datasets.corpora.registry import CORPORA
+    from crossfold.fusion_models import catalogue
     from crossfold.fusion_models.backbones.catalogue import BACKBONES
     from crossfold.fusion_models.catalogue import systems
     from crossfold.platform.modeling.pretrained_catalogue import WEIGHTS
@@ -83,6 +84,7 @@ def own_registries(monkeypatch):
         list(registry)
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
         monkeypatch.setattr(registry, "_origins", dict(registry._origins))
+    monkeypatch.setattr(catalogue, "_files", dict(catalogue._files))
     known = dict(WEIGHTS)
     yield
     WEIGHTS.clear()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.paths import ROOT, environment
 
@@ -87,12 +88,20 @@ def test_json_is_json_once_its_gaps_are_closed(block):
 @of("yaml")
 def test_yaml_is_read_by_what_reads_it(block, tmp_path):
     from crossfold.datasets.corpora.manifest.labels import read_declared
-    from crossfold.sweeps.sweep_files import load
+    from crossfold.platform.core.recipe import Recipe
+    from crossfold.sweeps.sweep_files import Sweep, load, parse_sweep
 
+    keys = yaml.safe_load(block.text)
     if "systems:" in block.text or "space:" in block.text:
         path = tmp_path / "mine.yaml"
         path.write_text(block.text, encoding="utf-8")
         assert load(path).name
+    elif not isinstance(keys.get("targets"), dict) and keys.keys() <= {*Sweep.model_fields, *Recipe.model_fields}:
+        # Some lines of a sweep, or of its recipe.
+        lines = {"name": "mine", "corpus": "synthetic", "recipe": "demo", "systems": ["concat"]}
+        of_recipe = {key: value for key, value in keys.items() if key not in Sweep.model_fields}
+        whole = lines | {key: value for key, value in keys.items() if key not in of_recipe}
+        assert parse_sweep(whole | ({"set": of_recipe} if of_recipe else {}), str(block)).name == "mine"
     else:
         (tmp_path / "manifest.yaml").write_text(block.text, encoding="utf-8")
         findings = []
@@ -146,7 +155,7 @@ REASONS = {
     "names files or hashes of the reader": (
         r"\b(DIR|FILE|SWEEP|CELL|WEIGHTS|REPOSITORY|(HASH|YOUR)_\w+)\b|/data/|\bvideo\.mp4"
     ),
-    "changes the shell or the home folder of the reader": r"^\(umask |^export |^source |~/",
+    "changes the shell or the home folder of the reader": r"^\(umask |^export |^source |~/|--install-completion",
     "needs machines or buckets of the reader": r"--address |ray start|ray job|s3://|/shared/",
     "does not end by itself": r"--watch|--serve",
     "needs a browser": r"--figures",
@@ -176,6 +185,9 @@ def test_a_command_can_be_parsed(page, command):
         assert reason_of(command), f"{page}: {command}: neither a command of Crossfold nor known"
         return
     group = typer.main.get_command(app)
+    if words[1].startswith("-"):
+        assert words[1] in {option for param in group.params for option in param.opts}
+        return
     name, found, rest = group.resolve_command(click.Context(group), words[1:])
     if hasattr(found, "commands"):
         name, found, rest = found.resolve_command(click.Context(found), rest)

@@ -74,11 +74,14 @@ class Work:
         cell, recipe = data.cell, data.cell.recipe
         evaluation, used = evaluation_of(cell), modalities_of(cell)
         stress = strengths_of(evaluation.stress, data.store.modalities)
-        passes = 1 + sum(modality in used and strength != 0 for _, modality, strength in stress)
+        damaged = [modality for _, modality, strength in stress if modality in used and strength != 0]
         training = PassSize.of(data.training.source, recipe)
+        reported = PassSize.of(data.reported.source, recipe)
+        # All entries are fused; only what an entry damages passes its backbone again.
+        again = sum(modality in recipe.backbones for modality in damaged)
         predicted = (
             PassSize.of(data.selection.source, recipe).times(recipe.epochs)
-            + PassSize.of(data.reported.source, recipe).times(passes)
+            + PassSize((1 + len(damaged)) * reported.windows, (1 + again) * reported.frames)
             + training.times(int(evaluation.post.fitted))
         )
         return cls(released_epochs(recipe), training, predicted)

@@ -278,11 +278,6 @@ class Monitor:
             if event.kind == "queued" and event.cell_id not in self._cells:
                 self._cells[event.cell_id] = Cell.model_validate_json(event.cell)
             cell = self._cells.get(event.cell_id)
-            if cell is None and event.kind != "fatal":
-                # Of a cell that a monitor before this one submitted, where the workers are kept.
-                continue
-            label = self._view.name_of(cell) if cell else "fleet"
-            self.progress.apply(event, label)
             if event.failure is not None:
                 # The queue, which may be in another process, waits for the same.
                 self._disk.note_failure(event.failure)
@@ -291,6 +286,11 @@ class Monitor:
                 tail = event.failure.log_tail or log_tail(self._workspace, event.cell_id)
                 self._unrecorded.append(replace(event.failure, log_tail=tail))
                 self._record_failures()
+            if cell is None and event.kind != "fatal":
+                # Of a cell that a monitor before this one submitted, where the workers are kept.
+                continue
+            label = self._view.name_of(cell) if cell else "fleet"
+            self.progress.apply(event, label)
             if cell is not None:
                 self._track(event, cell)
             self._view.event(event, label, self.progress)

@@ -131,7 +131,7 @@ def sweep(
     if isinstance(source, Mapping):
         read = Sweep.parse(dict(source), str(source.get("name", "sweep")))
     else:
-        read = read_sweep(str(source), None)
+        read = read_sweep(str(source), None, space)
     prepared = prepare_cells(read, space)
     check_before_work(prepared, space)
     run_sweeps([prepared], space, FleetOptions(workers=workers, address=address, plugins=files), conditions=only)

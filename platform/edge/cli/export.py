@@ -70,7 +70,7 @@ def export(
     if format_ == "predictor":
         _export_predictor(space, sweep, out_, as_json)
         return
-    prepared = prepare_cells(read_sweep(sweep, set_), space)
+    prepared = prepare_cells(read_sweep(sweep, set_, space), space)
     cells = _chosen(prepared.plan.cells, system, params, fold, seed)
     if format_ == "abaw":
         cells = _one_variant(cells, ABAW_TARGETS)

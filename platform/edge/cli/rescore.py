@@ -51,7 +51,7 @@ def rescore(
     if device not in ("cpu", "cuda"):
         raise UserError(f"--device {device!r} is neither cpu nor cuda", "give one of them")
     space = options.open_workspace(workspace)
-    prepared = prepare_cells(read_sweep(sweep, set_), space)
+    prepared = prepare_cells(read_sweep(sweep, set_, space), space)
     cells = choose((*prepared.plan.cells, *earlier_cells(prepared, space)), only or ())
     if not cells:
         raise UserError(f"{prepared.sweep.name} has no cells", "see what `crossfold plan` skips")

@@ -151,7 +151,7 @@ def _execute(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     # All are read and checked before any work starts.
-    asked = [read_sweep(source, overrides) for source in sources]
+    asked = [read_sweep(source, overrides, space) for source in sources]
     prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
     for each in prepared:
         check_before_work(each, space)

@@ -45,7 +45,7 @@ def plan(
     from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
     space = options.open_workspace(workspace)
-    prepared = prepare_cells(read_sweep(sweep, set_), space)
+    prepared = prepare_cells(read_sweep(sweep, set_, space), space)
     check_before_work(prepared, space, weights)
     seconds: dict[str, float] = {}
     for store, cells in prepared.missing_by_store:
@@ -163,6 +163,7 @@ def merge(
     from crossfold.platform.edge.launch.preflight import driving
     from crossfold.platform.workspace.merge import check_sources
     from crossfold.platform.workspace.merge import merge as join
+    from crossfold.platform.workspace.workspace import Workspace
 
     space = options.open_workspace(workspace)
     sources = [Workspace.at(other) for other in others]
@@ -223,6 +224,7 @@ def doctor(workspace: options.Workspace = None, weights: options.Weights = None,
 
 def _reachable(given: str | None) -> "tuple[Workspace, UserError | None]":
     """A workspace, and what is wrong with its URL; then the workspace is only the folder that would be used here."""
+    from crossfold.platform.workspace.workspace import Workspace
 
     try:
         space = Workspace.at(given)

@@ -48,14 +48,14 @@ def test_a_probe_charges_every_window_that_a_cell_trains_on_or_predicts(
 ):
     cell = tiny_cell("concat", **changes)
     passed = {True: 0, False: 0}
-    forward = EmotionModel.forward
+    fuse = EmotionModel.fuse
 
-    def counted(self, x, mask_BL, *rest, **named):
+    def counted(self, encoded, mask_BL, *rest, **named):
         # One window alone is the count of operations, once a cell.
         passed[torch.is_grad_enabled()] += len(mask_BL)
-        return forward(self, x, mask_BL, *rest, **named)
+        return fuse(self, encoded, mask_BL, *rest, **named)
 
-    monkeypatch.setattr(EmotionModel, "forward", counted)
+    monkeypatch.setattr(EmotionModel, "fuse", counted)
     assert attempt_cell(cell, workspace).status == "done"
     work = Work.of(open_data(cell, store.path, "cpu"))
     assert passed[True] == work.trained

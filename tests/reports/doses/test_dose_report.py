@@ -1,10 +1,13 @@
 """Recovery of what is known: a system that is the oracle gate, one with a random gate, and a report on both."""
 
 import csv
+import importlib
 import io
 
 import pytest
 
+from crossfold.fusion_models import catalogue
+from crossfold.fusion_models.catalogue import systems
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
@@ -14,7 +17,6 @@ from crossfold.reports.results.load import load_results
 from crossfold.sweeps.launched import remember_sweep
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
-from tests.support import oracle_gate as oracle_gate
 
 LINEAR = {
     "temporal.kind": "identity",
@@ -40,7 +42,18 @@ def run(space, **asked):
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory):
+def oracle_gate():
+    """The oracle gate is a system while these tests run, and not for others in this process."""
+    list(systems)
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((systems, "_entries"), (systems, "_origins"), (catalogue, "_files")):
+            patch.setattr(owner, name, dict(getattr(owner, name)))
+        importlib.import_module("tests.support.oracle_gate")
+        yield
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory, oracle_gate):
     """The oracle gate and the random gate on 400 clips, and two systems at two doses of a few."""
     space = Workspace(tmp_path_factory.mktemp("doses"))
     large = {"name": "synthetic", "conflict": 0.4, "clips": 400, "truth": ["oracle", "shuffled"]}

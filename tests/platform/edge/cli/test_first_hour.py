@@ -173,6 +173,22 @@ def test_only_takes_several_conditions_in_every_command(given, spread):
     assert _spread_conditions(given.split()) == spread.split()
 
 
+def test_a_launched_sweep_is_known_by_its_name_when_its_file_is_gone(crossfold, space, tmp_path):
+    path = tmp_path / "two.yaml"
+    ran(crossfold, space, path, name="mine", systems=[{"rjca": {"iterations": [1, 2]}}], targets=["valence"])
+    path.unlink()
+    code, out, err = crossfold("plan", "mine", "-w", space, "--json")
+    assert code == 0, err
+    assert [json.loads(out)[key] for key in ("cells", "done")] == [2, 2]
+    assert "mine: all 2 cells are done" in crossfold("run", "mine", "-w", space, "--workers", 0)[1]
+    more = json.loads(crossfold("plan", "mine", "-w", space, "--set", "seeds=[0, 1]", "--json")[1])
+    assert (more["cells"], more["done"]) == (4, 2)
+    table = tmp_path / "predictions.csv"
+    code, _, err = crossfold("export", "mine", "-w", space, "--format", "csv", "--out", table)
+    assert code == 0, err
+    assert set(pd.read_csv(table)["system"]) == {"rjca"}
+
+
 def test_rescoring_takes_several_conditions_after_one_option(crossfold, space, tmp_path):
     path = tmp_path / "two.yaml"
     ran(crossfold, space, path, systems=[{"rjca": {"iterations": [1, 2]}}], targets=["valence", "arousal"])

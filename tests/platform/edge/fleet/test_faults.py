@@ -281,13 +281,13 @@ def test_a_retry_that_its_driver_did_not_live_to_tell_of_is_told_by_the_same_com
     from crossfold.platform.edge.tracking.writer import RunWriter
 
     cell = tiny_cell("concat")
+    writer = RunWriter(workspace)
+    writer.prepare()
     tracker = MlflowTracker(workspace, flush_seconds=0.05)
     tracker.launch("chaos", [cell])
     tracker.started(cell, 1)
     infra = Failure(cell.cell_id, cell.label, FailureClass.INFRA, 1, "worker 0 died", "", "2026")
     tracker.failed(cell, infra)
-    writer = RunWriter(workspace)
-    writer.prepare()
     wait_for(lambda: cell.cell_id in writer.find_runs("attributes.status = 'FAILED'"))
     assert attempt_cell(cell, workspace).status == "done"
     tracker._closing.set()  # as far as a driver that was killed got
