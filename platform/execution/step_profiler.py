@@ -77,8 +77,9 @@ class Work:
         damaged = [modality for _, modality, strength in stress if modality in used and strength != 0]
         training = PassSize.of(data.training.source, recipe)
         reported = PassSize.of(data.reported.source, recipe)
-        # All entries are fused; only what an entry damages passes its backbone again.
+        # All entries are fused; a backbone sees what they damage, and once for all of them what they leave whole.
         again = sum(modality in recipe.backbones for modality in damaged)
+        again += any(modality != other for modality in recipe.backbones for other in damaged)
         predicted = (
             PassSize.of(data.selection.source, recipe).times(recipe.epochs)
             + PassSize((1 + len(damaged)) * reported.windows, (1 + again) * reported.frames)
