@@ -40,8 +40,11 @@ def references() -> dict[str, str]:
 
 def register(system: System) -> System:
     """Registers a system under its name; for plugins too. Raises `UserError` that names both files of a taken name."""
-    _files[system.name] = sys._getframe(1).f_globals["__name__"]
-    return systems.register(system.name, origin=_files[system.name])(system)
+    file = sys._getframe(1).f_globals["__name__"]
+    registered = systems.register(system.name, origin=file)(system)
+    # Only now: a name that is taken stays with its file.
+    _files[system.name] = file
+    return registered
 
 
 def own_title(name: str) -> str | None:

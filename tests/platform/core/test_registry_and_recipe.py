@@ -49,10 +49,11 @@ def test_a_name_belongs_to_one_file():
 
 
 def test_a_system_cannot_be_registered_twice():
-    from crossfold.fusion_models.catalogue import find_system, register
+    from crossfold.fusion_models.catalogue import find_system, own_title, register
 
     with pytest.raises(UserError, match=r"'ca' is registered by both crossfold\.fusion_models\.ca and .*test_registry"):
         register(find_system("ca"))
+    assert own_title("ca") is None, "it is no plug-in's now"
 
 
 def test_nearest():
