@@ -108,7 +108,7 @@ def _variants(value: Any) -> Any:
     return [_variant(entry) for entry in value]
 
 
-Doses = Annotated[
+DosedCorpora = Annotated[
     tuple[dict[str, Any], ...], BeforeValidator(lambda given: [given] if isinstance(given, dict) else given)
 ]
 """One mapping, such as `{name: synthetic, conflict: [0, 0.2]}`, or several."""
@@ -118,7 +118,7 @@ Systems = Annotated[tuple[Variant, ...], BeforeValidator(_variants)]
 class Sweep(_Common):
     """A grid: systems x folds x targets x seeds, and doses of a corpus where it has some."""
 
-    corpus: str | Doses
+    corpus: str | DosedCorpora
     """A name of `crossfold list corpora`, or of a plug-in, whose features must be prepared. Or synthetic with a dose,
     which is made on the spot: `{name: synthetic, conflict: [0, 0.2]}`, or a list of such; a listed value expands to one
     corpus per entry."""
@@ -135,7 +135,7 @@ class Sweep(_Common):
     `allow_seen`: every number of them is labelled. By default those that the choice of the recipe `demo` saw."""
 
     @model_validator(mode="after")
-    def _dose_is_known(self) -> "Sweep":
+    def _one_store_is_of_one_corpus(self) -> "Sweep":
         if len(self.corpora) > 1 and self.store is not None:
             raise ValueError("store names one store, and corpus lists several doses: leave out store")
         return self

@@ -31,6 +31,11 @@ class Event:
     recorded: bool = True
     """False while the workspace's failure log lacks the failure."""
 
+    @property
+    def ends(self) -> bool:
+        """Whether it is the last one of its cell, unless that is submitted again."""
+        return self.kind in ("finished", "failed", "cancelled")
+
 
 @dataclass(frozen=True)
 class News:

@@ -77,9 +77,6 @@ class Running:
         }
 
 
-ENDS = ("finished", "failed", "cancelled")
-"""The last event of a cell."""
-
 _STATE_AFTER: dict[str, State] = {
     "queued": "queued",
     "requeued": "queued",
@@ -294,7 +291,7 @@ class Monitor:
             if cell is not None:
                 self._track(event, cell)
             self._view.event(event, label, self.progress)
-            if event.kind in ENDS:
+            if event.ends:
                 # One that is submitted again comes with its event; a search of thousands of trials must not keep them.
                 self._cells.pop(event.cell_id, None)
         if time.monotonic() - self._written >= STATUS_SECONDS:

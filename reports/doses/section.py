@@ -1,9 +1,9 @@
-"""What a report says of synthetic corpora with a dose: a part of the page, and files."""
+"""What a report says of corpora with a dose: a part of the page, and files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crossfold.datasets.corpora.embedded.dose import dose_of
+from crossfold.datasets.corpora.embedded.dose import Dose, SyntheticDose, dose_of
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
@@ -13,8 +13,6 @@ from crossfold.reports.figures.base import Figure
 from crossfold.reports.results.load import launched_corpora
 from crossfold.reports.results.model import Results
 
-LABEL = "embedded corpus: synthetic with a dose - not the papers' data"
-
 
 @dataclass(frozen=True)
 class DoseSection:
@@ -23,7 +21,8 @@ class DoseSection:
     points: Sequence[DosePoint]
     tables: Sequence[DoseTable]
     figures: Sequence[Figure]
-    label: str = LABEL
+    label: str
+    """The warning on every table and figure, which are of embedded corpora."""
 
 
 def dose_section(workspace: Workspace, results: Results, *, figures: bool) -> DoseSection | None:
@@ -32,7 +31,14 @@ def dose_section(workspace: Workspace, results: Results, *, figures: bool) -> Do
     if not points:
         return None
     axes = dose_axes(points)
-    return DoseSection(points, dose_tables(points, axes), dose_figures(axes, LABEL) if figures else ())
+    label = embedded_label([point.dose for point in points])
+    return DoseSection(points, dose_tables(points, axes), dose_figures(axes, label) if figures else (), label)
+
+
+def embedded_label(doses: Iterable[Dose]) -> str:
+    """The warning on all that is shown of these doses: no numbers of the papers' data."""
+    kinds = sorted({"synthetic" if isinstance(dose, SyntheticDose) else "puppets" for dose in doses})
+    return f"embedded corpus: {' and '.join(kinds)} with a dose - not the papers' data"
 
 
 def dose_texts(section: DoseSection, formats: Sequence[str]) -> dict[str, str]:
@@ -53,12 +59,12 @@ def dose_summary(section: DoseSection) -> str:
 
 
 def is_dosed(corpus: str) -> bool:
-    """Whether a corpus of this name is a synthetic one with a dose."""
+    """Whether a corpus of this name has a dose."""
     return dose_of(corpus) is not None
 
 
 def dosed_sweeps(workspace: Workspace) -> list[str]:
-    """The launched sweeps of synthetic corpora with a dose. Raises `UserError` where there is none."""
+    """The launched sweeps of corpora with a dose. Raises `UserError` where there is none."""
     found = [name for name, corpus in launched_corpora(workspace).items() if is_dosed(corpus)]
     if not found:
         raise UserError(f"no sweep with doses was launched in {workspace}", "run `crossfold run dose-synthetic` first")

@@ -6,7 +6,7 @@ from typing import Any
 
 from crossfold.reports.doses.scores import Axis, DosePoint, SystemScore
 from crossfold.reports.results.systems import system_label
-from crossfold.reports.stats.formatting import DASH, number, p_text
+from crossfold.reports.stats.formatting import DASH, number
 from crossfold.reports.stats.shares import Share
 from crossfold.reports.tables.formats import csv_text, pipe_table
 from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell, p_cell, words_cell
@@ -159,11 +159,6 @@ def _errors(points: Sequence[DosePoint]) -> Grid:
             cells = [GridCell(number(errors[kind])) if kind in errors else words_cell("") for kind in _KINDS]
             rows.append((label_cell(dose_words(point.dose)), label_cell(name), *cells))
     return Grid((), ("Dose", "System", *_KINDS), tuple(rows))
-
-
-def slope_words(score: SystemScore, slope: Any) -> str:
-    """A slope in a sentence."""
-    return f"{score.name}: slope {number(slope.mean)}, p {p_text(slope.p)}"
 
 
 def _short(value: Any) -> str:

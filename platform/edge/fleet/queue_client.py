@@ -124,7 +124,7 @@ class DriverQueue:
         for event in news.events:
             if event.kind == "queued" and event.cell:
                 self._unfinished[event.cell_id] = event.cell
-            elif event.kind in ("finished", "failed", "cancelled"):
+            elif event.ends:
                 self._unfinished.pop(event.cell_id, None)
         return replace(news, events=news.events + self._refill(), refilled=True) if lost else news
 

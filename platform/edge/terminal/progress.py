@@ -56,7 +56,7 @@ class ConsoleView:
             return
         # An attempt that is repeated keeps its best score: it resumes from its checkpoint.
         line = _line(event, label, self._best.get(event.cell_id, math.nan))
-        if event.kind in ("finished", "failed", "cancelled"):
+        if event.ends:
             self._best.pop(event.cell_id, None)
         # On a terminal the picture shows what goes well.
         if line and (event.failure or not self._console.is_terminal):

@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from crossfold.datasets.corpora.embedded.dose import PuppetDose, SyntheticDose
 from crossfold.fusion_models import catalogue
 from crossfold.fusion_models.catalogue import systems
 from crossfold.platform.core.errors import UserError
@@ -13,6 +14,7 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, choose
 from crossfold.reports.doses.scores import dose_axes, dose_points
+from crossfold.reports.doses.section import embedded_label
 from crossfold.reports.results.load import load_results
 from crossfold.sweeps.launched import remember_sweep
 from crossfold.sweeps.prepared import prepare_cells
@@ -102,6 +104,12 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
+
+
+def test_the_label_names_the_corpora_that_are_shown():
+    synthetic, puppets = SyntheticDose(conflict=0.2), PuppetDose(conflict=0.2)
+    assert "corpus: puppets with a dose" in embedded_label([puppets])
+    assert "corpus: puppets and synthetic with a dose" in embedded_label([synthetic, puppets, synthetic])
 
 
 def test_dose_without_a_launched_sweep_says_what_to_run(workspace):
