@@ -28,6 +28,9 @@ DRAWS = 2000
 """Of the error of a gain; the chance is their mean, and exact given each of them."""
 MOST = 10_000
 """More videos, seeds or folds than these are no answer."""
+PRODUCT = 2 / (9 - 1)
+"""Degrees of freedom that a video is worth to a variance where the effects are as heavy-tailed as a product of two
+normal values, of kurtosis 9: var(s^2) / var^2 is (kurtosis - 1) / n, and 2 / df. CCC is made of such products."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ class MeanSquares:
     """Share of the degrees of freedom that unequal videos leave, 0-1, by the kurtosis (docs/statistics.md)."""
     fold: float = 0.0
     """Variance of the gain between folds beyond that of videos and seeds; 0 where one fold ran."""
-    contrasts: int = 1
-    """Independent gains that were averaged: one less than the systems."""
+    known: float = 1.0
+    """Share of its degrees of freedom that `of_videos` has as an estimate of a variance, 0-1 (`_share_known`)."""
+    contrasts: float = 1.0
+    """Independent gains that were averaged: pairs without a common system, which are half as many as systems."""
 
     @property
     def mean_videos(self) -> float:
@@ -94,7 +99,7 @@ def mean_squares(folds: Sequence[tuple[Floats, Floats]]) -> MeanSquares | None:
         return None
     design = Design(tuple(len(changes) for changes, _ in folds), min(changes.shape[1] for changes, _ in folds))
     of_videos = of_seeds = interaction = second = fourth = 0.0
-    errors = []
+    errors, of_each = [], []
     free, free_seeds = sum(design.videos) - design.folds, sum(changes.shape[1] - 1 for changes, _ in folds)
     free_both = sum((len(changes) - 1) * (changes.shape[1] - 1) for changes, _ in folds)
     for changes, gains in folds:
@@ -103,6 +108,7 @@ def mean_squares(folds: Sequence[tuple[Floats, Floats]]) -> MeanSquares | None:
         mean = values.mean(axis=1, keepdims=True)
         squares = float((mean**2).sum()), float(gains.var(ddof=1)), float(((values - mean) ** 2).sum())
         of_videos += squares[0] / free
+        of_each.append(mean[:, 0] ** 2)
         of_seeds += squares[1] * (seeds - 1) / free_seeds
         interaction += squares[2] / free_both
         own = squares[2] / (k - 1) / (seeds - 1) / k
@@ -112,15 +118,31 @@ def mean_squares(folds: Sequence[tuple[Floats, Floats]]) -> MeanSquares | None:
     equal = 3 * free / (free + 2) * second**2 / fourth if fourth > 0 else math.inf
     between = float(np.var([gains.mean() for _, gains in folds], ddof=1)) - float(np.mean(errors)) if folds[1:] else 0.0
     tail = min(equal / sum(design.videos), 1.0)
-    return MeanSquares(of_videos, of_seeds, interaction, design, tail, max(between, 0.0))
+    known = _share_known(np.concatenate(of_each), free)
+    return MeanSquares(of_videos, of_seeds, interaction, design, tail, max(between, 0.0), known)
+
+
+def _share_known(squares: Floats, free: int) -> float:
+    """The share of `free` degrees of freedom that a mean of these squares of videos has, by its own spread; 0-1.
+
+    Jackknife of the logarithm of a variance (Miller 1968), which for df degrees of freedom varies by trigamma(df / 2),
+    about 2 / df + 2 / df^2. Videos of which none decides look too alike by chance: no more than `PRODUCT` is believed.
+    """
+    total, count = float(squares.sum()), len(squares)
+    if total <= 0:
+        return PRODUCT
+    logs = np.log(np.maximum(1 - squares / total, ROUNDING))
+    varies = (count - 1) / count * float(((logs - logs.mean()) ** 2).sum())
+    return min((1 + math.sqrt(1 + 2 * varies)) / max(varies, ROUNDING) / free, PRODUCT)
 
 
 def pooled(found: Sequence[MeanSquares], systems: int) -> MeanSquares:
     """Those of a typical pair of some systems: means over all pairs, which ran the same design."""
     names = ("of_videos", "of_seeds", "interaction")
     means = {name: float(np.mean([getattr(each, name) for each in found])) for name in names}
-    tail, fold = float(np.median([each.tail for each in found])), float(np.mean([each.fold for each in found]))
-    return MeanSquares(**means, design=found[0].design, tail=tail, fold=fold, contrasts=systems - 1)
+    tail, known = (float(np.median([getattr(each, name) for each in found])) for name in ("tail", "known"))
+    fold = float(np.mean([each.fold for each in found]))
+    return MeanSquares(**means, design=found[0].design, tail=tail, fold=fold, known=known, contrasts=systems / 2)
 
 
 @dataclass(frozen=True)
@@ -149,7 +171,7 @@ def power_of(squares: MeanSquares, gain: float, design: Design, family: Family =
     variance = of_videos + of_seeds
     if variance <= 0:
         return Power(*(float(gain != 0),) * 3)
-    free_videos = max((sum(ran.videos) - ran.folds) * squares.tail, 1.0)
+    free_videos = max((sum(ran.videos) - ran.folds) * squares.known, 1.0)
     # Of the whole mean square of seeds: one that is no larger than the interaction in it leaves as much open.
     unsure_seeds = squares.of_seeds / design.seeds / design.folds
     unsure = of_videos**2 / free_videos + unsure_seeds**2 / (ran.folds * (ran.seeds - 1))
@@ -167,14 +189,16 @@ def power_of(squares: MeanSquares, gain: float, design: Design, family: Family =
 def _drawn_errors(squares: MeanSquares, design: Design, family: Family) -> tuple[Floats, Floats]:
     """Standard errors of a gain under a design, and the t statistic that each asks for: float64 [draws].
 
-    Mean squares of a crossed design are independent and have chi-squared distributions.
+    Mean squares of a crossed design are independent and have chi-squared distributions. The verdict takes the degrees
+    of freedom of videos from their kurtosis (`tail`), which heavy tails make too many (`known`).
     """
     count, seeds, videos = design.folds, design.seeds, sum(design.videos)
     per_video = sum(1 / k for k in design.videos) / count**2
     free = max((videos - count) * squares.tail, 1.0)
     mean_videos = float(stats.hmean(design.videos))
     z = np.random.default_rng(0).standard_normal((3, DRAWS))  # the same for all designs, so that more is never worse
-    of_videos = (squares.video + squares.interaction / seeds) * per_video * _chi_squared(z[0], free)
+    drawn = max((videos - count) * squares.known, 1.0)
+    of_videos = (squares.video + squares.interaction / seeds) * per_video * _chi_squared(z[0], drawn)
     own = (squares.seed + squares.interaction / mean_videos) / seeds / count
     of_seeds = own * _chi_squared(z[1], count * (seeds - 1))
     both = squares.interaction * per_video / seeds * _chi_squared(z[2], (videos - count) * (seeds - 1))

@@ -6,6 +6,7 @@ import pytest
 from crossfold.reports.stats.hypothesis_tests import Family
 from crossfold.reports.stats.intervals import PAIR, Gain, paired_folds, paired_gain, spread_of
 from crossfold.reports.stats.power import (
+    PRODUCT,
     TARGET,
     Design,
     MeanSquares,
@@ -14,7 +15,7 @@ from crossfold.reports.stats.power import (
     power_of,
     smallest_gain,
 )
-from tests.support.simulated_videos import draw_system, draw_videos, runs_of_data_set, true_ccc
+from tests.support.simulated_videos import MODELS, draw_system, draw_videos, runs_of_data_set, true_ccc
 
 KNOWN = {"video": 0.2**2, "seed": 0.03**2, "interaction": 0.1**2}
 
@@ -72,11 +73,11 @@ def test_the_chance_is_how_often_verdicts_come(design, family):
     assert 0.2 < seen < 0.99
 
 
-def data_sets(rng, times, design, slopes, spread):
+def data_sets(rng, times, design, slopes, spread, model="even"):
     """Runs of two systems on independent data sets."""
     found = [([], []) for _ in range(times)]
     for fold, k in enumerate(design.videos):
-        videos = draw_videos(rng, times, k)
+        videos = draw_videos(rng, times, k, model)
         for at, slope in enumerate(slopes):
             moments = draw_system(rng, videos, design.seeds, slope, *spread)
             for t in range(times):
@@ -85,18 +86,37 @@ def data_sets(rng, times, design, slopes, spread):
 
 
 @pytest.mark.parametrize(
-    ("ran", "planned"), [(Design((12,), 3), Design((24,), 3)), (Design((9, 9), 5), Design((24,), 3))]
+    ("ran", "planned", "model"),
+    [
+        (Design((12,), 3), Design((24,), 3), MODELS[0]),
+        (Design((9, 9), 5), Design((12,) * 5, 3), MODELS[0]),
+        (Design((9, 9), 3), Design((9, 9, 9), 3), MODELS[1]),
+    ],
 )
-def test_a_forecast_from_few_runs_covers_what_comes(ran, planned):
-    """As docs/statistics.md says: the mean is within 0.15 of the truth, and most of the 90% intervals hold it."""
+def test_a_forecast_from_few_runs_covers_what_comes(ran, planned, model):
+    """As docs/statistics.md says: the mean is within 0.2 of the truth, and nine in ten 90% intervals hold it.
+
+    Plans of several folds and videos of unequal lengths included, of which the intervals once held 70 to 79 %: the
+    variance between videos was believed to be known better than it is. Standard errors are 0.03 here.
+    """
     rng, slopes, spread = np.random.default_rng(4), (1.2, 0.8), (0.1, 0.15)
     gain = true_ccc(slopes[0], *spread) - true_ccc(slopes[1], *spread)
-    truth = np.mean([paired_gain([a], [b]).sign > 0 for a, b in data_sets(rng, 400, planned, slopes, spread)])
-    pilots = data_sets(rng, 120, ran, slopes, spread)
+    truth = np.mean([paired_gain([a], [b]).sign > 0 for a, b in data_sets(rng, 400, planned, slopes, spread, model)])
+    pilots = data_sets(rng, 120, ran, slopes, spread, model)
     found = [power_of(mean_squares(paired_folds([a], [b])), gain, planned) for a, b in pilots]
-    assert np.mean([each.chance for each in found]) == pytest.approx(truth, abs=0.15)
-    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.75
+    assert np.mean([each.chance for each in found]) == pytest.approx(truth, abs=0.2)
+    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.88
     assert np.mean([each.high - each.low for each in found]) < 0.75  # an interval of everything would cover, too
+
+
+def test_videos_of_which_one_decides_leave_a_variance_less_known():
+    rng = np.random.default_rng(7)
+    ((changes, gains),) = crossed(rng, Design((200,), 3))
+    found = mean_squares([(changes, gains)])
+    assert found.known == pytest.approx(PRODUCT)  # normal effects would give 1, which is not believed
+    heavy = changes * np.exp(2 * rng.standard_normal((200, 1)))
+    assert mean_squares([(heavy, gains)]).known < 0.1
+    assert mean_squares([(np.zeros((5, 3)), np.zeros(3))]).known == PRODUCT
 
 
 def test_more_of_anything_is_never_worse_and_too_little_is_never_judged():
