@@ -1,7 +1,9 @@
 """The report as one HTML file that needs nothing else: no network and no other file."""
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +52,19 @@ class _CellGroup(NamedTuple):
     cells: str
 
 
+class _Helps:
+    """What heads of columns mean, each sentence once: written out at every head, they are a twentieth of a page."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def number(self, sentence: str) -> int:
+        """Where a sentence is in `sentences`, to which it is added when it is new."""
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+        return self.sentences.index(sentence)
+
+
 def render(page: Page, results: Results, workspace: Workspace | None = None, *, live: bool = False) -> str:
     """The page as text. live: it polls its server, and reloads when the content has changed."""
     environment = Environment(
@@ -85,6 +100,9 @@ def render(page: Page, results: Results, workspace: Workspace | None = None, *, 
         js=Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         plotly=base64.b64encode(PLOTLY.read_bytes()).decode() if page.figures else "",
         explained=explained,
+        helps=_Helps(),
+        number=partial(next, itertools.count(1)),
+        classes=_classes,
         marks=MARKS,
         live=live,
     )
@@ -152,10 +170,21 @@ def _groups(results: Results, block: Block, anchors: Mapping[tuple[str, str, str
     return groups
 
 
+def _classes(cell: GridCell, number: bool) -> Markup:
+    """The attribute with the classes of a cell; none where it has none."""
+    named = (cell.kind if cell.kind != "number" else "", cell.strong and "best", cell.unclear and "unclear")
+    words = " ".join(word for word in (*named, number and "num") if word)
+    return Markup(' class="{}"').format(words) if words else Markup()
+
+
 def _sort_key(cell: GridCell) -> Markup:
-    """The attribute by which a column is sorted, with six digits; an empty one sorts last."""
-    # Without it the text sorts: repeating thousands of words would make a page large.
-    if isinstance(cell.sort, str) and cell.sort.lower() == cell.text.lower() and not cell.marks:
+    """The attribute by which a column is sorted, with six digits; none where the text itself sorts the same.
+
+    An empty one sorts last.
+    """
+    value = "" if cell.sort is None else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else str(cell.sort)
+    # The script reads a text without the attribute in lower case. Repeated, thousands of words and whole numbers would
+    # make a page large.
+    if value and not cell.marks and cell.text.lower().removeprefix("+") == value.lower():
         return Markup()
-    value = "" if cell.sort is None else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else cell.sort
     return Markup(' data-sort="{}"').format(value)

@@ -102,10 +102,11 @@
 
   // One tooltip for all heads, because a table that scrolls would cut off its own.
   const help = document.getElementById("help");
+  const helps = JSON.parse(document.getElementById("helps").textContent);
   let explained = null;
   const showHelp = (head) => {
     explained = head;
-    help.textContent = head.dataset.help;
+    help.textContent = helps[head.dataset.help];
     help.hidden = false;
     head.setAttribute("aria-describedby", "help");
     const box = head.getBoundingClientRect(), width = help.offsetWidth;
