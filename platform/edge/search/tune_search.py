@@ -2,10 +2,14 @@
 
 Trials are thin (`tune_trial`); their number at a time only has to keep the workers busy. With several at a time Optuna
 sees results in the order in which they end, so two runs of a search may choose differently; its cells, and the
-winner's, are reproducible each by itself. With one at a time (`strict`) the sequence of trials is reproducible too.
+winner's, are reproducible each by itself. With one at a time (`strict`) the sequence of trials is reproducible too: it
+is that of a search without Ray, as Optuna's pruner stops trials there and here.
 """
 
+import contextlib
+import ctypes
 import functools
+import gc
 import importlib
 import itertools
 import logging
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_TRIALS_AT_ONCE = 32
 
-TRIALS_OF_A_RUN = 100
+TRIALS_OF_A_RUN = 50
 """Tune keeps some 60 KB of each trial until its run ends, so a search of thousands has several runs, with one study."""
 
 TRIAL_RESOURCES: dict[str, int | float] = {"memory": 8 * 2**20}
@@ -70,7 +74,7 @@ def run_trials(
     """
     from ray import tune
 
-    from crossfold.platform.edge.search.optuna_searcher import StudySearcher
+    from crossfold.platform.edge.search.optuna_searcher import StudyScheduler, StudySearcher
 
     # A trial whose cell failed raises, which Tune would print with its stack; the study and the failure log have it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -78,19 +82,22 @@ def run_trials(
         tune_trial.judge, queue=fleet.queue_name, namespace=NAMESPACE, workspace=workspace.address
     )
     at_once = 1 if study.search.strict else trials_at_once(fleet.workers, study.cells_per_trial)
+    # What the scheduler has seen of earlier runs it compares with.
     scheduler = tune_scheduler(study.search)
+    pruned_by_study = study.search.strict and study.search.stops_by != "none"
     for number in itertools.count(1):
         if stopping.is_set() or study.is_over(limits):
             return
         name = f"search-{fleet.queue_name}-{study.name}-{number}"
+        searcher = StudySearcher(study, limits, stopping, ended)
         missing = TRIALS_OF_A_RUN if limits.trials is None else limits.trials - study.judged
         tuner = tune.Tuner(
             tune.with_resources(judge, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
-            # Searcher and scheduler know the metric; what the scheduler has seen of earlier runs it compares with.
+            # Searcher and scheduler know the metric.
             tune_config=tune.TuneConfig(
                 num_samples=min(missing, TRIALS_OF_A_RUN),
-                search_alg=StudySearcher(study, limits, stopping, ended),
-                scheduler=scheduler,
+                search_alg=searcher,
+                scheduler=StudyScheduler(searcher) if pruned_by_study else scheduler,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
             ),
@@ -100,3 +107,11 @@ def run_trials(
             tuner.fit()
         finally:
             shutil.rmtree(workspace.paths.tune / name, ignore_errors=True)
+        _return_memory()
+
+
+def _return_memory() -> None:
+    """Returns what ended trials leave to the system; in the heaps of a driver's threads it would pile up in pieces."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

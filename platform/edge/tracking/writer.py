@@ -272,14 +272,25 @@ class RunWriter:
         small = [
             path for path in map(record.file, CELL_FILES) if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT
         ]
+        # Not by the client, which keeps what it opens for each of the last 1,024 runs, some 15 KB.
+        repository = _artifact_repository(self._client.get_run(run_id).info.artifact_uri, self.uri)
         for path in small:
-            self._client.log_artifact(run_id, str(path))
+            repository.log_artifact(str(path))
         store = self.workspace.paths.store(record.cell.corpus, record.cell.store)
         if store.is_dir() and record.file("best.safetensors") in small and not why_not_deployable(record.cell):
             # Not in the system's temporary folder, which may be small: the space here is checked.
             with temporary_folder(self.workspace.root, "deployed-model") as folder:
                 write_model(record, FeatureStore(store), folder)
-                self._client.log_artifacts(run_id, str(folder), MODEL)
+                repository.log_artifacts(str(folder), MODEL)
+
+
+def _artifact_repository(address: str, uri: str) -> Any:
+    """Where the files of a run go, by the address that tracking store `uri` has of it; as MLflow's client opens it."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
+
+    address = add_databricks_profile_info_to_artifact_uri(address, uri)  # type: ignore[no-untyped-call]
+    return get_artifact_repository(address, tracking_uri=uri)
 
 
 def _dataset(corpus: str, store: str) -> Any:

@@ -11,15 +11,17 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.edge.launch.preflight import check_search
 from crossfold.platform.edge.search import tune_search
+from crossfold.platform.edge.search.fleet_access import KeptFleet, queue_of
 from crossfold.platform.edge.search.objective import Scoreboard, TrialFailed, follow
 from crossfold.platform.edge.search.result import save_result
 from crossfold.platform.edge.search.run_search import run_search
@@ -28,6 +30,7 @@ from crossfold.platform.edge.search.tune_search import trials_at_once
 from crossfold.platform.scheduling import stop_signals
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import FleetOptions
+from crossfold.platform.scheduling.worker import QueueLost
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.sweep_files import Search
 from crossfold.sweeps.trials import check_space, trial_cells
@@ -321,17 +324,44 @@ def test_a_search_over_cells_of_several_devices_is_refused_before_work(store, wo
 
 
 @pytest.mark.slow
-def test_a_strict_search_has_the_same_trials_whatever_the_number_of_workers(
-    store, workspace, own_cluster, tmp_path, monkeypatch
-):
-    """Nor does it matter that a long search is several runs of Tune: the scheduler goes on with what it has seen."""
-    search = make_search(trials=4, strict=True, sampler="random")
-    tables = []
-    for workers, run, place in ((1, 100, workspace), (2, 3, Workspace(tmp_path / "other"))):
-        monkeypatch.setattr(tune_search, "TRIALS_OF_A_RUN", run)
-        place.root.mkdir(parents=True, exist_ok=True)
-        options = FleetOptions(workers=workers, runner=JUDGED)
-        found = run_search(search, store, place, options, tracker=RecordingTracker())
-        tables.append(found.trials.drop(columns="seconds"))
-    pd.testing.assert_frame_equal(*tables)
-    assert set(tables[0]["state"]) <= {"complete", "pruned"} and len(tables[0]) == 4
+def test_schedulers_on_ray_strict_searches_and_an_abandoned_queue(store, workspace, own_cluster, tmp_path, monkeypatch):
+    """One fleet for all: each scheduler of Ray stops weak trials, and a strict search is the one without Ray."""
+    monkeypatch.setenv("CROSSFOLD_TEST_EPOCH_SECONDS", "0.01")
+    settings = {"sampler": "random", "targets": ["valence"], "set": {"epochs": 4}}
+    options = FleetOptions(workers=2, runner=JUDGED)
+    with KeptFleet(workspace, options) as kept:
+        # Ray's Hyperband draws the bracket of a trial from NumPy's own generator.
+        np.random.seed(0)
+        for scheduler in ("median", "hyperband"):
+            search = make_search(name=scheduler, scheduler=scheduler, trials=12, **settings)
+            table = run_search(search, store, workspace, options, tracker=RecordingTracker(), kept=kept).trials
+            assert list(table["state"]).count("pruned") >= 1 and set(table["state"]) == {"complete", "pruned"}
+            stopped = table[table["state"] == "pruned"]
+            assert (stopped["epochs"] == 3).all() and (stopped["iterations"] != 3).all()
+            assert (table[table["state"] == "complete"]["epochs"] == 4).all()
+        # A long search is several runs of Tune, over which what a pruner knows has to last.
+        monkeypatch.setattr(tune_search, "TRIALS_OF_A_RUN", 4)
+        other = Workspace(tmp_path / "other")
+        other.root.mkdir()
+        for scheduler, trials in {"asha": 7, "median": 10, "hyperband": 5}.items():
+            search = make_search(
+                name=f"strict-{scheduler}", scheduler=scheduler, trials=trials, strict=True, **settings
+            )
+            tables = [
+                run_search(search, store, place, chosen, tracker=RecordingTracker(), kept=fleet).trials
+                for place, chosen, fleet in (
+                    (workspace, options, kept), (other, FleetOptions(workers=0, runner=judged), None),
+                )
+            ]  # fmt: skip
+            pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))
+            assert len(tables[0]) == trials and ("pruned" in set(tables[0]["state"]) or scheduler == "hyperband")
+        queue, fleet = queue_of(kept.pool), kept.pool
+        assert queue.watch([]) == {}
+        fleet.abandon()
+        with pytest.raises(QueueLost):
+            # Ray ends the process in its own time.
+            for _ in range(1000):
+                queue.watch([])
+                time.sleep(0.01)
+        with pytest.raises(FleetError, match="the cell queue died"):
+            fleet.drain()

@@ -1,3 +1,4 @@
+import gc
 import logging
 import math
 import os
@@ -433,6 +434,20 @@ def test_an_outage_of_mlflow_fills_no_memory_with_epochs(workspace, monkeypatch)
     tracker._flush()
     assert [len(live.note.epochs) for live in tracker._cells.values()] == [0] * 9 + [EPOCHS]
     tracker.close()
+
+
+def test_cells_that_have_ended_leave_nothing_of_mlflow_in_memory(workspace):
+    """MLflow's client keeps what it opens for the files of a run; a search has thousands of cells."""
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(each, ArtifactRepository) for each in gc.get_objects())
+
+    before, tracker = kept(), MlflowTracker(workspace)
+    run_live(workspace, tracker, [rjca_cell(seed) for seed in range(3)])
+    assert tracker.troubles == 0 and kept() == before
+    assert "result.json" in logged_cells(workspace)[rjca_cell(0).cell_id]["artifacts"]
 
 
 def test_what_an_earlier_version_left_pending_is_still_pending(workspace):
