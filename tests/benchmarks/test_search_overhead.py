@@ -90,5 +90,5 @@ def test_a_trial_costs_less_than_a_second_and_leaves_no_memory_behind(tmp_path, 
     record_property("processor_seconds", processor)
     record_property("growth_mib", growth)
     assert last == TRIALS
-    assert overhead < 1 or processor < 0.5, "a machine that does other work makes trials wait, not dearer"
+    assert overhead < 1
     assert growth < 20
