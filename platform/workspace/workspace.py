@@ -286,13 +286,10 @@ class Workspace:
 
     def failures_of(self, cell_id: str = "") -> list[Failure]:
         """The failure log of one cell, or of all, oldest first."""
-        found = []
-        # Not by a pattern of the cell: Python keeps each pattern that it has compiled, and a search has thousands.
-        for path in self.paths.failures.glob("*.json"):
-            if not path.name.startswith(cell_id):
-                continue
-            data = read_document(path, FailureDocument, "delete it; it logs one failed attempt")
-            found.append(Failure(**(data | {"kind": FailureClass(data["kind"])})))
+        # Not by a pattern of the cell, as Python keeps each pattern that it compiled, and a search has thousands.
+        paths = (path for path in self.paths.failures.glob("*.json") if path.name.startswith(cell_id))
+        logs = (read_document(path, FailureDocument, "delete it; it logs one failed attempt") for path in paths)
+        found = [Failure(**(data | {"kind": FailureClass(data["kind"])})) for data in logs]
         return sorted(found, key=lambda failure: failure.at)
 
 
