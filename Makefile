@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: venv venv-light docs demo test coverage lint format bench lock clean
+.PHONY: venv venv-light docs pictures demo test coverage lint format bench lock clean
 
 venv: .venv/.installed
 
@@ -30,6 +30,9 @@ venv-light: .uv/bin/uv  ## a quarter of the size: torch for CPUs, and nothing th
 
 docs: venv  ## the documentation as a site in site/; every link and every example's form is checked
 	$(BIN)/python -m mkdocs build --strict
+
+pictures: venv  ## the pictures of README and docs, from what docs/first-report.md says; needs Chromium
+	$(BIN)/python -m tests.support.pictures
 
 demo: venv  ## corpus -> store -> sweep -> report, on this machine
 	$(BIN)/crossfold demo

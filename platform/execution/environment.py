@@ -36,8 +36,9 @@ def environment() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Versions of what can change a number."""
-    names = ("crossfold", "torch", "numpy", "ray")
-    return {name: importlib.metadata.version(name) for name in names}
+    names = ("torch", "numpy", "ray")
+    # That of the running code: what is installed of a checkout keeps the version it had when it was installed.
+    return {"crossfold": crossfold.__version__, **{name: importlib.metadata.version(name) for name in names}}
 
 
 @lru_cache(maxsize=1)

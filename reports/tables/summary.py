@@ -31,6 +31,11 @@ def _on_earlier_folds(table: Table) -> bool:
     return numbered and table.setting.fold_rule == EARLIER_FOLDS
 
 
+def leaderboard_title(table: Table) -> str:
+    """What the numbers of `leaderboard_rows` are, and on which corpus where that needs a label."""
+    return f"{table.title}, CCC" + (f" ({table.setting.label})" if table.setting.label else "")
+
+
 def leaderboard_rows(table: Table) -> list[dict[str, str]]:
     """A leaderboard for a terminal: each system with its mean CCC in each column, and what is finished of n/N."""
     return [

@@ -2,7 +2,13 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -12,8 +18,9 @@ def find_browser() -> str | None:
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-def take(report: Path, out: Path, *, width: int, height: int, scheme: str, full: bool) -> None:
-    """Writes a PNG of the page as it opens, in one of the colour schemes light and dark."""
+@contextmanager
+def open_page(address: str, *, width: int, height: int, scheme: Literal["light", "dark"] = "light") -> "Iterator[Page]":
+    """The page at an address in a browser without a window, which is closed at the end."""
     from playwright.sync_api import sync_playwright
 
     found = find_browser()
@@ -21,19 +28,27 @@ def take(report: Path, out: Path, *, width: int, height: int, scheme: str, full:
         raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        # The page forbids code from strings, which is what waits below.
+        # A report forbids code from strings, which is what waits in `take`.
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
         page = context.new_page()
-        page.goto(report.resolve().as_uri())
+        page.goto(address)
+        yield page
+        browser.close()
+
+
+def take(
+    report: Path, out: Path, *, width: int, height: int, scheme: Literal["light", "dark"] = "light", full: bool = False
+) -> None:
+    """Writes a PNG of the page as it opens, in one of the colour schemes light and dark."""
+    with open_page(report.resolve().as_uri(), width=width, height=height, scheme=scheme) as page:
         # Charts are drawn when they come near; those of another setting or clip never do.
         page.evaluate("window.dispatchEvent(new Event('draw-all'))")
         page.wait_for_function(
             "[...document.querySelectorAll('.plot')].every(p => !p.checkVisibility() || p.querySelector('.main-svg'))",
-            timeout=15_000,
+            timeout=60_000,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=out, full_page=full)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+import crossfold
 from crossfold.platform.core.errors import FleetError, RemoteUnavailable, UserError
 from crossfold.platform.edge.cli import (
     catalog,
@@ -104,9 +105,7 @@ def _before_the_command(
 ) -> None:
     context.ensure_object(Wishes).debug = debug
     if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"crossfold {installed('crossfold')}")
+        typer.echo(f"crossfold {crossfold.__version__}")
         raise typer.Exit
 
 

@@ -93,6 +93,7 @@ def report(
     from crossfold.reports.build import build_report, take_table
     from crossfold.reports.compare import write_site
     from crossfold.reports.page.image_export import check_export, export_figures
+    from crossfold.reports.tables.summary import leaderboard_rows, leaderboard_title
 
     if join:
         _join(tables or [], out_folder)
@@ -124,6 +125,8 @@ def report(
             raise UserError("--figures writes the charts of the page, and there is none", "leave html in --format")
         check_export(kinds, figure_width)
     built = build_report(space, tables=wanted, formats=formats, out=out_folder, figures=charts, media=media)
+    for board in built.leaderboards:
+        emit(leaderboard_rows(board), False, leaderboard_title(board))
     out.print(built.summary)
     if site is not None:
         written = write_site(built, site)

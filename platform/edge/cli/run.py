@@ -46,7 +46,7 @@ def demo(
     from crossfold.datasets.corpora.embedded.puppets import write_puppets
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
-    from crossfold.reports.tables.summary import leaderboard_rows
+    from crossfold.reports.tables.summary import leaderboard_rows, leaderboard_title
 
     space = options.open_workspace(workspace)
     root = space.root / "corpora" / f"puppets-{clips}"
@@ -76,7 +76,7 @@ def demo(
         out.print(f"  {format_seconds(seconds):>12}  {title}")
     out.print(report.summary)
     for table in report.leaderboards:
-        emit(leaderboard_rows(table), False, f"{table.title}, CCC ({table.setting.label})")
+        emit(leaderboard_rows(table), False, leaderboard_title(table))
     page = next((path for path in report.paths if path.suffix == ".html"), report.paths[0])
     say(f"report: {page}", "next: open the report in a browser; then", *_aligned([*_activation(), *NEXT_STEPS]))
     options.exit_with(summary)

@@ -91,7 +91,7 @@ def plan(
             "done": row["done"],
             "to run": row["to_run"],
             "failed before": row["failed"],
-            "time of one": format_seconds(row["each"]),
+            "time of one": format_seconds(row["each"]) if row["to_run"] else "",
             "peak memory": format_peaks(row["memory"]),
         }
         for row in variants.values()

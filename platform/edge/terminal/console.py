@@ -28,7 +28,10 @@ def emit(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool, t
     if not listed:
         out.print(f"{title}: none" if title else "none")
         return
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    if title:
+        # Not as the table's own title, which is wrapped to the width of the table.
+        out.print(title, style="italic")
+    table = Table(header_style="bold")
     # Ids and paths are folded, not cut, so that they can be copied.
     for column in listed[0]:
         table.add_column(str(column), justify="right" if _is_number(listed[0][column]) else "left", overflow="fold")
