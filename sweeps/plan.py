@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.recipe import Recipe
 from crossfold.sweeps.recipe_files import CHOSEN_ON, load_recipe
 from crossfold.sweeps.sweep_files import Search, Sweep, Variant
+from crossfold.sweeps.system_facts import VariantFacts, variant_facts
 
 MOST_CELLS = 2_000_000
 """The most cells of one sweep: planning them takes a few GiB."""
@@ -42,12 +42,8 @@ def expand(sweep: Sweep, store: FeatureStore) -> Plan:
         store.fold(fold)
     _check_size(sweep)
     variants, skipped = resolve(sweep.systems, store)
-    revisions = {name: find_system(name).revision for name in {variant.system for variant in variants}}
     axes = itertools.product(sweep.folds, target_sets(sweep, recipe), variants, recipes)
-    first = [
-        make_cell(variant, store, chosen, fold, target, sweep.seeds[0], revisions[variant.system])
-        for fold, target, variant, chosen in axes
-    ]
+    first = [make_cell(variant, store, chosen, fold, target, sweep.seeds[0]) for fold, target, variant, chosen in axes]
     cells = [cell.with_seed(seed) for seed in sweep.seeds for cell in first]  # cheaper than checking each cell again
     return Plan(tuple({cell.cell_id: cell for cell in cells}.values()), tuple(skipped))
 
@@ -97,23 +93,21 @@ def target_sets(asked: Sweep | Search, recipe: Recipe) -> list[tuple[str, ...]]:
 
 def resolve(
     variants: Sequence[Variant], store: FeatureStore, *, strict: bool = False
-) -> tuple[list[Variant], list[Skipped]]:
+) -> tuple[list[VariantFacts], list[Skipped]]:
     """Variants with every default filled in; those that need a modality the store lacks are skipped.
 
     strict: raises `UserError` instead.
     """
     resolved, skipped = [], []
-    for variant in itertools.chain.from_iterable(entry.expand() for entry in variants):
-        system = find_system(variant.system)
-        params = system.params.parse(variant.params, f"parameters of {variant.system}")
-        missing = [m for m in system.modalities_for(params) if m not in store.modalities]
+    for facts in variant_facts([each for entry in variants for each in entry.expand()]):
+        missing = [m for m in facts.modalities if m not in store.modalities]
         if missing:
             reason = f"needs {', '.join(missing)}; store {store.path.name} has {', '.join(store.modalities)}"
             if strict:
-                raise UserError(f"{variant.system} {reason}", "prepare the corpus with it")
-            skipped.append(Skipped(variant.system, reason))
+                raise UserError(f"{facts.system} {reason}", "prepare the corpus with it")
+            skipped.append(Skipped(facts.system, reason))
         else:
-            resolved.append(Variant(system=variant.system, params=params.model_dump(mode="json")))
+            resolved.append(facts)
     return resolved, skipped
 
 
@@ -137,13 +131,12 @@ def check_targets(targets: Sequence[str], store: FeatureStore) -> None:
 
 
 def make_cell(
-    variant: Variant,
+    variant: VariantFacts,
     store: FeatureStore,
     recipe: Recipe,
     fold: int,
     targets: tuple[str, ...],
     seed: int,
-    revision: int,
     inner: Inner | None = None,
 ) -> Cell:
     """The cell of a resolved variant on a store."""
@@ -157,5 +150,5 @@ def make_cell(
         targets=targets,
         seed=seed,
         recipe=recipe,
-        revision=revision,
+        revision=variant.revision,
     )

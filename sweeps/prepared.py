@@ -14,7 +14,6 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.documents import read_launched
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import Plan, expand, seen_by_choice
-from crossfold.sweeps.search_sweeps import searches_of
 from crossfold.sweeps.sweep_files import AnySearch, Search, Sweep, load, parse_sweep, shipped_sweeps
 
 
@@ -72,6 +71,9 @@ def read_sweep(source: str, overrides: Sequence[str] | None, workspace: Workspac
 
 def read_searches(source: str, overrides: Sequence[str] | None) -> tuple[Search, ...]:
     """The searches of a file, one for each system. Raises `UserError` with the right command for a grid sweep."""
+    # It imports torch, which the plan of a grid does without.
+    from crossfold.sweeps.search_sweeps import searches_of
+
     search = load(source, overrides or ())
     if isinstance(search, Sweep):
         raise UserError(

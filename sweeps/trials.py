@@ -9,13 +9,13 @@ import numpy as np
 
 from crossfold.datasets.corpora.partitions import inner_fold
 from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.fusion_models.catalogue import find_system
 from crossfold.platform.core.base_model import MOST_COUNT
 from crossfold.platform.core.cell import Cell, Inner
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.sweeps.plan import check_targets, make_cell, resolve, seen_by_choice, target_sets
 from crossfold.sweeps.recipe_files import load_recipe
 from crossfold.sweeps.sweep_files import Budget, Range, Search, Sweep, Variant
+from crossfold.sweeps.system_facts import variant_facts
 
 GRID_POINTS = 5
 """Of a continuous range on a grid, unless it says how many."""
@@ -29,10 +29,9 @@ def trial_cells(search: Search, store: FeatureStore, chosen: Mapping[str, Any]) 
     # The recipe of the search itself: the changes of `winner.set` belong to the winner's ordinary cells.
     recipe = load_recipe(search.recipe, {**search.set, **_recipe_fields(chosen)})
     (resolved,), _ = resolve(winner_sweep(search, chosen).systems, store, strict=True)
-    revision = find_system(resolved.system).revision
     splits = [Inner(index=index, of=search.inner_folds) for index in range(search.inner_folds)]
     return tuple(
-        make_cell(resolved, store, recipe, search.fold, targets, seed, revision, inner)
+        make_cell(resolved, store, recipe, search.fold, targets, seed, inner)
         for seed, inner, targets in itertools.product(search.seeds, splits, target_sets(search, recipe))
     )
 
@@ -141,9 +140,8 @@ def is_drawn(dimension: Range, chosen: Mapping[str, Any], fixed: Mapping[str, An
 
 def fixed_params(search: Search) -> dict[str, Any]:
     """The parameters of the system that the space does not have, with their defaults."""
-    system = find_system(search.system)
-    params = system.params.parse(search.params, f"parameters of {search.system}").model_dump(mode="json")
-    return {key: value for key, value in params.items() if key not in search.space}
+    (facts,) = variant_facts([Variant(system=search.system, params=search.params)])
+    return {key: value for key, value in facts.params.items() if key not in search.space}
 
 
 def grid_values(dimension: Range) -> tuple[Any, ...]:

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from crossfold.datasets.corpora.clips import Target, labelled
 from crossfold.platform.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Severity = Literal["error", "warning", "note"]
 Read = TypeVar("Read")
@@ -34,8 +36,10 @@ class Finding:
         return f"{self.severity}: {self.file}: {self.problem} [{self.rule}] -> {self.remedy}"
 
 
-def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
+def findings_table(findings: Sequence[Finding]) -> "pd.DataFrame":
     """Findings as a table: severity, rule, file, problem, remedy; errors first, then by file."""
+    import pandas as pd  # slow to import, and only what is wrong is a table
+
     columns = ["severity", "rule", "file", "problem", "remedy"]
     rows = [[getattr(finding, column) for column in columns] for finding in findings]
     return pd.DataFrame(rows, columns=columns).sort_values(["severity", "file", "rule"], ignore_index=True)

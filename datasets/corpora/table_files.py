@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from crossfold.datasets.corpora.findings import Refusal
 from crossfold.datasets.media.delimited_text import Lines, NotCells, TextCells, read_text, split_cells
@@ -89,6 +88,7 @@ def _arff_lines(text: str) -> Lines:
 
 
 def _parquet_cells(path: Path, most_columns: int) -> TypedCells:
+    import pandas as pd
     import pyarrow.parquet as pq
 
     try:

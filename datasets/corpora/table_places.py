@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from crossfold.datasets.corpora.findings import Finding, Refusal, Report, and_more
 from crossfold.datasets.corpora.tables import MISSING, Table
@@ -214,6 +213,8 @@ def _times(
     clocks = [bool(_CLOCK.fullmatch(cell)) for cell in cells]
     missing = [cell.lower() in MISSING for cell in cells]
     if any(clocks) and all(clock or gap for clock, gap in zip(clocks, missing, strict=True)):
+        import pandas as pd  # slow to import, and few tables have clocks
+
         texts = [None if gap else cell.replace(",", ".") for cell, gap in zip(cells, missing, strict=True)]
         seconds = pd.Series(pd.to_timedelta(pd.Series(texts, dtype=object))).dt.total_seconds().to_numpy(np.float64)
         if open_end:

@@ -1,4 +1,7 @@
-"""Sound of wav and video files, and its log-mel spectrogram on the time axis of the video frames."""
+"""Sound of wav and video files, and its log-mel spectrogram on the time axis of the video frames.
+
+Every command imports this module, and SciPy takes longer to import than the command: so functions import it.
+"""
 
 import functools
 from collections.abc import Iterable
@@ -6,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.sparse
 
 from crossfold.datasets.media.container import decoded, import_av, open_container, sound_of
 from crossfold.datasets.media.stamps import read_stamps
@@ -140,6 +141,8 @@ def log_mel(sound: np.ndarray | None, times: np.ndarray, fps: float) -> tuple[np
     """
     if sound is None:
         return np.zeros((len(times), MELS), np.float32), np.zeros(len(times), np.bool_)
+    import scipy.fft
+
     window = min(_WINDOW, int(RATE / fps))
     lengths = frame_seconds(times, fps)
     spare = np.maximum(0.0, lengths - window / RATE)
@@ -167,7 +170,6 @@ def padded_to(sound: np.ndarray, samples: int) -> np.ndarray:
 
 def hann(length: int) -> np.ndarray:
     """float32 [length]: the periodic Hann window that spectrograms are tapered by."""
-    # Takes longer to import than anything else here, and every command imports this module.
     from scipy.signal import get_window
 
     taper: np.ndarray = get_window("hann", length).astype(np.float32)
@@ -177,12 +179,16 @@ def hann(length: int) -> np.ndarray:
 @functools.cache
 def mel_bank_of_vggish() -> Any:
     """Triangles from 125 to 7500 Hz, evenly spaced and straight in mel: sparse float64 [bins, mels]."""
+    import scipy.fft
+
     low, high = 1127 * np.log1p(np.array(BAND_HZ) / 700)
     return triangles(1127 * np.log1p(scipy.fft.rfftfreq(_FFT, 1 / RATE) / 700), np.linspace(low, high, MELS + 2))
 
 
 def triangles(bins: np.ndarray, corners: np.ndarray) -> Any:
     """Filters [bins, filters] that rise from each corner to the next and fall to the one after it."""
+    import scipy.sparse
+
     rising = (bins[:, None] - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - bins[:, None]) / (corners[2:] - corners[1:-1])
     # Sparse, so that no BLAS decides the last bit of a product.

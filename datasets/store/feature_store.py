@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet
 
 from crossfold.datasets.corpora.clips import UNLABELLED, ClipArrays, ClipInfo, Span, Target, labelled
 from crossfold.datasets.corpora.partitions import Fold, make_folds, recognise_folds
@@ -30,6 +30,9 @@ from crossfold.datasets.store.running_stats import CHUNK_ROWS, Sums
 from crossfold.platform.core.cell import AS_RELEASED, GROUPED, MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.files import path_inside, publish_folder, temporary_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1  # raised whenever an older version could not read the files
 _AGAIN = "run `crossfold prepare` again"
@@ -63,8 +66,10 @@ class FeatureStore:
         self.content_hash: str = self.manifest["content_hash"]
         self.targets: tuple[str, ...] = tuple(self.manifest["targets"])
         self.modalities: tuple[str, ...] = tuple(self.manifest["modalities"])
-        table = pd.read_parquet(path / "clips.parquet")
-        self.clips = tuple(ClipInfo(**{str(k): value for k, value in row.items()}) for row in table.to_dict("records"))
+        with pyarrow.parquet.ParquetFile(
+            path / "clips.parquet"
+        ) as table:  # pandas takes longer to import than all else
+            self.clips = tuple(ClipInfo(**row) for row in table.read().to_pylist())
         self._starts = np.concatenate([[0], np.cumsum([clip.frames for clip in self.clips])]).astype(np.int64)
         self._index = {clip.name: index for index, clip in enumerate(self.clips)}
         self.labels = self._map("labels.npy", (self.frames, len(self.targets)))
@@ -159,8 +164,10 @@ class FeatureStore:
         return present
 
     @cached_property
-    def spans(self) -> pd.DataFrame:
+    def spans(self) -> "pd.DataFrame":
         """Planted spans: clip, start, end, kind, modality, detail; empty where the corpus has no truth file."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / "spans.parquet")
 
     def _map(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -201,6 +208,8 @@ def write_store(stores: Path, spec: StoreSpec, arrays: Callable[[ClipInfo], Clip
     arrays: called once per clip, in order, so that memory does not grow with the corpus.
     Raises `DataError` where a clip brings other arrays than the first, too few rows, or values that are not finite.
     """
+    import pandas as pd
+
     folds = tuple(spec.folds) if spec.folds is not None else make_folds(spec.clips, rule=spec.fold_rule)
     scales = [target if isinstance(target, Target) else Target(target) for target in spec.targets]
     # The final name is the content hash, which is known only when all is written.
@@ -271,6 +280,8 @@ def _write_arrays(
         files["valid"].append(valid)
         files["present"].append(np.stack([brought.present[modality] for modality in modalities], axis=1))
         spans += [{"clip": clip.name, **asdict(span)} for span in brought.spans]
+    import pandas as pd
+
     columns = ["clip", *(field for field in Span.__dataclass_fields__)]
     pd.DataFrame(spans, columns=columns).to_parquet(folder / "spans.parquet", index=False)
     return {"modalities": modalities, "frames": total}
@@ -377,6 +388,8 @@ def verify_store(path: Path) -> None:
 
 
 def _content_hash(folder: Path, manifest: Mapping[str, Any]) -> str:
+    import pandas as pd
+
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
     for path in sorted(folder.iterdir()):
         if path.name in ("manifest.json", FITTED.name):

@@ -51,7 +51,9 @@ def forecast(
 
 def _probed(unseen: Mapping[str, Cell], workspace: Workspace, store: FeatureStore) -> dict[str, DurationStats]:
     """Probes of kinds of which nothing is known, as far as the time reaches; each is saved at once."""
-    from crossfold.platform.execution.step_profiler import StepProfiler
+    if not unseen:
+        return {}
+    from crossfold.platform.execution.step_profiler import StepProfiler  # imports torch
 
     prober, deadline = StepProfiler(), monotonic() + PROBE_SECONDS
     found = {}

@@ -21,7 +21,8 @@ from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.evaluation.evaluate import evaluation_of
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of
-from crossfold.platform.modeling.frame_encoder import FrameEncoder, input_widths, release
+from crossfold.platform.modeling.frame_encoder import FrameEncoder, release
+from crossfold.platform.modeling.inputs import input_widths
 from crossfold.platform.training.cell_data import CellData, open_data
 from crossfold.platform.training.losses import loss_of
 from crossfold.platform.training.train import make_optimizer

@@ -8,15 +8,17 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossfold.fusion_models.backbones.catalogue import Backbone
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside, utc_now, write_json
 from crossfold.platform.modeling.pretrained_catalogue import Weights, weights_entry
 from crossfold.platform.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from crossfold.fusion_models.backbones.catalogue import Backbone
 
 OWN_SUFFIX = ".safetensors"
 """Weights that the user trained are read from `<backbone>.safetensors`, as `export --format backbone` writes them."""
@@ -33,7 +35,7 @@ def weights_folder(given: Path | None = None, workspace: Workspace | None = None
     return (workspace or Workspace.locate(None)).paths.weights
 
 
-def own_weights(backbone: Backbone, folder: Path) -> Path | None:
+def own_weights(backbone: "Backbone", folder: Path) -> Path | None:
     """The file of weights that the user trained, which is preferred to published ones; None where those are used.
 
     Raises `UserError` where there is none and none are published.

@@ -14,7 +14,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.recipe import Clip
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model, modalities_of, title_of
-from crossfold.platform.modeling.frame_encoder import check_inputs, input_widths, wanted_inputs
+from crossfold.platform.modeling.inputs import check_inputs, input_widths, wanted_inputs
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.core.layout import RECORD
 from crossfold.platform.workspace.integrity import damage_of
 from crossfold.platform.workspace.predictions import Predictions, read_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Fetch = Callable[[str, str], None]
 """Brings a file, by cell id and name, to this machine."""
@@ -49,8 +50,10 @@ class CellRecord:
         return env
 
     @cached_property
-    def curve(self) -> pd.DataFrame:
+    def curve(self) -> "pd.DataFrame":
         """One row an epoch: epoch, learning_rate, train_loss, and `ccc_<target>` on the selection split."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / "curve.parquet")
 
     @cached_property

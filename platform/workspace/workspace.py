@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.core.files import json_bytes, path_inside, publish_folder, temporary_folder, write_json
@@ -24,6 +22,9 @@ from crossfold.platform.workspace.remote.checkpoint_sync import sync_checkpoint
 from crossfold.platform.workspace.remote.filesystem import is_url
 from crossfold.platform.workspace.remote.store_sync import remote_stores
 from crossfold.platform.workspace.store_cache import fold_rule_of, node_store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.remote.mirror import Mirror
@@ -223,7 +224,7 @@ class Workspace:
         cell: Cell,
         *,
         result: Mapping[str, Any],
-        curve: pd.DataFrame,
+        curve: "pd.DataFrame",
         predictions: Predictions,
         env: Mapping[str, Any],
         weights: bytes,

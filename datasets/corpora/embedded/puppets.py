@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from crossfold.datasets.corpora.embedded.dose import PuppetDose
@@ -304,6 +303,8 @@ def _reuse(out: Path, settings: Mapping[str, Any]) -> PuppetSummary:
 
 
 def _summarise(out: Path, settings: Mapping[str, Any], *, reused: bool) -> PuppetSummary:
+    import pandas as pd
+
     clips = pd.read_csv(out / "truth" / "clips.csv")
     spans = pd.read_csv(out / "truth" / "spans.csv")
     partitions = Counter(clips["partition"])

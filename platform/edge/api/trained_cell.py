@@ -66,7 +66,7 @@ class TrainedCell:
         from safetensors.torch import load_file
 
         from crossfold.platform.modeling.emotion_model import build_model
-        from crossfold.platform.modeling.frame_encoder import input_widths
+        from crossfold.platform.modeling.inputs import input_widths
 
         model = build_model(self.cell, input_widths(self.cell.recipe, self._store, modalities_of(self.cell)))
         model.load_state_dict(load_file(self._record.file("best.safetensors")))

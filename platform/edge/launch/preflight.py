@@ -9,6 +9,8 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.fleet.ray_address import find_cluster
+from crossfold.platform.modeling.inputs import check_inputs, check_weights
+from crossfold.platform.modeling.pretrained_files import weights_folder
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.workspace.disk_space import require_space
 from crossfold.platform.workspace.driver_lease import driver_lock
@@ -16,7 +18,8 @@ from crossfold.platform.workspace.repair import damaged_cells, move_damaged_asid
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.prepared import Prepared
-from crossfold.sweeps.sweep_files import Search
+from crossfold.sweeps.sweep_files import Search, Variant
+from crossfold.sweeps.system_facts import variant_facts
 from crossfold.sweeps.trials import check_space, corners, trial_cells, winner_sweep
 
 
@@ -59,14 +62,14 @@ def check_search(search: Search, store: FeatureStore, workspace: Workspace) -> N
 
 def check_cells(cells: Sequence[Cell], store: FeatureStore, workspace: Workspace, weights: Path | None = None) -> None:
     """Raises `UserError` where `store` lacks an input of one of these, or weights it starts from are missing."""
-    from crossfold.platform.modeling.emotion_model import modalities_of
-    from crossfold.platform.modeling.frame_encoder import check_inputs, check_weights
-    from crossfold.platform.modeling.pretrained_files import weights_folder
-
     folder = weights_folder(weights, workspace)
     # Cells of one variant share these objects, and one cell of each variant is enough.
     variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}
-    asked = {(cell.recipe.identity_json, modalities_of(cell)): cell.recipe for cell in variants.values()}
+    facts = variant_facts([Variant(system=cell.system, params=cell.params) for cell in variants.values()])
+    asked = {
+        (cell.recipe.identity_json, each.modalities): cell.recipe
+        for cell, each in zip(variants.values(), facts, strict=True)
+    }
     for (_, modalities), recipe in asked.items():
         check_inputs(recipe, store, modalities)
         check_weights(recipe, modalities, folder)

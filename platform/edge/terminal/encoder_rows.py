@@ -3,9 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+from crossfold.platform.edge.terminal.kept_rows import kept_rows
+
+_PACKAGE = Path(__file__).parents[3]
+
 
 def backbone_rows() -> list[dict[str, Any]]:
     """What `list backbones` shows."""
+    return kept_rows("backbones", _backbones, Path(__file__))
+
+
+def extractor_rows() -> list[dict[str, Any]]:
+    """What `list extractors` shows: the names that --audio, --visual and --text of `prepare` take."""
+    folders = ("platform/features", "datasets/media", "datasets/store")
+    return kept_rows("extractors", _extractors, Path(__file__), *(_PACKAGE / folder for folder in folders))
+
+
+def _backbones() -> list[dict[str, Any]]:
     from crossfold.fusion_models.backbones.catalogue import BACKBONES
 
     rows: list[dict[str, Any]] = [
@@ -26,8 +40,7 @@ def backbone_rows() -> list[dict[str, Any]]:
     return rows + [{"name": n, "title": f"unavailable: {why}", **blank} for n, why in BACKBONES.unavailable.items()]
 
 
-def extractor_rows() -> list[dict[str, Any]]:
-    """What `list extractors` shows: the names that --audio, --visual and --text of `prepare` take."""
+def _extractors() -> list[dict[str, Any]]:
     from crossfold.fusion_models.backbones.catalogue import BACKBONES
     from crossfold.platform.features.extractors import extractors
 

@@ -1,57 +1,18 @@
 """What the command line shows of systems: the list, and what one of them computes."""
 
-import contextlib
-import hashlib
-import importlib.metadata
-import importlib.util
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossfold.platform.core.files import write_json
-from crossfold.platform.core.layout import cache_folder
-from crossfold.platform.core.registry import ENTRY_POINTS
+from crossfold.platform.edge.terminal.kept_rows import kept_rows
 
 if TYPE_CHECKING:
     from crossfold.fusion_models.system import System
     from crossfold.platform.core.base_model import FrozenModel
 
-CATALOGUE = "crossfold.fusion_models.catalogue"
-
 
 def system_list() -> list[dict[str, Any]]:
-    """What `list systems` shows.
-
-    To find them, every file of a system is imported, and with it torch, which takes seconds. So the rows are kept in
-    the cache folder, and hold until a source file changes.
-    """
-    # A plug-in imports the catalogue, and may have added to it; so may an installed package.
-    if CATALOGUE in sys.modules or importlib.metadata.entry_points(group=ENTRY_POINTS):
-        return _rows()
-    spec = importlib.util.find_spec(CATALOGUE)
-    assert spec is not None
-    assert spec.origin is not None
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-        found: list[dict[str, Any]] = json.loads(_kept(Path(spec.origin).parent).read_bytes())
-        return found
-    rows = _rows()
-    from crossfold.fusion_models.catalogue import systems
-
-    # What is unavailable today may be installed tomorrow.
-    if not systems.unavailable:
-        # Without a cache folder the list is only slower.
-        with contextlib.suppress(OSError, RuntimeError):
-            write_json(_kept(Path(spec.origin).parent), rows)
-    return rows
-
-
-def _kept(folder: Path) -> Path:
-    """The file of the rows; its name is the hash of what they come from: the files of the systems, and this one."""
-    digest = hashlib.sha256()
-    for path in (*sorted(folder.rglob("*.py")), Path(__file__)):
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    return cache_folder() / f"systems-{digest.hexdigest()[:16]}.json"
+    """What `list systems` shows."""
+    return kept_rows("systems", _rows, Path(__file__))
 
 
 def _rows() -> list[dict[str, Any]]:

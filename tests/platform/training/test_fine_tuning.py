@@ -19,7 +19,8 @@ from crossfold.platform.execution.step_profiler import StepProfiler, Work
 from crossfold.platform.export.backbone_weights import write_backbones
 from crossfold.platform.features.extractors import Origin
 from crossfold.platform.features.frozen_backbone import frozen
-from crossfold.platform.modeling.frame_encoder import FrameEncoder, check_inputs, find_backbone
+from crossfold.platform.modeling.frame_encoder import FrameEncoder
+from crossfold.platform.modeling.inputs import check_inputs, find_backbone
 from crossfold.platform.training import checkpoint as checkpoints
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data

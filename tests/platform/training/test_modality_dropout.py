@@ -7,7 +7,7 @@ import torch
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.modeling.frame_encoder import check_inputs
+from crossfold.platform.modeling.inputs import check_inputs
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data
 from crossfold.platform.training.modality_dropout import dropped_windows, without

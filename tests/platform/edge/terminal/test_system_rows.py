@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from crossfold.platform.edge.terminal.system_rows import _kept, system_list
+from crossfold.platform.edge.terminal.system_rows import system_list
 
 ASK = """
 import json, sys
@@ -35,16 +35,3 @@ def test_a_list_that_cannot_be_kept_is_the_same(tmp_path):
     rows, _ = ask(tmp_path / "file")
     assert rows == json.loads(json.dumps(system_list()))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_the_kept_list_is_of_these_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("CROSSFOLD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "blocks").mkdir()
-    (tmp_path / "ca.py").write_text("a = 1\n")
-    before = _kept(tmp_path)
-    assert before.parent == tmp_path / "cache"
-    assert _kept(tmp_path) == before
-    (tmp_path / "ca.py").write_text("a = 2\n")
-    changed = _kept(tmp_path)
-    (tmp_path / "blocks" / "gate.py").write_text("")
-    assert len({before, changed, _kept(tmp_path)}) == 3
