@@ -25,6 +25,9 @@ CellsOf = Callable[[Mapping[str, Any]], Sequence[Cell]]
 
 STATES = ("complete", "pruned", "failed")
 
+REPEATED = "repeated"
+"""An attribute of a trial that a dead driver left running, and that another trial repeats."""
+
 MOST_FAILURES = 20
 """A search ends when so many trials in a row have failed."""
 DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
@@ -77,7 +80,9 @@ class Study:
     @property
     def sampler(self) -> Any:
         """The sampler of the next trial."""
-        return sampler_of(self.search, sum(bool(trial.params) for trial in self._study.get_trials(deepcopy=False)))
+        known = self._study.get_trials(deepcopy=False)
+        # One that is repeated counts once, so that an interruption changes no configuration that follows.
+        return sampler_of(self.search, sum(bool(trial.params) and REPEATED not in trial.user_attrs for trial in known))
 
     @property
     def judged(self) -> int:
@@ -183,9 +188,12 @@ class Study:
         from optuna.trial import TrialState
 
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
-            self._study.tell(trial.number, state=TrialState.FAIL)
             # Set once every parameter was drawn.
-            if "cells" in trial.user_attrs:
+            drawn = "cells" in trial.user_attrs
+            if drawn:
+                self.storage.set_trial_user_attr(trial._trial_id, REPEATED, True)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            if drawn:
                 self._study.enqueue_trial(trial.params)
                 logging.getLogger(__name__).info("trial %s of %s is repeated", trial.number, self.name)
 

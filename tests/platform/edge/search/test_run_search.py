@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from crossfold.platform.scheduling.worker import QueueLost
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.sweeps.sweep_files import Search
+from crossfold.sweeps.sweep_files import Budget, Search
 from crossfold.sweeps.trials import check_space, trial_cells
 from tests.support.chaos import PROCESSES, processes_named
 from tests.support.trials import JUDGED, RecordingTracker, judged
@@ -176,6 +177,23 @@ def test_trials_of_a_dead_driver_are_failed_and_run_again_first(store, workspace
     ]  # fmt: skip
 
 
+def test_a_trial_that_stopped_early_has_the_epochs_of_its_cells(store, workspace):
+    """Ray numbers reports, and the end of a trial is one more."""
+    from crossfold.platform.edge.search.optuna_searcher import StudySearcher
+
+    study, said = open_study(make_search(), store, workspace), []
+    searcher = StudySearcher(study, Budget(trials=5), threading.Event(), lambda *ended: said.append(ended))
+    searcher.suggest("a")
+    results = [(1, 0.1, False), (2, 0.2, False), (2, 0.2, True)]
+    for number, (epoch, ccc, finished) in enumerate(results, start=1):
+        result = {"epoch": epoch, "ccc": ccc, "finished": finished, "cell_epochs": 4, "training_iteration": number}
+        searcher.on_trial_result("a", result)
+    searcher.on_trial_complete("a", result)
+    (row,) = study.table().to_dict("records")
+    assert (row["state"], row["value"], row["epochs"]) == ("complete", 0.2, 2)
+    assert said == [("complete", 0.2)]
+
+
 def test_a_study_belongs_to_a_space_and_a_recipe(store, workspace):
     name = open_study(make_search(), store, workspace).name
     assert open_study(make_search(trials=50, sampler_seed=1), store, workspace).name == name
@@ -205,7 +223,7 @@ from crossfold.platform.workspace.workspace import Workspace
 from crossfold.platform.scheduling.cell_queue import CellQueue
 from crossfold.platform.scheduling.fleet_options import FleetOptions
 from tests.support.trials import RecordingTracker
-from crossfold.sweeps.sweep_files import Search
+from crossfold.sweeps.sweep_files import Budget, Search
 from tests.support.trials import JUDGED
 import json
 

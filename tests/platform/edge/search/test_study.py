@@ -62,6 +62,18 @@ def test_every_sampler_keeps_to_the_space_and_goes_on_as_if_it_had_not_been_inte
     assert [*first, *rest] == asked
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
+def test_a_trial_that_a_dead_driver_left_open_is_repeated_and_changes_no_other(sampler, opened, tmp_path):
+    asked = play(opened(sampler=sampler, trials=16), 14)
+    again = opened(sampler=sampler, trials=16, name="again")
+    first = play(again, 11)
+    loaded = optuna.load_study(study_name=again.name, storage=again.storage, sampler=again.sampler)
+    again.suggest(left := loaded.ask())
+    rest = play(Study(again.search, again._cells_of, Workspace(tmp_path)), 3)
+    assert left.params == rest[0]
+    assert [*first, *rest] == asked
+
+
 def test_a_grid_is_run_to_its_last_configuration_without_repeating_one(opened):
     study = opened(sampler="grid", trials=None)
     assert study.grid_size == 3 * 4 + 4
