@@ -56,8 +56,8 @@ format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: venv  ## ratios against stated rivals, in one run
-	$(BIN)/python -m pytest -q -s tests/benchmarks --benchmarks
+bench: venv  ## ratios against stated rivals, in one run, kept as dated JSON
+	$(BIN)/crossfold bench
 
 lock: .uv/bin/uv  ## renew requirements.lock from pyproject.toml
 	.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

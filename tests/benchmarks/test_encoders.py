@@ -80,7 +80,7 @@ def test_frames_per_second_of_each_encoder(one_core, capsys):
 @pytest.mark.benchmark
 @pytest.mark.parametrize("name", ["resnet18", "r3d_18", "r2plus1d_18"])
 @torch.inference_mode()
-def test_windows_cost_little_over_the_bare_network(one_core, capsys, name):
+def test_windows_cost_little_over_the_bare_network(one_core, compared, name):
     backbone = BACKBONES.get(name)
     ours, theirs, raw = backbone.build().eval(), bare(name), raw_window(backbone)
     ready = backbone.prepare(raw, training=False).flatten(0, 1)
@@ -88,7 +88,5 @@ def test_windows_cost_little_over_the_bare_network(one_core, capsys, name):
     for _ in range(TURNS + 1):
         plain.append(seconds(lambda: theirs(ready)))
         whole.append(seconds(lambda: backbone.encode(ours, backbone.prepare(raw, training=False))))
-    ratio = min(whole[1:]) / min(plain[1:])
-    with capsys.disabled():
-        sys.stdout.write(f"\n{name}: prepared and encoded in {ratio:.3f} of the time of the bare network\n")
-    assert ratio < 1.1, "preparation and windows, together"
+    compared(f"windows of {name}", "the bare network", ours=whole[1:], theirs=plain[1:])
+    assert min(whole[1:]) / min(plain[1:]) < 1.1, "preparation and windows, together"

@@ -40,6 +40,7 @@ GROUPS = {
         catalog.list_,
         catalog.explain,
         catalog.profile,
+        catalog.bench,
         catalog.schema,
         status.plan,
         run.run,

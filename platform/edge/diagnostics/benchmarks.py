@@ -1,0 +1,149 @@
+"""The benchmarks of the repository, run and collected: ratios against named rivals, and what moved between two runs.
+
+There is one list of benchmarks, the tests in `tests/benchmarks`; the fixture `compared` there records each ratio.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.files import utc_now
+
+PROPERTY = "ratio"
+"""The name under which a benchmark records a ratio among the properties of its test."""
+_ROOT = Path(__file__).resolve().parents[3]
+_CLONE = "clone the repository, and run `make bench` or `crossfold bench` there"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times longer a rival takes than Crossfold, from turns that were interleaved in one run."""
+
+    name: str
+    rival: str
+    ratio: float
+    """Median over the turns; more than 1 where Crossfold is faster."""
+    low: float
+    high: float
+    """Quartiles over the turns."""
+    turns: int
+    seconds: float
+    """Median of Crossfold's own."""
+    share: float | None = None
+    """Of the physical limit, where one was measured in the same run."""
+
+    def moved_from(self, before: "Ratio") -> bool:
+        """Whether the quartiles of the two do not overlap: more than noise within a run explains."""
+        return self.low > before.high or self.high < before.low
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """The ratios of one run, and where and when they were measured."""
+
+    date: str
+    machine: dict[str, Any]
+    ratios: tuple[Ratio, ...]
+    failed: tuple[str, ...] = ()
+    """Benchmarks that did not pass."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as `read_run` takes it."""
+        return asdict(self)
+
+
+def run_benchmarks(only: str | None = None) -> BenchmarkRun:
+    """Runs the benchmarks, or those whose names match `only` as `pytest -k` does, in this process.
+
+    What they print goes to standard output. Raises `UserError` without a clone of the repository, without pytest, and
+    where no benchmark matches.
+    """
+    folder = _ROOT / "tests" / "benchmarks"
+    if not folder.is_dir():
+        raise UserError("bench needs the repository: the rivals that it measures against do not ship", _CLONE)
+    if importlib.util.find_spec("pytest") is None:
+        raise UserError("bench needs pytest, which is not installed", "install Crossfold with `[dev]`, as `make` does")
+    import pytest
+
+    machine, collected = machine_facts(), _Collector()
+    selection = [] if only is None else ["-k", only]
+    code = pytest.main(
+        ["-q", "-s", "-p", "no:cacheprovider", "--benchmarks", str(folder), *selection], plugins=[collected]
+    )
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UserError(f"no benchmark matches {only!r}", f"--only takes a part of a name, as of a file in {folder}")
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise UserError(f"pytest ended with {code!r}", "what it printed says why")
+    return BenchmarkRun(utc_now(), machine, tuple(collected.ratios), tuple(collected.failed))
+
+
+def read_run(path: Path) -> BenchmarkRun:
+    """A run that `crossfold bench --json` wrote. Raises `UserError` for any other file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        ratios = tuple(Ratio(**each) for each in found["ratios"])
+        return BenchmarkRun(str(found["date"]), dict(found["machine"]), ratios, tuple(found["failed"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        problem = f"{path} is no result of benchmarks: {type(error).__name__}: {error}"
+        raise UserError(problem, "write one with `crossfold bench --json FILE`") from None
+
+
+def comparison_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str, Any]]:
+    """One row for each ratio of either run; `moved` says whether it changed by more than the noise within a run."""
+    old, new = ({(each.name, each.rival): each for each in run.ratios} for run in (before, after))
+    rows: list[dict[str, Any]] = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        change = None if a is None or b is None else b.ratio / a.ratio - 1
+        moved = "" if a is None or b is None else ("faster" if b.ratio > a.ratio else "slower") * b.moved_from(a)
+        rows.append({"name": key[0], "rival": key[1], "before": a, "after": b, "change": change, "moved": moved})
+    return rows
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the figures of a run depend on: processor, cores, load, versions."""
+    versions = {}
+    for name in ("torch", "ray", "numpy", "crossfold"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+class _Collector:
+    """A plug-in of pytest that keeps the ratios which tests record."""
+
+    def __init__(self) -> None:
+        self.ratios: list[Ratio] = []
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """After each phase of a test."""
+        if report.failed:
+            self.failed.append(report.nodeid)
+        if report.when == "call":
+            self.ratios += [Ratio(**value) for name, value in report.user_properties if name == PROPERTY]

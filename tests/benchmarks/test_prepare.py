@@ -1,0 +1,39 @@
+"""How long `prepare` takes, against a loop that decodes the same files with PyAV on the same core."""
+
+import os
+import time
+from itertools import count
+
+import pytest
+
+from crossfold.datasets.corpora.embedded.puppets import write_puppets
+from crossfold.platform.features.prepare import prepare
+from crossfold.platform.workspace.workspace import Workspace
+
+TURNS = 5
+
+
+@pytest.mark.benchmark
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="one core for both is what makes them comparable")
+def test_prepare_against_decoding_the_same_files(tmp_path, compared, in_turns):
+    av = pytest.importorskip("av")
+    root, numbers = tmp_path / "puppets", count()
+    write_puppets(root, clips=6, seconds=10.0)
+    read = [path for path in root.rglob("*") if path.suffix in (".wav", ".mp4", ".avi", ".jpg", ".png")]
+
+    def decode():
+        for path in read:
+            with av.open(str(path)) as container:
+                for frame in container.decode():
+                    frame.to_ndarray()
+
+    def ours():
+        prepare(Workspace(tmp_path / f"workspace-{next(numbers)}"), "puppets", root, processes=1)
+
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        taken = in_turns({"prepare": ours, "decode": decode}, TURNS, time.process_time)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert compared("prepare puppets", "PyAV decoding", ours=taken["prepare"], theirs=taken["decode"]) > 0

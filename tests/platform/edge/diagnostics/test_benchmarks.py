@@ -1,0 +1,92 @@
+"""Benchmarks are collected from the tests of a clone, and two results are compared by their quartiles."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from crossfold.platform.core.errors import UserError
+from crossfold.platform.edge.diagnostics import benchmarks
+from crossfold.platform.edge.diagnostics.benchmarks import BenchmarkRun, Ratio, comparison_rows, read_run
+from tests.support.paths import environment
+
+FIRST = Ratio(name="epoch", rival="loop", ratio=2.0, low=1.9, high=2.1, turns=5, seconds=0.5, share=0.4)
+MACHINE = {"processor": "P", "load": 0.1}
+RUN = """
+import json, sys
+from pathlib import Path
+from crossfold.platform.edge.diagnostics import benchmarks
+benchmarks._ROOT = Path(sys.argv[1])
+json.dump(benchmarks.run_benchmarks(*sys.argv[3:]).as_json(), open(sys.argv[2], "w"))
+"""
+SUITE = f"""
+def test_fast(record_property):
+    record_property("other", 1)
+    record_property("{benchmarks.PROPERTY}", {vars(FIRST)})
+
+def test_broken():
+    assert False
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A repository with two benchmarks, one of which does not pass."""
+    folder = tmp_path / "clone" / "tests" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder.parent / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--benchmarks', action='store_true')\n"
+    )
+    (folder.parents[1] / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (folder / "test_suite.py").write_text(SUITE)
+    return folder.parents[1]
+
+
+def run(clone, place, *only):
+    """A process of its own: pytest does not run within pytest."""
+    command = [sys.executable, "-c", RUN, str(clone), str(place), *only]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+
+
+def test_ratios_and_failures_are_collected_with_the_machine(clone, tmp_path):
+    done = run(clone, tmp_path / "a.json")
+    assert done.returncode == 0, done.stderr
+    found = read_run(tmp_path / "a.json")
+    assert found.ratios == (FIRST,)
+    assert [name.rpartition("::")[2] for name in found.failed] == ["test_broken"]
+    assert found.machine["cores"] >= 1
+    assert found.machine["processor"]
+    assert run(clone, tmp_path / "b.json", "fast").returncode == 0
+    assert read_run(tmp_path / "b.json").failed == ()
+    assert "no benchmark matches 'nothing'" in run(clone, tmp_path / "c.json", "nothing").stderr
+
+
+def test_without_the_repository_the_sentence_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "_ROOT", tmp_path)
+    with pytest.raises(UserError, match="bench needs the repository") as caught:
+        benchmarks.run_benchmarks()
+    assert "make bench" in caught.value.remedy
+
+
+def test_only_what_leaves_the_quartiles_has_moved(tmp_path, crossfold):
+    others = [replace(FIRST, name="start"), replace(FIRST, name="gone")]
+    before = BenchmarkRun("2026-01-01T00:00:00Z", MACHINE, (FIRST, *others))
+    slower = replace(FIRST, ratio=1.5, low=1.4, high=1.8)
+    noise = replace(others[0], ratio=2.2, low=2.05, high=2.3)
+    after = BenchmarkRun("2026-01-02T00:00:00Z", {**MACHINE, "processor": "Q"}, (slower, noise))
+    rows = comparison_rows(before, after)
+    assert [(row["name"], row["moved"]) for row in rows] == [("epoch", "slower"), ("start", ""), ("gone", "")]
+    assert [row["change"] for row in rows] == [pytest.approx(-0.25), pytest.approx(0.1), None]
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, each in zip(paths, (before, after), strict=True):
+        path.write_text(json.dumps(each.as_json()))
+    code, shown, _ = crossfold("bench", "--compare", *paths)
+    assert code == 0
+    assert "slower" in shown
+    assert "The processors differ: P, and Q." in shown
+    paths[0].write_text("{}")
+    code, _, said = crossfold("bench", "--compare", *paths)
+    assert code == 2
+    assert "is no result of benchmarks" in said
