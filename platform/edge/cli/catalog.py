@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,6 @@ from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal import completion
 from crossfold.platform.edge.terminal.console import emit, out, say
-
-if TYPE_CHECKING:
-    from crossfold.platform.edge.diagnostics.benchmarks import Ratio
 
 DEFAULT_WIDTHS = {"audio": 128, "visual": 512, "text": 768}
 """d_m of 001 and 002: VGGish, ResNet-50, BERT."""
@@ -209,73 +206,6 @@ def profile(
         for part in profiled.parts
     ]
     emit(rows, False, "Parts of a training step")
-
-
-def bench(
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            help="Where the results are kept; else a dated file in the cache folder.",
-            show_default=False,
-        ),
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(help="Measure nothing; show what moved between two results.", metavar="A B", show_default=False),
-    ] = None,
-    only: Annotated[
-        str | None, typer.Option(help="Only benchmarks with this in their name, such as startup.", show_default=False)
-    ] = None,
-) -> None:
-    """Measure how fast Crossfold is next to named rivals on this machine, in a clone of the repository.
-
-    Each ratio is the time of the rival over that of Crossfold, with the quartiles of interleaved turns.
-    It exits with 1 if a benchmark does not pass.
-    """
-    from crossfold.platform.core.files import write_json
-    from crossfold.platform.core.layout import cache_folder
-    from crossfold.platform.edge.diagnostics import benchmarks
-
-    if compare is not None:
-        before, after = (benchmarks.read_run(path) for path in compare)
-        shown = [
-            {
-                **row,
-                "before": _ratio(row["before"]),
-                "after": _ratio(row["after"]),
-                "change": "" if row["change"] is None else f"{row['change']:+.0%}",
-            }
-            for row in benchmarks.comparison_rows(before, after)
-        ]
-        emit(shown, False, "Times of the rival over those of Crossfold")
-        if before.machine["processor"] != after.machine["processor"]:
-            say(f"The processors differ: {before.machine['processor']}, and {after.machine['processor']}.")
-        say(f"Load of the machine: {before.machine['load']}, and {after.machine['load']}.")
-        return
-    measured = benchmarks.run_benchmarks(only)
-    place = json_file or cache_folder() / "benchmarks" / f"{measured.date.replace(':', '')}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, measured.as_json())
-    rows = [
-        {
-            "name": each.name,
-            "rival": each.rival,
-            "ratio": _ratio(each),
-            "turns": each.turns,
-            "own seconds": f"{each.seconds:.4g}",
-            "of the limit": "" if each.share is None else f"{each.share:.0%}",
-        }
-        for each in measured.ratios
-    ]
-    emit(rows, False, "Times of the rival over those of Crossfold")
-    say(f"kept in {place}", *(f"failed: {name}" for name in measured.failed))
-    if measured.failed:
-        raise typer.Exit(1)
-
-
-def _ratio(found: "Ratio | None") -> str:
-    return "" if found is None else f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})"
 
 
 def schema(
