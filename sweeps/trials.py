@@ -129,7 +129,11 @@ def check_settings(search: Search) -> None:
                     "give parameters of the space only; `params` and `set` fix others",
                 )
             if not _contains(dimension, value):
-                raise UserError(f"start[{number}].{key} = {value!r} is outside of the space", "give a value inside")
+                there = f"which has {key}: {_as_written(dimension)}"
+                raise UserError(
+                    f"start[{number}].{key} = {value!r} is outside of the space, {there}",
+                    "give a value inside, or widen the space",
+                )
 
 
 def is_drawn(dimension: Range, chosen: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
@@ -224,9 +228,15 @@ def _check_conditions(search: Search) -> None:
                 raise UserError(
                     f"space.{key}.when: no parameter {other!r} of {search.system} is fixed or stands above {key}"
                     f"{did_you_mean(other, [*above, *fixed])}",
-                    "name a parameter that the space does not have, or has above this one",
+                    "give a parameter of the system that the space leaves fixed, or one that the space has further up",
                 )
         above.add(key)
+
+
+def _as_written(dimension: Range) -> str:
+    """A dimension as in a file, without its condition."""
+    given = dimension.model_dump(mode="json", exclude_none=True, exclude={"when", "points"})
+    return f"{{{', '.join(f'{kind}: {values}' for kind, values in given.items())}}}"
 
 
 def _contains(dimension: Range, value: Any) -> bool:

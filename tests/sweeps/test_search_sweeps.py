@@ -104,7 +104,10 @@ def test_wrong_words_are_refused_with_the_right_ones(read, block, message):
         ({"trials": 4}, "trials 4, but budget.trials 8"),
         ({"objective": ["ccc", "flops"], "scheduler": "asha"}, "scheduler asha stops trials by CCC alone"),
         ({"objective": ["ccc", "flops"], "sampler": "cmaes"}, "cmaes has one objective"),
-        ({"start": [{"iterations": 9}]}, "start[0].iterations = 9 is outside"),
+        (
+            {"start": [{"iterations": 9}]},
+            "start[0].iterations = 9 is outside of the space, which has iterations: {int: [",
+        ),
         ({"start": [{"iterations": 2.5}]}, "start[0].iterations = 2.5 is outside"),
         ({"start": [{"recipe.optimizer.lr": 0.1}]}, "start[0]: the space has no 'recipe.optimizer.lr'"),
         ({"sampler": "grid", "budget": {"trials": 3}}, "the grid has 4 configurations, and the budget 3 trials"),
