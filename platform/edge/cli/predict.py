@@ -1,6 +1,7 @@
 """`crossfold predict`: from a video to a trace of each target, with a finished cell, a system or an exported model."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet")
 STANDARD_INPUT = Path("-")
 POLL_SECONDS = 0.05
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
 def predict(
@@ -106,6 +108,15 @@ def _check(clips: Sequence[Path], *, follow: bool) -> None:
     for clip in clips:
         if clip == STANDARD_INPUT and follow:
             continue
+        if (address := _ADDRESS.match(str(clip))) is not None:
+            # A path has lost the second of the two slashes.
+            shown = f"{address[1]}://{str(clip)[address.end() :]}"
+            pipe = f"ffmpeg -i {shown} -f mpegts - | crossfold predict MODEL - --follow"
+            raise UserError(
+                f"{shown} is an address, and only files are read", f"download it, or follow what it sends: {pipe}"
+            )
+        if follow and clip.is_dir():
+            raise UserError(f"--follow with the folder {clip}", "give the file that is being written, or a pipe")
         if not clip.exists():
             raise UserError(f"there is no {clip}", "give a video, a wav file, a folder of crops, or features")
         if (other := names.setdefault(clip.absolute().stem, clip)) != clip:
