@@ -38,7 +38,7 @@ def dose_figures(axes: Sequence[Axis], label: str) -> list[Figure]:
             "auroc",
             "How well gates detect planted damage, against the dose",
             "AUROC of the weight of unattended features of a modality as a detector of its damaged frames, mean "
-            "over gates and modalities; 0.5 is chance.",
+            "over gates and modalities; 0.5 is chance. Whiskers: 95 % intervals over seeds.",
             "AUROC",
             _auroc,
         ),
@@ -79,7 +79,10 @@ def _gain(score: SystemScore) -> _Point | None:
 
 
 def _auroc(score: SystemScore) -> _Point | None:
-    return (score.gate.auroc,) * 3 if score.gate else None
+    if score.gate is None:
+        return None
+    mean, ends = score.gate.auroc, score.gate.interval
+    return (mean, ends.low, ends.high) if ends else (mean,) * 3
 
 
 def _panel(axis: Axis, unit: str, value_of: Callable[[SystemScore], _Point | None]) -> Panel | None:
@@ -92,7 +95,7 @@ def _panel(axis: Axis, unit: str, value_of: Callable[[SystemScore], _Point | Non
             for x, point in zip(axis.values, axis.points, strict=True)
             if system in point.by_system and (value := value_of(point.by_system[system])) is not None
         ]
-        if not values:
+        if len(values) < 2:  # one dose is no curve
             continue
         style = system_style(system)
         ends = [value for _, value in values]

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property, reduce
 
@@ -18,17 +18,19 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.results.comparable import setting_variants
-from crossfold.reports.results.gate_scores import gate_table
+from crossfold.reports.results.gate_scores import gate_rows
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
 from crossfold.reports.results.systems import DCA, GATED
-from crossfold.reports.stats.intervals import Gain, paired_gain
+from crossfold.reports.stats.intervals import MIN_SEEDS, Gain, Interval, mean_of, paired_gain, spread_of, t_quantile
 from crossfold.reports.stats.runs import Run, moments_of
 from crossfold.reports.stats.shares import Share, share_of_way, slope_of_gains
 
 AXES = ("conflict", "corrupted", "missing", "complementary", "shared", "severity", "cue", "clips", "frames")
 """The parameters of a dose against which gains are shown."""
 Groups = list[list[Run]]
+_Squares = Mapping[str, np.ndarray]
+"""Kind of episode -> squared errors and squared labels of each clip, summed: float64 [clips, 2]."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class GateScore:
     """How well gates detect damaged frames of their own modality: means over modalities, folds, seeds, targets."""
 
     auroc: float
+    interval: Interval | None
+    """Of the AUROC: 95 % over seeds, by t; None with fewer than three."""
+    by_modality: Mapping[str, float]
+    """Modality -> AUROC; 1 and 0 both separate damaged frames, with more and with less weight."""
     ece: float
     """Expected calibration error (`evaluation/gate_calibration.py`)."""
 
@@ -59,6 +65,8 @@ class SystemScore:
     gate: GateScore | None
     errors: Mapping[str, float]
     """Kind of episode -> mean squared error in units of the mean squared label."""
+    places: Mapping[str, Gain]
+    """Kind of episode -> by how much that error is smaller than the one of `base`."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,14 @@ def dose_points(results: Results, workspace: Workspace) -> list[DosePoint]:
             if isinstance(dose, SyntheticDose):
                 store = FeatureStore(workspace.local_store(setting.corpus, setting.store))
             found.append(_point(results, setting, dose, store))
-    return found
+    return sorted(found, key=lambda point: list(_given(point.dose).items()))
+
+
+def _given(dose: Dose) -> Mapping[str, float]:
+    """What differs from the defaults: no dose comes first, then the doses of each parameter, as numbers."""
+    given = dose.model_dump(exclude_defaults=True, exclude={"seed", "truth"})
+    # Clips last: a learning curve belongs to its dose.
+    return {name: float(given[name]) for name in sorted(given, key=lambda name: name == "clips")}
 
 
 def dose_axes(points: Sequence[DosePoint]) -> list[Axis]:
@@ -177,12 +192,13 @@ def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore |
     targets = sorted(map(str, results.rows(setting)["target"].unique()), reverse=True)  # valence, arousal
     videos = {observer: [truth.videos(observer, t) for t in targets] for observer in OBSERVERS} if truth else {}
     means = {observer: float(np.mean([_pooled(of) for of in each])) for observer, each in videos.items()}
-    gates, done = gate_table(results, setting), results.rows(setting, status="done")
+    gates, done = gate_rows(results, setting), results.rows(setting, status="done")
     variants = setting_variants(results, setting)
     runs = {variant: [runs_of(results, setting, variant, target) for target in targets] for variant in variants}
     first: dict[str, str] = {}
     for variant, system in variants.items():
         first.setdefault(system, variant)
+    squares = {v: _system_errors(results, done[done["variant"] == v], truth) if truth else {} for v in variants}
     scores = []
     for variant, system in variants.items():
         groups = runs[variant]
@@ -201,11 +217,13 @@ def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore |
                 base=base,
                 gain=paired_gain(groups, runs[first[base]]) if base else None,
                 gate=_gate(gates, variant),
-                errors=_system_errors(results, done[done["variant"] == variant], truth) if truth else {},
+                errors=_mean_errors(squares[variant].values()),
+                places=_changes(squares[variant], squares[first[base]]) if base else {},
             )
         )
     columns = [truth.targets.index(target) for target in targets] if truth else []
-    errors = {observer: _errors(of, truth, columns) for observer, of in truth.said.items()} if truth else {}
+    of_observers = truth.said.items() if truth else ()
+    errors = {observer: _mean_errors([_errors(of, truth, columns)]) for observer, of in of_observers if truth}
     return DosePoint(setting, dose, means, errors, tuple(scores))
 
 
@@ -248,19 +266,25 @@ def _pooled(videos: Mapping[str, Sequence[float]]) -> float:
 
 def _gate(gates: pd.DataFrame, variant: str) -> GateScore | None:
     """The mean over gates and modalities of how well a gate detects what the corpus planted in its own modality."""
-    rows = gates.reset_index()
     # A gate of one modality may well do the opposite while the other one is damaged.
-    own = rows["damage"].str.endswith(":audio") & (rows["modality"] == "audio")
-    own |= rows["damage"].str.endswith(":visual") & (rows["modality"] == "visual")
-    rows = rows[(rows["variant"] == variant) & (rows["truth"] == "spans") & own].dropna(subset=["auroc"])
-    return GateScore(float(rows["auroc"].mean()), float(rows["ece"].mean())) if len(rows) else None
+    own = gates["damage"].str.split(":").str[-1] == gates["modality"]
+    rows = gates[(gates["variant"] == variant) & (gates["truth"] == "spans") & own].dropna(subset=["auroc"])
+    if rows.empty:
+        return None
+    by_seed = rows.groupby("seed")["auroc"].mean()
+    mean, interval = float(by_seed.mean()), None
+    if len(by_seed) >= MIN_SEEDS:
+        half = t_quantile(len(by_seed) - 1) * float(by_seed.std()) / math.sqrt(len(by_seed))
+        interval = Interval(max(mean - half, 0.0), min(mean + half, 1.0))
+    by_modality = {str(name): float(value) for name, value in rows.groupby("modality")["auroc"].mean().items()}
+    return GateScore(mean, interval, by_modality, float(rows["ece"].mean()))
 
 
-def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[str, float]:
-    """`_errors`, mean over the finished cells of a variant."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for cell_id in dict.fromkeys(rows["cell_id"]):
-        predictions = results.records[str(cell_id)].predictions
+def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[tuple[int, int], _Squares]:
+    """The errors of the finished cells of a variant, by fold and seed; cells of several targets are taken together."""
+    found: dict[tuple[int, int], _Squares] = {}
+    for cell in rows.drop_duplicates("cell_id").itertuples():
+        predictions = results.records[str(cell.cell_id)].predictions
         columns = [truth.targets.index(target) for target in predictions.targets]
         said = {}
         for clip, labels in truth.labels.items():
@@ -268,20 +292,52 @@ def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[
             said[clip] = np.zeros(labels.shape)
             for place, column in enumerate(columns):
                 said[clip][predictions.frame[at], column] = predictions.prediction[at, place]
-        for kind, error in _errors(said, truth, columns).items():
-            found[kind].append(error)
-    return {kind: float(np.mean(values)) for kind, values in found.items()}
+        key, own = (int(str(cell.fold)), int(str(cell.seed))), _errors(said, truth, columns)
+        found[key] = {kind: found[key][kind] + of for kind, of in own.items()} if key in found else own
+    return found
 
 
-def _errors(said: Mapping[str, np.ndarray], truth: _Truth, columns: Sequence[int]) -> dict[str, float]:
-    """Kind of episode -> mean squared error over its frames and targets, in units of the mean squared label."""
-    squares: dict[str, float] = defaultdict(float)
-    power: dict[str, float] = defaultdict(float)
-    for clip, predicted in said.items():
+def _errors(said: Mapping[str, np.ndarray], truth: _Truth, columns: Sequence[int]) -> _Squares:
+    """Kind of episode -> sums over frames and targets of each clip, float64 [clips, 2]: squared errors and labels."""
+    found: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(said), 2)))
+    for row, (clip, predicted) in enumerate(said.items()):
         kinds = np.repeat([REGIMES[r].kind for r in truth.regimes[clip]], EPISODE)
         labels = truth.labels[clip][:, columns]
         for kind in np.unique(kinds):
             at = kinds == kind
-            squares[str(kind)] += float(((predicted[at][:, columns] - labels[at]) ** 2).sum())
-            power[str(kind)] += float((labels[at] ** 2).sum())
-    return {kind: squares[kind] / power[kind] for kind in squares}
+            off = predicted[at][:, columns] - labels[at]
+            found[str(kind)][row] += [float((off**2).sum()), float((labels[at] ** 2).sum())]
+    return dict(found)
+
+
+def _mean_error(sums: np.ndarray) -> float:
+    """Mean squared error in units of the mean squared label, of [clips, 2]."""
+    return float(sums[:, 0].sum() / sums[:, 1].sum())
+
+
+def _mean_errors(runs: Iterable[_Squares]) -> dict[str, float]:
+    """Kind of episode -> the mean over runs of its error."""
+    each = [{kind: _mean_error(sums) for kind, sums in run.items()} for run in runs]
+    return {kind: float(np.mean([errors[kind] for errors in each])) for kind in each[0]} if each else {}
+
+
+def _changes(own: Mapping[tuple[int, int], _Squares], base: Mapping[tuple[int, int], _Squares]) -> dict[str, Gain]:
+    """Kind of episode -> by how much an error is smaller than that of the base; jackknife over clips and over seeds."""
+    keys = sorted(set(own) & set(base))
+    found = {}
+    for kind in own[keys[0]] if keys else ():
+        folds = []
+        for fold in sorted({fold for fold, _ in keys}):
+            pairs = [(base[key][kind], own[key][kind]) for key in keys if key[0] == fold]
+            less = np.stack([_without_each(before) - _without_each(after) for before, after in pairs], axis=1)
+            folds.append((less[1:] - less[0], less[0]))
+        found[kind] = Gain(mean_of(folds), spread_of(folds), len(keys))
+    return found
+
+
+def _without_each(sums: np.ndarray) -> np.ndarray:
+    """The error of [clips, 2], and without each clip that has such episodes: float64 [1 + clips]."""
+    total, has = sums.sum(axis=0), sums[:, 1] > 0
+    rest = total - sums[has] if has.sum() > 1 else sums[:0]
+    errors: np.ndarray = np.concatenate([[total[0] / total[1]], rest[:, 0] / rest[:, 1]])
+    return errors

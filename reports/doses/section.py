@@ -7,6 +7,7 @@ from crossfold.datasets.corpora.embedded.dose import Dose, SyntheticDose, dose_o
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
+from crossfold.reports.doses.findings import dose_findings
 from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
 from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables, dose_words, share_text
 from crossfold.reports.figures.base import Figure
@@ -19,6 +20,8 @@ class DoseSection:
     """What is known of gains against a dose."""
 
     points: Sequence[DosePoint]
+    findings: Sequence[str]
+    """What the numbers say, a sentence each."""
     tables: Sequence[DoseTable]
     figures: Sequence[Figure]
     label: str
@@ -32,7 +35,8 @@ def dose_section(workspace: Workspace, results: Results, *, figures: bool) -> Do
         return None
     axes = dose_axes(points)
     label = embedded_label([point.dose for point in points])
-    return DoseSection(points, dose_tables(points, axes), dose_figures(axes, label) if figures else (), label)
+    drawn = dose_figures(axes, label) if figures else ()
+    return DoseSection(points, dose_findings(points, axes), dose_tables(points, axes), drawn, label)
 
 
 def embedded_label(doses: Iterable[Dose]) -> str:
@@ -43,7 +47,10 @@ def embedded_label(doses: Iterable[Dose]) -> str:
 
 def dose_texts(section: DoseSection, formats: Sequence[str]) -> dict[str, str]:
     """The section as files `dose.md` and `dose.csv`, by name: those of the formats asked for."""
-    made = {"dose.md": dose_markdown(section.tables, section.label), "dose.csv": dose_csv(section.points)}
+    made = {
+        "dose.md": dose_markdown(section.tables, section.findings, section.label),
+        "dose.csv": dose_csv(section.points),
+    }
     return {name: text for name, text in made.items() if name.rpartition(".")[2] in formats}
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossfold.reports.doses.scores import Axis, DosePoint, SystemScore
+from crossfold.datasets.corpora.embedded.episodes import SENSES
+from crossfold.reports.doses.scores import Axis, DosePoint, GateScore, SystemScore
 from crossfold.reports.results.systems import system_label
 from crossfold.reports.stats.formatting import DASH, number
 from crossfold.reports.stats.shares import Share
@@ -15,15 +16,18 @@ SHARE_NOTE = (
     "Share: how far a system is on the way from the best fixed weights (0 %) to the ideal observer (100 %), which "
     "infers what is damaged from all of the clip, in mean CCC over targets; with its 95 % interval over videos and "
     "seeds; a dash where that way is short. Oracle: the same with the damage known. Gain: over the system without the "
-    "gate. AUROC and ECE: of the gate, as a detector of damage of its own modality."
+    "gate. AUROC, with its 95 % interval over seeds, and ECE: of the weight of unattended features, as a detector of "
+    "damage of the gate's own modality; far below 0.5 it detects damage, too, and gives it less of that weight."
 )
 SLOPE_NOTE = (
     "Slope of the gain in CCC against the dose, by least squares, with its 95 % interval over videos and seeds, and p "
     "that it is zero, not corrected for the number of rows. Against `clips` and `frames`: for each doubling."
 )
-ERROR_NOTE = (
-    "Mean squared error over the frames of each kind of episode, in units of the mean squared label. A gain of a gate "
-    "should arise in the damaged ones."
+ERROR_NOTE = "Mean squared error over the frames of each kind of episode, in units of the mean squared label."
+PLACE_NOTE = (
+    "By how much the mean squared error of the gated system is smaller than that of the system without the gate, by "
+    "kind of episode, in units of the mean squared label; with its 95 % interval over videos and seeds. A gate that "
+    "uses the reliability of modalities gains in damaged episodes."
 )
 _KINDS = ("good", "missing", "corrupted", "conflict")
 
@@ -42,6 +46,7 @@ def dose_tables(points: Sequence[DosePoint], axes: Sequence[Axis]) -> list[DoseT
     made = (
         DoseTable("Share of the way to the ideal observer", SHARE_NOTE, _shares(points)),
         DoseTable("Gain against the dose", SLOPE_NOTE, _slopes(axes)),
+        DoseTable("Where gains arise", PLACE_NOTE, _places(points)),
         DoseTable("Where the errors are", ERROR_NOTE, _errors(points)),
     )
     return [table for table in made if table.grid.rows]
@@ -61,9 +66,15 @@ def share_text(share: Share | None) -> str:
     return f"{_percent(share.mean)} %" + (f" [{_percent(ends.low)}, {_percent(ends.high)}]" if ends else "")
 
 
-def dose_markdown(tables: Iterable[DoseTable], label: str) -> str:
-    """The tables as Markdown."""
-    parts = ["# Gains against a dose", label]
+def auroc_text(gate: GateScore) -> str:
+    """`0.48 [0.41, 0.55]`."""
+    ends = gate.interval
+    return f"{gate.auroc:.2f}" + (f" [{ends.low:.2f}, {ends.high:.2f}]" if ends else "")
+
+
+def dose_markdown(tables: Iterable[DoseTable], findings: Sequence[str], label: str) -> str:
+    """The findings and tables as Markdown."""
+    parts = ["# Gains against a dose", label, "\n".join(f"- {finding}" for finding in findings)]
     for table in tables:
         parts += [f"## {table.title}", pipe_table(table.grid), table.note]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -103,6 +114,9 @@ def _record(name: str, ccc: float, score: SystemScore | None, errors: Any) -> di
         "gain_high": gain.high if gain and gain.high is not None else "",
         "gain_p": gain.p if gain and gain.p is not None else "",
         "gate_auroc": gate.auroc if gate else "",
+        "gate_auroc_low": gate.interval.low if gate and gate.interval else "",
+        "gate_auroc_high": gate.interval.high if gate and gate.interval else "",
+        **{f"gate_auroc_{m}": gate.by_modality.get(m, "") if gate else "" for m in SENSES},
         "gate_ece": gate.ece if gate else "",
         **{f"error_{kind}": errors.get(kind, "") for kind in _KINDS},
     }
@@ -117,7 +131,7 @@ def _shares(points: Sequence[DosePoint]) -> Grid:
             for end in ("fixed", "ideal", "oracle")
         ]
         for score in point.systems:
-            gate = (GridCell(number(score.gate.auroc)), GridCell(number(score.gate.ece))) if score.gate else ()
+            gate = (GridCell(auroc_text(score.gate)), GridCell(number(score.gate.ece))) if score.gate else ()
             rows.append(
                 (
                     label_cell(dose_words(point.dose)),
@@ -159,6 +173,23 @@ def _errors(points: Sequence[DosePoint]) -> Grid:
             cells = [GridCell(number(errors[kind])) if kind in errors else words_cell("") for kind in _KINDS]
             rows.append((label_cell(dose_words(point.dose)), label_cell(name), *cells))
     return Grid((), ("Dose", "System", *_KINDS), tuple(rows))
+
+
+def _places(points: Sequence[DosePoint]) -> Grid:
+    rows = [
+        (
+            label_cell(dose_words(point.dose)),
+            label_cell(f"{score.name} over {system_label(score.base)}"),
+            *(
+                gain_cell(gain, unclear=not gain.sign) if (gain := score.places.get(kind)) else words_cell("")
+                for kind in _KINDS
+            ),
+        )
+        for point in points
+        for score in point.systems
+        if score.places
+    ]
+    return Grid((), ("Dose", "Gain of", *_KINDS), tuple(rows))
 
 
 def _short(value: Any) -> str:

@@ -90,18 +90,29 @@ def test_what_varies_alone_is_an_axis(points):
     assert score.base == "rjca"
     assert slope.mean == pytest.approx((gains[1] - gains[0]) / 0.2)
     assert 0 <= slope.p <= 1
+    for point in axes["conflict"].points:
+        base, gated = (point.by_system[name] for name in ("rjca", "rjca+dca"))
+        assert set(gated.places) == set(base.errors) == {"good", "conflict"}
+        for kind, gain in gated.places.items():
+            assert gain.mean == pytest.approx(base.errors[kind] - gated.errors[kind])
+        assert gated.places["good"].low < gated.places["good"].mean < gated.places["good"].high
+        assert not base.places
     assert all(0 <= point.by_system["rjca+dca"].gate.auroc <= 1 for point in axes["conflict"].points)
 
 
 def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     built = build_report(space, tables=["dose"], out=tmp_path, formats=("html", "md", "csv"))
-    assert "Share of the way to the ideal observer" in (tmp_path / "dose.md").read_text()
+    words = (tmp_path / "dose.md").read_text()
+    assert "Share of the way to the ideal observer" in words and "Where gains arise" in words
+    for finding in ("gains of a gate over the system without it", "slope of a gain", "AUROC between"):
+        assert finding in words, finding
     assert "oracle_gate" in built.summary or "Oracle gate" in built.summary
     rows = list(csv.DictReader(io.StringIO((tmp_path / "dose.csv").read_text())))
     fixed = [row for row in rows if row["variant"] == "observer fixed"]
     assert {row["dose_truth"] for row in fixed} == {"oracle", "shuffled", "none"}
     assert {figure.id for figure in built.page.figures} >= {"dose-gain", "dose-auroc"}
     page = (tmp_path / "report.html").read_text()
+    assert "gains of a gate over the system without it" in page
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
 
