@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import ccc_of
+from crossfold.platform.workspace.cell_record import CellRecord
+from crossfold.platform.workspace.predictions import read_predictions
 from crossfold.reports.figures.base import variant_styles
 from crossfold.reports.page.drilldown import DIGITS, group_anchors
 from crossfold.reports.results.comparable import comparable_variants, gain_over, setting_targets
@@ -99,7 +101,7 @@ def _over_time(
         rows = done[(done["variant"] == variant) & (done["fold"] == fold)]
         for target in targets:
             cells = [results.records[str(cell)] for cell in rows.loc[rows["target"] == target, "cell_id"].unique()]
-            means = _mean_predictions([cell.predictions for cell in cells], target)
+            means = _mean_predictions(cells, target)
             for name, values in means.items():
                 column = store.targets.index(target)
                 label = np.asarray(store.labels[store.rows(name), column], np.float64)
@@ -145,18 +147,16 @@ def _clip(store: FeatureStore, name: str, targets: Sequence[str]) -> dict[str, A
     }
 
 
-def _mean_predictions(seeds: Sequence[Any], target: str) -> dict[str, Floats]:
-    """Clip -> the mean prediction over seeds, float64 [frames]."""
-    if not seeds:
-        return {}
-    return {
-        name: np.mean(
-            [np.asarray(each.prediction[each.clip(name), each.targets.index(target)], np.float64) for each in seeds],
-            axis=0,
-        )
-        for name in seeds[0].clips
-        if all(name in each.clips for each in seeds)
-    }
+def _mean_predictions(seeds: Sequence[CellRecord], target: str) -> dict[str, Floats]:
+    """Clip -> the mean prediction over seeds, float64 [frames], of the clips that all seeds reported."""
+    sums: dict[str, Floats] = {}
+    for at, record in enumerate(seeds):
+        # Not kept on the record: the predictions of hundreds of seeds of twelve systems would fill the memory.
+        each = read_predictions(record.file("predictions.npz"))
+        values = np.asarray(each.prediction[:, each.targets.index(target)], np.float64)
+        own = {name: values[each.clip(name)] for name in each.clips if at == 0 or name in sums}
+        sums = own if at == 0 else {name: sums[name] + own[name] for name in sums if name in own}
+    return {name: total / len(seeds) for name, total in sums.items()}
 
 
 def _events(store: FeatureStore, name: str, label: Floats, valid: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -110,9 +110,10 @@ def _read(record: CellRecord, rescored: Sequence[Path], recipes: list[Recipe]) -
         recipes.append(recipe := cell.recipe)
     # Each with its own recipe, and with the moments of videos as Python objects, 100,000 cells would take 10 GB.
     small = {key: value for key, value in result.items() if key in ("metrics", "selection", "model")}
+    cell = cell.model_copy(update={"recipe": recipe})
     return _Read(
-        record=replace(record, cell=cell.model_copy(update={"recipe": recipe}), result=small),
-        setting=_setting(cell),
+        record=replace(record, cell=cell, result=small),
+        setting=_setting(cell),  # of the shared recipe, whose hash is computed once
         runs={target: _run(cell, result["metrics"][target], result["videos"][target]) for target in cell.targets},
         processed=dict(_processed(cell, evaluations)),
         robustness=_robustness(evaluations),

@@ -123,6 +123,9 @@ class Results:
     titles: Mapping[str, str] = field(default_factory=dict)
     """System of a plug-in, without `+dca` -> the title that its finished cells recorded."""
 
+    stress_tables: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By key of a setting, what `stress_table` has computed: four parts of a report ask for it."""
+
     def of_sweeps(self, names: Sequence[str]) -> "Results":
         """Those of the cells that some launched sweeps asked for."""
         asked = frozenset().union(*(self.sweep_cells[name] for name in names))
@@ -161,6 +164,15 @@ class Results:
         # Split once: filtering all cells again for every number of a large report takes seconds.
         grouped: Any = self.cells.groupby(["setting", "variant", "target"])
         return {(str(s), str(v), str(t)): rows for (s, v, t), rows in grouped}
+
+    @cached_property
+    def finished_runs(self) -> dict[tuple[str, str, str], tuple[Run, ...]]:
+        """(setting, variant, target) -> its finished runs, in order of fold and seed."""
+        found: dict[tuple[str, str, str], tuple[Run, ...]] = {}
+        for key, rows in self.groups.items():
+            done = rows.loc[rows["status"] == "done", "cell_id"]
+            found[key] = tuple(self.runs[str(cell_id), key[2]] for cell_id in done)
+        return found
 
     @cached_property
     def variants_of(self) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:

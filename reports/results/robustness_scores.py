@@ -1,5 +1,6 @@
 """Scores under the stress suite, as a table."""
 
+import numpy as np
 import pandas as pd
 
 from crossfold.reports.results.model import Results, Robustness, Setting
@@ -11,22 +12,39 @@ FEWEST = 2
 
 def stress_table(results: Results, setting: Setting) -> pd.DataFrame:
     """Columns `COLUMNS`: one row per finished cell, target and entry of the suite, and the raw score as strength 0."""
-    cells = results.rows(setting, status="done")
-    rows = []
-    for cell in cells[["cell_id", "variant", "fold", "seed", "target", "ccc"]].itertuples(index=False):
-        known: set[tuple[str, str]] = set()
-        for entry in results.robustness.get(str(cell.cell_id), Robustness()).stress:
-            metrics = entry["metrics"].get(cell.target)
+    if setting.key not in results.stress_tables:
+        results.stress_tables[setting.key] = _stress_table(results, setting)
+    return results.stress_tables[setting.key]
+
+
+def _stress_table(results: Results, setting: Setting) -> pd.DataFrame:
+    cells = results.rows(setting, status="done")[["cell_id", "variant", "fold", "seed", "target", "ccc"]]
+    damages: dict[tuple[str, str], int] = {}
+    # By number of the cell and of the damage: with their words, the rows of 100,000 cells would take 1 GB.
+    rows: list[tuple[int, int, float, float, bool]] = []
+    facts = zip(cells["cell_id"].tolist(), cells["target"].tolist(), cells["ccc"].tolist(), strict=True)
+    for at, (cell_id, target, ccc) in enumerate(facts):
+        known: set[int] = set()
+        for entry in results.robustness.get(cell_id, Robustness()).stress:
+            metrics = entry["metrics"].get(target)
             if metrics is None or metrics["ccc"] is None:  # the damage left no frame with a prediction
                 continue
-            damage = (entry["kind"], entry["modality"])
-            common = (cell.variant, cell.fold, cell.seed, cell.target, *damage)
-            rows.append((*common, float(entry["strength"]), float(metrics["ccc"]), bool(entry["used"])))
+            damage = damages.setdefault((entry["kind"], entry["modality"]), len(damages))
+            rows.append((at, damage, float(entry["strength"]), float(metrics["ccc"]), bool(entry["used"])))
             # Strength 0 is where every line of the chart starts.
             if damage not in known:
                 known.add(damage)
-                rows.append((*common, 0.0, float(str(cell.ccc)), bool(entry["used"])))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+                rows.append((at, damage, 0.0, float(ccc), bool(entry["used"])))
+    found = pd.DataFrame(rows, columns=["cell", "damage", "strength", "ccc", "used"])
+    own = cells[["variant", "fold", "seed", "target"]].astype({"variant": "category", "target": "category"})
+    kinds, modalities = (pd.Series([names[i] for names in damages], dtype="str").astype("category") for i in (0, 1))
+    return pd.DataFrame(
+        {name: own[name].take(found["cell"].to_numpy(np.int64)).reset_index(drop=True) for name in own}
+        | {"kind": kinds.take(found["damage"].to_numpy(np.int64)).reset_index(drop=True)}
+        | {"modality": modalities.take(found["damage"].to_numpy(np.int64)).reset_index(drop=True)}
+        | {name: found[name] for name in ("strength", "ccc", "used")},
+        columns=list(COLUMNS),
+    )
 
 
 def stress_scores(results: Results, setting: Setting) -> dict[str, float]:

@@ -16,10 +16,11 @@ def runs_of(
     results: Results, setting: Setting, variant: str, target: str, folds: Sequence[int] = (), post: str = RAW
 ) -> list[Run]:
     """The finished runs of one variant and target that were scored with `post`; without `folds`, of all folds."""
+    if post == RAW:
+        runs = results.finished_runs.get((setting.key, variant, target), ())
+        return [run for run in runs if not folds or run.fold in folds]
     cells = cells_of_variant(results, setting, variant, target, folds)
     done = cells["cell_id"].to_numpy()[cells["status"].to_numpy() == "done"]
-    if post == RAW:
-        return [results.runs[cell_id, target] for cell_id in done]
     return [run for cell_id in done if (run := results.processed.get((cell_id, target, post)))]
 
 

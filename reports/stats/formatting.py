@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import Gain, Interval
 from crossfold.reports.stats.power import Power
 
@@ -44,12 +45,16 @@ def _end(value: float) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p value with the digits that matter: three where it is small, two above, none where it is one."""
+    """A p value with two digits, `< 0.01` below that, `1` where it rounds to one; CSV files have the number itself."""
     if p is None:
         return DASH
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}" if p < 0.995 else "1"
+    # More digits would be false precision: a p value is an estimate, from few videos in its tail above all.
+    if p < 0.01:
+        return "< 0.01"
+    # A verdict must be seen from the text: 0.049 would round to 0.05, which is no verdict.
+    if p < ALPHA and round(p, 2) >= ALPHA:
+        return f"< {ALPHA:.2f}"
+    return f"{p:.2f}" if p < 0.995 else "1"
 
 
 def percent(share: float) -> str:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from crossfold.platform.core.metrics import Moments, ccc_of
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
-from crossfold.reports.stats.runs import FIELDS, Floats, Run, restrict_to_common_runs
+from crossfold.reports.stats.runs import FIELDS, Floats, Run, restrict_to_common_runs, same_runs
 
 LEVEL = 0.95
 MIN_VIDEOS = 3
@@ -181,7 +181,7 @@ def paired_folds(a: Sequence[Sequence[Run]], b: Sequence[Sequence[Run]]) -> list
     `paired_gain`. Raises `ValueError` where a pair was not scored on the same videos.
     """
     # With other videos on one side, the difference would be between videos and not between systems.
-    for first, second in zip(a, b, strict=True):
+    for first, second in () if same_runs([*a, *b]) else zip(a, b, strict=True):
         known = {(run.fold, run.seed): run.videos for run in second}
         for run in first:
             if known.get((run.fold, run.seed), run.videos) != run.videos:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,8 @@ def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
 
     A video without labels for a target has weight zero there, so that leaving it out changes nothing there.
     """
+    if same_runs(groups):
+        return [list(group) for group in groups]
     by_key = [{(run.fold, run.seed): run for run in group} for group in groups]
     keys = sorted(set(by_key[0]).intersection(*by_key[1:])) if by_key else []
     # Almost always one tuple of names a fold: a union over thousands of runs would take longer than all statistics.
@@ -84,6 +87,21 @@ def restrict_to_common_runs(groups: Sequence[Sequence[Run]]) -> list[list[Run]]:
             distinct[fold].add(runs[fold, seed].videos)
     videos = {fold: tuple(sorted(set().union(*names))) for fold, names in distinct.items()}
     return [[_on_videos(runs[key], videos[key[0]]) for key in keys] for runs in by_key]
+
+
+def same_runs(groups: Sequence[Sequence[Run]]) -> bool:
+    """Whether all groups have the same folds and seeds, in order, on the same videos in each fold."""
+    layouts = [_layout(tuple(group)) for group in groups]
+    return bool(layouts) and layouts[0] is not None and all(layout == layouts[0] for layout in layouts)
+
+
+@lru_cache(maxsize=128)  # each system is compared with all others
+def _layout(runs: tuple[Run, ...]) -> tuple[tuple[int, int, tuple[str, ...]], ...] | None:
+    """Fold, seed and videos of each run; None where they are not in order, or a fold has other videos in some runs."""
+    layout = tuple((run.fold, run.seed, run.videos) for run in runs)
+    videos = {fold: names for fold, _, names in layout}
+    ordered = all(before[:2] < after[:2] for before, after in pairwise(layout))
+    return layout if ordered and all(videos[fold] == names for fold, _, names in layout) else None
 
 
 def mean_scores(groups: Sequence[Sequence[Run]]) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def order_sentences(spec: TableSpec, lines: Sequence[Line]) -> tuple[str, ...]:
         pairs = [(entry.value, entry.mean) for entry in complete if entry.value is not None and entry.mean is not None]
         if agreement := rank_agreement([printed for printed, _ in pairs], [mean for _, mean in pairs]):
             tau = f"{agreement.tau:.2f}".replace("-", MINUS)
-            p = "< 0.01" if agreement.p < 0.01 else f"= {agreement.p:.2f}"
+            p = "< 0.01" if agreement.p < 0.01 else f"= {agreement.p:.2f}"  # no verdict hangs on it
             words.append(f"{tau} for {column.head.lower()} (n = {agreement.n}, p {p})")
     if not words:
         return ()

@@ -106,7 +106,7 @@ def borrowed_settings(spec: TableSpec, results: Results) -> set[str]:
     """Settings in which nothing ran but the sweeps of single rows: no other row may take its numbers from them."""
     single = {cell for row in spec.rows if row.sweep for cell in results.sweep_cells.get(row.sweep, ())}
     inside = results.cells["cell_id"].isin(single)
-    return set(results.cells.loc[inside, "setting"]) - set(results.cells.loc[~inside, "setting"])
+    return {*results.cells.loc[inside, "setting"].unique()} - {*results.cells.loc[~inside, "setting"].unique()}
 
 
 def _place(row: Row, results: Results, setting: Setting, borrowed: Collection[str]) -> Setting | None:
