@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 BINS = 10
 """Equal bins of the weight for calibration."""
@@ -33,22 +34,33 @@ def gate_entries(gates: Gates, reached: np.ndarray, truth: str, damaged: Mapping
 
 
 def _separation(weight: np.ndarray, damaged: np.ndarray, clean: np.ndarray, *, binned: bool) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score  # a second to import, and only gated cells need it
-
     used = damaged | clean
     score, truth = weight[used].astype(np.float64), damaged[used]
-    both = 0 < truth.sum() < len(truth)
     bins = _reliability(score, truth)
     return {
         "frames": len(truth),
         "damaged": int(truth.sum()),
-        "auroc": float(roc_auc_score(truth, score)) if both else None,
+        "auroc": _auroc(score, truth),
         "ece": sum(n * abs(p - share) for p, share, n in bins) / len(truth) if len(truth) else None,
         "mean_damaged": _mean(score[truth]),
         "mean_clean": _mean(score[~truth]),
         # Most of a result would be bins; those of single kinds of spans hold few frames anyway.
         "bins": bins if binned else [],
     }
+
+
+def _auroc(score: np.ndarray, truth: np.ndarray) -> float | None:
+    """Share of the (damaged, clean) pairs of frames whose damaged one has the larger weight; ties count half.
+
+    It follows from the ranks of the damaged frames (Mann and Whitney 1947). None where either kind is missing.
+    """
+    damaged = int(truth.sum())
+    pairs = damaged * (len(truth) - damaged)
+    if not pairs:
+        return None
+    # pandas is there anyway; scikit-learn would cost every worker most of a second and its memory.
+    ranks = pd.Series(score).rank().to_numpy()
+    return float(ranks[truth].sum() - damaged * (damaged + 1) / 2) / pairs
 
 
 def _reliability(score: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, int]]:

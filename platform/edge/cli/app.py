@@ -185,7 +185,7 @@ def _ending_of(error: Exception) -> tuple[UserError, int] | None:
 
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "torchaudio", "torchvision", "sklearn", "threadpoolctl"), "predict"),
+    **dict.fromkeys(("torch", "torchaudio", "torchvision", "threadpoolctl"), "predict"),
     **dict.fromkeys(("ray", "optuna", "mlflow", "grpc", "tensorboardX"), "train"),
 }
 """Libraries that reading results does without, and the extra that brings them."""

@@ -203,7 +203,7 @@ def test_scores_of_a_gate_against_a_reference():
     reached = rng.random(2000) < 0.9
     (entry,) = gate_entries({("gate", "audio"): weight}, reached, "spans", {"any": damaged})
     x, truth = weight[reached].astype(np.float64), damaged[reached]
-    assert entry["auroc"] == pytest.approx(roc_auc_score(truth, x))
+    assert entry["auroc"] == pytest.approx(roc_auc_score(truth, x), abs=1e-12)
     assert entry["auroc"] == pytest.approx(np.mean(x[truth][:, None] > x[~truth][None]), abs=1e-9)
     assert (entry["frames"], entry["damaged"]) == (len(x), truth.sum())
     assert entry["mean_damaged"] == pytest.approx(x[truth].mean())
@@ -214,6 +214,13 @@ def test_scores_of_a_gate_against_a_reference():
             ece += inside.mean() * abs(x[inside].mean() - truth[inside].mean())
     assert entry["ece"] == pytest.approx(ece, abs=1e-3)
     assert sum(n for _, _, n in entry["bins"]) == len(x)
+
+
+def test_equal_weights_count_half():
+    rng = np.random.default_rng(1)
+    weight, damaged = rng.integers(0, 5, 300).astype(np.float32) / 5, rng.random(300) < 0.4
+    (entry,) = gate_entries({("gate", "audio"): weight}, np.ones(300, bool), "spans", {"any": damaged})
+    assert entry["auroc"] == pytest.approx(roc_auc_score(damaged, weight), abs=1e-12)
 
 
 def test_a_perfect_and_a_blind_gate():
