@@ -21,7 +21,7 @@ def best_variant(records: Iterable[CellRecord], system: str, corpus: str | None 
     if not found:
         raise UserError(
             f"no finished cell of {system}{f' on {corpus}' if corpus else ''}",
-            f"run a sweep with `systems: [{system}]` first",
+            f"use `crossfold run` with a sweep that has `systems: [{system}]` first",
         )
     if len(corpora := sorted({record.cell.corpus for record in found})) > 1:
         raise UserError(f"{system} has cells of {', '.join(corpora)}", "choose one with --corpus, or give a cell id")
