@@ -1,7 +1,7 @@
 """Where the rows of a table belong, by the names that tools give to time, frame and span.
 
     openSMILE     frameTime, frameIndex; name, class        OpenFace    frame, timestamp; face_id, confidence, success
-    audformat     file, start, end (also as an index)       py-feat     frame, input, approx_time
+    audformat     file, start, end (also as an index)       py-feat     frame, input, Identity, FaceScore
     MuSe          timestamp (milliseconds), segment_id      ELAN        Begin Time - ss.msec, End Time - ss.msec
     pandas        an index without a name                   Praat       xmin, xmax, tmin, tmax
 
@@ -33,7 +33,7 @@ _NAMES: dict[Role, str] = {
     "duration": "duration dur length",
     "other": "name instancename file filename filepath path input clip clipid video videoid videoname segment "
     "segmentid subject subjectid speaker speakerid participant participantid faceid face confidence conf success valid "
-    "approxtime facescore annotator annotatorid rater raterid class id tier",
+    "approxtime facescore identity annotator annotatorid rater raterid class id tier",
 }
 """Names without case, blanks and marks; `other` columns say whose rows they are, or how sure a tool was."""
 _ROLES: dict[str, Role] = {name: role for role, names in _NAMES.items() for name in names.split()}
@@ -150,8 +150,8 @@ def _holds_times(table: Table, column: str) -> bool:
 
 
 def _success(table: Table, by_role: dict[Role, list[str]]) -> np.ndarray | None:
-    """bool [rows]: where OpenFace followed a face; nothing where the table has no such column."""
-    column = next((c for c in table.columns if _letters(c.casefold()) == "success"), None)
+    """bool [rows]: where OpenFace followed a face, or py-feat found one; None where the table has no such column."""
+    column = next((c for c in table.columns if _letters(c.casefold()) in ("success", "facescore")), None)
     if column is None or not {"time", "frame"} & by_role.keys():
         return None
     found: list[Finding] = []

@@ -26,8 +26,10 @@ from crossfold.datasets.corpora.table_files import (
 )
 from crossfold.datasets.media.delimited_text import Lines, TextCells
 
-MISSING = frozenset({"", "na", "nan", "-nan", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "-", "?"})
-"""Cells that say there is no value, in any case."""
+MISSING = frozenset(
+    {"", "na", "nan", "-nan", "nan(ind)", "-nan(ind)", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "-", "?"}
+)
+"""Cells that say there is no value, in any case; programs of Windows print `-nan(ind)`."""
 _PARTED = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars", " ": "blanks"}
 INDEX = "index"
 """Name of a first column without one, as pandas writes the index of a data frame."""

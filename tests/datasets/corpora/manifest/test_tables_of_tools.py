@@ -206,6 +206,31 @@ def test_features_reach_their_frames(tmp_path, kind):
         np.testing.assert_allclose(clip.read().features["visual"], np.c_[LEVEL, FRAME + 1.0], atol=1e-6)
 
 
+PY_FEAT = "FaceRectX,FaceScore,AU01,Identity,input,frame,approx_time\n"
+OPENFACE = "frame, face_id, timestamp, confidence, success, pose_Tx, AU01_r\n"
+WITHOUT_A_FACE = {
+    "py-feat, box of zeros": (PY_FEAT, "1,0.9,{v},Person_0,a.mp4,{f},00:00\n", "0,0.0,,,a.mp4,{f},00:00\n"),
+    "py-feat, no box": (PY_FEAT, "1,0.9,{v},Person_0,a.mp4,{f},00:00\n", ",,,,a.mp4,{f},00:00\n"),
+    "OpenFace": (OPENFACE, "{n}, 0, {t:.3f}, 0.98, 1, 1, {v}\n", "{n}, 0, {t:.3f}, 0.02, 0, 0.3, 0.7\n"),
+    "OpenFace of Windows": (OPENFACE, "{n}, 0, {t:.3f}, 0.98, 1, 1, {v}\n", "{n}, 0, {t:.3f}, 0, 0, -nan(ind), 0\n"),
+}
+"""Header, the row of a frame with a face, and that of one without, as the tools write them."""
+
+
+@pytest.mark.parametrize("kind", WITHOUT_A_FACE)
+def test_a_frame_in_which_a_tool_found_no_face_is_absent(tmp_path, kind):
+    header, found, lost = WITHOUT_A_FACE[kind]
+    text = header + "".join(
+        (lost if f in (3, 17) else found).format(f=f, n=f + 1, t=f / RATE, v=LEVEL[f]) for f in FRAME
+    )
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=(".csv", put(text))), deep=True)
+    assert [f for f in inspection.findings if f.severity == "error"] == []
+    arrays = inspection.clips[0].read()
+    there = arrays.present["visual"]
+    assert np.flatnonzero(~there).tolist() == [3, 17]
+    np.testing.assert_allclose(arrays.features["visual"][there], np.c_[np.ones(FRAMES), LEVEL][there], atol=1e-6)
+
+
 def test_frames_that_a_table_of_features_lacks_are_absent(tmp_path):
     table = WIDE.assign(frame=FRAME).query("frame not in (3, 17)").iloc[::-1]
     inspection = inspect_manifest(write_corpus(tmp_path / "data", features=parquet(table)), deep=True)
