@@ -62,6 +62,11 @@ def zeroed(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     return x_BLD if is_whole(mask_BL) else x_BLD * mask_BL.unsqueeze(-1)
 
 
+def widened(x: Tensor) -> Tensor:
+    """x in float32 where its type is narrower; x itself, not a copy, where it is not."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """The input of a readout: the feature sets [X^(0), ..., X^(M)], and which frames are real."""

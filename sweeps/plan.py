@@ -130,6 +130,11 @@ def check_targets(targets: Sequence[str], store: FeatureStore) -> None:
             )
 
 
+NARROW_REVISION = 1
+"""Added to the revision of a system where a cell is trained in bfloat16: it rounds at other places than in version 0.1,
+so cells from before keep their ids and numbers, and are not mixed with new ones."""
+
+
 def make_cell(
     variant: VariantFacts,
     store: FeatureStore,
@@ -150,5 +155,5 @@ def make_cell(
         targets=targets,
         seed=seed,
         recipe=recipe,
-        revision=variant.revision,
+        revision=variant.revision + (NARROW_REVISION if recipe.precision == "bf16" else 0),
     )

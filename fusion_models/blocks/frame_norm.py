@@ -6,7 +6,7 @@ Legend: B batch, L frames, H features.
 import torch
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import is_whole
+from crossfold.fusion_models.system import is_whole, widened
 
 
 class FrameNorm(nn.Module):
@@ -26,7 +26,7 @@ class FrameNorm(nn.Module):
             normed_BLH: Tensor = self.norm(h_BLH.flatten(0, 1)).view(h_BLH.shape)
             return normed_BLH
         norm, real_BL1 = self.norm, mask_BL.unsqueeze(-1)
-        x_BLH = h_BLH.float() if h_BLH.dtype in (torch.bfloat16, torch.float16) else h_BLH
+        x_BLH = widened(h_BLH)
         if not self.training:
             assert norm.running_mean is not None and norm.running_var is not None
             y_BLH = self._scaled(x_BLH - norm.running_mean, norm.running_var)

@@ -10,17 +10,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, note, widened
 from crossfold.platform.core.base_model import FrozenModel
 
 
 def gate(logits_BLK: Tensor, temperature: float) -> Tensor:
     """G = softmax over columns of Y / T : B x L x K. [B3] The softmax runs over the K columns of each frame."""
-    return torch.softmax(logits_BLK / temperature, dim=-1)  # 000 eq 3; 001 eqs 11, 16; 003 eq 11
+    return torch.softmax(widened(logits_BLK) / temperature, dim=-1)  # 000 eq 3; 001 eqs 11, 16; 003 eq 11
 
 
 def mix(gate_BLK: Tensor, candidates: Sequence[Tensor], *, relu: bool) -> Tensor:
     """X_g = ReLU(sum_k G_k * X_k) : B x L x D."""
+    gate_BLK = gate_BLK.to(candidates[0].dtype)
     mixed_BLD = gate_BLK[..., :1] * candidates[0]
     for k in range(1, len(candidates)):
         mixed_BLD = torch.addcmul(mixed_BLD, gate_BLK[..., k : k + 1], candidates[k])

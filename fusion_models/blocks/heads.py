@@ -5,11 +5,13 @@ Legend: B batch, L frames, N real frames of a batch, Z features of the readout, 
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.frame_norm import FrameNorm
 from crossfold.fusion_models.blocks.recurrent import RecurrentMix
+from crossfold.fusion_models.system import widened
 from crossfold.platform.core.recipe import Head
 
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -46,7 +48,10 @@ class MLPHead(nn.Module):
         """y : B x L."""
         if self.mix is not None:
             z_BLZ = self.mix(z_BLZ, mask_BL)
-        for layer in self.layers:
+        *hidden, last, output = self.layers
+        for layer in hidden:
             z_BLZ = layer(z_BLZ, mask_BL) if isinstance(layer, FrameNorm) else layer(z_BLZ)
-        y_BL: Tensor = z_BLZ.squeeze(-1)
+        # A narrow prediction would be one of few values; the map to it is small.
+        with torch.autocast(z_BLZ.device.type, enabled=False):
+            y_BL: Tensor = output(last(widened(z_BLZ))).squeeze(-1)
         return y_BL

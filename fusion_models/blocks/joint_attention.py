@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from crossfold.fusion_models.blocks.attention_maps import JOINT, note_map
 from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.time_weights import FixedWeights, Kind, time_weights
-from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated, zeroed
+from crossfold.fusion_models.system import Features, Modal, Notes, Widths, concatenated, widened, zeroed
 from crossfold.platform.core.base_model import MOST_COUNT, MOST_WIDTH, FrozenModel
 
 
@@ -83,6 +83,8 @@ class Shared:
     """What the modalities of a window share in one step."""
 
     joint_LBJ: Tensor
+    joint_BLJ: Tensor
+    """The same with the windows first."""
     mask_BL: Tensor
     scale_B11: Tensor | None
     """Of a sum over all frames, where weights fit any number of them."""
@@ -155,14 +157,20 @@ def _channel_correlation(x_LBD: Tensor, shared: Shared, w_j: Linear) -> Tensor:
     # C = tanh(X' W_j J / sqrt(d))
     root = math.sqrt(shared.joint_LBJ.shape[-1])
     key_LBD = _over_time(x_LBD, Linear(w_j.w / root, None if w_j.b is None else w_j.b / root))
-    summed_BDJ = torch.bmm(key_LBD.permute(1, 2, 0), shared.joint_LBJ.transpose(0, 1))
+    key_BDL = packed(key_LBD.permute(1, 2, 0))
+    summed_BDJ = torch.bmm(key_BDL, shared.joint_BLJ)
     return tanh_of(_times(summed_BDJ, shared.scale_B11))  # 003 eqs 2-3
 
 
 def _over_time(x_LBD: Tensor, over: Linear) -> Tensor:
     """A map of frames, K x B x D: one product for all windows and features, as the frames come first."""
     mapped_KBD = torch.mm(over.w.t(), x_LBD.flatten(1)).view(-1, *x_LBD.shape[1:])
-    return mapped_KBD if over.b is None else mapped_KBD + over.b[:, None, None]
+    return mapped_KBD if over.b is None else mapped_KBD + over.b.to(mapped_KBD.dtype)[:, None, None]
+
+
+def packed(factor: Tensor) -> Tensor:
+    """A factor of products; in bfloat16 a copy of a view, from which the CPU multiplies up to three times quicker."""
+    return factor.contiguous() if factor.dtype == torch.bfloat16 else factor
 
 
 def _times(x: Tensor, scale: Tensor | None) -> Tensor:
@@ -173,9 +181,9 @@ def tanh_of(product: Tensor) -> Tensor:
     """tanh, written over `product`, whose own values nothing may need again.
 
     On the CPU it is 2 sigmoid(2 x) - 1, which torch computes five times quicker than tanh; the result is off by less
-    than two units in the last place of 1. Narrow types lose more than that, and have tanh itself.
+    than two units in the last place of 1. Narrow types compute it in float32, and round once.
     """
-    if product.device.type != "cpu" or product.dtype not in (torch.float32, torch.float64):
+    if product.device.type != "cpu":
         return product.tanh_()
     result: Tensor = _Tanh.apply(product)
     return result
@@ -186,7 +194,11 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        # In narrow types window by window, so that what is wide stays in the cache.
+        for part in x if x.dtype == torch.bfloat16 else (x,):
+            y = widened(part).mul_(2).sigmoid_().mul_(2).sub_(1)
+            if y is not part:
+                part.copy_(y)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -274,7 +286,7 @@ class JointAttention(nn.Module):
         x = {m: x_BLD.transpose(0, 1).contiguous() for m, x_BLD in features.x.items()}
         # J = FC([X_a ; X_v ; X_t]); 003 has no FC
         joint_LBJ = zeroed(self.fc(concatenated(x)), mask_BL.t())  # 001 sec 3.2; 002 eq 1; 003 eq 1
-        shared = Shared(joint_LBJ, mask_BL, scale_B11, self.released)
+        shared = Shared(joint_LBJ, packed(joint_LBJ.transpose(0, 1)), mask_BL, scale_B11, self.released)
         attended: Modal = {}
         for m, x_LBD in x.items():
             stepped_LBD, corr = self.form.step(x_LBD, shared, self.maps_of(m, frames))

@@ -242,8 +242,9 @@ class Recipe(FrozenModel):
     """Parts that a batch is computed in, one after the other, when memory does not hold it."""
     devices: int = Field(1, ge=1, le=MOST_COUNT)
     """Ray Train workers that share each batch of one cell."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """`bf16`: matrix products and convolutions in bfloat16; weights, loss and scores stay wide."""
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    """Of training. `bf16`: features, matrix products and convolutions in bfloat16; weights, optimiser, sums, loss and
+    reported predictions in float32. `auto`: whichever a short measurement finds quicker on the machine that trains."""
     determinism: Literal["strict", "fast"] = "strict"
     """`strict`: the same bytes on the same machine. `fast`: threads, TF32 and the quickest kernels."""
     epochs: int = Field(100, ge=1, le=MOST_COUNT)

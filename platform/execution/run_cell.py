@@ -144,7 +144,7 @@ def run_cell(
             "attempt": attempt,
             "device": device,
             "determinism": cell.recipe.determinism,
-            "precision": cell.recipe.precision,
+            **trained.precision.facts(),
             "train_seconds": progress.seconds,
             "seconds": monotonic() - started,
             **environment(),

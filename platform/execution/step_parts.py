@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crossfold.datasets.batches.source import Batch
 from crossfold.platform.core.cell import Cell
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Optimizer
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model
@@ -81,10 +82,16 @@ class StepProfile:
 def profile_step(cell: Cell, inputs: Mapping[str, int]) -> StepProfile:
     """Times steps of the untrained model of a cell on random features of these widths I, on the CPU.
 
-    Gathering the batch is not part of it. The recipe has no backbones.
+    Gathering the batch is not part of it. The recipe has no backbones. Raises `UserError` for `precision: auto`.
     """
+    if cell.recipe.precision == "auto":
+        raise UserError(
+            "precision auto is decided when a cell trains, and a profile is of one precision",
+            "use --set precision=float32, and once more --set precision=bf16",
+        )
     with arithmetic(cell):
         model = build_model(cell, inputs).train()
+        model.narrow = cell.recipe.precision == "bf16"
         batch = _random_batch(cell, inputs)
         optimizer = make_optimizer(list(model.parameters()), cell.recipe.optimizer)
 

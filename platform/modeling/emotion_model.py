@@ -45,7 +45,9 @@ class EmotionModel(nn.Module):
         self.mix = recurrent_mix(fusion.width, recipe.head) if shared else None
         width = self.mix.width if self.mix is not None else fusion.width
         self.heads = nn.ModuleList(MLPHead(width, recipe.head) for _ in range(targets))
-        self._narrow = recipe.precision == "bf16"
+        self.narrow = False
+        """Whether features, products and convolutions are bfloat16 at present. Only training turns it on: what is
+        reported and what a saved model predicts is float32, so that it depends on no machine."""
 
     def forward(
         self, x: Mapping[str, Tensor], mask_BL: Tensor, notes: Notes | None = None, seeds: Sequence[int] | None = None
@@ -65,7 +67,11 @@ class EmotionModel(nn.Module):
             read = [m for m in self.encoders if m in x]
             features = {m: self.frames[m](x[m], mask_BL, seeds) if m in self.frames else x[m] for m in read}
             # Padding must not reach real frames through a convolution.
-            return {m: self.encoders[m](zeroed(features[m], mask_BL), mask_BL) for m in read}
+            x = {m: zeroed(features[m], mask_BL) for m in read}
+            if self.narrow:
+                # Once, here: what is narrow already is not cast again before each product.
+                x = {m: x_BLI.to(torch.bfloat16) for m, x_BLI in x.items()}
+            return {m: self.encoders[m](x_BLI, mask_BL) for m, x_BLI in x.items()}
 
     def fuse(self, encoded: dict[str, Tensor], mask_BL: Tensor, notes: Notes | None = None) -> Tensor:
         """y : B x L x T from the encodings of every modality."""
@@ -73,13 +79,11 @@ class EmotionModel(nn.Module):
             z_BLZ = self.fusion(Features.masked(encoded, mask_BL), notes)
             if self.mix is not None:
                 z_BLZ = self.mix(z_BLZ, mask_BL)
-            y_BLT = torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
-        # Losses and scores are computed in float32.
-        return y_BLT.float() if self._narrow else y_BLT
+            return torch.stack([head(z_BLZ, mask_BL) for head in self.heads], dim=-1)
 
     def _arithmetic(self, mask_BL: Tensor) -> contextlib.AbstractContextManager[object]:
-        """Of the products: narrow where the recipe asks for it."""
-        return torch.autocast(mask_BL.device.type, torch.bfloat16) if self._narrow else contextlib.nullcontext()
+        """Of the products."""
+        return torch.autocast(mask_BL.device.type, torch.bfloat16) if self.narrow else contextlib.nullcontext()
 
 
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:

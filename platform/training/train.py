@@ -27,6 +27,7 @@ from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGro
 from crossfold.platform.training.losses import BatchStatistics, loss_of
 from crossfold.platform.training.lr_schedule import Schedule
 from crossfold.platform.training.modality_dropout import dropped_windows, without
+from crossfold.platform.training.precision import Precision, precision_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Trained:
     progress: Progress
     end: str
     """Why it ended: `epochs`, `patience`, or `exhausted`, the schedule's last stage done."""
+    precision: Precision
+    """What it trained in."""
 
 
 def train(
@@ -81,7 +84,8 @@ def train(
 ) -> Trained:
     """Trains until the schedule of the recipe ends, resuming from `checkpoint` if it is there.
 
-    validate: CCC per target on the split that picks the epoch. Raises `Diverged`, or what the reporter raises.
+    validate: CCC per target on the split that picks the epoch. Whatever it trained in, the model then predicts in
+    float32, so that what is reported depends on no machine. Raises `Diverged`, or what the reporter raises.
     """
     run = _Run(cell, model, source, group)
     run.restore(checkpoint)
@@ -118,7 +122,8 @@ def train(
             if group.first:
                 run.save(checkpoint)
             raise
-    return Trained(run.best_state, progress, end)
+    model.narrow = False
+    return Trained(run.best_state, progress, end, run.precision)
 
 
 class _Run:
@@ -137,6 +142,8 @@ class _Run:
         self.lost: dict[str, np.ndarray] = {}
         # Until an epoch has a score, these are the best weights.
         self.best_state = _copy(model)
+        self.precision = group.broadcast(partial(precision_of, cell, model, source))
+        model.narrow = self.precision.kind == "bf16"
 
     @property
     def device(self) -> torch.device:
@@ -153,21 +160,37 @@ class _Run:
         self.model.train()
         for encoder in self.model.frames.values():
             encoder.train_released(True)
-        total = 0.0
+        total, waiting = 0.0, _Waiting()
         for step, start in enumerate(starts):
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = self.schedule.rate(step, len(starts))
             chosen = order[start : start + batch]
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(self.group.shard(chosen), step)
+            loss, prediction_BLT = self._backward(self.group.shard(chosen))
             self.group.sum_gradients(self.parameters)
-            self._clip_gradients(step)
+            norm = self._clip_gradients()
+            if self.device.type == "cpu":
+                found = float(loss)
+                self._check_loss(found, step, prediction_BLT)
+                self._check_gradients(norm is None or bool(torch.isfinite(norm)), step)
+                total += found * len(chosen)
+            else:
+                waiting.add(loss, norm)
             self.optimizer.step()
-            total += loss * len(chosen)
+        # A GPU is not waited for before the epoch ends: it computes while the host prepares the next steps.
+        for step, (found, norm_found) in enumerate(waiting.read()):
+            self._check_loss(found, step, None)
+            self._check_gradients(math.isfinite(norm_found), step)
+            total += found * len(order[step * batch : (step + 1) * batch])
         return total / max(len(order), 1)
 
-    def _backward(self, mine: np.ndarray, step: int) -> float:
-        """Gradients of this process's windows, part by part; returns the loss of the whole batch."""
+    def _check_loss(self, loss: float, step: int, prediction_BLT: Tensor | None) -> None:
+        if not math.isfinite(loss) or loss > EXPLODED:
+            where = f"epoch {self.progress.epoch + 1}, step {step + 1}"
+            raise Diverged(_cause(self.model, prediction_BLT, loss, where))
+
+    def _backward(self, mine: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Gradients of this process's windows, part by part; the loss of the whole batch, and the last prediction."""
         recipe, epoch, group = self.cell.recipe, self.progress.epoch, self.group
         parts = [part for part in np.array_split(mine, recipe.accumulate) if len(part)]
         lost = self.lost
@@ -186,28 +209,32 @@ class _Run:
             losses.append(loss.detach())
         if losses:
             total = torch.stack(losses).sum()
-        found = float(group.total(total.double().to(self.device)) if group.world > 1 else total)
-        if not math.isfinite(found) or found > EXPLODED:
-            raise Diverged(_cause(self.model, prediction_BLT, found, f"epoch {epoch + 1}, step {step + 1}"))
-        return found
+        if group.world > 1:
+            total = group.total(total.double().to(self.device))
+        return total, prediction_BLT.detach()
 
-    def _clip_gradients(self, step: int) -> None:
-        """Clips the norm where the recipe says so; names a gradient that is not finite before it reaches the weights.
+    def _clip_gradients(self) -> Tensor | None:
+        """Clips the norm where the recipe says so, and returns it, or None.
 
         In float32 without clipping the norm is not computed for this alone: the next loss shows it.
         """
         largest = self.cell.recipe.optimizer.clip_norm
         if largest is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
-        elif self.cell.recipe.precision != "float32" or self.model.frames:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        else:
+            return torch.nn.utils.clip_grad_norm_(self.parameters, largest)
+        if self.model.narrow or self.model.frames:
+            return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        return None
+
+    def _check_gradients(self, finite: bool, step: int) -> None:
+        """Names a gradient that is not finite; on a CPU, before it reaches the weights."""
+        if finite:
             return
-        if not torch.isfinite(norm):
-            for name, parameter in self.model.named_parameters():
-                if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                    where = f"epoch {self.progress.epoch + 1}, step {step + 1}: the gradient is not finite"
-                    raise Diverged(f"{where}; that of {name} {tuple(parameter.shape)} is the first, the loss still was")
+        where = f"epoch {self.progress.epoch + 1}, step {step + 1}: the gradient is not finite"
+        if self.device.type != "cpu":
+            raise Diverged(f"{where}, the loss still was")
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                raise Diverged(f"{where}; that of {name} {tuple(parameter.shape)} is the first, the loss still was")
 
     def finish_epoch(self, score: float) -> None:
         """Keeps the best state, and moves the schedule on by the selection CCC of the epoch."""
@@ -234,6 +261,8 @@ class _Run:
                 "schedule": self.schedule.state_dict(),
                 "best_state": self.best_state,
                 "progress": vars(self.progress),
+                # Of `auto`: another measurement might find the other one, and a run has one precision.
+                "precision": vars(self.precision),
                 # What dropout draws from: the CPU's generator, and that of the device.
                 "generators": [torch.get_rng_state(), *cuda],
             },
@@ -262,10 +291,36 @@ class _Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         vars(self.progress).update(vars(progress))
+        if "precision" in saved:  # in checkpoints since `precision: auto`
+            self.precision = Precision(**saved["precision"])
+            self.model.narrow = self.precision.kind == "bf16"
         self.best_state = {name: tensor.to(self.device) for name, tensor in best_state.items()}
         torch.set_rng_state(generators[0])
         if self.device.type == "cuda" and len(generators) > 1:
             torch.cuda.set_rng_state(generators[1], self.device)
+
+
+class _Waiting:
+    """Losses and norms of gradients of an epoch's steps, on the device until the epoch ends."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+
+    def add(self, loss: Tensor, norm: Tensor | None) -> None:
+        """Of one step; no norm was asked for where it is None."""
+        loss = loss.double()
+        self.values += [loss, torch.zeros_like(loss) if norm is None else norm.double()]
+
+    def read(self) -> list[tuple[float, float]]:
+        """Waits for the device, once."""
+        found = to_host(torch.stack(self.values)) if self.values else []
+        return list(zip(found[::2], found[1::2], strict=True))
+
+
+def to_host(values_N: Tensor) -> list[float]:
+    """The one place of an epoch where the host waits for a device."""
+    values: list[float] = values_N.tolist()
+    return values
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], params: Optimizer) -> torch.optim.Optimizer:
@@ -282,13 +337,15 @@ def _copy(model: EmotionModel) -> State:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _cause(model: EmotionModel, prediction: Tensor, loss: float, where: str) -> str:
-    """Names the first tensor that is not finite: one of the weights, else the prediction."""
+def _cause(model: EmotionModel, prediction: Tensor | None, loss: float, where: str) -> str:
+    """Names the first tensor that is not finite: one of the weights, else the prediction where it is known still."""
     finite = math.isfinite(loss)
     where += f": the loss is {loss:.3g}, beyond {EXPLODED:.0e}" if finite else ": the loss is not finite"
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"{where}; weight {name} {tuple(parameter.shape)} is the first that is not"
+    if prediction is None:
+        return f"{where}; all weights are finite"
     shape = tuple(prediction.shape)
     if not torch.isfinite(prediction).all():
         return f"{where}; all weights are finite, the prediction {shape} is not"

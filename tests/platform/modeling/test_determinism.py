@@ -72,6 +72,7 @@ def two_steps(cell, *, filled):
     real_BL[1, 15:] = False
     batch = Batch(x, y_BLT, real_BL.unsqueeze(-1), real_BL)
     model = build_model(cell, widths).train()
+    model.narrow = cell.recipe.precision == "bf16"
     optimizer = make_optimizer(list(model.parameters()), cell.recipe.optimizer)
     losses = []
     with arithmetic(cell):

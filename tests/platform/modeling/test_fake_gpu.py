@@ -51,6 +51,7 @@ def batch_of(cell, targets: int) -> Batch:
 
 def loss_there(cell, gpu, targets=1):
     model = moved(build_model(cell, {name: WIDTHS[name] for name in modalities_of(cell)}), gpu).train()
+    model.narrow = cell.recipe.precision == "bf16"
     with gpu:
         batch = batch_of(cell, targets)
         prediction_BLT = model(batch.x, batch.real)
