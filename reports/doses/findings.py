@@ -10,11 +10,45 @@ from crossfold.reports.stats.formatting import gain_text, listing, number, p_tex
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import Gain
 
+MOST_NAMED = 6
+"""Verdicts of each kind that the sentence on them names, those with the largest differences."""
+
 
 def dose_findings(points: Sequence[DosePoint], axes: Sequence[Axis]) -> list[str]:
     """One sentence for each question that the finished runs answer, none for the others."""
-    made = (_taken(points), _gains(points), *_slopes(axes), _places(points), _detection(points), *_curves(axes))
+    made = (
+        dose_verdicts(points),
+        _taken(points),
+        _gains(points),
+        *_slopes(axes),
+        _places(points),
+        _detection(points),
+        *_curves(axes),
+    )
     return [sentence for sentence in made if sentence]
+
+
+def dose_verdicts(points: Sequence[DosePoint]) -> str:
+    """Which systems beat a simpler one and which are beaten by it, with the dose; empty where no pair is judged."""
+    found = [
+        (gain, score, point) for point in points for score in point.systems if (gain := score.over_simpler) is not None
+    ]
+    if not any(gain.judged for gain, _, _ in found):
+        return ""
+
+    def named(sign: int, verb: str) -> str:
+        clear = sorted((each for each in found if each[0].sign == sign), key=lambda each: -abs(each[0].mean))
+        names = [
+            f"{score.name} {verb} {score.simpler} at {dose_words(point.dose)} ({gain_text(gain)}, p {p_text(gain.p)})"
+            for gain, score, point in clear[:MOST_NAMED]
+        ]
+        more = [f"{len(clear) - MOST_NAMED} more"] if len(clear) > MOST_NAMED else []
+        return "; ".join([*names, *more]) or "none"
+
+    return (
+        f"Gains over a simpler system, with p below {ALPHA} corrected for all pairs of systems: {named(1, 'beats')}. "
+        f"Losses against one, by the same rule: {named(-1, 'is beaten by')}."
+    )
 
 
 def _gated(points: Sequence[DosePoint]) -> Iterator[tuple[DosePoint, SystemScore, Gain]]:

@@ -17,11 +17,11 @@ from crossfold.datasets.corpora.embedded.episodes import REGIMES, SENSES
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.metrics import Moments, ccc_of, moments
 from crossfold.platform.workspace.workspace import Workspace
-from crossfold.reports.results.comparable import setting_variants
+from crossfold.reports.results.comparable import gain_over, setting_variants
 from crossfold.reports.results.gate_scores import gate_rows
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
-from crossfold.reports.results.systems import DCA, GATED
+from crossfold.reports.results.systems import DCA, GATED, UNIMODAL
 from crossfold.reports.stats.intervals import MIN_SEEDS, Gain, Interval, mean_of, paired_gain, spread_of, t_quantile
 from crossfold.reports.stats.runs import Run, moments_of
 from crossfold.reports.stats.shares import Share, share_of_way, slope_of_gains
@@ -62,6 +62,10 @@ class SystemScore:
     """The system without the gate; empty where it did not run, or there is none."""
     gain: Gain | None
     """Over `base`."""
+    simpler: str
+    """Name of the system without what is added: the base, else concatenation, else the best modality; may be empty."""
+    over_simpler: Gain | None
+    """Over that system, judged with all pairs of systems of the setting, as the leaderboard judges."""
     gate: GateScore | None
     errors: Mapping[str, float]
     """Kind of episode -> mean squared error in units of the mean squared label."""
@@ -199,12 +203,14 @@ def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore |
     for variant, system in variants.items():
         first.setdefault(system, variant)
     squares = {v: _system_errors(results, done[done["variant"] == v], truth) if truth else {} for v in variants}
+    best_modality = _best_modality(first, runs)
     scores = []
     for variant, system in variants.items():
         groups = runs[variant]
         if not all(groups):
             continue
         base = next((name for name in _bases(system) if name in first and all(runs[first[name]])), "")
+        simpler = _simpler(system, base, best_modality, [name for name in first if all(runs[first[name]])])
         known = means and means["ideal"] - means["fixed"] > LEAST_WAY
         scores.append(
             SystemScore(
@@ -216,6 +222,8 @@ def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore |
                 share=share_of_way(groups, *(_alike(groups, videos[end]) for end in _ENDS)) if known else None,
                 base=base,
                 gain=paired_gain(groups, runs[first[base]]) if base else None,
+                simpler=results.variants[first[simpler]] if simpler else "",
+                over_simpler=gain_over(results, setting, groups, runs[first[simpler]]) if simpler else None,
                 gate=_gate(gates, variant),
                 errors=_mean_errors(squares[variant].values()),
                 places=_changes(squares[variant], squares[first[base]]) if base else {},
@@ -236,6 +244,7 @@ def _alike(groups: Groups, videos: Sequence[Mapping[str, Sequence[float]]]) -> G
 
 
 _ENDS: tuple[Observer, Observer] = ("fixed", "ideal")
+CONCAT = "concat"
 LEAST_WAY = 0.02
 """The shortest way from the best fixed weights to the ideal observer, in CCC, of which a share is shown."""
 
@@ -243,6 +252,23 @@ LEAST_WAY = 0.02
 def _bases(system: str) -> tuple[str, ...]:
     """The systems that one is without its gate, the nearest last: a gain of HGRJCA is over RJCA, as one of GRJCA is."""
     return (system.removesuffix(DCA),) if system.endswith(DCA) else tuple(reversed(GATED.get(system, ())))
+
+
+def _best_modality(first: Mapping[str, str], runs: Mapping[str, Groups]) -> str:
+    """The unimodal system with the highest CCC; empty where none has finished."""
+    means = {
+        system: np.mean([np.mean([run.ccc for run in group]) for group in runs[first[system]]])
+        for system in UNIMODAL.values()
+        if system in first and all(runs[first[system]])
+    }
+    return max(means, key=lambda system: means[system], default="")
+
+
+def _simpler(system: str, base: str, best_modality: str, finished: Iterable[str]) -> str:
+    """The system whose verdict says what the additions of a system are worth; empty where it did not run."""
+    if system in UNIMODAL.values():
+        return ""
+    return base or (CONCAT if system != CONCAT and CONCAT in finished else best_modality)
 
 
 def _regimes(store: FeatureStore, clip: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from crossfold.datasets.corpora.embedded.dose import Dose, SyntheticDose, dose_o
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
-from crossfold.reports.doses.findings import dose_findings
+from crossfold.reports.doses.findings import dose_findings, dose_verdicts
 from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
 from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables, dose_words, share_text
 from crossfold.reports.figures.base import Figure
@@ -55,14 +55,15 @@ def dose_texts(section: DoseSection, formats: Sequence[str]) -> dict[str, str]:
 
 
 def dose_summary(section: DoseSection) -> str:
-    """One line for each dose at which there is something to gain: what each system takes of it."""
-    return "\n".join(
+    """The verdicts; then a line for each dose at which there is something to gain: what each system takes of it."""
+    shares = (
         f"dose {dose_words(point.dose)}: "
         + "; ".join(f"{score.name} takes {share_text(score.share)}" for score in point.systems)
         + f" of the {point.ceilings['ideal'] - point.ceilings['fixed']:.3f} CCC that an ideal observer gains"
         for point in section.points
         if any(score.share for score in point.systems)
     )
+    return "\n".join(filter(None, (dose_verdicts(section.points), *shares)))
 
 
 def is_dosed(corpus: str) -> bool:

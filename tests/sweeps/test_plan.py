@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossfold.datasets.corpora.embedded.dose import dose_of
 from crossfold.platform.core.cell import Inner, pair_key
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.hashing import canonical_json
@@ -296,6 +297,18 @@ def test_the_demo_is_the_whole_spine(synthetic_store):
     made = plan.expand(sweep_files.load("demo"), synthetic_store)
     assert len(made.cells) == 10 * 2 * 2 * 3
     assert len({c.system for c in made.cells}) == 9
+
+
+def test_the_demo_of_a_dose_shows_seeds_on_which_nothing_was_chosen(synthetic_store):
+    """Chosen on corpora 1 and 2 and on training seeds 3 to 7; the recipe `dose` on corpora 0."""
+    sweep = sweep_files.load("dose-demo")
+    (corpus,) = sweep.corpora
+    dose = dose_of(corpus)
+    assert (dose.conflict, dose.clips) == (0.4, 32)
+    assert dose.seed not in {0, 1, 2}
+    cells = plan.expand(sweep, synthetic_store).cells
+    assert len(cells) == 6 * 5
+    assert not {cell.seed for cell in cells} & set(range(8))
 
 
 def test_a_space_may_count(search_file, synthetic_store):

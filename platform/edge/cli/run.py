@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.monitor import FleetSummary
     from crossfold.platform.workspace.workspace import Workspace
+    from crossfold.sweeps.sweep_files import Sweep
 
 
 NEXT_STEPS = (
@@ -47,6 +48,7 @@ def demo(
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
     from crossfold.reports.tables.summary import leaderboard_rows, leaderboard_title
+    from crossfold.sweeps.prepared import read_sweep
 
     space = options.open_workspace(workspace)
     root = space.root / "corpora" / f"puppets-{clips}"
@@ -66,8 +68,15 @@ def demo(
         write_puppets(root, clips=clips, progress=partial(show, "clips"))
     with step("Prepare the feature store: audio and video become features, one row per frame"):
         store = build_store(space, "puppets", root)
-    with step("Run the sweep `demo`: 10 variants x 2 targets x 2 folds x 3 seeds, each a cell on a Ray Train worker"):
-        summary = _execute(["demo"], space, [f"store={store.name.rpartition('-')[2]}"], FleetOptions(workers=workers))
+    with step(
+        "Run the sweeps `demo`, 10 variants x 2 targets x 2 folds x 3 seeds, and `dose-demo`, 6 systems x 5 seeds on a "
+        "corpus with a dose; each run is a cell on a Ray Train worker"
+    ):
+        asked = [
+            read_sweep("demo", [f"store={store.name.rpartition('-')[2]}"], space),
+            read_sweep("dose-demo", None, space),
+        ]
+        summary = _launch(asked, space, FleetOptions(workers=workers), narrowed=True)
     if summary.interrupted:
         raise typer.Exit(options.INTERRUPTED)
     with step("Write the report"):
@@ -146,13 +155,27 @@ def _execute(
     conditions: Sequence[str] = (),
     silent: bool = False,
 ) -> "FleetSummary":
-    from crossfold.platform.edge.launch.preflight import check_before_work
-    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
-    from crossfold.sweeps.prepared import prepare_cells, read_sweep
+    from crossfold.sweeps.prepared import read_sweep
 
     # All are read and checked before any work starts.
     asked = [read_sweep(source, overrides, space) for source in sources]
-    prepared = [prepare_cells(sweep, space, narrowed=bool(overrides)) for sweep in asked]
+    return _launch(asked, space, fleet, narrowed=bool(overrides), conditions=conditions, silent=silent)
+
+
+def _launch(
+    asked: "Sequence[Sweep]",
+    space: "Workspace",
+    fleet: "FleetOptions",
+    *,
+    narrowed: bool,
+    conditions: Sequence[str] = (),
+    silent: bool = False,
+) -> "FleetSummary":
+    from crossfold.platform.edge.launch.preflight import check_before_work
+    from crossfold.platform.edge.launch.run_sweeps import run_sweeps
+    from crossfold.sweeps.prepared import prepare_cells
+
+    prepared = [prepare_cells(sweep, space, narrowed=narrowed) for sweep in asked]
     for each in prepared:
         check_before_work(each, space)
     return run_sweeps(prepared, space, fleet, conditions=conditions, silent=silent)

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import io
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +14,11 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, choose
-from crossfold.reports.doses.scores import dose_axes, dose_points
+from crossfold.reports.doses.findings import dose_verdicts
+from crossfold.reports.doses.scores import _simpler, dose_axes, dose_points
 from crossfold.reports.doses.section import embedded_label
 from crossfold.reports.results.load import load_results
+from crossfold.reports.stats.intervals import Gain, Spread
 from crossfold.sweeps.launched import remember_sweep
 from crossfold.sweeps.prepared import prepare_cells
 from crossfold.sweeps.sweep_files import Sweep
@@ -97,6 +100,8 @@ def test_what_varies_alone_is_an_axis(points):
             assert gain.mean == pytest.approx(base.errors[kind] - gated.errors[kind])
         assert gated.places["good"].low < gated.places["good"].mean < gated.places["good"].high
         assert not base.places
+        assert (base.simpler, gated.simpler, base.over_simpler) == ("", base.name, None)
+        assert gated.over_simpler.mean == pytest.approx(gated.gain.mean)
     assert all(0 <= point.by_system["rjca+dca"].gate.auroc <= 1 for point in axes["conflict"].points)
 
 
@@ -104,7 +109,12 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     built = build_report(space, tables=["dose"], out=tmp_path, formats=("html", "md", "csv"))
     words = (tmp_path / "dose.md").read_text()
     assert "Share of the way to the ideal observer" in words and "Where gains arise" in words
-    for finding in ("gains of a gate over the system without it", "slope of a gain", "AUROC between"):
+    for finding in (
+        "Gains over a simpler system",
+        "gains of a gate over the system without it",
+        "slope of a gain",
+        "AUROC between",
+    ):
         assert finding in words, finding
     assert "oracle_gate" in built.summary or "Oracle gate" in built.summary
     rows = list(csv.DictReader(io.StringIO((tmp_path / "dose.csv").read_text())))
@@ -115,6 +125,39 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     assert "gains of a gate over the system without it" in page
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
+
+
+def test_a_system_is_held_against_the_next_simpler_one():
+    ran = ["unimodal_audio", "unimodal_visual", "concat", "rjca", "rjca+dca"]
+    found = {name: _simpler(name, "rjca" if name == "rjca+dca" else "", "unimodal_visual", ran) for name in ran}
+    assert found == {
+        "unimodal_audio": "",
+        "unimodal_visual": "",
+        "concat": "unimodal_visual",
+        "rjca": "concat",
+        "rjca+dca": "rjca",
+    }
+    assert _simpler("rjca", "", "unimodal_visual", ["rjca", "unimodal_visual"]) == "unimodal_visual"
+    assert _simpler("rjca", "", "", ["rjca"]) == ""
+
+
+def test_clear_gains_and_losses_are_named_with_the_dose():
+    def point(signs):
+        scores = [
+            SimpleNamespace(name=name, simpler="B", over_simpler=Gain(0.1 * sign, Spread(0.01, 30.0, True), 3))
+            for name, sign in signs.items()
+        ]
+        return SimpleNamespace(dose=SyntheticDose(conflict=0.2), systems=scores)
+
+    assert dose_verdicts([point({})]) == ""
+    assert dose_verdicts([point({"A": 0})]).count(": none.") == 2
+    words = dose_verdicts([point({"A": 1, "C": -1})])
+    assert (
+        "A beats B at conflict 0.2 (+0.100" in words
+        and "C is beaten by B at conflict 0.2 (\N{MINUS SIGN}0.100" in words
+    )
+    assert dose_verdicts([point({"A": 1})]).endswith("Losses against one, by the same rule: none.")
+    assert "; 2 more." in dose_verdicts([point({str(name): 1 for name in range(8)})])
 
 
 def test_the_label_names_the_corpora_that_are_shown():
