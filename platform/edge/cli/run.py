@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.platform.scheduling.monitor import FleetSummary
     from crossfold.platform.workspace.workspace import Workspace
-    from crossfold.sweeps.sweep_files import Sweep
 
 
 NEXT_STEPS = (
@@ -48,7 +47,6 @@ def demo(
     from crossfold.platform.scheduling.fleet_options import FleetOptions
     from crossfold.reports.build import build_report
     from crossfold.reports.tables.summary import leaderboard_rows, leaderboard_title
-    from crossfold.sweeps.prepared import read_sweep
 
     space = options.open_workspace(workspace)
     root = space.root / "corpora" / f"puppets-{clips}"
@@ -72,11 +70,8 @@ def demo(
         "Run the sweeps `demo`, 10 variants x 2 targets x 2 folds x 3 seeds, and `dose-demo`, 6 systems x 5 seeds on a "
         "corpus with a dose; each run is a cell on a Ray Train worker"
     ):
-        asked = [
-            read_sweep("demo", [f"store={store.name.rpartition('-')[2]}"], space),
-            read_sweep("dose-demo", None, space),
-        ]
-        summary = _launch(asked, space, FleetOptions(workers=workers), narrowed=True)
+        settings = {"demo": [f"store={store.name.rpartition('-')[2]}"], "dose-demo": None}
+        summary = _execute(settings, space, FleetOptions(workers=workers))
     if summary.interrupted:
         raise typer.Exit(options.INTERRUPTED)
     with step("Write the report"):
@@ -133,7 +128,7 @@ def run(
     space = options.open_workspace(workspace)
     stop_after = budget_seconds(until, lasting)
     fleet = FleetOptions(workers=workers, address=address, plugins=plugin or (), stop_after=stop_after)
-    summary = _execute(sources, space, set_, fleet, conditions=conditions, silent=as_json)
+    summary = _execute(dict.fromkeys(sources, set_), space, fleet, conditions=conditions, silent=as_json)
     if as_json:
         emit(as_dict(summary), True)
     options.exit_with(summary)
@@ -147,35 +142,21 @@ def _check_sweeps(sweeps: Sequence[str]) -> list[str]:
 
 
 def _execute(
-    sources: Sequence[str],
+    settings: Mapping[str, Sequence[str] | None],
     space: "Workspace",
-    overrides: Sequence[str] | None,
     fleet: "FleetOptions",
     *,
     conditions: Sequence[str] = (),
     silent: bool = False,
 ) -> "FleetSummary":
-    from crossfold.sweeps.prepared import read_sweep
-
-    # All are read and checked before any work starts.
-    asked = [read_sweep(source, overrides, space) for source in sources]
-    return _launch(asked, space, fleet, narrowed=bool(overrides), conditions=conditions, silent=silent)
-
-
-def _launch(
-    asked: "Sequence[Sweep]",
-    space: "Workspace",
-    fleet: "FleetOptions",
-    *,
-    narrowed: bool,
-    conditions: Sequence[str] = (),
-    silent: bool = False,
-) -> "FleetSummary":
+    """Runs sweeps, each with the settings of this launch, on one fleet."""
     from crossfold.platform.edge.launch.preflight import check_before_work
     from crossfold.platform.edge.launch.run_sweeps import run_sweeps
-    from crossfold.sweeps.prepared import prepare_cells
+    from crossfold.sweeps.prepared import prepare_cells, read_sweep
 
-    prepared = [prepare_cells(sweep, space, narrowed=narrowed) for sweep in asked]
+    # All are read and checked before any work starts.
+    asked = [(read_sweep(source, changes, space), bool(changes)) for source, changes in settings.items()]
+    prepared = [prepare_cells(sweep, space, narrowed=changed) for sweep, changed in asked]
     for each in prepared:
         check_before_work(each, space)
     return run_sweeps(prepared, space, fleet, conditions=conditions, silent=silent)
