@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,9 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+
+_MAKING = threading.Lock()
+"""Sweeps of one launch have a writer each; a database that a second one made would replace that of the first."""
 
 
 class RunWriter:
@@ -313,15 +317,16 @@ def _restore(client: Any, experiment: Any) -> Any:
 
 def _make_database(path: Path) -> None:
     """Creates and migrates a database in another folder, so that one that is in place is whole."""
-    if path.is_file():
-        return
-    with whole_file(path) as draft:
-        _quiet_client(sqlite_uri(draft)).search_experiments(max_results=1)
-        with contextlib.closing(sqlite3.connect(draft)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            database.execute("PRAGMA journal_mode=delete")
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=wal")
+    with _MAKING:
+        if path.is_file():
+            return
+        with whole_file(path) as draft:
+            _quiet_client(sqlite_uri(draft)).search_experiments(max_results=1)
+            with contextlib.closing(sqlite3.connect(draft)) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                database.execute("PRAGMA journal_mode=delete")
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=wal")
 
 
 def _move_artifacts(database: Path, place: str) -> None:

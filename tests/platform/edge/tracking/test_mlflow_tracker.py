@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 from crossfold.platform.core.cell import Cell
-from crossfold.platform.core.files import utc_now, write_json
+from crossfold.platform.core.files import utc_now, whole_file, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command, training_pages
+from crossfold.platform.edge.tracking import writer
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
 from crossfold.platform.edge.tracking.writer import RunWriter
@@ -75,6 +76,28 @@ def run_live(workspace: Workspace, tracker: MlflowTracker, cells: list[Cell], sw
         commit(workspace, cell)
         tracker.finished(cell)
     tracker.close()
+
+
+def test_two_sweeps_of_one_launch_make_the_database_once(workspace, monkeypatch):
+    """Each has a tracker that opens the store: a second database would replace the first, with what is in it."""
+    (workspace.root / "mlflow.db").unlink()
+    made = []
+
+    def counted(path):
+        made.append(path)
+        return whole_file(path)
+
+    monkeypatch.setattr(writer, "whole_file", counted)
+    trackers = {name: MlflowTracker(workspace, flush_seconds=0.05) for name in ("first", "second")}
+    for seed, (name, tracker) in enumerate(trackers.items()):
+        tracker.launch(name, [rjca_cell(seed)])
+    for tracker in trackers.values():
+        tracker.close()
+    assert len(made) == 1
+    assert [tracker.troubles for tracker in trackers.values()] == [0, 0]
+    opened = RunWriter(workspace)
+    opened.prepare()
+    assert set(opened.experiments()) == {"first", "second"}
 
 
 def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
