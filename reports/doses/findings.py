@@ -71,7 +71,7 @@ def _taken(points: Sequence[DosePoint]) -> str:
 
 def _gains(points: Sequence[DosePoint]) -> str:
     found = [(point, score, gain) for point, score, gain in _gated(points) if gain.judged]
-    if not found:
+    if len(found) < 2:  # of one gain the verdicts say all
         return ""
     clear = {
         sign: [
@@ -130,6 +130,11 @@ def _detection(points: Sequence[DosePoint]) -> str:
     if not found:
         return ""
     (low, lowest), (high, highest) = min(found), max(found)
+    if len(found) == 1:
+        return (
+            f"As a detector of damage the gate of {lowest} has an AUROC of {low:.2f}; 0.5 is chance, and 0 separates "
+            "as well as 1, the other way round."
+        )
     return (
         f"As detectors of damage the gates have an AUROC between {low:.2f} ({lowest}) and {high:.2f} ({highest}); 0.5 "
         "is chance, and 0 separates as well as 1, the other way round."
