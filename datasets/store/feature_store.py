@@ -66,9 +66,8 @@ class FeatureStore:
         self.content_hash: str = self.manifest["content_hash"]
         self.targets: tuple[str, ...] = tuple(self.manifest["targets"])
         self.modalities: tuple[str, ...] = tuple(self.manifest["modalities"])
-        with pyarrow.parquet.ParquetFile(
-            path / "clips.parquet"
-        ) as table:  # pandas takes longer to import than all else
+        # Not with pandas, which takes longer to import than all else here.
+        with pyarrow.parquet.ParquetFile(path / "clips.parquet") as table:
             self.clips = tuple(ClipInfo(**row) for row in table.read().to_pylist())
         self._starts = np.concatenate([[0], np.cumsum([clip.frames for clip in self.clips])]).astype(np.int64)
         self._index = {clip.name: index for index, clip in enumerate(self.clips)}

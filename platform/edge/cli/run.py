@@ -131,7 +131,16 @@ def run(
     summary = _execute(dict.fromkeys(sources, set_), space, fleet, conditions=conditions, silent=as_json)
     if as_json:
         emit(as_dict(summary), True)
+    elif not (summary.interrupted or summary.time_up):
+        say(f"next: {_report_command(workspace, plugin)}")
     options.exit_with(summary)
+
+
+def _report_command(workspace: str | None, plugins: Sequence[Path] | None) -> str:
+    words = ["crossfold", "report"]
+    for plugin in plugins or ():
+        words += ["--plugin", str(plugin)]
+    return shlex.join([*words, *(("-w", workspace) if workspace else ())])
 
 
 def _check_sweeps(sweeps: Sequence[str]) -> list[str]:

@@ -56,6 +56,7 @@ def test_lines_of_a_run_name_the_variant_also_when_one_variant_is_left(crossfold
         code, out, err = crossfold("run", path, "-w", space, "--workers", 0, "--only", f"iterations={left}")
         assert code == 0, err
         assert re.search(rf"\[1/1\] done +rjca iterations={left} valence fold 0 seed 0", out), out
+        assert out.splitlines()[-1] == f"next: {shlex.join(['crossfold', 'report', '-w', str(space)])}"
 
 
 def test_variants_that_are_skipped_for_one_reason_are_one_line(crossfold, space, tmp_path):
