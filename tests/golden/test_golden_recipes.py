@@ -107,7 +107,7 @@ def trained_curves(recipe, systems, store, tmp_path):
             assert math.ceil(len(data.training.source) / recipe.batch) * recipe.epochs >= STEPS
             model = data.new_model()
             progress = train(
-                cell, model, data.training.source, partial(validate, data), Silent(), tmp_path / "none"
+                cell, model, data.training.source, partial(validate, data), Silent(), tmp_path / system
             ).progress
         columns = ("train_loss", "ccc_valence", "ccc_arousal")
         found[system] = [[round(row[column], 9) for column in columns] for row in progress.curve]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from functools import partial
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_end_to_end_learns_and_stores_its_backbone(workspace, cell_of):
 
     state = load((record.path / "best.safetensors").read_bytes())
     assert state["frames.visual.net.4.weight"].shape == (4, 4, 5, 5)
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_by_time(monkeypatch):
+    """On a busy machine an epoch takes long enough for a checkpoint, which the next test would continue."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", math.inf)
 
 
 def spied(cell, raw_store, scores, model_of=None):
