@@ -24,7 +24,7 @@ from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
-from crossfold.platform.modeling.emotion_model import EmotionModel
+from crossfold.platform.modeling.emotion_model import EmotionModel, stored_narrow
 from crossfold.platform.training.cell_data import CellData, open_data
 from crossfold.platform.workspace.attention_maps import shown_clips
 from crossfold.platform.workspace.workspace import Workspace
@@ -33,7 +33,7 @@ DRIFT = 1e-3
 """Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""
 
 NARROW_DRIFT = 0.05
-"""The same for cells of `precision: bf16`: until version 0.2 they stored predictions of products in bfloat16."""
+"""The same for cells of `precision: bf16` from before version 0.2, which stored predictions of products in bfloat16."""
 
 
 def evaluation_of(cell: Cell) -> Evaluation:
@@ -128,7 +128,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
         result, parts = evaluate(data, evaluation, model)
     # Another library, or a store that was made again: what was measured now would not be of this cell.
     drift = float(np.abs(result.predictions.prediction - record.predictions.prediction).max())
-    if not drift <= (NARROW_DRIFT if cell.recipe.precision == "bf16" else DRIFT):
+    if not drift <= (NARROW_DRIFT if stored_narrow(cell) else DRIFT):
         raise DataError(
             f"cell {cell_id}: its weights predict other values than it stored, by up to {drift:.2g}",
             f"`crossfold rerun {cell_id}`",

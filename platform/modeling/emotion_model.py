@@ -86,6 +86,14 @@ class EmotionModel(nn.Module):
         return torch.autocast(mask_BL.device.type, torch.bfloat16) if self.narrow else contextlib.nullcontext()
 
 
+def stored_narrow(cell: Cell) -> bool:
+    """Whether a finished cell of `precision: bf16` stored what the narrow network predicts, as all did before 0.2.
+
+    Since then such cells have a revision above that of their system, and store what float32 predicts.
+    """
+    return cell.recipe.precision == "bf16" and cell.revision <= find_system(cell.system).revision
+
+
 def build_model(cell: Cell, inputs: Mapping[str, int]) -> EmotionModel:
     """The untrained model of a cell for these widths of its inputs; torch's generator stays as it was."""
     system = find_system(cell.system)

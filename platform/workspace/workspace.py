@@ -26,7 +26,6 @@ from crossfold.platform.workspace.store_cache import fold_rule_of, node_store
 if TYPE_CHECKING:
     import pandas as pd
 
-if TYPE_CHECKING:
     from crossfold.platform.workspace.remote.mirror import Mirror
 
 

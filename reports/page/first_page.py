@@ -242,7 +242,8 @@ def _limits(results: Results, setting: Setting, board: Table, store: FeatureStor
         yield f"{ran} ran: with fewer than {MIN_SEEDS} nothing is judged."
     videos = min(entry.videos, default=0)
     if 0 < videos < FEW_VIDEOS:
-        yield f"A fold scores no more than {videos} videos; intervals over so few are wide."
+        scored = "1 video" if videos == 1 else f"{videos} videos"
+        yield f"A fold scores no more than {scored}; intervals over so few are wide."
     if len(entry.folds) == 1:
         yield f"One fold ran ({entry.folds[0]}), so nothing is known of other partitions of the videos."
     if store is None:

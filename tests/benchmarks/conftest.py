@@ -1,10 +1,12 @@
 """How benchmarks measure and record: turns that are interleaved, and ratios that `crossfold bench` collects."""
 
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from crossfold.platform.edge.diagnostics.benchmarks import PROPERTY
 
@@ -30,6 +32,20 @@ def compared(record_property, capsys):
         return ratio
 
     return add
+
+
+@pytest.fixture
+def one_core():
+    """One thread on one core, which makes turns comparable; where a process cannot choose its core, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if cores is not None:
+        os.sched_setaffinity(0, {max(cores)})
+    yield
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -46,14 +46,6 @@ def seconds(work):
     return time.thread_time() - began
 
 
-@pytest.fixture
-def one_core():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.benchmark
 @torch.inference_mode()
 def test_frames_per_second_of_each_encoder(one_core, capsys):

@@ -53,16 +53,6 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("stores"), clips)
 
 
-@pytest.fixture
-def one_core():
-    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
-    torch.set_num_threads(1)
-    os.sched_setaffinity(0, {max(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(threads)
-
-
 class Group:
     """The same cells twice: one after the other, and stacked."""
 

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from crossfold.platform.core.outcome import Silent
 from crossfold.platform.evaluation.predict import validate
@@ -88,16 +87,6 @@ def seconds(work):
     began = time.process_time()
     work()
     return time.process_time() - began
-
-
-@pytest.fixture
-def one_core():
-    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
-    torch.set_num_threads(1)
-    os.sched_setaffinity(0, {max(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.benchmark

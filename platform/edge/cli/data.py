@@ -199,14 +199,12 @@ def _next_run(path: Path, workspace: str | None, plugins: Sequence[Path] | None)
     from crossfold.datasets.store.feature_store import FeatureStore
 
     store = FeatureStore(path)
-    words = ["crossfold", "run", "demo"]
+    words = ["run", "demo"]
     if store.corpus != "puppets":
         words += ["--set", f"corpus={store.corpus}"]
     if (names := list(store.targets)) != ["valence", "arousal"]:
         words += ["--set", f"targets=[{', '.join(names)}]"]
-    for plugin in plugins or ():
-        words += ["--plugin", str(plugin)]
-    return f"next: {shlex.join([*words, *(('-w', workspace) if workspace else ())])}"
+    return f"next: {options.command_line(words, plugins, workspace)}"
 
 
 def _notes(path: Path) -> Iterator[str]:

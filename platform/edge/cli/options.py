@@ -1,5 +1,6 @@
 """Options that several commands share, what they are read into, and the exit codes."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -51,6 +52,12 @@ def key_values(given: Sequence[str] | None, option: str) -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"{option} {text!r} has no {'key' if equals else repr('=')}", f"write {option} key=value")
     return found
+
+
+def command_line(words: Sequence[str], plugins: Sequence[Path] | None, workspace: str | None) -> str:
+    """A command of Crossfold as a shell takes it, with the plug-ins and the workspace that this one was given."""
+    given = [word for plugin in plugins or () for word in ("--plugin", str(plugin))]
+    return shlex.join(["crossfold", *words, *given, *(("-w", workspace) if workspace else ())])
 
 
 def check_folder(root: Path, corpus: str) -> None:

@@ -132,15 +132,8 @@ def run(
     if as_json:
         emit(as_dict(summary), True)
     elif not (summary.interrupted or summary.time_up):
-        say(f"next: {_report_command(workspace, plugin)}")
+        say(f"next: {options.command_line(['report'], plugin, workspace)}")
     options.exit_with(summary)
-
-
-def _report_command(workspace: str | None, plugins: Sequence[Path] | None) -> str:
-    words = ["crossfold", "report"]
-    for plugin in plugins or ():
-        words += ["--plugin", str(plugin)]
-    return shlex.join([*words, *(("-w", workspace) if workspace else ())])
 
 
 def _check_sweeps(sweeps: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import crossfold
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import utc_now
 
@@ -111,15 +112,16 @@ def comparison_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str,
 
 def machine_facts() -> dict[str, Any]:
     """What the figures of a run depend on: processor, cores, load, versions."""
-    versions = {}
-    for name in ("torch", "ray", "numpy", "crossfold"):
+    # That of the running code: what is installed of a checkout keeps the version it had when it was installed.
+    versions = {"crossfold": crossfold.__version__}
+    for name in ("torch", "ray", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": versions,

@@ -12,6 +12,7 @@ from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.ensembles import best_folds, mean_of, save_seed_ensembles
 from crossfold.platform.evaluation.evaluate import rescore, to_rescore
 from crossfold.platform.execution.run_cell import attempt_cell
+from crossfold.platform.modeling.emotion_model import stored_narrow
 
 
 @pytest.fixture
@@ -158,6 +159,14 @@ def test_weights_that_are_not_those_of_the_predictions_are_refused(workspace, ti
     with pytest.raises(DataError, match="predict other values"):
         rescore(cells[0].cell_id, OTHER, workspace)
     assert not workspace.paths.rescored.exists()
+
+
+def test_only_cells_of_bf16_from_before_may_predict_a_little_else(tiny_cell):
+    """Since then their revision is above that of the system, and what they stored was predicted in float32."""
+    before = tiny_cell("concat", precision="bf16")
+    since = before.model_copy(update={"revision": before.revision + 1})
+    cells = (before, since, tiny_cell("concat"))
+    assert [stored_narrow(cell) for cell in cells] == [True, False, False]
 
 
 def test_the_two_selections_of_a_cell_are_a_pair(tiny_cell):
