@@ -113,19 +113,25 @@ def _earlier(before: dict[str, Any], prepared: Prepared) -> Earlier:
 
 
 def variant_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell id -> its system, with the parameters in which the variants of that system differ."""
+    """Cell id -> its system, with the parameters, and the modality dropout, in which the variants of it differ."""
     params: dict[str, dict[str, set[str]]] = {}
-    # Cells of one variant share one object of parameters.
-    variants = {(cell.system, id(cell.params)): cell for cell in cells}
+    # Cells of one variant share one object of parameters, and one of the recipe.
+    variants = {(cell.system, id(cell.params), id(cell.recipe)): cell for cell in cells}
     for cell in variants.values():
         seen = params.setdefault(cell.system, {})
-        for key, value in cell.params.items():
+        for key, value in _varied(cell).items():
             seen.setdefault(key, set()).add(str(value))
     names = {
-        key: " ".join([cell.system, *(f"{k}={v}" for k, v in cell.params.items() if len(params[cell.system][k]) > 1)])
+        key: " ".join([cell.system, *(f"{k}={v}" for k, v in _varied(cell).items() if len(params[cell.system][k]) > 1)])
         for key, cell in variants.items()
     }
-    return {cell.cell_id: names[cell.system, id(cell.params)] for cell in cells}
+    return {cell.cell_id: names[cell.system, id(cell.params), id(cell.recipe)] for cell in cells}
+
+
+def _varied(cell: Cell) -> dict[str, object]:
+    """What makes two cells of a system, corpus, fold, target and seed two variants."""
+    dropout = ",".join(f"{name}:{share:g}" for name, share in sorted(cell.recipe.modality_dropout.items()))
+    return {**cell.params, "modality_dropout": dropout or "none"}
 
 
 def _asked(prepared: Prepared) -> dict[str, Any]:

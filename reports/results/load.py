@@ -261,7 +261,11 @@ def _latest_revisions(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
-    """Names of variants: the system, and those parameters in which its variants of one setting differ."""
+    """Names of variants, no two of which are the same: the system, and those parameters in which its variants differ.
+
+    Variants of one setting are distinguished first. Where two of different settings would then share a name, as CA with
+    one residual here and with another one there, all variants of the system have the parameters that distinguish them.
+    """
     shown: dict[str, set[str]] = {}
     parsed = {row["variant"]: json.loads(row["params"]) for row in cells[["variant", "params"]].to_dict("records")}
     for _, group in cells.groupby(["setting", "system"]):
@@ -269,14 +273,28 @@ def variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, s
         keys = _distinguishing_keys([parsed[variant] for variant in variants])
         for variant in variants:
             shown.setdefault(variant, set()).update(keys)
-    names = {}
-    distinct = cells[["system", "variant"]].drop_duplicates().astype(str).itertuples(index=False)
-    for system, variant in sorted(distinct, key=lambda row: (system_rank(row[0]), row[1])):
+
+    def name_of(system: str, variant: str) -> str:
         # A cell of an older version lacks the parameters that were added since.
         keys = shown[variant] & parsed[variant].keys()
         detail = ", ".join(f"{key} {parsed[variant][key]}" for key in sorted(keys))
-        names[variant] = system_label(system, titles) + (f" ({detail})" if detail else "")
-    return names
+        return system_label(system, titles) + (f" ({detail})" if detail else "")
+
+    by_system: dict[str, list[str]] = {}
+    for system, variant in cells[["system", "variant"]].drop_duplicates().astype(str).itertuples(index=False):
+        by_system.setdefault(system, []).append(variant)
+    names = {}
+    for system in sorted(by_system, key=system_rank):
+        variants = sorted(by_system[system])
+        if len({name_of(system, variant) for variant in variants}) < len(variants):
+            keys = _distinguishing_keys([parsed[variant] for variant in variants])
+            for variant in variants:
+                shown[variant].update(keys)
+        names |= {variant: name_of(system, variant) for variant in variants}
+    # The title of a plug-in may be that of another system.
+    systems = {variant: system for system, variants in by_system.items() for variant in variants}
+    count = Counter(names.values())
+    return {variant: f"{name} [{systems[variant]}]" if count[name] > 1 else name for variant, name in names.items()}
 
 
 def _distinguishing_keys(variants: Sequence[Mapping[str, Any]]) -> Sequence[str]:

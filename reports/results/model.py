@@ -186,10 +186,10 @@ class Results:
 
 
 def differing_keys(variants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parameters, in alphabetical order, in which some of the variants differ."""
+    """The parameters, in alphabetical order, in which some of the variants differ; one that is absent differs."""
     keys = sorted({key for params in variants for key in params})
     # By text, because a value may be a list, which no set can hold.
-    return [key for key in keys if len({repr(params.get(key)) for params in variants}) > 1]
+    return [key for key in keys if len({repr(params[key]) if key in params else "" for params in variants}) > 1]
 
 
 def memory_of(env: Mapping[str, Any]) -> dict[str, float | None]:
