@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import psutil
+
 from crossfold.platform.core.errors import FleetError, UserError
 from crossfold.platform.edge.fleet.ray_address import CLIENT, RunningCluster, find_cluster
 from crossfold.platform.edge.fleet.session_folder import session_folder
@@ -61,6 +63,8 @@ SLOW_NODE = "timed out during startup"
 LOOPBACK = ("127.0.0.1", "::1")
 LEAVE_SECONDS = 60.0
 """How long Ray may take to end its processes."""
+END_SECONDS = 5.0
+"""How long processes of a cluster of our own may take to end after it; then they are killed."""
 WITHOUT_RAY = "`--workers 0` runs without Ray, and `crossfold --debug` shows where Ray failed"
 
 
@@ -86,7 +90,9 @@ def connect(address: str | None, opened: contextlib.ExitStack, *, cpus: int, gpu
     _read_settings_again()
     folder = opened.enter_context(session_folder())
     own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": str(folder)}
-    connection = Connection(lambda: start(ray.init, ray.shutdown, own | quiet), ray.shutdown)
+    connection = Connection(
+        lambda: start(ray.init, ray.shutdown, own | quiet), lambda: end_cluster(ray.shutdown, str(folder))
+    )
     opened.callback(connection.close)
     connection.open()
     node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
@@ -148,6 +154,37 @@ def start(init: Callable[..., Any], shutdown: Callable[[], Any], options: Mappin
             if not remaining:
                 busy = f"Ray did not start in {STARTS} attempts: the machine is too busy, or short of memory"
                 raise FleetError(f"{busy}; `--workers 0` runs without Ray") from error
+
+
+def end_cluster(shutdown: Callable[[], Any], folder: str) -> None:
+    """Ends a cluster of our own with all of its processes, which were started with the path of its folder.
+
+    Ray ends the workers that it has. One that was about to leave by itself is none of these any more, and where its end
+    waits for something, as that of a controller for a thread, it would stay for ever.
+    """
+    first = [child for child in psutil.Process().children() if folder in _command_line(child)]
+    # Workers have names of their own: they are known as children, and only while their parent lives.
+    processes = [*first, *(each for child in first for each in _descendants(child))]
+    shutdown()
+    _, left = psutil.wait_procs(processes, END_SECONDS)
+    for process in left:
+        # psutil refuses where the number of the process is that of another one by now.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, END_SECONDS)
+
+
+def _command_line(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found = process.children(recursive=True)
+    return found
 
 
 class Connection:

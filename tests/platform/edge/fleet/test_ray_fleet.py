@@ -1,6 +1,8 @@
 """Real Ray Train workers: one that hangs, one that is killed, and the loss of what holds them together."""
 
+import contextlib
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,7 @@ from crossfold.platform.scheduling.monitor import SilentView
 from crossfold.platform.scheduling.run_order import Forecast
 from tests.support.factories import fake_cell
 from tests.support.trials import FRAGILE, SLEEPY, RecordingTracker, trial_log
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("importable")
 
@@ -106,3 +109,31 @@ def test_what_holds_the_fleet_together_is_killed_and_takes_no_try_from_any_cell(
     assert workspace.failures_of() == []
     resumed = [int(first) for what, _, _, first, _ in trial_log(workspace) if what == "start" and first != "1"]
     assert len(resumed) == 4
+
+
+@pytest.mark.slow
+def test_a_cluster_that_ends_takes_along_what_hangs_while_it_leaves(tmp_path):
+    """A controller of Ray Train once stayed after its launch: Ray ends no worker that is about to end by itself."""
+    from crossfold.platform.edge.fleet.ray_connection import connect
+
+    def hang(leaving):
+        threading.main_thread().join()  # returns when the process begins to end, which then waits for this thread
+        Path(leaving).touch()
+        time.sleep(600)
+
+    class Controller:
+        def begin(self, leaving):
+            threading.Thread(target=hang, args=(leaving,)).start()
+            return os.getpid()
+
+    leaving = tmp_path / "leaving"
+    with contextlib.ExitStack() as opened:
+        connect(None, opened, cpus=1)
+        import ray
+
+        controller = ray.remote(num_cpus=0)(Controller).remote()
+        process = psutil.Process(ray.get(controller.begin.remote(str(leaving)), timeout=60))
+        del controller
+        wait_for(leaving.exists, 60)
+        assert process.is_running()
+    assert not process.is_running()
