@@ -283,7 +283,7 @@ def variant_names(cells: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, s
     by_system: dict[str, list[str]] = {}
     for system, variant in cells[["system", "variant"]].drop_duplicates().astype(str).itertuples(index=False):
         by_system.setdefault(system, []).append(variant)
-    names = {}
+    names: dict[str, str] = {}
     for system in sorted(by_system, key=system_rank):
         variants = sorted(by_system[system])
         if len({name_of(system, variant) for variant in variants}) < len(variants):
