@@ -1,6 +1,6 @@
 """Where the time, the operations and the memory of a training step go, next to what this machine can do at best.
 
-Legend: B batch, L frames of a window, I features of a modality, T targets, M rows of a square matrix.
+Legend: B batch, L frames of a window, I features of a modality, T targets.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from crossfold.datasets.batches.source import Batch
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.recipe import Optimizer
+from crossfold.platform.execution.machine_rates import MachineRates, machine_rates, optimiser_bytes
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, build_model
 from crossfold.platform.training.losses import loss_of
@@ -25,25 +25,11 @@ from crossfold.platform.training.train import make_optimizer
 
 REPEATS = 5
 """Timed steps; of each part the median counts."""
-SQUARE = 1024
-"""M of the product that shows the rate of products."""
-COPIED = 2**26
-"""Bytes of the copy that shows the rate of copies; caches are smaller."""
 
 Measure = Callable[[str, str], contextlib.AbstractContextManager[object]]
 """(part, `forward` or `backward`) -> a context around its work."""
 FUSION = "fusion and head"
 OPTIMISER = "optimiser"
-
-
-@dataclass(frozen=True)
-class MachineRates:
-    """The best that was measured here, on the threads and in the precision of the cell."""
-
-    products: float
-    """FLOP/s of a matrix product, M x M by M x M."""
-    copies: float
-    """Bytes/s of a copy, read and written ones together."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ def profile_step(cell: Cell, inputs: Mapping[str, int]) -> StepProfile:
         flops, kept = _counted(step, model)
         clock = thread_time if torch.get_num_threads() == 1 else perf_counter
         took = _timed(step, clock)
-        rates = _rates(clock, narrow=cell.recipe.precision == "bf16")
+        rates = machine_rates(clock, narrow=cell.recipe.precision == "bf16")
         threads = torch.get_num_threads()
     size = sum(parameter.numel() for parameter in model.parameters())
     hidden = _uncounted(model)
@@ -111,7 +97,7 @@ def profile_step(cell: Cell, inputs: Mapping[str, int]) -> StepProfile:
         known = None if part in hidden else flops[part]
         limit = None if not known else known / rates.products
         if part == OPTIMISER:
-            limit = 4 * size * _passes(cell.recipe.optimizer) / rates.copies
+            limit = optimiser_bytes(cell.recipe.optimizer, size) / rates.copies
         parts.append(StepPart(part, took[part, "forward"], took[part, "backward"], known, kept[part], limit))
     return StepProfile(tuple(parts), rates, threads, size)
 
@@ -192,31 +178,6 @@ def _timed(step: Callable[[Measure], None], clock: Callable[[], float]) -> dict[
     for _ in range(REPEATS):
         step(measure)
     return defaultdict(float, {key: median(times) for key, times in took.items()})
-
-
-def _rates(clock: Callable[[], float], *, narrow: bool) -> MachineRates:
-    dtype = torch.bfloat16 if narrow else torch.float32
-    a_MM, b_MM = (torch.randn(SQUARE, SQUARE).to(dtype) for _ in range(2))
-    out_MM = torch.empty_like(a_MM)
-    source, target = (torch.zeros(COPIED, dtype=torch.uint8) for _ in range(2))
-
-    def fastest(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(2 * REPEATS):
-            began = clock()
-            work()
-            times.append(clock() - began)
-        return min(times)
-
-    products = 2 * SQUARE**3 / fastest(lambda: torch.mm(a_MM, b_MM, out=out_MM))
-    return MachineRates(products, 2 * COPIED / fastest(lambda: target.copy_(source)))
-
-
-def _passes(params: Optimizer) -> int:
-    """How often each weight, or a value kept with it, is read or written: weight, gradient, and what is kept."""
-    if params.kind == "sgd":
-        return 5 if params.momentum else 3
-    return 7
 
 
 def _uncounted(model: EmotionModel) -> set[str]:

@@ -13,7 +13,7 @@ CELLS, KILLS, SECONDS = 200, 10, 1500
 
 
 @pytest.mark.benchmark
-def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, capsys):
+def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, capsys, compared):
     sweep = prepare_chaos(tmp_path, cells=CELLS)
     chaos = Chaos(sweep, tmp_path / "work", kinds=KINDS, kills=KILLS, stride=CELLS // (2 * KILLS))
     began = time.monotonic()
@@ -24,7 +24,11 @@ def test_nothing_is_lost_twice_there_or_different_whatever_is_killed(tmp_path, c
     cells = sorted(Workspace(tmp_path / "work").finished())
     assert len(cells) == CELLS
     assert runs_in_mlflow(tmp_path / "work") == dict.fromkeys(cells, 1)
+    began = time.monotonic()
     expected = undisturbed(sweep, tmp_path / "alone")
+    compared(
+        f"{CELLS} cells through {KILLS} kills", "nothing is killed", ours=[disturbed], theirs=[time.monotonic() - began]
+    )
     assert expected
     assert tables(sweep, tmp_path / "work") == expected
     with capsys.disabled():

@@ -48,7 +48,7 @@ def cluster(importable, monkeypatch):
 
 
 @pytest.mark.benchmark
-def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(cluster, workspace, capsys):
+def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(cluster, workspace, capsys, compared):
     from crossfold.platform.edge.fleet.ray_fleet import Fleet
     from crossfold.platform.scheduling.run_order import Forecast
 
@@ -85,6 +85,8 @@ def test_10000_cells_of_drawn_durations_take_hardly_longer_than_they_must(cluste
             f"\n{CELLS:,} cells of {sum(seconds) / CELLS:.2f} s in the mean on {NODES} nodes of {GPUS} GPUs: "
             f"{took:.1f} s, {took / bound - 1:.2%} above the bound of {bound:.1f} s; start-up {started - began:.1f} s\n"
         )
+    name = f"{CELLS:,} cells on {NODES} nodes"
+    compared(name, "the lower bound of any order", ours=[took], theirs=[bound], share=bound / took)
     assert not failed
     assert set(done) == {cell.cell_id for cell in cells}
     assert set(done.values()) == {1}

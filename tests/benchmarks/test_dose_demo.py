@@ -1,4 +1,7 @@
-"""Whether what `dose-demo` shows does not hang on its seed: a gain and a loss, by the rule of the leaderboard."""
+"""Whether what `dose-demo` shows does not hang on its seed: a gain and a loss, by the rule of the leaderboard.
+
+It measures no speed, so it records nothing: the signs of the differences are the result.
+"""
 
 import pytest
 

@@ -72,7 +72,7 @@ def fill(workspace: Workspace, sweep: Path) -> int:
 
 
 @pytest.mark.benchmark
-def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path, new_workspace, capsys):
+def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path, new_workspace, capsys, compared):
     workspace = new_workspace()
     sweep = sweep_of(tmp_path / "finished.yaml", 1000)
     assert fill(workspace, sweep) == 1000
@@ -84,6 +84,7 @@ def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path,
         sys.stdout.write(
             f"\nre-run of 1,000 finished cells: {ours:.1f} s CPU ({wall:.1f} s wall), the imports alone {rival:.1f} s\n"
         )
+    compared("re-run of 1,000 finished cells", "the imports alone", ours=[ours], theirs=[rival])
     assert "all 1000 cells are done; nothing to run" in said
     assert said.splitlines()[-1].strip() == "loaded:", "no worker is started, nothing is told to MLflow"
     assert not (workspace.root / "mlflow.db").exists()
@@ -92,7 +93,7 @@ def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path,
 
 
 @pytest.mark.benchmark
-def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
+def test_a_plan_of_100000_cells(tmp_path, new_workspace, compared):
     """Against spelling the whole identity of each cell anew, which is what a plan must come to."""
     workspace = new_workspace()
     sweep = sweep_of(tmp_path / "large.yaml", 100_000)
@@ -107,8 +108,7 @@ def test_a_plan_of_100000_cells(tmp_path, new_workspace, capsys):
     spelled = {canonical_json(cell.identity()) for cell in cells}
     rival = (time.process_time() - began) * 50
     assert len(spelled) == 2000
-    with capsys.disabled():
-        sys.stdout.write(f"\nplan of 100,000 cells: {ours:.1f} s CPU, naive identities alone {rival:.1f} s\n")
+    compared("plan of 100,000 cells", "spelling each identity anew", ours=[ours], theirs=[rival])
     assert ours < 10
     assert ours < rival + 5
 
@@ -117,7 +117,9 @@ EPOCHS, CELL_SECONDS = 50, 30.0
 
 
 @pytest.mark.benchmark
-def test_tracking_costs_under_one_percent_of_a_cell_and_less_when_the_server_is_down(tiny_cell, new_workspace, capsys):
+def test_tracking_costs_under_one_percent_of_a_cell_and_less_when_the_server_is_down(
+    tiny_cell, new_workspace, capsys, figure
+):
     from crossfold.platform.edge.tracking.tracker import MlflowTracker
 
     workspace = new_workspace()
@@ -150,6 +152,12 @@ def test_tracking_costs_under_one_percent_of_a_cell_and_less_when_the_server_is_
             f"{CELL_SECONDS:.0f} s; telling it takes {told['sqlite'] / len(cells) * 1000:.2f} ms a cell, "
             f"{told['server down'] / len(cells) * 1000:.2f} ms with the server down\n"
         )
+    figure(
+        f"processor time of tracking {EPOCHS} epochs",
+        written["sqlite"] / len(cells),
+        "s a cell",
+        why=f"It is compared with a cell of {CELL_SECONDS:.0f} s, of which it may be a hundredth.",
+    )
     assert share < 0.01
     assert told["server down"] / len(cells) < 0.001 * CELL_SECONDS
 
@@ -194,7 +202,9 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.benchmark
-def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cell, new_workspace, server, capsys):
+def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(
+    tiny_cell, new_workspace, server, capsys, compared
+):
     """Real cells in this very process, beside the thread that tells MLflow of them: harder on them than a fleet is,
     whose workers have nothing to do with MLflow. The states take turns, so that a busy machine slows all alike."""
     from crossfold.platform.edge.launch.run_cells import run_cells
@@ -229,6 +239,9 @@ def test_training_is_as_fast_with_the_mlflow_server_down_as_without_any(tiny_cel
                 f"of the processor time of training, {wall[state] / wall['none']:.3f} of its wall time"
             )
         sys.stdout.write(f" ({processor['none']:.2f} s processor, {wall['none']:.2f} s wall)\n")
+    spent_by = {state: [one for one, _ in given] for state, given in spent.items()}
+    for state in ("up", "down"):
+        compared(f"training with the MLflow server {state}", "no server", ours=spent_by[state], theirs=spent_by["none"])
     assert processor["down"] < UNCHANGED * processor["none"]
 
 
@@ -280,7 +293,7 @@ print(before, max(most, own()))
 
 
 @pytest.mark.benchmark
-def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_workspace, tiny_cell, capsys):
+def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_workspace, tiny_cell, capsys, figure):
     import pickle
 
     import numpy as np
@@ -309,13 +322,19 @@ def test_a_worker_adds_little_memory_however_large_the_corpus(tmp_path, new_work
         for frames, more in added.items():
             sys.stdout.write(f"\na worker on a store of {sizes[frames]:.0f} MiB adds {more:.0f} MiB to its libraries")
         sys.stdout.write("\n")
+    figure(
+        "memory that a cell adds to a worker's libraries",
+        max(added.values()),
+        "MiB",
+        why="The bound is absolute: as many workers as cores have to fit.",
+    )
     assert max(added.values()) < 150
     assert max(added.values()) - min(added.values()) < 0.1 * (max(sizes.values()) - min(sizes.values()))
 
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize("slots", [64, 512])
-def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_must(slots, capsys):
+def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_must(slots, capsys, compared):
     """The real queue and the real order, with a clock that jumps from one end of a cell to the next."""
     from crossfold.platform.core.recipe import Recipe
 
@@ -353,5 +372,7 @@ def test_10000_cells_on_a_cluster_in_virtual_time_take_hardly_longer_than_they_m
             f"\n10,000 cells on {slots} slots: {now / bound - 1:.2%} above the lower bound; "
             f"the queue takes {cost * 1e6:.0f} us a cell\n"
         )
+    name = f"10,000 cells on {slots} slots, in virtual time"
+    compared(name, "the lower bound of any order", ours=[now], theirs=[bound], share=bound / now)
     assert sum(event.kind == "finished" for event in queue.news().events) == len(cells)
     assert now <= 1.05 * bound

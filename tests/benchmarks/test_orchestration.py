@@ -46,7 +46,7 @@ def rivals(importable, monkeypatch):
 
 
 @pytest.mark.benchmark
-def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(rivals, tmp_path, capsys):
+def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(rivals, tmp_path, capsys, compared):
     from crossfold.platform.edge.launch.run_cells import run_cells
     from crossfold.platform.workspace.workspace import Workspace
 
@@ -67,11 +67,9 @@ def test_overhead_of_a_sweep_against_a_trainer_for_every_cell(rivals, tmp_path, 
         run(storage, RIVALS, WORKERS, RIVAL_SECONDS) * WORKERS / RIVALS - RIVAL_SECONDS
         for run in (rival.run_fits, rival.run_tuned_fits)
     )
-    with capsys.disabled():
-        sys.stdout.write(
-            f"beyond a cell's own seconds, on its worker: fleet {ours:.2f}, a TorchTrainer.fit a cell {fit:.2f} "
-            f"({fit / ours:.1f} times as much), a Tune trial around one {tuned:.2f} ({tuned / ours:.1f} times)\n"
-        )
+    beyond = "a cell beyond its own seconds"
+    compared(beyond, "a TorchTrainer.fit a cell", ours=[ours], theirs=[fit])
+    compared(beyond, "a Tune trial around a fit", ours=[ours], theirs=[tuned])
     assert tuned > ours
     assert fit > ours
     if not SHORT:

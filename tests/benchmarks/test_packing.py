@@ -117,7 +117,7 @@ def seconds(work):
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_stacked_cells_equal_single_ones_and_their_time_is_printed(one_core, store, system):
+def test_stacked_cells_equal_single_ones_and_their_time_is_printed(one_core, store, system, compared):
     for count in GROUPS:
         group = Group(system, store, count, torch.float64)
         with arithmetic(group.cells[0]):
@@ -133,3 +133,4 @@ def test_stacked_cells_equal_single_ones_and_their_time_is_printed(one_core, sto
         serial, stacked = (np.array(took[way][2:]) for way in ways)
         low, ratio, high = np.quantile(serial / stacked, [0.25, 0.5, 0.75])
         print(f"\n| {system} | {count} | {np.median(serial) / count * 1e3:.1f} | {ratio:.2f} | {low:.2f}-{high:.2f} |")
+        compared(f"{count} steps of {system}, one by one", "one stacked model", ours=serial, theirs=stacked)

@@ -64,7 +64,7 @@ def epochs_to_reach(goal: float, most: int, sampler: str, seed: int) -> int:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes", "gp"])
-def test_compute_until_95_percent_of_the_best_of_the_grid(sampler, record_property):
+def test_compute_until_95_percent_of_the_best_of_the_grid(sampler, compared):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     configurations = grid(search_by("grid", 0, "none"))
     whole = len(configurations) * EPOCHS
@@ -73,7 +73,13 @@ def test_compute_until_95_percent_of_the_best_of_the_grid(sampler, record_proper
     mean, sem = float(np.mean(shares)), float(scipy.stats.sem(shares))
     low, high = scipy.stats.t.interval(0.95, SEEDS - 1, mean, sem)
     print(f"{sampler}: {mean:.3f} [{low:.3f}, {high:.3f}] of the compute of the grid, worst {max(shares):.3f}")
-    record_property("share", mean)
+    compared(
+        f"search by {sampler}",
+        "the whole grid",
+        ours=[share * whole for share in shares],
+        theirs=[whole] * SEEDS,
+        unit="epochs",
+    )
     assert mean < 1
     if sampler == "tpe":
         assert high <= 0.25

@@ -143,7 +143,7 @@ def epochs_to_reach(good: Collection[str], curves, sampler: str, seed: int, sche
         ("random", "asha", 0.95), ("qmc", "asha", 0.95), ("tpe", "asha", 0.99),
     ],
 )  # fmt: skip
-def test_compute_until_a_share_of_the_best_of_the_grid(sampler, scheduler, share_of_best, curves, record_property):
+def test_compute_until_a_share_of_the_best_of_the_grid(sampler, scheduler, share_of_best, curves, compared):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     whole, scores = len(curves) * EPOCHS, scores_of(curves)
     goal = share_of_best * max(scores.values())
@@ -156,7 +156,13 @@ def test_compute_until_a_share_of_the_best_of_the_grid(sampler, scheduler, share
         f"{sampler} with {scheduler}: {mean:.3f} [{low:.3f}, {high:.3f}] of the compute of the grid, "
         f"worst {max(shares):.3f}; {len(good)} of {len(curves)} configurations reach {goal:.3f}"
     )
-    record_property("share", mean)
+    compared(
+        f"search by {sampler} with {scheduler} to {share_of_best:.0%} of the best",
+        "the whole grid",
+        ours=reached,
+        theirs=[whole] * SEARCHES,
+        unit="epochs",
+    )
     assert mean < 1
     if sampler == "tpe" and share_of_best == 0.95:
         assert high <= 0.25

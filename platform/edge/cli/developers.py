@@ -11,7 +11,7 @@ from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal.console import emit, out, say
 
 if TYPE_CHECKING:
-    from crossfold.platform.edge.diagnostics.benchmarks import Ratio
+    from crossfold.platform.edge.diagnostics.benchmarks import Figure, Ratio
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Its name in sweeps and files: small letters, digits and _.")
@@ -96,8 +96,9 @@ def bench(
 ) -> None:
     """Measure how fast Crossfold is next to named rivals on this machine, in a clone of the repository.
 
-    Each ratio is the time of the rival over that of Crossfold, with the quartiles of interleaved turns.
-    It exits with 1 if a benchmark does not pass.
+    Each ratio is the time of the rival over that of Crossfold, with the quartiles of interleaved turns. Where the
+    limit of this machine was measured in the same run, the share of it is shown, too. It exits with 1 if a benchmark
+    does not pass.
     """
     from crossfold.platform.core.files import write_json
     from crossfold.platform.core.layout import cache_folder
@@ -110,11 +111,17 @@ def bench(
                 **row,
                 "before": _ratio(row["before"]),
                 "after": _ratio(row["after"]),
-                "change": "" if row["change"] is None else f"{row['change']:+.0%}",
+                "change": _change(row["change"]),
             }
             for row in benchmarks.comparison_rows(before, after)
         ]
         emit(shown, False, "Times of the rival over those of Crossfold")
+        figures = [
+            {**row, **{when: _figure(row[when]) for when in ("before", "after")}, "change": _change(row["change"])}
+            for row in benchmarks.figure_rows(before, after)
+        ]
+        if figures:
+            emit(figures, False, "Figures without a rival, whose noise is not known")
         if before.machine["processor"] != after.machine["processor"]:
             say(f"The processors differ: {before.machine['processor']}, and {after.machine['processor']}.")
         say(f"Load of the machine: {before.machine['load']}, and {after.machine['load']}.")
@@ -129,12 +136,20 @@ def bench(
             "rival": each.rival,
             "ratio": _ratio(each),
             "turns": each.turns,
-            "own seconds": f"{each.seconds:.4g}",
-            "of the limit": "" if each.share is None else f"{each.share:.0%}",
+            "own": f"{each.own:.4g} {each.unit}",
+            "of the limit": _share(each.share),
+            "goal": "" if each.goal is None else f"{each.goal:.3g}",
         }
         for each in measured.ratios
     ]
-    emit(rows, False, "Times of the rival over those of Crossfold")
+    if rows:
+        emit(rows, False, "Times of the rival over those of Crossfold")
+    absolute = [
+        {"name": each.name, "figure": _figure(each), "of the limit": _share(each.share), "why no rival": each.why}
+        for each in measured.figures
+    ]
+    if absolute:
+        emit(absolute, False, "Figures without a rival")
     say(f"kept in {place}", *(f"failed: {name}" for name in measured.failed))
     if measured.failed:
         raise typer.Exit(1)
@@ -142,3 +157,15 @@ def bench(
 
 def _ratio(found: "Ratio | None") -> str:
     return "" if found is None else f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})"
+
+
+def _figure(found: "Figure | None") -> str:
+    return "" if found is None else f"{found.value:.4g} {found.unit}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _change(change: float | None) -> str:
+    return "" if change is None else f"{change:+.0%}"

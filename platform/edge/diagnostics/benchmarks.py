@@ -1,6 +1,6 @@
 """The benchmarks of the repository, run and collected: ratios against named rivals, and what moved between two runs.
 
-There is one list of benchmarks, the tests in `tests/benchmarks`; the fixture `compared` there records each ratio.
+There is one list of benchmarks, the tests in `tests/benchmarks`; the fixtures `compared` and `figure` there record.
 """
 
 import contextlib
@@ -19,6 +19,10 @@ from crossfold.platform.core.files import utc_now
 
 PROPERTY = "ratio"
 """The name under which a benchmark records a ratio among the properties of its test."""
+FIGURE = "figure"
+"""The same of a figure without a rival."""
+FEWEST = 3
+"""Turns that show a spread; a ratio of fewer has none, so that nothing is said about whether it moved."""
 _ROOT = Path(__file__).resolve().parents[3]
 _CLONE = "clone the repository, and run `make bench` or `crossfold bench` there"
 
@@ -35,14 +39,35 @@ class Ratio:
     high: float
     """Quartiles over the turns."""
     turns: int
-    seconds: float
-    """Median of Crossfold's own."""
+    own: float
+    """Median of what Crossfold took, in `unit`."""
+    unit: str = "s"
     share: float | None = None
     """Of the physical limit, where one was measured in the same run."""
+    goal: float | None = None
+    """The ratio that is aimed at, where one is stated; reaching it is no condition of the benchmark."""
 
     def moved_from(self, before: "Ratio") -> bool:
         """Whether the quartiles of the two do not overlap: more than noise within a run explains."""
-        return self.low > before.high or self.high < before.low
+        return self.spread and before.spread and (self.low > before.high or self.high < before.low)
+
+    @property
+    def spread(self) -> bool:
+        """Whether there were turns enough to show one."""
+        return self.turns >= FEWEST
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured without a rival."""
+
+    name: str
+    value: float
+    unit: str
+    why: str
+    """Why there is no rival, in a sentence."""
+    share: float | None = None
+    """Of the physical limit, where one was measured in the same run."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +79,8 @@ class BenchmarkRun:
     ratios: tuple[Ratio, ...]
     failed: tuple[str, ...] = ()
     """Benchmarks that did not pass."""
+    figures: tuple[Figure, ...] = ()
+    """What has no rival."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, as `read_run` takes it."""
@@ -84,7 +111,7 @@ def run_benchmarks(only: str | None = None) -> BenchmarkRun:
         raise UserError(f"no benchmark matches {only!r}", f"--only takes a part of a name, as of a file in {folder}")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise UserError(f"pytest ended with {code!r}", "what it printed says why")
-    return BenchmarkRun(utc_now(), machine, tuple(collected.ratios), tuple(collected.failed))
+    return BenchmarkRun(utc_now(), machine, tuple(collected.ratios), tuple(collected.failed), tuple(collected.figures))
 
 
 def read_run(path: Path) -> BenchmarkRun:
@@ -92,7 +119,8 @@ def read_run(path: Path) -> BenchmarkRun:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         ratios = tuple(Ratio(**each) for each in found["ratios"])
-        return BenchmarkRun(str(found["date"]), dict(found["machine"]), ratios, tuple(found["failed"]))
+        figures = tuple(Figure(**each) for each in found["figures"])
+        return BenchmarkRun(str(found["date"]), dict(found["machine"]), ratios, tuple(found["failed"]), figures)
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"{path} is no result of benchmarks: {type(error).__name__}: {error}"
         raise UserError(problem, "write one with `crossfold bench --json FILE`") from None
@@ -105,9 +133,26 @@ def comparison_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str,
     for key in dict.fromkeys([*old, *new]):
         a, b = old.get(key), new.get(key)
         change = None if a is None or b is None else b.ratio / a.ratio - 1
-        moved = "" if a is None or b is None else ("faster" if b.ratio > a.ratio else "slower") * b.moved_from(a)
+        moved = "" if a is None or b is None else _moved(a, b)
         rows.append({"name": key[0], "rival": key[1], "before": a, "after": b, "change": change, "moved": moved})
     return rows
+
+
+def figure_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str, Any]]:
+    """One row for each figure of either run, with the share by which it changed."""
+    old, new = ({each.name: each for each in run.figures} for run in (before, after))
+    rows: list[dict[str, Any]] = []
+    for name in dict.fromkeys([*old, *new]):
+        a, b = old.get(name), new.get(name)
+        change = None if a is None or b is None or not a.value else b.value / a.value - 1
+        rows.append({"name": name, "before": a, "after": b, "change": change})
+    return rows
+
+
+def _moved(before: Ratio, after: Ratio) -> str:
+    if not (before.spread and after.spread):
+        return "too few turns"
+    return ("faster" if after.ratio > before.ratio else "slower") * after.moved_from(before)
 
 
 def machine_facts() -> dict[str, Any]:
@@ -141,6 +186,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.ratios: list[Ratio] = []
+        self.figures: list[Figure] = []
         self.failed: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -149,3 +195,4 @@ class _Collector:
             self.failed.append(report.nodeid)
         if report.when == "call":
             self.ratios += [Ratio(**value) for name, value in report.user_properties if name == PROPERTY]
+            self.figures += [Figure(**value) for name, value in report.user_properties if name == FIGURE]

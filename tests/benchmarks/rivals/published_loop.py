@@ -49,6 +49,19 @@ class WindowFiles(Dataset):
         return examples, folder.name.split("-")[0], len(chosen), chosen
 
 
+def write_windows(source, store, folder: Path) -> WindowFiles:
+    """The windows of a source as the files of each window, with the statistics that normalise them."""
+    for index, rows in enumerate(source.windows.rows):
+        clip = store.clips[int(np.searchsorted([store.rows(c.name).stop for c in store.clips], rows[0], "right"))].name
+        place = folder / f"{clip}-{index:05d}"
+        place.mkdir(parents=True)
+        np.save(place / "frames.npy", rows - store.rows(clip).start)
+        np.save(place / "label.npy", store.labels[rows][:, :1])
+        for m in source.arrays.features:
+            np.save(place / f"{m}.npy", store.features(m, 0)[rows])
+    return WindowFiles(folder, tuple(source.arrays.features), source.arrays.statistics)
+
+
 class ChompedConv(nn.Module):
     """A convolution of both-sided padding whose future frames are cut off again, then LeakyReLU and dropout."""
 
