@@ -22,17 +22,6 @@ MOST_PATHS = 6
 """More tables than these are printed as a number and a folder."""
 
 
-def _tables(incomplete: str) -> list[str]:
-    """Names of tables, for a shell to complete."""
-    from crossfold.reports.tables.published import table_ids
-
-    return completion.beginning(incomplete, table_ids())
-
-
-def _tables_or_sweeps(context: typer.Context, incomplete: str) -> list[str]:
-    return completion.united(_tables(incomplete), completion.sweeps(context, incomplete))
-
-
 def report(
     tables: Annotated[
         list[str] | None,
@@ -40,7 +29,7 @@ def report(
             metavar="TABLE|SWEEP...",
             help="Tables to build, all of them if left out; sweeps that were launched, by name or file, whose cells "
             "alone are reported; or workspaces to --join.",
-            autocompletion=_tables_or_sweeps,
+            autocompletion=completion.tables_or_sweeps,
         ),
     ] = None,
     workspace: options.Workspace = None,
@@ -65,7 +54,9 @@ def report(
     table: Annotated[
         str | None,
         typer.Option(
-            help="Print one table alone; with --format txt, csv, md or tex.", metavar="NAME", autocompletion=_tables
+            help="Print one table alone; with --format txt, csv, md or tex.",
+            metavar="NAME",
+            autocompletion=completion.tables,
         ),
     ] = None,
     columns: Annotated[

@@ -1,6 +1,6 @@
 """What a shell completes after names of the command line: systems, corpora, recipes, sweeps, cells, conditions.
 
-A key press waits for it, so nothing here imports torch or pandas; names of systems, whose files do, stand here.
+A key press waits for it, so nothing here imports torch or pandas, or reads a table of names; those names stand here.
 """
 
 import os
@@ -18,6 +18,20 @@ SYSTEMS = (
 """Those of Crossfold (`fusion_models.catalogue.system_names`)."""
 LAYOUTS = ("affwild2", "huggingface", "manifest", "puppets", "recola", "synthetic")
 """Those of Crossfold (`corpora.registry.CORPORA`)."""
+RECIPES = (
+    "ca2021", "ca2021+released", "ca2021_audio", "ca2021_audio+features", "ca2021_visual", "ca2021_visual+features",
+    "dca2024", "dca2024+released", "demo", "dose", "grjca2025", "grjca2025+features", "grjca2025+released",
+    "grjca2025+released+features", "grjca2025_v1", "grjca2025_v1+features", "grjca2025_v1+released",
+    "grjca2025_v1+released+features", "rjcma2024", "rjcma2024+features", "rjcma2024+released",
+    "rjcma2024+released+features",
+)  # fmt: skip
+"""Those of Crossfold (`recipe_files.shipped_recipes`)."""
+TABLES = (
+    "leaderboard", "dca-t1", "dca-t2", "dca-t3", "dca-s1", "dca-s2", "dca-s3", "grjca-t1", "grjca-t2", "grjca-t3",
+    "grjca-s1", "rjcma-t1", "rjcma-t2", "rjcma-t3", "rjcma-t4", "rjcma-s1", "rjcma-s2", "grjca1-t1", "ca-t1", "ca-t2",
+    "ca-t3", "ca-t4",
+)  # fmt: skip
+"""Those of a report (`reports.tables.published.table_ids`)."""
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "system": SYSTEMS,
     "fold": tuple(map(str, range(6))),
@@ -46,9 +60,12 @@ def corpora(context: typer.Context, incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Recipes that ship."""
-    from crossfold.sweeps.recipe_files import shipped_recipes
+    return beginning(incomplete, RECIPES)
 
-    return beginning(incomplete, shipped_recipes())
+
+def tables(incomplete: str) -> list[str]:
+    """Tables of a report."""
+    return beginning(incomplete, TABLES)
 
 
 def sweeps(context: typer.Context, incomplete: str) -> list[str]:
@@ -68,6 +85,11 @@ def cells(context: typer.Context, incomplete: str) -> list[str]:
 def sweeps_or_cells(context: typer.Context, incomplete: str) -> list[str]:
     """What `export` takes."""
     return united(sweeps(context, incomplete), cells(context, incomplete))
+
+
+def tables_or_sweeps(context: typer.Context, incomplete: str) -> list[str]:
+    """What `report` takes."""
+    return united(tables(incomplete), sweeps(context, incomplete))
 
 
 def sweeps_or_systems(context: typer.Context, incomplete: str) -> list[str]:

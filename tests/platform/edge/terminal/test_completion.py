@@ -9,6 +9,8 @@ import pytest
 from crossfold.datasets.corpora.registry import CORPORA
 from crossfold.fusion_models.catalogue import system_names
 from crossfold.platform.edge.terminal import completion
+from crossfold.reports.tables.published import table_ids
+from crossfold.sweeps.recipe_files import shipped_recipes
 from tests.support.paths import environment
 
 
@@ -16,7 +18,7 @@ def completed(line: list[str], place=None, shell="complete_bash") -> list[str]:
     """What is offered for the last word of a line, by a process that says what it imported."""
     code = (
         "import sys, atexit\n"
-        "atexit.register(lambda: print(*sorted({'torch', 'pandas', 'ray'} & set(sys.modules)), file=sys.stderr))\n"
+        "atexit.register(lambda: print(*sorted({'torch', 'pandas', 'ray', 'yaml'} & set(sys.modules)), file=sys.stderr))\n"
         "from crossfold.platform.edge.cli.app import main\nmain()"
     )
     asked = {"COMP_WORDS": "\n".join(line), "COMP_CWORD": str(len(line) - 1)}
@@ -33,6 +35,8 @@ def completed(line: list[str], place=None, shell="complete_bash") -> list[str]:
 def test_the_names_that_stand_here_are_those_that_there_are():
     assert list(completion.SYSTEMS) == system_names()
     assert sorted(completion.LAYOUTS) == sorted(CORPORA)
+    assert list(completion.RECIPES) == shipped_recipes()
+    assert list(completion.TABLES) == list(table_ids())
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,7 @@ def test_the_names_that_stand_here_are_those_that_there_are():
         (["explain", "--recipe", "rjcma2024+"], {"rjcma2024+features", "rjcma2024+released"}),
         (["run", "grjca-t"], {"grjca-t1", "grjca-t2", "grjca-t3"}),
         (["report", "--table", "grjca-t"], {"grjca-t1", "grjca-t2", "grjca-t3"}),
+        (["report", "dca-t"], {"dca-t1", "dca-t2"}),
         (["list", "re"], {"recipes"}),
         (["prepare", "aff"], {"affwild2"}),
     ],
