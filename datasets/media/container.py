@@ -13,10 +13,16 @@ from crossfold.platform.core.errors import DataError, UserError
 def open_container(path: Path, trouble: str, remedy: str) -> Iterator[Any]:
     """The container of a media file; an error of FFmpeg inside becomes a `DataError` with this trouble and remedy."""
     av = import_av()
+    with ffmpeg_errors(path, trouble, remedy), av.open(str(path)) as container:
+        yield container
+
+
+@contextmanager
+def ffmpeg_errors(path: Path, trouble: str, remedy: str) -> Iterator[None]:
+    """An error of FFmpeg inside becomes a `DataError` with this trouble and remedy."""
     try:
-        with av.open(str(path)) as container:
-            yield container
-    except av.error.FFmpegError as error:
+        yield
+    except import_av().error.FFmpegError as error:
         raise DataError(f"{path}: {trouble} ({reason_of(error)})", remedy) from None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from crossfold.datasets.media.crops import Colour
-from crossfold.datasets.media.video import read_pictures
+from crossfold.datasets.media.video import decode_pictures, read_pictures
 from crossfold.platform.core.errors import UserError
 
 DETECTION_SIDE = 640
@@ -145,8 +145,9 @@ def find_track(
     every how many-th picture; None: `looks_every` of the rate.
     """
     found: list[Sequence[Box]] = [()] * frames
-    pictures = ((index, picture) for index, picture in read_pictures(video) if index < frames)
-    for index, boxes in detections(pictures, in_half(detect, side), every or looks_every(fps)):
+    look = in_half(detect, side)
+    pictures = ((index, make) for index, make in decode_pictures(video) if index < frames)
+    for index, boxes in detections(pictures, lambda make: look(make()), every or looks_every(fps)):
         found[index] = boxes
     return smooth(follow(found, fps), fps)
 
@@ -395,16 +396,16 @@ def face_chunks(
     video: Path, track: np.ndarray, colour: Colour, size: int, chunk: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Crops along a track [T, 3], in order, at most `chunk` at a time: uint8 [n, S, S(, 3)] and bool [n]."""
-    pictures = read_pictures(video)
+    pictures = decode_pictures(video)
     ahead = next(pictures, None)
     for begin in range(0, len(track), chunk):
         count = min(chunk, len(track) - begin)
         crops = np.zeros((count, size, size, *((3,) if colour == "RGB" else ())), np.uint8)
         present = np.zeros(count, np.bool_)
         while ahead is not None and ahead[0] < begin + count:
-            index, picture = ahead
+            index, make = ahead
             if not np.isnan(track[index, 0]):
-                crops[index - begin] = crop_face(picture, track[index], colour, size)
+                crops[index - begin] = crop_face(make(), track[index], colour, size)
                 present[index - begin] = True
             ahead = next(pictures, None)
         yield crops, present

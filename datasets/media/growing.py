@@ -15,7 +15,7 @@ import numpy as np
 
 from crossfold.datasets.media.container import import_av, pictures_of, reason_of, sound_of
 from crossfold.datasets.media.sound import SoundPlacement, resampled
-from crossfold.datasets.media.video import rotation_of, shown
+from crossfold.datasets.media.video import picture_converter, rotation_of, shown
 from crossfold.platform.core.errors import DataError
 
 _FORMATS = (
@@ -159,6 +159,7 @@ class GrowingRecording:
         early: list[Any] = []  # sound that comes before the first picture, which is time 0
         origin: float | None = None
         tag = rotation_of(self._pictures) if self._pictures is not None else "0"
+        convert = picture_converter()
         try:
             for packet in self._container.demux(streams):
                 try:
@@ -181,7 +182,7 @@ class GrowingRecording:
                     elif is_sound and self.sound is not None:
                         self.sound.add(frame)
                     elif time is not None and origin is not None:
-                        pictures.append((time - origin, shown(frame, tag)))
+                        pictures.append((time - origin, shown(frame, tag, convert)))
                 yield pictures
         except av.error.FFmpegError as error:
             raise DataError(f"{self.name} cannot be followed further ({reason_of(error)})", _FORMATS) from None

@@ -4,14 +4,15 @@ Everything else is put on the time axis of these frames. Frame i lasts from `tim
 its column of the spectrogram covers exactly that, so no rate, however odd, makes sound and picture drift apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossfold.datasets.media.container import decoded, open_container, pictures_of
+from crossfold.datasets.media.container import decoded, ffmpeg_errors, import_av, open_container, pictures_of
 from crossfold.datasets.media.stamps import read_stamps
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.platform.core.errors import DataError
@@ -68,8 +69,20 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
 
     A picture that cannot be decoded is left out, and those after it keep their numbers.
     """
+    return ((number, make()) for number, make in decode_pictures(path))
+
+
+def decode_pictures(path: Path) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+    """As `read_pictures`, each picture as a function that makes it of what was decoded, for those who skip some."""
     stamps = read_stamps(path)
-    with open_container(path, "its pictures cannot be decoded", "the file is damaged; fetch it again") as container:
+    damaged = (path, "its pictures cannot be decoded", "the file is damaged; fetch it again")
+    convert = picture_converter()
+
+    def made(frame: Any) -> np.ndarray:
+        with ffmpeg_errors(*damaged):
+            return shown(frame, tag, convert)
+
+    with open_container(*damaged) as container:
         stream = pictures_of(container)
         if stream is None:
             return
@@ -92,12 +105,23 @@ def read_pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
                     number = before
                     continue
             if number < len(stamps.clock):
-                yield number, shown(frame, tag)
+                yield number, partial(made, frame)
 
 
-def shown(frame: Any, tag: str) -> np.ndarray:
-    """A decoded frame of PyAV as it is to be shown: uint8 [height, width, 3]; tag: `rotation_of` its stream."""
-    return upright(frame.to_ndarray(format="rgb24"), _orientation(frame, tag))
+def shown(frame: Any, tag: str, convert: Any) -> np.ndarray:
+    """A decoded frame of PyAV as it is to be shown: uint8 [height, width, 3].
+
+    tag: `rotation_of` its stream; convert: a `picture_converter`.
+    """
+    return upright(convert.reformat(frame, format="rgb24").to_ndarray(), _orientation(frame, tag))
+
+
+def picture_converter() -> Any:
+    """What turns decoded frames into RGB; one for all pictures of a video, as a new one for each takes longer."""
+    import_av()
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def rotation_of(stream: Any) -> str:

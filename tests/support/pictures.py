@@ -92,10 +92,10 @@ def take_mlflow(folder: Path, out: Path, width: int, height: int) -> None:
             wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 120)
             with open_page(address, width=width, height=height) as page:
                 page.get_by_text("matching runs").wait_for(timeout=WAIT)
-                # The assistant covers a third of the page, and the runs of cells are behind the run of their launch.
+                # The assistant covers a third of the page, and a note on shared views the first rows.
                 if (assistant := page.get_by_role("button", name="Close")).count():
                     assistant.first.click()
-                page.locator("[data-component-id*='runnamecellrenderer'][type=button]").first.click()
+                page.get_by_role("button", name="Hide banner").click(timeout=WAIT)
                 page.get_by_text("concat valence").first.wait_for(timeout=WAIT)
                 page.screenshot(path=out)
         finally:

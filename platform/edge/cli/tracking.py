@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,17 +29,6 @@ def server_command(workspace: "Workspace", port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workspace.paths.mlflow_uri, *where]
 
 
-def training_pages(experiments: Mapping[str, str], port: int) -> list[str]:
-    """The addresses of the latest experiments in MLflow's view for training.
-
-    MLflow 3.17 begins with its pages for language models, whatever kind an experiment has, unless the address says so.
-    """
-    shown = list(experiments.items())[:MOST_PAGES]
-    return [
-        f"  {name}: http://127.0.0.1:{port}/#/experiments/{each}?workflowType=machine_learning" for name, each in shown
-    ]
-
-
 def ui(
     workspace: options.Workspace = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
@@ -58,7 +46,9 @@ def ui(
     writer = RunWriter(space, space.paths.mlflow_uri)
     writer.prepare()
     server = subprocess.Popen(server_command(space, port), env=os.environ | SERVER_SETTINGS, start_new_session=True)
-    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C stops it)", *training_pages(writer.experiments(), port))
+    here = f"http://127.0.0.1:{port}"
+    pages = (f"  {name}: {here}{page}" for name, page in writer.pages(MOST_PAGES).items())
+    say(f"MLflow: {here}  (Ctrl-C stops it)", *pages)
 
     def stop(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -22,6 +22,7 @@ from crossfold.platform.core.layout import CELL_FILES, sqlite_path, sqlite_uri
 from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
 from crossfold.platform.edge.tracking.pyfunc_model import write_model
 from crossfold.platform.edge.tracking.records import FAILURE_TAGS, Run, curve_epochs, metric_name
+from crossfold.platform.edge.tracking.saved_views import VIEW, has_view, scores, widen
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.logged_runs import add_logged_run, logged_runs, store_digest
@@ -83,6 +84,7 @@ class RunWriter:
         self._open: dict[str, tuple[str, Run]] = {}
         self._client: Any = None
         self._monitor: Any = None
+        self._columns: dict[str, set[str]] = {}
         self._stray: Path | None = None
 
     def recall(self) -> None:
@@ -112,9 +114,18 @@ class RunWriter:
         self._client = client
         self._remove_stray()
 
-    def experiments(self) -> dict[str, str]:
-        """Names and ids of the experiments that Crossfold made in the store, the latest first."""
-        return {e.name: e.experiment_id for e in self._client.search_experiments() if KIND in e.tags}
+    def pages(self, most: int) -> dict[str, str]:
+        """Where MLflow shows the latest experiments that Crossfold made, by name: with columns of metrics, if any.
+
+        MLflow 3.17 begins with its pages for language models, whatever kind an experiment has, unless the address says
+        that it is of training.
+        """
+        ours = [each for each in self._client.search_experiments() if KIND in each.tags][:most]
+        views = {each.name: f"&viewStateShareKey={VIEW}" if has_view(self._client, each) else "" for each in ours}
+        return {
+            each.name: f"/#/experiments/{each.experiment_id}/runs?workflowType=machine_learning{views[each.name]}"
+            for each in ours
+        }
 
     def knows(self, cell_id: str) -> bool:
         """Whether the workspace lists a run of the cell; the store is not asked."""
@@ -167,6 +178,7 @@ class RunWriter:
             self._open[run.key] = (run_id, replace(wanted, final=final, epochs=epochs))
         else:
             self._client.set_terminated(run_id, run.status, end_time=run.ended)
+            self._widen_view(wanted)
         return "created" if held is None and found is None else "completed"
 
     def watch_machine(self, launch_id: str) -> None:
@@ -242,6 +254,14 @@ class RunWriter:
         for key, value in EXPERIMENT_TAGS.items() if KIND not in found.tags else ():
             self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
+
+    def _widen_view(self, run: Run) -> None:
+        """Shows the scores of a finished run as columns, once for all runs that have the same."""
+        sweep = self._experiment_of.get(run.key) or run.experiment
+        shown, names = self._columns.setdefault(sweep, set()), set(scores(run.tags.get("kind", ""), run.final))
+        if not names <= shown and (experiment := self._client.get_experiment_by_name(sweep)) is not None:
+            widen(self._client, experiment, run.tags, run.final, run.params)
+            shown |= names
 
     def _remember(self, run: Run, run_id: str, sweep: str) -> None:
         if "cell_id" in run.tags and self._ids.get(run.key) != run_id:

@@ -18,7 +18,8 @@ def completed(line: list[str], place=None, shell="complete_bash") -> list[str]:
     """What is offered for the last word of a line, by a process that says what it imported."""
     code = (
         "import sys, atexit\n"
-        "atexit.register(lambda: print(*sorted({'torch', 'pandas', 'ray', 'yaml'} & set(sys.modules)), file=sys.stderr))\n"
+        "slow = {'torch', 'pandas', 'ray', 'yaml'}\n"
+        "atexit.register(lambda: print(*sorted(slow & set(sys.modules)), file=sys.stderr))\n"
         "from crossfold.platform.edge.cli.app import main\nmain()"
     )
     asked = {"COMP_WORDS": "\n".join(line), "COMP_CWORD": str(len(line) - 1)}

@@ -18,7 +18,7 @@ from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.files import utc_now, whole_file, write_json
 from crossfold.platform.core.outcome import EpochReport, Failure, FailureClass
 from crossfold.platform.core.recipe import Recipe
-from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command, training_pages
+from crossfold.platform.edge.cli.tracking import SERVER_SETTINGS, server_command
 from crossfold.platform.edge.tracking import writer
 from crossfold.platform.edge.tracking.sync import sync
 from crossfold.platform.edge.tracking.tracker import MlflowTracker, pending_marker
@@ -97,7 +97,7 @@ def test_two_sweeps_of_one_launch_make_the_database_once(workspace, monkeypatch)
     assert [tracker.troubles for tracker in trackers.values()] == [0, 0]
     opened = RunWriter(workspace)
     opened.prepare()
-    assert set(opened.experiments()) == {"first", "second"}
+    assert set(opened.pages(5)) == {"first", "second"}
 
 
 def logged_cells(workspace: Workspace, uri: str = "") -> dict[str, dict]:
@@ -204,10 +204,11 @@ def test_an_experiment_is_of_training_says_what_it_holds_and_has_its_address_pri
         assert "crossfold report" in tags["mlflow.note.content"]
     writer = RunWriter(workspace)
     writer.prepare()
-    assert writer.experiments().keys() == {"new", "old"}
+    pages = writer.pages(5)
+    assert pages.keys() == {"new", "old"}
     old = client.get_experiment_by_name("old").experiment_id
-    page = f"  old: http://127.0.0.1:5001/#/experiments/{old}?workflowType=machine_learning"
-    assert page in training_pages(writer.experiments(), 5001)
+    view = "workflowType=machine_learning&viewStateShareKey=crossfold"
+    assert pages["old"] == f"/#/experiments/{old}/runs?{view}"
 
 
 def test_a_cell_looked_at_in_another_way_keeps_its_run(workspace):
