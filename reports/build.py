@@ -98,7 +98,7 @@ def build_report(
     # Of doses only their own lines, where the report is about them.
     lines = [dose_summary(doses)] if doses is not None else []
     if doses is None or DOSE not in tables:
-        lines.append(summary(built, verdicts, results.failures))
+        lines.append(summary(built, verdicts, results.failures, asked=bool(names)))
     boards = tuple(table for table in built if table.id.startswith(LEADERBOARD))
     return Report(tuple(out / name for name in texts), "\n".join(part for part in lines if part), boards, page)
 
@@ -114,10 +114,12 @@ def choose(workspace: Workspace, names: Sequence[str]) -> tuple[list[str], list[
         return choose(workspace, [LEADERBOARD, *(n for n in names if n != DOSE), *dosed_sweeps(workspace)])
     for name in names:
         if name not in known and name not in launched:
+            is_cell = any(cell.startswith(name) for cell in workspace.finished())
             raise UserError(
-                f"{name!r} is no table, and no sweep that was launched in {workspace}"
-                f"{did_you_mean(name, [*known, *launched])}",
-                "`crossfold list tables` and `crossfold status` show all",
+                f"{name!r} is {'a cell, ' if is_cell else ''}no table, and no sweep that was launched in {workspace}"
+                f"{'' if is_cell else did_you_mean(name, [*known, *launched])}",
+                (f"`crossfold why {name}` shows a cell; " if is_cell else "")
+                + "`crossfold list tables` and `crossfold status` show all",
             )
     return [name for name in names if name in known], [name for name in names if name not in known]
 

@@ -1,5 +1,6 @@
 """The content of a sweep file: grids and searches as checked data, from a user's YAML or from those that ship."""
 
+import difflib
 import itertools
 import math
 import re
@@ -404,9 +405,13 @@ def find_sweep(source: str | Path) -> Path:
         inside = shipped.relative_to(HERE.parent)
         if path.as_posix() in (shipped.stem, shipped.name, inside.as_posix()):
             return shipped
-    raise UserError(
-        f"no sweep {str(source)!r}{did_you_mean(path.stem, shipped_sweeps())}", "give a YAML file or a name"
-    )
+    here = path.parent if path.parent.is_dir() else Path()
+    files = [str(found.relative_to(here)) for suffix in ("*.yaml", "*.yml") for found in here.glob(suffix)]
+    if close := difflib.get_close_matches(path.name if path.suffix else f"{path.name}.yaml", files, n=1, cutoff=0.8):
+        near = f", did you mean {str(here / close[0])!r}?"
+    else:
+        near = did_you_mean(path.stem, shipped_sweeps())
+    raise UserError(f"no sweep {str(source)!r}{near}", "give a YAML file or a name")
 
 
 def shipped_sweeps() -> list[str]:

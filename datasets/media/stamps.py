@@ -56,6 +56,8 @@ def read_stamps(path: Path) -> Stamps:
 
     Raises `DataError` for a file that cannot be opened, is cut short, or whose stamps make no sense.
     """
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", "copy or record it again")
     check_wav_length(path)
     shown: list[tuple[Any, ...]] = []  # stamp, order, length, and whether it is a key frame
     heard: list[tuple[Any, ...]] = []  # stamp, order, length, and how many pictures stand before it

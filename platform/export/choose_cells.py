@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from crossfold.platform.core.errors import UserError
+from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 
@@ -17,7 +17,13 @@ def best_variant(records: Iterable[CellRecord], system: str, corpus: str | None 
     where no finished cell of the system can predict, or where its cells are of several corpora and none is named.
     """
     found = [record for record in records if record.cell.system == system and record.cell.inner is None]
+    ran_on = {record.cell.corpus for record in found}
     found = [record for record in found if corpus in (None, record.cell.corpus)]
+    if not found and corpus is not None and ran_on:
+        raise UserError(
+            f"no finished cell of {system} on {corpus}{did_you_mean(corpus, ran_on)}",
+            "correct its name, or leave it out",
+        )
     if not found:
         raise UserError(
             f"no finished cell of {system}{f' on {corpus}' if corpus else ''}",

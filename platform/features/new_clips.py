@@ -224,7 +224,10 @@ def _media_clip(path: Path, rate: float) -> MediaClip:
         frames = max(numbers, default=0) or int((seconds or 0) * rate + 1e-6)
         axis, video, times = TimeAxis(np.arange(frames) / rate, rate), None, None
     if axis.frames == 0:
-        raise UserError(f"{path} is shorter than a frame, or holds no picture", "number crops from 1: 00001.jpg")
+        if crops is not None:
+            remedy = "number crops from 1: 00001.jpg, or name features by modality: audio.npy, visual.npy"
+            raise UserError(f"{path} holds neither face crops nor features", remedy)
+        raise UserError(f"{path} is shorter than a frame, which lasts {1 / rate:.2g} s", "give a longer recording")
     info = ClipInfo(name=_NAME, video=_NAME, subject=_NAME, partition="test", fps=axis.fps, frames=axis.frames)
     labels = np.zeros((axis.frames, 0), np.float32)
     return MediaClip(info=info, labels=labels, crops=crops, audio=sound, video=video, times=times)

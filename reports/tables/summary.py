@@ -7,23 +7,43 @@ from crossfold.platform.core.outcome import Failure
 from crossfold.reports.stats.formatting import listing
 from crossfold.reports.tables.claims import Verdict, count_words
 from crossfold.reports.tables.entries import NOT_MEASURABLE, Entry, Table
-from crossfold.reports.tables.published import MEAN
+from crossfold.reports.tables.published import LEADERBOARD, MEAN
 
 FAILED_SHOWN = 10
 """The most failed cells that the terminal names."""
 
 
-def summary(tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()) -> str:
-    """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed."""
-    lines = list(_measured([table for table in tables if not table.idle or len(tables) == 1]))
-    idle = [table.id for table in tables if table.idle]
-    if idle and len(tables) > 1:
-        lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
+def summary(
+    tables: Sequence[Table], verdicts: Sequence[Verdict], failures: Sequence[Failure] = (), *, asked: bool = True
+) -> str:
+    """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed.
+
+    asked: whether the tables were named. Where none was, and every corpus is embedded, one sentence stands for those of
+    the papers, which then say nothing about the papers.
+    """
+    if not asked and (lines := list(_elsewhere(tables))):
+        claims = ""
+    else:
+        claims = count_words(verdicts)
+        lines = list(_measured([table for table in tables if not table.idle or len(tables) == 1]))
+        idle = [table.id for table in tables if table.idle]
+        if idle and len(tables) > 1:
+            lines.append(f"nothing run for {listing(idle)}: `crossfold run TABLE` runs one")
     stores = sorted({(table.setting.corpus, table.setting.store) for table in tables if _on_earlier_folds(table)})
     if seen := _seen(tables):
         lines.append(f"marked seen ({seen}): {SEEN}")
     lines += [f"note: {folds_advice(*store)}" for store in stores]
-    return "\n".join([*lines, *filter(None, [count_words(verdicts)]), *_failed(failures)])
+    return "\n".join([*lines, *filter(None, [claims]), *_failed(failures)])
+
+
+def _elsewhere(tables: Sequence[Table]) -> Iterator[str]:
+    """One sentence about the papers' tables where all that they measure is on embedded corpora; else nothing."""
+    measured = [table for table in tables if not table.idle and not table.architecture]
+    papers = [table for table in measured if not table.id.startswith(LEADERBOARD)]
+    if papers and all(table.setting.label for table in measured):
+        count = "one of the papers' tables has" if len(papers) == 1 else f"{len(papers)} of the papers' tables have"
+        corpora = listing(sorted({table.setting.corpus for table in papers}))
+        yield f"{count} entries measured on {corpora}, which is not the papers' data; report.html shows them"
 
 
 def _on_earlier_folds(table: Table) -> bool:

@@ -52,11 +52,20 @@ def test_every_table_in_every_format(report):
     assert len(tables) == 23
     assert names == ["report.html"] + [f"{table}.{ext}" for table in tables for ext in ("md", "tex", "csv")]
     assert all(path.is_file() for path in report.paths)
-    assert "entries measured on puppets" in report.summary
-    assert "dca-t1 12 of 16" in report.summary
+    said = (
+        "of the papers' tables have entries measured on puppets, which is not the papers' data; report.html shows them"
+    )
+    assert report.summary.splitlines()[0].endswith(said)
+    assert "claims" not in report.summary and "nothing run for" not in report.summary
+
+
+def test_the_terminal_says_what_of_the_named_tables_is_measured(finished, tmp_path):
+    asked = build_report(finished, table_ids(), formats=("csv",), out=tmp_path, figures=False).summary
+    assert "entries measured on puppets" in asked
+    assert "dca-t1 12 of 16" in asked
     idle = "grjca-t3, grjca-s1, rjcma-t1, rjcma-t3, rjcma-t4 and rjcma-s1"
-    assert f"nothing run for {idle}: `crossfold run TABLE`" in report.summary
-    assert f"{len(all_claims())} claims of the papers: 1 supported" in report.summary
+    assert f"nothing run for {idle}: `crossfold run TABLE`" in asked
+    assert f"{len(all_claims())} claims of the papers: 1 supported" in asked
 
 
 def test_the_page_says_above_each_measured_table_what_spread_and_interval_are(page, report):

@@ -54,6 +54,8 @@ def _facts(space: "Workspace", cell: str, failures: Sequence["Failure"]) -> dict
         return _finished(space, record) | _rerun_command(space, record.cell_id)
     planned = _planned(space)
     found = {failure.cell_id for failure in failures} or {name for name in planned if name.startswith(cell)}
+    if not found:
+        options.check_is_no_sweep(space, cell)
     if len(found) != 1:
         raise UserError(
             f"{cell!r} begins {len(found) or 'no'} cells of {space}" + did_you_mean(cell, planned or space.finished()),

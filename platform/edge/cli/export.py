@@ -136,6 +136,7 @@ def _export_predictor(space: "Workspace", cell: str, folder: Path, as_json: bool
     from crossfold.datasets.store.feature_store import FeatureStore
     from crossfold.platform.export.predictor import write_deployment
 
+    options.check_is_no_sweep(space, cell)
     record = space.read(cell)
     store = FeatureStore(space.find_store(record.cell.corpus, record.cell.store))
     write_deployment(record, store, folder)

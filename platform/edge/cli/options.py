@@ -41,6 +41,13 @@ def open_workspace(given: str | None) -> "workspace.Workspace":
     return workspace.Workspace.locate(given)
 
 
+def check_is_no_sweep(space: "workspace.Workspace", cell: str) -> None:
+    """A launched sweep in the place of a cell is a `UserError`."""
+    if (space.paths.sweeps / f"{cell}.json").is_file() and not any(name.startswith(cell) for name in space.finished()):
+        remedy = f"`run` prints the id of each cell, and the page of `crossfold report {cell}` has them, too"
+        raise UserError(f"{cell!r} is a sweep, and the id of one cell is asked for", remedy)
+
+
 def key_values(given: Sequence[str] | None, option: str) -> dict[str, Any]:
     """The `key=value` texts of an option, with values as YAML reads them. Raises `UserError` for anything else."""
     from crossfold.platform.core.yaml_files import parse_yaml

@@ -77,6 +77,7 @@ def predict(
     """
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}{did_you_mean(format_, FORMATS)}", f"give one of {', '.join(FORMATS)}")
+    _check_model(model, clips)
     _check(clips, follow=follow)
     from crossfold.platform.features.new_clips import ReadingOptions
 
@@ -98,6 +99,22 @@ def predict(
         emit({"by": by, "cells": len(predictors), "clips": written}, True)
         return
     say(f"predicted by {by}")
+
+
+def _check_model(model: str, clips: Sequence[Path]) -> None:
+    """What predicts is no file: not a clip that stands in its place, nor the weights of a cell."""
+    path = Path(model)
+    if not path.is_file():
+        return
+    if path.suffix == ".safetensors":
+        cell = path.absolute().parent
+        remedy = f"crossfold predict {cell.name if cell.parent.name == 'cells' else cell} {clips[0]}"
+        raise UserError(f"{model} holds the weights of a model alone", f"give its cell, or its folder: {remedy}")
+    raise UserError(
+        f"{model} is a file in the place of what predicts",
+        "a cell, a system or an exported folder comes first, and clips follow: "
+        f"crossfold predict {'CELL' if clips[0].exists() else clips[0]} {model}",
+    )
 
 
 def _check(clips: Sequence[Path], *, follow: bool) -> None:

@@ -103,6 +103,9 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as video"):
         probe(tmp_path / "v.mp4")
+    (tmp_path / "nothing.mp4").touch()
+    with pytest.raises(DataError, match=r"nothing\.mp4 is empty"):
+        probe(tmp_path / "nothing.mp4")
     with pytest.raises(DataError, match="not a wav file"):
         read_sound(tmp_path / "v.wav")
     write_wav(tmp_path / "sound.wav", np.zeros(100), RATE)

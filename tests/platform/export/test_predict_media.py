@@ -23,7 +23,7 @@ from crossfold.platform.features.new_clips import ReadingOptions, face_notes, fa
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.factories import tiny_cell
-from tests.support.media import write_corpus, write_video
+from tests.support.media import write_corpus, write_video, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +199,14 @@ def test_an_exported_folder_predicts_without_ray_mlflow_and_optuna(lab, clip, tm
         (["rjca+dca", "dora", "--corpus", "recola"], "no finished cell of rjca+dca on recola"),
         (["rjca+dca", "dora", "--rate", "0"], "--rate 0 is no rate"),
         (["rjca+dca", "dora", "--format", "cvs"], "--format cvs"),
+        (["rjca+dca", "empty"], "empty holds neither face crops nor features"),
+        (["rjca+dca", "short.wav"], "short.wav is shorter than a frame"),
     ],
 )
 def test_mistakes_are_answered_before_any_work(lab, clip, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(clip.parent)
+    Path("empty").mkdir()
+    write_wav(Path("short.wav"), np.zeros(100), 16_000)
     with pytest.raises(SystemExit) as ended:
         main(["predict", *arguments, "-w", str(lab[1].root)])
     assert ended.value.code == 2

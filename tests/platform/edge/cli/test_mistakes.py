@@ -36,9 +36,12 @@ def place(tmp_path_factory):
     (folder / "nothing.py").write_text("x = 1\n")
     (folder / "table.xlsx").write_bytes(b"PK\x03\x04\x00\xff")
     (folder / "clip.mp4").write_bytes(b"no video")
+    (folder / "weights.safetensors").write_bytes(b"no weights")
     return folder, space.root
 
 
+CELL = "CELL"
+"""Stands for the id of the finished cell."""
 MISTAKES = {
     # name: (command, content of sweep.yaml if it is used, what the answer says, how to go on)
     "a sweep that is not there": ("run swep.yaml", None, "no sweep 'swep.yaml'", "give a YAML file or a name"),
@@ -166,6 +169,24 @@ MISTAKES = {
         "crossfold status",
     ),
     "a system that never ran": ("predict rjca clip.mp4", None, "rjca", "crossfold run"),
+    "the clip before the cell": (f"predict clip.mp4 {CELL}", None, "clip.mp4 is a file in the place", "comes first"),
+    "the file of weights for a cell": (
+        "predict weights.safetensors clip.mp4",
+        None,
+        "holds the weights of a model alone",
+        "give its cell",
+    ),
+    "a corpus of predictions in capitals": (
+        "predict concat clip.mp4 --corpus Synthetic",
+        None,
+        "did you mean 'synthetic'",
+        "correct its name",
+    ),
+    "a sweep to ask about as if it were a cell": ("why good", None, "'good' is a sweep", "crossfold report good"),
+    "a predictor of a sweep": ("export good --format predictor --out o", None, "'good' is a sweep", "report good"),
+    "a report of one cell": (f"report {CELL}", None, "is a cell, no table", "crossfold why"),
+    "a sweep without its ending": ("run goood", None, "did you mean 'good.yaml'", "give a YAML file"),
+    "a search of a file without its ending": ("search searc", None, "did you mean 'search.yaml'", "give a YAML file"),
     "a format of predictions with a slip": ("predict concat clip.mp4 --format cvs", None, "did you mean 'csv'", "give"),
     "a table that is not there": ("report grjca-t22", None, "did you mean 'grjca-t2'", "list tables"),
     "a format of reports": ("report --format pdf", None, "unknown format 'pdf'", "html, md, tex, csv"),
@@ -201,7 +222,8 @@ def test_a_mistake_is_refused_before_work_with_what_why_and_how(crossfold, place
     if content is not None:
         (folder / "sweep.yaml").write_text(content)
     before = sorted(path.relative_to(folder) for path in folder.rglob("*") if "__pycache__" not in path.parts)
-    code, out, err = crossfold(*command.split())
+    (cell,) = (path.name for path in (space / "cells").iterdir() if not path.name.startswith("."))
+    code, out, err = crossfold(*command.replace(CELL, cell).split())
     said = " ".join(err.split())
     assert code == 2, out + err
     assert what in said and how in said, err
