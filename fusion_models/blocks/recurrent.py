@@ -40,10 +40,39 @@ class Recurrent(nn.Module):
         if not self.lstm.bidirectional:
             h_BLH: Tensor = self.lstm(x_BLI, state)[0]
             return zeroed(h_BLH, mask_BL)
-        lengths_B = mask_BL.sum(dim=1).clamp(min=1).cpu()  # torch packs no sequence of length zero
+        if mask_BL.device.type != "cpu":
+            return self._both_ways(x_BLI, state, mask_BL)
+        lengths_B = mask_BL.sum(dim=1).clamp(min=1)  # torch packs no sequence of length zero
         packed = pack_padded_sequence(x_BLI, lengths_B, batch_first=True, enforce_sorted=False)
         both_BLH, _ = pad_packed_sequence(self.lstm(packed, state)[0], batch_first=True, total_length=x_BLI.shape[1])
         return zeroed(both_BLH, mask_BL)
+
+    def _both_ways(self, x_BLI: Tensor, state: tuple[Tensor, Tensor] | None, mask_BL: Tensor) -> Tensor:
+        """The same without packing, for which the host would have to wait for the lengths that a device holds.
+
+        The backward direction of each layer reads the real frames in reverse, and the padding after them.
+        """
+        place_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
+        reverse_BL = torch.where(mask_BL, mask_BL.sum(dim=1, keepdim=True) - 1 - place_L, place_L)
+        h_BLH = x_BLI
+        for layer in range(self.lstm.num_layers):
+            ways = []
+            for s, backward in ((2 * layer, False), (2 * layer + 1, True)):
+                start_BH = h_BLH.new_zeros(1, len(h_BLH), self.lstm.hidden_size)
+                start = (start_BH, start_BH) if state is None else (state[0][s : s + 1], state[1][s : s + 1])
+                read_BLH = _reordered(h_BLH, reverse_BL) if backward else h_BLH
+                weights: list[Tensor] = list(self.lstm.all_weights[s])
+                way_BLH = torch.lstm(read_BLH, start, weights, True, 1, 0.0, self.training, False, True)[0]
+                ways.append(_reordered(way_BLH, reverse_BL) if backward else way_BLH)
+            h_BLH = torch.cat(ways, dim=-1)
+            if layer + 1 < self.lstm.num_layers:
+                h_BLH = nn.functional.dropout(h_BLH, self.lstm.dropout, self.training)
+        return zeroed(h_BLH, mask_BL)
+
+
+def _reordered(x_BLH: Tensor, order_BL: Tensor) -> Tensor:
+    """Frames of each window in another order: B x L x H."""
+    return x_BLH.gather(1, order_BL.unsqueeze(-1).expand_as(x_BLH))
 
 
 class InitialState(nn.Module):

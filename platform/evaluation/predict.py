@@ -82,6 +82,7 @@ def forward_passes(
     shown = [_Shown.of(variant, split, store) for variant in variants]
     once = [m for m in model.encoders if any(variant.modality != m for variant in variants)]
     batches = -(-len(split.source) // windows_at_once(data.cell.recipe, windows.rows.shape[1]))
+    whole = []
     for chosen in np.array_split(np.arange(len(split.source)), batches):
         batch = split.source.batch(chosen)
         rows, real = windows.rows[chosen], windows.real[chosen]
@@ -93,9 +94,11 @@ def forward_passes(
                 own = encoded | model.encode({m: each.source.input(m, chosen)}, batch.real)
             notes = each.notes(rows)
             y_BLT = model.fuse({m: own[m] for m in model.encoders}, batch.real, notes)
-            predicted.append(_each_frame(y_BLT, rows.shape[1]))
+            predicted.append(y_BLT.float())
             each.add(rows, real, place[rows], len(rows_N), notes or {})
-        stitcher.add(place[rows], real, np.concatenate(predicted, axis=-1))
+        whole.append(torch.cat(predicted, dim=-1))
+    # After the last batch, so that the host waits once for a GPU.
+    stitcher.add(place[windows.rows], windows.real, _each_frame(torch.cat(whole), windows.rows.shape[1]))
     mean, reached = stitcher.frames()
     results = []
     for each, mean_NT in zip(shown, np.split(mean, len(variants), axis=1), strict=True):

@@ -39,15 +39,21 @@ class ProcessGroup:
             dist.all_reduce(value)
         return value
 
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replaces each gradient by its sum over all processes; one that no process has stays absent."""
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], windows: int) -> None:
+        """Replaces each gradient by its sum over all processes; one that no process has stays absent.
+
+        windows: of the whole batch.
+        """
         if self.world == 1:
             return
         learning = [p for p in parameters if p.requires_grad]
-        # A process whose share of the batch is empty has no gradients, and must send as many numbers as the others.
-        had = torch.tensor([p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device)
-        dist.all_reduce(had, op=dist.ReduceOp.MAX)
-        held = [p for p, any_had in zip(learning, had.tolist(), strict=True) if any_had]
+        held = [p for p in learning if p.grad is not None]
+        if windows < self.world:
+            # A process whose share of the batch is empty has no gradients, and must send as many numbers as the
+            # others. In any other batch all of them have the same ones, and no host waits for its device to say so.
+            had = torch.tensor([p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device)
+            dist.all_reduce(had, op=dist.ReduceOp.MAX)
+            held = [p for p, any_had in zip(learning, had.tolist(), strict=True) if any_had]
         for dtype in {p.dtype for p in held}:
             alike = [p for p in held if p.dtype == dtype]
             flat = torch.cat([torch.zeros_like(p).ravel() if p.grad is None else p.grad.ravel() for p in alike])

@@ -167,7 +167,7 @@ class _Run:
             chosen = order[start : start + batch]
             self.optimizer.zero_grad(set_to_none=True)
             loss, prediction_BLT = self._backward(self.group.shard(chosen))
-            self.group.sum_gradients(self.parameters)
+            self.group.sum_gradients(self.parameters, len(chosen))
             norm = self._clip_gradients()
             if self.device.type == "cpu":
                 found = float(loss)

@@ -170,6 +170,25 @@ def test_a_bidirectional_lstm_starts_from_the_last_real_frame():
     assert not z_short[:, 5:].any()
 
 
+@pytest.mark.parametrize("learnt_state", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_device_reads_both_ways_without_packing_and_gets_the_same(layers, learnt_state):
+    """Without lengths on the host; output and gradients in float64, a window without a real frame included."""
+    torch.manual_seed(0)
+    both = Recurrent(3, 4, layers=layers, bidirectional=True, learnt_state=learnt_state).double()
+    mask = torch.arange(9) < torch.tensor([9, 5, 1, 0])[:, None]
+    found = []
+    for unpacked in (False, True):
+        both.zero_grad()
+        x = torch.randn(4, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        state = both.initial(4) if learnt_state else None
+        z = both._both_ways(x, state, mask) if unpacked else both(x, mask)
+        z.square().sum().backward()
+        found.append([z, x.grad, *(weight.grad.clone() for weight in both.parameters())])
+    for packed, unpacked in zip(*found, strict=True):
+        torch.testing.assert_close(unpacked, packed, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "head", [{"layers": 0}, {"layers": 1}, {"layers": 3, "activation": "tanh", "hidden": 2}, {"recurrent": True}]
 )

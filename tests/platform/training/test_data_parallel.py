@@ -104,7 +104,7 @@ def test_shares_of_a_batch_are_all_of_it():
 
 def test_alone_nothing_changes():
     weight = torch.nn.Parameter(torch.ones(2))
-    SINGLE_PROCESS.sum_gradients([weight])
+    SINGLE_PROCESS.sum_gradients([weight], 1)
     assert weight.grad is None
     assert SINGLE_PROCESS.first
     assert float(SINGLE_PROCESS.total(torch.tensor(3.0))) == 3.0

@@ -154,7 +154,7 @@ def test_a_process_group_sums_on_the_gpu(tmp_path, backend):
         alone.world = 2
         weight = torch.nn.Parameter(torch.ones(3, device=DEVICE))
         weight.grad = torch.full((3,), 2.0, device=DEVICE)
-        alone.sum_gradients([weight])
+        alone.sum_gradients([weight], 1)
         assert weight.grad.tolist() == [2.0, 2.0, 2.0]
         assert float(alone.total(torch.tensor(3.0, dtype=torch.float64, device=DEVICE))) == 3.0
         assert alone.broadcast(lambda: {"ccc": 0.5}) == {"ccc": 0.5}
