@@ -38,6 +38,6 @@ def without(batch: Batch, lost_B: Mapping[str, np.ndarray]) -> Batch:
     for modality, lost in lost_B.items():
         if lost.any():
             values = batch.x[modality]
-            lost_B = torch.from_numpy(lost).to(values.device)
-            values.masked_fill_(lost_B.reshape(-1, *(1,) * (values.ndim - 1)), 0)
+            where = torch.from_numpy(lost).to(values.device)
+            values.masked_fill_(where.reshape(-1, *(1,) * (values.ndim - 1)), 0)
     return batch
