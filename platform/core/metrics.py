@@ -103,3 +103,25 @@ def rmse_of(m: Moments) -> Any:
     # Rounding may leave a perfect prediction a hair below zero.
     mean_square = (squares * (squares > 0)) / safe + gap * gap
     return mean_square**0.5
+
+
+def ccc_without_each(m: Moments) -> tuple[Any, Any]:
+    """CCC of all groups together [...], and of the rest without each of them [groups, ...]: the jackknife's values.
+
+    m: fields are float64 [groups, ...]. Without its only group nothing is left, and the value is 0.
+    """
+    n, mean_x, mean_y, sxx, syy, sxy = m.n, m.mean_x, m.mean_y, m.sxx, m.syy, m.sxy
+    # Means are shifted first, so that nothing cancels.
+    shift_x, shift_y = np.average(mean_x, axis=0, weights=n), np.average(mean_y, axis=0, weights=n)
+    x, y = mean_x - shift_x, mean_y - shift_y
+    sums = np.stack([n, n * x, n * y, sxx + n * x * x, syy + n * y * y, sxy + n * x * y])
+    total = sums.sum(axis=1, keepdims=True)
+    return _of_sums(total, shift_x, shift_y)[0], _of_sums(total - sums, shift_x, shift_y)
+
+
+def _of_sums(sums: Any, shift_x: Any, shift_y: Any) -> Any:
+    n, of_x, of_y, of_xx, of_yy, of_xy = sums
+    safe = np.where(n > 0, n, 1)
+    x, y = of_x / safe, of_y / safe
+    centred = (of_xx - n * x * x, of_yy - n * y * y, of_xy - n * x * y)
+    return ccc_of(Moments(n, x + shift_x, y + shift_y, *centred))

@@ -3,7 +3,7 @@
 A finished cell may be evaluated again in another way, from its stored weights; the committed cell never changes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
 from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
-from crossfold.platform.evaluation.robustness import under_stress
+from crossfold.platform.evaluation.robustness import curves_of, under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, stored_narrow
 from crossfold.platform.training.cell_data import CellData, open_data
 from crossfold.platform.workspace.attention_maps import shown_clips
-from crossfold.platform.workspace.workspace import Workspace
+from crossfold.platform.workspace.documents import Rescored, read_document
+from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace
 
 DRIFT = 1e-3
 """Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""
@@ -77,16 +78,34 @@ def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) ->
     return path_inside(workspace.paths.rescored / evaluation.key, f"{cell_id}.json")
 
 
-def to_rescore(cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace) -> Iterator[Cell]:
-    """The finished ones that were neither committed nor rescored under this evaluation."""
+def to_rescore(
+    cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace, *, by_video: bool = False
+) -> Iterator[Cell]:
+    """The finished ones that were neither committed nor rescored under this evaluation.
+
+    by_video: also those whose stress curves have no numbers by video, as version 0.1 kept none.
+    """
     # In the form in which a cell commits it.
     wanted = evaluation.model_dump(mode="json")
     finished = workspace.finished()
     for cell in cells:
-        if cell.cell_id not in finished or rescored_path(workspace, evaluation, cell.cell_id).is_file():
+        if cell.cell_id not in finished:
             continue
-        if workspace.committed_evaluation(cell.cell_id) != wanted:
+        path = rescored_path(workspace, evaluation, cell.cell_id)
+        if path.is_file():
+            if by_video and _lacks_videos(read_document(path, Rescored, RESCORE_AGAIN)):
+                yield cell
+        elif workspace.committed_evaluation(cell.cell_id) != wanted or (
+            by_video and _lacks_videos(workspace.read_exactly(cell.cell_id).result)
+        ):
             yield cell
+
+
+def _lacks_videos(parts: Mapping[str, Any]) -> bool:
+    """Whether a curve of a stress suite has no numbers by video."""
+    stress = parts.get("stress") or ()
+    curves = curves_of([(one["kind"], one["modality"], one["strength"]) for one in stress])
+    return any("left_out" not in one for one in stress if (one["kind"], one["modality"]) in curves)
 
 
 @dataclass(frozen=True)
@@ -113,12 +132,13 @@ def rescore_task(task: RescoreTask) -> UserError | None:
 
 
 def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: str = "cpu") -> Path:
-    """Scores a finished cell under this evaluation, and returns the file; one that is there is kept.
+    """Scores a finished cell under this evaluation, and returns the file.
 
-    Raises `DataError` where the weights no longer give the stored predictions.
+    One that is there is kept, unless it lacks numbers by video. Raises `DataError` where the weights no longer give the
+    stored predictions.
     """
     path = rescored_path(workspace, evaluation, cell_id)
-    if path.is_file():
+    if path.is_file() and not _lacks_videos(read_document(path, Rescored, RESCORE_AGAIN)):
         return path
     record = workspace.read_exactly(cell_id)
     cell = record.cell

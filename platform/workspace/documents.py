@@ -44,6 +44,7 @@ class _Stress(_Document):
     strength: float
     used: bool
     metrics: dict[str, _Target]
+    left_out: dict[str, list[float]] | None = None
 
 
 class Rescored(_Document):

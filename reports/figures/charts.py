@@ -13,6 +13,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from crossfold.reports.results.systems import Style
+from crossfold.reports.stats.intervals import Interval
 
 NEUTRAL = "#7a7f87"
 """A grey that is visible on a light and on a dark page."""
@@ -50,6 +51,20 @@ def row_dots(x: Iterable[Any], names: Sequence[str], colours: Sequence[str], hov
         hovertemplate="%{text}" + hover + "<extra></extra>",
         **more,
     )
+
+
+def whiskers(means: Iterable[float], intervals: Sequence[Interval | None]) -> dict[str, Any]:
+    """Intervals as error bars; of length zero where there is none."""
+    known = [(mean, interval or Interval(mean, mean)) for mean, interval in zip(means, intervals, strict=True)]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rounded(interval.high - mean for mean, interval in known),
+        "arrayminus": rounded(mean - interval.low for mean, interval in known),
+        "thickness": 1.4,
+        "width": 4,
+        "color": NEUTRAL,
+    }
 
 
 def muted_line(x: list[float], y: list[float | None]) -> go.Scatter:

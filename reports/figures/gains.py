@@ -6,10 +6,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from crossfold.reports.figures.base import Figure, Panel
-from crossfold.reports.figures.charts import NEUTRAL, figure_of, label_rows, plain, rounded, row_dots
+from crossfold.reports.figures.charts import figure_of, label_rows, plain, rounded, row_dots, whiskers
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.systems import DCA, GATED, system_style, translucent
+from crossfold.reports.results.systems import DCA, system_style, translucent
 from crossfold.reports.stats.formatting import gain_text
 from crossfold.reports.stats.intervals import Gain
 
@@ -35,7 +35,7 @@ def gain_bars(gains: Sequence[tuple[str, str, str, Gain]], target: str) -> Figur
         y=[plain(name) for name, *_ in chosen],
         orientation="h",
         marker={"color": [translucent(system_style(system).colour, 0.75) for _, system, _ in chosen]},
-        error_x=_whiskers([gain for *_, gain in chosen]),
+        error_x=whiskers([gain.mean for *_, gain in chosen], [gain.interval for *_, gain in chosen]),
         hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
     )
     figure = figure_of([bars], x=f"Gain in {target} CCC", height=90 + 38 * len(chosen))
@@ -54,39 +54,11 @@ def gain_dots(rows: Sequence[tuple[str, str, Gain]], axis: str) -> dict[str, Any
     """A chart with a dot and its paired interval for each row (name, colour, gain), on both sides of zero."""
     names, colours, gains = zip(*rows, strict=True)
     means = [gain.mean for gain in gains]
-    dots = row_dots(means, names, colours, ": %{x:+.3f}", error_x=_whiskers(gains))
+    dots = row_dots(means, names, colours, ": %{x:+.3f}", error_x=whiskers(means, [gain.interval for gain in gains]))
     spec = figure_of([dots], x=axis, height=90 + 26 * len(rows))
     label_rows(spec, names)
     spec["layout"]["xaxis"] |= _GAIN_AXIS
     return spec
-
-
-def _whiskers(gains: Sequence[Gain]) -> dict[str, Any]:
-    """The paired intervals as error bars; of length zero where there is none."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": rounded((g.mean if g.high is None else g.high) - g.mean for g in gains),
-        "arrayminus": rounded(g.mean - (g.mean if g.low is None else g.low) for g in gains),
-        "thickness": 1.4,
-        "width": 4,
-        "color": NEUTRAL,
-    }
-
-
-def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
-    """(base, gated) variants that differ by the gate alone: equal in every parameter that the base has."""
-    systems = setting_variants(results, setting)
-    params = {v: p for (key, _), of in results.variants_of.items() if key == setting.key for v, p in of.items()}
-    pairs = []
-    for gated, system in systems.items():
-        bases = (system.removesuffix(DCA),) if system.endswith(DCA) else GATED.get(system, ())
-        found = [
-            [v for v, name in systems.items() if name == base and params[v].items() <= params[gated].items()]
-            for base in bases
-        ]
-        pairs += [(base, gated) for base in next(filter(None, found), [])]
-    return pairs
 
 
 def gain_name(results: Results, setting: Setting, base: str, gated: str) -> str:

@@ -12,11 +12,13 @@ from crossfold.reports.figures.charts import (
     plain,
     rounded,
     row_dots,
+    whiskers,
 )
 from crossfold.reports.results.comparable import setting_variants
 from crossfold.reports.results.model import Results, Setting
-from crossfold.reports.results.robustness_scores import stress_areas, stress_table
-from crossfold.reports.stats.formatting import number
+from crossfold.reports.results.robustness_scores import area_runs, stress_areas, stress_table
+from crossfold.reports.stats.formatting import interval_text, number
+from crossfold.reports.stats.intervals import mean_interval
 
 KINDS = {
     "missing": ("gone", "Share of time"),
@@ -72,7 +74,12 @@ def degradation_chart(results: Results, setting: Setting) -> Figure | None:
         "others are left alone; the damage is the same for all systems. Strength 0 is the raw score. A panel shows the "
         "systems that read its modality"
         + ("; grey: further ones." if len(named) < means.index.get_level_values("variant").nunique() else ".")
-        + (" Area: dots are the mean CCC as damage grows, short lines the score without damage." if area else ""),
+        + (
+            " Area: dots are the mean CCC as damage grows, upright lines the score without damage, whiskers the 95% "
+            "interval of the area, where the cells keep numbers by video."
+            if area
+            else ""
+        ),
         panels=tuple(panels),
         key=tuple(Key(results.variants[v], styles[v].colour, styles[v].stroke) for v in named),
         wide=True,
@@ -93,15 +100,18 @@ def _area_panel(results: Results, setting: Setting, named: list[str]) -> Panel |
     undamaged = row_dots(
         raw, names, [NEUTRAL] * len(names), ": %{x:.3f} without damage", marker={"symbol": "line-ns-open", "size": 12}
     )
+    runs = area_runs(results, setting, used=True)
+    intervals = [mean_interval(runs[str(variant)]) if variant in runs else None for variant in area.index]
     spec = figure_of(
-        [undamaged, row_dots(area, names, colours, ": %{x:.3f}")],
+        [undamaged, row_dots(area, names, colours, ": %{x:.3f}", error_x=whiskers(area, intervals))],
         x="Mean CCC as damage grows",
         height=90 + 26 * len(names),
     )
     label_rows(spec, names)
     words = "; ".join(
-        f"{name} {number(float(under))}, {number(float(clean))} without damage"
-        for name, under, clean in zip(names, area, raw, strict=True)
+        f"{name} {number(float(under))}{f' {interval_text(interval)}' if interval else ''}, {number(float(clean))} "
+        "without damage"
+        for name, under, interval, clean in zip(names, area, intervals, raw, strict=True)
     )
     return Panel(spec, f"Area below the curves, mean over damages: {words}.", "Area below the curves", breaks=True)
 

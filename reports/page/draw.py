@@ -7,7 +7,7 @@ from crossfold.reports.figures.ablations import fold_chart, optimism_chart, para
 from crossfold.reports.figures.base import Figure
 from crossfold.reports.figures.clip_media import Album
 from crossfold.reports.figures.clip_traces import choose_clips, clip_figure
-from crossfold.reports.figures.gains import gain_bars, gain_name, gate_pairs
+from crossfold.reports.figures.gains import gain_bars, gain_name
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import learning_curve
 from crossfold.reports.figures.rank_ranges import rank_chart
@@ -16,6 +16,7 @@ from crossfold.reports.figures.robustness import degradation_chart
 from crossfold.reports.results.comparable import (
     comparable_variants,
     gain_over,
+    gate_pairs,
     setting_targets,
     setting_variants,
     standing_of,

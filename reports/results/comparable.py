@@ -9,7 +9,7 @@ import pandas as pd
 
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.runs import runs_of
-from crossfold.reports.results.systems import system_rank
+from crossfold.reports.results.systems import DCA, GATED, system_rank
 from crossfold.reports.stats.hypothesis_tests import Family, groups_of
 from crossfold.reports.stats.intervals import Gain, paired_gain
 from crossfold.reports.stats.runs import Run, mean_scores, mean_sd
@@ -57,6 +57,21 @@ def mean_ranks(scores: pd.DataFrame) -> dict[str, float]:
         return {}
     ranks = scores.groupby(["target", "fold"]).mean()[scores.columns].rank(axis=1, ascending=False).mean()
     return {str(variant): float(rank) for variant, rank in ranks.items()}
+
+
+def gate_pairs(results: Results, setting: Setting) -> list[tuple[str, str]]:
+    """(base, gated) variants that differ by the gate alone: equal in every parameter that the base has."""
+    systems = setting_variants(results, setting)
+    params = {v: p for (key, _), of in results.variants_of.items() if key == setting.key for v, p in of.items()}
+    pairs = []
+    for gated, system in systems.items():
+        bases = (system.removesuffix(DCA),) if system.endswith(DCA) else GATED.get(system, ())
+        found = [
+            [v for v, name in systems.items() if name == base and params[v].items() <= params[gated].items()]
+            for base in bases
+        ]
+        pairs += [(base, gated) for base in next(filter(None, found), [])]
+    return pairs
 
 
 def gain_over(

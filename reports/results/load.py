@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from crossfold.platform.core.cell import PROTOCOL, Cell
@@ -188,10 +189,25 @@ def _rescored(workspace: Workspace) -> dict[str, list[Path]]:
 
 
 def _robustness(evaluations: Sequence[Mapping[str, Any]]) -> Robustness:
-    """Of several evaluations, the one with the longest stress suite, and the gates that were scored with it."""
-    most = max(evaluations, key=lambda each: len(each.get("stress") or ()), default={})
+    """Of several evaluations, the one with the longest stress suite, and the gates that were scored with it.
+
+    Of equally long ones, the one with most numbers by video, which cells of earlier versions lack.
+    """
+    most = max(
+        evaluations,
+        key=lambda each: (len(each.get("stress") or ()), sum("left_out" in one for one in each.get("stress") or ())),
+        default={},
+    )
     gates = most.get("gates") or next((each["gates"] for each in evaluations if each.get("gates")), None)
-    return Robustness(most.get("stress") or (), gates or ())
+    return Robustness(tuple(_compact(entry) for entry in most.get("stress") or ()), gates or ())
+
+
+def _compact(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry with its numbers by video as arrays: as lists of numbers those of 100,000 cells would take 10 GB."""
+    known = entry.get("left_out")
+    if not known:
+        return entry
+    return {**entry, "left_out": {target: np.array(values, np.float32) for target, values in known.items()}}
 
 
 def _processed(cell: Cell, evaluations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Run]]:

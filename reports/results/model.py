@@ -87,7 +87,7 @@ class Robustness:
     """Entries of `result.json` on damaged inputs (docs/results.md)."""
 
     stress: Sequence[Mapping[str, Any]] = ()
-    """Scores under the stress suite, one entry per kind, modality and strength of damage."""
+    """Scores under the stress suite, one entry per kind, modality and strength of damage; `left_out` as arrays."""
     gates: Sequence[Mapping[str, Any]] = ()
     """How well each gate detects damaged frames."""
 

@@ -1,9 +1,17 @@
-"""Scores under the stress suite, as a table."""
+"""Scores under the stress suite, as a table; and the areas below their curves, as runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from crossfold.reports.results.comparable import setting_targets
+from crossfold.reports.results.load import setting_of
 from crossfold.reports.results.model import Results, Robustness, Setting
+from crossfold.reports.results.runs import cells_of_variant
+from crossfold.reports.stats.intervals import left_out
+from crossfold.reports.stats.runs import Floats, Run
 
 COLUMNS = ("variant", "fold", "seed", "target", "kind", "modality", "strength", "ccc", "used")
 FEWEST = 2
@@ -79,6 +87,75 @@ def stress_areas(results: Results, setting: Setting) -> pd.DataFrame:
 def area_scores(results: Results, setting: Setting) -> dict[str, float]:
     """Variant -> mean of `stress_areas` over damages, targets, folds and seeds; for the variants of `stress_scores`."""
     return _complete(results, setting, stress_areas(results, setting), ["kind", "modality"])
+
+
+def area_runs(results: Results, setting: Setting, *, used: bool = False) -> dict[str, list[list[Run]]]:
+    """Variant -> for each target its runs, whose score is the mean of `stress_areas` over damages.
+
+    Of the variants of `area_scores`, those of which every cell has numbers by video, so that a run knows what its area
+    changes by without each video. used: only the damages to a modality that the system reads.
+    """
+    found = {}
+    for variant in area_scores(results, setting):
+        targets = setting_targets(results, setting)
+        groups = [
+            [
+                _area_run(results.runs[cell_id, target], results.robustness[cell_id], target, used=used)
+                for cell_id in _done(results, setting, variant, target)
+            ]
+            for target in targets
+        ]
+        known = [[run for run in group if run is not None] for group in groups]
+        if [len(group) for group in known] == [len(group) for group in groups] and all(known):
+            found[variant] = known
+    return found
+
+
+def _done(results: Results, setting: Setting, variant: str, target: str) -> list[str]:
+    cells = cells_of_variant(results, setting, variant, target, ())
+    return [str(cell_id) for cell_id in cells["cell_id"][cells["status"] == "done"]]
+
+
+def _area_run(run: Run, robustness: Robustness, target: str, *, used: bool) -> Run | None:
+    """The run with the mean area below its curves as its score; None without numbers by video, or without a curve."""
+    curves: dict[tuple[str, str], dict[float, tuple[float, Floats]]] = {}
+    whole = run.ccc + left_out([run])[:, 0]
+    for entry in robustness.stress:
+        if used and not entry["used"]:
+            continue
+        without = entry.get("left_out", {}).get(target)
+        curve = curves.setdefault((entry["kind"], entry["modality"]), {0.0: (run.ccc, whole)})
+        if without is not None and len(without) == len(run.videos):
+            curve.setdefault(float(entry["strength"]), (entry["metrics"][target]["ccc"], without.astype(np.float64)))
+        elif entry["strength"] != 0:
+            curve[float(entry["strength"])] = (np.nan, whole)
+    areas = [_area(curve) for curve in curves.values() if len(curve) > FEWEST]
+    if not areas or any(np.isnan(area) for area, _ in areas):
+        return None
+    changes: Floats = np.mean([each for _, each in areas], axis=0)
+    return replace(run, ccc=float(np.mean([area for area, _ in areas])), changes=changes)
+
+
+def _area(curve: Mapping[float, tuple[float, Floats]]) -> tuple[float, Floats]:
+    """The area below a curve over its range of strengths, and its change without each video."""
+    strengths = sorted(curve)
+    wide = strengths[-1] - strengths[0]
+    below = float(np.trapezoid([curve[at][0] for at in strengths], strengths)) / wide
+    without = np.asarray(np.trapezoid(np.stack([curve[at][1] for at in strengths]), strengths, axis=0))
+    return below, without / wide - below
+
+
+def trained_whole(results: Results, setting: Setting) -> Setting | None:
+    """The setting that differs from this one in its modality dropout alone, of which it has none; None without one."""
+    done = results.rows(setting, status="done")
+    if done.empty:
+        return None
+    cell = results.records[str(done["cell_id"].iloc[0])].cell
+    if not cell.recipe.modality_dropout:
+        return None
+    recipe = cell.recipe.model_copy(update={"modality_dropout": {}})
+    same = setting_of(recipe, setting.corpus, setting.store, setting.protocol, joint=setting.joint)
+    return results.settings.get(same.key)
 
 
 def _complete(results: Results, setting: Setting, table: pd.DataFrame, damages: list[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from crossfold.platform.core.metrics import Moments, ccc_of
+from crossfold.platform.core.metrics import Moments, ccc_without_each
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family
 from crossfold.reports.stats.runs import FIELDS, Floats, Run, restrict_to_common_runs, same_runs
 
@@ -64,6 +64,11 @@ class Gain:
     """One a fold and seed, in that order."""
 
     @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of this gain alone; None where a fold reports fewer than `MIN_VIDEOS`."""
+        return None if self.low is None or self.high is None else Interval(self.low, self.high)
+
+    @property
     def low(self) -> float | None:
         """The lower end of the 95% interval of this gain alone."""
         return None if self.spread is None else self.mean - self._half
@@ -101,29 +106,18 @@ class Gain:
 
 
 def left_out(runs: Sequence[Run]) -> Floats:
-    """CCC of each run without each of its videos, minus its CCC: float64 [videos, runs].
+    """The score of each run without each of its videos, minus its score: float64 [videos, runs].
 
-    All runs have the same videos.
+    All runs have the same videos. The score is the CCC, or another one whose changes the runs bring along.
     """
-    n, mean_x, mean_y, sxx, syy, sxy = (
-        np.stack([getattr(run.moments, name) for run in runs], axis=1).astype(np.float64) for name in FIELDS
+    known = [run.changes for run in runs if run.changes is not None]
+    if known:
+        return np.stack(known, axis=1)
+    whole, without = ccc_without_each(
+        Moments(*(np.stack([getattr(run.moments, name) for run in runs], axis=1).astype(np.float64) for name in FIELDS))
     )
-    # Means are shifted first, so that nothing cancels.
-    shift_x, shift_y = np.average(mean_x, axis=0, weights=n), np.average(mean_y, axis=0, weights=n)
-    x, y = mean_x - shift_x, mean_y - shift_y
-    sums = np.stack([n, n * x, n * y, sxx + n * x * x, syy + n * y * y, sxy + n * x * y])
-    total = sums.sum(axis=1, keepdims=True)
-    changes: Floats = _pooled(total - sums, shift_x, shift_y) - _pooled(total, shift_x, shift_y)
+    changes: Floats = without - whole
     return changes
-
-
-def _pooled(sums: Floats, shift_x: Floats, shift_y: Floats) -> Floats:
-    n, of_x, of_y, of_xx, of_yy, of_xy = sums
-    safe = np.where(n > 0, n, 1)  # without its only video a run has no frame
-    x, y = of_x / safe, of_y / safe
-    centred = (of_xx - n * x * x, of_yy - n * y * y, of_xy - n * x * y)
-    ccc: Floats = ccc_of(Moments(n, x + shift_x, y + shift_y, *centred))
-    return ccc
 
 
 def spread_of(folds: Sequence[tuple[Floats, Floats]]) -> Spread | None:

@@ -32,6 +32,9 @@ PRODUCT = 2 / (9 - 1)
 """Degrees of freedom that a video is worth to a variance where the effects are as heavy-tailed as a product of two
 normal values, of kurtosis 9: var(s^2) / var^2 is (kurtosis - 1) / n, and 2 / df. CCC is made of such products."""
 
+FEW = 11
+"""Degrees of freedom of about a dozen videos, up to which their own spread says how well a variance is known."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -73,6 +76,17 @@ class MeanSquares:
     """Share of its degrees of freedom that `of_videos` has as an estimate of a variance, 0-1 (`_share_known`)."""
     contrasts: float = 1.0
     """Independent gains that were averaged: pairs without a common system, which are half as many as systems."""
+
+    @property
+    def free_videos(self) -> float:
+        """Degrees of freedom of `of_videos` as an estimate of a variance, at least 1.
+
+        Few videos do not show how heavy the tails of their effects are. With tails as of Student's t with three degrees
+        of freedom, the relative error of a variance falls with the third root of the number of videos and not with the
+        square root, so that beyond `FEW` the degrees of freedom grow with the power 2/3.
+        """
+        free = sum(self.design.videos) - self.design.folds
+        return max(free * self.known * min(1.0, (FEW / free) ** (1 / 3)), 1.0)
 
     @property
     def mean_videos(self) -> float:
@@ -171,10 +185,9 @@ def power_of(squares: MeanSquares, gain: float, design: Design, family: Family =
     variance = of_videos + of_seeds
     if variance <= 0:
         return Power(*(float(gain != 0),) * 3)
-    free_videos = max((sum(ran.videos) - ran.folds) * squares.known, 1.0)
     # Of the whole mean square of seeds: one that is no larger than the interaction in it leaves as much open.
     unsure_seeds = squares.of_seeds / design.seeds / design.folds
-    unsure = of_videos**2 / free_videos + unsure_seeds**2 / (ran.folds * (ran.seeds - 1))
+    unsure = of_videos**2 / squares.free_videos + unsure_seeds**2 / (ran.folds * (ran.seeds - 1))
     df = max(squares.contrasts * variance**2 / unsure, 1.0)
     error, critical = _drawn_errors(squares, design, family)
 

@@ -34,6 +34,8 @@ class Run:
     videos: tuple[str, ...]
     moments: Moments
     """Arrays with one entry per video, in the order of `videos`."""
+    changes: Floats | None = None
+    """For a score that is not the CCC of the moments, such as an area: what it changes by without each video."""
 
 
 class MeanSd(NamedTuple):
@@ -119,4 +121,8 @@ def _on_videos(run: Run, videos: tuple[str, ...]) -> Run:
     wide = Moments(*np.zeros((6, len(videos))))
     for name in FIELDS:
         getattr(wide, name)[at] = getattr(run.moments, name)
-    return replace(run, videos=videos, moments=wide)
+    changes = None
+    if run.changes is not None:
+        changes = np.zeros(len(videos))
+        changes[at] = run.changes
+    return replace(run, videos=videos, moments=wide, changes=changes)

@@ -123,6 +123,29 @@ class GainLine:
 
 
 @dataclass(frozen=True)
+class AreaLine:
+    """The area below the curves of CCC against damage, of one row, and what it gains over two others."""
+
+    label: str
+    system: str
+    variant: str
+    area: float
+    """The mean CCC as damage grows."""
+    whole: float
+    """The CCC without damage."""
+    interval: Interval | None
+    """Of the area; None where the cells keep no numbers by video, or a fold has too few videos."""
+    by_video: bool = True
+    """Whether the cells keep numbers by video under damage."""
+    gate: Gain | None = None
+    """Of the area over that of the system without its gate."""
+    dropout: Gain | None = None
+    """Of the area over that of the same system trained without modality dropout."""
+    seen: bool = False
+    """Whether a cell has the label `seen`."""
+
+
+@dataclass(frozen=True)
 class Table:
     """The whole content of one table."""
 
@@ -145,6 +168,8 @@ class Table:
     footnotes: tuple[tuple[str, str], ...] = ()
     """Mark and text."""
     gains: tuple[GainLine, ...] = ()
+    areas: tuple[AreaLine, ...] = ()
+    """Below the stress curves, the largest area first."""
     extra: tuple[str, ...] = ()
     """Heads of further columns."""
     rivals: tuple[str, ...] = ()

@@ -32,6 +32,10 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
+GAIN_COLUMNS = {"mean": "measured", "n": "gain_pairs", "p": "gain_p_family"}
+"""Field of a gain -> its column."""
+
+
 def to_markdown(table: Table) -> str:
     """A section with the table as a GitHub-flavoured pipe table."""
     parts = [f"## {markdown(table.heading)}", f"**{markdown(table.title)}**"]
@@ -116,9 +120,13 @@ def to_csv(table: Table) -> str:
     """One line per row and target, with numbers as numbers; for other programs.
 
     Lines of kind `gain` hold a gain instead of a score: of one printed component, or over the row in `against`.
-    Lines of kind `further` hold the columns behind the scores, such as parameters and memory.
+    Lines of kind `further` hold the columns behind the scores, such as parameters and memory; those of kind `area` the
+    area below the stress curves, or what it gains over the row in `against`.
     """
-    return csv_text(CSV_COLUMNS, (*_score_records(table), *_gain_records(table), *_further_records(table)))
+    return csv_text(
+        CSV_COLUMNS,
+        (*_score_records(table), *_gain_records(table), *_further_records(table), *_area_records(table)),
+    )
 
 
 def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, object]]) -> str:
@@ -222,7 +230,6 @@ def _score_records(table: Table) -> Iterator[dict[str, object]]:
 
 
 def _gain_records(table: Table) -> Iterator[dict[str, object]]:
-    columns = {"mean": "measured", "n": "gain_pairs", "p": "gain_p_family"}
     for gain in table.gains:
         yield {
             **_common(table, "gain"),
@@ -231,7 +238,7 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
             "published": gain.printed,
             "verdict": gain.verdict,
             "seen": int(gain.seen) if gain.gain else None,
-            **gain_columns(gain.gain, **columns),
+            **gain_columns(gain.gain, **GAIN_COLUMNS),
         }
     for line, entry in _entries(table):
         for against in entry.gains:
@@ -241,7 +248,7 @@ def _gain_records(table: Table) -> Iterator[dict[str, object]]:
                 "target": entry.target,
                 "against": against.rival,
                 "seen": int(against.seen) if against.gain else None,
-                **gain_columns(against.gain, **columns),
+                **gain_columns(against.gain, **GAIN_COLUMNS),
             }
 
 
@@ -255,6 +262,16 @@ def _further_records(table: Table) -> Iterator[dict[str, object]]:
                 "seen": max((entry.seen for entry in line.entries), default=0),
                 "measured" if isinstance(value, float) else "verdict": value,
             }
+
+
+def _area_records(table: Table) -> Iterator[dict[str, object]]:
+    for line in table.areas:
+        same = {**_common(table, "area"), "row": line.label, "system": line.system, "variant": line.variant}
+        ends = {"low": line.interval.low, "high": line.interval.high} if line.interval else {}
+        yield {**same, "seen": int(line.seen), "measured": line.area, **ends}
+        for against, gain in (("without its gate", line.gate), ("without modality dropout", line.dropout)):
+            if gain is not None:
+                yield {**same, "seen": int(line.seen), "against": against, **gain_columns(gain, **GAIN_COLUMNS)}
 
 
 def _entries(table: Table) -> Iterator[tuple[Line, Entry]]:

@@ -153,6 +153,7 @@ def further_grids(table: Table) -> list[tuple[str, Grid]]:
         ("Every measured cell", cells_grid(table)),
         ("Gains, printed and measured", gains_grid(table)),
         ("By target", target_grid(table)),
+        ("Areas below the stress curves", areas_grid(table)),
     ]
     return [(heading, grid) for heading, grid in grids if grid]
 
@@ -192,6 +193,35 @@ def target_grid(table: Table) -> Grid | None:
         rows.append(tuple(row))
     groups = [("", 1), *((_column_head(table, index), len(inside)) for index in targets)]
     return Grid(tuple(groups), ("System", *inside * len(targets)), tuple(rows))
+
+
+def areas_grid(table: Table) -> Grid | None:
+    """Areas below the stress curves with their intervals, and what gates and modality dropout add to them.
+
+    None where no row has an area. Columns of gains that no row has are left out.
+    """
+    if not table.areas:
+        return None
+    names = {"gate": "Gain of the gate", "dropout": "Gain of modality dropout"}
+    shown = {name: head for name, head in names.items() if any(getattr(line, name) for line in table.areas)}
+    most = max(line.area for line in table.areas)
+    rows = []
+    for line in table.areas:
+        marks = (SEEN_MARK,) if line.seen else ()
+        row = [
+            label_cell(line.label),
+            GridCell(number(line.area), sort=line.area, kind="measured", strong=line.area == most, marks=marks),
+            GridCell(interval_text(line.interval), sort=line.interval.low if line.interval else None),
+            GridCell(number(line.whole), sort=line.whole, kind="measured", marks=marks),
+        ]
+        for name in shown:
+            gain: Gain | None = getattr(line, name)
+            row += [gain_cell(gain, unclear=gain is not None and gain.sign == 0), p_cell(gain.p if gain else None)]
+        rows.append(tuple(row))
+    heads = ["System", "Area", "95% interval", "CCC without damage"]
+    for head in shown.values():
+        heads += [f"{head}, 95% interval", "p (family)"]
+    return Grid((), tuple(heads), tuple(rows))
 
 
 def gains_grid(table: Table) -> Grid | None:

@@ -18,6 +18,7 @@ from crossfold.reports.results.systems import corpus_name, system_kind, system_r
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS
+from crossfold.reports.tables.areas import AREA, area_lines, area_notes
 from crossfold.reports.tables.entries import Against, Entry, Line, Table
 from crossfold.reports.tables.measure import measure, measure_mean, method_notes
 from crossfold.reports.tables.notes import legend
@@ -31,7 +32,6 @@ GAIN_NOTE = (
 ORDER_NOTE = "Complete rows are sorted by the first column, highest first; rows with unfinished cells come last."
 
 RANK, PARAMETERS, SECONDS, STRESS = "Mean rank", "Parameters", "Training, s", "Stress CCC"
-AREA = "Stress area"
 MEMORY = {"memory_device": "GPU memory, MiB", "memory_process": "Memory, MiB"}
 """One kind per column: memory of a GPU and memory of a process cannot be compared."""
 NOT_MEASURED = "not measured"
@@ -93,6 +93,7 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
     rows = _with_gains(rows, rivals, results, setting)
     standing = standing_of(results, setting)
     letters = standing.letters if standing else {}
+    areas = area_lines(results, setting)
     further = _further(results, setting, mean_ranks(comparable_variants(results, setting)))
     gained = any(entry.gains for row in rows for entry in row.entries)
     # Rows with unfinished cells have no mean to be sorted by, so they come last, in the order of figures.
@@ -127,7 +128,9 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
             *((GAIN_NOTE,) if gained else ()),
             *((GROUP_NOTE,) if standing else ()),
             *(note for head, note in FURTHER_NOTES.items() if head in further),
+            *area_notes(areas),
         ),
+        areas=areas,
         word_heads=("Group",) if standing else (),
         extra=tuple(further),
         rivals=tuple(row.name for row in sorted(rivals, key=lambda row: system_rank(row.system))) if gained else (),

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from crossfold.reports.stats.power import Design
 from tests.support.simulated_videos import MODELS
 from tests.support.simulations import (
     coverage,
@@ -16,6 +17,7 @@ from tests.support.simulations import (
     optimism,
     percentile_coverage,
     power,
+    power_intervals,
 )
 
 COUNTS = (6, 9, 12, 24, 76)
@@ -100,3 +102,18 @@ def test_power(systems, say):
         found = [power(np.random.default_rng(count), 500, count, MODELS[0], slope, systems) for count in COUNTS]
         say("power", f"{systems} systems", f"gain {found[0][0]:.3f}", *(f"{share:.2f}" for _, share in found))
     assert found[-1][1] > (0.9 if systems == 2 else 0.6)
+
+
+PILOTS = (Design((12,), 3), Design((9, 9), 5), Design((20,) * 5, 3))
+PLANS = (Design((12,), 3), Design((24,), 3), Design((9, 9, 9), 3), Design((12,) * 5, 3), Design((20,) * 5, 3))
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("ran", PILOTS, ids=str)
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_intervals_of_power(model, ran, say):
+    """Coverage of 90% intervals / their width / mean chance less the truth, by plan."""
+    found = power_intervals(np.random.default_rng([19, len(ran.videos)]), 200, ran, PLANS, model)
+    say("power interval", model, f"{len(ran.videos)} x {ran.videos[0]}, {ran.seeds} seeds", *map(shares, found))
+    # One and a half standard errors of the simulation are 0.03.
+    assert min(held for held, _, _ in found) >= 0.87

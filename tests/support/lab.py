@@ -11,7 +11,7 @@ from crossfold.datasets.corpora.clips import UNLABELLED, Span
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import PROTOCOL, Cell
 from crossfold.platform.core.files import write_json
-from crossfold.platform.core.metrics import ccc_of, moments, pcc_of, rmse_of
+from crossfold.platform.core.metrics import Moments, ccc_of, ccc_without_each, moments, pcc_of, rmse_of
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.workspace.attention_maps import ClipMaps, shown_clips
 from crossfold.platform.workspace.predictions import Predictions
@@ -132,7 +132,7 @@ def finish(
             "selection": {"best_epoch": epochs - 6, "epochs": epochs, "best_ccc": 0.5},
             "model": {"parameters": 12000 + 9000 * len(cell.params)},
             **(_evaluation(post, metrics, videos) if post else {}),
-            **(_stressed(cell, metrics) if stressed else {}),
+            **(_stressed(cell, metrics, videos) if stressed else {}),
         },
         curve=curve,
         predictions=predictions,
@@ -148,15 +148,21 @@ def _evaluation(post: str, metrics: dict[str, Any], videos: dict[str, Any]) -> d
     return {"post": {"chain": {}, "columns": {post: column}}, "stress": None, "spans": None, "gates": None}
 
 
-def _stressed(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
+def _stressed(cell: Cell, metrics: dict[str, Any], videos: dict[str, Any]) -> dict[str, Any]:
     """A stress suite and gates, as docs/results.md says; the gate of `+dca` knows missing sound a little."""
     stress = []
+    without = {
+        target: ccc_without_each(Moments(*np.array([of[name] for name in sorted(of)]).T))[1].tolist()
+        for target, of in videos.items()
+    }
     for modality in ("audio", "visual"):
         used = not cell.system.startswith("unimodal_") or cell.system.endswith(modality)
         for kind, strength in (("missing", 0.5), ("missing", 1.0), ("noisy", 3.0)):
             kept = 1 - 0.1 * strength * used
             damaged = {target: found | {"ccc": found["ccc"] * kept} for target, found in metrics.items()}
-            stress.append({"kind": kind, "modality": modality, "strength": strength, "used": used, "metrics": damaged})
+            entry = {"kind": kind, "modality": modality, "strength": strength, "used": used, "metrics": damaged}
+            left_out = {target: [kept * ccc for ccc in without[target]] for target in metrics}
+            stress.append(entry | ({"left_out": left_out} if kind == "missing" else {}))
     entry = {
         "gate": "gate",
         "frames": 900,

@@ -8,7 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from crossfold.reports.stats.hypothesis_tests import ALPHA, Family, equivalence, groups_of
-from crossfold.reports.stats.intervals import Interval, mean_interval, paired_gain
+from crossfold.reports.stats.intervals import Interval, mean_interval, paired_folds, paired_gain
+from crossfold.reports.stats.power import mean_squares, power_of
 from tests.support.simulated_videos import SLOPE, draw_system, draw_videos, runs_of_data_set, true_ccc
 
 SEEDS = 3
@@ -122,3 +123,36 @@ def power(rng, times, count, model, slope, systems):
     for a, b in systems_of(rng, times, count, model, (SLOPE, slope)):
         found += paired_gain([a], [b], Family(systems)).sign == 1
     return true_ccc(**SEED_NOISE) - true_ccc(slope, **SEED_NOISE), found / times
+
+
+def pairs_of_systems(rng, times, design, slopes, spread, model):
+    """Runs of two systems, whose predictions scale by `slopes`, on independent data sets of a design.
+
+    spread: deviation of the slope, and of the bias on a video, between seeds.
+    """
+    found = [([], []) for _ in range(times)]
+    for fold, count in enumerate(design.videos):
+        videos = draw_videos(rng, times, count, model)
+        for at, slope in enumerate(slopes):
+            moments = draw_system(rng, videos, design.seeds, slope, *spread)
+            for t in range(times):
+                found[t][at].extend(runs_of_data_set(moments, t, fold))
+    return found
+
+
+def power_intervals(rng, times, ran, plans, model, slopes=(1.2, 0.8), spread=(0.1, 0.15)):
+    """For each plan: share of pilots whose 90% interval of the power holds it, its mean width, and mean chance less it.
+
+    ran: the design of the pilots. The truth is the share of verdicts among `5 * times` data sets of the plan.
+    """
+    gain = true_ccc(slopes[0], *spread) - true_ccc(slopes[1], *spread)
+    pilots = [mean_squares(paired_folds([a], [b])) for a, b in pairs_of_systems(rng, times, ran, slopes, spread, model)]
+    found = []
+    for plan in plans:
+        sets = pairs_of_systems(rng, 5 * times, plan, slopes, spread, model)
+        truth = np.mean([paired_gain([a], [b]).sign > 0 for a, b in sets])
+        said = [power_of(squares, gain, plan) for squares in pilots]
+        held = np.mean([each.low <= truth <= each.high for each in said])
+        width = np.mean([each.high - each.low for each in said])
+        found.append((held, width, np.mean([each.chance for each in said]) - truth))
+    return found

@@ -40,6 +40,14 @@ def rescore(
         typer.Option(min=1, help="How many cells are scored at a time.", show_default="cores, as far as it pays"),
     ] = None,
     address: options.Helpers = None,
+    by_video: Annotated[
+        bool,
+        typer.Option(
+            "--by-video",
+            help="Also score cells again that have no numbers by video under damage, as those of version 0.1; the "
+            "intervals of stress areas need them.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Score finished cells of a sweep in another way, without training. Their committed results never change."""
@@ -59,7 +67,14 @@ def rescore(
     done = sum(cell.cell_id in prepared.finished for cell in cells)
     with _workers(address, device, processes, space) as work:
         computed, failed = rescore_cells(
-            cells, evaluation, space, device=device, workers=work, plugins=tuple(plugin or ()), silent=as_json
+            cells,
+            evaluation,
+            space,
+            device=device,
+            workers=work,
+            plugins=tuple(plugin or ()),
+            by_video=by_video,
+            silent=as_json,
         )
     folder = space.paths.rescored / evaluation.key
     if as_json:

@@ -29,17 +29,19 @@ def rescore_cells(
     device: str = "cpu",
     workers: Workers | None = None,
     plugins: tuple[Path, ...] = (),
+    by_video: bool = False,
     silent: bool = False,
 ) -> tuple[int, int]:
     """Scores those finished cells that this evaluation has not seen; returns how many it did and how many failed.
 
+    by_video: also those that have been, and whose stress curves have no numbers by video.
     workers: who scores them; by default as many processes of this machine as save time.
     """
     from crossfold.platform.evaluation.evaluate import RescoreTask, rescore_task, to_rescore
 
     tasks = [
         RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)
-        for cell in to_rescore(cells, evaluation, space)
+        for cell in to_rescore(cells, evaluation, space, by_video=by_video)
     ]
     if not tasks:
         return 0, 0

@@ -12,6 +12,7 @@ from crossfold.datasets.batches.source import WindowSource
 from crossfold.datasets.corpora.clips import Span
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.evaluation_config import SUITES, Evaluation, strengths_of
+from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.evaluate import evaluate
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.predict import forward_pass
@@ -78,6 +79,8 @@ def test_each_entry_of_the_suite_once(evaluated, system):
         assert entry["metrics"]["valence"]["frames"] == raw["valence"]["frames"], "the same frames are scored"
         assert entry["used"] == (system != "unimodal_audio" or entry["modality"] == "audio")
         assert (entry["metrics"] == raw) == (not entry["used"]), entry
+        # One strength makes no curve, and so no area.
+        assert ("left_out" in entry) == (entry["kind"] in ("missing", "noisy"))
     json.dumps(parts, allow_nan=False)
 
 
@@ -110,7 +113,8 @@ def test_all_of_a_modality_missing_is_what_zeros_give(evaluated, spanned_store):
     """Against a reference that knows nothing of damage: features of zeros, by hand."""
     import torch
 
-    data, model, _, parts = evaluated("concat", stress=[{"kind": "missing", "modality": "audio", "strengths": [1.0]}])
+    suite = [{"kind": "missing", "modality": "audio", "strengths": [1.0, 0.5]}]
+    data, model, _, parts = evaluated("concat", stress=suite)
     source = data.reported.source
     batch = source.batch(np.arange(len(source)))
     with torch.no_grad():
@@ -128,6 +132,12 @@ def test_all_of_a_modality_missing_is_what_zeros_give(evaluated, spanned_store):
         x, y_ = mean[valid, t], labels[valid, t]
         reference = 2 * np.cov(x, y_, bias=True)[0, 1] / (x.var() + y_.var() + (x.mean() - y_.mean()) ** 2)
         assert parts["stress"][0]["metrics"][target]["ccc"] == pytest.approx(reference, abs=1e-5)
+        # Without each of the two videos there is the other one.
+        videos = np.repeat(data.reported.clips, [len(np.r_[spanned_store.rows(name)]) for name in data.reported.clips])
+        for without, name in zip(parts["stress"][0]["left_out"][target], sorted(data.reported.clips), strict=True):
+            other = videos[valid] != name
+            alone = ccc(x[other].astype(np.float64), y_[other].astype(np.float64), np.ones(other.sum(), bool))
+            assert without == pytest.approx(alone, abs=1e-5)
 
 
 def test_spans_are_scored_apart(evaluated, spanned_store):

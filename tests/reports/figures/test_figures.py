@@ -1,5 +1,7 @@
 """Figures that say what a choice does: each from planted numbers, and none where there is nothing to show."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -17,18 +19,37 @@ from crossfold.reports.figures.ablations import (
     selection_pairs,
 )
 from crossfold.reports.figures.clip_media import open_album
-from crossfold.reports.figures.gains import gain_name, gate_pairs
+from crossfold.reports.figures.gains import gain_name
 from crossfold.reports.figures.gates import gate_charts
 from crossfold.reports.figures.learning_curves import by_epoch
 from crossfold.reports.figures.rank_ranges import rank_chart
 from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
-from crossfold.reports.results.comparable import Standing, comparable_variants, mean_ranks, standing_of
+from crossfold.reports.results.comparable import (
+    Standing,
+    comparable_variants,
+    gain_over,
+    gate_pairs,
+    mean_ranks,
+    standing_of,
+)
 from crossfold.reports.results.gate_scores import gate_table
 from crossfold.reports.results.load import load_results
-from crossfold.reports.results.robustness_scores import area_scores, stress_areas, stress_scores, stress_table
+from crossfold.reports.results.robustness_scores import (
+    area_runs,
+    area_scores,
+    stress_areas,
+    stress_scores,
+    stress_table,
+    trained_whole,
+)
+from crossfold.reports.results.runs import runs_of
+from crossfold.reports.stats.formatting import DASH
+from crossfold.reports.stats.intervals import changes_of, left_out, spread_of, t_quantile
+from crossfold.reports.stats.runs import mean_scores
+from crossfold.reports.tables.areas import NO_INTERVAL_NOTE, area_lines
 from crossfold.reports.tables.formats import to_csv
-from crossfold.reports.tables.grid import main_grid
+from crossfold.reports.tables.grid import areas_grid, main_grid
 from crossfold.reports.tables.leaderboard import build_leaderboard
 from tests.support import lab
 from tests.support.media import write_corpus
@@ -203,6 +224,81 @@ def test_the_area_is_the_mean_as_damage_grows(workspace):
     assert sorted(dots["text"]) == sorted(names)
     assert all(under < whole for under, whole in zip(dots["x"], clean["x"], strict=True))
     assert max(dots["x"]) == dots["x"][0]
+
+
+def test_an_area_has_the_interval_of_its_videos_and_seeds(workspace):
+    """Each curve falls by a known share, so that areas, their changes and their gains are shares of those of CCC."""
+    results, setting, _ = fill(workspace, lab.VARIANTS[:6], stressed=True, folds=(0,), seeds=(0, 1, 2))
+    runs = area_runs(results, setting)
+    assert {variant: mean_scores(of)["ccc"].mean() for variant, of in runs.items()} == pytest.approx(
+        area_scores(results, setting)
+    )
+    lines = {line.variant: line for line in area_lines(results, setting)}
+    assert set(lines) == set(runs) == set(results.variants)
+    for variant, line in lines.items():
+        whole = [runs_of(results, setting, variant, target) for target in lab.TARGETS]
+        kept = 1 - 0.05 * (0.5 if "unimodal" in variant else 1)
+        for own, raw in zip(runs[variant], whole, strict=True):
+            np.testing.assert_allclose(left_out(own), kept * left_out(raw), atol=1e-6)
+        half = spread_of(changes_of(whole, [])).error * kept / (1 - line.area**2)
+        wide = np.arctanh(line.interval.high) - np.arctanh(line.interval.low)
+        assert wide / 2 == pytest.approx(half * t_quantile(spread_of(changes_of(whole, [])).df), rel=1e-3)
+        assert (line.gate is not None) == ("+dca" in variant)
+        assert line.dropout is None
+    (gated,) = (line for line in lines.values() if line.gate)
+    base = next(v for v, name in results.variants.items() if name == "CA (residual sum)")
+    ccc = gain_over(results, setting, *([runs_of(results, setting, v, t) for t in lab.TARGETS]
+                                        for v in (gated.variant, base)))  # fmt: skip
+    assert (gated.gate.mean, gated.gate.p) == pytest.approx((0.95 * ccc.mean, ccc.p), rel=1e-4)
+    board = build_leaderboard(results, setting)
+    heads = areas_grid(board).heads
+    assert heads == (
+        "System",
+        "Area",
+        "95% interval",
+        "CCC without damage",
+        "Gain of the gate, 95% interval",
+        "p (family)",
+    )
+    rows = list(csv.DictReader(io.StringIO(to_csv(board))))
+    (over,) = [row for row in rows if row["kind"] == "area" and row["against"]]
+    assert (over["row"], over["against"]) == (gated.label, "without its gate")
+    assert float(over["low"]) == pytest.approx(gated.gate.low, abs=1e-5)
+    panel = degradation_chart(results, setting).panels[-1]
+    assert min(panel.spec["data"][1]["error_x"]["array"]) > 0
+
+
+def test_cells_without_numbers_by_video_have_an_area_and_say_why_no_interval(workspace):
+    results, setting, _ = fill(workspace, lab.VARIANTS[:3], stressed=True, folds=(0,), seeds=(0, 1, 2))
+    old = {
+        cell: replace(found, stress=[{k: v for k, v in entry.items() if k != "left_out"} for entry in found.stress])
+        for cell, found in results.robustness.items()
+    }
+    results = replace(results, robustness=old)
+    board = build_leaderboard(results, setting)
+    assert [(line.interval, line.by_video) for line in board.areas] == [(None, False)] * 3
+    assert NO_INTERVAL_NOTE in board.notes
+    assert {row[2].text for row in areas_grid(board).rows} == {DASH}
+    assert set(degradation_chart(results, setting).panels[-1].spec["data"][1]["error_x"]["array"]) == {0}
+
+
+def test_modality_dropout_is_compared_with_training_without_it(workspace):
+    store = lab.make_store(workspace.root)
+    for dropout, less in (({}, 0.0), ({"audio": 0.3}, 0.1)):
+        recipe = Recipe(name="demo" + "+modality_dropout" * bool(dropout), epochs=30, modality_dropout=dropout)
+        for cell, noise in lab.cells_of(store, lab.VARIANTS[2:4], folds=(0,), seeds=(0, 1, 2), recipe=recipe):
+            lab.finish(workspace, store, cell, noise - less, stressed=True)
+    results = load_results(workspace)
+    plain, dropped = sorted(results.settings.values(), key=lambda setting: len(setting.recipe))
+    assert trained_whole(results, dropped) == plain
+    assert trained_whole(results, plain) is None
+    assert all(line.dropout is None for line in area_lines(results, plain))
+    lines = area_lines(results, dropped)
+    before = area_scores(results, plain)
+    for line in lines:
+        assert line.dropout.mean == pytest.approx(line.area - before[line.variant], abs=1e-6)
+        assert line.dropout.mean > 0
+        assert line.dropout.family.comparisons == len(lines) == 2
 
 
 def test_one_strength_is_a_score_and_no_curve(workspace):

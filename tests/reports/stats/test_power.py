@@ -15,7 +15,8 @@ from crossfold.reports.stats.power import (
     power_of,
     smallest_gain,
 )
-from tests.support.simulated_videos import MODELS, draw_system, draw_videos, runs_of_data_set, true_ccc
+from tests.support.simulated_videos import MODELS, true_ccc
+from tests.support.simulations import pairs_of_systems
 
 KNOWN = {"video": 0.2**2, "seed": 0.03**2, "interaction": 0.1**2}
 
@@ -73,36 +74,28 @@ def test_the_chance_is_how_often_verdicts_come(design, family):
     assert 0.2 < seen < 0.99
 
 
-def data_sets(rng, times, design, slopes, spread, model="even"):
-    """Runs of two systems on independent data sets."""
-    found = [([], []) for _ in range(times)]
-    for fold, k in enumerate(design.videos):
-        videos = draw_videos(rng, times, k, model)
-        for at, slope in enumerate(slopes):
-            moments = draw_system(rng, videos, design.seeds, slope, *spread)
-            for t in range(times):
-                found[t][at].extend(runs_of_data_set(moments, t, fold))
-    return found
-
-
 @pytest.mark.parametrize(
     ("ran", "planned", "model"),
     [
         (Design((12,), 3), Design((24,), 3), MODELS[0]),
         (Design((9, 9), 5), Design((12,) * 5, 3), MODELS[0]),
         (Design((9, 9), 3), Design((9, 9, 9), 3), MODELS[1]),
+        (Design((20,) * 5, 3), Design((20,) * 5, 3), MODELS[1]),
     ],
 )
 def test_a_forecast_from_few_runs_covers_what_comes(ran, planned, model):
     """As docs/statistics.md says: the mean is within 0.2 of the truth, and nine in ten 90% intervals hold it.
 
     Plans of several folds and videos of unequal lengths included, of which the intervals once held 70 to 79 %: the
-    variance between videos was believed to be known better than it is. Standard errors are 0.03 here.
+    variance between videos was believed to be known better than it is; and those of five folds of 20 videos 81 to 89 %,
+    as many videos were believed to say more about heavy tails than they do. Standard errors are 0.03 here.
     """
     rng, slopes, spread = np.random.default_rng(4), (1.2, 0.8), (0.1, 0.15)
     gain = true_ccc(slopes[0], *spread) - true_ccc(slopes[1], *spread)
-    truth = np.mean([paired_gain([a], [b]).sign > 0 for a, b in data_sets(rng, 400, planned, slopes, spread, model)])
-    pilots = data_sets(rng, 120, ran, slopes, spread, model)
+    truth = np.mean(
+        [paired_gain([a], [b]).sign > 0 for a, b in pairs_of_systems(rng, 400, planned, slopes, spread, model)]
+    )
+    pilots = pairs_of_systems(rng, 120, ran, slopes, spread, model)
     found = [power_of(mean_squares(paired_folds([a], [b])), gain, planned) for a, b in pilots]
     assert np.mean([each.chance for each in found]) == pytest.approx(truth, abs=0.2)
     assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.88

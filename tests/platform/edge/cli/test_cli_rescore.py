@@ -68,6 +68,29 @@ def test_doses_may_be_written_on_the_command_line(crossfold, workspace, sweep):
     assert found == [(kind, m, strength) for kind in ("missing", "noisy") for m in both for strength in (0.5, 1.0)]
 
 
+def test_numbers_by_video_are_added_to_cells_of_a_version_that_kept_none(crossfold, workspace, sweep):
+    """To the committed suite, and to one that the cells were rescored under."""
+
+    def count(*options):
+        code, said, error = crossfold("rescore", sweep, "-w", workspace.root, *options, "--json")
+        assert code == 0, error
+        return json.loads(said)["rescored"]
+
+    def forget(path):
+        found = json.loads(path.read_text())
+        found["stress"] = [{k: v for k, v in one.items() if k != "left_out"} for one in found["stress"]]
+        path.write_text(json.dumps(found))
+
+    suite = ("--stress", "{doses: [0.5, 1], suite: quick}")
+    assert (count(*suite), count(*suite, "--by-video")) == (2, 0)
+    (path, _) = sorted(workspace.paths.rescored.glob("*/*.json"))
+    whole = json.loads(path.read_text())
+    forget(path)
+    assert (count(*suite), count(*suite, "--by-video")) == (0, 1)
+    assert json.loads(path.read_text()) == whole
+    assert [len(of) for one in whole["stress"] for of in one["left_out"].values()] == [2] * 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

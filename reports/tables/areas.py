@@ -1,0 +1,61 @@
+"""The table of areas below the stress curves: their intervals, and what gates and modality dropout add to them."""
+
+from collections.abc import Sequence
+
+from crossfold.reports.results.comparable import gain_over, gate_pairs, setting_variants
+from crossfold.reports.results.model import Results, Setting
+from crossfold.reports.results.robustness_scores import area_runs, area_scores, trained_whole
+from crossfold.reports.stats.hypothesis_tests import Family
+from crossfold.reports.stats.intervals import mean_interval, paired_gain
+from crossfold.reports.tables.entries import AreaLine
+
+AREA = "Stress area"
+"""Head of the column of the leaderboard, and of the table below it."""
+AREA_NOTE = (
+    f"{AREA}: the interval is made as that of a CCC, of what the area is without each whole video and for each "
+    "seed. Gain of the gate: over the same system without it, p corrected for every pair of systems of the setting. "
+    "Gain of modality dropout: over the same system trained without it, on the same folds, seeds and videos, p "
+    "corrected for all such rows."
+)
+NO_INTERVAL_NOTE = (
+    f"{AREA} without an interval: cells that version 0.1 evaluated keep no numbers by video under damage; "
+    "`crossfold rescore SWEEP --by-video` adds them."
+)
+
+
+def area_lines(results: Results, setting: Setting) -> tuple[AreaLine, ...]:
+    """One line for each variant that has an area, the largest first."""
+    areas, runs = area_scores(results, setting), area_runs(results, setting)
+    if not areas:
+        return ()
+    systems, done = setting_variants(results, setting), results.rows(setting, status="done")
+    whole = done.groupby("variant")["ccc"].mean()
+    seen = set(done.loc[done["cell_id"].isin(results.seen), "variant"])
+    base = {gated: base for base, gated in gate_pairs(results, setting)}
+    plain = trained_whole(results, setting)
+    without = area_runs(results, plain) if plain else {}
+    pairs = Family(2, max(1, len(runs.keys() & without.keys())))
+    lines = [
+        AreaLine(
+            label=results.variants[variant],
+            system=systems[variant],
+            variant=variant,
+            area=areas[variant],
+            whole=float(whole[variant]),
+            interval=mean_interval(own) if own else None,
+            by_video=own is not None,
+            gate=gain_over(results, setting, own, runs[base[variant]]) if own and base.get(variant) in runs else None,
+            dropout=paired_gain(own, without[variant], pairs) if own and variant in without else None,
+            seen=variant in seen,
+        )
+        for variant in areas
+        for own in [runs.get(variant)]
+    ]
+    return tuple(sorted(lines, key=lambda line: (-line.area, line.label)))
+
+
+def area_notes(lines: Sequence[AreaLine]) -> tuple[str, ...]:
+    """What the numbers are; and why some have no interval."""
+    if not lines:
+        return ()
+    return (AREA_NOTE, *((NO_INTERVAL_NOTE,) if not all(line.by_video for line in lines) else ()))
