@@ -8,6 +8,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
 from crossfold.reports.doses.findings import dose_findings, dose_verdicts
+from crossfold.reports.doses.first_verdicts import first_verdicts
 from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
 from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables, dose_words, share_text
 from crossfold.reports.figures.base import Figure
@@ -20,6 +21,8 @@ class DoseSection:
     """What is known of gains against a dose."""
 
     points: Sequence[DosePoint]
+    first: Sequence[str]
+    """What fusion, attention and gates add, a short sentence each, for the first screen."""
     findings: Sequence[str]
     """What the numbers say, a sentence each."""
     tables: Sequence[DoseTable]
@@ -36,7 +39,9 @@ def dose_section(workspace: Workspace, results: Results, *, figures: bool) -> Do
     axes = dose_axes(points)
     label = embedded_label([point.dose for point in points])
     drawn = dose_figures(axes, label) if figures else ()
-    return DoseSection(points, dose_findings(points, axes), dose_tables(points, axes), drawn, label)
+    return DoseSection(
+        points, first_verdicts(points), dose_findings(points, axes), dose_tables(points, axes), drawn, label
+    )
 
 
 def embedded_label(doses: Iterable[Dose]) -> str:

@@ -19,6 +19,12 @@ _HEADS = {
     "Runs": "Finished training runs of those planned.",
     "Printed gain": "The difference of two numbers that the paper prints.",
     "Measured gain, 95% interval": "The difference in CCC of this implementation on the same folds, seeds and videos.",
+    "Power of the paper": "The chance that a true gain as large as the printed one has a verdict with what the paper "
+    "ran, and its 90% interval.",
+    "Area": "The mean CCC as damage grows from none to the strongest, over the damages with two strengths or more.",
+    "Gain of the gate, 95% interval": "Difference in area to the same system without its gate.",
+    "Gain of modality dropout, 95% interval": "Difference in area to the same system trained without it.",
+    "p (all rows)": "Corrected for all rows of this table that have such a gain.",
     "Verdict": "What the measured numbers say about the printed ones.",
     "Group": GROUP_NOTE.removeprefix("Group: "),
     "By arithmetic": "The size as it follows from the printed layers.",

@@ -32,8 +32,8 @@ PRODUCT = 2 / (9 - 1)
 """Degrees of freedom that a video is worth to a variance where the effects are as heavy-tailed as a product of two
 normal values, of kurtosis 9: var(s^2) / var^2 is (kurtosis - 1) / n, and 2 / df. CCC is made of such products."""
 
-FEW = 11
-"""Degrees of freedom of about a dozen videos, up to which their own spread says how well a variance is known."""
+FEW = 8
+"""Degrees of freedom of about ten videos, up to which their own spread says how well a variance is known."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MeanSquares:
         square root, so that beyond `FEW` the degrees of freedom grow with the power 2/3.
         """
         free = sum(self.design.videos) - self.design.folds
-        return max(free * self.known * min(1.0, (FEW / free) ** (1 / 3)), 1.0)
+        return max(free * self.known * min(1.0, math.cbrt(FEW / free)), 1.0)
 
     @property
     def mean_videos(self) -> float:

@@ -11,20 +11,27 @@ from crossfold.reports.tables.entries import AreaLine
 
 AREA = "Stress area"
 """Head of the column of the leaderboard, and of the table below it."""
-AREA_NOTE = (
-    f"{AREA}: the interval is made as that of a CCC, of what the area is without each whole video and for each "
-    "seed. Gain of the gate: over the same system without it, p corrected for every pair of systems of the setting. "
-    "Gain of modality dropout: over the same system trained without it, on the same folds, seeds and videos, p "
-    "corrected for all such rows."
+AREAS = "Areas below the stress curves"
+"""Heading of the table below the leaderboard."""
+INTERVAL_NOTE = (
+    f"{AREAS}: the interval is made as that of a CCC, from the area without each video and, where three seeds ran, "
+    "from the spread over seeds."
+)
+GATE_NOTE = (
+    "Gain of the gate: over the same system without it; p is corrected for every pair of systems of the setting."
+)
+DROPOUT_NOTE = (
+    "Gain of modality dropout: over the same system trained without it, on the same folds, seeds and videos; p is "
+    "corrected for all rows that have such a gain."
 )
 NO_INTERVAL_NOTE = (
-    f"{AREA} without an interval: cells that version 0.1 evaluated keep no numbers by video under damage; "
+    f"{AREAS}: no interval where cells keep no numbers by video under damage, as those that version 0.1 evaluated; "
     "`crossfold rescore SWEEP --by-video` adds them."
 )
 
 
 def area_lines(results: Results, setting: Setting) -> tuple[AreaLine, ...]:
-    """One line for each variant that has an area, the largest first."""
+    """One line for each variant that has an area, in the order of figures."""
     areas, runs = area_scores(results, setting), area_runs(results, setting)
     if not areas:
         return ()
@@ -35,7 +42,7 @@ def area_lines(results: Results, setting: Setting) -> tuple[AreaLine, ...]:
     plain = trained_whole(results, setting)
     without = area_runs(results, plain) if plain else {}
     pairs = Family(2, max(1, len(runs.keys() & without.keys())))
-    lines = [
+    return tuple(
         AreaLine(
             label=results.variants[variant],
             system=systems[variant],
@@ -48,14 +55,18 @@ def area_lines(results: Results, setting: Setting) -> tuple[AreaLine, ...]:
             dropout=paired_gain(own, without[variant], pairs) if own and variant in without else None,
             seen=variant in seen,
         )
-        for variant in areas
+        for variant in systems
+        if variant in areas
         for own in [runs.get(variant)]
-    ]
-    return tuple(sorted(lines, key=lambda line: (-line.area, line.label)))
+    )
 
 
 def area_notes(lines: Sequence[AreaLine]) -> tuple[str, ...]:
     """What the numbers are; and why some have no interval."""
-    if not lines:
-        return ()
-    return (AREA_NOTE, *((NO_INTERVAL_NOTE,) if not all(line.by_video for line in lines) else ()))
+    shown = {
+        INTERVAL_NOTE: any(line.interval for line in lines),
+        GATE_NOTE: any(line.gate for line in lines),
+        DROPOUT_NOTE: any(line.dropout for line in lines),
+        NO_INTERVAL_NOTE: not all(line.by_video for line in lines),
+    }
+    return tuple(note for note, true in shown.items() if true)

@@ -33,7 +33,7 @@ DECLARED = Path(__file__).parent / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, CONTRADICTED = "supported", "not supported", "contradicted"
 NOT_YET, UNTESTABLE = "not testable yet", "not testable"
 
-SEEN_BY = "Seen by the paper"
+POWER_OF_PAPER = "Power of the paper"
 """Head of the chance that a gain as large as the printed one has a verdict with what the paper ran."""
 METHOD = (
     "A claim is supported where every comparison gains: its paired jackknife over videos and seeds gives p below "
@@ -43,7 +43,7 @@ METHOD = (
     f"Indistinguishable: two one-sided t tests (TOST) put the gain within ±{MARGIN}, the noise that the papers' own "
     "tables show (B13). d: Cohen's, of the paired differences. Other folds and the baseline of an abstract share no "
     "pairs: their difference has the error of both sides (Welch), and is corrected for the targets of the claim. "
-    "Operations are counted without error. Seen by the paper: the chance that a true gain as large as the printed "
+    "Operations are counted without error. Power of the paper: the chance that a true gain as large as the printed "
     f"one has p below {ALPHA}, by the same measure, on the folds and videos of the paper with its seeds ({MIN_SEEDS} "
     "where it prints no number of them), if gains vary between videos and seeds as here; 90% interval in brackets."
 )
@@ -180,7 +180,7 @@ def judge(results: Results, tables: Sequence[Table]) -> tuple[Verdict, ...]:
 
 def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
     """One row per claim."""
-    heads = ("Claim", "Verdict", "Measured gains", "Printed gains", SEEN_BY, "Measured on", "Paper, place")
+    heads = ("Claim", "Verdict", "Measured gains", "Printed gains", POWER_OF_PAPER, "Measured on", "Paper, place")
     rows = []
     for verdict in verdicts:
         gains = [each.gain.mean for each in verdict.comparisons if each.gain]
@@ -200,7 +200,7 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
 
 def comparisons_grid(verdicts: Sequence[Verdict]) -> Grid | None:
     """One row per measured comparison; None where there is none."""
-    scores = ("Printed gain", SEEN_BY, "Measured gain, 95% interval", "Pairs", "p (family)", "p (TOST)", "d")
+    scores = ("Printed gain", POWER_OF_PAPER, "Measured gain, 95% interval", "Pairs", "p (family)", "p (TOST)", "d")
     heads = ("Claim", "Comparison", "Target", *scores, "Result")
     rows = tuple(
         (

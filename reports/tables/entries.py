@@ -169,7 +169,7 @@ class Table:
     """Mark and text."""
     gains: tuple[GainLine, ...] = ()
     areas: tuple[AreaLine, ...] = ()
-    """Below the stress curves, the largest area first."""
+    """Below the stress curves, in the order of the lines."""
     extra: tuple[str, ...] = ()
     """Heads of further columns."""
     rivals: tuple[str, ...] = ()

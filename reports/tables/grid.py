@@ -7,6 +7,7 @@ from itertools import groupby
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
 from crossfold.reports.stats.intervals import Gain
+from crossfold.reports.tables.areas import AREAS
 from crossfold.reports.tables.entries import NOT_MEASURABLE, SEEN_MARK, Entry, Table
 from crossfold.reports.tables.published import MEAN
 
@@ -153,7 +154,7 @@ def further_grids(table: Table) -> list[tuple[str, Grid]]:
         ("Every measured cell", cells_grid(table)),
         ("Gains, printed and measured", gains_grid(table)),
         ("By target", target_grid(table)),
-        ("Areas below the stress curves", areas_grid(table)),
+        (AREAS, areas_grid(table)),
     ]
     return [(heading, grid) for heading, grid in grids if grid]
 
@@ -202,8 +203,11 @@ def areas_grid(table: Table) -> Grid | None:
     """
     if not table.areas:
         return None
-    names = {"gate": "Gain of the gate", "dropout": "Gain of modality dropout"}
-    shown = {name: head for name, head in names.items() if any(getattr(line, name) for line in table.areas)}
+    names = {
+        "gate": ("Gain of the gate, 95% interval", "p (family)"),
+        "dropout": ("Gain of modality dropout, 95% interval", "p (all rows)"),
+    }
+    shown = {name: heads for name, heads in names.items() if any(getattr(line, name) for line in table.areas)}
     most = max(line.area for line in table.areas)
     rows = []
     for line in table.areas:
@@ -218,10 +222,14 @@ def areas_grid(table: Table) -> Grid | None:
             gain: Gain | None = getattr(line, name)
             row += [gain_cell(gain, unclear=gain is not None and gain.sign == 0), p_cell(gain.p if gain else None)]
         rows.append(tuple(row))
-    heads = ["System", "Area", "95% interval", "CCC without damage"]
-    for head in shown.values():
-        heads += [f"{head}, 95% interval", "p (family)"]
-    return Grid((), tuple(heads), tuple(rows))
+    heads = (
+        "System",
+        "Area",
+        "95% interval",
+        "CCC without damage",
+        *(head for pair in shown.values() for head in pair),
+    )
+    return Grid((), heads, tuple(rows))
 
 
 def gains_grid(table: Table) -> Grid | None:

@@ -130,7 +130,8 @@ def build_leaderboard(results: Results, setting: Setting, suffix: str = "") -> T
             *(note for head, note in FURTHER_NOTES.items() if head in further),
             *area_notes(areas),
         ),
-        areas=areas,
+        # In the order of the rows, as the page filters both alike.
+        areas=tuple(area for row in order for area in areas if area.variant == row.variant),
         word_heads=("Group",) if standing else (),
         extra=tuple(further),
         rivals=tuple(row.name for row in sorted(rivals, key=lambda row: system_rank(row.system))) if gained else (),

@@ -44,7 +44,7 @@ def test_printed_gains_have_the_chance_that_claims_show(finished, forecast):
             own = found[verdict.claim.id, line.target, line.label]
             assert own["chance"] == line.power.chance
     grid = claims_grid([verdict])
-    shown = grid.rows[0][grid.heads.index("Seen by the paper")]
+    shown = grid.rows[0][grid.heads.index("Power of the paper")]
     assert shown.text.count("%") == 2
     assert shown.sort == min(line.power.chance for line in verdict.comparisons if line.power)
 

@@ -189,7 +189,7 @@ def power(
             "comparison": each["comparison"],
             "target": each["target"],
             "printed": f"{each['printed_gain']:+.3f}",
-            "seen by the paper": f"{percent(each['chance'])} [{100 * each['low']:.0f}, {100 * each['high']:.0f}]",
+            "power of the paper": f"{percent(each['chance'])} [{100 * each['low']:.0f}, {100 * each['high']:.0f}]",
         }
         for each in found.printed
     ]

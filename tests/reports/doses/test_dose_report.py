@@ -15,6 +15,7 @@ from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.build import build_report, choose
 from crossfold.reports.doses.findings import dose_verdicts
+from crossfold.reports.doses.first_verdicts import first_verdicts
 from crossfold.reports.doses.scores import _simpler, dose_axes, dose_points
 from crossfold.reports.doses.section import embedded_label
 from crossfold.reports.results.load import load_results
@@ -123,6 +124,7 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     assert {figure.id for figure in built.page.figures} >= {"dose-gain", "dose-auroc"}
     page = (tmp_path / "report.html").read_text()
     assert "gains of a gate over the system without it" in page
+    assert "A gate, over the system without it: " in page.partition("<main")[0], "on the first screen"
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
 
@@ -158,6 +160,34 @@ def test_clear_gains_and_losses_are_named_with_the_dose():
     )
     assert dose_verdicts([point({"A": 1})]).endswith("Losses against one, by the same rule: none.")
     assert "; 2 more." in dose_verdicts([point({str(name): 1 for name in range(8)})])
+
+
+def test_the_first_screen_has_the_clearest_verdict_of_each_kind():
+    def score(system, mean, error, simpler="", base=""):
+        return SimpleNamespace(
+            system=system, name=system.upper(), simpler=simpler, base=base,
+            over_simpler=Gain(mean, Spread(error, 30.0, True), 3) if simpler else None,
+        )  # fmt: skip
+
+    def point(conflict, *scores):
+        return SimpleNamespace(dose=SyntheticDose(conflict=conflict), systems=scores)
+
+    weak = point(0.1, score("concat", 0.001, 0.01, "V"), score("ca", -0.01, 0.001, "CONCAT"))
+    strong = point(
+        0.4, score("concat", 0.13, 0.01, "V"), score("ca", -0.06, 0.001, "CONCAT"),
+        score("ca+dca", 0.001, 0.01, "CA", "ca"),
+    )  # fmt: skip
+    minus = "\N{MINUS SIGN}"
+    assert first_verdicts([weak, strong]) == [
+        "Fusion, concatenation over the better modality: CONCAT beats V (+0.130 [0.110, 0.150], p < 0.01) at conflict "
+        "0.4. Of 2 comparisons 1 is clear.",
+        f"Attention, over concatenation: CA is beaten by CONCAT ({minus}0.060 [{minus}0.062, {minus}0.058], p < 0.01) "
+        "at conflict 0.4. Of 2 comparisons 2 are clear.",
+        "A gate, over the system without it: the difference is not clear.",
+    ]
+    # Without concatenation nothing is said of attention over it.
+    assert first_verdicts([point(0.1, score("ca", 0.5, 0.01, "V"))]) == []
+    assert first_verdicts([point(0.1, score("concat", 0.5, 0.01))]) == []
 
 
 def test_the_label_names_the_corpora_that_are_shown():
