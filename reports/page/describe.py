@@ -25,7 +25,9 @@ _SELECTION = {
 
 def page_title(corpora: Sequence[str]) -> str:
     """The title of the page; corpora with a dose are one."""
-    names = dict.fromkeys("synthetic with doses" if is_dosed(name) else corpus_name(name) for name in corpora)
+    names = dict.fromkeys(
+        f"{name.partition('-dose')[0]} with doses" if is_dosed(name) else corpus_name(name) for name in corpora
+    )
     return f"Crossfold report: {listing(list(names))}"
 
 

@@ -124,7 +124,7 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     assert {figure.id for figure in built.page.figures} >= {"dose-gain", "dose-auroc"}
     page = (tmp_path / "report.html").read_text()
     assert "gains of a gate over the system without it" in page
-    assert "A gate, over the system without it: " in page.partition("<main")[0], "on the first screen"
+    assert "<li>Gate: " in page.partition("<main")[0], "on the first screen"
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
 
@@ -179,12 +179,13 @@ def test_the_first_screen_has_the_clearest_verdict_of_each_kind():
     )  # fmt: skip
     minus = "\N{MINUS SIGN}"
     assert first_verdicts([weak, strong]) == [
-        "Fusion, concatenation over the better modality: CONCAT beats V (+0.130 [0.110, 0.150], p < 0.01) at conflict "
-        "0.4. Of 2 comparisons 1 is clear.",
-        f"Attention, over concatenation: CA is beaten by CONCAT ({minus}0.060 [{minus}0.062, {minus}0.058], p < 0.01) "
-        "at conflict 0.4. Of 2 comparisons 2 are clear.",
-        "A gate, over the system without it: the difference is not clear.",
+        "Fusion: CONCAT beats V (+0.130 [0.110, 0.150], p < 0.01) at conflict 0.4; 1 of 2 comparisons is clear.",
+        f"Attention: CA is beaten by CONCAT ({minus}0.060 [{minus}0.062, {minus}0.058], p < 0.01) at conflict 0.4; "
+        "2 of 2 comparisons are clear.",
+        "Gate: whether CA+DCA beats CA at conflict 0.4 is open.",
     ]
+    open_twice = [point(dose, score("ca+dca", 0.001, 0.01, "CA", "ca")) for dose in (0.1, 0.2)]
+    assert first_verdicts(open_twice) == ["Gate: none of 2 comparisons is clear."]
     # Without concatenation nothing is said of attention over it.
     assert first_verdicts([point(0.1, score("ca", 0.5, 0.01, "V"))]) == []
     assert first_verdicts([point(0.1, score("concat", 0.5, 0.01))]) == []
