@@ -81,12 +81,12 @@ class MeanSquares:
     def free_videos(self) -> float:
         """Degrees of freedom of `of_videos` as an estimate of a variance, at least 1.
 
-        Few videos do not show how heavy the tails of their effects are. With tails as of Student's t with three degrees
-        of freedom, the relative error of a variance falls with the third root of the number of videos and not with the
-        square root, so that beyond `FEW` the degrees of freedom grow with the power 2/3.
+        Few videos do not show how heavy the tails of their effects are, and the more heavy, the slower a variance is
+        learnt: beyond `FEW` the degrees of freedom grow with the square root of the number of videos, which is what
+        simulated sweeps ask for (docs/statistics.md).
         """
         free = sum(self.design.videos) - self.design.folds
-        return max(free * self.known * min(1.0, math.cbrt(FEW / free)), 1.0)
+        return max(free * self.known * min(1.0, math.sqrt(FEW / free)), 1.0)
 
     @property
     def mean_videos(self) -> float:

@@ -54,7 +54,7 @@ def test_the_command_prints_what_python_gives(finished, forecast):
     printed = CliRunner().invoke(app, [*asked, "--json"])
     assert json.loads(printed.stdout) == json.loads(json.dumps(forecast.as_dict()))
     text = CliRunner().invoke(app, asked).stdout
-    assert "a true gain of 0.05 is seen with a chance of" in text
+    assert "a true gain of 0.05 has a power of" in text
     assert "dca-improves-every-base" in text
     pair = power("demo", 0.05, pair=("rjca+dca", "rjca"), workspace=finished.root)
     assert {each.pairs for each in pair.targets} == {1}

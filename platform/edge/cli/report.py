@@ -160,17 +160,16 @@ def power(
             f"{each.corpus}, recipe {each.recipe}, {each.target}: {_count(ran.folds, 'fold')} of {videos} videos, "
             f"{ran.seeds} seeds; "
             + (f"mean over {each.pairs} pairs" if each.pairs > 1 else "one pair")
-            + f", each gain one of {each.comparisons} comparisons",
-            "  a gain varies by "
-            + ", ".join(f"{sd:.4f} ({name})" for name, sd in each.sd.items())
-            + "; standard deviations of CCC",
-            f"  a true gain of {gain:g} is seen with a chance of {power_text(each.power)}; "
+            + f"; p is corrected for {each.comparisons} comparisons",
+            "  the standard deviation of a gain in CCC is "
+            + ", ".join(f"{sd:.4f} {_BETWEEN[name]}" for name, sd in each.sd.items()),
+            f"  a true gain of {gain:g} has a power of {power_text(each.power)}; "
             + (
-                f"one of {each.smallest_gain:.3f} is, with a chance of 80 %"
+                f"one of {each.smallest_gain:.3f} has a power of 80 %"
                 if each.smallest_gain
-                else "not even one of 1 is, with a chance of 80 %"
+                else "not even a gain of 1 has a power of 80 %"
                 if ran.judged
-                else "none is, because verdicts take three seeds and three videos of each fold"
+                else "no gain has any, because verdicts take three seeds and three videos of each fold"
             ),
         )
     needs = [
@@ -182,7 +181,7 @@ def power(
         }
         for each in found.targets
     ]
-    emit(needs, False, f"What shows a gain of {gain:g} with a chance of 80 % (videos: of each fold)")
+    emit(needs, False, f"What gives a gain of {gain:g} a power of 80 % (videos: of each fold)")
     rows = [
         {
             "claim": each["claim"],
@@ -194,7 +193,16 @@ def power(
         for each in found.printed
     ]
     if rows:
-        emit(rows, False, "How likely each printed gain was to be seen with what the paper ran (docs/statistics.md)")
+        emit(rows, False, "The power of each printed gain with what the paper ran (docs/statistics.md)")
+
+
+_BETWEEN = {
+    "videos": "between videos",
+    "seeds": "between seeds",
+    "interaction": "for their interaction",
+    "folds": "between folds",
+}
+"""Source of variance -> how it is printed."""
 
 
 def _needed(number: int | None) -> str:
