@@ -21,14 +21,13 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
 from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
-from crossfold.platform.evaluation.robustness import curves_of, under_stress
+from crossfold.platform.evaluation.robustness import curves_have_videos, under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, stored_narrow
 from crossfold.platform.training.cell_data import CellData, open_data
 from crossfold.platform.workspace.attention_maps import shown_clips
-from crossfold.platform.workspace.documents import Rescored, read_document
-from crossfold.platform.workspace.workspace import RESCORE_AGAIN, Workspace
+from crossfold.platform.workspace.workspace import Workspace
 
 DRIFT = 1e-3
 """Weights whose predictions differ by more than this from the stored ones are not those of the cell any more."""
@@ -91,21 +90,18 @@ def to_rescore(
     for cell in cells:
         if cell.cell_id not in finished:
             continue
-        path = rescored_path(workspace, evaluation, cell.cell_id)
-        if path.is_file():
-            if by_video and _lacks_videos(read_document(path, Rescored, RESCORE_AGAIN)):
-                yield cell
-        elif workspace.committed_evaluation(cell.cell_id) != wanted or (
-            by_video and _lacks_videos(workspace.read_exactly(cell.cell_id).result)
-        ):
+        known = rescored_path(workspace, evaluation, cell.cell_id).is_file() or (
+            workspace.committed_evaluation(cell.cell_id) == wanted
+        )
+        if not known or (by_video and not _has_videos(cell.cell_id, wanted, workspace)):
             yield cell
 
 
-def _lacks_videos(parts: Mapping[str, Any]) -> bool:
-    """Whether a curve of a stress suite has no numbers by video."""
-    stress = parts.get("stress") or ()
-    curves = curves_of([(one["kind"], one["modality"], one["strength"]) for one in stress])
-    return any("left_out" not in one for one in stress if (one["kind"], one["modality"]) in curves)
+def _has_videos(cell_id: str, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
+    """Whether the last evaluation of this kind has numbers by video for all curves of its stress suite."""
+    evaluations = workspace.evaluations(workspace.read_exactly(cell_id))
+    found = [each["stress"] for each in evaluations if each["evaluation"] == wanted]
+    return bool(found) and curves_have_videos(found[-1] or ())
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
     stored predictions.
     """
     path = rescored_path(workspace, evaluation, cell_id)
-    if path.is_file() and not _lacks_videos(read_document(path, Rescored, RESCORE_AGAIN)):
+    if path.is_file() and _has_videos(cell_id, evaluation.model_dump(mode="json"), workspace):
         return path
     record = workspace.read_exactly(cell_id)
     cell = record.cell

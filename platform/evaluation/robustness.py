@@ -31,7 +31,7 @@ def under_stress(
     cell, store, clips = data.cell, data.store, data.reported.clips
     used, rows = modalities_of(cell), rows_of(store, clips)
     strengths = strengths_of(suite, store.modalities)
-    curves = curves_of(strengths)
+    curves = _curves(strengths)
     whole = score(clean.predictions, store)
     entries: list[dict[str, Any]] = []
     variants: dict[int, Variant] = {}
@@ -54,10 +54,16 @@ def under_stress(
     return entries if suite else None, gates
 
 
-def curves_of(strengths: Sequence[tuple[str, str, float]]) -> set[tuple[str, str]]:
+def _curves(strengths: Sequence[tuple[str, str, float]]) -> set[tuple[str, str]]:
     """The kinds and modalities that make a curve: those of two strengths or more besides 0."""
     count = Counter((kind, modality) for kind, modality, strength in strengths if strength != 0)
     return {damage for damage, number in count.items() if number > 1}
+
+
+def curves_have_videos(stress: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every entry of a curve has `left_out`, which version 0.1 did not keep."""
+    curves = _curves([(one["kind"], one["modality"], one["strength"]) for one in stress])
+    return all("left_out" in one for one in stress if (one["kind"], one["modality"]) in curves)
 
 
 def _scores(scores: Mapping[str, Any], videos: Mapping[str, Mapping[str, Any]], *, curve: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from crossfold.reports.results.areas import AreaLine
 from crossfold.reports.results.model import Setting
 from crossfold.reports.stats.hypothesis_tests import equivalence, paired_effect
 from crossfold.reports.stats.intervals import Gain, Interval
@@ -120,29 +121,6 @@ class GainLine:
     def effect(self) -> float | None:
         """Cohen's d of the paired differences."""
         return paired_effect(self.gain.differences) if self.gain else None
-
-
-@dataclass(frozen=True)
-class AreaLine:
-    """The area below the curves of CCC against damage, of one row, and what it gains over two others."""
-
-    label: str
-    system: str
-    variant: str
-    area: float
-    """The mean CCC as damage grows."""
-    whole: float
-    """The CCC without damage."""
-    interval: Interval | None
-    """Of the area; None where the cells keep no numbers by video, or a fold has too few videos."""
-    by_video: bool = True
-    """Whether the cells keep numbers by video under damage."""
-    gate: Gain | None = None
-    """Of the area over that of the system without its gate."""
-    dropout: Gain | None = None
-    """Of the area over that of the same system trained without modality dropout."""
-    seen: bool = False
-    """Whether a cell has the label `seen`."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from crossfold.platform.core.errors import UserError, did_you_mean
+from crossfold.reports.results.areas import AREAS
 from crossfold.reports.stats.formatting import DASH, gain_text, interval_text, listing, number, p_text, signed
 from crossfold.reports.stats.intervals import Gain
-from crossfold.reports.tables.areas import AREAS
 from crossfold.reports.tables.entries import NOT_MEASURABLE, SEEN_MARK, Entry, Table
 from crossfold.reports.tables.published import MEAN
 

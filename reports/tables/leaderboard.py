@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from crossfold.reports.results.areas import AREA, area_lines, area_notes
 from crossfold.reports.results.comparable import (
     comparable_variants,
     gain_over,
@@ -18,7 +19,6 @@ from crossfold.reports.results.systems import corpus_name, system_kind, system_r
 from crossfold.reports.stats.formatting import listing, number
 from crossfold.reports.stats.hypothesis_tests import ALPHA
 from crossfold.reports.stats.intervals import MIN_SEEDS, MIN_VIDEOS
-from crossfold.reports.tables.areas import AREA, area_lines, area_notes
 from crossfold.reports.tables.entries import Against, Entry, Line, Table
 from crossfold.reports.tables.measure import measure, measure_mean, method_notes
 from crossfold.reports.tables.notes import legend

@@ -25,6 +25,7 @@ from crossfold.reports.figures.learning_curves import by_epoch
 from crossfold.reports.figures.rank_ranges import rank_chart
 from crossfold.reports.figures.ranking import pareto_chart, standing_chart, win_matrix
 from crossfold.reports.figures.robustness import degradation_chart
+from crossfold.reports.results.areas import NO_INTERVAL_NOTE, area_lines
 from crossfold.reports.results.comparable import (
     Standing,
     comparable_variants,
@@ -47,7 +48,6 @@ from crossfold.reports.results.runs import runs_of
 from crossfold.reports.stats.formatting import DASH
 from crossfold.reports.stats.intervals import changes_of, left_out, spread_of, t_quantile
 from crossfold.reports.stats.runs import mean_scores
-from crossfold.reports.tables.areas import NO_INTERVAL_NOTE, area_lines
 from crossfold.reports.tables.formats import to_csv
 from crossfold.reports.tables.grid import areas_grid, main_grid
 from crossfold.reports.tables.leaderboard import build_leaderboard

@@ -1,13 +1,13 @@
 """The table of areas below the stress curves: their intervals, and what gates and modality dropout add to them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from crossfold.reports.results.comparable import gain_over, gate_pairs, setting_variants
 from crossfold.reports.results.model import Results, Setting
 from crossfold.reports.results.robustness_scores import area_runs, area_scores, trained_whole
 from crossfold.reports.stats.hypothesis_tests import Family
-from crossfold.reports.stats.intervals import mean_interval, paired_gain
-from crossfold.reports.tables.entries import AreaLine
+from crossfold.reports.stats.intervals import Gain, Interval, mean_interval, paired_gain
 
 AREA = "Stress area"
 """Head of the column of the leaderboard, and of the table below it."""
@@ -28,6 +28,29 @@ NO_INTERVAL_NOTE = (
     f"{AREAS}: no interval where cells keep no numbers by video under damage, as those that version 0.1 evaluated; "
     "`crossfold rescore SWEEP --by-video` adds them."
 )
+
+
+@dataclass(frozen=True)
+class AreaLine:
+    """The area below the curves of CCC against damage, of one row, and what it gains over two others."""
+
+    label: str
+    system: str
+    variant: str
+    area: float
+    """The mean CCC as damage grows."""
+    whole: float
+    """The CCC without damage."""
+    interval: Interval | None
+    """Of the area; None where the cells keep no numbers by video, or a fold has too few videos."""
+    by_video: bool = True
+    """Whether the cells keep numbers by video under damage."""
+    gate: Gain | None = None
+    """Of the area over that of the system without its gate."""
+    dropout: Gain | None = None
+    """Of the area over that of the same system trained without modality dropout."""
+    seen: bool = False
+    """Whether a cell has the label `seen`."""
 
 
 def area_lines(results: Results, setting: Setting) -> tuple[AreaLine, ...]:
