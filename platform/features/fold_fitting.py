@@ -36,10 +36,10 @@ def fit_light(
     for done, clip in enumerate(clips, start=1):
         member = frozenset(index for index, train in trains.items() if clip.info.name in train)
         if member:
-            faces, present = stored(scratch, clip, "visual")
+            measures, present = stored(scratch, clip, "visual")
             labelled = (np.isfinite(clip.labels) & (clip.labels != UNLABELLED)).all(1)
-            measures = measure(faces[np.flatnonzero(present & labelled)[::stride]])
-            sums[member] = sums.get(member, Moments.none()) + Moments.of(measures)
+            fitting = measured(measures[np.flatnonzero(present & labelled)[::stride]])
+            sums[member] = sums.get(member, Moments.none()) + Moments.of(fitting)
         fitted(done, len(clips))
     return {index: LightEncoder.fit(moments for member, moments in sums.items() if index in member) for index in trains}
 
@@ -109,6 +109,11 @@ def standardised_input(rows: np.ndarray, present: np.ndarray, standard: Normalis
     # As `WindowSource` gives it to a backbone that is trained.
     typed: np.ndarray = scaled.astype(rows.dtype)
     return typed
+
+
+def measured(visual: np.ndarray) -> np.ndarray:
+    """What the scratch folder has for the light encoder, float32 [T, F]; versions before 0.2 left faces there."""
+    return measure(visual) if visual.dtype == np.uint8 else visual
 
 
 def stored(scratch: Path, clip: MediaClip, modality: str) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,7 @@ def _measure(faces: np.ndarray) -> np.ndarray:
     grey = _blocks(image, _GREY)
     down, across = np.gradient(image, axis=(1, 2))
     strength = np.hypot(down, across)
-    turn = (np.arctan2(down, across) % np.pi) * (_BINS / np.pi)
+    turn = _half_turn(np.arctan2(down, across)) * (_BINS / np.pi)
     edges = np.empty((count, _CELLS, _CELLS, _BINS), np.float32)
     for direction in range(_BINS):
         apart = np.abs(turn - direction)
@@ -121,6 +121,13 @@ def _measure(faces: np.ndarray) -> np.ndarray:
     # As brightness and contrast change, so do all edges of a face: their pattern stays.
     edges = np.sqrt(edges / (edges.sum((1, 2, 3), keepdims=True) + 1e-3 * side))
     return np.concatenate([grey.reshape(count, -1), edges.reshape(count, -1)], axis=1)
+
+
+def _half_turn(angle: np.ndarray) -> np.ndarray:
+    """`angle % np.pi`, the same values, for float32 within [-pi, pi]; NumPy's remainder takes three times as long."""
+    pi = np.float32(np.pi)
+    turn = np.where(np.abs(angle) == pi, np.float32(0), angle)
+    return np.add(turn, pi, out=turn, where=turn < 0)
 
 
 def _blocks(image: np.ndarray, parts: int) -> np.ndarray:

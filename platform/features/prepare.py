@@ -29,8 +29,8 @@ from crossfold.platform.core.files import remove_drafts, remove_folder, write_js
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.features.feature_settings import FeatureSettings, Preparation
 from crossfold.platform.features.fitted_encoders import lacks_fitted, light_arrays, standard_arrays
-from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, stored
-from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride, measure
+from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, fit_light, fit_standards, measured, stored
+from crossfold.platform.features.pca_faces import LightEncoder, fitting_stride
 from crossfold.platform.features.read_clip import ClipTask, clip_folder, read_clip
 from crossfold.platform.features.scratch import acquire, prune
 from crossfold.platform.workspace.workspace import Workspace
@@ -218,7 +218,7 @@ class _Job:
             array, present = stored(self.scratch, clip, modality)
             presence[modality] = present
             if extractor.name == "light":
-                measures = measure(array)
+                measures = measured(array)
                 features |= {f"{modality}@{fold}": encoder.encode(measures, present) for fold, encoder in light.items()}
             elif extractor.per_fold:
                 names = [f"{modality}@{fold.index}" for fold in folds]

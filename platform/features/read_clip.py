@@ -28,6 +28,7 @@ from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.files import path_inside, whole_folder
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.features.extractors import Extractor, Origin, side_of
+from crossfold.platform.features.pca_faces import measure
 
 if TYPE_CHECKING:
     from crossfold.platform.features.frozen_backbone import FrozenBackbone
@@ -98,6 +99,9 @@ def _made(task: ClipTask, extractor: Extractor) -> Chunks:
         return _text(task, extractor)
     if extractor.hub is not None:
         return _hub(task, extractor, extractor.hub)
+    if extractor.name == "light":
+        # Here, where several clips are read at a time; what the folds fit to these numbers is quick.
+        return ((measure(faces), present) for faces, present in _visual(task, extractor, CHUNK))
     if extractor.backbone is None:
         return _visual(task, extractor, CHUNK) if extractor.modality == "visual" else _audio(task, extractor, CHUNK)
     if extractor.per_fold:

@@ -19,11 +19,8 @@ from typing import Any, Literal
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.files import temporary_folder, whole_file
 from crossfold.platform.core.layout import CELL_FILES, sqlite_path, sqlite_uri
-from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT as MODEL
-from crossfold.platform.edge.tracking.pyfunc_model import write_model
 from crossfold.platform.edge.tracking.records import FAILURE_TAGS, Run, curve_epochs, metric_name
 from crossfold.platform.edge.tracking.saved_views import VIEW, has_view, scores, widen
-from crossfold.platform.export.predictor import why_not_deployable
 from crossfold.platform.workspace.cell_record import CellRecord
 from crossfold.platform.workspace.logged_runs import add_logged_run, logged_runs, store_digest
 from crossfold.platform.workspace.workspace import Workspace
@@ -293,6 +290,10 @@ class RunWriter:
 
         Cells on raw frames or clips, and those whose store lies elsewhere, have no model.
         """
+        # It imports torch, which a launch needs not before its first cell is finished.
+        from crossfold.platform.edge.tracking.pyfunc_model import ARTIFACT, write_model
+        from crossfold.platform.export.predictor import why_not_deployable
+
         small = [
             path for path in map(record.file, CELL_FILES) if path.is_file() and path.stat().st_size <= LARGE_ARTIFACT
         ]
@@ -305,7 +306,7 @@ class RunWriter:
             # Not in the system's temporary folder, which may be small: the space here is checked.
             with temporary_folder(self.workspace.root, "deployed-model") as folder:
                 write_model(record, FeatureStore(store), folder)
-                repository.log_artifacts(str(folder), MODEL)
+                repository.log_artifacts(str(folder), ARTIFACT)
 
 
 def _artifact_repository(address: str, uri: str) -> Any:

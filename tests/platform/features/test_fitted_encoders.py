@@ -8,7 +8,7 @@ import pytest
 from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.features.fitted_encoders import fitted_of
-from crossfold.platform.features.pca_faces import LightEncoder, _blocks, measure
+from crossfold.platform.features.pca_faces import LightEncoder, _blocks, _half_turn, measure
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.media import write_corpus
@@ -72,3 +72,12 @@ def test_block_means_are_those_of_numpy_to_the_last_bit(parts, frames):
     faces = (image * 255).astype(np.uint8)
     one_by_one = np.concatenate([measure(faces[at : at + 1]) for at in range(frames)])
     np.testing.assert_array_equal(measure(faces), one_by_one)
+
+
+def test_directions_of_edges_are_those_of_numpy_to_the_last_bit():
+    generator = np.random.default_rng(0)
+    # As differences of grey levels are, so that every direction along an axis is among them, and both signs of zero.
+    down, across = generator.integers(-9, 10, (2, 100_000)).astype(np.float32) / 510
+    angle = np.concatenate([np.arctan2(down, across), np.float32([np.pi, -np.pi, -0.0, -1e-30])])
+    assert {np.float32(np.pi), np.float32(-np.pi)} <= set(angle)
+    np.testing.assert_array_equal(_half_turn(angle), angle % np.pi)

@@ -13,6 +13,7 @@ from crossfold.datasets.corpora.clips import UNLABELLED
 from crossfold.datasets.corpora.embedded.synthetic import write_synthetic
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.errors import UserError
+from crossfold.platform.features import read_clip
 from crossfold.platform.features.pca_faces import MEASURES, WIDTH, LightEncoder, Moments, measure
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
@@ -64,6 +65,13 @@ def test_the_store_holds_what_the_corpus_does(prepared, corpus):
     assert store.valid.all()
     assert store.manifest["origin"]["audio"]["kind"] == "log-mel"
     assert str(corpus) not in (prepared / "manifest.json").read_text()
+
+
+def test_faces_that_an_earlier_version_read_before_it_was_stopped_give_the_same_store(
+    tmp_path, corpus, prepared, monkeypatch
+):
+    monkeypatch.setattr(read_clip, "measure", lambda faces: faces)
+    assert prepare(Workspace(tmp_path), "affwild2", corpus, processes=1).name == prepared.name
 
 
 def test_clips_that_a_fold_reports_do_not_reach_its_encoder(tmp_path, corpus, prepared):
