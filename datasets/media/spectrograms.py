@@ -8,7 +8,8 @@ Three families, each as its source computes it:
 - MFCC: cepstra of the windows that begin in the frame, with first and second differences over frames.
 
 Before the first and after the last sample is silence. A frame less than half of which the file covers has no sound,
-and its example is zero (`sound.covered_frames`). T frames, M mel bands, C columns, S samples.
+and its example is zero (`sound.covered_frames`). Training imports this module and transforms no sound, so functions
+import SciPy. T frames, M mel bands, C columns, S samples.
 """
 
 import functools
@@ -16,7 +17,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 from crossfold.datasets.media.sound import BAND_HZ, MELS, RATE, hann, mel_bank_of_vggish, padded_to, triangles
 
@@ -97,6 +97,8 @@ class VggishSpectrum:
 
     def __init__(self, sound: np.ndarray) -> None:
         """`sound`: float32 [S] at 16 kHz. The columns are AudioSet's: whole windows only, magnitude, log(x + 0.01)."""
+        import scipy.fft
+
         count = max(0, 1 + (len(sound) - _WINDOW) // _HOP)
         taper = hann(_WINDOW)
         self.columns = np.empty((count, MELS), np.float32)
@@ -121,6 +123,8 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
     `ends`: float64 [T], when each frame is over, in seconds: its time and `sound.frame_seconds`.
     `sound`: float32 [S] at `kind.rate`. Windows that reach over an end of the segment see it mirrored.
     """
+    import scipy.fft
+
     stops = np.rint(ends * kind.rate).astype(np.int64)
     # Silence before the first sample makes the end of a segment the index of its begin.
     padded = np.pad(padded_to(sound, int(stops.max(initial=0))), (kind.samples, 0))
@@ -143,6 +147,8 @@ def decibels(sound: np.ndarray, ends: np.ndarray, kind: Decibels) -> np.ndarray:
 
 def mfcc(sound: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
     """float32 [T, 39]: 13 cepstra, the mean of the windows that begin in a frame, and two differences over frames."""
+    import scipy.fft
+
     count = max(1, int(round(1e6 / fps) // 10_000))
     starts = np.rint(times * RATE).astype(np.int64)[:, None] + np.arange(count) * _HOP
     padded = padded_to(sound, int(starts.max(initial=0)) + _WINDOW)

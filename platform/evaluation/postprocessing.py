@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.evaluation_config import Chain, Limit, Median, Shift, Smooth, Step
@@ -27,6 +26,8 @@ COARSE, FINE, ROUNDS = 33, 17, 2
 
 def median(x: np.ndarray, frames: int) -> np.ndarray:
     """Centred median over an odd window; an even one is widened by a frame. float64 [n] -> [n]."""
+    from scipy import ndimage
+
     # An even window has no centre, and would shift the values by half a frame.
     odd = frames + 1 - frames % 2
     filtered: np.ndarray = ndimage.median_filter(x, size=odd, mode="nearest") if odd > 1 else x
@@ -38,6 +39,8 @@ def moving_mean(x: np.ndarray, frames: int, ends: str = "held") -> np.ndarray:
 
     ends: `held`, or `zero` for zeros beyond both ends, which draw the first and last values towards 0.
     """
+    from scipy import ndimage
+
     mode = {"held": "nearest", "zero": "constant"}[ends]
     filtered: np.ndarray = ndimage.uniform_filter1d(x, size=frames, mode=mode) if frames > 1 else x
     return filtered

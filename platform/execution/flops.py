@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from crossfold.datasets.batches.source import WindowSource
 from crossfold.platform.modeling.emotion_model import EmotionModel
@@ -15,6 +14,9 @@ def flops_of_window(model: EmotionModel, source: WindowSource) -> int | None:
 
     None for models with recurrent layers, whose kernels torch's counter does not see.
     """
+    # It imports Triton, for which the first step of training need not wait.
+    from torch.utils.flop_counter import FlopCounterMode
+
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return None
     model.eval()

@@ -52,6 +52,7 @@ class GroupTrainer(DataParallelTrainer):
         return callbacks
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
-        if self._own_cluster and type(parts.get("scaling_policy")) is FixedScalingPolicy:
-            parts["scaling_policy"] = WorkersOfOneNode(self.scaling_config)
+        asked = parts.get("scaling_policy")
+        if self._own_cluster and type(asked) is FixedScalingPolicy:
+            parts["scaling_policy"] = WorkersOfOneNode(asked.scaling_config)
         return super()._initialize_and_run_controller(**parts)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,32 @@ def test_the_group_has_no_process_that_it_does_not_use(own_cluster):
     assert "BackendSetupCallback" in names, "the others stay"
     provided = [each for each in callbacks if isinstance(each, NoDatasets)]
     assert provided[0].before_init_train_context(["a", "b"]) == {"dataset_shard_provider": [None, None]}
+
+
+def test_on_a_cluster_of_our_own_no_process_asks_for_more_nodes(monkeypatch):
+    """Ray's policy would start a process for that, which imports Ray Train while the workers want the cores."""
+    use_settings(own_cluster=True)
+    from ray.train import ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from crossfold.platform.edge.fleet.group_trainer import GroupTrainer, WorkersOfOneNode
+
+    given = []
+
+    def started(trainer, **parts):
+        given.append(parts["scaling_policy"])
+        return SimpleNamespace(error=None)
+
+    monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", started)
+    for own_cluster in (True, False):
+        GroupTrainer(print, own_cluster=own_cluster, scaling_config=ScalingConfig(num_workers=3)).fit()
+    ours, rays = given
+    assert type(ours) is WorkersOfOneNode
+    assert type(rays) is not WorkersOfOneNode, "a cluster of others may grow"
+    ours.after_controller_start(None)
+    decision = ours.make_decision_for_non_running_worker_group()
+    assert (decision.num_workers, ours._coordinator_client) == (3, None)
+    ours.before_controller_abort()
 
 
 def test_what_the_controller_imports_is_without_torch():
