@@ -21,7 +21,6 @@ from crossfold.datasets.media.crops import CROP, Colour, crop_chunks
 from crossfold.datasets.media.face_tracking import dlib_detector, face_chunks, find_track, side_of_clip, whole_frames
 from crossfold.datasets.media.sound import RATE, covered_frames, frame_seconds, log_mel, read_sound
 from crossfold.datasets.media.spectrograms import DECIBELS, VggishSpectrum, decibels, mfcc
-from crossfold.datasets.media.word_features import text_features
 from crossfold.datasets.store.array_file import ArrayFile, write_array
 from crossfold.datasets.store.input_kinds import ClipKind, clip_kind
 from crossfold.platform.core.errors import UserError
@@ -245,11 +244,10 @@ _load_once = functools.cache(load_plugin)
 def _text(task: ClipTask, extractor: Extractor) -> Chunks:
     """Features of words on the frames in which they are said; a clip without words has none."""
     from crossfold.platform.features.frozen_backbone import word_encoder
-    from crossfold.platform.features.transcribe import clip_words
-    from crossfold.platform.modeling.determinism import one_thread
+    from crossfold.platform.features.transcribe import clip_text
 
     assert task.weights is not None
     kept = path_inside(task.scratch, f"{task.clip.info.name}.words.json")
-    with one_thread():
-        words = clip_words(task.clip, extractor.name, Path(task.weights.folder), kept, task.device)
-        yield text_features(words, _times(task.clip), word_encoder(task.weights, task.device))
+    encode = word_encoder(task.weights, task.device)
+    folder = Path(task.weights.folder)
+    yield clip_text(task.clip, extractor.name, folder, kept, _times(task.clip), encode, task.device)

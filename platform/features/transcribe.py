@@ -9,10 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossfold.datasets.corpora.clips import MediaClip
 from crossfold.datasets.media.sound import read_sound
 from crossfold.datasets.media.transcripts import Word, read_transcript, write_transcript
-from crossfold.datasets.media.word_features import SENTENCE_MARKS, Punctuate, punctuated
+from crossfold.datasets.media.word_features import (
+    SENTENCE_MARKS,
+    Punctuate,
+    WordEncoder,
+    punctuated,
+    text_features,
+)
 from crossfold.platform.features import punctuation, speech_recognition
 from crossfold.platform.features.speech_recognition import Recogniser, open_vosk, recognise
 from crossfold.platform.modeling.pretrained_files import find_weights, weights_facts
@@ -43,6 +51,22 @@ def clip_words(clip: MediaClip, extractor: str, folder: Path, kept: Path, device
         recogniser=_listener(folder) if "vosk" in parts else None,
         punctuate=_punctuation(folder, device) if "punctuation" in parts else None,
     )
+
+
+def clip_text(
+    clip: MediaClip,
+    extractor: str,
+    folder: Path,
+    kept: Path,
+    times: np.ndarray,
+    encoder: WordEncoder,
+    device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the words of a clip on frames shown at `times`, as `text_features` gives them, from one thread."""
+    from crossfold.platform.modeling.determinism import one_thread
+
+    with one_thread():
+        return text_features(clip_words(clip, extractor, folder, kept, device), times, encoder)
 
 
 def words_of(

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +27,8 @@ def test_the_group_has_no_process_that_it_does_not_use(own_cluster):
 def test_on_a_cluster_of_our_own_no_process_asks_for_more_nodes(monkeypatch):
     """Ray's policy would start a process for that, which imports Ray Train while the workers want the cores."""
     use_settings(own_cluster=True)
-    from ray.train import ScalingConfig
+    from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+    from ray.train.v2.api.config import ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from crossfold.platform.edge.fleet.group_trainer import GroupTrainer, WorkersOfOneNode
@@ -37,11 +37,12 @@ def test_on_a_cluster_of_our_own_no_process_asks_for_more_nodes(monkeypatch):
 
     def started(trainer, **parts):
         given.append(parts["scaling_policy"])
-        return SimpleNamespace(error=None)
 
     monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", started)
+    config = ScalingConfig(num_workers=3)
     for own_cluster in (True, False):
-        GroupTrainer(print, own_cluster=own_cluster, scaling_config=ScalingConfig(num_workers=3)).fit()
+        trainer = GroupTrainer(print, own_cluster=own_cluster, scaling_config=config)
+        trainer._initialize_and_run_controller(scaling_policy=create_scaling_policy(config))
     ours, rays = given
     assert type(ours) is WorkersOfOneNode
     assert type(rays) is not WorkersOfOneNode, "a cluster of others may grow"
