@@ -14,8 +14,13 @@ def only(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
     Axes are system, fold, target, seed, selection, and every parameter that a system here has. Raises `UserError` with
     the nearest right name for an axis or a value that no cell has, and where no cell satisfies all of them.
     """
+    if not conditions:
+        return list(cells)
     facts = [_facts(cell) for cell in cells]
-    axes = {axis: {value for fact in facts for value in fact.get(axis, ())} for fact in facts for axis in fact}
+    axes: dict[str, set[Any]] = {}
+    for fact in facts:
+        for axis, values in fact.items():
+            axes.setdefault(axis, set()).update(values)
     wanted: dict[str, list[str]] = {}
     for condition in " ".join(conditions).split():
         axis, equals, text = condition.partition("=")
