@@ -3,7 +3,6 @@
 A finished cell may be evaluated again in another way, from its stored weights; the committed cell never changes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from crossfold.datasets.store.feature_store import FeatureStore
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.core.evaluation_config import Evaluation
-from crossfold.platform.core.files import path_inside, write_json
+from crossfold.platform.core.files import write_json
 from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
 from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
-from crossfold.platform.evaluation.robustness import curves_have_videos, under_stress
+from crossfold.platform.evaluation.rescored import rescored_path
+from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, stored_narrow
@@ -70,38 +70,6 @@ def _gates_on_spans(result: ForwardResult, store: FeatureStore) -> list[Any]:
     if damaged:
         damaged = {"any": np.logical_or.reduce(list(damaged.values()))} | damaged
     return gate_entries(result.predictions.gates, result.reached, "spans", damaged)
-
-
-def rescored_path(workspace: Workspace, evaluation: Evaluation, cell_id: str) -> Path:
-    """Where the four parts of one cell under one evaluation are kept."""
-    return path_inside(workspace.paths.rescored / evaluation.key, f"{cell_id}.json")
-
-
-def to_rescore(
-    cells: Iterable[Cell], evaluation: Evaluation, workspace: Workspace, *, by_video: bool = False
-) -> Iterator[Cell]:
-    """The finished ones that were neither committed nor rescored under this evaluation.
-
-    by_video: also those whose stress curves have no numbers by video, as version 0.1 kept none.
-    """
-    # In the form in which a cell commits it.
-    wanted = evaluation.model_dump(mode="json")
-    finished = workspace.finished()
-    for cell in cells:
-        if cell.cell_id not in finished:
-            continue
-        known = rescored_path(workspace, evaluation, cell.cell_id).is_file() or (
-            workspace.committed_evaluation(cell.cell_id) == wanted
-        )
-        if not known or (by_video and not _has_videos(cell.cell_id, wanted, workspace)):
-            yield cell
-
-
-def _has_videos(cell_id: str, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
-    """Whether the last evaluation of this kind has numbers by video for all curves of its stress suite."""
-    evaluations = workspace.evaluations(workspace.read_exactly(cell_id))
-    found = [each["stress"] for each in evaluations if each["evaluation"] == wanted]
-    return bool(found) and curves_have_videos(found[-1] or ())
 
 
 @dataclass(frozen=True)

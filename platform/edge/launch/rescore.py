@@ -9,6 +9,7 @@ from rich.progress import track
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.terminal.console import out, print_error
+from crossfold.platform.evaluation.rescored import to_rescore
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,14 +38,13 @@ def rescore_cells(
     by_video: also those that have been, and whose stress curves have no numbers by video.
     workers: who scores them; by default as many processes of this machine as save time.
     """
-    from crossfold.platform.evaluation.evaluate import RescoreTask, rescore_task, to_rescore
-
-    tasks = [
-        RescoreTask(cell.cell_id, evaluation, space.address, device, plugins)
-        for cell in to_rescore(cells, evaluation, space, by_video=by_video)
-    ]
-    if not tasks:
+    asked = list(to_rescore(cells, evaluation, space, by_video=by_video))
+    if not asked:
         return 0, 0
+    # It imports torch, which a sweep that is done can do without.
+    from crossfold.platform.evaluation.evaluate import RescoreTask, rescore_task
+
+    tasks = [RescoreTask(cell.cell_id, evaluation, space.address, device, plugins) for cell in asked]
     failed = 0
     work = workers or LocalWorkers(_worthwhile(len(tasks), device))
     title = "scoring finished cells again"
