@@ -20,7 +20,7 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
 from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
-from crossfold.platform.evaluation.rescored import rescored_path
+from crossfold.platform.evaluation.rescored import has_videos, rescored_path
 from crossfold.platform.evaluation.robustness import under_stress
 from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
@@ -102,7 +102,7 @@ def rescore(cell_id: str, evaluation: Evaluation, workspace: Workspace, device: 
     stored predictions.
     """
     path = rescored_path(workspace, evaluation, cell_id)
-    if path.is_file() and _has_videos(cell_id, evaluation.model_dump(mode="json"), workspace):
+    if path.is_file() and has_videos(cell_id, evaluation.model_dump(mode="json"), workspace):
         return path
     record = workspace.read_exactly(cell_id)
     cell = record.cell

@@ -31,11 +31,11 @@ def to_rescore(
         known = rescored_path(workspace, evaluation, cell.cell_id).is_file() or (
             workspace.committed_evaluation(cell.cell_id) == wanted
         )
-        if not known or (by_video and not _has_videos(cell.cell_id, wanted, workspace)):
+        if not known or (by_video and not has_videos(cell.cell_id, wanted, workspace)):
             yield cell
 
 
-def _has_videos(cell_id: str, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
+def has_videos(cell_id: str, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
     """Whether the last evaluation of this kind has numbers by video for all curves of its stress suite."""
     from crossfold.platform.evaluation.robustness import curves_have_videos  # it imports torch
 
