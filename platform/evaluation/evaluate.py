@@ -20,9 +20,8 @@ from crossfold.platform.core.registry import load_plugin
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.postprocessing import post_part
 from crossfold.platform.evaluation.predict import ForwardResult, forward_pass
-from crossfold.platform.evaluation.rescored import has_videos, rescored_path
 from crossfold.platform.evaluation.robustness import under_stress
-from crossfold.platform.evaluation.scoring import DAMAGE, span_masks, span_scores
+from crossfold.platform.evaluation.scoring import DAMAGE, has_videos, rescored_path, span_masks, span_scores
 from crossfold.platform.modeling.determinism import arithmetic
 from crossfold.platform.modeling.emotion_model import EmotionModel, stored_narrow
 from crossfold.platform.training.cell_data import CellData, open_data

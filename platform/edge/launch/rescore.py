@@ -9,7 +9,7 @@ from rich.progress import track
 from crossfold.platform.core.process_pool import LocalWorkers, Workers
 from crossfold.platform.edge.fleet.cluster import cores
 from crossfold.platform.edge.terminal.console import out, print_error
-from crossfold.platform.evaluation.rescored import to_rescore
+from crossfold.platform.evaluation.scoring import to_rescore
 from crossfold.platform.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

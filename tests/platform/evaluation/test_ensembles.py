@@ -11,7 +11,7 @@ from crossfold.platform.core.evaluation_config import CHAINS, SUITES, Evaluation
 from crossfold.platform.core.metrics import ccc
 from crossfold.platform.evaluation.ensembles import best_folds, mean_of, save_seed_ensembles
 from crossfold.platform.evaluation.evaluate import rescore
-from crossfold.platform.evaluation.rescored import to_rescore
+from crossfold.platform.evaluation.scoring import to_rescore
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.modeling.emotion_model import stored_narrow
 
