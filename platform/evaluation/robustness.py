@@ -1,6 +1,5 @@
 """The same weights with a modality damaged on purpose: how the score holds, and whether gates notice."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from crossfold.platform.core.evaluation_config import Stress, strengths_of
 from crossfold.platform.core.metrics import Moments, ccc_without_each
 from crossfold.platform.evaluation.gate_calibration import gate_entries
 from crossfold.platform.evaluation.predict import ForwardResult, Variant, forward_passes, rows_of
-from crossfold.platform.evaluation.scoring import score
+from crossfold.platform.evaluation.scoring import curves_of, score
 from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_of
 from crossfold.platform.training.cell_data import CellData
 
@@ -31,7 +30,7 @@ def under_stress(
     cell, store, clips = data.cell, data.store, data.reported.clips
     used, rows = modalities_of(cell), rows_of(store, clips)
     strengths = strengths_of(suite, store.modalities)
-    curves = _curves(strengths)
+    curves = curves_of(strengths)
     whole = score(clean.predictions, store)
     entries: list[dict[str, Any]] = []
     variants: dict[int, Variant] = {}
@@ -52,18 +51,6 @@ def under_stress(
             truth = {f"{entry['kind']}:{entry['modality']}:{entry['strength']:g}": variant.frames.damaged[rows]}
             gates += gate_entries(result.predictions.gates, result.reached, "stress", truth)
     return entries if suite else None, gates
-
-
-def _curves(strengths: Sequence[tuple[str, str, float]]) -> set[tuple[str, str]]:
-    """The kinds and modalities that make a curve: those of two strengths or more besides 0."""
-    count = Counter((kind, modality) for kind, modality, strength in strengths if strength != 0)
-    return {damage for damage, number in count.items() if number > 1}
-
-
-def curves_have_videos(stress: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every entry of a curve has `left_out`, which version 0.1 did not keep."""
-    curves = _curves([(one["kind"], one["modality"], one["strength"]) for one in stress])
-    return all("left_out" in one for one in stress if (one["kind"], one["modality"]) in curves)
 
 
 def _scores(scores: Mapping[str, Any], videos: Mapping[str, Mapping[str, Any]], *, curve: bool) -> dict[str, Any]:

@@ -4,7 +4,8 @@ sweep that is done.
 Legend: N frames of the scored clips, T targets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,18 @@ def to_rescore(
 
 def has_videos(cell_id: str, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
     """Whether the last evaluation of this kind has numbers by video for all curves of its stress suite."""
-    from crossfold.platform.evaluation.robustness import curves_have_videos  # it imports torch
-
     evaluations = workspace.evaluations(workspace.read_exactly(cell_id))
     found = [each["stress"] for each in evaluations if each["evaluation"] == wanted]
-    return bool(found) and curves_have_videos(found[-1] or ())
+    return bool(found) and _curves_have_videos(found[-1] or ())
+
+
+def curves_of(strengths: Sequence[tuple[str, str, float]]) -> set[tuple[str, str]]:
+    """The kinds and modalities that make a curve: those of two strengths or more besides 0."""
+    count = Counter((kind, modality) for kind, modality, strength in strengths if strength != 0)
+    return {damage for damage, number in count.items() if number > 1}
+
+
+def _curves_have_videos(stress: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every entry of a curve has `left_out`, which version 0.1 did not keep."""
+    curves = curves_of([(one["kind"], one["modality"], one["strength"]) for one in stress])
+    return all("left_out" in one for one in stress if (one["kind"], one["modality"]) in curves)
