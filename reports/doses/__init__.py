@@ -1,4 +1,4 @@
-"""Gains against the dose of synthetic corpora: shares of the possible, slopes, and where errors are.
+"""Gains against the dose of corpora with one: shares of the possible, slopes, and where errors are.
 
 May import: `reports/figures`, `reports/results`, `reports/stats`, `reports/tables`, `platform/core`,
 `platform/workspace`, `datasets/corpora`, `datasets/corpora/embedded`, `datasets/store`.

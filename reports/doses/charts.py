@@ -1,4 +1,4 @@
-"""Charts against the dose of a synthetic corpus: shares of the possible, gains, and how well gates detect damage."""
+"""Charts against the dose of a corpus: shares of the possible, gains, and how well gates detect damage."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,7 +22,8 @@ def dose_figures(axes: Sequence[Axis], label: str) -> list[Figure]:
             "share",
             "Share of what a perfect use of both modalities would gain",
             "0 is the best fixed weight of each modality, 1 the ideal observer, which infers the damage from all of "
-            "the clip. Whiskers: 95 % intervals over videos and seeds.",
+            "the clip; both are exact on synthetic clips, and estimated on puppets. Whiskers: 95 % intervals over "
+            "videos and seeds.",
             "Share",
             _share,
         ),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from crossfold.reports.doses.scores import LEAST_WAY, Axis, DosePoint, SystemScore
 from crossfold.reports.doses.tables import dose_words, share_text
+from crossfold.reports.doses.truth import ESTIMATED, EXACT
 from crossfold.reports.results.systems import system_label
 from crossfold.reports.stats.formatting import gain_text, listing, number, p_text
 from crossfold.reports.stats.hypothesis_tests import ALPHA
@@ -19,6 +20,7 @@ def dose_findings(points: Sequence[DosePoint], axes: Sequence[Axis]) -> list[str
     made = (
         dose_verdicts(points),
         _taken(points),
+        ceiling_words(points),
         _gains(points),
         *_slopes(axes),
         _places(points),
@@ -67,6 +69,23 @@ def _taken(points: Sequence[DosePoint]) -> str:
         f"{share_text(high.share)} ({high.name} at {dose_words(high_at.dose)}). Below 0 %, training costs more than "
         "fusion gains."
     )
+
+
+def ceiling_words(points: Sequence[DosePoint]) -> str:
+    """Which ceilings are estimated, and where there is none and why; empty where all are exact."""
+    at: dict[str, list[str]] = {}
+    for point in points:
+        at.setdefault(point.ceiling_origin, []).append(dose_words(point.dose))
+    made = []
+    if ESTIMATED in at:
+        made.append(
+            f"The best fixed weights and the ideal observer are estimated at {listing(at[ESTIMATED])}: a system can be "
+            "better than an estimated observer."
+        )
+    made += [
+        f"At {listing(doses)} there is {origin}." for origin, doses in at.items() if origin not in (EXACT, ESTIMATED)
+    ]
+    return " ".join(made)
 
 
 def _gains(points: Sequence[DosePoint]) -> str:

@@ -1,22 +1,20 @@
-"""Scores of systems on synthetic corpora with a dose, next to the best that is possible on the same clips."""
+"""Scores of systems on corpora with a dose, next to the best that is possible on the same clips."""
 
 import math
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import numpy as np
 import pandas as pd
 
-from crossfold.datasets.corpora.clips import Span
-from crossfold.datasets.corpora.embedded.ceilings import OBSERVERS, Observer, best_predictions, regimes_of, shown_of
-from crossfold.datasets.corpora.embedded.dose import EPISODE, Dose, SyntheticDose, dose_of
-from crossfold.datasets.corpora.embedded.episodes import REGIMES, SENSES
-from crossfold.datasets.store.feature_store import FeatureStore
-from crossfold.platform.core.metrics import Moments, ccc_of, moments
+from crossfold.datasets.corpora.embedded.ceilings import Observer
+from crossfold.datasets.corpora.embedded.dose import Dose, dose_of
+from crossfold.platform.core.metrics import Moments, ccc_of
 from crossfold.platform.workspace.workspace import Workspace
+from crossfold.reports.doses.truth import Squares, Truth, find_truth
 from crossfold.reports.results.comparable import gain_over, setting_variants
 from crossfold.reports.results.gate_scores import gate_rows
 from crossfold.reports.results.model import Results, Setting
@@ -29,8 +27,6 @@ from crossfold.reports.stats.shares import Share, share_of_way, slope_of_gains
 AXES = ("conflict", "corrupted", "missing", "complementary", "shared", "severity", "cue", "clips", "frames")
 """The parameters of a dose against which gains are shown."""
 Groups = list[list[Run]]
-_Squares = Mapping[str, np.ndarray]
-"""Kind of episode -> squared errors and squared labels of each clip, summed: float64 [clips, 2]."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,9 @@ class DosePoint:
     setting: Setting
     dose: Dose
     ceilings: Mapping[Observer, float]
-    """Mean CCC over targets; empty for puppets, whose best possible estimate is not known."""
+    """Mean CCC over targets; empty where they are not known."""
+    ceiling_origin: str
+    """`exact`, `estimated`, or why there is none."""
     ceiling_errors: Mapping[Observer, Mapping[str, float]]
     systems: tuple[SystemScore, ...]
 
@@ -128,15 +126,12 @@ class Axis:
 
 
 def dose_points(results: Results, workspace: Workspace) -> list[DosePoint]:
-    """Every setting of a synthetic corpus with a dose in which a cell has finished; its store is made if need be."""
+    """Every setting of a corpus with a dose in which a cell has finished; its store is made if need be."""
     found = []
     for setting in results.settings.values():
         dose = dose_of(setting.corpus)
         if dose is not None and not results.rows(setting, status="done").empty:
-            store = None
-            if isinstance(dose, SyntheticDose):
-                store = FeatureStore(workspace.local_store(setting.corpus, setting.store))
-            found.append(_point(results, setting, dose, store))
+            found.append(_point(results, setting, dose, workspace))
     return sorted(found, key=lambda point: list(_given(point.dose).items()))
 
 
@@ -163,40 +158,14 @@ def dose_axes(points: Sequence[DosePoint]) -> list[Axis]:
     return found
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """What is known of the validation clips of a synthetic corpus."""
-
-    labels: Mapping[str, np.ndarray]
-    """By clip, [frames, 2]."""
-    regimes: Mapping[str, np.ndarray]
-    said: Mapping[Observer, Mapping[str, np.ndarray]]
-    """Observer -> clip -> its prediction [frames, 2]."""
-    targets: tuple[str, ...]
-
-    @classmethod
-    def of(cls, dose: SyntheticDose, store: FeatureStore) -> "_Truth":
-        """The observers are asked for every clip."""
-        clips = store.fold(0).validation
-        regimes = {clip: _regimes(store, clip) for clip in clips}
-        labels = {clip: np.asarray(store.labels[store.rows(clip)], np.float64) for clip in clips}
-        return cls(labels, regimes, _observers(dose, store, regimes), store.targets)
-
-    def videos(self, observer: Observer, target: str) -> dict[str, list[float]]:
-        """Clip -> the six moments of (prediction, label) in the form of `result.json`."""
-        at = self.targets.index(target)
-        said = self.said[observer]
-        every = {clip: np.ones(len(of), bool) for clip, of in self.labels.items()}
-        of_clips = {clip: moments(said[clip][:, at], of[:, at], every[clip]) for clip, of in self.labels.items()}
-        return {clip: [float(x) for x in astuple(of)] for clip, of in of_clips.items()}
-
-
-def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore | None) -> DosePoint:
-    truth = _Truth.of(dose, store) if isinstance(dose, SyntheticDose) and store is not None else None
+def _point(results: Results, setting: Setting, dose: Dose, workspace: Workspace) -> DosePoint:
+    done = results.rows(setting, status="done")
+    truth, origin = find_truth(workspace, setting, dose, sorted(int(fold) for fold in done["fold"].unique()))
     targets = sorted(map(str, results.rows(setting)["target"].unique()), reverse=True)  # valence, arousal
-    videos = {observer: [truth.videos(observer, t) for t in targets] for observer in OBSERVERS} if truth else {}
+    of_observers = truth.said if truth else {}
+    videos = {observer: [truth.videos(observer, t) for t in targets] for observer in of_observers} if truth else {}
     means = {observer: float(np.mean([_pooled(of) for of in each])) for observer, each in videos.items()}
-    gates, done = gate_rows(results, setting), results.rows(setting, status="done")
+    gates = gate_rows(results, setting)
     variants = setting_variants(results, setting)
     runs = {variant: [runs_of(results, setting, variant, target) for target in targets] for variant in variants}
     first: dict[str, str] = {}
@@ -230,9 +199,8 @@ def _point(results: Results, setting: Setting, dose: Dose, store: FeatureStore |
             )
         )
     columns = [truth.targets.index(target) for target in targets] if truth else []
-    of_observers = truth.said.items() if truth else ()
-    errors = {observer: _mean_errors([_errors(of, truth, columns)]) for observer, of in of_observers if truth}
-    return DosePoint(setting, dose, means, errors, tuple(scores))
+    errors = {o: _mean_errors([truth.errors(of, columns)]) for o, of in of_observers.items()} if truth else {}
+    return DosePoint(setting, dose, means, origin, errors, tuple(scores))
 
 
 def _alike(groups: Groups, videos: Sequence[Mapping[str, Sequence[float]]]) -> Groups:
@@ -271,20 +239,6 @@ def _simpler(system: str, base: str, best_modality: str, finished: Iterable[str]
     return base or (CONCAT if system != CONCAT and CONCAT in finished else best_modality)
 
 
-def _regimes(store: FeatureStore, clip: str) -> np.ndarray:
-    spans = store.spans[store.spans["clip"] == clip]
-    rows = spans[["start", "end", "kind", "modality"]].itertuples(index=False, name=None)
-    return regimes_of([Span(*row) for row in rows], store.clip(clip).frames)
-
-
-def _observers(
-    dose: SyntheticDose, store: FeatureStore, regimes: Mapping[str, np.ndarray]
-) -> dict[Observer, dict[str, np.ndarray]]:
-    """Observer -> clip -> its prediction [frames, 2]."""
-    made = [shown_of({m: store.features(m, 0)[store.rows(clip)] for m in SENSES}, of) for clip, of in regimes.items()]
-    return {observer: dict(zip(regimes, best_predictions(dose, made, observer), strict=True)) for observer in OBSERVERS}
-
-
 def _pooled(videos: Mapping[str, Sequence[float]]) -> float:
     """CCC over all frames of all clips."""
     return float(ccc_of(reduce(operator.add, (Moments(*of) for of in videos.values()))))
@@ -306,9 +260,9 @@ def _gate(gates: pd.DataFrame, variant: str) -> GateScore | None:
     return GateScore(mean, interval, by_modality, float(rows["ece"].mean()))
 
 
-def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[tuple[int, int], _Squares]:
+def _system_errors(results: Results, rows: pd.DataFrame, truth: Truth) -> dict[tuple[int, int], Squares]:
     """The errors of the finished cells of a variant, by fold and seed; cells of several targets are taken together."""
-    found: dict[tuple[int, int], _Squares] = {}
+    found: dict[tuple[int, int], Squares] = {}
     for cell in rows.drop_duplicates("cell_id").itertuples():
         predictions = results.records[str(cell.cell_id)].predictions
         columns = [truth.targets.index(target) for target in predictions.targets]
@@ -318,22 +272,9 @@ def _system_errors(results: Results, rows: pd.DataFrame, truth: _Truth) -> dict[
             said[clip] = np.zeros(labels.shape)
             for place, column in enumerate(columns):
                 said[clip][predictions.frame[at], column] = predictions.prediction[at, place]
-        key, own = (int(str(cell.fold)), int(str(cell.seed))), _errors(said, truth, columns)
+        key, own = (int(str(cell.fold)), int(str(cell.seed))), truth.errors(said, columns)
         found[key] = {kind: found[key][kind] + of for kind, of in own.items()} if key in found else own
     return found
-
-
-def _errors(said: Mapping[str, np.ndarray], truth: _Truth, columns: Sequence[int]) -> _Squares:
-    """Kind of episode -> sums over frames and targets of each clip, float64 [clips, 2]: squared errors and labels."""
-    found: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(said), 2)))
-    for row, (clip, predicted) in enumerate(said.items()):
-        kinds = np.repeat([REGIMES[r].kind for r in truth.regimes[clip]], EPISODE)
-        labels = truth.labels[clip][:, columns]
-        for kind in np.unique(kinds):
-            at = kinds == kind
-            off = predicted[at][:, columns] - labels[at]
-            found[str(kind)][row] += [float((off**2).sum()), float((labels[at] ** 2).sum())]
-    return dict(found)
 
 
 def _mean_error(sums: np.ndarray) -> float:
@@ -341,13 +282,13 @@ def _mean_error(sums: np.ndarray) -> float:
     return float(sums[:, 0].sum() / sums[:, 1].sum())
 
 
-def _mean_errors(runs: Iterable[_Squares]) -> dict[str, float]:
+def _mean_errors(runs: Iterable[Squares]) -> dict[str, float]:
     """Kind of episode -> the mean over runs of its error."""
     each = [{kind: _mean_error(sums) for kind, sums in run.items()} for run in runs]
     return {kind: float(np.mean([errors[kind] for errors in each])) for kind in each[0]} if each else {}
 
 
-def _changes(own: Mapping[tuple[int, int], _Squares], base: Mapping[tuple[int, int], _Squares]) -> dict[str, Gain]:
+def _changes(own: Mapping[tuple[int, int], Squares], base: Mapping[tuple[int, int], Squares]) -> dict[str, Gain]:
     """Kind of episode -> by how much an error is smaller than that of the base; jackknife over clips and over seeds."""
     keys = sorted(set(own) & set(base))
     found = {}

@@ -7,7 +7,7 @@ from crossfold.datasets.corpora.embedded.dose import Dose, SyntheticDose, dose_o
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.workspace.workspace import Workspace
 from crossfold.reports.doses.charts import dose_figures
-from crossfold.reports.doses.findings import dose_findings, dose_verdicts
+from crossfold.reports.doses.findings import ceiling_words, dose_findings, dose_verdicts
 from crossfold.reports.doses.first_verdicts import first_verdicts
 from crossfold.reports.doses.scores import DosePoint, dose_axes, dose_points
 from crossfold.reports.doses.tables import DoseTable, dose_csv, dose_markdown, dose_tables, dose_words, share_text
@@ -68,7 +68,7 @@ def dose_summary(section: DoseSection) -> str:
         for point in section.points
         if any(score.share for score in point.systems)
     )
-    return "\n".join(filter(None, (dose_verdicts(section.points), *shares)))
+    return "\n".join(filter(None, (dose_verdicts(section.points), *shares, ceiling_words(section.points))))
 
 
 def is_dosed(corpus: str) -> bool:

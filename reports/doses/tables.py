@@ -1,9 +1,10 @@
-"""Tables of synthetic corpora with a dose: how much of the possible each system takes, slopes, and where errors are."""
+"""Tables of corpora with a dose: how much of the possible each system takes, slopes, and where errors are."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossfold.datasets.corpora.embedded.ceilings import Observer
 from crossfold.datasets.corpora.embedded.episodes import SENSES
 from crossfold.reports.doses.scores import Axis, DosePoint, GateScore, SystemScore
 from crossfold.reports.results.systems import system_label
@@ -15,9 +16,12 @@ from crossfold.reports.tables.grid import Grid, GridCell, gain_cell, label_cell,
 SHARE_NOTE = (
     "Share: how far a system is on the way from the best fixed weights (0 %) to the ideal observer (100 %), which "
     "infers what is damaged from all of the clip, in mean CCC over targets; with its 95 % interval over videos and "
-    "seeds; a dash where that way is short. Oracle: the same with the damage known. Gain: over the system without the "
-    "gate. AUROC, with its 95 % interval over seeds, and ECE: of the weight of unattended features, as a detector of "
-    "damage of the gate's own modality; far below 0.5 it detects damage, too, and gives it less of that weight."
+    "seeds; a dash where that way is short. Oracle: the same with the damage known. Ceilings: whether Fixed, Ideal "
+    "and Oracle are exact, or estimated with linear probes and a switching Gaussian model, which were fitted on the "
+    "training clips and their planted spans; a system can be better than an estimated observer, and its share above "
+    "100 %. Gain: over the system without the gate. AUROC, with its 95 % interval over seeds, and ECE: of the weight "
+    "of unattended features, as a detector of damage of the gate's own modality; far below 0.5 it detects damage, "
+    "too, and gives it less of that weight."
 )
 SLOPE_NOTE = (
     "Slope of the gain in CCC against the dose, by least squares, with its 95 % interval over videos and seeds, and p "
@@ -29,7 +33,7 @@ PLACE_NOTE = (
     "kind of episode, in units of the mean squared label; with its 95 % interval over videos and seeds. A gate that "
     "uses the reliability of modalities gains in damaged episodes."
 )
-_KINDS = ("good", "missing", "corrupted", "conflict")
+_KINDS = ("good", "missing", "corrupted", "conflict", "complementary")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def dose_csv(points: Sequence[DosePoint]) -> str:
 def _records(point: DosePoint) -> Iterator[dict[str, object]]:
     dose = {f"dose_{name}": value for name, value in point.dose.model_dump().items()}
     common = {"corpus": point.setting.corpus, "store": point.setting.store, "recipe": point.setting.recipe, **dose}
+    common["ceilings"] = point.ceiling_origin
     for observer, ccc in point.ceilings.items():
         yield common | _record(f"observer {observer}", ccc, None, point.ceiling_errors[observer])
     for score in point.systems:
@@ -123,7 +128,7 @@ def _record(name: str, ccc: float, score: SystemScore | None, errors: Any) -> di
 
 
 def _shares(points: Sequence[DosePoint]) -> Grid:
-    heads = ("Dose", "System", "CCC", "Fixed", "Ideal", "Oracle", "Share", "Gain", "AUROC", "ECE")
+    heads = ("Dose", "System", "CCC", "Fixed", "Ideal", "Oracle", "Ceilings", "Share", "Gain", "AUROC", "ECE")
     rows = []
     for point in points:
         ends = [
@@ -138,6 +143,7 @@ def _shares(points: Sequence[DosePoint]) -> Grid:
                     label_cell(score.name),
                     GridCell(number(score.ccc), sort=score.ccc),
                     *ends,
+                    words_cell(point.ceiling_origin),
                     GridCell(share_text(score.share), sort=score.share.mean if score.share else None),
                     gain_cell(score.gain, unclear=bool(score.gain and not score.gain.sign)),
                     *(gate or (words_cell(""), words_cell(""))),
@@ -163,33 +169,40 @@ def _slopes(axes: Sequence[Axis]) -> Grid:
 
 
 def _errors(points: Sequence[DosePoint]) -> Grid:
-    rows = []
-    for point in (point for point in points if point.ceiling_errors):
-        lines = [
-            ("best fixed weights", point.ceiling_errors["fixed"]),
-            ("ideal observer", point.ceiling_errors["ideal"]),
-        ]
-        for name, errors in [*lines, *((score.name, score.errors) for score in point.systems)]:
-            cells = [GridCell(number(errors[kind])) if kind in errors else words_cell("") for kind in _KINDS]
-            rows.append((label_cell(dose_words(point.dose)), label_cell(name), *cells))
-    return Grid((), ("Dose", "System", *_KINDS), tuple(rows))
+    found = []
+    for point in points:
+        ends: dict[str, Observer] = {"best fixed weights": "fixed", "ideal observer": "ideal"}
+        of_ends = [(words, point.ceiling_errors[end]) for words, end in ends.items() if end in point.ceiling_errors]
+        for name, errors in [*of_ends, *((score.name, score.errors) for score in point.systems)]:
+            if errors:
+                found.append((point, name, errors))
+    kinds = [kind for kind in _KINDS if any(kind in errors for _, _, errors in found)]
+    rows = [
+        (
+            label_cell(dose_words(point.dose)),
+            label_cell(name),
+            *(GridCell(number(errors[kind])) if kind in errors else words_cell("") for kind in kinds),
+        )
+        for point, name, errors in found
+    ]
+    return Grid((), ("Dose", "System", *kinds), tuple(rows))
 
 
 def _places(points: Sequence[DosePoint]) -> Grid:
+    found = [(point, score) for point in points for score in point.systems if score.places]
+    kinds = [kind for kind in _KINDS if any(kind in score.places for _, score in found)]
     rows = [
         (
             label_cell(dose_words(point.dose)),
             label_cell(f"{score.name} over {system_label(score.base)}"),
             *(
                 gain_cell(gain, unclear=not gain.sign) if (gain := score.places.get(kind)) else words_cell("")
-                for kind in _KINDS
+                for kind in kinds
             ),
         )
-        for point in points
-        for score in point.systems
-        if score.places
+        for point, score in found
     ]
-    return Grid((), ("Dose", "Gain of", *_KINDS), tuple(rows))
+    return Grid((), ("Dose", "Gain of", *kinds), tuple(rows))
 
 
 def _short(value: Any) -> str:

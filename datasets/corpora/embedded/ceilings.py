@@ -70,15 +70,26 @@ def regime_posterior(dose: SyntheticDose, made: Episodes, heard: tuple[bool, boo
     with np.errstate(divide="ignore"):  # a regime that never occurs has the logarithm -inf
         start, chain = np.log(shares(dose)), np.log(transitions(dose))
     evidence = log_evidence(dose, made, heard)
-    forward, backward = np.empty_like(evidence), np.zeros_like(evidence)
-    for at, of_episode in enumerate(evidence):
-        before = start if at == 0 else logsumexp(forward[at - 1][:, None] + chain, axis=0)
-        forward[at] = before + of_episode
-    for at in range(len(evidence) - 2, -1, -1):
-        backward[at] = logsumexp(chain + (evidence[at + 1] + backward[at + 1]), axis=1)
-    joint = forward + backward
+    joint = forward(start, chain, evidence) + backward(chain, evidence)
     posterior: Floats = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
     return posterior
+
+
+def forward(start: Floats, chain: Floats, evidence: Floats) -> Floats:
+    """Log probability [R, K] of a state and of all evidence [R, K] up to it; start [K] and chain [K, K] are logs."""
+    found = np.empty_like(evidence)
+    for at, of_step in enumerate(evidence):
+        before = start if at == 0 else np.logaddexp.reduce(found[at - 1][:, None] + chain, axis=0)
+        found[at] = before + of_step
+    return found
+
+
+def backward(chain: Floats, evidence: Floats) -> Floats:
+    """Log probability [R, K] of all evidence after a state, given it."""
+    found = np.zeros_like(evidence)
+    for at in range(len(evidence) - 2, -1, -1):
+        found[at] = np.logaddexp.reduce(chain + (evidence[at + 1] + found[at + 1]), axis=1)
+    return found
 
 
 def log_evidence(dose: SyntheticDose, made: Episodes, heard: tuple[bool, bool] = _BOTH) -> Floats:
