@@ -15,8 +15,11 @@ from crossfold.reports.tables.published import LEADERBOARD, table_ids, table_spe
 
 
 def tables_for(results: Results) -> tuple[str, ...]:
-    """All tables; only the leaderboard where every corpus is somebody's own, of which no paper reports a number."""
-    return (LEADERBOARD,) if all(setting.own for setting in results.settings.values()) else table_ids()
+    """All tables; only the leaderboard where no paper can have a number of any corpus: own ones, and those with a dose.
+
+    Claims are judged on the tables, so that none is judged there either.
+    """
+    return (LEADERBOARD,) if all(setting.unprinted for setting in results.settings.values()) else table_ids()
 
 
 def _suffixes(settings: Sequence[Setting]) -> list[str]:

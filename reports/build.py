@@ -63,8 +63,8 @@ def build_report(
     """Writes `report.html` and one file per table and format into `out`, by default the workspace's `reports`.
 
     tables: ids such as `dca-t1`, and names of launched sweeps, whose cells alone are then reported. Without an id, all
-    tables are written, or the leaderboard alone where every corpus is somebody's own. The same workspace gives the same
-    bytes, but for the date `now`.
+    tables are written, or the leaderboard alone where every corpus is somebody's own or has a dose. The same workspace
+    gives the same bytes, but for the date `now`.
     figures: whether the page has charts, with the library that draws them. live: whether it polls its server.
     media: folder of a corpus whose faces and sound the page shall show, people included; those of an embedded corpus
     are shown without it. Raises `UserError` for an unknown table or format, and where nothing has run yet.

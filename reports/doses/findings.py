@@ -79,8 +79,8 @@ def ceiling_words(points: Sequence[DosePoint]) -> str:
     made = []
     if ESTIMATED in at:
         made.append(
-            f"The best fixed weights and the ideal observer are estimated at {listing(at[ESTIMATED])}: a system can be "
-            "better than an estimated observer."
+            "On puppets the best fixed weights and the ideal observer are estimated, not exact: a system can be better "
+            "than an estimated observer."
         )
     made += [
         f"At {listing(doses)} there is {origin}." for origin, doses in at.items() if origin not in (EXACT, ESTIMATED)

@@ -75,6 +75,12 @@ class Setting:
         return not self.embedded and not published(self.corpus.removesuffix(RANDOM_WEIGHTS))
 
     @property
+    def unprinted(self) -> bool:
+        """Whether no paper can have a number of it: somebody's own corpus, or one with a dose of what is planted."""
+        # Nothing of ours is named so without a dose; `datasets/corpora/embedded/dose.py` writes the names.
+        return self.own or (self.embedded and "-dose" in self.corpus)
+
+    @property
     def label(self) -> str:
         """The warning on every table and figure that is made from an embedded corpus; empty for others."""
         if self.corpus.endswith(RANDOM_WEIGHTS):

@@ -36,9 +36,9 @@ def choose_setting(spec: TableSpec, results: Results) -> Setting:
         folds = not comparison.same_folds(setting, spec.folds)
         return setting.key not in ran, setting.corpus != spec.corpus, not right, departed, folds, other, -found
 
-    # A table of a paper says nothing about somebody's own corpus, unless there is nothing else.
+    # A table of a paper says nothing about somebody's own corpus or a planted dose, unless there is nothing else.
     settings = list(results.settings.values())
-    candidates = [setting for setting in settings if not setting.own] or settings
+    candidates = [setting for setting in settings if not setting.unprinted] or settings
     # `min` takes the first of equals: the setting with the most finished cells.
     return min(candidates, key=rank)
 

@@ -7,7 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from crossfold.datasets.corpora.clips import VALENCE_AROUSAL
 from crossfold.datasets.corpora.embedded.dose import PuppetDose, SyntheticDose
+from crossfold.datasets.corpora.embedded.episodes import clip_infos, make_clip
+from crossfold.datasets.corpora.partitions import Fold
+from crossfold.datasets.store.feature_store import StoreSpec, write_store
 from crossfold.fusion_models import catalogue
 from crossfold.fusion_models.catalogue import systems
 from crossfold.platform.core.errors import UserError
@@ -127,6 +131,47 @@ def test_the_report_has_files_and_a_part_of_the_page(space, tmp_path):
     assert "<li>Gate: " in page.partition("<main")[0], "on the first screen"
     assert 'id="part-doses"' in page and "not the papers' data" in page.replace("&#39;", "'")
     assert not (tmp_path / "dca-t1.md").exists(), "the papers' tables have nothing to say of a dose"
+
+
+@pytest.fixture(scope="module")
+def puppets(tmp_path_factory):
+    """One system on two corpora that count as puppets: their clips are synthetic; one has too few to estimate from."""
+    space = Workspace(tmp_path_factory.mktemp("puppets"))
+    for conflict, clips in ((0.4, 24), (0.2, 6)):
+        dose = SyntheticDose(conflict=conflict, clips=clips, validation=6, frames=200)
+        infos = tuple(clip_infos(dose))
+        train, reported = (tuple(i.name for i in infos if i.partition == part) for part in ("train", "validation"))
+        spec = StoreSpec(
+            corpus=f"puppets-dose-conflict={conflict}",
+            layout="a test",
+            targets=VALENCE_AROUSAL,
+            clips=infos,
+            origin={},
+            folds=(Fold(0, train, reported),),
+        )
+        write_store(space.paths.stores, spec, lambda info, dose=dose: make_clip(dose, info))
+    corpus = {"name": "puppets", "conflict": [0.2, 0.4]}
+    run(space, name="films", corpus=corpus, systems=["concat"], set={"epochs": 1}, joint_targets=True, seeds=[0])
+    return space
+
+
+def test_ceilings_of_puppets_are_estimated_and_where_that_cannot_be_the_report_says_why(puppets, tmp_path):
+    few, enough = dose_points(load_results(puppets), puppets)
+    assert enough.ceiling_origin == "estimated"
+    ccc = enough.ceilings
+    assert ccc["fixed"] + 0.02 < ccc["ideal"] < ccc["oracle"] + 0.01
+    assert max(ccc["audio"], ccc["visual"]) < ccc["ideal"]
+    assert enough.systems[0].share is not None
+    assert set(enough.systems[0].errors) == set(enough.ceiling_errors["oracle"]) == {"good", "conflict"}
+    assert (few.ceilings, few.systems[0].share) == ({}, None)
+    assert few.systems[0].errors.keys() == {"good", "conflict"}, "where errors are is known without a ceiling"
+    build_report(puppets, tables=["films"], out=tmp_path, formats=("md",))
+    words = (tmp_path / "dose.md").read_text()
+    assert "On puppets the best fixed weights and the ideal observer are estimated" in words
+    assert "At conflict 0.2 there is no ceiling: 8 training clips are needed to estimate it, and fold 0 has 6." in words
+    assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"dose.md", "leaderboard"}, (
+        "no paper has a number of a dose, and no claim is judged on one"
+    )
 
 
 def test_a_system_is_held_against_the_next_simpler_one():
