@@ -60,7 +60,7 @@ def test_every_table_in_every_format(report):
 
 
 def test_the_terminal_says_what_of_the_named_tables_is_measured(finished, tmp_path):
-    asked = build_report(finished, table_ids(), formats=("csv",), out=tmp_path, figures=False).summary
+    asked = build_report(finished, tables=table_ids(), formats=("csv",), out=tmp_path, figures=False).summary
     assert "entries measured on puppets" in asked
     assert "dca-t1 12 of 16" in asked
     idle = "grjca-t3, grjca-s1, rjcma-t1, rjcma-t3, rjcma-t4 and rjcma-s1"
