@@ -19,9 +19,11 @@ def summary(
     """A few lines for a terminal: what each table measures, the claims, tables without any run, what failed.
 
     asked: whether the tables were named. Where none was, and every corpus is embedded, one sentence stands for those of
-    the papers, which then say nothing about the papers.
+    the papers, which then say nothing about the papers; a leaderboard that is complete was printed already.
     """
-    if not asked and (lines := list(_elsewhere(tables))):
+    if not asked and all(table.id.startswith(LEADERBOARD) for table in tables):
+        claims, lines = "", list(_measured([table for table in tables if not table.idle and not _is_complete(table)]))
+    elif not asked and (lines := list(_elsewhere(tables))):
         claims = ""
     else:
         claims = count_words(verdicts)
@@ -34,6 +36,10 @@ def summary(
         lines.append(f"marked seen ({seen}): {SEEN}")
     lines += [f"note: {folds_advice(*store)}" for store in stores]
     return "\n".join([*lines, *filter(None, [claims]), *_failed(failures)])
+
+
+def _is_complete(table: Table) -> bool:
+    return all(entry.mean is not None for entry in _measurable(table))
 
 
 def _elsewhere(tables: Sequence[Table]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 Arrays (.npy, .npz) have row i for frame i; an .npz may hold several modalities, each under its name. Tables (.csv,
 .parquet, .arff) may say in a column or in their index which frame or time a row is of: then rows come in any order, and
-a frame without one has nothing there. A row of nothing but zeros, or of nothing but not-a-number, means the same.
+a frame without one has nothing there. A row of nothing but zeros, or of nothing but not-a-number, means the same. Where
+times say that there are several rows in each frame, as those of openSMILE every 10 ms, the frame has their mean.
 """
 
 import zipfile
@@ -32,6 +33,8 @@ NAMED_SUFFIXES = (*SUFFIXES, *_TEXTS)
 _REMEDY = "write numbers of [frames, width]: numpy.save, numpy.savez, or a table of numeric columns"
 _LARGEST = 8 * 2**30  # bytes of an array
 _OFF_GRID = 0.3  # of a frame by which the time of a row may differ from that of its frame
+_SEVERAL, _FINEST = 0.55, 0.02
+"""Of a frame, from one row to the next: where the step is between them, a frame has several rows."""
 _SPARSE = 100  # frames for each row of a table; more are no numbers of frames
 
 
@@ -139,14 +142,29 @@ def read_clip(
             problem = f"has {len(values)} rows, the last of frame {length - 1}"
             found[modality] = DataError(problem, "number the frames of the clip from 0")
             continue
-        placed = np.zeros((length, values.shape[1]), np.float32)
-        placed[numbers] = values
-        found[modality] = placed
+        found[modality] = _placed(values, numbers, length)
     return {modality: found[modality] for modality in files}
 
 
+def _placed(values: np.ndarray, index: np.ndarray, frames: int) -> np.ndarray:
+    """float32 [frames, width]: the row of each frame, or the mean of its rows that hold something; index: [rows]."""
+    placed = np.zeros((frames, values.shape[1]), np.float32)
+    some = np.abs(values).max(axis=1) > 0
+    numbers, counts = np.unique(index[some], return_counts=True)
+    if counts.max(initial=1) == 1:
+        placed[index] = values
+        return placed
+    sums = np.zeros((frames, values.shape[1]), np.float64)
+    np.add.at(sums, index[some], values[some])
+    placed[numbers] = sums[numbers] / counts[:, None]
+    return placed
+
+
 def _frames_of_rows(rows: Rows, rate: float | None, frames: int | None, first_frame: int | None) -> np.ndarray:
-    """int64 [rows]: the frame of each row, from 0, each once. Raises `DataError`."""
+    """int64 [rows]: the frame of each row, from 0; each once, unless times are of several rows in each frame.
+
+    Raises `DataError`.
+    """
     places = rows.places
     numbers = places.first
     if places.way == "frame":
@@ -160,6 +178,8 @@ def _frames_of_rows(rows: Rows, rate: float | None, frames: int | None, first_fr
         if numbers.min() < first:
             raise DataError(f"has a row of frame {numbers.min():g}, frames count from {first}", "correct `first_frame`")
         index = numbers.astype(np.int64) - first
+    elif (within := _frames_around(numbers, places, rate)) is not None:
+        return within
     else:
         index = _frames_at(numbers, places, rate)
     if len(np.unique(index)) < len(index):
@@ -167,6 +187,17 @@ def _frames_of_rows(rows: Rows, rate: float | None, frames: int | None, first_fr
         problem = f"has {counts.max()} rows of frame {values[counts.argmax()]} by {places.column}"
         raise DataError(problem, "keep one: a frame has one row; write a file for each face")
     return index
+
+
+def _frames_around(times: np.ndarray, places: Places, rate: float | None) -> np.ndarray | None:
+    """int64 [rows]: the frame in which each row begins, where there are several rows in each; else None."""
+    apart = np.diff(np.sort(times))
+    if rate is None or len(times) < 2 or times.min() < 0 or apart.min() <= 0:
+        return None
+    units = (1.0, 1e-3) if places.unit is None else (places.unit,)
+    finer = [unit for unit in units if _FINEST < float(np.median(apart)) * unit * rate < _SEVERAL]
+    # What is added keeps a time that is the begin of a frame, up to rounding, within that frame.
+    return np.floor(times * finer[0] * rate + 1e-3).astype(np.int64) if len(finer) == 1 else None
 
 
 def _frames_at(times: np.ndarray, places: Places, rate: float | None) -> np.ndarray:
@@ -184,7 +215,7 @@ def _frames_at(times: np.ndarray, places: Places, rate: float | None) -> np.ndar
     fits = [unit for unit in units if 0.75 < step * unit * rate < 1.25]
     problem = f"has a row every {step:g} by {places.column}, its clip has {rate:g} frames per second"
     if not fits:
-        raise DataError(problem, "resample the features to one row per frame, or correct column rate")
+        raise DataError(problem, "resample the features to one row per frame or more, or correct column rate")
     grid = times * fits[0] * rate
     begin = np.ceil(grid.min() - 0.5 - 1e-6)  # windows may be stamped at their middle
     index = begin + np.rint(grid - grid.min())

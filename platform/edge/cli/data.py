@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import emit, err, say
+from crossfold.platform.edge.terminal.console import counted, emit, err, say
 
 if TYPE_CHECKING:
     from crossfold.platform.core.process_pool import Workers
@@ -122,7 +122,10 @@ def validate(
     else:
         if rows:
             emit(_counted(rows), False, "Findings")
-        say(f"{name}: {len(inspection.clips)} usable clips, {errors} errors, {warnings} warnings")
+        say(
+            f"{name}: {counted(len(inspection.clips), 'usable clip')}, {counted(errors, 'error')}, "
+            f"{counted(warnings, 'warning')}"
+        )
     if errors:
         raise typer.Exit(2)
 
@@ -285,7 +288,7 @@ def folds(
         given = read_fold_file(check, clips)
         same = "the same as" if given.folds == found.folds else "other than"
         leak = "" if given.rule == AS_RELEASED else ", no leak"
-        say(f"{check}: {len(given.folds)} folds of {name} ({given.rule}){leak}; {same} its own")
+        say(f"{check}: {counted(len(given.folds), 'fold')} of {name} ({given.rule}){leak}; {same} its own")
         return
     named = {clip for fold in found.folds for clip in (*fold.train, *fold.validation)}
     text = fold_file(name, found, [clip.name for clip in clips if clip.name not in named])
@@ -293,5 +296,8 @@ def folds(
         typer.echo(text, nl=False)
         return
     write_bytes(out_, text.encode())
-    say(f"{out_}: {len(found.folds)} folds of {len(clips)} clips ({found.rule}: {FOLD_RULES[found.rule]})")
+    say(
+        f"{out_}: {counted(len(found.folds), 'fold')} of {counted(len(clips), 'clip')} "
+        f"({found.rule}: {FOLD_RULES[found.rule]})"
+    )
     say(f"next: crossfold prepare {corpus} --root DIR --folds {out_}")

@@ -9,7 +9,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import emit, say
+from crossfold.platform.edge.terminal.console import counted, emit, say
 
 if TYPE_CHECKING:
     from crossfold.platform.core.cell import Cell
@@ -88,7 +88,7 @@ def export(
         if as_json:
             emit({"folder": str(out_), "cells": len(records)}, True)
         else:
-            say(f"{out_}: {len(records)} cells", f"next: crossfold report --join WORKSPACE {out_}")
+            say(f"{out_}: {counted(len(records), 'cell')}", f"next: crossfold report --join WORKSPACE {out_}")
         return
     if format_ == "tensorboard":
         from crossfold.platform.edge.tracking.tensorboard import write_tensorboard
@@ -97,7 +97,7 @@ def export(
         if as_json:
             emit({"folder": str(out_), "cells": len(records)}, True)
         else:
-            say(f"{out_}: {len(records)} cells", f"next: tensorboard --logdir {out_}")
+            say(f"{out_}: {counted(len(records), 'cell')}", f"next: tensorboard --logdir {out_}")
         return
     stores = {store.content_hash: store for store in prepared.stores}
     members = [predictions_of_part(record, stores[record.cell.store], part, post=post) for record in records]
@@ -122,8 +122,8 @@ def export(
     say(f"{path}: {counts}", *(f"  of {label}" for label in facts["averaged"].values()))
     for score in facts["scores"]:
         say(
-            f"{score['target']} CCC {score['ccc']:.4f}: the mean of {score['cells']} cells on {score['clips']} clips, "
-            f"{score['frames']} labelled frames"
+            f"{score['target']} CCC {score['ccc']:.4f}: the mean of {counted(score['cells'], 'cell')} on "
+            f"{counted(score['clips'], 'clip')}, {score['frames']} labelled frames"
         )
 
 

@@ -14,7 +14,7 @@ import typer
 from crossfold.platform.core.errors import UserError, did_you_mean
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal import completion
-from crossfold.platform.edge.terminal.console import emit, err, say
+from crossfold.platform.edge.terminal.console import counted, emit, err, say
 
 if TYPE_CHECKING:
     from crossfold.platform.export.predictor import Predictor
@@ -224,7 +224,8 @@ def _predictors(model: str, corpus: str | None, workspace: str | None) -> tuple[
     if len(records) == 1:
         return predictors, records[0].cell.label
     folds, seeds = ({getattr(record.cell, name) for record in records} for name in ("fold", "seed"))
-    by = f"{len(records)} cells of {model} on {records[0].cell.corpus}: {len(folds)} folds, {len(seeds)} seeds"
+    of = f"{counted(len(folds), 'fold')}, {counted(len(seeds), 'seed')}"
+    by = f"{len(records)} cells of {model} on {records[0].cell.corpus}: {of}"
     return predictors, by
 
 

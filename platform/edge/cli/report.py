@@ -11,7 +11,7 @@ import typer
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
 from crossfold.platform.edge.terminal import completion
-from crossfold.platform.edge.terminal.console import emit, out, say
+from crossfold.platform.edge.terminal.console import counted, emit, out, say
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
@@ -121,7 +121,7 @@ def report(
     out.print(built.summary)
     if site is not None:
         written = write_site(built, site)
-        say(f"{len(written)} files in {site}: {site / 'index.html'}")
+        say(f"{counted(len(written), 'file')} in {site}: {site / 'index.html'}")
     _print_files(built.paths, space, sent=out_folder is None)
     if figures is not None and built.page is not None:
         written = export_figures(built.page, figures, kinds, built.page.date, figure_width)
@@ -157,8 +157,8 @@ def power(
         ran = each.design
         videos = "+".join(map(str, ran.videos))
         say(
-            f"{each.corpus}, recipe {each.recipe}, {each.target}: {_count(ran.folds, 'fold')} of {videos} videos, "
-            f"{ran.seeds} seeds; "
+            f"{each.corpus}, recipe {each.recipe}, {each.target}: {counted(ran.folds, 'fold')} of {videos} videos, "
+            f"{counted(ran.seeds, 'seed')}; "
             + (f"mean over {each.pairs} pairs" if each.pairs > 1 else "one pair")
             + f"; p is corrected for {each.comparisons} comparisons",
             "  the standard deviation of a gain in CCC is "
@@ -207,10 +207,6 @@ _BETWEEN = {
 
 def _needed(number: int | None) -> str:
     return "more than 10,000" if number is None else f"{number:,}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _diff(before: str, after: "Workspace", folder: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.edge.cli import options
-from crossfold.platform.edge.terminal.console import emit, format_seconds, format_workers, out, say
+from crossfold.platform.edge.terminal.console import counted, emit, format_seconds, format_workers, out, say
 
 if TYPE_CHECKING:
     from crossfold.platform.workspace.workspace import Workspace
@@ -101,7 +101,8 @@ def plan(
         emit(skipped, False, "Skipped")
     listed = ", ".join(str(fold) for fold in prepared.sweep.folds)
     say(
-        f"{total['cells']} cells on {_stores(prepared)}: {total['done']} done, {total['to_run']} to run, "
+        f"{counted(len(prepared.plan.cells), 'cell')} on {_stores(prepared)}: "
+        f"{total['done']} done, {total['to_run']} to run, "
         f"about {format_seconds(hours * 3600)} with {format_workers(slots)}"
         + (f", {format_seconds(begins)} of it to start them" if begins else ""),
         f"folds {listed}: {total['fold_rule']} ({FOLD_RULES[prepared.store.fold_rule]})",
@@ -178,8 +179,9 @@ def merge(
         emit(asdict(merged), True)
     else:
         say(
-            f"{merged.cells} cells joined, {merged.same} were already here; {merged.stores} stores, {merged.sweeps} "
-            f"sweeps, {merged.failures} failures, {merged.rescored} other scores"
+            f"{counted(merged.cells, 'cell')} joined, {merged.same} already here; {counted(merged.stores, 'store')}, "
+            f"{counted(merged.sweeps, 'sweep')}, {counted(merged.failures, 'failure')}, "
+            f"{counted(merged.rescored, 'other score')}"
         )
         rows = [
             {

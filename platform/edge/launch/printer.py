@@ -5,7 +5,7 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from crossfold.platform.core.cell import EARLIER_FOLDS, PROTOCOL, SEEN, Cell, changes_since, folds_advice
-from crossfold.platform.edge.terminal.console import format_seconds, format_workers, out
+from crossfold.platform.edge.terminal.console import counted, format_seconds, format_workers, out
 from crossfold.platform.edge.terminal.progress import choose_view
 from crossfold.platform.scheduling.monitor import FleetSummary, View
 from crossfold.platform.workspace.workspace import Workspace
@@ -82,7 +82,7 @@ class LaunchPrinter:
         chosen = f", {len(cells)} of them chosen" if conditions else ""
         name = prepared.sweep.name
         self._print(
-            f"{name}: {total} cells, {total - left} done, {left} to run{chosen} in {self._space}; "
+            f"{name}: {counted(total, 'cell')}, {total - left} done, {left} to run{chosen} in {self._space}; "
             f"folds by the rule {prepared.store.fold_rule}"
         )
 
@@ -101,7 +101,7 @@ class LaunchPrinter:
         if summary.interrupted:
             self._print("stopped; the same command continues")
         if summary.time_up:
-            self._print(f"the time is up; {summary.cancelled} cells are left, and the same command continues")
+            self._print(f"the time is up, with {counted(summary.cancelled, 'cell')} left; the same command continues")
         unfinished = cells - self._space.finished()
         last = {failure.cell_id: failure for failure in self._space.failures_of() if failure.cell_id in unfinished}
         for failure in list(last.values())[-MOST_FAILURES:] if summary.failed else []:

@@ -54,6 +54,11 @@ def print_error(error: UserError) -> None:
         err.print(f"  -> {error.remedy}")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 cell`, `2 cells`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def format_workers(count: int) -> str:
     """1 worker, 2 workers."""
     return f"{count} worker{'s' * (count != 1)}"

@@ -161,7 +161,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(people, capsys):
         main(["merge", str(ben.root), "--workspace", str(ann.root)])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert "1 cells joined, 1 were already here" in said
+    assert "1 cell joined, 1 already here" in said
     assert "mlflow sync" in said
     other_numbers(ben, cells[1])
     with pytest.raises(SystemExit) as ended:

@@ -206,6 +206,27 @@ def test_features_reach_their_frames(tmp_path, kind):
         np.testing.assert_allclose(clip.read().features["visual"], np.c_[LEVEL, FRAME + 1.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("unit", ["frameTime", "time_ms"])
+def test_a_frame_has_the_mean_of_the_rows_that_begin_in_it(tmp_path, unit):
+    """OpenSMILE writes a row every 10 ms; those of nothing but zeros, as where it failed, do not count."""
+    each = 10
+    table = pd.DataFrame(np.repeat(WIDE.to_numpy(float), each, axis=0), columns=list(WIDE.columns))
+    table.iloc[:, 1] += np.tile(np.linspace(-4.5, 4.5, each), FRAMES)
+    table.iloc[each : 2 * each] = 0.0
+    table.iloc[2 * each] = 0.0
+    times = np.round(np.arange(len(table)) / (RATE * each), 4)
+    table.insert(0, unit, times * (1000 if unit.endswith("ms") else 1))
+    shuffled = table.sample(frac=1, random_state=0)
+    inspection = inspect_manifest(write_corpus(tmp_path / "data", features=csv(shuffled, sep=";")), deep=True)
+    assert [f for f in inspection.findings if f.severity == "error"] == []
+    arrays = inspection.clips[0].read()
+    expected = np.c_[LEVEL, FRAME + 1.0]
+    expected[1] = 0.0
+    expected[2, 1] += 0.5  # of nine rows, without the first of them
+    np.testing.assert_allclose(arrays.features["visual"], expected, atol=1e-5)
+    assert np.flatnonzero(~arrays.present["visual"]).tolist() == [1]
+
+
 PY_FEAT = "FaceRectX,FaceScore,AU01,Identity,input,frame,approx_time\n"
 OPENFACE = "frame, face_id, timestamp, confidence, success, pose_Tx, AU01_r\n"
 WITHOUT_A_FACE = {

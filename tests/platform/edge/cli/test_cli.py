@@ -131,7 +131,7 @@ def test_a_run_can_be_narrowed_ordered_and_ended_in_time(crossfold, workspace, p
     code, out, _ = crossfold("run", long, "-w", workspace, "--workers", 0, "--for", "0.01s", "--only", "target=valence")
     assert code == 3, out
     assert "1 of them chosen" in out
-    assert "the time is up; 1 cells are left" in out
+    assert "the time is up, with 1 cell left" in out
     code, out, _ = crossfold(*both, "--only", "system=concat", "--for", "9h")
     assert code == 0, out
     seeds = [line.split("seed ")[1][0] for line in out.splitlines() if line.startswith("[")]

@@ -247,7 +247,7 @@ def test_a_folder_without_a_clip_does_not_pass(crossfold, tmp_path, own_registri
     (tmp_path / "data").mkdir()
     code, said, err = crossfold("validate", "bare", "--root", tmp_path / "data", "--plugin", plugin)
     assert code == 2, said + err
-    assert "0 usable clips, 1 errors" in said
+    assert "0 usable clips, 1 error," in said
     code, said, _ = crossfold("validate", "puppets", "--root", tmp_path / "data")
     assert (code, "puppets: 0 usable clips" in said) == (2, True)
     told = json.loads(crossfold("validate", "puppets", "--root", tmp_path / "data", "--json")[1])
