@@ -46,7 +46,7 @@ try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-print("loaded:", *sorted({"ray", "mlflow"} & set(sys.modules)))
+print("loaded:", *sorted({"ray", "mlflow", "torch"} & set(sys.modules)))
 """
 IMPORTS = "import torch, pandas, numpy, typer, rich, pydantic, yaml, pyarrow.parquet"
 
@@ -86,7 +86,7 @@ def test_a_finished_sweep_of_1000_cells_costs_little_more_than_imports(tmp_path,
         )
     compared("re-run of 1,000 finished cells", "the imports alone", ours=[ours], theirs=[rival])
     assert "all 1000 cells are done; nothing to run" in said
-    assert said.splitlines()[-1].strip() == "loaded:", "no worker is started, nothing is told to MLflow"
+    assert said.splitlines()[-1].strip() == "loaded:", "no worker starts, nothing is written to MLflow"
     assert not (workspace.root / "mlflow.db").exists()
     assert not (workspace.root / "fleet").exists()
     assert ours < rival + 5
