@@ -27,7 +27,8 @@ ANYTHING = "*"
 ROOMS: dict[str, tuple[str, ...]] = {
     "platform/core": (),
     "fusion_models": ("fusion_models/blocks", "platform/core"),
-    "fusion_models/blocks": ("fusion_models", "platform/core"),
+    "fusion_models/blocks": ("fusion_models", "fusion_models/kernels", "platform/core"),
+    "fusion_models/kernels": ("fusion_models",),
     "fusion_models/backbones": ("platform/core",),
     "datasets/media": ("platform/core",),
     "datasets/corpora": ("datasets/media", "platform/core"),
@@ -239,8 +240,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# fusion_models/ and its two folders are one room: a block knows what a system is, a system is made of blocks.
-ONE_ROOM = ("fusion_models", "fusion_models/blocks", "fusion_models/backbones")
+# fusion_models/ and its folders are one room: a block knows what a system is, a system is made of blocks.
+ONE_ROOM = ("fusion_models", "fusion_models/blocks", "fusion_models/kernels", "fusion_models/backbones")
 MOST_FILES = 16
 MOST_SYSTEMS = 20
 MOST_IMPORTS = 16

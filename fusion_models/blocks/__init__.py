@@ -1,6 +1,6 @@
 """The parts that systems are composed of: attention, gates, readouts, encoders of time.
 
-May import: `fusion_models`, `platform/core`.
+May import: `fusion_models`, `fusion_models/kernels`, `platform/core`.
 Public: `CrossAttention`, `GatedBlock`, `JointAttention`, `LastReadout`, `MLPHead`, `TCN`.
 """
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from crossfold.fusion_models.blocks.causal_conv import causal_layer
 from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.frame_norm import FrameNorm
 from crossfold.fusion_models.blocks.recurrent import Recurrent, RecurrentMix
+from crossfold.fusion_models.kernels.causal_conv import causal_layer
 from crossfold.fusion_models.system import WHOLE_PAST
 from crossfold.platform.core.recipe import Temporal
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from crossfold.fusion_models.blocks import causal_conv
-from crossfold.fusion_models.blocks.causal_conv import causal_layer
-from crossfold.fusion_models.blocks.dropout import Dropout, keep_mask, kept_share
+from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.temporal import TCN
+from crossfold.fusion_models.kernels import causal_conv, winograd
+from crossfold.fusion_models.kernels.causal_conv import Way, causal_layer
+from crossfold.fusion_models.kernels.keep_mask import keep_mask, kept_share
 from crossfold.platform.core.recipe import Temporal
 
 FRAMES, WINDOWS, INPUTS, WIDTH = 7, 3, 4, 5
@@ -58,31 +59,51 @@ def test_a_layer_and_its_gradients_equal_the_plain_equation(taps, dilation, slop
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01])
-@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (3, 2), (2, FRAMES), (3, 4)])
-def test_the_convolution_of_the_library_equals_the_plain_equation_too(taps, dilation, slope, monkeypatch):
-    """It is chosen for many features in float32; here it is asked for few in float64."""
-    monkeypatch.setattr(causal_conv, "_suits_library", lambda x: True)
+@pytest.mark.parametrize(
+    ("way", "taps", "dilation"),
+    [
+        *((Way.LIBRARY, *sizes) for sizes in [(1, 1), (3, 2), (2, FRAMES), (3, 4)]),
+        # One and several tiles, with and without spare frames, and each number of points.
+        *((Way.WINOGRAD, *sizes) for sizes in [(2, 1), (2, FRAMES), (3, 2), (3, 4), (4, 1), (5, 1), (5, 3)]),
+    ],
+)
+def test_each_way_to_convolve_equals_the_plain_equation(way, taps, dilation, slope, monkeypatch):
+    """The other ways are chosen for many features in float32; here they are asked for few in float64."""
+    monkeypatch.setattr(causal_conv, "_way", lambda x, w, dilation: way)
     found, expected = layer_and_plain(taps, dilation, slope, 0.3)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-12, msg=name)
 
 
-def test_both_ways_to_convolve_agree_in_float32(monkeypatch):
-    """At a width at which the library is chosen, and without a kink that rounding may cross."""
-    width = causal_conv.LIBRARY_FROM
+@pytest.mark.parametrize(
+    ("way", "features", "taps", "frames"),
+    [
+        (Way.TAPS, (causal_conv.WIDE - 1, causal_conv.WIDE), 5, 30),
+        (Way.WINOGRAD, (causal_conv.WIDE, causal_conv.WIDE), 5, 30),
+        (Way.LIBRARY, (causal_conv.WIDE, causal_conv.WIDE - 1), 5, 30),
+        (Way.LIBRARY, (causal_conv.WIDE, causal_conv.WIDE), winograd.MOST_TAPS + 1, 30),
+        (Way.LIBRARY, (causal_conv.WIDE, causal_conv.WIDE), 1, 30),
+        (Way.LIBRARY, (causal_conv.WIDE, causal_conv.WIDE), 5, 5),  # of two tiles of eight frames most is spare
+    ],
+)
+def test_ways_to_convolve_agree_in_float32(way, features, taps, frames, monkeypatch):
+    """Each where it is chosen, and without a kink that rounding may cross: as near float64 as a plain convolution."""
+    inputs, width = features
+    torch.manual_seed(0)
+    x, w = torch.randn(frames, 2, inputs), torch.randn(taps, inputs, width) / (taps * inputs) ** 0.5
+    assert causal_conv._way(x, w, 2) is way
+    assert causal_conv._way(x.to(torch.bfloat16), w.to(torch.bfloat16), 2) is Way.LIBRARY
+    assert causal_conv._way(x.to("meta"), w.to("meta"), 2) is Way.TAPS
 
-    def results():
-        torch.manual_seed(0)
-        x, w = torch.randn(30, 2, width).requires_grad_(), torch.randn(5, width, width) / 25
-        y = causal_layer(x, w, torch.zeros(width), dilation=2, slope=1.0, p=0.0)
-        return y, torch.autograd.grad(y.sum(), x)[0]
+    def results(dtype):
+        of = [tensor.to(dtype).requires_grad_() for tensor in (x, w)]
+        y = causal_layer(*of, torch.zeros(width, dtype=dtype), dilation=2, slope=1.0, p=0.0)
+        return y, *torch.autograd.grad((y * y.detach()).sum(), of)
 
-    chosen = results()
-    monkeypatch.setattr(causal_conv, "LIBRARY_FROM", width + 1)
-    for found, expected in zip(chosen, results(), strict=True):
+    for found, expected in zip(results(torch.float32), results(torch.float64), strict=True):
         assert found.is_contiguous()
-        assert not torch.equal(found, expected), "the library was not chosen"
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        error = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+        assert 0 < error < 5e-6
 
 
 def test_frames_of_the_batch_first_are_taken_too():

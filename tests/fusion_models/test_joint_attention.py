@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams, tanh_of
+from crossfold.fusion_models.blocks.joint_attention import JointAttention, JointAttentionParams
+from crossfold.fusion_models.kernels.tanh import tanh_of
 from crossfold.fusion_models.system import Features
 
 WINDOWS, FRAMES = 3, 7

@@ -19,6 +19,8 @@ from torch.func import functional_call, stack_module_state
 
 from crossfold.datasets.batches.source import Batch
 from crossfold.fusion_models.blocks import dropout, joint_attention, temporal
+from crossfold.fusion_models.kernels import tanh
+from crossfold.fusion_models.kernels.keep_mask import LEVELS, kept_share
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.modeling.emotion_model import EmotionModel
 from crossfold.platform.training.losses import loss_of
@@ -83,7 +85,7 @@ def keep_masks(shape: Sequence[int], p: float, like: Tensor, generators: Sequenc
     for row, generator in zip(drawn, generators, strict=True):
         row.random_(-(2**63), None, generator=generator)
     bits = drawn.view(torch.int16)[:, :size].view(-1, *shape)
-    first = round((1 - dropout.kept_share(p)) * dropout.LEVELS) - dropout.LEVELS // 2
+    first = round((1 - kept_share(p)) * LEVELS) - LEVELS // 2
     return torch.ge(bits, first, out=torch.empty(bits.shape, dtype=like.dtype))
 
 
@@ -103,7 +105,7 @@ class _Layer(_OnlyStacked):
     @staticmethod
     def vmap(info, axes, x, w, b, generators, how):
         x_KLBI = (x.expand(info.batch_size, *x.shape) if axes[0] is None else x.movedim(axes[0], 0)).contiguous()
-        w_KTID, b_KD, share = w.movedim(axes[1], 0), b.movedim(axes[2], 0), dropout.kept_share(how["p"])
+        w_KTID, b_KD, share = w.movedim(axes[1], 0), b.movedim(axes[2], 0), kept_share(how["p"])
         return _Convolution.apply(x_KLBI, w_KTID / share, b_KD / share, generators, how), 0
 
 
@@ -111,13 +113,13 @@ class _Dropout(_OnlyStacked):
     @staticmethod
     def vmap(info, axes, x, p, generators):
         x = x.movedim(axes[0], 0)
-        return x * keep_masks(x.shape[1:], p, x, generators).div_(dropout.kept_share(p)), 0
+        return x * keep_masks(x.shape[1:], p, x, generators).div_(kept_share(p)), 0
 
 
 class _Tanh(_OnlyStacked):
     @staticmethod
     def vmap(info, axes, x):
-        return joint_attention._Tanh.apply(x.movedim(axes[0], 0)), 0
+        return tanh._Tanh.apply(x.movedim(axes[0], 0)), 0
 
 
 class _Convolution(Function):

@@ -3,17 +3,20 @@
 Legend: L frames, B batch, N frames of all windows, I input features, D features of the layer, K taps of a kernel.
 
 With the frames first, what tap k sees is one contiguous block, and a convolution is K matrix products that add up in
-one place: y[s:] += x[: L - s] W_k, s = (K - 1 - k) dilation. Nothing is padded, copied or stored but the result. Frames
-first are also the layout that oneDNN's convolution likes best; on a CPU it is the quicker one for many features.
+one place: y[s:] += x[: L - s] W_k, s = (K - 1 - k) dilation. Nothing is padded, copied or stored but the result. On a
+CPU, wide layers in float32 take fewer products (`winograd.py`), and frames first are also the layout that oneDNN's
+convolution likes best, which is the quickest in bfloat16.
 """
 
+from enum import Enum, auto
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from crossfold.fusion_models.blocks.dropout import keep_mask, kept_share
+from crossfold.fusion_models.kernels import winograd
+from crossfold.fusion_models.kernels.keep_mask import keep_mask, kept_share
 
 
 def causal_layer(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, *, dilation: int, slope: float, p: float) -> Tensor:
@@ -38,7 +41,10 @@ class _CausalLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int, slope: float, p: float) -> Tensor:
-        if _suits_library(x_LBI):
+        way = _way(x_LBI, w_KID, dilation)
+        if way is Way.WINOGRAD:
+            h_LBD = winograd.convolution(x_LBI, w_KID, b_D, dilation)
+        elif way is Way.LIBRARY:
             h_LBD = _library_convolution(x_LBI, w_KID, b_D, dilation, past=True)
         else:
             h_LBD = x_LBI.new_empty(*x_LBI.shape[:2], len(b_D))
@@ -65,16 +71,21 @@ class _CausalLayer(torch.autograd.Function):
         else:
             grad_LBD = torch.ops.aten.threshold_backward(grad_LBD, h_LBD, 0)
         grad_LBD = grad_LBD.contiguous()
+        to_b_D = grad_LBD.sum(dim=(0, 1))
+        if _way(x_LBI, w_KID, ctx.dilation) is Way.WINOGRAD:
+            of_input = ctx.needs_input_grad[0]
+            to_x_LBI, to_w_KID = winograd.gradients(x_LBI, w_KID, grad_LBD, ctx.dilation, of_input=of_input)
+            return to_x_LBI, to_w_KID, to_b_D, None, None, None
         to_w_KID = torch.zeros_like(w_KID)
         for k, seen_NI, from_ND in _taps(x_LBI, grad_LBD, len(w_KID), ctx.dilation):
             torch.mm(seen_NI.t(), from_ND, out=to_w_KID[k])
         to_x_LBI = _input_gradient(grad_LBD, w_KID, ctx.dilation) if ctx.needs_input_grad[0] else None
-        return to_x_LBI, to_w_KID, grad_LBD.sum(dim=(0, 1)), None, None, None
+        return to_x_LBI, to_w_KID, to_b_D, None, None, None
 
 
 def _input_gradient(grad_LBD: Tensor, w_KID: Tensor, dilation: int) -> Tensor:
     """L x B x I: frame l has reached the frames l + (K - 1 - k) dilation, each through W_k."""
-    if _suits_library(grad_LBD):
+    if _way(grad_LBD, w_KID, dilation) is Way.LIBRARY:
         return _library_convolution(grad_LBD, w_KID.flip(0).transpose(1, 2), None, dilation, past=False)
     last = len(w_KID) - 1
     to_x_LBI = grad_LBD.new_empty(*grad_LBD.shape[:2], w_KID.shape[1])
@@ -93,14 +104,34 @@ def _taps(x_LBI: Tensor, h_LBD: Tensor, taps: int, dilation: int) -> list[tuple[
     return [(k, x_LBI[: frames - s].flatten(0, 1), h_LBD[s:].flatten(0, 1)) for k, s in reached if s < frames]
 
 
-LIBRARY_FROM = 128
-"""Features from which oneDNN's convolution beats the products, in float32 (measured at widths of 32 to 768)."""
+class Way(Enum):
+    """How a layer convolves."""
+
+    TAPS = auto()
+    """A product for each tap: on a GPU, and where there are few features."""
+    WINOGRAD = auto()
+    """Fewer products for the same values, up to rounding."""
+    LIBRARY = auto()
+    """oneDNN's convolution."""
 
 
-def _suits_library(x_LBI: Tensor) -> bool:
-    """Whether oneDNN is quicker. In bfloat16 it also rounds once, where products that add up round after each tap."""
-    wide = x_LBI.dtype == torch.float32 and x_LBI.shape[-1] >= LIBRARY_FROM
-    return x_LBI.device.type == "cpu" and (wide or x_LBI.dtype == torch.bfloat16)
+WIDE = 128
+"""Features from which the products outweigh what the other ways copy (measured at widths of 32 to 768)."""
+SPARE = 1.5
+"""How many times the frames of a window the tiles of Winograd's way may cover: with more, taps take no longer."""
+
+
+def _way(x_LBI: Tensor, w_KID: Tensor, dilation: int) -> Way:
+    """The quickest on this kind of device, for these features and windows."""
+    if x_LBI.device.type != "cpu":
+        return Way.TAPS
+    if x_LBI.dtype == torch.bfloat16:
+        return Way.LIBRARY  # it also rounds once, where products that add up round after each tap
+    if x_LBI.dtype != torch.float32 or x_LBI.shape[-1] < WIDE:
+        return Way.TAPS
+    frames, taps = len(x_LBI), len(w_KID)
+    fits = 1 < taps <= winograd.MOST_TAPS and winograd.covered(frames, dilation) <= SPARE * frames
+    return Way.WINOGRAD if fits and min(w_KID.shape[1:]) >= WIDE else Way.LIBRARY
 
 
 def _library_convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor | None, dilation: int, *, past: bool) -> Tensor:
