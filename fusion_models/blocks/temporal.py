@@ -121,7 +121,8 @@ class TCN(nn.Module):
 
     def forward(self, x_BLI: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """X_m : B x L x d_m."""
-        x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(0, 1)).transpose(0, 1))
+        # The frames come first, in one copy for the convolution and the map around it.
+        x_BLD: Tensor = self.out(self.levels(x_BLI.transpose(0, 1).contiguous()).transpose(0, 1))
         return x_BLD
 
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from crossfold.fusion_models.kernels import winograd
 from crossfold.fusion_models.kernels.keep_mask import keep_mask, kept_share
+from crossfold.fusion_models.kernels.padding import padded
 
 
 def causal_layer(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, *, dilation: int, slope: float, p: float) -> Tensor:
@@ -76,11 +77,25 @@ class _CausalLayer(torch.autograd.Function):
             of_input = ctx.needs_input_grad[0]
             to_x_LBI, to_w_KID = winograd.gradients(x_LBI, w_KID, grad_LBD, ctx.dilation, of_input=of_input)
             return to_x_LBI, to_w_KID, to_b_D, None, None, None
-        to_w_KID = torch.zeros_like(w_KID)
-        for k, seen_NI, from_ND in _taps(x_LBI, grad_LBD, len(w_KID), ctx.dilation):
-            torch.mm(seen_NI.t(), from_ND, out=to_w_KID[k])
         to_x_LBI = _input_gradient(grad_LBD, w_KID, ctx.dilation) if ctx.needs_input_grad[0] else None
-        return to_x_LBI, to_w_KID, to_b_D, None, None, None
+        return to_x_LBI, _weight_gradient(x_LBI, w_KID, grad_LBD, ctx.dilation), to_b_D, None, None, None
+
+
+def _weight_gradient(x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int) -> Tensor:
+    """K x I x D: of each tap the frames that it sees times those that it adds to."""
+    if _way(x_LBI, w_KID, dilation) is Way.LIBRARY:
+        # The taps next to each other are one product, which reads wide features once.
+        (frames, batch, width), taps = grad_LBD.shape, len(w_KID)
+        of_taps_LBKD = grad_LBD.new_zeros(frames, batch, taps, width)
+        for k in range(taps):
+            shift = min((taps - 1 - k) * dilation, frames)
+            of_taps_LBKD[: frames - shift, :, k] = grad_LBD[shift:]
+        to_w_IF = torch.mm(x_LBI.flatten(0, 1).t(), of_taps_LBKD.view(frames * batch, -1))
+        return to_w_IF.view(-1, taps, width).transpose(0, 1).contiguous()
+    to_w_KID = torch.zeros_like(w_KID)
+    for k, seen_NI, from_ND in _taps(x_LBI, grad_LBD, len(w_KID), dilation):
+        torch.mm(seen_NI.t(), from_ND, out=to_w_KID[k])
+    return to_w_KID
 
 
 def _input_gradient(grad_LBD: Tensor, w_KID: Tensor, dilation: int) -> Tensor:
@@ -137,7 +152,7 @@ def _way(x_LBI: Tensor, w_KID: Tensor, dilation: int) -> Way:
 def _library_convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor | None, dilation: int, *, past: bool) -> Tensor:
     """b + sum_k x[l + k dilation] W_k : L x B x D, over x behind the zeros of the past, or with zeros after it."""
     reach = (len(w_KID) - 1) * dilation
-    padded_LBI = nn.functional.pad(x_LBI, (0, 0, 0, 0, reach, 0) if past else (0, 0, 0, 0, 0, reach))
+    padded_LBI = padded(x_LBI, *((reach, 0) if past else (0, reach)))
     # Frames and windows are the rows and columns of one picture, whose features come last in memory.
     w_DIK1 = w_KID.permute(2, 1, 0).unsqueeze(3).contiguous(memory_format=torch.channels_last)
     y_DLB = torch.conv2d(padded_LBI.permute(2, 0, 1).unsqueeze(0), w_DIK1, b_D, dilation=(dilation, 1))[0]

@@ -16,7 +16,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from crossfold.fusion_models.kernels.padding import padded
 
 RESULTS = 4
 """Of a tile. With 6, products are a tenth fewer still at 5 taps, and rounding is several times larger."""
@@ -96,7 +98,7 @@ def gradients(
     to_values_PP, to_points_PK, to_results_MP = _matrices(taps, x_LBI.dtype)
     points, tiles = len(to_points_PK), _tiles(frames, dilation)
     spare = covered(frames, dilation) - frames
-    grad_TMF = nn.functional.pad(grad_LBD, (0, 0, 0, 0, 0, spare)).view(tiles, RESULTS, -1)
+    grad_TMF = padded(grad_LBD, 0, spare).view(tiles, RESULTS, -1)
     m_PTF = grad_LBD.new_empty(points, tiles, grad_TMF.shape[2])
     for tile in range(tiles):
         torch.mm(to_results_MP.t(), grad_TMF[tile], out=m_PTF[:, tile])
@@ -122,7 +124,7 @@ def _values(x_LBI: Tensor, taps: int, dilation: int) -> Tensor:
     to_values_PP = _matrices(taps, x_LBI.dtype).to_values_PP
     points, tiles = len(to_values_PP), _tiles(frames, dilation)
     past, spare = (taps - 1) * dilation, covered(frames, dilation) - frames
-    x_F = nn.functional.pad(x_LBI, (0, 0, 0, 0, past, spare)).view(tiles * RESULTS + taps - 1, -1)
+    x_F = padded(x_LBI, past, spare).view(tiles * RESULTS + taps - 1, -1)
     v_PTF = x_LBI.new_empty(points, tiles, x_F.shape[1])
     for tile in range(tiles):
         torch.mm(to_values_PP, x_F[tile * RESULTS :][:points], out=v_PTF[:, tile])
