@@ -83,9 +83,9 @@ class _CausalLayer(torch.autograd.Function):
 
 def _weight_gradient(x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int) -> Tensor:
     """K x I x D: of each tap the frames that it sees times those that it adds to."""
-    if _way(x_LBI, w_KID, dilation) is Way.LIBRARY:
+    (frames, batch, width), taps = grad_LBD.shape, len(w_KID)
+    if _way(x_LBI, w_KID, dilation) is Way.LIBRARY and width < WIDE:
         # The taps next to each other are one product, which reads wide features once.
-        (frames, batch, width), taps = grad_LBD.shape, len(w_KID)
         of_taps_LBKD = grad_LBD.new_zeros(frames, batch, taps, width)
         for k in range(taps):
             shift = min((taps - 1 - k) * dilation, frames)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 2.0
 """A finished epoch is saved unless a checkpoint is younger than this; short cells save none."""
+CHECKPOINT_PAUSE = 20.0
+"""Nor is it saved before so many times what the last one took have gone by: weights of gigabytes take their time."""
 
 EXPLODED = 1e6
 """Labels lie on [-1, 1]: a loss beyond this is no longer one of predictions."""
@@ -90,7 +92,7 @@ def train(
     run = _Run(cell, model, source, group)
     run.restore(checkpoint)
     progress = run.progress
-    written = time.monotonic()
+    written, pause = time.monotonic(), CHECKPOINT_SECONDS
     while (end := run.schedule.end) is None:
         started = time.monotonic()
         if not group.first:
@@ -113,9 +115,12 @@ def train(
             seconds=time.monotonic() - started,
         )
         progress.add(report)
-        if group.first and time.monotonic() - written > CHECKPOINT_SECONDS:
+        # After the last epoch only the scores are missing, which take less than the epochs that could be lost.
+        if group.first and run.schedule.end is None and time.monotonic() - written > pause:
+            began = time.monotonic()
             run.save(checkpoint)
             written = time.monotonic()
+            pause = max(CHECKPOINT_SECONDS, CHECKPOINT_PAUSE * (written - began))
         try:
             group.broadcast(partial(reporter.epoch, cell.cell_id, report))
         except Cancelled:
