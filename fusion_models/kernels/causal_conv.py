@@ -1,6 +1,7 @@
 """A causal dilated convolution with its activation and dropout, as one function of frames that come first.
 
-Legend: L frames, B batch, N frames of all windows, I input features, D features of the layer, K taps of a kernel.
+Legend: L frames, B batch, N frames of all windows, I input features, D features of the layer, K taps of a kernel,
+F features of all taps (K x D).
 
 With the frames first, what tap k sees is one contiguous block, and a convolution is K matrix products that add up in
 one place: y[s:] += x[: L - s] W_k, s = (K - 1 - k) dilation. Nothing is padded, copied or stored but the result. On a
@@ -132,6 +133,8 @@ class Way(Enum):
 
 WIDE = 128
 """Features from which the products outweigh what the other ways copy (measured at widths of 32 to 768)."""
+WIDE_IN_BF16, ROW_IN_BF16 = 256, 2048
+"""The same in bfloat16, whose products take half the time, and the values of a frame of all windows."""
 SPARE = 1.5
 """How many times the frames of a window the tiles of Winograd's way may cover: with more, taps take no longer."""
 
@@ -140,13 +143,16 @@ def _way(x_LBI: Tensor, w_KID: Tensor, dilation: int) -> Way:
     """The quickest on this kind of device, for these features and windows."""
     if x_LBI.device.type != "cpu":
         return Way.TAPS
-    if x_LBI.dtype == torch.bfloat16:
-        return Way.LIBRARY  # it also rounds once, where products that add up round after each tap
-    if x_LBI.dtype != torch.float32 or x_LBI.shape[-1] < WIDE:
+    narrow = x_LBI.dtype == torch.bfloat16
+    if not narrow and (x_LBI.dtype != torch.float32 or x_LBI.shape[-1] < WIDE):
         return Way.TAPS
     frames, taps = len(x_LBI), len(w_KID)
     fits = 1 < taps <= winograd.MOST_TAPS and winograd.covered(frames, dilation) <= SPARE * frames
-    return Way.WINOGRAD if fits and min(w_KID.shape[1:]) >= WIDE else Way.LIBRARY
+    if narrow:
+        fits = fits and x_LBI.shape[1] * x_LBI.shape[2] >= ROW_IN_BF16
+    if fits and min(w_KID.shape[1:]) >= (WIDE_IN_BF16 if narrow else WIDE):
+        return Way.WINOGRAD
+    return Way.LIBRARY  # in bfloat16 it rounds once, where products that add up round after each tap
 
 
 def _library_convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor | None, dilation: int, *, past: bool) -> Tensor:

@@ -53,8 +53,13 @@ def _matrices(taps: int, dtype: torch.dtype) -> _Matrices:
     to_points = [[point**k / scale for k in range(taps)] for point, scale in zip(points, scales, strict=True)]
     to_points.append([Fraction(int(k == taps - 1)) for k in range(taps)])
     to_results = [[point**m for point in points] + [Fraction(int(m == RESULTS - 1))] for m in range(RESULTS)]
-    exact = (to_values, to_points, to_results)
-    return _Matrices(*(torch.tensor([[float(value) for value in row] for row in m], dtype=dtype) for m in exact))
+
+    def tensor(rows: list[list[Fraction]], dtype: torch.dtype) -> Tensor:
+        return torch.tensor([[float(value) for value in row] for row in rows], dtype=dtype)
+
+    # bfloat16 holds the other two exactly, not the thirds of this one.
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+    return _Matrices(tensor(to_values, dtype), tensor(to_points, wide), tensor(to_results, dtype))
 
 
 def _with_roots(roots: list[Fraction]) -> list[Fraction]:
@@ -82,7 +87,7 @@ def convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int) -> Ten
     frames, batch, _ = x_LBI.shape
     _, to_points_PK, to_results_MP = _matrices(taps, x_LBI.dtype)
     v_PNI = _values(x_LBI, taps, dilation)
-    u_PID = (to_points_PK @ w_KID.flatten(1)).view(-1, inputs, width)
+    u_PID = _product(to_points_PK, w_KID).view(-1, inputs, width)
     m_PTF = torch.bmm(v_PNI, u_PID).view(len(u_PID), -1, dilation * batch * width)
     tiles = m_PTF.shape[1]
     y_TMF = torch.bmm(to_results_MP.expand(tiles, -1, -1), m_PTF.transpose(0, 1))
@@ -104,10 +109,10 @@ def gradients(
         torch.mm(to_results_MP.t(), grad_TMF[tile], out=m_PTF[:, tile])
     m_PND = m_PTF.view(points, -1, width)
     u_grad_PID = torch.bmm(_values(x_LBI, taps, dilation).transpose(1, 2), m_PND)
-    to_w_KID = (to_points_PK.t() @ u_grad_PID.flatten(1)).view_as(w_KID)
+    to_w_KID = _product(to_points_PK.t(), u_grad_PID).view_as(w_KID)
     if not of_input:
         return None, to_w_KID
-    u_PID = (to_points_PK @ w_KID.flatten(1)).view(points, inputs, width)
+    u_PID = _product(to_points_PK, w_KID).view(points, inputs, width)
     v_PTF = torch.bmm(m_PND, u_PID.transpose(1, 2)).view(points, tiles, -1)
     # Neighbouring tiles share K - 1 blocks of frames, whose gradients add up.
     to_x_F = grad_LBD.new_zeros(tiles * RESULTS + taps - 1, v_PTF.shape[2])
@@ -116,6 +121,11 @@ def gradients(
         torch.addmm(blocks, to_values_PP.t(), v_PTF[:, tile], out=blocks)
     past = (taps - 1) * dilation
     return to_x_F.view(-1, batch, inputs)[past : past + frames], to_w_KID
+
+
+def _product(matrix: Tensor, of: Tensor) -> Tensor:
+    """The matrix times the rows of a tensor, in the type of the matrix; the result has that of the tensor."""
+    return (matrix @ of.flatten(1).to(matrix.dtype)).to(of.dtype)
 
 
 def _values(x_LBI: Tensor, taps: int, dilation: int) -> Tensor:

@@ -224,7 +224,7 @@ def share_cells(rank: str, world: str, meeting: str, workspace: str, *jobs: str)
     from crossfold.platform.training.data_parallel import ProcessGroup
 
     compute_in_double(setattr)
-    training.CHECKPOINT_SECONDS = -1.0
+    training.CHECKPOINT_SECONDS, training.CHECKPOINT_PAUSE = -1.0, 0.0
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
     group = ProcessGroup(int(rank), int(world))
     for job in jobs:

@@ -272,6 +272,7 @@ def undisturbed(tmp_path_factory, raw_store, tiny_cell):
 def test_stopped_while_thawing_the_run_ends_in_the_same_bytes(undisturbed, workspace, monkeypatch, stop):
     cell, expected = undisturbed
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_PAUSE", 0.0)
     assert attempt_cell(cell, workspace, reporter=StopAfter(stop)).status == "cancelled"
     saved = checkpoints.read(workspace.paths.scratch(cell.cell_id) / "last.pt")
     assert saved["schedule"]["epoch"] == stop

@@ -82,6 +82,7 @@ def test_a_cell_that_was_stopped_resumes_to_the_same_bytes(new_workspace, tiny_c
                 raise Cancelled
 
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_PAUSE", 0.0)
     cell = tiny_cell("rjca", epochs=3, temporal__dropout=0.3)
     whole, stopped = new_workspace(), new_workspace()
     finished(cell, whole)

@@ -413,6 +413,7 @@ def undisturbed(tmp_path_factory, synthetic_store, tiny_cell):
 @pytest.fixture
 def checkpoint_always(monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_PAUSE", 0.0)
 
 
 def test_two_runs_are_the_same_bytes(undisturbed, new_workspace):
@@ -504,6 +505,18 @@ def test_killed_long_after_a_checkpoint(undisturbed, new_workspace, monkeypatch)
         assert attempt_cell(cell, workspace, reporter=StopAfter(stop)).status == "cancelled"
     assert attempt_cell(cell, workspace).status == "done"
     assert bytes_of(workspace, cell) == expected
+
+
+@pytest.mark.parametrize(("pause", "written"), [(0.0, 3), (1e12, 1)])
+def test_a_checkpoint_that_takes_long_is_written_less_often(
+    checkpoint_always, tiny_cell, workspace, monkeypatch, pause, written
+):
+    """And none after the last epoch, when only the scores are missing."""
+    saved = []
+    monkeypatch.setattr(training, "CHECKPOINT_PAUSE", pause)
+    monkeypatch.setattr(training._Run, "save", lambda run, path: saved.append(run.progress.epoch))
+    assert attempt_cell(tiny_cell("rjca", epochs=4), workspace).status == "done"
+    assert saved == list(range(1, written + 1))
 
 
 class Crash:

@@ -319,6 +319,7 @@ def test_another_machine_resumes_from_the_checkpoint(remote, machine, with_store
     cell = tiny_cell("concat", epochs=4)
     assert attempt_cell(cell, workspace).status == "done"
     monkeypatch.setattr("crossfold.platform.training.train.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("crossfold.platform.training.train.CHECKPOINT_PAUSE", 0.0)
     monkeypatch.setattr(checkpoint_sync, "CHECKPOINT_SECONDS", 0.05)
 
     class Epochs:
