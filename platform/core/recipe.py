@@ -245,6 +245,8 @@ class Recipe(FrozenModel):
     precision: Literal["float32", "bf16", "auto"] = "float32"
     """Of training. `bf16`: features, matrix products and convolutions in bfloat16; weights, optimiser, sums, loss and
     reported predictions in float32. `auto`: whichever a short measurement finds quicker on the machine that trains."""
+    cuda_graph: bool = False
+    """On a GPU: a step of a full batch is recorded once and replayed, for small models on features."""
     determinism: Literal["strict", "fast"] = "strict"
     """`strict`: the same bytes on the same machine. `fast`: threads, TF32 and the quickest kernels."""
     epochs: int = Field(100, ge=1, le=MOST_COUNT)
@@ -282,6 +284,13 @@ class Recipe(FrozenModel):
             raise ValueError(f"a batch of {info.data['batch']} windows has no {parts} parts")
         return parts
 
+    @model_validator(mode="after")
+    def _one_pass_is_recorded(self) -> "Recipe":
+        several = {"accumulate": self.accumulate > 1, "devices": self.devices > 1, "backbones": bool(self.backbones)}
+        if self.cuda_graph and (other := [name for name, found in several.items() if found]):
+            raise ValueError(f"cuda_graph records one pass over features: leave out {other[0]}, or cuda_graph")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """The part of the recipe that is hashed with a cell."""
         identity = self.model_dump(mode="json", exclude=set(OUTSIDE_IDENTITY))
@@ -289,6 +298,8 @@ class Recipe(FrozenModel):
             identity[group] = {k: v for k, v in identity[group].items() if k not in defaults or v != defaults[k]}
         if not self.modality_dropout:  # later than commit ed74c6d, as those of `LATER`
             del identity["modality_dropout"]
+        if not self.cuda_graph:
+            del identity["cuda_graph"]
         return identity
 
     @property

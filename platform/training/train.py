@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.datasets.batches.source import WindowSource
+from crossfold.datasets.batches.source import Batch, WindowSource
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, Diverged
 from crossfold.platform.core.outcome import EpochReport, Reporter
@@ -24,6 +24,7 @@ from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_o
 from crossfold.platform.modeling.frame_encoder import release
 from crossfold.platform.training import checkpoint
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
+from crossfold.platform.training.graphed_step import GraphedStep, check_device
 from crossfold.platform.training.losses import BatchStatistics, loss_of
 from crossfold.platform.training.lr_schedule import Schedule
 from crossfold.platform.training.modality_dropout import dropped_windows, without
@@ -147,6 +148,9 @@ class _Run:
         self.lost: dict[str, np.ndarray] = {}
         # Until an epoch has a score, these are the best weights.
         self.best_state = _copy(model)
+        check_device(cell.recipe, self.device)
+        graphed = GraphedStep(self._pass, self.parameters, cell.recipe.batch)
+        self.step_of = graphed if cell.recipe.cuda_graph else self._pass
         self.precision = group.broadcast(partial(precision_of, cell, model, source))
         model.narrow = self.precision.kind == "bf16"
 
@@ -207,16 +211,26 @@ class _Run:
         total, prediction_BLT = torch.zeros((), dtype=torch.float64), torch.zeros(())
         losses = []
         for part, batch in zip(parts, batches, strict=True):
-            seeds = [crop_seed(self.cell, epoch, int(window)) for window in part] if self.model.frames else None
-            prediction_BLT = self.model(batch.x, batch.real, seeds=seeds)
-            loss = loss_of(prediction_BLT, batch, recipe.loss, whole)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+            if whole is None and not self.model.frames:
+                loss, prediction_BLT = self.step_of(batch)
+            else:
+                seeds = [crop_seed(self.cell, epoch, int(window)) for window in part] if self.model.frames else None
+                loss, prediction_BLT = self._pass(batch, whole, seeds)
+            losses.append(loss)
         if losses:
             total = torch.stack(losses).sum()
         if group.world > 1:
             total = group.total(total.double().to(self.device))
-        return total, prediction_BLT.detach()
+        return total, prediction_BLT
+
+    def _pass(
+        self, batch: Batch, whole: BatchStatistics | None = None, seeds: list[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, or of a part of the whole one, and the prediction; gradients add to the weights'."""
+        prediction_BLT = self.model(batch.x, batch.real, seeds=seeds)
+        loss = loss_of(prediction_BLT, batch, self.cell.recipe.loss, whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), prediction_BLT.detach()
 
     def _clip_gradients(self) -> Tensor | None:
         """Clips the norm where the recipe says so, and returns it, or None.

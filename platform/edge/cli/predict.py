@@ -104,7 +104,7 @@ def predict(
 def _check_model(model: str, clips: Sequence[Path]) -> None:
     """What predicts is no file: not a clip that stands in its place, nor the weights of a cell."""
     path = Path(model)
-    if not path.is_file():
+    if not path.is_file() or not path.suffix:  # a file may have the name of a system
         return
     if path.suffix == ".safetensors":
         cell = path.absolute().parent

@@ -35,6 +35,18 @@ def check_cluster(options: FleetOptions) -> None:
         find_cluster(options.cluster)
 
 
+def check_graphs(cells: Sequence[Cell], options: FleetOptions) -> None:
+    """Raises `UserError` where a cell records a CUDA graph, and all workers are on a machine without a GPU."""
+    recording = next((cell.recipe for cell in cells if cell.recipe.cuda_graph), None)
+    if recording is not None and options.cluster is None:
+        import torch
+
+        from crossfold.platform.training.graphed_step import check_device
+
+        unused = options.workers == 0 or options.use_gpu is False or not torch.cuda.is_available()
+        check_device(recording, torch.device("cpu" if unused else "cuda"))
+
+
 def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:
     """Raises `UserError` where the store lacks an input of the cells, or weights they start from are missing."""
     for store, cells in prepared.missing_by_store:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.edge.launch.forecast_launch import forecast_launch
-from crossfold.platform.edge.launch.preflight import check_cluster, driving, move_damaged, tidy
+from crossfold.platform.edge.launch.preflight import check_cluster, check_graphs, driving, move_damaged, tidy
 from crossfold.platform.edge.launch.printer import LaunchPrinter
 from crossfold.platform.edge.launch.rescore import rescore_outdated
 from crossfold.platform.edge.launch.run_cells import run_cells
@@ -56,6 +56,7 @@ def run_sweeps(
         tidy(space)
         return FleetSummary()
     check_cluster(options)
+    check_graphs(missing, options)
     name = "+".join(prepared.sweep.name for prepared in sweeps)
     with driving(space):
         for prepared, cells in zip(sweeps, todo, strict=True):

@@ -94,6 +94,16 @@ def test_a_cell_that_was_stopped_resumes_to_the_same_bytes(new_workspace, tiny_c
         ).read_bytes()
 
 
+@pytest.mark.parametrize("system", ["concat", "rjca", "hgrjca", "lstm", "transformer"])
+def test_replayed_steps_train_as_plain_ones(new_workspace, tiny_cell, system):
+    """With dropout, whose draws a replay continues, and a last batch that is smaller than the others."""
+    changes = {"epochs": 4, "batch": 3, "temporal__dropout": 0.3, "determinism": "strict"}
+    plain = finished(tiny_cell(system, **changes), new_workspace())
+    replayed = finished(tiny_cell(system, cuda_graph=True, **changes), new_workspace())
+    np.testing.assert_allclose(replayed.curve.train_loss, plain.curve.train_loss, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(replayed.predictions.prediction, plain.predictions.prediction, rtol=0, atol=1e-5)
+
+
 def test_features_stay_on_the_gpu_and_a_batch_brings_its_indices_only(workspace, tiny_cell):
     cell = tiny_cell("ca")
     data = open_data(cell, workspace.find_store(cell.corpus, cell.store), DEVICE)
