@@ -27,8 +27,8 @@ from crossfold.datasets.store.feature_store import Normalisation
 from crossfold.platform.core.cell import MODALITIES
 from crossfold.platform.core.errors import DataError, UserError
 from crossfold.platform.features.extractors import Extractor, Origin, face_constants, find_extractor
-from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, stored
-from crossfold.platform.features.pca_faces import LightEncoder, measure
+from crossfold.platform.features.fold_fitting import FoldTask, encode_folds, measured, stored
+from crossfold.platform.features.pca_faces import LightEncoder
 from crossfold.platform.features.read_clip import ClipTask
 from crossfold.platform.features.read_clip import read_clip as read_media
 
@@ -116,7 +116,7 @@ class NewClip:
             # As `prepare` does: the number of threads decides the last bit of a matrix product.
             with threadpool_limits(1):
                 if isinstance(own, LightEncoder):
-                    values[modality] = own.encode(measure(array), present[modality])
+                    values[modality] = own.encode(measured(array), present[modality])
                 elif isinstance(own, Normalisation):
                     values[modality] = self._encoded(self._task, extractor, own)
                 else:

@@ -171,7 +171,7 @@ def test_the_command_averages_the_folds_of_a_system_and_writes_their_spread(lab,
     assert [len(gate["weight"]) for gate in data["gates"]] == [len(table)] * len(data["gates"])
     assert data["gates"]
     assert data["maps"]
-    assert "2 folds, 1 seeds" in capsys.readouterr().out
+    assert "2 folds, 1 seed\n" in capsys.readouterr().out
 
 
 def test_an_exported_folder_predicts_without_ray_mlflow_and_optuna(lab, clip, tmp_path):
