@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from crossfold.platform.core.base_model import MOST_COUNT, MOST_LAYERS, MOST_LEVELS, MOST_WIDTH, FrozenModel
+from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.evaluation_config import SUITES, Chain, Evaluation, PostChain, StressSuite
 from crossfold.platform.core.hashing import canonical_json
 
@@ -290,6 +291,14 @@ class Recipe(FrozenModel):
         if self.cuda_graph and (other := [name for name, found in several.items() if found]):
             raise ValueError(f"cuda_graph records one pass over features: leave out {other[0]}, or cuda_graph")
         return self
+
+    def check_device(self, kind: str) -> None:
+        """Raises `UserError` where a CUDA graph is asked for, and the device is of another kind, such as `cpu`."""
+        if self.cuda_graph and kind != "cuda":
+            raise UserError(
+                f"recipe {self.name}: cuda_graph is true, and the device is {kind}",
+                "train on a GPU, or with --set cuda_graph=false",
+            )
 
     def identity(self) -> dict[str, Any]:
         """The part of the recipe that is hashed with a cell."""

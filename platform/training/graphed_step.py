@@ -15,23 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.datasets.batches.source import Batch
-from crossfold.platform.core.errors import UserError
-from crossfold.platform.core.recipe import Recipe
 
 WARM_STEPS = 3
 """Steps before the recording: libraries set themselves up in the first ones, which a recording does not allow."""
 
 Pass = Callable[[Batch], tuple[Tensor, Tensor]]
 """A batch -> its loss [] and prediction B x L x T, both detached; the gradients are in the weights."""
-
-
-def check_device(recipe: Recipe, device: torch.device) -> None:
-    """Raises `UserError` where a recipe asks for a CUDA graph and the device has none."""
-    if recipe.cuda_graph and device.type != "cuda":
-        raise UserError(
-            f"recipe {recipe.name}: cuda_graph is true, and the device is {device.type}",
-            "train on a GPU, or with --set cuda_graph=false",
-        )
 
 
 class GraphedStep:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossfold.datasets.batches.modality_dropout import dropped_windows, without
 from crossfold.datasets.batches.source import Batch, WindowSource
 from crossfold.platform.core.cell import Cell
 from crossfold.platform.core.errors import Cancelled, Diverged
@@ -24,10 +25,9 @@ from crossfold.platform.modeling.emotion_model import EmotionModel, modalities_o
 from crossfold.platform.modeling.frame_encoder import release
 from crossfold.platform.training import checkpoint
 from crossfold.platform.training.data_parallel import SINGLE_PROCESS, ProcessGroup
-from crossfold.platform.training.graphed_step import GraphedStep, check_device
+from crossfold.platform.training.graphed_step import GraphedStep
 from crossfold.platform.training.losses import BatchStatistics, loss_of
 from crossfold.platform.training.lr_schedule import Schedule
-from crossfold.platform.training.modality_dropout import dropped_windows, without
 from crossfold.platform.training.precision import Precision, precision_of
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class _Run:
         self.lost: dict[str, np.ndarray] = {}
         # Until an epoch has a score, these are the best weights.
         self.best_state = _copy(model)
-        check_device(cell.recipe, self.device)
+        cell.recipe.check_device(self.device.type)
         graphed = GraphedStep(self._pass, self.parameters, cell.recipe.batch)
         self.step_of = graphed if cell.recipe.cuda_graph else self._pass
         self.precision = group.broadcast(partial(precision_of, cell, model, source))

@@ -41,10 +41,8 @@ def check_graphs(cells: Sequence[Cell], options: FleetOptions) -> None:
     if recording is not None and options.cluster is None:
         import torch
 
-        from crossfold.platform.training.graphed_step import check_device
-
         unused = options.workers == 0 or options.use_gpu is False or not torch.cuda.is_available()
-        check_device(recording, torch.device("cpu" if unused else "cuda"))
+        recording.check_device("cpu" if unused else "cuda")
 
 
 def check_before_work(prepared: Prepared, workspace: Workspace, weights: Path | None = None) -> None:

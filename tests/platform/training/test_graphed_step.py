@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.execution.run_cell import attempt_cell
-from crossfold.platform.training import graphed_step, train
+from crossfold.platform.training import graphed_step
 from tests.support.factories import tiny_recipe
 
 
@@ -63,7 +63,7 @@ def graphs(monkeypatch):
         ("stream", lambda chosen: contextlib.nullcontext()),
     ):
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr(train, "check_device", lambda recipe, device: None)
+    monkeypatch.setattr(Recipe, "check_device", lambda recipe, kind: None)
     monkeypatch.setattr(Tape, "replays", 0)
     return Tape
 
@@ -110,8 +110,9 @@ def test_batches_of_full_size_are_replayed_after_the_first_steps(graphs):
 
 def test_a_cpu_has_no_graphs_and_says_so():
     with pytest.raises(UserError, match=r"cuda_graph is true, and the device is cpu[^$]*cuda_graph=false"):
-        graphed_step.check_device(Recipe(cuda_graph=True), torch.device("cpu"))
-    graphed_step.check_device(Recipe(), torch.device("cpu"))
+        Recipe(cuda_graph=True).check_device("cpu")
+    Recipe(cuda_graph=True).check_device("cuda")
+    Recipe().check_device("cpu")
 
 
 @pytest.mark.parametrize("other", [{"accumulate": 2}, {"devices": 2}, {"backbones": {"visual": "resnet50"}}])

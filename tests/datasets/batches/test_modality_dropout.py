@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from crossfold.datasets.batches.modality_dropout import dropped_windows, without
 from crossfold.platform.core.errors import UserError
 from crossfold.platform.core.recipe import Recipe
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.modeling.inputs import check_inputs
 from crossfold.platform.training import train as training
 from crossfold.platform.training.cell_data import open_data
-from crossfold.platform.training.modality_dropout import dropped_windows, without
 from crossfold.sweeps.plan import expand
 from crossfold.sweeps.sweep_files import load
 
