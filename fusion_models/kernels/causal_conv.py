@@ -5,8 +5,8 @@ F features of all taps (K x D).
 
 With the frames first, what tap k sees is one contiguous block, and a convolution is K matrix products that add up in
 one place: y[s:] += x[: L - s] W_k, s = (K - 1 - k) dilation. Nothing is padded, copied or stored but the result. On a
-CPU, wide layers in float32 take fewer products (`winograd.py`), and frames first are also the layout that oneDNN's
-convolution likes best, which is the quickest in bfloat16.
+CPU, wide layers need fewer products (`winograd.py`), and where only the input is wide, or in bfloat16, oneDNN's
+convolution is quicker, which has this layout, too.
 """
 
 from enum import Enum, auto

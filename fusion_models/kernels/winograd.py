@@ -8,6 +8,9 @@ arXiv:1509.09308, for convolutional networks.
 Legend: L frames, B batch, I input features, D features of the layer, K taps, M results of a tile, P points (M + K - 1),
 T tiles, F values of `dilation` frames of all windows (dilation x B x I or D), N rows of all tiles (T x dilation x B).
 Frames that lie `dilation` apart are a row; so a tile is M blocks of `dilation` frames, which are contiguous.
+
+The results are those of the equation up to rounding: a later frame of its tile changes the last bits of a result,
+though it has no part in it.
 """
 
 import math
@@ -21,7 +24,7 @@ from torch import Tensor
 from crossfold.fusion_models.kernels.padding import padded
 
 RESULTS = 4
-"""Of a tile. With 6, products are a tenth fewer still at 5 taps, and rounding is several times larger."""
+"""Of a tile. More would need fewer products, and points whose powers differ more, so that more is rounded."""
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 """And infinity: the usual ones, whose powers round least."""
 MOST_TAPS = len(POINTS) + 2 - RESULTS

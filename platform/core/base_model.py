@@ -53,6 +53,9 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"]) or "(whole value)"
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        # The rule is about keys that do not go together, and names them; the whole mapping would hide it.
+        return f"{'.'.join(map(str, problem['loc']))}: {_rule(problem)}" if problem["loc"] else _rule(problem)
     if problem["type"] != "extra_forbidden":
         return f"{path} = {_SHORT.repr(problem['input'])}: {_rule(problem)}"
     known = _known_keys(cls, problem["loc"][:-1])

@@ -122,8 +122,8 @@ def read_run(path: Path) -> BenchmarkRun:
         figures = tuple(Figure(**each) for each in found["figures"])
         return BenchmarkRun(str(found["date"]), dict(found["machine"]), ratios, tuple(found["failed"]), figures)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        problem = f"{path} is no result of benchmarks: {type(error).__name__}: {error}"
-        raise UserError(problem, "write one with `crossfold bench --json FILE`") from None
+        problem = f"{path} is no result of benchmarks of this version" if path.exists() else f"{path} does not exist"
+        raise UserError(problem, "write one with `crossfold bench --json FILE`") from error
 
 
 def comparison_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str, Any]]:

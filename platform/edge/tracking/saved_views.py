@@ -1,4 +1,4 @@
-"""The saved view of an experiment: its cells or trials by CCC, with columns of scores and of what tells them apart.
+"""The saved view of an experiment: its cells or trials by CCC, with columns of scores and of what distinguishes them.
 
 MLflow 3.17 shows no metric next to a run, and keeps a user's choice of columns in the browser. What it shows to
 everybody is a view that a tag of the experiment holds: the list of saved views offers it, and an address opens it.

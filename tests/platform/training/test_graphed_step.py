@@ -117,8 +117,11 @@ def test_a_cpu_has_no_graphs_and_says_so():
 
 @pytest.mark.parametrize("other", [{"accumulate": 2}, {"devices": 2}, {"backbones": {"visual": "resnet50"}}])
 def test_a_recipe_with_several_passes_or_backbones_has_no_graph(other):
-    with pytest.raises(ValueError, match=f"leave out {next(iter(other))}, or cuda_graph"):
-        Recipe(cuda_graph=True, **other)
+    """And the error shows the rule alone, not every field of the recipe."""
+    rule = f"cuda_graph records one pass over features: leave out {next(iter(other))}, or cuda_graph"
+    with pytest.raises(UserError) as refused:
+        Recipe.parse({"cuda_graph": True, **other}, "recipe mine")
+    assert refused.value.problem == f"recipe mine: {rule}"
 
 
 def test_a_graph_is_part_of_the_identity_where_there_is_one():
