@@ -86,7 +86,7 @@ class MeanSquares:
         simulated sweeps ask for (docs/statistics.md).
         """
         free = sum(self.design.videos) - self.design.folds
-        return max(free * self.known * min(1.0, math.sqrt(FEW / free)), 1.0)
+        return max(free * self.known * min(1.0, math.sqrt(FEW / max(free, 1))), 1.0)
 
     @property
     def mean_videos(self) -> float:
