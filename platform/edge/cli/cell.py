@@ -56,9 +56,11 @@ def _facts(space: "Workspace", cell: str, failures: Sequence["Failure"]) -> dict
     found = {failure.cell_id for failure in failures} or {name for name in planned if name.startswith(cell)}
     if not found:
         options.check_is_no_sweep(space, cell)
+    known = planned or space.finished()
     if len(found) != 1:
         raise UserError(
-            f"{cell!r} begins {len(found) or 'no'} cells of {space}" + did_you_mean(cell, planned or space.finished()),
+            f"{cell!r} begins {len(found) or 'no'} cells of {space}"
+            + did_you_mean(cell, known if len(known) < 50 else ()),
             "see `crossfold status`, or the ids in the report",
         )
     (cell_id,) = found

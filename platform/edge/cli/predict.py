@@ -212,7 +212,8 @@ def _predictors(model: str, corpus: str | None, workspace: str | None) -> tuple[
     elif model in (names := system_names()):
         records = best_variant(space.records(), model, corpus)
     else:
-        near = did_you_mean(model, [*names, *space.finished()])
+        options.check_is_no_sweep(space, model)
+        near = did_you_mean(model, names)
         raise UserError(
             f"{model!r} is no finished cell of {space}, no system, and no exported folder{near}",
             "see `crossfold status` and `crossfold list systems`; a system in a file of yours needs --plugin FILE",

@@ -184,6 +184,7 @@ MISTAKES = {
     ),
     "a sweep to ask about as if it were a cell": ("why good", None, "'good' is a sweep", "crossfold report good"),
     "a predictor of a sweep": ("export good --format predictor --out o", None, "'good' is a sweep", "report good"),
+    "a prediction by a sweep": ("predict good clip.mp4", None, "'good' is a sweep", "crossfold report good"),
     "a report of one cell": (f"report {CELL}", None, "is a cell, no table", "crossfold why"),
     "a sweep without its ending": ("run goood", None, "did you mean 'good.yaml'", "give a YAML file"),
     "a search of a file without its ending": ("search searc", None, "did you mean 'search.yaml'", "give a YAML file"),
