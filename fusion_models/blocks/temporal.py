@@ -13,6 +13,7 @@ from crossfold.fusion_models.blocks.dropout import Dropout
 from crossfold.fusion_models.blocks.frame_norm import FrameNorm
 from crossfold.fusion_models.blocks.recurrent import Recurrent, RecurrentMix
 from crossfold.fusion_models.kernels.causal_conv import causal_layer
+from crossfold.fusion_models.kernels.weight_norm import normed_kernels
 from crossfold.fusion_models.system import WHOLE_PAST
 from crossfold.platform.core.recipe import Temporal
 
@@ -64,9 +65,7 @@ class WeightNormConv(nn.Module):
 
     def forward(self, x_LBI: Tensor, *, slope: float, p: float) -> Tensor:
         """L x B x width, after the activation and dropout."""
-        # W = g v / |v| (Salimans and Kingma 2016)
-        kernels = self.v * (self.g / torch.linalg.vector_norm(self.v, dim=(1, 2), keepdim=True))
-        w_KID = kernels.permute(2, 1, 0).contiguous()
+        w_KID = normed_kernels(self.v, self.g)  # W = g v / |v| (Salimans and Kingma 2016)
         return causal_layer(x_LBI, w_KID, self.bias, dilation=self.dilation, slope=slope, p=p)
 
 

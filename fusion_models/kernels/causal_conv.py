@@ -9,6 +9,7 @@ CPU, wide layers need fewer products (`winograd.py`), and where only the input i
 convolution is quicker, which has this layout, too.
 """
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from crossfold.fusion_models.kernels import winograd
 from crossfold.fusion_models.kernels.keep_mask import keep_mask, kept_share
 from crossfold.fusion_models.kernels.padding import padded
+from crossfold.fusion_models.system import widened
 
 
 def causal_layer(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, *, dilation: int, slope: float, p: float) -> Tensor:
@@ -26,23 +28,27 @@ def causal_layer(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, *, dilation: int, sl
 
     act(h) is h where h > 0, and slope h elsewhere: ReLU at slope 0, else LeakyReLU. p: of the dropout, 0 for none.
     """
-    if p:
-        # The activation is homogeneous, so what dropout scales by can stand on the weights, where there is less of it.
-        w_KID, b_D = w_KID / kept_share(p), b_D / kept_share(p)
     kind = x_LBI.device.type
     if torch.is_autocast_enabled(kind):
-        narrow = torch.get_autocast_dtype(kind)
-        x_LBI, w_KID, b_D = x_LBI.to(narrow), w_KID.to(narrow), b_D.to(narrow)
-    with torch.autocast(kind, enabled=False):
-        h_LBD: Tensor = _CausalLayer.apply(x_LBI.contiguous(), w_KID, b_D, dilation, slope, p)
+        x_LBI = x_LBI.to(torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=False):
+            h_LBD: Tensor = _CausalLayer.apply(x_LBI.contiguous(), w_KID, b_D, dilation, slope, p)
+    else:
+        h_LBD = _CausalLayer.apply(x_LBI.contiguous(), w_KID, b_D, dilation, slope, p)
     return h_LBD
 
 
 class _CausalLayer(torch.autograd.Function):
-    """The layer with its gradient. Products name `out`, so that torch's counter of operations sees them."""
+    """The layer with its gradient, in the type of x. Products name `out`, so that torch's counter of operations sees
+    them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int, slope: float, p: float) -> Tensor:
+        if p:
+            # The activation is homogeneous, so what dropout scales by can stand on the weights: there are fewer.
+            w_KID, b_D = w_KID / kept_share(p), b_D / kept_share(p)
+        w_KID, b_D = w_KID.to(x_LBI.dtype), b_D.to(x_LBI.dtype)
         way = _way(x_LBI, w_KID, dilation)
         if way is Way.WINOGRAD:
             h_LBD = winograd.convolution(x_LBI, w_KID, b_D, dilation)
@@ -50,16 +56,17 @@ class _CausalLayer(torch.autograd.Function):
             h_LBD = _library_convolution(x_LBI, w_KID, b_D, dilation, past=True)
         else:
             h_LBD = x_LBI.new_empty(*x_LBI.shape[:2], len(b_D))
-            for k, seen_NI, to_ND in _taps(x_LBI, h_LBD, len(w_KID), dilation):
-                # The last tap sees frame l itself, comes first, and writes every frame.
-                torch.addmm(b_D if k == len(w_KID) - 1 else to_ND, seen_NI, w_KID[k], out=to_ND)
+            summand: Tensor | None = b_D  # the last tap sees frame l itself, comes first, and writes every frame
+            for w_ID, seen_NI, to_ND in _taps(w_KID, x_LBI, h_LBD, dilation):
+                torch.addmm(to_ND if summand is None else summand, seen_NI, w_ID, out=to_ND)
+                summand = None
         nn.functional.leaky_relu_(h_LBD, slope) if slope else h_LBD.relu_()
         keep_LBD = keep_mask(h_LBD.shape, p, h_LBD) if p else None
         if keep_LBD is not None:
             h_LBD.mul_(keep_LBD)
         # Where ReLU or dropout made a zero there is no gradient; of LeakyReLU the zeros of dropout alone have none.
         ctx.save_for_backward(x_LBI, w_KID, h_LBD, keep_LBD if slope else None)
-        ctx.dilation, ctx.slope = dilation, slope
+        ctx.dilation, ctx.slope, ctx.p = dilation, slope, p
         return h_LBD
 
     @staticmethod
@@ -74,50 +81,68 @@ class _CausalLayer(torch.autograd.Function):
             grad_LBD = torch.ops.aten.threshold_backward(grad_LBD, h_LBD, 0)
         grad_LBD = grad_LBD.contiguous()
         to_b_D = grad_LBD.sum(dim=(0, 1))
-        if _way(x_LBI, w_KID, ctx.dilation) is Way.WINOGRAD:
-            of_input = ctx.needs_input_grad[0]
-            to_x_LBI, to_w_KID = winograd.gradients(x_LBI, w_KID, grad_LBD, ctx.dilation, of_input=of_input)
-            return to_x_LBI, to_w_KID, to_b_D, None, None, None
-        to_x_LBI = _input_gradient(grad_LBD, w_KID, ctx.dilation) if ctx.needs_input_grad[0] else None
-        return to_x_LBI, _weight_gradient(x_LBI, w_KID, grad_LBD, ctx.dilation), to_b_D, None, None, None
+        to_x_LBI, to_w_KID = _gradients(x_LBI, w_KID, grad_LBD, ctx.dilation, of_input=ctx.needs_input_grad[0])
+        if ctx.p:
+            share = kept_share(ctx.p)
+            to_w_KID, to_b_D = widened(to_w_KID) / share, widened(to_b_D) / share
+        return to_x_LBI, to_w_KID, to_b_D, None, None, None
 
 
-def _weight_gradient(x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int) -> Tensor:
-    """K x I x D: of each tap the frames that it sees times those that it adds to."""
-    (frames, batch, width), taps = grad_LBD.shape, len(w_KID)
-    if _way(x_LBI, w_KID, dilation) is Way.LIBRARY and width < WIDE:
-        # The taps next to each other are one product, which reads wide features once.
-        of_taps_LBKD = grad_LBD.new_zeros(frames, batch, taps, width)
-        for k in range(taps):
-            shift = min((taps - 1 - k) * dilation, frames)
-            of_taps_LBKD[: frames - shift, :, k] = grad_LBD[shift:]
-        to_w_IF = torch.mm(x_LBI.flatten(0, 1).t(), of_taps_LBKD.view(frames * batch, -1))
-        return to_w_IF.view(-1, taps, width).transpose(0, 1).contiguous()
+def _gradients(
+    x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int, *, of_input: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Of x : L x B x I, or None, and of W : K x I x D."""
+    way = _way(x_LBI, w_KID, dilation)
+    if way is Way.WINOGRAD:
+        return winograd.gradients(x_LBI, w_KID, grad_LBD, dilation, of_input=of_input)
+    to_x_LBI = _input_gradient(grad_LBD, w_KID, dilation) if of_input else None
+    if way is Way.LIBRARY and grad_LBD.shape[-1] < WIDE:
+        return to_x_LBI, _weight_gradient_of_wide_input(x_LBI, w_KID, grad_LBD, dilation)
+    # Of each tap the frames that it sees times those that it adds to; a tap that sees none has no gradient.
     to_w_KID = torch.zeros_like(w_KID)
-    for k, seen_NI, from_ND in _taps(x_LBI, grad_LBD, len(w_KID), dilation):
-        torch.mm(seen_NI.t(), from_ND, out=to_w_KID[k])
-    return to_w_KID
+    for to_w_ID, seen_NI, from_ND in _taps(to_w_KID, x_LBI, grad_LBD, dilation):
+        torch.mm(seen_NI.t(), from_ND, out=to_w_ID)
+    return to_x_LBI, to_w_KID
+
+
+def _weight_gradient_of_wide_input(x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int) -> Tensor:
+    """K x I x D: the taps next to each other are one product, which reads wide features once."""
+    (frames, batch, width), taps = grad_LBD.shape, len(w_KID)
+    of_taps_LBKD = grad_LBD.new_zeros(frames, batch, taps, width)
+    for k in range(taps):
+        shift = min((taps - 1 - k) * dilation, frames)
+        of_taps_LBKD[: frames - shift, :, k] = grad_LBD[shift:]
+    to_w_IF = torch.mm(x_LBI.flatten(0, 1).t(), of_taps_LBKD.view(frames * batch, -1))
+    return to_w_IF.view(-1, taps, width).transpose(0, 1).contiguous()
 
 
 def _input_gradient(grad_LBD: Tensor, w_KID: Tensor, dilation: int) -> Tensor:
     """L x B x I: frame l has reached the frames l + (K - 1 - k) dilation, each through W_k."""
     if _way(grad_LBD, w_KID, dilation) is Way.LIBRARY:
         return _library_convolution(grad_LBD, w_KID.flip(0).transpose(1, 2), None, dilation, past=False)
-    last = len(w_KID) - 1
     to_x_LBI = grad_LBD.new_empty(*grad_LBD.shape[:2], w_KID.shape[1])
-    for k, to_NI, from_ND in _taps(to_x_LBI, grad_LBD, len(w_KID), dilation):
-        if k == last:
-            torch.mm(from_ND, w_KID[k].t(), out=to_NI)
+    first = True
+    for w_DI, to_NI, from_ND in _taps(w_KID.transpose(1, 2), to_x_LBI, grad_LBD, dilation):
+        if first:
+            torch.mm(from_ND, w_DI, out=to_NI)
         else:
-            torch.addmm(to_NI, from_ND, w_KID[k].t(), out=to_NI)
+            torch.addmm(to_NI, from_ND, w_DI, out=to_NI)
+        first = False
     return to_x_LBI
 
 
-def _taps(x_LBI: Tensor, h_LBD: Tensor, taps: int, dilation: int) -> list[tuple[int, Tensor, Tensor]]:
-    """(k, the frames that tap k sees, the frames that it adds to) : N x I and N x D, of the taps that see any."""
-    frames = len(x_LBI)
-    reached = ((k, (taps - 1 - k) * dilation) for k in reversed(range(taps)))
-    return [(k, x_LBI[: frames - s].flatten(0, 1), h_LBD[s:].flatten(0, 1)) for k, s in reached if s < frames]
+def _taps(of_taps: Tensor, x_LBI: Tensor, h_LBD: Tensor, dilation: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(what belongs to tap k, the frames that it sees, the frames that it adds to) : N x I and N x D.
+
+    The last tap comes first; those that see no frame are left out. x and h are contiguous.
+    """
+    frames, batch, _ = x_LBI.shape
+    x_NI, h_ND = x_LBI.view(frames * batch, -1), h_LBD.view(frames * batch, -1)
+    # A product takes so little time here that each view counts.
+    for back, of_tap in enumerate(reversed(of_taps.unbind())):
+        rows = (frames - back * dilation) * batch
+        if rows > 0:
+            yield of_tap, x_NI[:rows] if back else x_NI, h_ND[-rows:] if back else h_ND
 
 
 class Way(Enum):

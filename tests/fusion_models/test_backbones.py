@@ -125,8 +125,10 @@ def test_a_row_depends_on_no_other_row(built):
         assert y.shape == (3, backbone.width)
         assert torch.equal(y, module(x)), "eval repeats"
         other = torch.cat([x[:1], some_input(backbone, 2, seed=1)])
-        torch.testing.assert_close(module(other)[0], y[0], rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(module(x[:1])[0], y[0], rtol=1e-4, atol=1e-6)
+        # Other batches are other products for a library, and values near zero lose more digits than large ones.
+        rounding = 1e-5 * float(y.abs().max())
+        torch.testing.assert_close(module(other)[0], y[0], rtol=1e-4, atol=rounding)
+        torch.testing.assert_close(module(x[:1])[0], y[0], rtol=1e-4, atol=rounding)
     assert (y[0] - y[1]).abs().max() > 1e-5, "it reads its input"
 
 

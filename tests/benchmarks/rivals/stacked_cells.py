@@ -71,11 +71,17 @@ def _own_rules(generators: Sequence[torch.Generator]) -> ExitStack:
     rules = ExitStack()
     for owner, name, rule in (
         (temporal, "causal_layer", lambda x, w, b, **how: _Layer.apply(x, w, b, generators, how)),
+        (temporal, "normed_kernels", _normed),
         (joint_attention, "tanh_of", _Tanh.apply),
         (dropout.Dropout, "forward", lambda layer, x: _Dropout.apply(x, layer.rate, generators) if layer.rate else x),
     ):
         rules.enter_context(mock.patch.object(owner, name, rule))
     return rules
+
+
+def _normed(v: Tensor, g: Tensor) -> Tensor:
+    kernels: Tensor = (v * (g / torch.linalg.vector_norm(v, dim=(1, 2), keepdim=True))).permute(2, 1, 0)
+    return kernels
 
 
 def keep_masks(shape: Sequence[int], p: float, like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
