@@ -178,13 +178,14 @@ def _classes(cell: GridCell, number: bool) -> Markup:
 
 
 def _sort_key(cell: GridCell) -> Markup:
-    """The attribute by which a column is sorted, with six digits; none where the text itself sorts the same.
+    """The attribute by which a column is sorted, with six digits; none where the script finds the same without it.
 
     An empty one sorts last.
     """
     value = "" if cell.sort is None else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else str(cell.sort)
-    # The script reads a text without the attribute in lower case. Repeated, thousands of words and whole numbers would
-    # make a page large.
-    if value and not cell.marks and cell.text.lower().removeprefix("+") == value.lower():
+    # Of a cell without the attribute, the script takes a dash and what is missing for empty, and reads other text in
+    # lower case. Repeated, thousands of words and whole numbers would make a page large.
+    plain = cell.text.lower().removeprefix("+") if cell.text != "–" and cell.kind != "missing" else ""
+    if not cell.marks and plain == value.lower():
         return Markup()
     return Markup(' data-sort="{}"').format(value)

@@ -110,50 +110,52 @@ def test_seconds_of_a_report(count, tmp_path, capsys, compared):
     results = load_results(workspace)
     loaded = time.process_time()
     judge(results, build_tables(results, table_ids()[1:]))
-    judged, begun = time.process_time(), time.monotonic()
-    report = build_report(workspace, out=tmp_path / "report")
-    built, wall = time.process_time(), time.monotonic() - begun
+    judged = time.process_time()
+    ours, theirs = [], []
+    for turn in range(3 if count == 1_000 else 1):
+        began, begun = time.process_time(), time.monotonic()
+        report = build_report(workspace, out=tmp_path / f"report{turn}")
+        ours.append(time.process_time() - began)
+        wall = time.monotonic() - begun
+        began = time.process_time()
+        read = [json.loads(path.read_bytes()) for path in workspace.paths.cells.glob("*/result.json")]
+        theirs.append(time.process_time() - began)
+        assert len(read) == cells
+        del read
     page = report.paths[0].stat().st_size / 1e6
-    small = (
-        build_report(workspace, formats=["html"], out=tmp_path / "small", figures=False).paths[0].stat().st_size / 1e6
-    )
+    plain = build_report(workspace, formats=["html"], out=tmp_path / "small", figures=False)
+    small = plain.paths[0].stat().st_size / 1e6
     paint = first_paint(report.paths[0])
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{cells} cells: the whole report in {wall:.1f} s by the clock and {built - judged:.1f} s CPU "
-            f"({(built - judged) / cells * 1e3:.1f} ms a cell); of these, reading {loaded - start:.1f} s, tables "
+            f"\n{cells} cells: the whole report in {wall:.1f} s by the clock and {ours[-1]:.1f} s CPU "
+            f"({ours[-1] / cells * 1e3:.1f} ms a cell); of these, reading {loaded - start:.1f} s, tables "
             f"and claims {judged - loaded:.1f} s. Page {page:.2f} MB, without figures {small:.2f} MB, first paint "
             f"{'not measured' if paint is None else f'{paint:.0f} ms'}\n"
         )
-    begun = time.process_time()
-    read = [json.loads(path.read_bytes()) for path in workspace.paths.cells.glob("*/result.json")]
-    plain = time.process_time() - begun
-    assert len(read) == cells
-    del read
-    whole = built - judged
-    compared(f"a report of {cells:,} cells", "reading their results as JSON", ours=[whole], theirs=[plain])
+    compared(f"a report of {cells:,} cells", "reading their results as JSON", ours=ours, theirs=theirs)
     assert len(results.records) == cells
     assert page < (1.5 if count == 1_000 else 6)
-    assert small < 0.5 or count > 1_000
+    assert small < 0.5 or count > 1_000, f"{small:.4f} MB"
 
 
 @pytest.mark.benchmark
-def test_the_jackknife_against_a_loop_over_videos(compared):
+def test_the_jackknife_against_a_loop_over_videos(compared, in_turns):
     label = np.random.default_rng(0).standard_normal((VIDEOS, 200))
     prediction = label + np.random.default_rng(1).standard_normal((VIDEOS, 200))
     names = tuple(f"v{index}" for index in range(VIDEOS))
     runs = [Run(0, seed, 0.5, names, moments(prediction, label, np.ones_like(label, bool))) for seed in range(20)]
-    start = time.process_time()
-    ours = left_out(runs)
-    vectorised = time.process_time() - start
-    start = time.process_time()
-    parts = [one(runs[0].moments, video) for video in range(VIDEOS)]
-    whole = ccc_of(reduce(add, parts))
-    looped = [ccc_of(reduce(add, parts[:video] + parts[video + 1 :])) - whole for video in range(VIDEOS)]
-    loop = (time.process_time() - start) * len(runs)
-    np.testing.assert_allclose(ours[:, 0], looped, atol=1e-12)
+
+    def looped():
+        parts = [one(runs[0].moments, video) for video in range(VIDEOS)]
+        whole = ccc_of(reduce(add, parts))
+        return [ccc_of(reduce(add, parts[:video] + parts[video + 1 :])) - whole for video in range(VIDEOS)]
+
+    np.testing.assert_allclose(left_out(runs)[:, 0], looped(), atol=1e-12)
+    taken = in_turns({"ours": lambda: left_out(runs), "loop": looped}, 5, time.process_time)
+    theirs = [seconds * len(runs) for seconds in taken["loop"]]
     label = f"{VIDEOS} videos left out of {len(runs)} runs"
-    assert compared(label, "a loop over videos", ours=[vectorised], theirs=[loop]) > 1
+    assert compared(label, "a loop over videos", ours=taken["ours"], theirs=theirs) > 1
 
 
 def one(stacked, video):

@@ -9,7 +9,8 @@ import importlib.util
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,13 @@ class BenchmarkRun:
         return asdict(self)
 
 
-def run_benchmarks(only: str | None = None) -> BenchmarkRun:
+def run_benchmarks(only: str | None = None, keep: Callable[[BenchmarkRun], None] = lambda run: None) -> BenchmarkRun:
     """Runs the benchmarks, or those whose names match `only` as `pytest -k` does, in this process.
 
     What they print goes to standard output. Raises `UserError` without a clone of the repository, without pytest, and
     where no benchmark matches.
+
+    keep: called with what is measured so far, after each benchmark: all of them take long, and may be interrupted.
     """
     folder = _ROOT / "tests" / "benchmarks"
     if not folder.is_dir():
@@ -100,30 +103,36 @@ def run_benchmarks(only: str | None = None) -> BenchmarkRun:
         raise UserError("bench needs pytest, which is not installed", "install Crossfold with `[dev]`, as `make` does")
     import pytest
 
-    machine, collected = machine_facts(), _Collector()
+    collected = _Collector(keep)
     selection = [] if only is None else ["-k", only]
-    code = pytest.main(
-        ["-q", "-s", "-p", "no:cacheprovider", "--benchmarks", str(folder), *selection], plugins=[collected]
-    )
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-rfEs", "--durations=10", "--benchmarks"]
+    code = pytest.main([*options, str(folder), *selection], plugins=[collected])
     if code == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UserError(f"no benchmark matches {only!r}", f"--only takes a part of a name, as of a file in {folder}")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise UserError(f"pytest ended with {code!r}", "what it printed says why")
-    return BenchmarkRun(utc_now(), machine, tuple(collected.ratios), tuple(collected.failed), tuple(collected.figures))
+    return collected.run
 
 
 def read_run(path: Path) -> BenchmarkRun:
-    """A run that `crossfold bench --json` wrote. Raises `UserError` for any other file."""
+    """A run that `crossfold bench --json` wrote, of this version or another. Raises `UserError` for any other file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        ratios = tuple(Ratio(**each) for each in found["ratios"])
-        figures = tuple(Figure(**each) for each in found["figures"])
+        ratios = tuple(Ratio(**_known(Ratio, each)) for each in found["ratios"])
+        # The first files had none.
+        figures = tuple(Figure(**_known(Figure, each)) for each in found.get("figures", ()))
         return BenchmarkRun(str(found["date"]), dict(found["machine"]), ratios, tuple(found["failed"]), figures)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        problem = f"{path} is no result of benchmarks of this version" if path.exists() else f"{path} does not exist"
+        problem = f"{path} is no result of `crossfold bench`" if path.exists() else f"{path} does not exist"
         raise UserError(problem, "write one with `crossfold bench --json FILE`") from error
+
+
+def _known(kind: type[Ratio | Figure], entry: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of an entry: the first files say `seconds` for `own`, and later ones may say more."""
+    named = {"own": entry["seconds"]} | entry if "seconds" in entry else entry
+    return {each.name: named[each.name] for each in fields(kind) if each.name in named}
 
 
 def comparison_rows(before: BenchmarkRun, after: BenchmarkRun) -> list[dict[str, Any]]:
@@ -182,17 +191,20 @@ def _processor() -> str:
 
 
 class _Collector:
-    """A plug-in of pytest that keeps the ratios which tests record."""
+    """A plug-in of pytest that keeps what tests record."""
 
-    def __init__(self) -> None:
-        self.ratios: list[Ratio] = []
-        self.figures: list[Figure] = []
-        self.failed: list[str] = []
+    def __init__(self, keep: Callable[[BenchmarkRun], None]) -> None:
+        self.run = BenchmarkRun(utc_now(), machine_facts(), ())
+        self._keep = keep
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """After each phase of a test."""
-        if report.failed:
-            self.failed.append(report.nodeid)
-        if report.when == "call":
-            self.ratios += [Ratio(**value) for name, value in report.user_properties if name == PROPERTY]
-            self.figures += [Figure(**value) for name, value in report.user_properties if name == FIGURE]
+        found = report.user_properties if report.when == "call" else ()
+        self.run = replace(
+            self.run,
+            ratios=(*self.run.ratios, *(Ratio(**value) for name, value in found if name == PROPERTY)),
+            figures=(*self.run.figures, *(Figure(**value) for name, value in found if name == FIGURE)),
+            failed=(*self.run.failed, *([report.nodeid] if report.failed else ())),
+        )
+        if report.when == "teardown":
+            self._keep(self.run)

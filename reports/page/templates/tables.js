@@ -12,7 +12,8 @@
         const order = head.getAttribute("aria-sort") === first ? other : first;
         heads.forEach((each) => each.setAttribute("aria-sort", each === head ? order : "none"));
         const body = table.tBodies[0];
-        const value = ({ cells: { [column]: cell } }) => cell.dataset.sort ?? cell.textContent.trim().toLowerCase();
+        const words = (cell) => cell.matches(".missing") ? "" : cell.textContent.trim().toLowerCase().replace(/^–$/, "");
+        const value = ({ cells: { [column]: cell } }) => cell.dataset.sort ?? words(cell);
         const rows = [...body.rows].sort((a, b) => {
           if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
           return compare(value(a), value(b)) * (order === "ascending" ? 1 : -1);

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -23,11 +23,12 @@ FIRST = Ratio(name="epoch", rival="loop", ratio=2.0, low=1.9, high=2.1, turns=5,
 SHORT = Figure(name="tracking", value=0.2, unit="s a cell", why="nothing else tracks cells", share=None)
 MACHINE = {"processor": "P", "load": 0.1}
 RUN = """
-import json, sys
+import sys
 from pathlib import Path
+from crossfold.platform.edge.cli.app import main
 from crossfold.platform.edge.diagnostics import benchmarks
 benchmarks._ROOT = Path(sys.argv[1])
-json.dump(benchmarks.run_benchmarks(*sys.argv[3:]).as_json(), open(sys.argv[2], "w"))
+main(["bench", *sys.argv[2:]])
 """
 SUITE = f"""
 def test_fast(record_property):
@@ -37,6 +38,11 @@ def test_fast(record_property):
 
 def test_broken():
     assert False
+
+def test_interrupted():
+    import os
+    if "CROSSFOLD_TEST_INTERRUPT" in os.environ:
+        raise KeyboardInterrupt
 """
 
 
@@ -53,23 +59,49 @@ def clone(tmp_path):
     return folder.parents[1]
 
 
-def run(clone, place, *only):
-    """A process of its own: pytest does not run within pytest."""
-    command = [sys.executable, "-c", RUN, str(clone), str(place), *only]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+@pytest.fixture
+def run(clone):
+    """Runs `crossfold bench` in that clone, in a process of its own: pytest does not run within pytest."""
+
+    def command(place, *options, **variables):
+        arguments = [sys.executable, "-c", RUN, str(clone), "--json", str(place), *options]
+        return subprocess.run(arguments, env=environment(**variables), capture_output=True, text=True)
+
+    return command
 
 
-def test_ratios_and_failures_are_collected_with_the_machine(clone, tmp_path):
-    done = run(clone, tmp_path / "a.json")
-    assert done.returncode == 0, done.stderr
+def test_ratios_and_failures_are_collected_with_the_machine(run, tmp_path):
+    done = run(tmp_path / "a.json")
+    assert done.returncode == 1, done.stderr
     found = read_run(tmp_path / "a.json")
     assert (found.ratios, found.figures) == ((FIRST,), (SHORT,))
     assert [name.rpartition("::")[2] for name in found.failed] == ["test_broken"]
     assert found.machine["cores"] >= 1
     assert found.machine["processor"]
-    assert run(clone, tmp_path / "b.json", "fast").returncode == 0
+    assert run(tmp_path / "b.json", "--only", "fast").returncode == 0
     assert read_run(tmp_path / "b.json").failed == ()
-    assert "no benchmark matches 'nothing'" in run(clone, tmp_path / "c.json", "nothing").stderr
+    nothing = run(tmp_path / "c.json", "--only", "nothing")
+    assert nothing.returncode == 2
+    assert "no benchmark matches 'nothing'" in nothing.stderr
+    assert "is a folder" in run(tmp_path).stderr
+
+
+def test_what_was_measured_before_an_interruption_is_kept(run, tmp_path):
+    done = run(tmp_path / "a.json", CROSSFOLD_TEST_INTERRUPT="1")
+    assert done.returncode == 130
+    assert read_run(tmp_path / "a.json").ratios == (FIRST,)
+    assert str(tmp_path / "a.json") in done.stdout
+
+
+def test_files_of_other_versions_are_read(tmp_path):
+    written = BenchmarkRun("2026-01-01T00:00:00Z", MACHINE, (FIRST,)).as_json()
+    del written["figures"]
+    first = {name: value for name, value in asdict(FIRST).items() if name not in ("own", "unit", "goal")}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**written, "ratios": [{**first, "seconds": 0.5}]}))
+    assert read_run(path).ratios == (replace(FIRST, goal=None),)
+    path.write_text(json.dumps({**written, "ratios": [{**asdict(FIRST), "of a later version": 1}]}))
+    assert read_run(path).ratios == (FIRST,)
 
 
 def test_without_the_repository_the_sentence_says_what_to_do(tmp_path, monkeypatch):
@@ -107,12 +139,12 @@ def test_only_what_leaves_the_quartiles_has_moved(tmp_path, crossfold):
     paths[0].write_text("{}")
     code, _, said = crossfold("bench", "--compare", *paths)
     assert code == 2
-    assert "is no result of benchmarks" in said
+    assert "is no result of `crossfold bench`" in said
 
 
 def test_the_command_shows_shares_goals_and_figures_without_a_rival(tmp_path, crossfold, monkeypatch):
     found = BenchmarkRun("2026-01-01T00:00:00Z", MACHINE, (FIRST,), figures=(SHORT,))
-    monkeypatch.setattr(benchmarks, "run_benchmarks", lambda only: found)
+    monkeypatch.setattr(benchmarks, "run_benchmarks", lambda only, keep: keep(found) or found)
     code, shown, _ = crossfold("bench", "--json", tmp_path / "a.json")
     assert code == 0
     for expected in ("2 (1.9 to 2.1)", "0.5 s", "40%", "0.2 s a cell", "Figures without a rival"):
