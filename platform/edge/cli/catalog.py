@@ -1,6 +1,6 @@
 """What Crossfold has to offer: `crossfold list`, `explain`, `profile`, `cite`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +76,7 @@ def explain(
     if system is not None:
         found = find_system(system)
         params = found.params.parse(values, f"--set of {system}")
-        facts, show = system_facts(found, params, DEFAULT_WIDTHS | _widths(width), frames), _print_system
+        facts, show = system_facts(found, params, _widths(width, found.modalities_for(params)), frames), _print_system
     else:
         assert recipe is not None
         facts, show = recipe_facts(recipe, values, windows, corpus_frames, improves), _print_recipe
@@ -118,12 +118,15 @@ def _print_recipe(facts: dict[str, Any]) -> None:
     emit(facts["fields"], False, "Fields, and where their values come from")
 
 
-def _widths(given: list[str] | None) -> dict[str, int]:
-    widths = {}
+def _widths(given: list[str] | None, known: Sequence[str]) -> dict[str, int]:
+    widths = {m: DEFAULT_WIDTHS[m] for m in known}
     for text in given or ():
         modality, _, number = text.partition("=")
-        if modality not in DEFAULT_WIDTHS or not number.isdecimal() or int(number) < 1:
-            raise UserError(f"--width {text!r} is not modality=width", f"modalities: {', '.join(DEFAULT_WIDTHS)}")
+        if modality not in known or not number.isdecimal() or int(number) < 1:
+            raise UserError(
+                f"--width {text!r} is not modality=width, with a width of at least 1",
+                f"modalities of this system: {', '.join(known)}",
+            )
         widths[modality] = int(number)
     return widths
 
@@ -169,8 +172,7 @@ def profile(
     cell = Cell(
         system=system, params=parsed, corpus="none", store="0", fold=0, targets=("valence",), seed=0, recipe=chosen
     )
-    widths = DEFAULT_WIDTHS | _widths(width)
-    profiled = profile_step(cell, {m: widths[m] for m in found.modalities_for(params)})
+    profiled = profile_step(cell, _widths(width, found.modalities_for(params)))
     facts = {
         "system": system,
         "recipe": recipe,
@@ -206,6 +208,7 @@ def profile(
         for part in profiled.parts
     ]
     emit(rows, False, "Parts of a training step")
+    say("limit: least time at the measured limits; kept: what the forward pass keeps for the backward pass.")
 
 
 def schema(

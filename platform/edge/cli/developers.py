@@ -106,6 +106,11 @@ def bench(
     from crossfold.platform.edge.diagnostics import benchmarks
 
     if compare is not None:
+        if json_file is not None or only is not None:
+            raise UserError(
+                f"--compare measures nothing, so that {'--json' if only is None else '--only'} says nothing with it",
+                "leave it out, or measure first: crossfold bench --json FILE",
+            )
         before, after = (benchmarks.read_run(path) for path in compare)
         shown = [
             {
@@ -116,7 +121,7 @@ def bench(
             }
             for row in benchmarks.comparison_rows(before, after)
         ]
-        emit(shown, False, "Times of the rival over those of Crossfold")
+        emit(shown, False, _TITLE)
         figures = [
             {**row, **{when: _figure(row[when]) for when in ("before", "after")}, "change": _change(row["change"])}
             for row in benchmarks.figure_rows(before, after)
@@ -147,7 +152,7 @@ def bench(
         for each in measured.ratios
     ]
     if rows:
-        emit(rows, False, "Times of the rival over those of Crossfold")
+        emit(rows, False, _TITLE)
     absolute = [
         {"name": each.name, "figure": _figure(each), "of the limit": _share(each.share), "why no rival": each.why}
         for each in measured.figures
@@ -161,8 +166,13 @@ def bench(
         raise typer.Exit(1)
 
 
+_TITLE = "Times of the rival over those of Crossfold: above 1, Crossfold takes less"
+
+
 def _ratio(found: "Ratio | None") -> str:
-    return "" if found is None else f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})"
+    if found is None:
+        return ""
+    return f"{found.ratio:.3g}" + f" ({found.low:.3g} to {found.high:.3g})" * found.spread
 
 
 def _figure(found: "Figure | None") -> str:
