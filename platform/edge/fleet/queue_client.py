@@ -45,7 +45,7 @@ class RayLink:
     def epoch(self, cell_id: str, attempt: int, report: EpochReport) -> Verdict:
         """Sends the epoch; the verdict is that on epochs acknowledged by now."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         self._sent.append(self._actor.epoch.remote(cell_id, attempt, report))
         verdict: Verdict = "continue"
@@ -57,20 +57,20 @@ class RayLink:
             try:
                 if ray.get(self._sent.popleft()) != "continue":
                     verdict = "stop"
-            except RayActorError as error:
+            except (RayActorError, OutOfMemoryError) as error:
                 raise QueueLost(str(error)) from error
         return verdict
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         if method.startswith("finish"):
             # No verdict on its epochs can matter any more.
             self._sent.clear()
         try:
             return ray.get(getattr(self._actor, method).remote(*arguments, **named))
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:
             raise QueueLost(str(error)) from error
 
 
@@ -152,13 +152,20 @@ class DriverQueue:
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls the actor. Raises `FleetError` where there is none any more."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
-        try:
-            return ray.get(getattr(self._actor, method).remote(*arguments))
-        except RayActorError as error:
-            reason = str(error).splitlines()[0]
-            raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from error
+        lost: Exception | None = None
+        for _ in range(MAX_RESTARTS):
+            try:
+                return ray.get(getattr(self._actor, method).remote(*arguments))
+            except OutOfMemoryError as error:
+                # Ray ended the queue for want of memory and starts it again, but repeats no call that was lost so.
+                lost = error
+            except RayActorError as error:
+                lost = error
+                break
+        reason = str(lost).splitlines()[0]
+        raise FleetError(f"the cell queue died ({reason}); run the same command again to continue") from lost
 
     def _refill(self) -> list[Event]:
         """Submits what has not ended to the new queue; returns the ends that the old one did not report."""

@@ -126,6 +126,28 @@ def test_a_queue_that_is_gone_for_good_says_what_to_do(workspace, monkeypatch):
             call()
 
 
+def test_a_queue_that_ray_ended_for_want_of_memory_is_asked_again(workspace, monkeypatch):
+    import ray
+    from ray.exceptions import OutOfMemoryError
+
+    answers = iter([OutOfMemoryError("low on memory"), "news"])
+
+    def get(reference):
+        answer = next(answers, None) or OutOfMemoryError("low on memory")
+        if isinstance(answer, OutOfMemoryError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    queue = DriverQueue(workspace)
+    queue._actor = MagicMock()
+    assert queue.call("news") == "news"
+    with pytest.raises(FleetError, match="low on memory"):
+        queue.call("news")
+    with pytest.raises(QueueLost):
+        RayLink(queue._actor).take(0, "g")
+
+
 def test_an_event_of_no_cell_changes_nothing(queue):
     queue.queue.report_fatal(0, "no plugin")
     assert queue.hear() == ([("fatal", "")], False)
