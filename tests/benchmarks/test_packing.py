@@ -2,7 +2,8 @@
 
 Sizes are those of the demo: 16 windows of 60 frames, 64 features a modality, encoders 32 wide. Two models are the
 targets of one seed, which read the same windows; three are seeds; six are both. Steps are timed in turns, in one thread
-on one core, by their processor time. `pytest -s --benchmarks tests/benchmarks/test_packing.py -k rjca` prints a row.
+on one core, by their processor time. `pytest -s --benchmarks tests/benchmarks/test_packing.py -k rjca` prints a row;
+`CROSSFOLD_TURNS=15` is what docs/scheduling.md was measured with.
 `lstm` is missing: `vmap` has no rule for torch's LSTM, whose dropout takes no generator of ours.
 """
 
@@ -34,7 +35,7 @@ SYSTEMS = {
 }
 GROUPS = {2: (("valence", "arousal"), (0,)), 3: (("valence",), (0, 1, 2)), 6: (("valence", "arousal"), (0, 1, 2))}
 """K: the targets and the seeds of its models."""
-TURNS = int(os.environ.get("CROSSFOLD_TURNS", "9"))
+TURNS = int(os.environ.get("CROSSFOLD_TURNS", "5"))
 
 
 @pytest.fixture(scope="module")

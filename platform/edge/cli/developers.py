@@ -98,7 +98,7 @@ def bench(
 
     Each ratio is the time of the rival over that of Crossfold, with the quartiles of interleaved turns. Where the
     limit of this machine was measured in the same run, the share of it is shown, too. It exits with 1 if a benchmark
-    does not pass. All benchmarks take about 45 minutes on two cores; what is measured is kept after each.
+    does not pass. All benchmarks take about an hour on two cores; what is measured is kept after each.
     """
     from crossfold.platform.core.errors import UserError
     from crossfold.platform.core.files import utc_now, write_json
