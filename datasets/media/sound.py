@@ -4,7 +4,7 @@ Every command imports this module, and SciPy takes longer to import than the com
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +81,17 @@ class SoundPlacement:
         """Samples a second, of the first frame; a stream may change on its way."""
         self._origin = origin
         self._resamplers: dict[tuple[str, str, int], Any] = {}
-        self._written, self._place, self._begun = 0, 0, False
+        self._written, self._place, self._known, self._begun = 0, 0, False, False
 
     def add(self, frame: Any) -> list[np.ndarray]:
         """The samples, float32, that follow the earlier ones with this frame of PyAV."""
         parts: list[np.ndarray] = []
-        if not self._resamplers:
-            self.rate = frame.sample_rate
-        own, kind = self.rate, (frame.format.name, frame.layout.name, frame.sample_rate)
-        if kind not in self._resamplers:
-            self._resamplers[kind] = import_av().AudioResampler(format="fltp", rate=own)
-        for piece in self._resamplers[kind].resample(frame):
-            samples = piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
-            stamp = self._place if piece.time is None else round((piece.time - self._origin) * own)
+        if not self._known:
+            self.rate, self._known = frame.sample_rate, True
+        for time, samples in self._mono(frame):
+            stamp = self._place if time is None else round((time - self._origin) * self.rate)
             # Time stamps are rounded to the container's ticks, so only a real gap or overlap moves what follows.
-            if not self._begun or abs(stamp - self._place) > _TICKS_S * own:
+            if not self._begun or abs(stamp - self._place) > _TICKS_S * self.rate:
                 self._place = stamp
             if self._place > self._written:
                 parts.append(np.zeros(self._place - self._written, np.float32))
@@ -105,6 +101,19 @@ class SoundPlacement:
             self._place += len(samples)
             self._begun = True
         return parts
+
+    def _mono(self, frame: Any) -> Iterator[tuple[float | None, np.ndarray]]:
+        """When each piece of a frame is heard, in seconds of the container's clock, and its float32 [samples]."""
+        kind, tick = (frame.format.name, frame.layout.name, frame.sample_rate), frame.time_base
+        plain = kind[0] == "s16" and frame.layout.nb_channels == 1 and kind[2] == self.rate
+        if plain and (tick.numerator, tick.denominator) == (1, self.rate):
+            # As the resampler gives it, to the last bit, in a fifth of its time: wav files come in many small frames.
+            yield frame.time, np.frombuffer(frame.planes[0], np.int16, frame.samples) * np.float32(2**-15)
+            return
+        if kind not in self._resamplers:
+            self._resamplers[kind] = import_av().AudioResampler(format="fltp", rate=self.rate)
+        for piece in self._resamplers[kind].resample(frame):
+            yield piece.time, piece.to_ndarray().mean(0, dtype=np.float32)  # channels are averaged
 
 
 def _decode_sound(frames: Iterable[Any], origin: float) -> tuple[np.ndarray, int]:

@@ -27,7 +27,7 @@ def compared(record_property, capsys):
         found |= {"own": float(np.median(ours)), "unit": unit, "share": share, "goal": goal}
         record_property(PROPERTY, json.loads(json.dumps(found)))
         with capsys.disabled():
-            aim = "" if goal is None else f", goal {goal:g}"
+            aim = "" if goal is None else f", goal {goal:.3g}"
             sys.stdout.write(
                 f"\n{name}: {found['own']:.4g} {unit}; {rival} takes {ratio:.2f} times as much "
                 f"({low:.2f} to {high:.2f}, turns: {len(ours)}){aim}{_limit(share)}\n"

@@ -8,7 +8,7 @@ import pytest
 from crossfold.datasets.store.feature_store import FeatureStore, verify_store
 from crossfold.platform.core.errors import DataError
 from crossfold.platform.features.fitted_encoders import fitted_of
-from crossfold.platform.features.pca_faces import LightEncoder, _blocks, _half_turn, measure
+from crossfold.platform.features.pca_faces import LightEncoder, _blocks, _half_turn, _slope, measure
 from crossfold.platform.features.prepare import prepare
 from crossfold.platform.workspace.workspace import Workspace
 from tests.support.media import write_corpus
@@ -68,7 +68,7 @@ def test_block_means_are_those_of_numpy_to_the_last_bit(parts, frames):
     """The hash of a store depends on them."""
     image = np.random.default_rng(frames).random((frames, 48, 48), np.float32)
     expected = image.reshape(frames, parts, 48 // parts, parts, 48 // parts).mean((2, 4))
-    np.testing.assert_array_equal(_blocks(image, parts), expected)
+    np.testing.assert_array_equal(_blocks(np.ascontiguousarray(image.T), parts), expected)
     faces = (image * 255).astype(np.uint8)
     one_by_one = np.concatenate([measure(faces[at : at + 1]) for at in range(frames)])
     np.testing.assert_array_equal(measure(faces), one_by_one)
@@ -80,4 +80,13 @@ def test_directions_of_edges_are_those_of_numpy_to_the_last_bit():
     down, across = generator.integers(-9, 10, (2, 100_000)).astype(np.float32) / 510
     angle = np.concatenate([np.arctan2(down, across), np.float32([np.pi, -np.pi, -0.0, -1e-30])])
     assert {np.float32(np.pi), np.float32(-np.pi)} <= set(angle)
-    np.testing.assert_array_equal(_half_turn(angle), angle % np.pi)
+    np.testing.assert_array_equal(_half_turn(angle.copy()), angle % np.pi)
+
+
+@pytest.mark.parametrize("side", [3, 48])
+def test_slopes_are_those_of_numpy_to_the_last_bit(side):
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 5)).astype(np.float32) / 255
+    slopes = np.empty((2, *image.shape), np.float32)
+    _slope(image, slopes[0])
+    _slope(image.swapaxes(0, 1), slopes[1].swapaxes(0, 1))
+    np.testing.assert_array_equal(slopes, np.gradient(image, axis=(0, 1)))
