@@ -49,9 +49,9 @@ class _CausalLayer(torch.autograd.Function):
             # The activation is homogeneous, so what dropout scales by can stand on the weights: there are fewer.
             w_KID, b_D = w_KID / kept_share(p), b_D / kept_share(p)
         w_KID, b_D = w_KID.to(x_LBI.dtype), b_D.to(x_LBI.dtype)
-        way = _way(x_LBI, w_KID, dilation)
+        way, read = _way(x_LBI, w_KID, dilation), x_LBI
         if way is Way.WINOGRAD:
-            h_LBD = winograd.convolution(x_LBI, w_KID, b_D, dilation)
+            h_LBD, read = winograd.convolution(x_LBI, w_KID, b_D, dilation)
         elif way is Way.LIBRARY:
             h_LBD = _library_convolution(x_LBI, w_KID, b_D, dilation, past=True)
         else:
@@ -65,14 +65,14 @@ class _CausalLayer(torch.autograd.Function):
         if keep_LBD is not None:
             h_LBD.mul_(keep_LBD)
         # Where ReLU or dropout made a zero there is no gradient; of LeakyReLU the zeros of dropout alone have none.
-        ctx.save_for_backward(x_LBI, w_KID, h_LBD, keep_LBD if slope else None)
-        ctx.dilation, ctx.slope, ctx.p = dilation, slope, p
+        ctx.save_for_backward(read, w_KID, h_LBD, keep_LBD if slope else None)
+        ctx.way, ctx.dilation, ctx.slope, ctx.p = way, dilation, slope, p
         return h_LBD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor | None, ...]:
-        x_LBI, w_KID, h_LBD, keep_LBD = ctx.saved_tensors
+        read, w_KID, h_LBD, keep_LBD = ctx.saved_tensors
         if ctx.slope:
             grad_LBD = torch.ops.aten.leaky_relu_backward(grad_LBD, h_LBD, ctx.slope, True)
             if keep_LBD is not None:
@@ -81,7 +81,8 @@ class _CausalLayer(torch.autograd.Function):
             grad_LBD = torch.ops.aten.threshold_backward(grad_LBD, h_LBD, 0)
         grad_LBD = grad_LBD.contiguous()
         to_b_D = grad_LBD.sum(dim=(0, 1))
-        to_x_LBI, to_w_KID = _gradients(x_LBI, w_KID, grad_LBD, ctx.dilation, of_input=ctx.needs_input_grad[0])
+        gradients = winograd.gradients if ctx.way is Way.WINOGRAD else _gradients
+        to_x_LBI, to_w_KID = gradients(read, w_KID, grad_LBD, ctx.dilation, of_input=ctx.needs_input_grad[0])
         if ctx.p:
             share = kept_share(ctx.p)
             to_w_KID, to_b_D = widened(to_w_KID) / share, widened(to_b_D) / share
@@ -91,12 +92,9 @@ class _CausalLayer(torch.autograd.Function):
 def _gradients(
     x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int, *, of_input: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """Of x : L x B x I, or None, and of W : K x I x D."""
-    way = _way(x_LBI, w_KID, dilation)
-    if way is Way.WINOGRAD:
-        return winograd.gradients(x_LBI, w_KID, grad_LBD, dilation, of_input=of_input)
+    """Of x : L x B x I, or None, and of W : K x I x D, but for Winograd's way."""
     to_x_LBI = _input_gradient(grad_LBD, w_KID, dilation) if of_input else None
-    if way is Way.LIBRARY and grad_LBD.shape[-1] < WIDE:
+    if grad_LBD.shape[-1] < WIDE and _way(x_LBI, w_KID, dilation) is Way.LIBRARY:
         return to_x_LBI, _weight_gradient_of_wide_input(x_LBI, w_KID, grad_LBD, dilation)
     # Of each tap the frames that it sees times those that it adds to; a tap that sees none has no gradient.
     to_w_KID = torch.zeros_like(w_KID)

@@ -84,8 +84,11 @@ def _tiles(frames: int, dilation: int) -> int:
     return -(-frames // (RESULTS * dilation))
 
 
-def convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int) -> Tensor:
-    """b + sum_k x[l - (K - 1 - k) dilation] W_k : L x B x D, with zeros before the first frame."""
+def convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+    """b + sum_k x[l - (K - 1 - k) dilation] W_k : L x B x D, with zeros before the first frame; and the values of x.
+
+    Those are P x N x I, about twice as large as x, and all that `gradients` needs of it.
+    """
     taps, inputs, width = w_KID.shape
     frames, batch, _ = x_LBI.shape
     _, to_points_PK, to_results_MP = _matrices(taps, x_LBI.dtype)
@@ -94,16 +97,16 @@ def convolution(x_LBI: Tensor, w_KID: Tensor, b_D: Tensor, dilation: int) -> Ten
     m_PTF = torch.bmm(v_PNI, u_PID).view(len(u_PID), -1, dilation * batch * width)
     tiles = m_PTF.shape[1]
     y_TMF = torch.bmm(to_results_MP.expand(tiles, -1, -1), m_PTF.transpose(0, 1))
-    return y_TMF.view(-1, batch, width)[:frames].add_(b_D)
+    return y_TMF.view(-1, batch, width)[:frames].add_(b_D), v_PNI
 
 
 def gradients(
-    x_LBI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int, *, of_input: bool
+    v_PNI: Tensor, w_KID: Tensor, grad_LBD: Tensor, dilation: int, *, of_input: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Of x : L x B x I, or None, and of W : K x I x D. Each step of `convolution`, transposed."""
     taps, inputs, width = w_KID.shape
-    frames, batch, _ = x_LBI.shape
-    to_values_PP, to_points_PK, to_results_MP = _matrices(taps, x_LBI.dtype)
+    frames, batch, _ = grad_LBD.shape
+    to_values_PP, to_points_PK, to_results_MP = _matrices(taps, v_PNI.dtype)
     points, tiles = len(to_points_PK), _tiles(frames, dilation)
     spare = covered(frames, dilation) - frames
     grad_TMF = padded(grad_LBD, 0, spare).view(tiles, RESULTS, -1)
@@ -111,7 +114,7 @@ def gradients(
     for tile in range(tiles):
         torch.mm(to_results_MP.t(), grad_TMF[tile], out=m_PTF[:, tile])
     m_PND = m_PTF.view(points, -1, width)
-    u_grad_PID = torch.bmm(_values(x_LBI, taps, dilation).transpose(1, 2), m_PND)
+    u_grad_PID = torch.bmm(v_PNI.transpose(1, 2), m_PND)
     to_w_KID = _product(to_points_PK.t(), u_grad_PID).view_as(w_KID)
     if not of_input:
         return None, to_w_KID
