@@ -91,4 +91,4 @@ def test_a_trial_costs_less_than_a_second_and_leaves_no_memory_behind(tmp_path, 
     figure(f"memory that {last - first} trials leave in the driver", growth, "MiB", why=why)
     assert last == TRIALS
     assert overhead < 1
-    assert growth < (20 if FULL else 10)
+    assert growth < 20
