@@ -1,6 +1,6 @@
 """What a search costs beyond its trials, and what it keeps of them: 200 trials of a second on workers that sleep.
 
-`CROSSFOLD_BENCH_FULL=1` runs 1,000, for ten minutes: what they leave in memory is asked for then.
+`CROSSFOLD_BENCH_FULL=1` runs 1,000, for ten minutes on an idle machine.
 
 The processor time of a trial, of the driver and of all that it started, hardly depends on what else the machine does.
 """
