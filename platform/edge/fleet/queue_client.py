@@ -6,6 +6,7 @@ leave it at the end of their epoch, as it does not know them, and the driver sub
 
 import contextlib
 import functools
+import time
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from crossfold.platform.workspace.workspace import Workspace
 
 MAX_RESTARTS = 20
 """How often Ray starts the queue again."""
+SHORTAGE_SECONDS = 1.0
+"""The least time between two calls to a queue that was ended for want of memory, so that others may free some."""
 
 
 class RayLink:
@@ -161,6 +164,7 @@ class DriverQueue:
             except OutOfMemoryError as error:
                 # Ray ended the queue for want of memory and starts it again, but repeats no call that was lost so.
                 lost = error
+                time.sleep(SHORTAGE_SECONDS)
             except RayActorError as error:
                 lost = error
                 break

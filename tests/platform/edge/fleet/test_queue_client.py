@@ -6,6 +6,7 @@ import pytest
 
 from crossfold.platform.core.errors import FleetError
 from crossfold.platform.core.outcome import Outcome
+from crossfold.platform.edge.fleet import queue_client
 from crossfold.platform.edge.fleet.queue_client import DriverQueue, RayLink
 from crossfold.platform.execution.run_cell import attempt_cell
 from crossfold.platform.scheduling.cell_queue import CellQueue
@@ -139,6 +140,7 @@ def test_a_queue_that_ray_ended_for_want_of_memory_is_asked_again(workspace, mon
         return answer
 
     monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(queue_client, "SHORTAGE_SECONDS", 0.0)
     queue = DriverQueue(workspace)
     queue._actor = MagicMock()
     assert queue.call("news") == "news"
