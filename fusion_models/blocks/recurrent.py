@@ -36,6 +36,11 @@ class Recurrent(nn.Module):
     def forward(self, x_BLI: Tensor, mask_BL: Tensor) -> Tensor:
         """B x L x width, zero on padded frames, which are the last of a window."""
         state = self.initial(len(x_BLI)) if self.initial is not None else None
+        kind = x_BLI.device.type
+        if torch.is_autocast_enabled(kind):
+            # Torch chooses the library by the type of x, and only then casts it: oneDNN, which is quicker in float32,
+            # has no LSTM in bfloat16 for processors without such instructions, and would fail.
+            x_BLI = x_BLI.to(torch.get_autocast_dtype(kind))
         # Padding comes last, so a forward LSTM reads it after every real frame and needs no packing.
         if not self.lstm.bidirectional:
             h_BLH: Tensor = self.lstm(x_BLI, state)[0]
