@@ -7,7 +7,7 @@ import numpy as np
 
 from crossfold.datasets.corpora.findings import Finding, Report, attempt, relative
 from crossfold.datasets.media.crops import crop_files, open_picture
-from crossfold.datasets.media.jpeg import PlainCheck
+from crossfold.datasets.media.jpeg import JpegCheck
 from crossfold.datasets.media.stamps import check_wav_length
 from crossfold.datasets.media.time_axis import TimeAxis
 from crossfold.datasets.media.transcripts import parse_transcript
@@ -117,17 +117,17 @@ def check_crops(folder: Path, frames: int, tolerance: int, root: Path, *, decode
         problem = f"has {beyond} crop(s) after the last of {frames} frames"
         report.warning("crops-within-clip", problem, "nothing to do: they are left out")
     if decode:
-        plain = PlainCheck()
+        jpegs = JpegCheck()
         for path in files.values():
-            if not _is_picture(path, plain):
+            if not _is_picture(path, jpegs):
                 remedy = "fetch the crop again, or delete it: then the frame has no face"
                 Report(relative(path, root), findings).error("crop-readable", "not a readable picture", remedy)
     return findings
 
 
-def _is_picture(path: Path, plain: PlainCheck) -> bool:
+def _is_picture(path: Path, jpegs: JpegCheck) -> bool:
     try:
-        if plain.passes(path):
+        if jpegs.passes(path):
             return True
         with open_picture(path) as image:
             # Draft mode reads every byte of a JPEG, so it sees a cut file, and skips most of the arithmetic.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from crossfold.datasets.media.container import reason_of
-from crossfold.datasets.media.jpeg import decode_plain
+from crossfold.datasets.media.jpeg import decode_small
 from crossfold.platform.core.errors import DataError
 
 MOST_PIXELS = 100_000_000
@@ -73,7 +73,7 @@ def open_picture(path: Path) -> Image.Image:
 def read_crop(path: Path, colour: Colour = "L", size: int = CROP) -> np.ndarray:
     """One face crop: uint8 [size, size], with a last axis of 3 for `RGB`. Raises `DataError` if unreadable."""
     try:
-        with decode_plain(path) or open_picture(path) as image:
+        with decode_small(path) or open_picture(path) as image:
             picture = image.convert(colour)  # grey, palette and CMYK files become what was asked for
             if picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)

@@ -108,7 +108,7 @@ def bench(
     if compare is not None:
         if json_file is not None or only is not None:
             raise UserError(
-                f"--compare measures nothing, so that {'--json' if only is None else '--only'} says nothing with it",
+                f"--compare measures nothing, so {'--json' if only is None else '--only'} has no meaning with it",
                 "leave it out, or measure first: crossfold bench --json FILE",
             )
         before, after = (benchmarks.read_run(path) for path in compare)
@@ -172,7 +172,7 @@ _TITLE = "Times of the rival over those of Crossfold: above 1, Crossfold takes l
 def _ratio(found: "Ratio | None") -> str:
     if found is None:
         return ""
-    return f"{found.ratio:.3g}" + f" ({found.low:.3g} to {found.high:.3g})" * found.spread
+    return f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})" if found.spread else f"{found.ratio:.3g}"
 
 
 def _figure(found: "Figure | None") -> str:

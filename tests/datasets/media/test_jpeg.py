@@ -1,4 +1,4 @@
-"""Plain JPEG files are decoded without Pillow's reader; what it says of any file stays the verdict."""
+"""Small JPEG files are decoded without Pillow's reader, to the same picture, and only that reader refuses a file."""
 
 import io
 
@@ -9,7 +9,7 @@ from PIL import Image
 from crossfold.datasets.corpora.media_checks import check_crops
 from crossfold.datasets.media import crops, jpeg
 from crossfold.datasets.media.crops import read_crop
-from crossfold.datasets.media.jpeg import PlainCheck, decode_plain
+from crossfold.datasets.media.jpeg import JpegCheck, decode_small
 from crossfold.platform.core.errors import DataError
 
 KINDS = {
@@ -22,7 +22,7 @@ KINDS = {
     "turned by its EXIF": ("RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
     "four inks": ("CMYK", {}),
 }
-PLAIN = list(KINDS)[:6]
+SMALL = list(KINDS)[:6]
 DAMAGE = ("none", "cut", "cut, with an end", "byte", "header", "zeros", "bytes more", "bytes less", "marker", "tail")
 
 
@@ -62,7 +62,7 @@ def of_pillow(path) -> np.ndarray | None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_files_need_no_reader_and_all_are_the_same_picture(tmp_path, kind, monkeypatch):
+def test_small_files_need_no_reader_and_all_are_the_same_picture(tmp_path, kind, monkeypatch):
     path = tmp_path / "00001.jpg"
     path.write_bytes(encoded(kind, np.random.default_rng(0)))
     right = {size: read_crop(path, "RGB", size) for size in (40, 48)}
@@ -70,28 +70,28 @@ def test_plain_files_need_no_reader_and_all_are_the_same_picture(tmp_path, kind,
         expected = image.convert("RGB").resize((48, 48), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(right[48], np.asarray(expected))
     monkeypatch.setattr(crops, "open_picture", lambda path: pytest.fail("was opened by Pillow"))
-    if kind in PLAIN:
+    if kind in SMALL:
         np.testing.assert_array_equal(read_crop(path, "RGB", 40), right[40])
     else:
-        assert decode_plain(path) is None
-        assert not PlainCheck().passes(path)
+        assert decode_small(path) is None
+        assert not JpegCheck().passes(path)
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damaged_file_is_taken_that_pillow_refuses(tmp_path, kind, how):
     """The check knows the header from whole files, and reads none of these to the end if it need not."""
-    generator, path, check = np.random.default_rng(1), tmp_path / "00001.jpg", PlainCheck()
+    generator, path, check = np.random.default_rng(1), tmp_path / "00001.jpg", JpegCheck()
     for _ in range(30):
         path.write_bytes(encoded(kind, generator))
-        assert check.passes(path) == (kind in PLAIN)
+        assert check.passes(path) == (kind in SMALL)
         path.write_bytes(damaged(path.read_bytes(), how, generator))
-        expected, found = of_pillow(path), decode_plain(path)
+        expected, found = of_pillow(path), decode_small(path)
         if found is not None:
             np.testing.assert_array_equal(np.asarray(found), expected)
         if check.passes(path):
             assert expected is not None
-        elif kind in PLAIN and how == "none":
+        elif kind in SMALL and how == "none":
             pytest.fail("whole, and left to Pillow")
 
 
@@ -121,10 +121,10 @@ def test_other_files_under_the_name_of_a_jpeg_are_read_or_refused_as_ever(tmp_pa
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     Image.fromarray(noise).save(path, "jpeg", quality=98)
     assert path.stat().st_size > 1 << 16
-    assert decode_plain(path) is None
+    assert decode_small(path) is None
     assert read_crop(path).shape == (48, 48)
     for content in (b"", b"\xff\xd8\xff", b"a text", b"\xff\xd8\xff\xda\x00"):
         path.write_bytes(content)
-        assert not PlainCheck().passes(path)
+        assert not JpegCheck().passes(path)
         with pytest.raises(DataError, match=r"00001\.jpg: not a readable picture"):
             read_crop(path)
